@@ -1,0 +1,1 @@
+//! Deploys certbot's certificates to HAProxy, and proves that HAProxy took them.

@@ -1,0 +1,3 @@
+//! Parses, runs, prints, exits: the only file that prints or exits.
+
+fn main() {}
