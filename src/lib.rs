@@ -1,1 +1,3 @@
 //! Deploys certbot's certificates to HAProxy, and proves that HAProxy took them.
+
+pub mod program;
