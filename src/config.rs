@@ -339,12 +339,7 @@ impl Default for HaproxyTable {
 }
 
 impl HaproxyTable {
-    fn validate(
-        self,
-        reload: Option<Method>,
-        sites_dir: &Path,
-        host_file: &Path,
-    ) -> Result<Haproxy, String> {
+    fn validate(self, reload: Option<Method>, sites_dir: &Path, host_file: &Path) -> Result<Haproxy, String> {
         let name = self.name;
         let wrong = |what: &str| format!("[[haproxy]] \"{}\": {what}", escaped(&name));
         let method = reload.unwrap_or(self.reload);
@@ -361,13 +356,16 @@ impl HaproxyTable {
             return Err(wrong("unit must be the name of a systemd unit"));
         }
         let address = |key: &str, text: &str| {
-            Address::parse(text)
-                .ok_or_else(|| wrong(&format!("{key} must be an absolute path or host:port, not \"{}\"", escaped(text))))
+            Address::parse(text).ok_or_else(|| {
+                wrong(&format!("{key} must be an absolute path or host:port, not \"{}\"", escaped(text)))
+            })
         };
         let timeout = humantime::parse_duration(&self.timeout)
             .ok()
             .filter(|timeout| !timeout.is_zero())
-            .ok_or_else(|| wrong(&format!("timeout must be like \"5m\" or \"30s\", not \"{}\"", escaped(&self.timeout))))?;
+            .ok_or_else(|| {
+                wrong(&format!("timeout must be like \"5m\" or \"30s\", not \"{}\"", escaped(&self.timeout)))
+            })?;
         if let Some(bad) = self.probe.iter().find(|probe| !is_host_port(probe)) {
             return Err(wrong(&format!("probe must be like \"127.0.0.1:443\", not \"{}\"", escaped(bad))));
         }
@@ -419,7 +417,8 @@ fn patterns(key: &str, globs: &[String]) -> Result<Vec<glob::Pattern>, String> {
     globs
         .iter()
         .map(|text| {
-            glob::Pattern::new(text).map_err(|e| format!("{key}: \"{}\" is not a shell glob: {e}", escaped(text)))
+            glob::Pattern::new(text)
+                .map_err(|e| format!("{key}: \"{}\" is not a shell glob: {e}", escaped(text)))
         })
         .collect()
 }
@@ -498,8 +497,13 @@ mod tests {
 
     #[test]
     fn a_flag_beats_the_file() {
-        let flags = Overrides { live_dir: Some("/x/live/".into()), reload: Some(Method::None), ..Overrides::default() };
-        let settings = Settings::parse("live_dir = \"/y\"\n[[haproxy]]\nreload = \"systemd\"", &flags).unwrap();
+        let flags = Overrides {
+            live_dir: Some("/x/live/".into()),
+            reload: Some(Method::None),
+            ..Overrides::default()
+        };
+        let settings =
+            Settings::parse("live_dir = \"/y\"\n[[haproxy]]\nreload = \"systemd\"", &flags).unwrap();
         assert_eq!(settings.live_dir, Path::new("/x/live"));
         assert_eq!(settings.haproxys[0].method, Method::None);
     }

@@ -1,5 +1,12 @@
 //! Telling each HAProxy what changed, and seeing that it took it.
 
+pub mod check;
+pub mod command;
+pub mod pidfile;
+pub mod process;
+pub mod systemd;
+pub mod words;
+
 use std::io;
 use std::time::SystemTime;
 
