@@ -123,3 +123,16 @@ pub enum Attempt {
     /// It could not be told: why.
     Failed(String),
 }
+
+/// Tells one HAProxy what changed, and sees whether it took it.
+#[must_use]
+pub fn tell(world: &crate::world::World, haproxy: &crate::config::Haproxy, batch: &Batch<'_>) -> Verdict {
+    let _ = (world, batch);
+    Verdict {
+        method: haproxy.method,
+        outcome: Outcome::Failed,
+        confirmed: None,
+        detail: None,
+        rejected: Vec::new(),
+    }
+}
