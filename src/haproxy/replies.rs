@@ -215,12 +215,11 @@ pub fn set(reply: &str) -> SetReply {
     }
     match (said.pop(), said.is_empty()) {
         (Some(only), true) => only,
-        (Some(_), false) => SetReply::Unexpected,
         (None, _) if reply.contains("not referenced by the configuration") => SetReply::Unknown,
         (None, _) if reply.contains("Can't load the payload") || names_a_bad_pem(reply) => {
             SetReply::Refused(reasons(reply))
         }
-        (None, _) => SetReply::Unexpected,
+        _ => SetReply::Unexpected,
     }
 }
 
