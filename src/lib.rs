@@ -1,3 +1,4 @@
 //! Deploys certbot's certificates to HAProxy, and proves that HAProxy took them.
 
+pub mod certified_key;
 pub mod program;
