@@ -1,10 +1,12 @@
 //! Telling each HAProxy what changed, and seeing that it took it.
 
+mod as_started;
 pub mod check;
 pub mod command;
 pub mod pidfile;
 pub mod process;
 pub mod systemd;
+mod watch;
 pub mod words;
 
 use std::io;
