@@ -1,5 +1,6 @@
 //! Telling each HAProxy what changed, and seeing that it took it.
 
+mod as_started;
 pub mod check;
 pub mod command;
 pub mod master;
@@ -10,6 +11,7 @@ pub mod replies;
 pub mod runtime;
 pub mod socket;
 pub mod systemd;
+mod watch;
 pub mod words;
 pub mod worker;
 
