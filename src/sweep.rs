@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::certbot::{CertbotTree, SETTLING};
-use crate::certified_key::{CertifiedKey, CombinedPem, Leaf, read_leaf};
+use crate::certified_key::{CertifiedKey, CombinedPem, Leaf, Unproved, read_leaf};
 use crate::config::Settings;
 use crate::escape::escaped_path;
 use crate::failure::{Failure, io_cause};
@@ -122,8 +122,13 @@ pub fn prove(tree: &CertbotTree, name: &OsStr) -> Result<CombinedPem, Refusal> {
     let pair = tree.read(name).map_err(|unread| unread.refusal)?;
     match CertifiedKey::prove(&pair.key, &pair.chain) {
         Ok(proved) => Ok(proved.combined_pem()),
-        Err(unproved) => Err(Refusal::new(unproved.flaw.into(), unproved.detail)),
+        Err(unproved) => Err(refused(tree, name, &unproved)),
     }
+}
+
+/// The refusal of a pair that was read but not proved.
+fn refused(tree: &CertbotTree, name: &OsStr, unproved: &Unproved) -> Refusal {
+    Refusal::new(unproved.flaw.into(), format!("{}: {}", escaped_path(&tree.folder(name)), unproved.detail))
 }
 
 /// What came of reading and proving a lineage, and whether it may be whole in a moment.
