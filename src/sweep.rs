@@ -150,11 +150,10 @@ fn examine(tree: &CertbotTree, name: &OsStr) -> (Lineage, bool) {
         }
         Err(unproved) => {
             let refusal = if pair.versions_differ {
-                let fact =
-                    "its links name different versions, as in an interrupted renewal; run certbot renew";
+                let fact = format!("the links in {} name different versions", escaped_path(&tree.folder(name)));
                 Refusal::new(Reason::LineageTorn, fact)
             } else {
-                Refusal::new(unproved.flaw.into(), unproved.detail)
+                refused(tree, name, &unproved)
             };
             (Lineage { proof: Err(refusal), leaf: read_leaf(&pair.chain).ok() }, pair.unsettled)
         }
