@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -56,7 +57,8 @@ pub fn sweep(
         Some((file, found))
     };
     let observe = |name: &&OsString| {
-        let (lineage, unsettled) = examine(&tree, name);
+        let record = site_file(name).ok().and_then(|file| recorded(file.to_str()?));
+        let (lineage, unsettled) = examine(&tree, name, record.as_ref());
         let found = look_for(name, &lineage);
         ((*name).clone(), lineage, found, unsettled)
     };
@@ -132,17 +134,19 @@ fn refused(tree: &CertbotTree, name: &OsStr, unproved: &Unproved) -> Refusal {
 }
 
 /// What came of reading and proving a lineage, and whether it may be whole in a moment.
-fn examine(tree: &CertbotTree, name: &OsStr) -> (Lineage, bool) {
+fn examine(tree: &CertbotTree, name: &OsStr, record: Option<&Recorded>) -> (Lineage, bool) {
     let pair = match tree.read(name) {
         Ok(pair) => pair,
         Err(unread) => return (Lineage { proof: Err(unread.refusal), leaf: None }, unread.unsettled),
     };
     match CertifiedKey::prove(&pair.key, &pair.chain) {
         Ok(proved) => {
+            let sha256 = proved.combined_pem().sha256();
+            let known = record.and_then(|record| record.chain).filter(|(of, _)| *of == sha256);
             let candidate = Candidate {
-                sha256: proved.combined_pem().sha256(),
-                leaf: proved.leaf().clone(),
-                chain: proved.chain_state(),
+                sha256,
+                leaf: Arc::new(proved.leaf().clone()),
+                chain: known.map_or_else(|| proved.chain_state(), |(_, chain)| chain),
                 staging: proved.staging_issuer(),
                 loose_permissions: pair.loose_permissions,
             };
@@ -150,12 +154,13 @@ fn examine(tree: &CertbotTree, name: &OsStr) -> (Lineage, bool) {
         }
         Err(unproved) => {
             let refusal = if pair.versions_differ {
-                let fact = format!("the links in {} name different versions", escaped_path(&tree.folder(name)));
+                let fact =
+                    format!("the links in {} name different versions", escaped_path(&tree.folder(name)));
                 Refusal::new(Reason::LineageTorn, fact)
             } else {
                 refused(tree, name, &unproved)
             };
-            (Lineage { proof: Err(refusal), leaf: read_leaf(&pair.chain).ok() }, pair.unsettled)
+            (Lineage { proof: Err(refusal), leaf: read_leaf(&pair.chain).ok().map(Arc::new) }, pair.unsettled)
         }
     }
 }
@@ -167,7 +172,7 @@ fn settle(tree: &CertbotTree, mut unsettled: BTreeSet<OsString>) -> BTreeMap<OsS
     while !unsettled.is_empty() && Instant::now() < until {
         sleep(POLL);
         unsettled.retain(|name| {
-            let (lineage, may_settle) = examine(tree, name);
+            let (lineage, may_settle) = examine(tree, name, None);
             settled.insert(name.clone(), lineage);
             may_settle
         });
@@ -226,7 +231,7 @@ fn note(
     }
 }
 
-fn leaf(lineage: &Lineage) -> Option<Leaf> {
+fn leaf(lineage: &Lineage) -> Option<Arc<Leaf>> {
     lineage.proof.as_ref().ok().map(|candidate| candidate.leaf.clone()).or_else(|| lineage.leaf.clone())
 }
 
@@ -244,7 +249,8 @@ fn host(
     let lineage_name = OsString::from(name);
     let mut source = lineages.get(&lineage_name).cloned().unwrap_or_else(|| {
         let mut unsettled = BTreeSet::from([lineage_name.clone()]);
-        let (lineage, may_settle) = examine(tree, &lineage_name);
+        let (lineage, may_settle) =
+            examine(tree, &lineage_name, recorded(&settings.host_file.to_string_lossy()).as_ref());
         unsettled.retain(|_| may_settle);
         settle(tree, unsettled).remove(&lineage_name).unwrap_or(lineage)
     });
