@@ -27,9 +27,17 @@ impl World {
             proc: "/proc".into(),
             run: "/run".into(),
             syslog: "/dev/log".into(),
-            programs: ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin", "/snap/bin"]
-                .map(PathBuf::from)
-                .into(),
+            programs: [
+                "/usr/local/sbin",
+                "/usr/local/bin",
+                "/usr/sbin",
+                "/usr/bin",
+                "/sbin",
+                "/bin",
+                "/snap/bin",
+            ]
+            .map(PathBuf::from)
+            .into(),
         }
     }
 

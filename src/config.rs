@@ -1,0 +1,545 @@
+//! What is meant: the configuration file and the command line's flags, validated into [`Settings`].
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf, absolute};
+use std::str::FromStr;
+use std::time::Duration;
+
+use nix::unistd::{Group, User, geteuid};
+use serde::{Deserialize, Serialize};
+
+use crate::escape::{escaped, escaped_path};
+use crate::failure::{Failure, FailureKind};
+
+/// The configuration file that is read when none is named; its absence means the defaults.
+pub const DEFAULT_FILE: &str = "/etc/haproxy-certs.toml";
+
+/// How a HAProxy is told that its certificates changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// The best one that applies.
+    Auto,
+    /// The Runtime API: in memory, without a reload.
+    Runtime,
+    /// `reload` on the master CLI (HAProxy 2.7 or later answers it).
+    Master,
+    /// `systemctl reload`.
+    Systemd,
+    /// SIGUSR2 to the master named by the pidfile.
+    Pidfile,
+    /// A command of the operator's.
+    Command,
+    /// Nobody is told.
+    None,
+}
+
+impl Method {
+    /// The name that the configuration and the report use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Runtime => "runtime",
+            Self::Master => "master",
+            Self::Systemd => "systemd",
+            Self::Pidfile => "pidfile",
+            Self::Command => "command",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Everything that a run needs to know, validated.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// certbot's `live` directory, absolute.
+    pub live_dir: PathBuf,
+    /// The directory that HAProxy loads, absolute.
+    pub sites_dir: PathBuf,
+    /// Who owns what is written.
+    pub owner: Owner,
+    /// The permission bits of what is written.
+    pub mode: u32,
+    /// Which lineages are deployed.
+    pub selection: Selection,
+    /// The lineage that is written as the host certificate too.
+    pub host_lineage: Option<String>,
+    /// The host certificate's file, absolute.
+    pub host_file: PathBuf,
+    /// The HAProxys to tell, at least one.
+    pub haproxys: Vec<Haproxy>,
+    /// How certbot is run by `issue` and `renew`.
+    pub certbot: Certbot,
+}
+
+/// A numeric owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+/// Which lineages are wanted: shell globs over their names.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    include: Vec<glob::Pattern>,
+    exclude: Vec<glob::Pattern>,
+}
+
+impl Selection {
+    /// Whether the lineage is wanted.
+    #[must_use]
+    pub fn includes(&self, lineage: &OsStr) -> bool {
+        let name = lineage.to_string_lossy();
+        let any = |patterns: &[glob::Pattern]| patterns.iter().any(|pattern| pattern.matches(&name));
+        any(&self.include) && !any(&self.exclude)
+    }
+}
+
+/// One HAProxy: how it is reached, told and seen.
+#[derive(Debug, Clone)]
+pub struct Haproxy {
+    /// Its name in reports and in the state file.
+    pub name: String,
+    /// How it is told.
+    pub method: Method,
+    /// Its systemd unit.
+    pub unit: String,
+    /// The file with its master's process id.
+    pub pidfile: PathBuf,
+    /// The master CLI's socket.
+    pub master_socket: Address,
+    /// The Runtime API's socket, where one is configured.
+    pub runtime_socket: Option<Address>,
+    /// The operator's command for [`Method::Command`].
+    pub command: Vec<String>,
+    /// The sites directory as this HAProxy's configuration spells it, without a slash at the end.
+    pub sites_dir: String,
+    /// The host certificate as this HAProxy's configuration spells it.
+    pub host_file: String,
+    /// Files for the configuration check; none: as the running master was started.
+    pub config: Vec<PathBuf>,
+    /// The program for checks; `None`: it is never run.
+    pub binary: Option<String>,
+    /// How long telling and confirming may take.
+    pub timeout: Duration,
+    /// `host:port` addresses to do a TLS handshake with.
+    pub probe: Vec<String>,
+}
+
+/// Where a stream socket is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A UNIX socket's path.
+    Unix(PathBuf),
+    /// `host:port`.
+    Tcp(String),
+}
+
+impl Address {
+    /// An absolute path is a UNIX socket, anything else must be `host:port`.
+    fn parse(text: &str) -> Option<Self> {
+        if text.starts_with('/') {
+            return Some(Self::Unix(text.into()));
+        }
+        is_host_port(text).then(|| Self::Tcp(text.to_owned()))
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => escaped_path(path).fmt(f),
+            Self::Tcp(address) => escaped(address).fmt(f),
+        }
+    }
+}
+
+/// How certbot is run.
+#[derive(Debug, Clone)]
+pub struct Certbot {
+    /// The program.
+    pub binary: String,
+    /// The port on which certbot answers the http-01 challenge.
+    pub http_01_port: u16,
+    /// Arguments that are always given.
+    pub args: Vec<String>,
+}
+
+/// The flags that beat the configuration file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--live-dir`
+    pub live_dir: Option<PathBuf>,
+    /// `--sites-dir`
+    pub sites_dir: Option<PathBuf>,
+    /// `--reload`
+    pub reload: Option<Method>,
+}
+
+impl Settings {
+    /// Reads the configuration file, `explicit` or the default one, and puts the flags over it.
+    ///
+    /// # Errors
+    /// A named file that can't be read, a file that isn't the expected TOML, or a value that can't be used.
+    pub fn load(explicit: Option<&Path>, flags: &Overrides) -> Result<Self, Failure> {
+        let path = explicit.unwrap_or(Path::new(DEFAULT_FILE));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if explicit.is_none() && e.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(e) => {
+                let cause = Failure::io("read the configuration", path, &e);
+                let kind = if cause.kind == FailureKind::Io { FailureKind::Config } else { cause.kind };
+                return Err(Failure { kind, ..cause });
+            }
+        };
+        Self::parse(&text, flags)
+            .map_err(|message| Failure::config(format!("{}: {message}", escaped_path(path))))
+    }
+
+    /// Validates the configuration `text` with the flags over it.
+    ///
+    /// # Errors
+    /// One line that says what can't be used and where.
+    pub fn parse(text: &str, flags: &Overrides) -> Result<Self, String> {
+        let file: File = toml::from_str(text).map_err(|e| locate(text, &e))?;
+        let sites_dir = directory("sites_dir", flags.sites_dir.as_ref().unwrap_or(&file.sites_dir))?;
+        let host_file = directory("host_file", &file.host_file)?;
+        if host_file.parent() == Some(&sites_dir) {
+            return Err(format!(
+                "host_file {} lies in sites_dir, where it would be taken for a site; put it beside the directory",
+                escaped_path(&host_file)
+            ));
+        }
+        if let Some(name) = &file.host_lineage
+            && (name.is_empty() || name.contains('/') || name == "." || name == "..")
+        {
+            return Err(format!("host_lineage \"{}\" is not a lineage's name", escaped(name)));
+        }
+        let tables = if file.haproxy.is_empty() { vec![HaproxyTable::default()] } else { file.haproxy };
+        let mut names = BTreeSet::new();
+        let mut haproxys = Vec::with_capacity(tables.len());
+        for table in tables {
+            if !names.insert(table.name.clone()) {
+                return Err(format!("two [[haproxy]] tables have the name \"{}\"", escaped(&table.name)));
+            }
+            haproxys.push(table.validate(flags.reload, &sites_dir, &host_file)?);
+        }
+        if file.certbot.http_01_port == 0 {
+            return Err("http_01_port must not be 0".to_owned());
+        }
+        Ok(Self {
+            live_dir: directory("live_dir", flags.live_dir.as_ref().unwrap_or(&file.live_dir))?,
+            sites_dir,
+            owner: file.owner.as_deref().map_or_else(|| Ok(ourselves()), parse_owner)?,
+            mode: parse_mode(&file.mode)?,
+            selection: Selection {
+                include: patterns("include", &file.include)?,
+                exclude: patterns("exclude", &file.exclude)?,
+            },
+            host_lineage: file.host_lineage,
+            host_file,
+            haproxys,
+            certbot: Certbot {
+                binary: file.certbot.binary,
+                http_01_port: file.certbot.http_01_port,
+                args: file.certbot.args,
+            },
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(clippy::struct_field_names, reason = "the fields are the keys of the file")]
+struct File {
+    live_dir: PathBuf,
+    sites_dir: PathBuf,
+    owner: Option<String>,
+    mode: String,
+    include: Vec<String>,
+    exclude: Vec<String>,
+    host_lineage: Option<String>,
+    host_file: PathBuf,
+    haproxy: Vec<HaproxyTable>,
+    certbot: CertbotTable,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            live_dir: "/etc/letsencrypt/live".into(),
+            sites_dir: "/usr/local/ssl/certs/sites".into(),
+            owner: None,
+            mode: "0400".into(),
+            include: vec!["*".into()],
+            exclude: Vec::new(),
+            host_lineage: None,
+            host_file: "/usr/local/ssl/certs/host.pem".into(),
+            haproxy: Vec::new(),
+            certbot: CertbotTable::default(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct CertbotTable {
+    binary: String,
+    http_01_port: u16,
+    args: Vec<String>,
+}
+
+impl Default for CertbotTable {
+    fn default() -> Self {
+        Self { binary: "certbot".into(), http_01_port: 54321, args: Vec::new() }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HaproxyTable {
+    name: String,
+    reload: Method,
+    unit: String,
+    pidfile: PathBuf,
+    master_socket: String,
+    runtime_socket: String,
+    command: Vec<String>,
+    sites_dir: String,
+    host_file: String,
+    config: Vec<PathBuf>,
+    binary: String,
+    timeout: String,
+    probe: Vec<String>,
+}
+
+impl Default for HaproxyTable {
+    fn default() -> Self {
+        Self {
+            name: "haproxy".into(),
+            reload: Method::Auto,
+            unit: "haproxy.service".into(),
+            pidfile: "/run/haproxy.pid".into(),
+            master_socket: "/run/haproxy-master.sock".into(),
+            runtime_socket: String::new(),
+            command: Vec::new(),
+            sites_dir: String::new(),
+            host_file: String::new(),
+            config: Vec::new(),
+            binary: "haproxy".into(),
+            timeout: "5m".into(),
+            probe: Vec::new(),
+        }
+    }
+}
+
+impl HaproxyTable {
+    fn validate(self, reload: Option<Method>, sites_dir: &Path, host_file: &Path) -> Result<Haproxy, String> {
+        let name = self.name;
+        let wrong = |what: &str| format!("[[haproxy]] \"{}\": {what}", escaped(&name));
+        let method = reload.unwrap_or(self.reload);
+        if method == Method::Command && self.command.is_empty() {
+            return Err(wrong("reload = \"command\" needs the command, as a list of words"));
+        }
+        if method == Method::Runtime && self.runtime_socket.is_empty() && self.master_socket.is_empty() {
+            return Err(wrong("reload = \"runtime\" needs runtime_socket or master_socket"));
+        }
+        if self.command.first().is_some_and(String::is_empty) {
+            return Err(wrong("the first word of command is empty"));
+        }
+        if self.unit.is_empty() || self.unit.starts_with('-') {
+            return Err(wrong("unit must be the name of a systemd unit"));
+        }
+        let address = |key: &str, text: &str| {
+            Address::parse(text).ok_or_else(|| {
+                wrong(&format!("{key} must be an absolute path or host:port, not \"{}\"", escaped(text)))
+            })
+        };
+        let timeout = humantime::parse_duration(&self.timeout)
+            .ok()
+            .filter(|timeout| !timeout.is_zero())
+            .ok_or_else(|| {
+                wrong(&format!("timeout must be like \"5m\" or \"30s\", not \"{}\"", escaped(&self.timeout)))
+            })?;
+        if let Some(bad) = self.probe.iter().find(|probe| !is_host_port(probe)) {
+            return Err(wrong(&format!("probe must be like \"127.0.0.1:443\", not \"{}\"", escaped(bad))));
+        }
+        if self.binary.contains('/') && !self.binary.starts_with('/') {
+            return Err(wrong("binary must be a program's name, an absolute path or empty"));
+        }
+        Ok(Haproxy {
+            method,
+            master_socket: address("master_socket", &self.master_socket)?,
+            runtime_socket: match self.runtime_socket.as_str() {
+                "" => None,
+                text => Some(address("runtime_socket", text)?),
+            },
+            sites_dir: spelled(&self.sites_dir, sites_dir),
+            host_file: spelled(&self.host_file, host_file),
+            config: self.config.iter().map(|path| directory("config", path)).collect::<Result<_, _>>()?,
+            binary: Some(self.binary).filter(|binary| !binary.is_empty()),
+            pidfile: directory("pidfile", &self.pidfile)?,
+            unit: self.unit,
+            command: self.command,
+            timeout,
+            probe: self.probe,
+            name,
+        })
+    }
+}
+
+/// As this HAProxy spells it: what its table says, else our own path.
+fn spelled(own: &str, path: &Path) -> String {
+    let text = if own.is_empty() { path.to_string_lossy().into_owned() } else { own.to_owned() };
+    match text.trim_end_matches('/') {
+        "" => "/".to_owned(),
+        trimmed => trimmed.to_owned(),
+    }
+}
+
+fn directory(key: &str, path: &Path) -> Result<PathBuf, String> {
+    absolute(path).map(|path| path.components().collect()).map_err(|_| format!("{key} must not be empty"))
+}
+
+fn is_host_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let bare_ipv6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+        !host.is_empty() && !bare_ipv6 && u16::from_str(port).is_ok_and(|port| port != 0)
+    })
+}
+
+fn patterns(key: &str, globs: &[String]) -> Result<Vec<glob::Pattern>, String> {
+    globs
+        .iter()
+        .map(|text| {
+            glob::Pattern::new(text)
+                .map_err(|e| format!("{key}: \"{}\" is not a shell glob: {e}", escaped(text)))
+        })
+        .collect()
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    let wrong = |why: &str| format!("mode \"{}\" {why}", escaped(text));
+    let mode = u32::from_str_radix(text, 8).map_err(|_| wrong("is not an octal number like \"0400\""))?;
+    match mode {
+        _ if mode & 0o400 == 0 => Err(wrong("doesn't let the owner read the file")),
+        _ if mode & !0o660 != 0 => Err(wrong("is too wide for private keys: use 0400, 0440, 0600 or 0640")),
+        _ => Ok(mode),
+    }
+}
+
+/// The user who runs the program: root, as a rule.
+fn ourselves() -> Owner {
+    Owner { uid: geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() }
+}
+
+fn parse_owner(text: &str) -> Result<Owner, String> {
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    let unknown = |what: &str, name: &str| format!("owner: there is no {what} \"{}\" here", escaped(name));
+    let account = User::from_name(user).ok().flatten();
+    let numeric = || user.parse().ok();
+    let uid = account
+        .as_ref()
+        .map(|user| user.uid.as_raw())
+        .or_else(numeric)
+        .ok_or_else(|| unknown("user", user))?;
+    let gid = match group {
+        Some(group) => Group::from_name(group)
+            .ok()
+            .flatten()
+            .map(|group| group.gid.as_raw())
+            .or_else(|| group.parse().ok())
+            .ok_or_else(|| unknown("group", group))?,
+        None => account
+            .or_else(|| User::from_uid(uid.into()).ok().flatten())
+            .map(|user| user.gid.as_raw())
+            .ok_or_else(|| format!("owner: user {uid} has no group here; write \"{uid}:GROUP\""))?,
+    };
+    Ok(Owner { uid, gid })
+}
+
+/// The parser's message with the line that it is about, in one line.
+fn locate(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().replace('\n', ", ");
+    match error.span() {
+        Some(span) => {
+            let line = 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count();
+            format!("line {line}: {}", escaped(&message))
+        }
+        None => escaped(&message).to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Settings, String> {
+        Settings::parse(text, &Overrides::default())
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        let settings = parse("").unwrap();
+        assert_eq!(settings.live_dir, Path::new("/etc/letsencrypt/live"));
+        assert_eq!(settings.mode, 0o400);
+        assert!(settings.selection.includes(OsStr::new("example.org")));
+        let [haproxy] = settings.haproxys.as_slice() else { panic!("one HAProxy") };
+        assert_eq!((haproxy.method, haproxy.timeout), (Method::Auto, Duration::from_secs(300)));
+        assert_eq!(haproxy.sites_dir, "/usr/local/ssl/certs/sites");
+        assert_eq!(haproxy.runtime_socket, None);
+    }
+
+    #[test]
+    fn a_flag_beats_the_file() {
+        let flags = Overrides {
+            live_dir: Some("/x/live/".into()),
+            reload: Some(Method::None),
+            ..Overrides::default()
+        };
+        let settings =
+            Settings::parse("live_dir = \"/y\"\n[[haproxy]]\nreload = \"systemd\"", &flags).unwrap();
+        assert_eq!(settings.live_dir, Path::new("/x/live"));
+        assert_eq!(settings.haproxys[0].method, Method::None);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_its_place() {
+        for (text, said) in [
+            ("live_dir = \"/x\"\nsite_dir = \"/y\"\n", "line 2: unknown field `site_dir`"),
+            ("[[haproxy]]\nname = \"a\"\nbinry = \"\"", "line 3: unknown field `binry`"),
+            ("mode = \"0444\"", "too wide"),
+            ("mode = \"0200\"", "owner read"),
+            ("mode = \"rw\"", "octal"),
+            ("owner = \"nobody-of-that-name\"", "no user"),
+            ("include = [\"[\"]", "not a shell glob"),
+            ("host_file = \"/usr/local/ssl/certs/sites/host.pem\"", "lies in sites_dir"),
+            ("host_lineage = \"../x\"", "not a lineage's name"),
+            ("[[haproxy]]\n[[haproxy]]\n", "two [[haproxy]] tables"),
+            ("[[haproxy]]\nreload = \"command\"", "needs the command"),
+            ("[[haproxy]]\ntimeout = \"soon\"", "timeout must be like"),
+            ("[[haproxy]]\ntimeout = \"0s\"", "timeout must be like"),
+            ("[[haproxy]]\nprobe = [\"localhost\"]", "probe must be like"),
+            ("[[haproxy]]\nruntime_socket = \"admin.sock\"", "absolute path or host:port"),
+            ("[[haproxy]]\nreload = \"sometimes\"", "line 2: unknown variant `sometimes`"),
+            ("live_dir = \"\"", "live_dir must not be empty"),
+            ("= 3", "line 1"),
+        ] {
+            let message = parse(text).expect_err(text);
+            assert!(message.contains(said), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn owners_are_names_or_numbers() {
+        assert_eq!(parse_owner("root"), Ok(Owner { uid: 0, gid: 0 }));
+        assert_eq!(parse_owner("99:98"), Ok(Owner { uid: 99, gid: 98 }));
+        assert_eq!(parse_owner("root:daemon").map(|owner| owner.uid), Ok(0));
+    }
+}
