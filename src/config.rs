@@ -256,6 +256,7 @@ impl Settings {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[allow(clippy::struct_field_names, reason = "the fields are the keys of the file")]
 struct File {
     live_dir: PathBuf,
     sites_dir: PathBuf,

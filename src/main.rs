@@ -1,3 +1,129 @@
 //! Parses, runs, prints, exits: the only file that prints or exits.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the file that prints")]
 
-fn main() {}
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anstream::{AutoStream, ColorChoice};
+use clap::CommandFactory;
+use clap::builder::styling::{AnsiColor, Style};
+use clap::error::ErrorKind;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use haproxy_certs::assemble::assemble;
+use haproxy_certs::cli::{Assemble, Cli, Color, Command, Format, Global};
+use haproxy_certs::config::Settings;
+use haproxy_certs::report::{Exit, Report, human, json, syslog};
+use haproxy_certs::world::World;
+
+/// A sweep that takes longer than this shows its progress.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    // A core dump would hold private keys.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    let exit = match Cli::parse_from_args(std::env::args_os().collect()) {
+        Ok(cli) => run(cli),
+        Err(e) => {
+            let _ = e.print();
+            match e.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Fine,
+                _ => Exit::Usage,
+            }
+        }
+    };
+    ExitCode::from(exit.code())
+}
+
+fn run(cli: Cli) -> Exit {
+    match cli.command {
+        Command::Assemble(args) => run_assemble(&cli.global, &args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut std::io::stdout());
+            Exit::Fine
+        }
+    }
+}
+
+fn run_assemble(global: &Global, args: &Assemble) -> Exit {
+    let settings = match Settings::load(global.config.as_deref(), &global.overrides(args.reload)) {
+        Ok(settings) => settings,
+        Err(failure) => {
+            match args.format {
+                Format::Json => print_line(&json::failure("assemble", &failure)),
+                Format::Human => complain(&failure.message),
+            }
+            syslog::failure(&World::host(), &failure);
+            return Exit::Unable;
+        }
+    };
+    let world = World::host();
+    let report = assemble(&settings, &world, &args.options(std::env::var_os("RENEWED_LINEAGE")), &progress());
+    match args.format {
+        Format::Json => print_line(&json::assemble(&report)),
+        Format::Human => print_report(global, &report),
+    }
+    let exit = report.exit(args.exit_code);
+    if !report.dry_run {
+        syslog::log(&settings, &world, &report, exit);
+    }
+    exit
+}
+
+/// Draws a bar on a terminal once a sweep has taken more than a second.
+fn progress() -> impl Fn(usize, usize) + Sync {
+    let (start, bar) = (Instant::now(), OnceLock::new());
+    let on_terminal = std::io::stderr().is_terminal();
+    move |done, all| {
+        if !on_terminal || (bar.get().is_none() && start.elapsed() < PATIENCE) {
+            return;
+        }
+        let bar: &ProgressBar = bar.get_or_init(|| {
+            let style = ProgressStyle::with_template("{bar:40} {pos}/{len} lineages")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10))
+                .with_style(style.progress_chars("=> "))
+        });
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+        if done == all {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn print_report(global: &Global, report: &Report) {
+    let choice = match global.color {
+        Color::Auto => AutoStream::choice(&std::io::stdout()),
+        Color::Always => ColorChoice::Always,
+        Color::Never => ColorChoice::Never,
+    };
+    let mut out = AutoStream::new(std::io::stdout().lock(), choice);
+    for line in human::lines(report, global.verbose) {
+        if global.quiet && line.tone != human::Tone::Bad {
+            continue;
+        }
+        let style = match line.tone {
+            human::Tone::Good => AnsiColor::Green.on_default(),
+            human::Tone::Wary => AnsiColor::Yellow.on_default(),
+            human::Tone::Bad => AnsiColor::Red.on_default(),
+            human::Tone::Plain => Style::new(),
+        };
+        // Nobody is left to complain to when stdout is gone.
+        let _ = writeln!(out, "{style}{}{style:#}", line.text);
+    }
+    if let Some(failure) = &report.error {
+        let _ = out.flush();
+        complain(&failure.message);
+    }
+}
+
+fn print_line(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "haproxy-certs: {text}");
+}

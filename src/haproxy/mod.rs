@@ -3,19 +3,45 @@
 mod as_started;
 pub mod check;
 pub mod command;
+pub mod master;
 pub mod pidfile;
+pub mod probe;
 pub mod process;
+pub mod replies;
+pub mod runtime;
+pub mod socket;
 pub mod systemd;
 mod watch;
 pub mod words;
+pub mod worker;
 
+use std::fmt;
 use std::io;
-use std::time::SystemTime;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::config::Method;
+use crate::config::{Haproxy, Method};
+use crate::escape::escaped;
+use crate::world::World;
+
+use self::probe::Probed;
+use self::runtime::Shown;
+
+/// How long a worker that surely read the disk after the change may go on showing something else: it doesn't load
+/// the directory, or not as expected.
+const CONTRADICTION_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long sockets that don't answer after a reload are tried again where nothing else shows its effect.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often HAProxy is looked at until it shows the change.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The ways that `auto` tries, the best one first.
+const AUTO: [Method; 4] = [Method::Runtime, Method::Master, Method::Systemd, Method::Pidfile];
 
 /// One file that a HAProxy is told about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,4 +150,229 @@ pub enum Attempt {
     },
     /// It could not be told: why.
     Failed(String),
+}
+
+/// Tells one HAProxy about a batch, by the method that is configured for it, and sees whether it took it.
+///
+/// All of it ends within the `timeout` of this HAProxy; nothing here touches another one.
+#[must_use]
+pub fn tell(world: &World, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict {
+    let telling = Telling { world, haproxy, batch, deadline: Instant::now() + haproxy.timeout };
+    if batch.changes.is_empty() {
+        return Verdict::of(haproxy.method, Outcome::NotNeeded);
+    }
+    match haproxy.method {
+        Method::None => Verdict::of(Method::None, Outcome::Skipped),
+        Method::Auto => telling.auto(),
+        Method::Runtime | Method::Master | Method::Systemd | Method::Pidfile | Method::Command => {
+            match telling.attempt(haproxy.method) {
+                Attempt::NotApplicable(why) => Verdict::of(haproxy.method, Outcome::Failed).with(why),
+                attempt => telling.verdict(haproxy.method, attempt),
+            }
+        }
+    }
+}
+
+/// One HAProxy being told about a batch.
+struct Telling<'a> {
+    world: &'a World,
+    haproxy: &'a Haproxy,
+    batch: &'a Batch<'a>,
+    deadline: Instant,
+}
+
+impl Telling<'_> {
+    /// One way.
+    fn attempt(&self, method: Method) -> Attempt {
+        // What is left of the time, for the ways that take it from the settings.
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let hurried = || Haproxy { timeout: left, ..self.haproxy.clone() };
+        if left.is_zero() {
+            return Attempt::Failed("the time is up".to_owned());
+        }
+        match method {
+            Method::Runtime => runtime::update(self.haproxy, self.batch, self.deadline),
+            Method::Master => master::reload(self.world, self.haproxy, self.batch, self.deadline),
+            Method::Systemd => systemd::reload(self.world, &hurried(), self.batch),
+            Method::Pidfile => pidfile::reload(self.world, &hurried(), self.batch),
+            Method::Command => command::run(self.world, &hurried()),
+            Method::Auto | Method::None => Attempt::NotApplicable("is no way to tell it".to_owned()),
+        }
+    }
+
+    /// The first way that applies; the detail says why the better ones didn't.
+    fn auto(&self) -> Verdict {
+        let mut passed_over = Vec::new();
+        let mut evidence = None;
+        for method in AUTO {
+            match self.attempt(method) {
+                Attempt::NotApplicable(why) => passed_over.push(format!("{}: {why}", method.name())),
+                Attempt::NotRunning(why) => {
+                    passed_over.push(format!("{}: {why}", method.name()));
+                    evidence.get_or_insert((method, why));
+                }
+                attempt => return self.verdict(method, attempt).with(passed_over.join("; ")),
+            }
+        }
+        match evidence {
+            Some((method, why)) if !self.somebody_listens() => {
+                Verdict::of(method, Outcome::NotRunning).with(why)
+            }
+            _ => Verdict::of(Method::Auto, Outcome::Failed).with(format!(
+                "found no way to tell HAProxy; set `reload` and what it needs for \"{}\" ({})",
+                escaped(&self.haproxy.name),
+                passed_over.join("; ")
+            )),
+        }
+    }
+
+    /// Whether a socket of this HAProxy accepts connections: then it runs, whatever its unit or pidfile says.
+    fn somebody_listens(&self) -> bool {
+        let sockets = self.haproxy.runtime_socket.iter().chain([&self.haproxy.master_socket]);
+        let soon = Instant::now() + CONTRADICTION_LIMIT;
+        sockets.into_iter().any(|address| socket::listens(address, soon))
+    }
+
+    /// What an attempt comes to, once it is confirmed or made good as far as can be.
+    fn verdict(&self, method: Method, attempt: Attempt) -> Verdict {
+        match attempt {
+            Attempt::Told { seen, detail } => {
+                let outcome = if method == Method::Runtime { Outcome::Updated } else { Outcome::Reloaded };
+                let (confirmed, why) = self.confirmed(method, seen);
+                Verdict {
+                    confirmed,
+                    ..Verdict::of(method, outcome).with(detail.unwrap_or_default()).with(why)
+                }
+            }
+            Attempt::NotRunning(why) => Verdict::of(method, Outcome::NotRunning).with(why),
+            Attempt::NotApplicable(why) | Attempt::Failed(why) => {
+                Verdict::of(method, Outcome::Failed).with(why)
+            }
+            Attempt::Refused { words, files } if files.is_empty() => {
+                let made_good = self.replace_what_can_be();
+                Verdict::of(method, Outcome::Failed)
+                    .with(made_good)
+                    .with(format!("HAProxy refuses its configuration for something that isn't ours: {words}"))
+            }
+            Attempt::Refused { words, files } => {
+                Verdict { rejected: files, ..Verdict::of(method, Outcome::Failed) }
+                    .with(format!("HAProxy refuses: {words}"))
+            }
+        }
+    }
+
+    /// Replaces in memory what can be while HAProxy can't reload, and says what.
+    fn replace_what_can_be(&self) -> String {
+        let partial = runtime::update_what_can_be(self.haproxy, self.batch, self.deadline);
+        let (updated, all) = (partial.updated.len(), self.batch.changes.len());
+        match partial.left.first() {
+            None => "all of it is replaced in memory meanwhile".to_owned(),
+            Some((target, why)) => {
+                format!("{updated} of {all} files are replaced in memory meanwhile ({target}: {why})")
+            }
+        }
+    }
+
+    /// Whether HAProxy is seen to have what it was told, by the best way there is; why not.
+    fn confirmed(&self, method: Method, seen: Option<bool>) -> (Option<bool>, String) {
+        let (mut confirmed, mut why) = match method {
+            // It looked already.
+            Method::Runtime => (seen, String::new()),
+            _ => match self.shown(seen) {
+                Shown::All(_) => (Some(true), String::new()),
+                Shown::Not(how, _) => (Some(false), how),
+                Shown::Unseen(..) => (seen, String::new()),
+            },
+        };
+        match probe::confirm(self.haproxy, self.batch, self.deadline) {
+            Probed::Nothing => {}
+            Probed::Right => confirmed = confirmed.or(Some(true)),
+            Probed::Wrong(how) => {
+                confirmed = Some(false);
+                why = how;
+            }
+        }
+        (confirmed, why)
+    }
+
+    /// Looks until the sockets show the whole batch, or surely never will: a reload returns before the new worker
+    /// serves.
+    fn shown(&self, seen: Option<bool>) -> Shown {
+        let began = Instant::now();
+        let mut contradicted = None;
+        loop {
+            let shown = match runtime::shown(self.haproxy, self.batch, self.deadline) {
+                // A worker of before the change may have it by chance.
+                Shown::All(worker) if worker.until >= self.batch.committed => return Shown::All(worker),
+                Shown::All(worker) => {
+                    Shown::Not("the worker was started before the change".to_owned(), worker)
+                }
+                shown => shown,
+            };
+            let is_final = match &shown {
+                Shown::Not(_, worker) if worker.since > self.batch.committed => {
+                    contradicted.get_or_insert_with(Instant::now).elapsed() > CONTRADICTION_LIMIT
+                }
+                // A socket that refuses connections may be a dead one's.
+                Shown::Unseen(_, may_answer_later) => {
+                    !may_answer_later || seen.is_some() || began.elapsed() > SILENCE_LIMIT
+                }
+                _ => false,
+            };
+            if is_final || Instant::now() + PAUSE >= self.deadline {
+                return shown;
+            }
+            sleep(PAUSE);
+        }
+    }
+}
+
+impl Verdict {
+    /// A verdict without more to say.
+    #[must_use]
+    pub fn of(method: Method, outcome: Outcome) -> Self {
+        Self { method, outcome, confirmed: None, detail: None, rejected: Vec::new() }
+    }
+
+    /// With a fact more, where there is one.
+    #[must_use]
+    pub fn with(mut self, fact: impl Into<String>) -> Self {
+        let fact = fact.into();
+        self.detail = match self.detail.take() {
+            detail if fact.is_empty() => detail,
+            None => Some(fact),
+            Some(detail) => Some(format!("{detail}; {fact}")),
+        };
+        self
+    }
+}
+
+impl Target {
+    /// The file's whole name as this HAProxy's configuration spells it.
+    #[must_use]
+    pub fn spelled(&self, haproxy: &Haproxy) -> String {
+        match self {
+            Self::Site(file) => format!("{}/{file}", haproxy.sites_dir),
+            Self::Host => haproxy.host_file.clone(),
+        }
+    }
+
+    /// Whether the Runtime API is told about a file of this name; others are told by a reload.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+        match self {
+            Self::Site(file) => file.bytes().all(is_plain),
+            Self::Host => true,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Site(file) => escaped(file).fmt(f),
+            Self::Host => f.write_str("the host certificate"),
+        }
+    }
 }

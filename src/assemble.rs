@@ -1,0 +1,282 @@
+//! `assemble`: the whole pipeline, from certbot's tree to a HAProxy that took it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::certbot::{CertbotTree, foreign_renewal};
+use crate::certified_key::CertifiedKey;
+use crate::config::{Haproxy, Method, Settings};
+use crate::escape::escaped_path;
+use crate::failure::{Failure, FailureKind};
+use crate::haproxy::{self, Batch, Change, Expected, Outcome, Target, Verdict, check};
+use crate::parallel::Progress;
+use crate::plan::{Policy, Reason, Refusal, Role, Row, Warning, plan};
+use crate::report::{HaproxyRow, Report};
+use crate::sites::{self, Committed, Place, SitesDir, Staged, guard};
+use crate::sweep::{now, prove, sweep};
+use crate::world::World;
+
+/// How many times a HAProxy that refuses files is told again without them.
+const MAX_ROLL_BACKS: usize = 16;
+
+/// How the operator wants this run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Leave telling HAProxy to the next run.
+    pub defer_reload: bool,
+    /// What the plan is to respect.
+    pub policy: Policy,
+    /// certbot's `RENEWED_LINEAGE`, a hint.
+    pub renewed_lineage: Option<OsString>,
+}
+
+/// Does a full sweep, and reports it however far it came.
+#[must_use]
+pub fn assemble(settings: &Settings, world: &World, options: &Options, progress: Progress<'_>) -> Report {
+    let mut report = Report::begin(settings, options.dry_run);
+    report.notes.extend(foreign_renewal(&settings.live_dir, options.renewed_lineage.as_deref()));
+    report.alarming = !report.notes.is_empty();
+    let run = if options.dry_run { dry_run } else { deploy };
+    if let Err(failure) = run(settings, world, options, progress, &mut report) {
+        report.error.get_or_insert(failure);
+    }
+    report
+}
+
+/// Decides and changes nothing.
+fn dry_run(
+    settings: &Settings,
+    world: &World,
+    options: &Options,
+    progress: Progress<'_>,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let place = Place::open(&settings.sites_dir)?;
+    let state = match &place {
+        Some(place) => sites::look_at_state(place)?,
+        None => sites::state::State::default(),
+    };
+    if let Some(place) = &place {
+        guard::check(&place.path, settings.owner)?;
+    }
+    let identity = haproxy_identity(settings, world);
+    let swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
+    report.rows = plan(&swept.situation).rows;
+    report.owed =
+        state.lost || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name));
+    missing_tree(settings, swept.live_dir_missing, !state.files.is_empty())
+}
+
+/// The pipeline: lock, sweep, plan, stage, ask, commit, tell, and keep or put back.
+fn deploy(
+    settings: &Settings,
+    world: &World,
+    options: &Options,
+    progress: Progress<'_>,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    if !settings.live_dir.exists() && nothing_deployed(settings)? {
+        report.notes.push(format!("there is no {} yet: nothing to do", escaped_path(&settings.live_dir)));
+        return Ok(());
+    }
+    let mut sites = SitesDir::lock(settings, world, patience(settings))?;
+    note_group_writable(&sites.place, report);
+    let identity = haproxy_identity(settings, world);
+    let swept =
+        sweep(settings, Some(&sites.place), &sites.state, options.policy.clone(), &identity, progress)?;
+    let ours = !sites.state.files.is_empty();
+    let tree = CertbotTree::new(&settings.live_dir);
+    let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
+
+    let mut staged = sites.stage(settings, plan(&swept.situation), &supply, progress);
+    ask(settings, world, &mut staged);
+    let mut committed = staged.commit(now())?;
+    let verdicts = tell_all(settings, world, options, &mut committed, &identity);
+    let owed = verdicts.iter().map(|row| (row.name.clone(), row.owed)).collect();
+    let (plan, failure) = committed.keep(&owed);
+
+    report.rows = plan.rows;
+    report.haproxy = verdicts;
+    report.error = failure;
+    missing_tree(settings, swept.live_dir_missing, ours)
+}
+
+/// A missing tree is no error before certbot's first certificate, but it is one afterwards.
+fn missing_tree(settings: &Settings, missing: bool, ours: bool) -> Result<(), Failure> {
+    if !(missing && ours) {
+        return Ok(());
+    }
+    let live_dir = escaped_path(&settings.live_dir);
+    let fact = format!(
+        "{live_dir} is missing; what was deployed from it stays. Set live_dir if certbot's tree moved"
+    );
+    Err(Failure::new(FailureKind::Io, fact))
+}
+
+fn nothing_deployed(settings: &Settings) -> Result<bool, Failure> {
+    Ok(match Place::open(&settings.sites_dir)? {
+        Some(place) => {
+            let state = sites::look_at_state(&place)?;
+            state.files.is_empty() && state.owed.is_empty() && !state.lost
+        }
+        None => true,
+    })
+}
+
+/// As long as the longest time-out of whoever holds the lock, and a minute more.
+fn patience(settings: &Settings) -> Duration {
+    let longest = settings.haproxys.iter().map(|haproxy| haproxy.timeout).max().unwrap_or_default();
+    longest + Duration::from_secs(60)
+}
+
+fn note_group_writable(place: &Place, report: &mut Report) {
+    for folder in guard::group_writable(&place.path) {
+        let shown = escaped_path(folder);
+        report
+            .notes
+            .push(format!("the group of {shown} may write to it; if that isn't meant: chmod g-w {shown}"));
+    }
+}
+
+/// Asks HAProxy whether it would load what is staged; what it rejects is refused.
+fn ask(settings: &Settings, world: &World, staged: &mut Staged<'_>) {
+    let mut asked = BTreeSet::new();
+    for haproxy in &settings.haproxys {
+        let files = staged.files();
+        let Some(binary) = &haproxy.binary else { continue };
+        if files.is_empty() || !asked.insert(binary) {
+            continue;
+        }
+        staged.copy_siblings();
+        let deadline = Instant::now() + haproxy.timeout;
+        let answer = check::staged(world, haproxy, staged.folder(), &files, deadline, &mut |file| {
+            staged.drop_file(file);
+            Ok(())
+        });
+        let rejected: BTreeMap<String, String> = answer.rejected.into_iter().collect();
+        for file in rejected.keys() {
+            staged.drop_file(file);
+        }
+        let unchecked = answer.checked.err();
+        staged.amend(|row| {
+            if row.role != Role::Site || !row.action.writes() {
+                return;
+            }
+            let words = row.file.as_ref().and_then(|file| rejected.get(file.to_str()?));
+            if let Some(words) = words {
+                row.refuse(Refusal::new(Reason::HaproxyRejects, words.clone()));
+            } else if let Some(why) = &unchecked {
+                row.warnings.insert(Warning::NotChecked);
+                row.detail.get_or_insert_with(|| why.clone());
+            }
+        });
+    }
+}
+
+/// Tells each HAProxy what it is owed; where one refuses our files, the previous ones go back and all are told again.
+fn tell_all(
+    settings: &Settings,
+    world: &World,
+    options: &Options,
+    committed: &mut Committed<'_>,
+    identity: &str,
+) -> Vec<HaproxyRow> {
+    let mut rolled_back: BTreeMap<String, String> = BTreeMap::new();
+    let mut verdicts: Vec<Option<Verdict>> = settings.haproxys.iter().map(|_| None).collect();
+    let mut round = 0;
+    while let Some((haproxy, verdict)) =
+        settings.haproxys.iter().zip(&mut verdicts).find(|(_, verdict)| verdict.is_none())
+    {
+        let told = tell(world, options, haproxy, committed);
+        let refused = told.rejected.clone();
+        *verdict = Some(told);
+        round += 1;
+        if refused.is_empty() || round > MAX_ROLL_BACKS {
+            continue;
+        }
+        let words: Vec<String> = refused.iter().map(|(_, words)| words.clone()).collect();
+        let back = committed.put_back(&refused, identity);
+        if !back.is_empty() {
+            rolled_back.insert(haproxy.name.clone(), words.join("; "));
+            refuse_rows(committed, &refused, &back);
+            // Whoever was told of the files that just went back is told once more.
+            verdicts.fill_with(|| None);
+        }
+    }
+    let rows = settings.haproxys.iter().zip(verdicts.into_iter().flatten());
+    rows.map(|(haproxy, verdict)| HaproxyRow::new(&haproxy.name, verdict, rolled_back.remove(&haproxy.name)))
+        .collect()
+}
+
+/// What the report says of the files that were put back.
+fn refuse_rows(committed: &mut Committed<'_>, refused: &[(Target, String)], back: &[Target]) {
+    for row in &mut committed.plan.rows {
+        let is_row = |target: &Target| match target {
+            Target::Site(name) => row.role == Role::Site && row.file.as_deref() == Some(name.as_ref()),
+            Target::Host => row.role == Role::Host,
+        };
+        let words = refused
+            .iter()
+            .find(|(target, _)| is_row(target) && back.contains(target))
+            .map(|(_, words)| words.clone());
+        if let Some(words) = words {
+            row.refuse(Refusal::new(Reason::HaproxyRejects, words));
+        }
+    }
+}
+
+/// Tells one HAProxy what it is owed.
+fn tell(world: &World, options: &Options, haproxy: &Haproxy, committed: &Committed<'_>) -> Verdict {
+    let quiet = |outcome| Verdict {
+        method: haproxy.method,
+        outcome,
+        confirmed: None,
+        detail: None,
+        rejected: Vec::new(),
+    };
+    let Some(targets) = committed.owed_to(&haproxy.name) else { return quiet(Outcome::NotNeeded) };
+    if haproxy.method == Method::None {
+        return quiet(Outcome::Skipped);
+    }
+    if options.defer_reload {
+        return quiet(Outcome::Deferred);
+    }
+    let changes: Vec<Change> = targets.into_iter().map(|target| change(committed, target)).collect();
+    let read = |target: &Target| committed.read(target);
+    haproxy::tell(world, haproxy, &Batch { changes: &changes, read: &read, committed: committed.at })
+}
+
+/// What HAProxy must show for a target, as its file is now.
+fn change(committed: &Committed<'_>, target: Target) -> Change {
+    let row = committed.plan.rows.iter().find(|row| match &target {
+        Target::Site(name) => row.role == Role::Site && row.file.as_deref() == Some(name.as_ref()),
+        Target::Host => row.role == Role::Host,
+    });
+    let now = committed.read(&target).ok().and_then(|pem| {
+        let proved = CertifiedKey::prove(&pem, &pem).ok()?;
+        let leaf = proved.leaf();
+        Some(Expected {
+            sha1: leaf.sha1,
+            sha256: leaf.sha256,
+            chain_len: proved.chain().len(),
+            key_type: leaf.key_type.clone(),
+            names_won: row.map(|row| row.names_won.clone()).unwrap_or_default(),
+            addable: row.is_some_and(|row| row.addable),
+        })
+    });
+    Change { target, now }
+}
+
+/// Which HAProxy programs these are: a PEM that one refused may be taken by another.
+fn haproxy_identity(settings: &Settings, world: &World) -> String {
+    let describe = |path: &Path| {
+        let file = std::fs::metadata(path).ok()?;
+        Some(format!("{} {} {:?}", path.display(), file.len(), file.modified().ok()?))
+    };
+    let programs = settings.haproxys.iter().filter_map(|haproxy| world.program(haproxy.binary.as_ref()?));
+    programs.filter_map(|path| describe(&path)).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,183 @@
+//! What the world wants to know about a certificate.
+
+use std::fmt::Write;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Name;
+
+use super::chain::issued;
+use super::digest::{sha1, sha256};
+use super::flaw::{Flaw, Unproved};
+use super::pem_text::{first_certificate, ordinal};
+use super::public_key::{KeyType, PublicKey};
+
+/// The facts of a certificate that is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// The DNS names (in lower case) and IP addresses of the subject alternative names, in the certificate's order.
+    /// They may hold any ASCII: escape them where they are printed.
+    pub names: Vec<String>,
+    /// The DNS names among them.
+    pub dns_names: Vec<String>,
+    /// The common names of the subject, in lower case. They name nobody any more, but HAProxy serves them too.
+    pub common_names: Vec<String>,
+    /// The type of its key.
+    pub key_type: KeyType,
+    /// The serial number in upper-case hex, as `openssl x509 -serial` prints it.
+    pub serial: String,
+    /// The SHA-256 of its DER.
+    pub sha256: [u8; 32],
+    /// The SHA-1 of its DER.
+    pub sha1: [u8; 20],
+    /// From when it is valid: seconds since 1970.
+    pub not_before: i64,
+    /// Until when it is valid: seconds since 1970.
+    pub not_after: i64,
+    /// Whether its issuer is its subject, and its signature its own (or one that can't be verified here).
+    pub is_self_signed: bool,
+    /// Whether its issuer is a staging one: a name that begins with `(STAGING)`.
+    pub issuer_is_staging: bool,
+}
+
+/// The facts of the first certificate of a PEM text.
+///
+/// # Errors
+/// The text has no certificate, or the first one is damaged.
+pub fn read_leaf(pem_text: &[u8]) -> Result<Leaf, Unproved> {
+    let der = first_certificate(pem_text)?;
+    Leaf::of(&der, &parse(&der, 0)?)
+}
+
+impl Leaf {
+    /// The names that HAProxy serves it for, in lower case: DNS names and common names.
+    pub fn served_names(&self) -> impl Iterator<Item = &str> {
+        let only_common = self.common_names.iter().filter(|name| !self.dns_names.contains(name));
+        self.dns_names.iter().chain(only_common).map(String::as_str)
+    }
+
+    /// The facts of `certificate`, whose DER is `der`.
+    pub(super) fn of(der: &[u8], certificate: &X509Certificate<'_>) -> Result<Self, Unproved> {
+        let (names, dns_names) = alternative_names(certificate)?;
+        let validity = certificate.validity();
+        Ok(Self {
+            names,
+            dns_names,
+            common_names: texts(certificate.subject().iter_common_name())
+                .map(str::to_ascii_lowercase)
+                .collect(),
+            key_type: PublicKey::of(certificate.public_key()).1,
+            serial: serial(certificate.raw_serial()),
+            sha256: sha256(der),
+            sha1: sha1(der),
+            not_before: validity.not_before.timestamp(),
+            not_after: validity.not_after.timestamp(),
+            is_self_signed: issued(certificate, certificate),
+            issuer_is_staging: is_staging(certificate.issuer()),
+        })
+    }
+}
+
+/// Parses the certificate at this place of a chain.
+pub(super) fn parse(der: &[u8], place: usize) -> Result<X509Certificate<'_>, Unproved> {
+    let unreadable =
+        |what| Flaw::CertificateUnreadable.because(format!("the {} certificate {what}", ordinal(place + 1)));
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        Ok(_) => Err(unreadable("is followed by other bytes in its block")),
+        Err(_) => Err(unreadable("isn't an X.509 certificate")),
+    }
+}
+
+/// Whether one of the names that a staging CA goes by begins with `(STAGING)`.
+pub(super) fn is_staging(issuer: &X509Name<'_>) -> bool {
+    texts(issuer.iter_common_name().chain(issuer.iter_organization()))
+        .any(|name| name.starts_with("(STAGING)"))
+}
+
+fn texts<'a>(
+    attributes: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>,
+) -> impl Iterator<Item = &'a str> {
+    attributes.filter_map(|attribute| attribute.as_str().ok())
+}
+
+/// All names, and the DNS names among them.
+fn alternative_names(certificate: &X509Certificate<'_>) -> Result<(Vec<String>, Vec<String>), Unproved> {
+    let (mut names, mut dns_names) = (Vec::new(), Vec::new());
+    for extension in certificate.extensions() {
+        match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(alternative) => {
+                for name in &alternative.general_names {
+                    match name {
+                        GeneralName::DNSName(name) => {
+                            let name = name.to_ascii_lowercase();
+                            dns_names.push(name.clone());
+                            names.push(name);
+                        }
+                        GeneralName::IPAddress(address) => names.extend(address_text(address)),
+                        _ => (),
+                    }
+                }
+            }
+            ParsedExtension::ParseError { .. } if extension.oid.as_bytes() == [0x55, 0x1d, 0x11] => {
+                return Err(Flaw::CertificateUnreadable.because("the certificate's names are damaged"));
+            }
+            _ => (),
+        }
+    }
+    Ok((names, dns_names))
+}
+
+fn address_text(address: &[u8]) -> Option<String> {
+    let v4 = <[u8; 4]>::try_from(address).map(|bytes| Ipv4Addr::from(bytes).to_string());
+    let v6 = <[u8; 16]>::try_from(address).map(|bytes| Ipv6Addr::from(bytes).to_string());
+    v4.or(v6).ok()
+}
+
+/// The contents of an `INTEGER` as OpenSSL writes it: sign and magnitude.
+fn serial(contents: &[u8]) -> String {
+    let negative = contents.first().is_some_and(|&first| first >= 0x80);
+    let mut magnitude = contents.to_vec();
+    if negative {
+        let mut carry = true;
+        for byte in magnitude.iter_mut().rev() {
+            (*byte, carry) = (!*byte).overflowing_add(u8::from(carry));
+        }
+    }
+    let zeros = magnitude.iter().take_while(|&&byte| byte == 0).count();
+    let significant = magnitude.get(zeros..).filter(|digits| !digits.is_empty()).unwrap_or(&[0]);
+    let mut text = String::from(if negative { "-" } else { "" });
+    for byte in significant {
+        // Writing to a String never fails.
+        let _ = write!(text, "{byte:02X}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::serial;
+
+    #[test]
+    fn serials_are_written_as_openssl_does() {
+        use openssl::asn1::Asn1Integer;
+        use openssl::bn::BigNum;
+        for (contents, text) in [
+            (&[0][..], "00"),
+            (&[0x0f], "0F"),
+            (&[0x00, 0x80], "80"),
+            (&[0x04, 0xab, 0xcd], "04ABCD"),
+            (&[0xff], "-01"),
+            (&[0x80], "-80"),
+            (&[0xff, 0x7f], "-81"),
+            (&[0x80, 0x00], "-8000"),
+        ] {
+            assert_eq!(serial(contents), text);
+            let number = BigNum::from_hex_str(text).unwrap();
+            let integer = Asn1Integer::from_bn(&number).unwrap();
+            assert_eq!(integer.to_bn().unwrap(), number);
+        }
+    }
+}

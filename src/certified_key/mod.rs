@@ -1,0 +1,107 @@
+//! The proof that a private key belongs to a leaf, and the PEM that only this proof gives.
+//!
+//! Bytes in, values out: nothing here reads a file, runs a program or talks to anybody.
+//!
+//! ```text
+//! key file ───► pem_text ──► private_key ─┐
+//!                            (envelope,   ├─ proof ──► CertifiedKey ──► CombinedPem
+//! chain file ─► pem_text ──► leaf, chain ─┘
+//! ```
+
+mod chain;
+mod combined_pem;
+mod der;
+mod digest;
+mod flaw;
+mod leaf;
+mod pem_text;
+mod private_key;
+mod public_key;
+
+pub use chain::{Certificate, ChainState};
+pub use combined_pem::CombinedPem;
+pub use digest::{hex, sha256};
+pub use flaw::{Flaw, Unproved};
+pub use leaf::{Leaf, read_leaf};
+pub use public_key::{KeyFamily, KeyType};
+
+use private_key::PrivateKey;
+use public_key::PublicKey;
+
+/// A private key, the leaf that it provably belongs to, and the leaf's chain.
+///
+/// There is no other way to one than [`CertifiedKey::prove`].
+#[derive(Debug, Clone)]
+pub struct CertifiedKey {
+    key: PrivateKey,
+    leaf: Leaf,
+    leaf_certificate: Certificate,
+    chain: Vec<Certificate>,
+    staging_issuer: bool,
+}
+
+impl CertifiedKey {
+    /// Proves that the first private key of `key_file` belongs to the first certificate of `chain_file`, the leaf.
+    /// All other certificates, in their order, are its chain.
+    ///
+    /// # Errors
+    /// They aren't a pair, or one of the certificates or the key is missing, damaged or of an uncommon kind.
+    pub fn prove(key_file: &[u8], chain_file: &[u8]) -> Result<Self, Unproved> {
+        let certificates = pem_text::certificates(chain_file)?;
+        let mut staging_issuer = false;
+        let mut proved = None;
+        for (place, der) in certificates.iter().enumerate() {
+            let certificate = leaf::parse(der, place)?;
+            staging_issuer |= leaf::is_staging(certificate.issuer());
+            if place == 0 {
+                let facts = Leaf::of(der, &certificate)?;
+                // Nothing is said about the key before the whole chain is known to be sound.
+                proved =
+                    Some((PrivateKey::prove(key_file, PublicKey::of(certificate.public_key()).0), facts));
+            }
+        }
+        let mut certificates = certificates.into_iter().map(Certificate::new);
+        let (Some((key, leaf)), Some(leaf_certificate)) = (proved, certificates.next()) else {
+            return Err(Flaw::CertificateMissing.because("the chain holds no certificate"));
+        };
+        Ok(Self { key: key?, leaf, leaf_certificate, chain: certificates.collect(), staging_issuer })
+    }
+
+    /// The facts of the leaf.
+    #[must_use]
+    pub fn leaf(&self) -> &Leaf {
+        &self.leaf
+    }
+
+    /// The certificates behind the leaf.
+    #[must_use]
+    pub fn chain(&self) -> &[Certificate] {
+        &self.chain
+    }
+
+    /// Whether each certificate was issued by the next. It verifies signatures: ask once.
+    #[must_use]
+    pub fn chain_state(&self) -> ChainState {
+        chain::state(&self.leaf_certificate, &self.chain)
+    }
+
+    /// Whether the leaf or a certificate of the chain has a staging issuer.
+    #[must_use]
+    pub fn staging_issuer(&self) -> bool {
+        self.staging_issuer
+    }
+
+    /// The canonical PEM: the same pair always gives the same bytes.
+    #[must_use]
+    pub fn combined_pem(&self) -> CombinedPem {
+        let certificates = std::iter::once(&self.leaf_certificate).chain(&self.chain);
+        let key = std::iter::once((self.key.label, &self.key.der[..]));
+        CombinedPem::of(key.chain(certificates.map(|certificate| ("CERTIFICATE", certificate.der()))))
+    }
+}
+
+/// Whether a PEM text holds a whole private key block, of whatever kind.
+#[must_use]
+pub fn has_private_key(pem_text: &[u8]) -> bool {
+    pem_text::blocks(pem_text).any(|block| block.is_private_key() && block.is_whole())
+}

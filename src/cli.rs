@@ -1,0 +1,185 @@
+//! What was typed.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::assemble::Options;
+use crate::config::{Method, Overrides};
+use crate::plan::Policy;
+
+/// Deploy certbot's certificates to HAProxy, and prove that HAProxy took them.
+#[derive(Debug, Parser)]
+#[command(name = "haproxy-certs", version, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The configuration file [default: /etc/haproxy-certs.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE", env = "HAPROXY_CERTS_CONFIG", hide_env_values = true)]
+    pub config: Option<PathBuf>,
+    /// certbot's directory of lineages [default: /etc/letsencrypt/live]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub live_dir: Option<PathBuf>,
+    /// The directory that HAProxy loads [default: /usr/local/ssl/certs/sites]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub sites_dir: Option<PathBuf>,
+    /// Say also what is unchanged
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub verbose: bool,
+    /// Say only what failed
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Use colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How to report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Human,
+    /// For scripts: one JSON object.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write every lineage's key and chain into one file for HAProxy, and tell HAProxy
+    ///
+    /// Reads all of certbot's lineages, proves that each private key belongs to its certificate, writes what changed into
+    /// the sites directory, prunes what is gone, tells HAProxy once, and confirms that it took it. A run that has nothing
+    /// to do changes nothing and tells nobody.
+    Assemble(Assemble),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Options of `assemble`.
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
+#[derive(Debug, Default, Args)]
+pub struct Assemble {
+    /// Print what would be done; write nothing, lock nothing, tell nobody
+    #[arg(long)]
+    pub dry_run: bool,
+    /// With --dry-run: exit 4 when there is something to do
+    #[arg(long, requires = "dry_run")]
+    pub exit_code: bool,
+    /// Remove nothing
+    #[arg(long, conflicts_with = "prune_many")]
+    pub no_prune: bool,
+    /// Prune however many files there are to prune
+    #[arg(long)]
+    pub prune_many: bool,
+    /// Take over files that haproxy-certs didn't write, where a lineage needs their name; a copy is kept
+    #[arg(long)]
+    pub adopt: bool,
+    /// Deploy this lineage although its certificate is older, not yet valid, or from a staging CA
+    #[arg(long, value_name = "LINEAGE", action = clap::ArgAction::Append)]
+    pub force: Vec<OsString>,
+    /// Put the files in place, and leave telling HAProxy to the next run
+    #[arg(long)]
+    pub defer_reload: bool,
+    /// How to tell HAProxy, for all of them
+    #[arg(long, value_name = "METHOD")]
+    pub reload: Option<Method>,
+    /// How to report
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: Format,
+}
+
+impl Assemble {
+    /// How the operator wants the run.
+    #[must_use]
+    pub fn options(&self, renewed_lineage: Option<OsString>) -> Options {
+        Options {
+            dry_run: self.dry_run,
+            defer_reload: self.defer_reload,
+            policy: Policy {
+                no_prune: self.no_prune,
+                prune_many: self.prune_many,
+                adopt: self.adopt,
+                force: self.force.iter().cloned().collect(),
+            },
+            renewed_lineage,
+        }
+    }
+}
+
+impl Cli {
+    /// Parses a command line. A certbot directory hook, which is called by its full path and without arguments, is
+    /// `assemble`.
+    ///
+    /// # Errors
+    /// clap's, for wrong usage, and for `--help` and `--version`.
+    pub fn parse_from_args(args: Vec<OsString>) -> Result<Self, clap::Error> {
+        let as_hook = matches!(args.as_slice(), [program] if is_directory_hook(program));
+        let args = if as_hook { [args, vec!["assemble".into()]].concat() } else { args };
+        Self::try_parse_from(args)
+    }
+}
+
+/// Whether this is the path of a file in one of certbot's `renewal-hooks` directories.
+fn is_directory_hook(program: &OsStr) -> bool {
+    let path = Path::new(program);
+    let folder = path.parent().and_then(Path::parent).and_then(Path::file_name);
+    path.is_absolute() && folder == Some(OsStr::new("renewal-hooks"))
+}
+
+impl Global {
+    /// The flags that beat the configuration file.
+    #[must_use]
+    pub fn overrides(&self, reload: Option<Method>) -> Overrides {
+        Overrides { live_dir: self.live_dir.clone(), sites_dir: self.sites_dir.clone(), reload }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::parse_from_args(args.iter().map(OsString::from).collect())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_directory_hook_is_assemble() {
+        let hook = parse(&["/etc/letsencrypt/renewal-hooks/post/haproxy-certs"]).unwrap();
+        assert!(matches!(hook.command, Command::Assemble(_)));
+        assert!(parse(&["/usr/bin/haproxy-certs"]).is_err());
+        assert!(parse(&["renewal-hooks/post/haproxy-certs"]).is_err());
+        assert!(parse(&["/etc/letsencrypt/renewal-hooks/post/haproxy-certs", "--no-such"]).is_err());
+    }
+}

@@ -1,0 +1,58 @@
+//! The same work for every lineage, on every processor that this process may use.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{available_parallelism, scope};
+
+/// More threads than this only wait for the same disk.
+const MAX_THREADS: usize = 8;
+
+/// Items that a thread takes at a time.
+const BATCH: usize = 16;
+
+/// Called with the number of items done and the number of all.
+pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+
+/// What `work` gives for each item, in the items' order.
+pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, progress: Progress<'_>) -> Vec<R> {
+    let threads =
+        available_parallelism().map_or(1, usize::from).min(MAX_THREADS).min(items.len().div_ceil(BATCH));
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let take_turns = || {
+        let mut results = Vec::new();
+        loop {
+            let start = next.fetch_add(BATCH, Ordering::Relaxed);
+            let Some(rest) = items.get(start..).filter(|rest| !rest.is_empty()) else { return results };
+            let batch = rest.get(..BATCH).unwrap_or(rest);
+            results.push((start, batch.iter().map(&work).collect::<Vec<R>>()));
+            progress(done.fetch_add(batch.len(), Ordering::Relaxed) + batch.len(), items.len());
+        }
+    };
+    if threads <= 1 {
+        return take_turns().into_iter().flat_map(|(_, batch)| batch).collect();
+    }
+    let mut batches: Vec<(usize, Vec<R>)> = scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(take_turns)).collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| match worker.join() {
+                Ok(results) => results,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+            .collect()
+    });
+    batches.sort_by_key(|(start, _)| *start);
+    batches.into_iter().flat_map(|(_, batch)| batch).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn order_is_kept() {
+        let items: Vec<usize> = (0..1000).collect();
+        assert_eq!(
+            super::map(&items, |item| item * 2, &|_, _| ()),
+            items.iter().map(|i| i * 2).collect::<Vec<_>>()
+        );
+        assert!(super::map(&Vec::<u8>::new(), |_| (), &|_, _| ()).is_empty());
+    }
+}

@@ -1,0 +1,54 @@
+//! What keeps a file from being pruned although its lineage is gone.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use super::{Action, Plan, Role, Row, Situation, Warning};
+
+/// How many of our files may be pruned at once whatever their share.
+const PRUNE_FREELY: usize = 3;
+
+/// Holds back prunes that would do harm.
+pub(super) fn guard_prunes(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
+    let ours = situation.recorded.keys().filter(|file| situation.deployed.contains_key(*file)).count();
+    let candidates = sites.values().filter(|row| row.action == Action::Prune).count();
+    let too_many = candidates > PRUNE_FREELY && candidates * 4 > ours && !situation.policy.prune_many;
+    for (file, row) in sites.iter_mut().filter(|(_, row)| row.action == Action::Prune) {
+        let same_tree = situation.recorded.get(file).is_some_and(|recorded| recorded.same_tree);
+        match () {
+            () if situation.policy.no_prune => keep(row),
+            () if !situation.any_lineage => hold(row, "certbot's live directory has no lineage at all"),
+            () if !same_tree => hold(row, "it was written from another live directory"),
+            () if too_many => hold(row, "too many files would be pruned at once; see --prune-many"),
+            () => {}
+        }
+    }
+}
+
+impl Plan {
+    /// Holds back the last prune that would leave HAProxy without a file to load: it doesn't start with an empty
+    /// directory. To be asked again whenever a file that was to be written can't be.
+    pub fn hold_last_file(&mut self) {
+        let remains = |row: &Row| row.action.writes() || (row.loadable && row.action != Action::Prune);
+        let mut sites = self.rows.iter_mut().filter(|row| row.role == Role::Site);
+        if sites.any(|row| remains(row)) {
+            return;
+        }
+        let last = self.rows.iter_mut().rfind(|row| row.action == Action::Prune && row.loadable);
+        if let Some(row) = last {
+            hold(row, "HAProxy doesn't start with an empty directory, and this is its last file");
+        }
+    }
+}
+
+fn keep(row: &mut Row) {
+    row.action = Action::Unchanged;
+    row.sha256 = row.before;
+}
+
+fn hold(row: &mut Row, why: &str) {
+    keep(row);
+    row.warnings.insert(Warning::PruneHeld);
+    row.detail = Some(format!("kept: {why}"));
+    row.alarming = true;
+}

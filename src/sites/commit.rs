@@ -1,0 +1,487 @@
+//! From plan to files: stage complete PEMs, put them in place, and keep the previous ones until HAProxy took the new.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::SystemTime;
+
+use rustix::fs::{AtFlags, RenameFlags, fsync, linkat, renameat, renameat_with, statat, syncfs};
+use rustix::io::Errno;
+
+use super::durable::{create, remove};
+use super::look;
+use super::state::{Owed, Pending, Record, Rejected, digest, key, target};
+use super::{PREVIOUS_DIR, Place, SitesDir};
+use crate::certified_key::CombinedPem;
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::haproxy::Target;
+use crate::parallel::{self, Progress};
+use crate::plan::{Action, Plan, Reason, Refusal, Role, Row};
+
+/// The host certificate's name while it is staged in our directory.
+pub(super) const HOST_STAGE: &str = "host.pem";
+const HOST_PREVIOUS: &str = "previous-host.pem";
+const ADOPTED_DIR: &str = "adopted";
+
+/// So many files are synced by one call for the whole file system instead of one call each.
+const SYNC_TOGETHER: usize = 32;
+
+/// The siblings of a PEM that HAProxy loads with it, and refuses it for when they are bad.
+const CHECKED_SIBLINGS: [&str; 3] = ["ocsp", "issuer", "sctl"];
+
+/// A plan whose PEMs are all written, complete and durable, but under no name that HAProxy loads.
+#[derive(Debug)]
+#[must_use = "nothing is deployed before it is committed"]
+pub struct Staged<'a> {
+    sites: &'a mut SitesDir,
+    settings: &'a Settings,
+    plan: Plan,
+    failure: Option<Failure>,
+}
+
+/// A plan that was carried out on disk; HAProxy doesn't know it yet.
+#[derive(Debug)]
+#[must_use = "the previous files are kept until it is decided about them"]
+pub struct Committed<'a> {
+    sites: &'a mut SitesDir,
+    settings: &'a Settings,
+    /// The plan, with what failed turned into refusals.
+    pub plan: Plan,
+    /// What kept the run from finishing, if anything did.
+    pub failure: Option<Failure>,
+    /// When the last file was renamed into place.
+    pub at: SystemTime,
+}
+
+impl SitesDir {
+    /// Writes the PEM of every row that needs one. A row whose PEM can't be had, or written, becomes a refusal.
+    pub fn stage<'a>(
+        &'a mut self,
+        settings: &'a Settings,
+        mut plan: Plan,
+        supply: &(dyn Fn(&Row) -> Result<CombinedPem, Refusal> + Sync),
+        progress: Progress<'_>,
+    ) -> Staged<'a> {
+        let rows: Vec<usize> = positions(&plan, |row| row.action.writes());
+        let batched = rows.len() > SYNC_TOGETHER;
+        let work: Vec<&Row> = rows.iter().filter_map(|&position| plan.rows.get(position)).collect();
+        let results = parallel::map(&work, |row| self.stage_one(settings, row, supply, batched), progress);
+        let mut failure = None;
+        for (position, result) in rows.into_iter().zip(results) {
+            let Some(row) = plan.rows.get_mut(position) else { continue };
+            match result {
+                Ok(()) => {}
+                Err(Unstaged::Refused(refusal)) => row.refuse(refusal),
+                Err(Unstaged::Unwritten(e)) => fail_row(row, &mut failure, &e),
+            }
+        }
+        if batched && let Err(e) = syncfs(&self.stage.dir) {
+            // What isn't known to be durable gets no name.
+            let e = Failure::io("sync", &self.stage.path, &e.into());
+            for row in plan.rows.iter_mut().filter(|row| row.action.writes()) {
+                fail_row(row, &mut failure, &e);
+            }
+        }
+        Staged { sites: self, settings, plan, failure }
+    }
+
+    fn stage_one(
+        &self,
+        settings: &Settings,
+        row: &Row,
+        supply: &(dyn Fn(&Row) -> Result<CombinedPem, Refusal> + Sync),
+        batched: bool,
+    ) -> Result<(), Unstaged> {
+        let pem = supply(row).map_err(Unstaged::Refused)?;
+        if row.sha256 != Some(pem.sha256()) {
+            let moved = "it was renewed while it was being deployed; the next run takes it";
+            return Err(Unstaged::Refused(Refusal::new(Reason::LineageTorn, moved)));
+        }
+        let (dir, name) = self.staging(row);
+        let write = || -> rustix::io::Result<()> {
+            let file = create(dir.dir.as_fd(), &name, Some(settings.owner), settings.mode, pem.as_bytes())?;
+            if batched { Ok(()) } else { fsync(&file) }
+        };
+        write().map_err(|e| Unstaged::Unwritten(Failure::io("write", &dir.path.join(&name), &e.into())))
+    }
+
+    /// Where a row's PEM is staged.
+    fn staging(&self, row: &Row) -> (&Place, String) {
+        match row.role {
+            Role::Site => (&self.stage, file_name(row)),
+            Role::Host => (&self.own, HOST_STAGE.to_owned()),
+        }
+    }
+
+    /// Where a target lives: its directory and its name there.
+    fn home(&self, target: &Target) -> Option<(&Place, OsString)> {
+        match target {
+            Target::Site(name) => Some((&self.place, OsString::from(name))),
+            Target::Host => Some((self.host.as_ref()?, self.host_file.file_name()?.to_owned())),
+        }
+    }
+
+    /// Where a target's previous file is kept.
+    fn attic(&self, target: &Target) -> (&Place, OsString) {
+        match target {
+            Target::Site(name) => (&self.previous, OsString::from(name)),
+            Target::Host => (&self.own, OsString::from(HOST_PREVIOUS)),
+        }
+    }
+
+    /// Removes every previous file.
+    pub(super) fn forget_previous(&self) -> Result<(), Failure> {
+        let fail = |name: &OsStr, e: Errno| {
+            Failure::io("remove", &self.own.path.join(PREVIOUS_DIR).join(name), &e.into())
+        };
+        for name in look::entries(&self.previous.dir, &self.previous.path)? {
+            remove(&self.previous.dir, &*name).map_err(|e| fail(&name, e))?;
+        }
+        remove(&self.own.dir, HOST_PREVIOUS).map_err(|e| fail(OsStr::new(HOST_PREVIOUS), e))
+    }
+}
+
+enum Unstaged {
+    Refused(Refusal),
+    Unwritten(Failure),
+}
+
+impl<'a> Staged<'a> {
+    /// The directory with the staged files of the sites directory, and nothing else but their siblings.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.sites.stage.path
+    }
+
+    /// The names of the files staged in it.
+    #[must_use]
+    pub fn files(&self) -> Vec<String> {
+        self.plan
+            .rows
+            .iter()
+            .filter(|row| row.role == Role::Site && row.action.writes())
+            .map(file_name)
+            .collect()
+    }
+
+    /// Puts copies of the siblings that HAProxy would load with the staged files beside them.
+    pub fn copy_siblings(&self) {
+        let present: BTreeSet<OsString> = self
+            .plan
+            .rows
+            .iter()
+            .filter_map(|row| row.file.clone())
+            .filter(|file| is_sibling(file))
+            .collect();
+        for file in self.files() {
+            for sibling in CHECKED_SIBLINGS.map(|ending| format!("{file}.{ending}")) {
+                if present.contains(OsStr::new(&sibling))
+                    && let Ok(bytes) = look::bytes(&self.sites.place.dir, OsStr::new(&sibling))
+                {
+                    // Best effort: without the copy the check is a little less strict.
+                    let _ = create(self.sites.stage.dir.as_fd(), &sibling, None, 0o600, &bytes);
+                }
+            }
+        }
+    }
+
+    /// Takes a staged file out again.
+    pub fn drop_file(&self, file: &str) {
+        for name in
+            [file.to_owned()].into_iter().chain(CHECKED_SIBLINGS.map(|ending| format!("{file}.{ending}")))
+        {
+            // It is removed again, and reported, when the next run begins.
+            let _ = remove(&self.sites.stage.dir, &*name);
+        }
+    }
+
+    /// Changes the row of a staged file, for what HAProxy said of it.
+    pub fn amend(&mut self, change: impl Fn(&mut Row)) {
+        self.plan.rows.iter_mut().for_each(change);
+    }
+
+    /// Records the intent and who is to be told, keeps the previous files aside, and puts every staged file in its place.
+    ///
+    /// # Errors
+    /// The intent can't be recorded: then nothing was changed.
+    pub fn commit(self, now: i64) -> Result<Committed<'a>, Failure> {
+        let Self { sites, settings, mut plan, mut failure } = self;
+        let before = sites.state.clone();
+        record_intent(sites, settings, &plan, now);
+        if sites.state != before || sites.state.lost {
+            sites.state.save(&sites.own.dir, &sites.own.path)?;
+            sites.state.lost = false;
+        }
+        let adopted = positions(&plan, |row| row.adopts && row.action.writes());
+        if !adopted.is_empty() {
+            let place = sites.own.private_subdirectory(ADOPTED_DIR)?;
+            for position in adopted {
+                let Some(row) = plan.rows.get_mut(position) else { continue };
+                if let Err(e) = keep_adopted(sites, &place, row) {
+                    fail_row(row, &mut failure, &e);
+                }
+            }
+        }
+        let changed = plan.has_changes();
+        let mut carry_out = |plan: &mut Plan, wanted: fn(&Row) -> bool| {
+            for row in plan.rows.iter_mut().filter(|row| wanted(row)) {
+                if let Err(e) = put_in_place(sites, row) {
+                    fail_row(row, &mut failure, &e);
+                }
+            }
+        };
+        carry_out(&mut plan, |row| row.action.writes());
+        plan.hold_last_file();
+        carry_out(&mut plan, |row| row.action == Action::Prune);
+        let at = SystemTime::now();
+        if changed {
+            let directories = [Some(&sites.place), sites.host.as_ref(), Some(&sites.previous)];
+            for place in directories.into_iter().flatten() {
+                if let Err(e) = fsync(&place.dir) {
+                    failure.get_or_insert(Failure::io("sync", &place.path, &e.into()));
+                }
+            }
+        }
+        Ok(Committed { sites, settings, plan, failure, at })
+    }
+}
+
+impl Committed<'_> {
+    /// What is owed to this HAProxy: the targets, each present or gone; `None`: nothing.
+    #[must_use]
+    pub fn owed_to(&self, haproxy: &str) -> Option<BTreeSet<Target>> {
+        let owed = self.sites.state.owed.get(haproxy)?;
+        let keys: Vec<&String> = match &owed.files {
+            Some(files) => files.iter().collect(),
+            None => self.sites.state.files.keys().collect(),
+        };
+        Some(keys.into_iter().filter_map(|key| target(key, &self.settings.host_file)).collect())
+    }
+
+    /// Reads what a target's file holds now.
+    ///
+    /// # Errors
+    /// It is gone or can't be read.
+    pub fn read(&self, target: &Target) -> std::io::Result<zeroize::Zeroizing<Vec<u8>>> {
+        let (place, name) = self.sites.home(target).ok_or(std::io::ErrorKind::NotFound)?;
+        look::bytes(&place.dir, &name)
+    }
+
+    /// Puts the previous files of these targets back, each with HAProxy's words; returns those that were put back.
+    /// What HAProxy refused is remembered, so that it isn't tried again until it changes.
+    pub fn put_back(&mut self, refused: &[(Target, String)], by: &str) -> Vec<Target> {
+        let mut back = Vec::new();
+        for (target, words) in refused {
+            let key = key(target, &self.settings.host_file);
+            let Some(pending) = self.sites.state.pending.get(&key).cloned() else { continue };
+            match restore(self.sites, target, &pending) {
+                Ok(()) => {
+                    self.sites.state.pending.remove(&key);
+                    if let Some(record) = self.sites.state.files.get_mut(&key) {
+                        if let Some(was) = pending.was {
+                            record.sha256 = was;
+                        }
+                        record.rejected = pending.now.map(|sha256| Rejected {
+                            sha256,
+                            words: words.clone(),
+                            by: by.to_owned(),
+                        });
+                    }
+                    back.push(target.clone());
+                }
+                Err(e) => {
+                    self.failure.get_or_insert(e);
+                }
+            }
+        }
+        let directories = [Some(&self.sites.place), self.sites.host.as_ref()];
+        for place in directories.into_iter().flatten() {
+            if let Err(e) = fsync(&place.dir) {
+                self.failure.get_or_insert(Failure::io("sync", &place.path, &e.into()));
+            }
+        }
+        back
+    }
+
+    /// Records who took the batch: `owed` says of each HAProxy whether it is still to be told. When nobody is, the previous
+    /// files go.
+    pub fn keep(self, still_owed: &BTreeMap<String, bool>) -> (Plan, Option<Failure>) {
+        let Self { sites, settings, plan, mut failure, .. } = self;
+        let before = sites.state.clone();
+        let state = &mut sites.state;
+        state.owed.retain(|name, _| still_owed.get(name).copied().unwrap_or(false));
+        let accepted = state.owed.is_empty();
+        if accepted {
+            state.pending.clear();
+        }
+        let shown: BTreeSet<String> =
+            plan.rows.iter().filter(|row| row.action != Action::Prune).map(file_name).collect();
+        let host_file = settings.host_file.to_string_lossy();
+        let pending = &state.pending;
+        state
+            .files
+            .retain(|name, _| shown.contains(name) || *name == host_file || pending.contains_key(name));
+        let saved = if *state == before { Ok(()) } else { state.save(&sites.own.dir, &sites.own.path) };
+        if let Err(e) = saved.and_then(|()| if accepted { sites.forget_previous() } else { Ok(()) }) {
+            failure.get_or_insert(e);
+        }
+        if let Err(e) = sites.clear_leftovers() {
+            failure.get_or_insert(e);
+        }
+        (plan, failure)
+    }
+}
+
+/// Writes into the state what is about to happen, so that a crash at any later point is made good by the next run.
+fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i64) {
+    let state = &mut sites.state;
+    let live_dir = settings.live_dir.to_string_lossy().into_owned();
+    let mut told = Vec::new();
+    for row in &plan.rows {
+        let (Some(target), Some(lineage)) = (target_of(row), &row.lineage) else { continue };
+        let key = key(&target, &settings.host_file);
+        let ours = row.action.writes() || (row.action == Action::Unchanged && row.proved);
+        if let (true, Some(sha256)) = (ours, &row.sha256) {
+            let record = Record {
+                lineage: lineage.to_string_lossy().into_owned(),
+                live_dir: live_dir.clone(),
+                sha256: digest(sha256),
+                rejected: None,
+            };
+            state.files.insert(key.clone(), record);
+        }
+        if matches!(row.action, Action::Install | Action::Replace | Action::Prune) {
+            let now = row.sha256.filter(|_| row.action.writes()).as_ref().map(digest);
+            state
+                .pending
+                .entry(key.clone())
+                .and_modify(|pending| pending.now.clone_from(&now))
+                .or_insert_with(|| Pending { was: row.before.as_ref().map(digest), now });
+            told.push(key);
+        }
+    }
+    state.owed.retain(|name, _| settings.haproxys.iter().any(|haproxy| haproxy.name == *name));
+    for haproxy in &settings.haproxys {
+        let owed = state.owed.get(&haproxy.name);
+        let files = match (owed.map(|owed| &owed.files), state.lost) {
+            (_, true) | (Some(None), _) => None,
+            (None, false) if told.is_empty() => continue,
+            (None, false) => Some(told.clone()),
+            (Some(Some(files)), false) => {
+                Some(files.iter().chain(&told).cloned().collect::<BTreeSet<_>>().into_iter().collect())
+            }
+        };
+        let since = owed.map_or(now, |owed| owed.since);
+        state.owed.insert(haproxy.name.clone(), Owed { since, files });
+    }
+}
+
+/// Gives a staged file its name, or takes a pruned file's name away; what was there is kept aside.
+fn put_in_place(sites: &SitesDir, row: &Row) -> Result<(), Failure> {
+    let Some(target) = target_of(row) else { return Ok(()) };
+    let Some((home, name)) = sites.home(&target) else { return Ok(()) };
+    let path = home.path.join(&name);
+    let fail = |deed: &'static str| {
+        let path = path.clone();
+        move |e: Errno| Failure::io(deed, &path, &e.into())
+    };
+    let (attic, kept) = sites.attic(&target);
+    if row.action == Action::Prune {
+        return match renameat_with(&home.dir, &*name, &attic.dir, &*kept, RenameFlags::NOREPLACE) {
+            // Something older, which HAProxy accepted, is kept already.
+            Err(Errno::EXIST) => remove(&home.dir, &*name).map_err(fail("prune")),
+            result => result.map_err(fail("prune")),
+        };
+    }
+    let (stage, staged) = sites.staging(row);
+    if row.action == Action::Replace {
+        keep_aside(home.dir.as_fd(), &name, attic.dir.as_fd(), &kept).map_err(fail("keep a copy of"))?;
+    }
+    if row.action == Action::Install {
+        // A file that appeared meanwhile isn't ours.
+        match renameat_with(&stage.dir, &*staged, &home.dir, &*name, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            result => return result.map_err(fail("install")),
+        }
+    }
+    renameat(&stage.dir, &*staged, &home.dir, &*name).map_err(fail("put in place"))
+}
+
+/// Gives what has this name a second one elsewhere, unless something is there already.
+fn keep_aside(
+    from: BorrowedFd<'_>,
+    name: &OsStr,
+    to: BorrowedFd<'_>,
+    kept: &OsStr,
+) -> rustix::io::Result<()> {
+    match linkat(from, name, to, kept, AtFlags::empty()) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        // No hard links here, or not to somebody else's file: a copy does.
+        Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::MLINK) => {
+            let bytes = look::bytes(from, name).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+            let kept = kept.to_str().ok_or(Errno::INVAL)?;
+            create(to, kept, None, 0o400, &bytes).and_then(fsync)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Keeps a foreign file that is about to be taken over, under a name that is still free.
+fn keep_adopted(sites: &SitesDir, place: &Place, row: &Row) -> Result<(), Failure> {
+    let Some((home, name)) =
+        target_of(row).and_then(|target| Some((sites.home(&target)?.0, sites.home(&target)?.1)))
+    else {
+        return Ok(());
+    };
+    let mut kept = name.clone();
+    for number in 1_u32.. {
+        if statat(&place.dir, &*kept, AtFlags::SYMLINK_NOFOLLOW).is_err_and(|e| e == Errno::NOENT) {
+            break;
+        }
+        kept.clone_from(&name);
+        kept.push(format!(".{number}"));
+    }
+    keep_aside(home.dir.as_fd(), &name, place.dir.as_fd(), &kept)
+        .map_err(|e| Failure::io("keep a copy of", &home.path.join(&name), &e.into()))
+}
+
+/// Undoes one file of a commit.
+fn restore(sites: &SitesDir, target: &Target, pending: &Pending) -> Result<(), Failure> {
+    let Some((home, name)) = sites.home(target) else { return Ok(()) };
+    let (attic, kept) = sites.attic(target);
+    let fail = |e: Errno| Failure::io("put back", &home.path.join(&name), &e.into());
+    match pending.was {
+        Some(_) => renameat(&attic.dir, &*kept, &home.dir, &*name).map_err(fail),
+        None => remove(&home.dir, &*name).map_err(fail),
+    }
+}
+
+fn fail_row(row: &mut Row, failure: &mut Option<Failure>, e: &Failure) {
+    row.refuse(Refusal::new(Reason::ReadError, e.message.clone()));
+    failure.get_or_insert_with(|| e.clone());
+}
+
+fn positions(plan: &Plan, wanted: impl Fn(&Row) -> bool) -> Vec<usize> {
+    plan.rows.iter().enumerate().filter(|(_, row)| wanted(row)).map(|(position, _)| position).collect()
+}
+
+/// A row's file name; those that are written are always UTF-8.
+fn file_name(row: &Row) -> String {
+    row.file.as_ref().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The target of a row that has a file.
+fn target_of(row: &Row) -> Option<Target> {
+    match row.role {
+        Role::Site => Some(Target::Site(row.file.as_ref()?.to_str()?.to_owned())),
+        Role::Host => Some(Target::Host),
+    }
+}
+
+fn is_sibling(file: &OsStr) -> bool {
+    Path::new(file)
+        .extension()
+        .is_some_and(|ending| CHECKED_SIBLINGS.iter().any(|sibling| ending == *sibling))
+}

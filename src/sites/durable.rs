@@ -1,0 +1,49 @@
+//! Files that are complete, durable and private before they have their name.
+
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fsync, openat, renameat, unlinkat};
+use rustix::io::{Errno, Result};
+
+use crate::config::Owner;
+
+/// Creates `name` in `dir`, which must not have it yet, with owner and mode set before the first byte is in it.
+pub(super) fn create(
+    dir: BorrowedFd<'_>,
+    name: &str,
+    owner: Option<Owner>,
+    mode: u32,
+    bytes: &[u8],
+) -> Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+    if let Some(Owner { uid, gid }) = owner {
+        let stat = rustix::fs::fstat(&fd)?;
+        if (stat.st_uid, stat.st_gid) != (uid, gid) {
+            fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        }
+    }
+    fchmod(&fd, Mode::from_raw_mode(mode))?;
+    let mut file = std::fs::File::from(fd);
+    file.write_all(bytes).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    Ok(file.into())
+}
+
+/// Writes a file of our own (0600) so that its name always holds the whole old or the whole new contents.
+pub(super) fn write_durably(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<()> {
+    let unnamed = format!("{name}.new");
+    remove(dir, &unnamed)?;
+    let fd = create(dir, &unnamed, None, 0o600, bytes)?;
+    fsync(&fd)?;
+    renameat(dir, &*unnamed, dir, name)?;
+    fsync(dir)
+}
+
+/// Removes a file that may not be there.
+pub(super) fn remove<P: rustix::path::Arg>(dir: impl AsFd, name: P) -> Result<()> {
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,271 @@
+//! The state file: which files are ours, what HAProxy has not accepted yet, and who is still to be told.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use super::durable::write_durably;
+use crate::certified_key::hex;
+use crate::failure::{Failure, FailureKind};
+use crate::haproxy::Target;
+use crate::plan::{Recorded, site_file};
+
+/// The state file's name in our directory.
+pub const STATE_FILE: &str = "state.json";
+
+const VERSION: u32 = 1;
+const MAX_BYTES: u64 = 1 << 28;
+
+/// What this program remembers from run to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    version: u32,
+    /// Our files: by name, the host certificate by its whole path.
+    #[serde(default)]
+    pub files: BTreeMap<String, Record>,
+    /// Files that were committed and that not every HAProxy has accepted yet.
+    #[serde(default)]
+    pub pending: BTreeMap<String, Pending>,
+    /// Who is still to be told, by the HAProxy's name.
+    #[serde(default)]
+    pub owed: BTreeMap<String, Owed>,
+    /// Whether the state file was there but could not be understood: then everything counts as owed.
+    #[serde(skip)]
+    pub lost: bool,
+}
+
+/// One of our files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The lineage that it was written for.
+    pub lineage: String,
+    /// certbot's `live` directory that it was written from.
+    pub live_dir: String,
+    /// SHA-256 of what was written, in hex.
+    pub sha256: String,
+    /// The PEM that HAProxy refused in this place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<Rejected>,
+}
+
+/// A PEM that HAProxy refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// Its SHA-256, in hex.
+    pub sha256: String,
+    /// HAProxy's words.
+    pub words: String,
+    /// Which HAProxy program it was: another one may take it.
+    pub by: String,
+}
+
+/// A commit that not every HAProxy has accepted yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// SHA-256 of what was there before, in hex; `None`: nothing was.
+    pub was: Option<String>,
+    /// SHA-256 of what is there now, in hex; `None`: it was pruned.
+    pub now: Option<String>,
+}
+
+/// What one HAProxy is still to be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owed {
+    /// Since when, in seconds since 1970.
+    pub since: i64,
+    /// The files; `None`: all of ours.
+    pub files: Option<Vec<String>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            files: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            owed: BTreeMap::new(),
+            lost: false,
+        }
+    }
+}
+
+impl State {
+    /// Reads the state file of our directory `own` at `path`. One that isn't there or can't be understood is an empty
+    /// state: files then become foreign or are taken over again, but never vanish.
+    ///
+    /// # Errors
+    /// It was written by a later version, is not a plain file of ours, or can't be read.
+    pub fn load(own: &OwnedFd, path: &Path) -> Result<Self, Failure> {
+        let path = path.join(STATE_FILE);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = match openat(own, STATE_FILE, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(Self::default()),
+            Err(e) => return Err(Failure::io("open", &path, &e.into())),
+        };
+        let stat = fstat(&fd).map_err(|e| Failure::io("read", &path, &e.into()))?;
+        let trusted = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !trusted {
+            let fact =
+                format!("{} is not a regular file of ours; remove it", crate::escape::escaped_path(&path));
+            return Err(Failure::new(FailureKind::Permission, fact));
+        }
+        let mut text = Vec::new();
+        std::fs::File::from(fd)
+            .take(MAX_BYTES)
+            .read_to_end(&mut text)
+            .map_err(|e| Failure::io("read", &path, &e))?;
+        Self::parse(&text).map_err(|version| {
+            Failure::config(format!(
+                "{} was written by a later haproxy-certs (version {version} of the file); install that one again",
+                crate::escape::escaped_path(&path)
+            ))
+        })
+    }
+
+    /// Parses the state file's text; what can't be understood is a lost state.
+    ///
+    /// # Errors
+    /// The version of the file, where it is a later one.
+    pub fn parse(text: &[u8]) -> Result<Self, u64> {
+        #[derive(Deserialize)]
+        struct Head {
+            version: u64,
+        }
+        let lost = Self { lost: true, ..Self::default() };
+        match serde_json::from_slice::<Head>(text) {
+            Ok(head) if head.version > u64::from(VERSION) => return Err(head.version),
+            Ok(head) if head.version == u64::from(VERSION) => {}
+            _ => return Ok(lost),
+        }
+        let Ok(mut state) = serde_json::from_slice::<Self>(text) else { return Ok(lost) };
+        // A name that this program would never write is no name to act on, whoever wrote it here.
+        state.files.retain(|name, record| {
+            is_possible_name(name) && !record.lineage.contains('/') && unhex(&record.sha256).is_some()
+        });
+        state.pending.retain(|name, _| is_possible_name(name));
+        Ok(state)
+    }
+
+    /// Writes the state file of our directory `own` durably.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn save(&self, own: &OwnedFd, path: &Path) -> Result<(), Failure> {
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?;
+        write_durably(own.as_fd(), STATE_FILE, &text)
+            .map_err(|e| Failure::io("write", &path.join(STATE_FILE), &e.into()))
+    }
+
+    /// What the planner needs to know of a file.
+    #[must_use]
+    pub fn recorded(&self, name: &str, live_dir: &Path, haproxy: &str) -> Option<Recorded> {
+        let record = self.files.get(name)?;
+        let pending = self.pending.get(name);
+        let known = [
+            Some(&record.sha256),
+            pending.and_then(|pending| pending.was.as_ref()),
+            pending.and_then(|pending| pending.now.as_ref()),
+        ];
+        Some(Recorded {
+            lineage: OsString::from(&record.lineage),
+            sha256: known.into_iter().flatten().filter_map(|text| unhex(text)).collect(),
+            same_tree: Path::new(&record.live_dir) == live_dir,
+            rejected: record
+                .rejected
+                .as_ref()
+                .filter(|rejected| rejected.by == haproxy)
+                .and_then(|rejected| Some((unhex(&rejected.sha256)?, rejected.words.clone()))),
+        })
+    }
+}
+
+/// The name under which the state file knows a target.
+#[must_use]
+pub fn key(target: &Target, host_file: &Path) -> String {
+    match target {
+        Target::Site(name) => name.clone(),
+        Target::Host => host_file.to_string_lossy().into_owned(),
+    }
+}
+
+/// The target that a name in the state file stands for; `None`: none that these settings know.
+#[must_use]
+pub fn target(key: &str, host_file: &Path) -> Option<Target> {
+    match key {
+        _ if Path::new(key) == host_file => Some(Target::Host),
+        _ if key.contains('/') => None,
+        _ => Some(Target::Site(key.to_owned())),
+    }
+}
+
+fn is_possible_name(name: &str) -> bool {
+    if name.starts_with('/') {
+        return true; // only ever compared with the configured host file
+    }
+    name.strip_suffix(".pem")
+        .is_some_and(|lineage| !lineage.contains('/') && site_file(OsStr::new(lineage)).is_ok())
+}
+
+/// Hex of a SHA-256 for the state file.
+#[must_use]
+pub fn digest(sha256: &[u8; 32]) -> String {
+    hex(sha256)
+}
+
+/// The 32 bytes that 64 hex digits stand for.
+#[must_use]
+pub fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (position, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * position..2 * position + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record { lineage: "a".into(), live_dir: "/live".into(), sha256: "0".repeat(64), rejected: None }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut state = State::default();
+        state.files.insert("a.pem".into(), record());
+        state.owed.insert("haproxy".into(), Owed { since: 7, files: None });
+        assert_eq!(State::parse(&serde_json::to_vec(&state).unwrap()), Ok(state));
+    }
+
+    #[test]
+    fn garbage_is_a_lost_state_and_a_later_version_is_an_error() {
+        for text in ["", "{", "[]", "{\"version\":0}", "{\"version\":1,\"files\":3}", "\u{0}\u{0}"] {
+            assert!(State::parse(text.as_bytes()).unwrap().lost, "{text}");
+        }
+        assert_eq!(State::parse(b"{\"version\": 2, \"files\": \"?\"}"), Err(2));
+    }
+
+    #[test]
+    fn names_outside_the_directory_are_forgotten() {
+        let mut state = State::default();
+        for name in ["../../etc/x.pem", "a/b.pem", ".hidden.pem", "x", "", "ok.pem"] {
+            state.files.insert(name.into(), record());
+            state.pending.insert(name.into(), Pending { was: None, now: None });
+        }
+        let read = State::parse(&serde_json::to_vec(&state).unwrap()).unwrap();
+        assert_eq!(read.files.keys().collect::<Vec<_>>(), ["ok.pem"]);
+        assert_eq!(read.pending.keys().collect::<Vec<_>>(), ["ok.pem"]);
+    }
+}
