@@ -1,4 +1,6 @@
-//! Reloads and checks against real HAProxys: the system's, and those that `tests/install` has unpacked.
+//! Reloads and checks against real versions of HAProxy: the system's, and those that `tests/install` has unpacked.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may fail loudly, their helpers too")]
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -20,7 +22,7 @@ use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The HAProxys that are here.
+/// Every HAProxy that is here.
 fn binaries() -> Vec<PathBuf> {
     let testbed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/testbed");
     let mut found: Vec<PathBuf> = fs::read_dir(testbed)
@@ -564,7 +566,7 @@ fn staged_files_are_asked_about_one_by_one() {
             assert!(answer.rejected[2].1.starts_with("No Private Key found in 'c d.pem"), "{answer:?}");
             let left: Vec<_> =
                 fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-            assert_eq!(left, [dir.clone()], "the configuration is gone");
+            assert_eq!(left, std::slice::from_ref(&dir), "the configuration is gone");
             fs::remove_dir_all(dir).unwrap();
         }
     }
@@ -659,7 +661,7 @@ fn a_unit_is_reloaded_and_its_processes_watched() {
         let world = stand_in(lb.folder.path(), &show, "echo 'Job for haproxy.service failed.' >&2; exit 1");
         match systemd::reload(&world, &lb.settings, &batch(&[])) {
             Attempt::Failed(why) => {
-                assert!(why.contains("status 1: Job for haproxy.service failed."), "{why}")
+                assert!(why.contains("status 1: Job for haproxy.service failed."), "{why}");
             }
             other => panic!("{}: {other:?}", binary.display()),
         }

@@ -241,16 +241,12 @@ impl Proc {
         let has_workers = self.children(pid).into_iter().any(|child| self.same_program(pid, &stat, child));
         let is_told_to = self.arguments(pid)?.iter().any(|arg| arg == "-W" || arg == "-Ws");
         let usr2 = self.usr2(pid)?;
-        match usr2 {
-            _ if is_masters(usr2) => {
-                if has_workers || is_told_to {
-                    Ok(Judged::Master)
-                } else {
-                    not(stranger)
-                }
-            }
-            _ if usr2.ignored && !has_workers && !is_told_to => not(NotAMaster::NoMaster(pid)),
-            _ => not(NotAMaster::Starting(pid)),
+        match has_workers || is_told_to {
+            true if is_masters(usr2) => Ok(Judged::Master),
+            true => not(NotAMaster::Starting(pid)),
+            false if usr2.ignored => not(NotAMaster::NoMaster(pid)),
+            false if usr2.caught => not(stranger),
+            false => not(NotAMaster::Starting(pid)),
         }
     }
 
