@@ -45,6 +45,18 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+fn tls(port: u16, certs: &str) -> String {
+    format!("bind 127.0.0.1:{port} ssl crt {certs}")
+}
+
+fn are_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: this needs root");
+    }
+    root
+}
+
 fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
@@ -76,10 +88,21 @@ struct Running {
 
 impl Running {
     fn start(binary: &Path, mode: Mode) -> Self {
-        Self::start_with(binary, mode, 1, |port, certs| format!("bind 127.0.0.1:{port} ssl crt {certs}"))
+        Self::start_with(binary, mode, 1, tls)
     }
 
     fn start_with(
+        binary: &Path,
+        mode: Mode,
+        certificates: usize,
+        bind: impl FnOnce(u16, &str) -> String,
+    ) -> Self {
+        Self::launch(&[], binary, mode, certificates, bind)
+    }
+
+    /// Started by a program that ends by executing the rest of its arguments.
+    fn launch(
+        launcher: &[&str],
         binary: &Path,
         mode: Mode,
         certificates: usize,
@@ -104,7 +127,15 @@ impl Running {
         );
         fs::write(folder.path().join("h.cfg"), config).unwrap();
         let pidfile = folder.path().join("pid");
-        let mut command = Command::new(binary);
+        let own = fs::Permissions::from_mode(0o777); // another user may have to write the pidfile
+        fs::set_permissions(folder.path(), own).unwrap();
+        let mut command = Command::new(launcher.first().map_or(binary, Path::new));
+        if let Some((_, rest)) = launcher.split_first() {
+            let config = folder.path().join("h.cfg");
+            command
+                .args(rest.iter().map(|word| word.replace("CONFIG", config.to_str().unwrap())))
+                .arg(binary);
+        }
         match mode {
             Mode::Master => drop(command.arg("-W")),
             Mode::Keyword => {}
@@ -362,9 +393,7 @@ fn a_reload_that_fails_is_noticed_soon_and_the_next_one_works() {
 #[test]
 fn a_foreign_reload_that_is_going_on_is_not_taken_for_ours() {
     for binary in binaries() {
-        let lb = Running::start_with(&binary, Mode::Master, 400, |port, certs| {
-            format!("bind 127.0.0.1:{port} ssl crt {certs}")
-        });
+        let lb = Running::start_with(&binary, Mode::Master, 400, tls);
         let unchecked = Haproxy { binary: None, ..lb.settings.clone() };
         for delay in [0, 5, 15, 40, 80, 160] {
             kill(Pid::from_raw(lb.pid()), Signal::SIGUSR2).unwrap();
@@ -412,9 +441,7 @@ fn a_haproxy_that_is_still_starting_is_waited_for() {
         let mut early = 0;
         // Its first moments go by too fast to be met for certain: try until they were.
         while early == 0 && begin.elapsed() < PATIENCE {
-            let lb = Running::start_with(&binary, Mode::Master, 300, |port, certs| {
-                format!("bind 127.0.0.1:{port} ssl crt {certs}")
-            });
+            let lb = Running::start_with(&binary, Mode::Master, 300, tls);
             let mut second = Command::new(&binary)
                 .args(["-W", "-f"])
                 .arg(lb.folder.path().join("h.cfg"))
@@ -511,6 +538,85 @@ fn the_check_uses_what_the_master_was_started_with() {
         let crash = script(lb.folder.path(), "crash", "kill -SEGV $$");
         let crashing = Haproxy { binary: Some(crash), ..lb.settings.clone() };
         assert!(matches!(check(&crashing), ConfigCheck::Unchecked(why) if why.contains("signal 11")));
+    }
+}
+
+#[test]
+fn the_check_of_another_users_master_runs_as_that_user() {
+    if !are_root() {
+        return;
+    }
+    let launcher = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--groups=65533", "--"];
+    let plain = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    for (launcher, in_group) in [(launcher, true), (plain, false)] {
+        for binary in binaries() {
+            let lb = Running::launch(&launcher, &binary, Mode::Master, 1, tls);
+            let master = lb.master().unwrap();
+            let check =
+                || master.check_configuration(&World::host(), &lb.settings, Instant::now() + PATIENCE);
+            assert_eq!(check(), ConfigCheck::Valid, "{}", binary.display());
+            // Root would read it.
+            let closed = lb.certs().join("closed.pem");
+            fs::copy(lb.certs().join("a.pem"), &closed).unwrap();
+            std::os::unix::fs::chown(&closed, Some(0), Some(65533)).unwrap();
+            fs::set_permissions(&closed, fs::Permissions::from_mode(0o640)).unwrap();
+            match check() {
+                ConfigCheck::Valid => assert!(in_group, "{}: run as root", binary.display()),
+                ConfigCheck::Invalid { words, .. } => {
+                    assert!(!in_group && words.contains("closed.pem"), "{}: {words}", binary.display());
+                }
+                ConfigCheck::Unchecked(why) => panic!("{}: {why}", binary.display()),
+            }
+            if in_group {
+                assert_eq!(seen(&lb.reload()), Some(true));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_master_that_sees_other_files_is_not_checked() {
+    if !are_root() {
+        return;
+    }
+    let other = "cp CONFIG CONFIG.2 && mount --bind CONFIG.2 CONFIG && exec \"$@\"";
+    for (script, same) in [("exec \"$@\"", true), (other, false)] {
+        for binary in binaries() {
+            let launcher = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", script, "sh"];
+            let lb = Running::launch(&launcher, &binary, Mode::Master, 1, tls);
+            let master = lb.master().unwrap();
+            match master.check_configuration(&World::host(), &lb.settings, Instant::now() + PATIENCE) {
+                ConfigCheck::Valid => assert!(same, "{}", binary.display()),
+                ConfigCheck::Unchecked(why) => assert!(!same && why.contains("container"), "{why}"),
+                ConfigCheck::Invalid { words, .. } => panic!("{}: {words}", binary.display()),
+            }
+            let der = lb.renew();
+            assert_eq!(seen(&lb.reload()), Some(true), "{}", binary.display());
+            assert!(lb.served() == der);
+        }
+    }
+}
+
+#[test]
+fn workers_of_another_user_in_a_chroot_are_seen() {
+    if !are_root() {
+        return;
+    }
+    for binary in binaries() {
+        let lb = Running::start_with(&binary, Mode::Master, 1, |port, certs| {
+            format!(
+                "{}\nglobal\n  user nobody\n  chroot /var/empty\nfrontend other\n  bind {certs}.sock",
+                tls(port, certs)
+            )
+            .replace("/var/empty", Path::new(certs).parent().unwrap().to_str().unwrap())
+        });
+        let open = TcpStream::connect((Ipv4Addr::LOCALHOST, lb.port)).unwrap();
+        let der = lb.renew();
+        let begin = Instant::now();
+        assert_eq!(lb.reload(), Attempt::Told { seen: Some(true), detail: None }, "{}", binary.display());
+        println!("{}: {:?}", binary.display(), begin.elapsed());
+        assert!(lb.served() == der);
+        drop(open);
     }
 }
 
