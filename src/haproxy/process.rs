@@ -241,12 +241,12 @@ impl Proc {
         let has_workers = self.children(pid).into_iter().any(|child| self.same_program(pid, &stat, child));
         let is_told_to = self.arguments(pid)?.iter().any(|arg| arg == "-W" || arg == "-Ws");
         let usr2 = self.usr2(pid)?;
-        match has_workers || is_told_to {
-            true if is_masters(usr2) => Ok(Judged::Master),
-            true => not(NotAMaster::Starting(pid)),
-            false if usr2.ignored => not(NotAMaster::NoMaster(pid)),
-            false if usr2.caught => not(stranger),
-            false => not(NotAMaster::Starting(pid)),
+        let shows_a_master = has_workers || is_told_to;
+        match usr2 {
+            _ if shows_a_master && is_masters(usr2) => Ok(Judged::Master),
+            Disposition { ignored: true, .. } if !shows_a_master => not(NotAMaster::NoMaster(pid)),
+            Disposition { caught: true, .. } => not(stranger),
+            _ => not(NotAMaster::Starting(pid)),
         }
     }
 
