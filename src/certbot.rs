@@ -87,7 +87,11 @@ impl CertbotTree {
                 }
                 Ok(_) => {}
                 // A broken or circular link beside the lineages isn't one.
-                Err(e) if e.depth() > 0 && e.io_error().is_none_or(|cause| !is_forbidden(cause)) => {}
+                Err(e) if e.depth() > 0 && e.io_error().is_none_or(leads_nowhere) => {}
+                // What can't be looked at isn't known to be gone: reading it says why.
+                Err(e) if e.depth() > 0 && e.path().and_then(Path::file_name).is_some() => {
+                    found.lineages.extend(e.path().and_then(Path::file_name).map(OsStr::to_owned));
+                }
                 Err(e) => {
                     let path = e.path().unwrap_or(&self.live_dir).to_owned();
                     let cause = e.into_io_error().unwrap_or_else(|| io::Error::other("a loop of links"));
@@ -191,12 +195,18 @@ fn archived_leaf(path: &Path) -> Option<Leaf> {
     read_leaf(&text).ok()
 }
 
+/// Whether a key or a chain is there, or can't be told not to be.
 fn has_key_or_chain(folder: &Path) -> bool {
-    [KEY, CHAIN].iter().any(|kind| folder.join(format!("{kind}.pem")).symlink_metadata().is_ok())
+    [KEY, CHAIN].iter().any(|kind| match folder.join(format!("{kind}.pem")).symlink_metadata() {
+        Ok(_) => true,
+        Err(e) => e.kind() != io::ErrorKind::NotFound,
+    })
 }
 
-fn is_forbidden(cause: &io::Error) -> bool {
-    cause.kind() == io::ErrorKind::PermissionDenied
+/// Whether a link is broken or leads in a circle.
+fn leads_nowhere(cause: &io::Error) -> bool {
+    cause.kind() == io::ErrorKind::NotFound
+        || cause.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 /// A refusal, and whether the files moved while they were read.
