@@ -162,6 +162,12 @@ impl CertbotTree {
         }
     }
 
+    /// The leaf of a lineage whose pair can't be had, where its chain can be read.
+    #[must_use]
+    pub fn leaf(&self, lineage: &OsStr) -> Option<Leaf> {
+        leaf_of_file(&self.folder(lineage).join(format!("{CHAIN}.pem")))
+    }
+
     /// Whether one of the lineage's archived certificates is the leaf with this SHA-256.
     #[must_use]
     pub fn has_archived(&self, lineage: &OsStr, leaf_sha256: &[u8; 32]) -> bool {
@@ -174,7 +180,7 @@ impl CertbotTree {
                 let name = name.as_bytes();
                 name.ends_with(b".pem") && (name.starts_with(b"cert") || name.starts_with(b"fullchain"))
             })
-            .filter_map(|entry| archived_leaf(&entry.path()))
+            .filter_map(|entry| leaf_of_file(&entry.path()))
             .any(|leaf| leaf.sha256 == *leaf_sha256)
     }
 
@@ -190,7 +196,7 @@ impl CertbotTree {
     }
 }
 
-fn archived_leaf(path: &Path) -> Option<Leaf> {
+fn leaf_of_file(path: &Path) -> Option<Leaf> {
     let (text, _) = read_regular(&CWD, path.as_os_str()).ok()?;
     read_leaf(&text).ok()
 }
