@@ -265,6 +265,7 @@ fn change(committed: &Committed<'_>, target: Target) -> Change {
         Some(Expected {
             sha1: leaf.sha1,
             sha256: leaf.sha256,
+            serial: leaf.serial.clone(),
             chain_len: proved.chain().len(),
             key_type: leaf.key_type.clone(),
             names_won: row.map(|row| row.names_won.clone()).unwrap_or_default(),
