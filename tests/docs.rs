@@ -290,13 +290,13 @@ fn the_readmes_first_configuration_has_every_key_and_only_defaults() {
     assert_eq!(keys_of(table["haproxy"][0].as_table().unwrap()), keys("[[haproxy]]"));
     assert_eq!(keys_of(table["certbot"].as_table().unwrap()), keys("[certbot]"));
     let is_default = |line: &&str| !line.starts_with("host_lineage") && !line.starts_with("owner");
-    let rest: String = text.lines().filter(is_default).map(|line| format!("{line}\n")).collect();
-    assert_eq!(format!("{:?}", parse(&rest)), format!("{:?}", parse("")));
+    let rest: Vec<&str> = text.lines().filter(is_default).collect();
+    assert_eq!(format!("{:?}", parse(&rest.join("\n"))), format!("{:?}", parse("")));
 }
 
 #[test]
 fn the_manual_has_every_key_with_its_default() {
-    let mut defaults = String::new();
+    let mut defaults: Vec<String> = Vec::new();
     let mut without_default = Words::new();
     for (title, head, expected) in [
         ("Keys at the top", "", top_keys()),
@@ -304,24 +304,20 @@ fn the_manual_has_every_key_with_its_default() {
         ("[certbot] table", "[certbot]", keys("[certbot]")),
     ] {
         let mut found = Words::new();
-        defaults += &format!("{head}\n");
+        defaults.push(head.to_owned());
         for item in subsection(MAN_5, title).lines().filter_map(|line| line.strip_prefix(".It Ic ")) {
-            let key = match item.split_once(" No = Li ") {
-                Some((key, default)) => {
-                    defaults += &format!("{key} = {}\n", default.replace("\\(dq", "\""));
-                    key
-                }
-                None => {
-                    without_default.insert(item.to_owned());
-                    item
-                }
-            };
+            let (key, default) = item.split_once(" No = Li ").unwrap_or((item, ""));
+            if default.is_empty() {
+                without_default.insert(key.to_owned());
+            } else {
+                defaults.push(format!("{key} = {}", default.replace("\\(dq", "\"")));
+            }
             assert!(found.insert(key.to_owned()), "{key} twice");
         }
         assert_eq!(found, expected, "{title}");
     }
     assert_eq!(without_default, ["host_lineage", "owner"].map(ToOwned::to_owned).into());
-    assert_eq!(format!("{:?}", parse(&defaults)), format!("{:?}", parse("")));
+    assert_eq!(format!("{:?}", parse(&defaults.join("\n"))), format!("{:?}", parse("")));
 }
 
 // ---- the manual pages -------------------------------------------------------------------------------------------
@@ -353,8 +349,8 @@ fn listed(text: &str, macros: &str) -> Words {
 fn entry(arg: &Arg) -> String {
     let names: Vec<String> =
         names(arg).iter().map(|name| format!("Fl {}", name.strip_prefix('-').unwrap())).collect();
-    let values: String = value_names(arg).iter().map(|name| format!(" Ar {name}")).collect();
-    names.join(" , ") + &values
+    let values = value_names(arg).iter().map(|name| format!("Ar {name}")).collect();
+    [vec![names.join(" , ")], values].concat().join(" ")
 }
 
 /// Whether a page's source has a word by itself.
@@ -366,13 +362,12 @@ fn compare_options<'a>(title: &str, args: impl Iterator<Item = &'a Arg>) {
     let text = subsection(MAN_8, title);
     let mut expected = Words::new();
     for arg in args {
-        match arg.is_positional() {
-            true => {
-                for name in value_names(arg) {
-                    assert!(text.contains(&format!(".Ar {name}")), "{title} lacks {name}");
-                }
+        if arg.is_positional() {
+            for name in value_names(arg) {
+                assert!(text.contains(&format!(".Ar {name}")), "{title} lacks {name}");
             }
-            false => assert!(expected.insert(entry(arg))),
+        } else {
+            assert!(expected.insert(entry(arg)));
         }
         for value in possible_values(arg) {
             assert!(has_word(text, &value), "{title} lacks the value {value} of {arg}");
