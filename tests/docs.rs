@@ -250,6 +250,28 @@ fn haproxy_accepts_the_example_of_its_configuration() {
     assert!(output.status.success() && !said.contains("[WARNING]"), "{said}");
 }
 
+/// The README's commands on the example trees, run in a copy of them.
+#[test]
+fn the_readmes_examples_do_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp").args(["-a", "fixtures"]).arg(folder.path()).output().unwrap();
+    assert!(copied.status.success());
+    let shell = fenced("sh").concat();
+    let commands: Vec<&str> = shell.lines().filter_map(|line| line.strip_prefix("cargo run -- ")).collect();
+    assert_eq!(
+        README.lines().find(|line| line.starts_with("cargo ")),
+        Some("cargo run -- --config fixtures/example.toml assemble")
+    );
+    let mut codes = Vec::new();
+    for command in commands {
+        let output = program().args(command.split(' ')).current_dir(folder.path()).output().unwrap();
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+        codes.push(output.status.code().unwrap());
+    }
+    assert_eq!(codes, [0, 1], "all is well in the first tree; some of the second is refused");
+    assert!(folder.path().join("target/example/sites").is_dir());
+}
+
 // ---- the configuration ------------------------------------------------------------------------------------------
 
 fn parse(text: &str) -> Settings {
@@ -444,9 +466,14 @@ fn mandoc_has_nothing_to_say() {
 
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-fn run(args: &[&str]) -> Output {
+fn program() -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_haproxy-certs"));
-    program.args(args).env_remove("HAPROXY_CERTS_CONFIG").env_remove("RENEWED_LINEAGE").output().unwrap()
+    program.env_remove("HAPROXY_CERTS_CONFIG").env_remove("RENEWED_LINEAGE");
+    program
+}
+
+fn run(args: &[&str]) -> Output {
+    program().args(args).output().unwrap()
 }
 
 fn completions() -> String {
