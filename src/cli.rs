@@ -24,8 +24,8 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// The configuration file [default: /etc/haproxy-certs.toml, if it is there]
-    #[arg(long, global = true, value_name = "FILE", env = "HAPROXY_CERTS_CONFIG", hide_env_values = true)]
+    /// The configuration file [env: HAPROXY_CERTS_CONFIG] [default: /etc/haproxy-certs.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// certbot's directory of lineages [default: /etc/letsencrypt/live]
     #[arg(long, global = true, value_name = "DIR")]
@@ -153,6 +153,13 @@ fn is_directory_hook(program: &OsStr) -> bool {
 }
 
 impl Global {
+    /// The configuration file that was named, on the command line or in the environment.
+    #[must_use]
+    pub fn config_file(&self) -> Option<PathBuf> {
+        let from_environment = || std::env::var_os("HAPROXY_CERTS_CONFIG").filter(|name| !name.is_empty());
+        self.config.clone().or_else(|| from_environment().map(PathBuf::from))
+    }
+
     /// The flags that beat the configuration file.
     #[must_use]
     pub fn overrides(&self, reload: Option<Method>) -> Overrides {

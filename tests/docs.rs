@@ -504,7 +504,6 @@ fn the_completions_have_every_command_and_option() {
 
 /// Asks bash itself: the script may have all the words and still not find them.
 #[test]
-#[ignore = "clap_complete 4.6.11 fails here for names with a hyphen (clap issue 6421)"]
 fn bash_completes_every_option() {
     let definition = definition();
     for command in definition.get_subcommands().filter(|command| command.get_name() != "help") {
