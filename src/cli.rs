@@ -24,9 +24,9 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// The configuration file [env: HAPROXY_CERTS_CONFIG] [default: /etc/haproxy-certs.toml, if it is there]
-    #[arg(long, global = true, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// The configuration file [default: /etc/haproxy-certs.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE", env = "HAPROXY_CERTS_CONFIG", hide_env_values = true, value_parser = clap::value_parser!(OsString))]
+    pub config: Option<OsString>,
     /// certbot's directory of lineages [default: /etc/letsencrypt/live]
     #[arg(long, global = true, value_name = "DIR")]
     pub live_dir: Option<PathBuf>,
@@ -153,11 +153,10 @@ fn is_directory_hook(program: &OsStr) -> bool {
 }
 
 impl Global {
-    /// The configuration file that was named, on the command line or in the environment.
+    /// The configuration file that was named; an empty name, as a hook's environment may have it, is none.
     #[must_use]
-    pub fn config_file(&self) -> Option<PathBuf> {
-        let from_environment = || std::env::var_os("HAPROXY_CERTS_CONFIG").filter(|name| !name.is_empty());
-        self.config.clone().or_else(|| from_environment().map(PathBuf::from))
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config.as_deref().filter(|name| !name.is_empty()).map(Path::new)
     }
 
     /// The flags that beat the configuration file.

@@ -52,7 +52,7 @@ fn run(cli: Cli) -> Exit {
 }
 
 fn run_assemble(global: &Global, args: &Assemble) -> Exit {
-    let settings = match Settings::load(global.config_file().as_deref(), &global.overrides(args.reload)) {
+    let settings = match Settings::load(global.config_file(), &global.overrides(args.reload)) {
         Ok(settings) => settings,
         Err(failure) => {
             match args.format {
