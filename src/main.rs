@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use haproxy_certs::assemble::assemble;
 use haproxy_certs::cli::{Assemble, Cli, Color, Command, Format, Global};
 use haproxy_certs::config::Settings;
+use haproxy_certs::escape::escaped;
 use haproxy_certs::report::{Exit, Report, human, json, syslog};
 use haproxy_certs::world::World;
 
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     let exit = match Cli::parse_from_args(std::env::args_os().collect()) {
         Ok(cli) => run(cli),
         Err(e) => {
-            let _ = e.print();
+            say(&e);
             match e.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Fine,
                 _ => Exit::Usage,
@@ -35,6 +36,18 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(exit.code())
+}
+
+/// Prints what clap has to say; it quotes what was typed as it is, which isn't always fit for certbot's decoder.
+fn say(error: &clap::Error) {
+    let text = error.render().to_string();
+    if text.is_ascii() {
+        let _ = error.print();
+    } else {
+        for line in text.lines() {
+            let _ = writeln!(std::io::stderr(), "{}", escaped(line));
+        }
+    }
 }
 
 fn run(cli: Cli) -> Exit {

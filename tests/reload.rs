@@ -225,6 +225,7 @@ fn change(file: &str) -> Change {
     let now = Expected {
         sha1: [0; 20],
         sha256: [0; 32],
+        serial: String::new(),
         chain_len: 0,
         key_type: KeyType::EcdsaP256,
         names_won: Vec::new(),
