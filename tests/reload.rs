@@ -390,6 +390,33 @@ fn a_foreign_reload_that_is_going_on_is_not_taken_for_ours() {
 }
 
 #[test]
+fn a_worker_of_a_load_that_had_begun_before_proves_nothing() {
+    for binary in binaries() {
+        let lb = Running::start_with(&binary, Mode::Master, 200, tls);
+        let master = lb.master().unwrap();
+        let workers = master.workers();
+        drop(Watch::before(&master, Instant::now() + PATIENCE)); // now it listens for signals
+        kill(Pid::from_raw(lb.pid()), Signal::SIGUSR2).unwrap();
+        wait_until(LIMIT, "it executes itself anew", || {
+            let line = fs::read(format!("/proc/{}/cmdline", lb.pid())).unwrap();
+            String::from_utf8_lossy(&line).contains("-sf")
+        });
+        // No time to wait for the end of the load.
+        let watch = Watch::before(&master, Instant::now());
+        wait_until(LIMIT, "its worker serves", || {
+            let now = master.workers();
+            !now.is_empty() && now.is_disjoint(&workers)
+        });
+        assert_eq!(
+            watch.wait(Instant::now() + Duration::from_secs(1)),
+            Seen::TimedOut,
+            "{}",
+            binary.display()
+        );
+    }
+}
+
+#[test]
 fn a_worker_in_the_pidfile_is_not_told() {
     for binary in binaries() {
         let lb = Running::start(&binary, Mode::Master);
