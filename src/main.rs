@@ -54,14 +54,18 @@ fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Assemble(args) => run_assemble(&cli.global, &args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut script);
+            // clap_complete spells a name with a hyphen in two ways (clap issue 6421): no command's option would be found.
+            let script = String::from_utf8_lossy(&script).replace("haproxy__subcmd__certs", "haproxy__certs");
+            let _ = std::io::stdout().write_all(script.as_bytes());
             Exit::Fine
         }
     }
 }
 
 fn run_assemble(global: &Global, args: &Assemble) -> Exit {
-    let settings = match Settings::load(global.config.as_deref(), &global.overrides(args.reload)) {
+    let settings = match Settings::load(global.config_file(), &global.overrides(args.reload)) {
         Ok(settings) => settings,
         Err(failure) => {
             match args.format {
