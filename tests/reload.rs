@@ -225,6 +225,7 @@ fn change(file: &str) -> Change {
     let now = Expected {
         sha1: [0; 20],
         sha256: [0; 32],
+        serial: String::new(),
         chain_len: 0,
         key_type: KeyType::EcdsaP256,
         names_won: Vec::new(),
@@ -406,12 +407,11 @@ fn a_worker_of_a_load_that_had_begun_before_proves_nothing() {
             let now = master.workers();
             !now.is_empty() && now.is_disjoint(&workers)
         });
-        assert_eq!(
-            watch.wait(Instant::now() + Duration::from_secs(1)),
-            Seen::TimedOut,
-            "{}",
-            binary.display()
-        );
+        match watch.wait(Instant::now() + Duration::from_secs(1)) {
+            Seen::TimedOut => {}
+            Seen::Failed(why) if why.contains("was loading") => {}
+            other => panic!("{}: {other:?}", binary.display()),
+        }
     }
 }
 
