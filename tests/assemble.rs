@@ -1,6 +1,6 @@
 //! `assemble` as a user meets it: what it writes, what it reports, how it exits, and that it does nothing twice.
 
-#![allow(clippy::unwrap_used, reason = "test code may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
 
 mod contract;
 mod support;

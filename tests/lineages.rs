@@ -1,7 +1,7 @@
 //! What certbot, its users and its accidents leave in `live`: each is deployed, refused for its own reason, or none of
 //! our business.
 
-#![allow(clippy::unwrap_used, reason = "test code may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
 
 mod contract;
 mod support;

@@ -1,6 +1,6 @@
 //! Pruning: what is gone goes, and every guard that keeps a file from going.
 
-#![allow(clippy::unwrap_used, reason = "test code may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
 
 mod contract;
 mod support;
