@@ -407,12 +407,11 @@ fn a_worker_of_a_load_that_had_begun_before_proves_nothing() {
             let now = master.workers();
             !now.is_empty() && now.is_disjoint(&workers)
         });
-        assert_eq!(
-            watch.wait(Instant::now() + Duration::from_secs(1)),
-            Seen::TimedOut,
-            "{}",
-            binary.display()
-        );
+        match watch.wait(Instant::now() + Duration::from_secs(1)) {
+            Seen::TimedOut => {}
+            Seen::Failed(why) if why.contains("was loading") => {}
+            other => panic!("{}: {other:?}", binary.display()),
+        }
     }
 }
 
