@@ -21,7 +21,7 @@ use super::watch::Seen;
 use super::{Attempt, Batch, words};
 
 /// How long the check after a failed reload may take.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// What a configuration check found.
 #[derive(Debug, Clone, PartialEq, Eq)]

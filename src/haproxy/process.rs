@@ -241,15 +241,11 @@ impl Proc {
         let has_workers = self.children(pid).into_iter().any(|child| self.same_program(pid, &stat, child));
         let is_told_to = self.arguments(pid)?.iter().any(|arg| arg == "-W" || arg == "-Ws");
         let usr2 = self.usr2(pid)?;
+        let shows_a_master = has_workers || is_told_to;
         match usr2 {
-            _ if is_masters(usr2) => {
-                if has_workers || is_told_to {
-                    Ok(Judged::Master)
-                } else {
-                    not(stranger)
-                }
-            }
-            _ if usr2.ignored && !has_workers && !is_told_to => not(NotAMaster::NoMaster(pid)),
+            _ if shows_a_master && is_masters(usr2) => Ok(Judged::Master),
+            Disposition { ignored: true, .. } if !shows_a_master => not(NotAMaster::NoMaster(pid)),
+            Disposition { caught: true, .. } => not(stranger),
             _ => not(NotAMaster::Starting(pid)),
         }
     }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Report;
-use crate::certified_key::{Leaf, hex};
+use crate::certified_key::hex;
 use crate::config::Method;
 use crate::failure::Failure;
 use crate::haproxy::Outcome;
@@ -25,7 +25,7 @@ struct Frame<'a> {
     live_dir: Option<String>,
     sites_dir: Option<String>,
     error: Option<&'a Failure>,
-    notes: &'a [String],
+    notes: Vec<&'a str>,
     sites: Vec<Site<'a>>,
     summary: BTreeMap<&'static str, usize>,
     haproxy: Vec<Told<'a>>,
@@ -69,7 +69,7 @@ pub fn assemble(report: &Report) -> String {
         live_dir: Some(report.live_dir.to_string_lossy().into_owned()),
         sites_dir: Some(report.sites_dir.to_string_lossy().into_owned()),
         error: report.error.as_ref(),
-        notes: &report.notes,
+        notes: report.notes.iter().map(|note| note.text.as_str()).collect(),
         sites: report.rows.iter().map(site).collect(),
         summary: summary(&counts),
         haproxy: report
@@ -97,7 +97,7 @@ pub fn failure(command: &str, error: &Failure) -> String {
         live_dir: None,
         sites_dir: None,
         error: Some(error),
-        notes: &[],
+        notes: Vec::new(),
         sites: Vec::new(),
         summary: summary(&BTreeMap::new()),
         haproxy: Vec::new(),
@@ -121,7 +121,7 @@ fn site(row: &Row) -> Site<'_> {
         names: leaf.map(|leaf| leaf.names.as_slice()),
         key_type: leaf.map(|leaf| leaf.key_type.to_string()),
         serial: leaf.map(|leaf| leaf.serial.as_str()),
-        sha256: leaf.map(|leaf: &Leaf| hex(&leaf.sha256)),
+        sha256: leaf.map(|leaf| hex(&leaf.sha256)),
         not_before: leaf.and_then(|leaf| timestamp(leaf.not_before)),
         not_after: leaf.and_then(|leaf| timestamp(leaf.not_after)),
     }
