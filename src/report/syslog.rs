@@ -39,7 +39,7 @@ pub fn log(settings: &Settings, world: &World, report: &Report, exit: Exit) {
     send(world, &lines);
     let run = LastRun { at: now(), exit: exit.code(), changes: changes(report), complaints };
     // Status and the log's reminders live on it, nothing else does: a run that can't write it has said why already.
-    let _ = run.save(&settings.sites_dir);
+    let _ = run.save(settings);
 }
 
 /// Logs a failure that happened before anything was known.

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::renameat;
+use rustix::fs::{fstat, renameat};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::durable::{create, remove};
-use super::{OWN_DIR, Place, look};
+use super::{OWN_DIR, Place, guard, look};
+use crate::config::Settings;
 use crate::failure::Failure;
 
 const LAST_RUN_FILE: &str = "last-run.json";
@@ -38,13 +40,18 @@ impl LastRun {
         read().unwrap_or_default()
     }
 
-    /// Records this run.
+    /// Records this run, but not where a stranger may write.
     ///
     /// # Errors
     /// It can't be written.
-    pub fn save(&self, sites_dir: &Path) -> Result<(), Failure> {
-        let Some(place) = Place::open(sites_dir)? else { return Ok(()) };
+    pub fn save(&self, settings: &Settings) -> Result<(), Failure> {
+        let Some(place) = Place::open(&settings.sites_dir)? else { return Ok(()) };
+        guard::check(&place.path, settings.owner)?;
         let Some(own) = place.subdirectory(OWN_DIR)? else { return Ok(()) };
+        let ours = fstat(&own.dir).is_ok_and(|stat| [0, geteuid().as_raw()].contains(&stat.st_uid));
+        if !ours {
+            return Ok(());
+        }
         let text = serde_json::to_vec(self).unwrap_or_default();
         // Two runs may end at once: each writes a file of its own.
         let unnamed = format!("{LAST_RUN_FILE}.{}", std::process::id());
