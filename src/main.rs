@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use haproxy_certs::assemble::assemble;
 use haproxy_certs::cli::{Assemble, Cli, Color, Command, Format, Global, StatusArgs, StatusFormat};
 use haproxy_certs::config::Settings;
+use haproxy_certs::escape::escaped;
 use haproxy_certs::report::{Exit, Report, human, json, syslog};
 use haproxy_certs::status::words::Severity;
 use haproxy_certs::status::{self, report as status_report, report::textfile, status};
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     let exit = match Cli::parse_from_args(std::env::args_os().collect()) {
         Ok(cli) => run(cli),
         Err(e) => {
-            let _ = e.print();
+            say(&e);
             match e.kind() {
                 ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Fine,
                 _ => Exit::Usage,
@@ -39,19 +40,35 @@ fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
+/// Prints what clap has to say; it quotes what was typed as it is, which isn't always fit for certbot's decoder.
+fn say(error: &clap::Error) {
+    let text = error.render().to_string();
+    if text.is_ascii() {
+        let _ = error.print();
+    } else {
+        for line in text.lines() {
+            let _ = writeln!(std::io::stderr(), "{}", escaped(line));
+        }
+    }
+}
+
 fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Assemble(args) => run_assemble(&cli.global, &args),
         Command::Status(args) => run_status(&cli.global, &args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut script);
+            // clap_complete spells a name with a hyphen in two ways (clap issue 6421): no command's option would be found.
+            let script = String::from_utf8_lossy(&script).replace("haproxy__subcmd__certs", "haproxy__certs");
+            let _ = std::io::stdout().write_all(script.as_bytes());
             Exit::Fine
         }
     }
 }
 
 fn run_assemble(global: &Global, args: &Assemble) -> Exit {
-    let settings = match Settings::load(global.config.as_deref(), &global.overrides(args.reload)) {
+    let settings = match Settings::load(global.config_file(), &global.overrides(args.reload)) {
         Ok(settings) => settings,
         Err(failure) => {
             match args.format {
@@ -76,7 +93,7 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
 }
 
 fn run_status(global: &Global, args: &StatusArgs) -> Exit {
-    let settings = match Settings::load(global.config.as_deref(), &global.overrides(None)) {
+    let settings = match Settings::load(global.config_file(), &global.overrides(None)) {
         Ok(settings) => settings,
         Err(failure) => {
             match args.format {

@@ -1,7 +1,7 @@
 //! What the world wants to know about a certificate.
 
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::fmt::Write;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -52,6 +52,14 @@ pub fn read_leaf(pem_text: &[u8]) -> Result<Leaf, Unproved> {
     Leaf::of(&der, &parse(&der, 0)?)
 }
 
+/// The facts of a certificate as a TLS peer presents it.
+///
+/// # Errors
+/// It is damaged.
+pub fn leaf_of_der(der: &[u8]) -> Result<Leaf, Unproved> {
+    Leaf::of(der, &parse(der, 0)?)
+}
+
 impl Leaf {
     /// The names that HAProxy serves it for, in lower case: DNS names and common names.
     pub fn served_names(&self) -> impl Iterator<Item = &str> {
@@ -83,14 +91,18 @@ impl Leaf {
 
 /// Parses the certificate at this place of a chain.
 pub(super) fn parse(der: &[u8], place: usize) -> Result<X509Certificate<'_>, Unproved> {
-    let unreadable =
-        |what| Flaw::CertificateUnreadable.because(format!("the {} certificate {what}", ordinal(place + 1)));
+    let unreadable = |what| Err(unreadable(place, what));
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) if well_formed::certificate(der).is_some() => Ok(certificate),
-        Ok(([], _)) => Err(unreadable("is damaged")),
-        Ok(_) => Err(unreadable("is followed by other bytes in its block")),
-        Err(_) => Err(unreadable("isn't an X.509 certificate")),
+        Ok(([], _)) => unreadable("is damaged"),
+        Ok(_) => unreadable("is followed by other bytes in its block"),
+        Err(_) => unreadable("isn't an X.509 certificate"),
     }
+}
+
+/// What is wrong with the certificate at this place of a chain.
+pub(super) fn unreadable(place: usize, what: &str) -> Unproved {
+    Flaw::CertificateUnreadable.because(format!("the {} certificate {what}", ordinal(place + 1)))
 }
 
 /// Whether one of the names that a staging CA goes by begins with `(STAGING)`.
@@ -124,7 +136,7 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Result<(Vec<String>, 
                 }
             }
             ParsedExtension::ParseError { .. } if extension.oid.as_bytes() == [0x55, 0x1d, 0x11] => {
-                return Err(Flaw::CertificateUnreadable.because("the certificate's names are damaged"));
+                return Err(unreadable(0, "has damaged names"));
             }
             _ => (),
         }

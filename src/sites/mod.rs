@@ -12,12 +12,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags, fchmod, fstat, mkdirat, open, openat};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, open, openat};
 use rustix::io::Errno;
 
 pub use commit::{Committed, Staged};
 
-use crate::config::Settings;
+use crate::config::{Owner, Settings};
 use crate::escape::escaped_path;
 use crate::failure::{Failure, FailureKind};
 use crate::world::World;
@@ -28,6 +28,9 @@ pub const OWN_DIR: &str = ".haproxy-certs";
 
 const STAGE_DIR: &str = "stage";
 const PREVIOUS_DIR: &str = "previous";
+
+/// How the temporary files begin that a killed run leaves in our directory: of the check, of the record of the last run.
+const LEFTOVERS: [&str; 2] = [".check-", "last-run.json."];
 
 /// A directory that is held open, with its path for messages.
 #[derive(Debug)]
@@ -162,6 +165,13 @@ impl SitesDir {
         }
         durable::remove(&self.own.dir, commit::HOST_STAGE)
             .map_err(|e| Failure::io("remove", &self.own.path.join(commit::HOST_STAGE), &e.into()))?;
+        // Their names end differently in every run.
+        for name in look::entries(&self.own.dir, &self.own.path)? {
+            if LEFTOVERS.iter().any(|start| name.as_encoded_bytes().starts_with(start.as_bytes())) {
+                durable::remove(&self.own.dir, &*name)
+                    .map_err(|e| Failure::io("remove", &self.own.path.join(&name), &e.into()))?;
+            }
+        }
         if self.state.pending.is_empty() {
             self.forget_previous()?;
         }
@@ -188,7 +198,8 @@ fn host_place(settings: &Settings, sites: &Place) -> Result<Place, Failure> {
     Ok(place)
 }
 
-/// Makes the sites directory and its parents: closed to everybody else, but for passing through where HAProxy isn't root.
+/// Makes the sites directory and its parents. It is closed to everybody else; where the files' owner isn't root it is
+/// his, since an unprivileged HAProxy lists it.
 fn make_sites_dir(settings: &Settings) -> Result<Place, Failure> {
     let path = &settings.sites_dir;
     let fail = |path: &Path, e: Errno| Failure::io("create", path, &e.into());
@@ -207,6 +218,11 @@ fn make_sites_dir(settings: &Settings) -> Result<Place, Failure> {
         match mkdirat(CWD, folder, Mode::from_raw_mode(mode)) {
             Ok(()) => {
                 let dir = open(folder, directory_flags(), Mode::empty()).map_err(|e| fail(folder, e))?;
+                if folder == path {
+                    let Owner { uid, gid } = settings.owner;
+                    fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                        .map_err(|e| fail(folder, e))?;
+                }
                 fchmod(&dir, Mode::from_raw_mode(mode)).map_err(|e| fail(folder, e))?;
             }
             Err(Errno::EXIST) => {}

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rustls::pki_types::ServerName;
 
-use crate::certified_key::{Leaf, read_leaf, sha256};
+use crate::certified_key::{Leaf, leaf_of_der, sha256};
 use crate::escape::escaped;
 use crate::haproxy::probe::{ProbeError, presented};
 
@@ -89,8 +89,7 @@ impl Probe<'_> {
         match presented(self.address, &self.name, &self.asked.leaf.key_type, deadline) {
             Ok(der) if sha256(&der) == self.asked.leaf.sha256 => Ok(Presented::Right),
             Ok(der) => {
-                let text = pem::encode(&pem::Pem::new("CERTIFICATE", der));
-                let leaf = read_leaf(text.as_bytes()).ok().map(Box::new);
+                let leaf = leaf_of_der(&der).ok().map(Box::new);
                 Ok(Presented::Other { asked: asked(), leaf })
             }
             Err(ProbeError::Tls(why)) => {
