@@ -294,7 +294,7 @@ fn change(committed: &Committed<'_>, target: Target) -> Change {
 }
 
 /// Which HAProxy programs these are: a PEM that one refused may be taken by another.
-fn haproxy_identity(settings: &Settings, world: &World) -> String {
+pub(crate) fn haproxy_identity(settings: &Settings, world: &World) -> String {
     let describe = |path: &Path| {
         let file = std::fs::metadata(path).ok()?;
         Some(format!("{} {} {:?}", path.display(), file.len(), file.modified().ok()?))
