@@ -1,7 +1,9 @@
 //! Parses, runs, prints, exits: the only file that prints or exits.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the file that prints")]
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -13,8 +15,13 @@ use clap::error::ErrorKind;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use haproxy_certs::assemble::assemble;
-use haproxy_certs::cli::{Assemble, Cli, Color, Command, Format, Global};
-use haproxy_certs::config::Settings;
+use haproxy_certs::cli::{Assemble, Cli, Color, Command, Format, Global, HaproxyConfig, Init};
+use haproxy_certs::config::{DEFAULT_FILE, Settings};
+use haproxy_certs::escape::{escaped, escaped_path};
+use haproxy_certs::failure::Failure;
+use haproxy_certs::haproxy_config::{self, haproxy_config};
+use haproxy_certs::init;
+use haproxy_certs::issue::{CertbotCall, Deed, passed_on};
 use haproxy_certs::report::{Exit, Report, human, json, syslog};
 use haproxy_certs::world::World;
 
@@ -40,6 +47,12 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Assemble(args) => run_assemble(&cli.global, &args),
+        Command::Issue(args) => run_certbot(&cli.global, Deed::Issue(&args.domains), &args.certbot),
+        Command::Renew(args) => run_certbot(&cli.global, Deed::Renew, &args.certbot),
+        Command::Init(args) => run_init(&cli.global, &args).unwrap_or_else(|e| unable(&e)),
+        Command::HaproxyConfig(args) => {
+            print_haproxy_config(&cli.global, &args).unwrap_or_else(|e| unable(&e))
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut std::io::stdout());
             Exit::Fine
@@ -72,6 +85,66 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
     exit
 }
 
+/// Runs certbot, and then sweeps.
+fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> Exit {
+    let run = || {
+        let settings = Settings::load(global.config.as_deref(), &global.overrides(None))?;
+        let call = CertbotCall::new(&settings, &World::host(), deed, more)?;
+        if global.verbose {
+            print_line(&format!("run        {call}"));
+        }
+        call.run()
+    };
+    let status = match run() {
+        Ok(status) => status,
+        Err(failure) => return unable(&failure),
+    };
+    if !status.success() && !deed.sweeps_after_failure() {
+        complain("certbot failed; nothing was deployed");
+        return Exit::Certbot(passed_on(status));
+    }
+    let exit = run_assemble(global, &Assemble::default());
+    if status.success() { exit } else { Exit::Certbot(passed_on(status)) }
+}
+
+fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
+    let settings = Settings::load(global.config.as_deref(), &global.overrides(None))?;
+    let (world, places) = (World::host(), init::Places::host()?);
+    let found = init::look(&settings, &world, &places, args.hook);
+    let plan = init::plan(&settings, &found, args.hook);
+    if args.dry_run {
+        print_lines(global, &init::dry_lines(&plan));
+    } else {
+        init::carry_out(&settings, &world, &plan, &mut |line| print_lines(global, &[line]))?;
+    }
+    print_lines(global, &init::left_lines(&plan));
+    if let Some(path) = global.config.as_ref().filter(|path| *path != Path::new(DEFAULT_FILE)) {
+        let path = escaped_path(path);
+        complain(&format!("note: certbot's hook and the timer read {DEFAULT_FILE}, not {path}"));
+    }
+    Ok(if plan.is_blocked() { Exit::Partly } else { Exit::Fine })
+}
+
+fn print_haproxy_config(global: &Global, args: &HaproxyConfig) -> Result<Exit, Failure> {
+    let settings = Settings::load(global.config.as_deref(), &global.overrides(None))?;
+    let wanted = |name: &str| args.haproxy.as_ref().is_none_or(|wanted| wanted == name);
+    let Some(haproxy) = settings.haproxys.iter().find(|haproxy| wanted(&haproxy.name)) else {
+        let name = args.haproxy.as_deref().unwrap_or_default();
+        return Err(Failure::config(format!(
+            "there is no [[haproxy]] table with the name \"{}\"",
+            escaped(name)
+        )));
+    };
+    let host = haproxy_config::Host::look(&World::host());
+    let _ = std::io::stdout().write_all(haproxy_config(&settings, haproxy, &host).as_bytes());
+    Ok(Exit::Fine)
+}
+
+fn unable(failure: &Failure) -> Exit {
+    complain(&failure.message);
+    Exit::Unable
+}
+
 /// Draws a bar on a terminal once a sweep has taken more than a second.
 fn progress() -> impl Fn(usize, usize) + Sync {
     let (start, bar) = (Instant::now(), OnceLock::new());
@@ -95,13 +168,20 @@ fn progress() -> impl Fn(usize, usize) + Sync {
 }
 
 fn print_report(global: &Global, report: &Report) {
+    print_lines(global, &human::lines(report, global.verbose));
+    if let Some(failure) = &report.error {
+        complain(&failure.message);
+    }
+}
+
+fn print_lines(global: &Global, lines: &[human::Line]) {
     let choice = match global.color {
         Color::Auto => AutoStream::choice(&std::io::stdout()),
         Color::Always => ColorChoice::Always,
         Color::Never => ColorChoice::Never,
     };
     let mut out = AutoStream::new(std::io::stdout().lock(), choice);
-    for line in human::lines(report, global.verbose) {
+    for line in lines {
         if global.quiet && line.tone != human::Tone::Bad {
             continue;
         }
@@ -114,10 +194,7 @@ fn print_report(global: &Global, report: &Report) {
         // Nobody is left to complain to when stdout is gone.
         let _ = writeln!(out, "{style}{}{style:#}", line.text);
     }
-    if let Some(failure) = &report.error {
-        let _ = out.flush();
-        complain(&failure.message);
-    }
+    let _ = out.flush();
 }
 
 fn print_line(text: &str) {

@@ -105,6 +105,8 @@ pub enum Exit {
     ToDo,
     /// Wrong usage (`EX_USAGE` of sysexits.h).
     Usage,
+    /// certbot failed: its own status.
+    Certbot(u8),
 }
 
 impl Exit {
@@ -118,6 +120,7 @@ impl Exit {
             Self::Unable => 3,
             Self::ToDo => 4,
             Self::Usage => 64,
+            Self::Certbot(status) => status,
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod guard;
 pub mod last_run;
 mod lock;
 pub mod look;
+mod placeholder;
 pub mod state;
 
 use std::os::fd::OwnedFd;
@@ -17,7 +18,7 @@ use rustix::io::Errno;
 
 pub use commit::{Committed, Staged};
 
-use crate::config::Settings;
+use crate::config::{Owner, Settings};
 use crate::escape::escaped_path;
 use crate::failure::{Failure, FailureKind};
 use crate::world::World;
@@ -188,22 +189,25 @@ fn host_place(settings: &Settings, sites: &Place) -> Result<Place, Failure> {
     Ok(place)
 }
 
-/// Makes the sites directory and its parents: closed to everybody else, but for passing through where HAProxy isn't root.
+/// Makes the sites directory and its parents: closed to everybody else, but for listing where HAProxy isn't root.
 fn make_sites_dir(settings: &Settings) -> Result<Place, Failure> {
-    let path = &settings.sites_dir;
+    let mode = if settings.owner.uid == 0 { 0o700 } else { 0o755 };
+    make_directory(&settings.sites_dir, settings.owner, mode)?;
+    Place::open(&settings.sites_dir)?
+        .ok_or_else(|| Failure::io("create", &settings.sites_dir, &Errno::NOENT.into()))
+}
+
+/// Makes a directory of this mode, and its parents for everybody to pass through, where they are missing.
+fn make_directory(path: &Path, owner: Owner, mode: u32) -> Result<(), Failure> {
     let fail = |path: &Path, e: Errno| Failure::io("create", path, &e.into());
     let mut missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     missing.reverse();
     if let Some(existing) = missing.first().and_then(|folder| folder.parent()) {
         let real = std::fs::canonicalize(existing).map_err(|e| Failure::io("open", existing, &e))?;
-        guard::check(&real, settings.owner)?;
+        guard::check(&real, owner)?;
     }
     for folder in missing {
-        let mode = match folder == path {
-            false => 0o755,
-            true if settings.owner.uid == 0 => 0o700,
-            true => 0o711,
-        };
+        let mode = if folder == path { mode } else { 0o755 };
         match mkdirat(CWD, folder, Mode::from_raw_mode(mode)) {
             Ok(()) => {
                 let dir = open(folder, directory_flags(), Mode::empty()).map_err(|e| fail(folder, e))?;
@@ -213,5 +217,5 @@ fn make_sites_dir(settings: &Settings) -> Result<Place, Failure> {
             Err(e) => return Err(fail(folder, e)),
         }
     }
-    Place::open(path)?.ok_or_else(|| fail(path, Errno::NOENT))
+    Ok(())
 }
