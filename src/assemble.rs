@@ -92,7 +92,10 @@ fn deploy(
     let tree = CertbotTree::new(&settings.live_dir);
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
 
-    let mut staged = sites.stage(settings, plan(&swept.situation), &supply, progress);
+    let plan = plan(&swept.situation);
+    let missing = swept.live_dir_missing;
+    drop(swept);
+    let mut staged = sites.stage(settings, plan, &supply, progress);
     ask(settings, world, &mut staged);
     let mut committed = staged.commit(now())?;
     let verdicts = tell_all(settings, world, options, &mut committed, &identity);
@@ -102,7 +105,7 @@ fn deploy(
     report.rows = plan.rows;
     report.haproxy = verdicts;
     report.error = failure;
-    missing_tree(settings, swept.live_dir_missing, ours)
+    missing_tree(settings, missing, ours)
 }
 
 /// A missing tree is no error before certbot's first certificate, but it is one afterwards.

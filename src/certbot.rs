@@ -137,7 +137,7 @@ impl CertbotTree {
     /// # Errors
     /// What is missing or can't be read, and whether it may be whole in a moment.
     pub fn read(&self, lineage: &OsStr) -> Result<KeyAndChain, Unread> {
-        let folder = self.live_dir.join(lineage);
+        let folder = self.folder(lineage);
         let dir = match open(&folder, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(dir) => dir,
             Err(e) if e == rustix::io::Errno::NOENT || e == rustix::io::Errno::NOTDIR => {
@@ -172,6 +172,12 @@ impl CertbotTree {
             })
             .filter_map(|entry| archived_leaf(&entry.path()))
             .any(|leaf| leaf.sha256 == *leaf_sha256)
+    }
+
+    /// A lineage's directory.
+    #[must_use]
+    pub fn folder(&self, lineage: &OsStr) -> PathBuf {
+        self.live_dir.join(lineage)
     }
 
     /// A directory beside `live`.

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::certbot::{CertbotTree, SETTLING};
-use crate::certified_key::{CertifiedKey, CombinedPem, Leaf, read_leaf};
+use crate::certified_key::{CertifiedKey, CombinedPem, Leaf, Unproved, read_leaf};
 use crate::config::Settings;
 use crate::escape::escaped_path;
 use crate::failure::{Failure, io_cause};
@@ -56,7 +57,8 @@ pub fn sweep(
         Some((file, found))
     };
     let observe = |name: &&OsString| {
-        let (lineage, unsettled) = examine(&tree, name);
+        let record = site_file(name).ok().and_then(|file| recorded(file.to_str()?));
+        let (lineage, unsettled) = examine(&tree, name, record.as_ref());
         let found = look_for(name, &lineage);
         ((*name).clone(), lineage, found, unsettled)
     };
@@ -122,22 +124,29 @@ pub fn prove(tree: &CertbotTree, name: &OsStr) -> Result<CombinedPem, Refusal> {
     let pair = tree.read(name).map_err(|unread| unread.refusal)?;
     match CertifiedKey::prove(&pair.key, &pair.chain) {
         Ok(proved) => Ok(proved.combined_pem()),
-        Err(unproved) => Err(Refusal::new(unproved.flaw.into(), unproved.detail)),
+        Err(unproved) => Err(refused(tree, name, &unproved)),
     }
 }
 
+/// The refusal of a pair that was read but not proved.
+fn refused(tree: &CertbotTree, name: &OsStr, unproved: &Unproved) -> Refusal {
+    Refusal::new(unproved.flaw.into(), format!("{}: {}", escaped_path(&tree.folder(name)), unproved.detail))
+}
+
 /// What came of reading and proving a lineage, and whether it may be whole in a moment.
-fn examine(tree: &CertbotTree, name: &OsStr) -> (Lineage, bool) {
+fn examine(tree: &CertbotTree, name: &OsStr, record: Option<&Recorded>) -> (Lineage, bool) {
     let pair = match tree.read(name) {
         Ok(pair) => pair,
         Err(unread) => return (Lineage { proof: Err(unread.refusal), leaf: None }, unread.unsettled),
     };
     match CertifiedKey::prove(&pair.key, &pair.chain) {
         Ok(proved) => {
+            let sha256 = proved.combined_pem().sha256();
+            let known = record.and_then(|record| record.chain).filter(|(of, _)| *of == sha256);
             let candidate = Candidate {
-                sha256: proved.combined_pem().sha256(),
-                leaf: proved.leaf().clone(),
-                chain: proved.chain_state(),
+                sha256,
+                leaf: Arc::new(proved.leaf().clone()),
+                chain: known.map_or_else(|| proved.chain_state(), |(_, chain)| chain),
                 staging: proved.staging_issuer(),
                 loose_permissions: pair.loose_permissions,
             };
@@ -146,12 +155,12 @@ fn examine(tree: &CertbotTree, name: &OsStr) -> (Lineage, bool) {
         Err(unproved) => {
             let refusal = if pair.versions_differ {
                 let fact =
-                    "its links name different versions, as in an interrupted renewal; run certbot renew";
+                    format!("the links in {} name different versions", escaped_path(&tree.folder(name)));
                 Refusal::new(Reason::LineageTorn, fact)
             } else {
-                Refusal::new(unproved.flaw.into(), unproved.detail)
+                refused(tree, name, &unproved)
             };
-            (Lineage { proof: Err(refusal), leaf: read_leaf(&pair.chain).ok() }, pair.unsettled)
+            (Lineage { proof: Err(refusal), leaf: read_leaf(&pair.chain).ok().map(Arc::new) }, pair.unsettled)
         }
     }
 }
@@ -163,7 +172,7 @@ fn settle(tree: &CertbotTree, mut unsettled: BTreeSet<OsString>) -> BTreeMap<OsS
     while !unsettled.is_empty() && Instant::now() < until {
         sleep(POLL);
         unsettled.retain(|name| {
-            let (lineage, may_settle) = examine(tree, name);
+            let (lineage, may_settle) = examine(tree, name, None);
             settled.insert(name.clone(), lineage);
             may_settle
         });
@@ -222,7 +231,7 @@ fn note(
     }
 }
 
-fn leaf(lineage: &Lineage) -> Option<Leaf> {
+fn leaf(lineage: &Lineage) -> Option<Arc<Leaf>> {
     lineage.proof.as_ref().ok().map(|candidate| candidate.leaf.clone()).or_else(|| lineage.leaf.clone())
 }
 
@@ -240,7 +249,8 @@ fn host(
     let lineage_name = OsString::from(name);
     let mut source = lineages.get(&lineage_name).cloned().unwrap_or_else(|| {
         let mut unsettled = BTreeSet::from([lineage_name.clone()]);
-        let (lineage, may_settle) = examine(tree, &lineage_name);
+        let (lineage, may_settle) =
+            examine(tree, &lineage_name, recorded(&settings.host_file.to_string_lossy()).as_ref());
         unsettled.retain(|_| may_settle);
         settle(tree, unsettled).remove(&lineage_name).unwrap_or(lineage)
     });

@@ -1,5 +1,6 @@
 //! The certificates behind the leaf, and whether each was issued by the next.
 
+use serde::{Deserialize, Serialize};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
 use x509_parser::oid_registry as oid;
@@ -27,7 +28,8 @@ impl Certificate {
 }
 
 /// Whether a chain leads from the leaf upwards. Where it ends isn't judged: a root at its end is fine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ChainState {
     /// Every certificate was issued by the one after it.
     Complete,

@@ -47,6 +47,16 @@ impl<'a> Der<'a> {
         Some(contents)
     }
 
+    /// The elements in the next one, which has `tag`.
+    pub(super) fn inside(&mut self, tag: u8) -> Option<Self> {
+        self.read(tag).map(Self)
+    }
+
+    /// Nothing is left.
+    pub(super) fn end(self) -> Option<()> {
+        self.is_empty().then_some(())
+    }
+
     /// The next element, its tag and length included.
     pub(super) fn element(&mut self) -> Option<&'a [u8]> {
         let (whole, _) = self.next()?;

@@ -13,6 +13,7 @@ use super::digest::{sha1, sha256};
 use super::flaw::{Flaw, Unproved};
 use super::pem_text::{first_certificate, ordinal};
 use super::public_key::{KeyType, PublicKey};
+use super::well_formed;
 
 /// The facts of a certificate that is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +86,8 @@ pub(super) fn parse(der: &[u8], place: usize) -> Result<X509Certificate<'_>, Unp
     let unreadable =
         |what| Flaw::CertificateUnreadable.because(format!("the {} certificate {what}", ordinal(place + 1)));
     match X509Certificate::from_der(der) {
-        Ok(([], certificate)) => Ok(certificate),
+        Ok(([], certificate)) if well_formed::certificate(der).is_some() => Ok(certificate),
+        Ok(([], _)) => Err(unreadable("is damaged")),
         Ok(_) => Err(unreadable("is followed by other bytes in its block")),
         Err(_) => Err(unreadable("isn't an X.509 certificate")),
     }

@@ -17,6 +17,7 @@ mod leaf;
 mod pem_text;
 mod private_key;
 mod public_key;
+mod well_formed;
 
 pub use chain::{Certificate, ChainState};
 pub use combined_pem::CombinedPem;

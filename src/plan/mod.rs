@@ -8,6 +8,7 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -42,7 +43,7 @@ pub struct Candidate {
     /// SHA-256 of its combined PEM.
     pub sha256: [u8; 32],
     /// Its leaf.
-    pub leaf: Leaf,
+    pub leaf: Arc<Leaf>,
     /// Whether the chain hangs together.
     pub chain: ChainState,
     /// Whether a staging CA issued it.
@@ -57,7 +58,7 @@ pub struct Lineage {
     /// What came of reading and proving it.
     pub proof: Result<Candidate, Refusal>,
     /// The leaf's facts where the lineage was refused but its leaf could be read.
-    pub leaf: Option<Leaf>,
+    pub leaf: Option<Arc<Leaf>>,
 }
 
 /// A file that is on disk where HAProxy loads certificates.
@@ -68,7 +69,7 @@ pub struct Deployed {
     /// SHA-256 of its bytes; `None` where it isn't a regular file of a sensible size.
     pub sha256: Option<[u8; 32]>,
     /// Its first certificate.
-    pub leaf: Option<Leaf>,
+    pub leaf: Option<Arc<Leaf>>,
     /// Whether it holds a private key.
     pub has_key: bool,
     /// Whether its first certificate is found in the archive of the lineage that its name stands for.
@@ -106,6 +107,8 @@ pub struct Recorded {
     pub lineage: OsString,
     /// The SHA-256 values that this program may have left in it: more than one after an interrupted run.
     pub sha256: Vec<[u8; 32]>,
+    /// Whether the chain of the PEM with this SHA-256 hangs together, as an earlier run found.
+    pub chain: Option<([u8; 32], ChainState)>,
     /// Whether it was written from the `live` directory of this run.
     pub same_tree: bool,
     /// The SHA-256 of a PEM that HAProxy refused to take in this place, with its words.
@@ -192,11 +195,13 @@ pub struct Row {
     /// What is worth knowing.
     pub warnings: BTreeSet<Warning>,
     /// The leaf that the row is about: certbot's, or the file's for `prune`, `conflict` and `foreign`.
-    pub leaf: Option<Leaf>,
+    pub leaf: Option<Arc<Leaf>>,
     /// SHA-256 of the combined PEM that the file holds after an action that writes, or holds unchanged.
     pub sha256: Option<[u8; 32]>,
     /// Whether that PEM is one that was proved in this run, and not merely found.
     pub proved: bool,
+    /// Whether its chain hangs together.
+    pub chain: Option<ChainState>,
     /// SHA-256 of what the file holds before.
     pub before: Option<[u8; 32]>,
     /// Whether HAProxy can load what the file holds before.
@@ -224,6 +229,7 @@ impl Row {
             leaf: None,
             sha256: None,
             proved: false,
+            chain: None,
             before: None,
             loadable: false,
             adopts: false,
@@ -350,7 +356,7 @@ pub fn is_loaded_name(file: &OsStr) -> bool {
     !name.starts_with(b".") && !SIBLING_ENDINGS.iter().any(|sibling| sibling.as_bytes() == ending)
 }
 
-fn leaf_of(lineage: &Lineage) -> Option<&Leaf> {
+fn leaf_of(lineage: &Lineage) -> Option<&Arc<Leaf>> {
     lineage.proof.as_ref().ok().map(|candidate| &candidate.leaf).or(lineage.leaf.as_ref())
 }
 
@@ -373,6 +379,7 @@ fn decide(situation: &Situation, name: &OsStr, lineage: &Lineage, place: &Place<
     row.warnings.extend(candidate_warnings(candidate));
     row.sha256 = Some(candidate.sha256);
     row.proved = true;
+    row.chain = Some(candidate.chain);
     match judge(situation, name, candidate, place) {
         Judgement::Do(action) => row.action = action,
         Judgement::Adopt => (row.action, row.adopts) = (Action::Replace, true),

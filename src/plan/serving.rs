@@ -97,9 +97,9 @@ pub(super) fn note_default_certificate(situation: &Situation, sites: &mut BTreeM
 fn served_leaf<'a>(situation: &'a Situation, file: &OsStr, row: &'a Row) -> Option<&'a Leaf> {
     match row.action {
         Action::Prune => None,
-        Action::Install | Action::Replace | Action::Repair => row.leaf.as_ref(),
+        Action::Install | Action::Replace | Action::Repair => row.leaf.as_deref(),
         Action::Unchanged | Action::Refuse | Action::Conflict | Action::Foreign => {
-            situation.deployed.get(file).filter(|deployed| deployed.is_loadable())?.leaf.as_ref()
+            situation.deployed.get(file).filter(|deployed| deployed.is_loadable())?.leaf.as_deref()
         }
     }
 }

@@ -147,6 +147,28 @@ impl Reason {
             Self::ReadError => "read-error",
         }
     }
+
+    /// The next step, where the fact alone doesn't name one.
+    #[must_use]
+    pub fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::KeyMismatch
+            | Self::KeyInconsistent
+            | Self::KeyUnreadable
+            | Self::KeyMissing
+            | Self::CertificateUnreadable => {
+                Some("issue it again: certbot renew --force-renewal --cert-name NAME")
+            }
+            Self::CertificateMissing => Some("issue it again, or remove it: certbot delete --cert-name NAME"),
+            Self::KeyEncrypted => Some("take the passphrase off it, or let certbot make a new key"),
+            Self::KeyUnsupported => Some("issue it with --key-type ecdsa or rsa"),
+            Self::KeyTooSmall => Some("issue it with --rsa-key-size 2048 or more"),
+            Self::LineageTorn => Some("run certbot renew, which mends an interrupted renewal"),
+            Self::NotARegularFile | Self::TooLarge => Some("put certbot's own file or link back"),
+            Self::HaproxyRejects => Some("it is tried again when the lineage or HAProxy changes"),
+            Self::NameUnsafe | Self::OlderThanDeployed | Self::WouldReplaceGood | Self::ReadError => None,
+        }
+    }
 }
 
 /// What is worth knowing about a file although it doesn't keep it from being deployed.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{HaproxyRow, Report};
 use crate::escape::{escaped, escaped_path};
 use crate::haproxy::Outcome;
-use crate::plan::{Action, Role, Row, Warning};
+use crate::plan::{Action, Reason, Role, Row, Warning};
 
 /// What a line is about, for its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,9 @@ pub(super) fn row_line(row: &Row) -> Line {
     }
     if let Some(detail) = &row.detail {
         let _ = write!(text, ": {detail}");
+    }
+    if let Some(advice) = row.reason.and_then(Reason::advice) {
+        let _ = write!(text, "; {advice}");
     }
     Line { tone, text }
 }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Report;
-use crate::certified_key::{Leaf, hex};
+use crate::certified_key::hex;
 use crate::config::Method;
 use crate::failure::Failure;
 use crate::haproxy::Outcome;
@@ -121,7 +121,7 @@ fn site(row: &Row) -> Site<'_> {
         names: leaf.map(|leaf| leaf.names.as_slice()),
         key_type: leaf.map(|leaf| leaf.key_type.to_string()),
         serial: leaf.map(|leaf| leaf.serial.as_str()),
-        sha256: leaf.map(|leaf: &Leaf| hex(&leaf.sha256)),
+        sha256: leaf.map(|leaf| hex(&leaf.sha256)),
         not_before: leaf.and_then(|leaf| timestamp(leaf.not_before)),
         not_after: leaf.and_then(|leaf| timestamp(leaf.not_after)),
     }

@@ -350,6 +350,7 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
                 lineage: lineage.to_string_lossy().into_owned(),
                 live_dir: live_dir.clone(),
                 sha256: digest(sha256),
+                chain: row.chain,
                 rejected: None,
             };
             state.files.insert(key.clone(), record);

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
@@ -43,7 +44,7 @@ pub fn entries(dir: &OwnedFd, path: &Path) -> Result<Vec<OsString>, Failure> {
 pub fn entry(
     dir: &OwnedFd,
     name: &OsStr,
-    known: Option<(&[u8; 32], &Leaf)>,
+    known: Option<(&[u8; 32], &Arc<Leaf>)>,
 ) -> Result<Option<Deployed>, std::io::Error> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let stat = match statat(dir.as_fd(), name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
@@ -65,8 +66,8 @@ pub fn entry(
         Ok((bytes, _)) => {
             let digest = sha256(&bytes);
             let (leaf, has_key) = match known {
-                Some((expected, leaf)) if *expected == digest => (Some(leaf.clone()), true),
-                _ => (read_leaf(&bytes).ok(), has_private_key(&bytes)),
+                Some((expected, leaf)) if *expected == digest => (Some(Arc::clone(leaf)), true),
+                _ => (read_leaf(&bytes).ok().map(Arc::new), has_private_key(&bytes)),
             };
             Ok(Some(Deployed { sha256: Some(digest), leaf, has_key, ..unread }))
         }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::durable::write_durably;
-use crate::certified_key::hex;
+use crate::certified_key::{ChainState, hex};
 use crate::failure::{Failure, FailureKind};
 use crate::haproxy::Target;
 use crate::plan::{Recorded, site_file};
@@ -49,6 +49,9 @@ pub struct Record {
     pub live_dir: String,
     /// SHA-256 of what was written, in hex.
     pub sha256: String,
+    /// Whether its chain hangs together: verifying signatures is what costs most of a sweep.
+    #[serde(default)]
+    pub chain: Option<ChainState>,
     /// The PEM that HAProxy refused in this place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejected>,
@@ -182,6 +185,7 @@ impl State {
         ];
         Some(Recorded {
             lineage: OsString::from(&record.lineage),
+            chain: unhex(&record.sha256).zip(record.chain),
             sha256: known.into_iter().flatten().filter_map(|text| unhex(text)).collect(),
             same_tree: Path::new(&record.live_dir) == live_dir,
             rejected: record
@@ -244,7 +248,13 @@ mod tests {
     use super::*;
 
     fn record() -> Record {
-        Record { lineage: "a".into(), live_dir: "/live".into(), sha256: "0".repeat(64), rejected: None }
+        Record {
+            lineage: "a".into(),
+            live_dir: "/live".into(),
+            sha256: "0".repeat(64),
+            chain: None,
+            rejected: None,
+        }
     }
 
     #[test]

@@ -1,0 +1,203 @@
+//! A real certbot, and Pebble: an ACME server for tests.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::pki::Authority;
+use super::ports::Port;
+use super::process::{Running, finish};
+use super::tls::try_served;
+use super::{LIMIT, wait_until};
+
+/// A running Pebble with a DNS server that resolves every name to 127.0.0.1. Keeps nothing; ends when it is dropped.
+#[derive(Debug)]
+pub struct Pebble {
+    _server: Running,
+    _dns: Running,
+    api: Port,
+    _management: Port,
+    _dns_port: Port,
+    _dns_management: Port,
+    _tls: Port,
+    temporary: TempDir,
+}
+
+impl Pebble {
+    /// Starts one that validates HTTP challenges at `127.0.0.1:http_port`.
+    pub fn start(http_port: &Port) -> Self {
+        let temporary = tempfile::Builder::new().prefix("haproxy-certs-pebble-").tempdir().unwrap();
+        let folder = temporary.path();
+        let [api, management, dns_port, dns_management, tls] = std::array::from_fn(|_| Port::free());
+        // The certificate of its API isn't one of those that it issues.
+        let authority = Authority::new();
+        let (certificate, key) = authority.localhost(folder);
+        fs::write(folder.join("api-ca.pem"), authority.root()).unwrap();
+        let config = serde_json::json!({ "pebble": {
+            "listenAddress": api.address(),
+            "managementListenAddress": management.address(),
+            "certificate": certificate,
+            "privateKey": key,
+            "httpPort": http_port.number(),
+            "tlsPort": tls.number(),
+            "ocspResponderURL": "",
+            "externalAccountBindingRequired": false,
+        }});
+        fs::write(folder.join("pebble.json"), config.to_string()).unwrap();
+        let log = |name: &str| File::create(folder.join(name)).unwrap();
+        let dns_log = log("dns.log");
+        let dns = Running::start("pebble-challtestsrv", |command| {
+            command.args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""]);
+            command.args(["-http01", "", "-https01", "", "-tlsalpn01", ""]);
+            command.arg("-dns01").arg(dns_port.address().to_string());
+            command.arg("-management").arg(dns_management.address().to_string());
+            command.stdout(dns_log.try_clone().unwrap()).stderr(dns_log)
+        });
+        let pebble_log = log("pebble.log");
+        let mut pebble = Running::start("pebble", |command| {
+            command.arg("-config").arg(folder.join("pebble.json"));
+            command.arg("-dnsserver").arg(dns_port.address().to_string());
+            // No artificial delays, no rejected nonces, no validation left out.
+            command
+                .env("PEBBLE_VA_NOSLEEP", "1")
+                .env("PEBBLE_WFE_NONCEREJECT", "0")
+                .env("PEBBLE_AUTHZREUSE", "0");
+            command.stdout(pebble_log.try_clone().unwrap()).stderr(pebble_log)
+        });
+        let reached =
+            |address: SocketAddr| TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok();
+        wait_until(LIMIT, "Pebble and its DNS server", || {
+            let ended = pebble.ended();
+            assert!(ended.is_none(), "pebble: {ended:?}\n{}", read(&folder.join("pebble.log")));
+            reached(dns_management.address()) && try_served(api.address(), "localhost").is_ok()
+        });
+        Self {
+            _server: pebble,
+            _dns: dns,
+            api,
+            _management: management,
+            _dns_port: dns_port,
+            _dns_management: dns_management,
+            _tls: tls,
+            temporary,
+        }
+    }
+
+    /// The address of its directory: `certbot --server`.
+    pub fn directory(&self) -> String {
+        format!("https://localhost:{}/dir", self.api.number())
+    }
+
+    /// The root certificate of its API, PEM file.
+    pub fn api_ca(&self) -> PathBuf {
+        self.temporary.path().join("api-ca.pem")
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        read(&self.temporary.path().join("pebble.log"))
+    }
+}
+
+/// The real certbot, in standalone mode, with directories of its own.
+#[derive(Debug)]
+pub struct Certbot {
+    temporary: TempDir,
+    server: String,
+    api_ca: PathBuf,
+    challenge_port: u16,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl Certbot {
+    /// One that asks `pebble`, and answers its HTTP challenges on `challenge_port`.
+    pub fn of(pebble: &Pebble, challenge_port: &Port) -> Self {
+        Self {
+            temporary: tempfile::Builder::new().prefix("haproxy-certs-certbot-").tempdir().unwrap(),
+            server: pebble.directory(),
+            api_ca: pebble.api_ca(),
+            challenge_port: challenge_port.number(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// Sets a variable in the environment of certbot and its hooks.
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.as_ref().into(), value.as_ref().into()));
+        self
+    }
+
+    /// Its configuration directory.
+    pub fn config_dir(&self) -> PathBuf {
+        self.temporary.path().join("letsencrypt")
+    }
+
+    /// Its `live` directory.
+    pub fn live(&self) -> PathBuf {
+        self.config_dir().join("live")
+    }
+
+    /// The serial number of what `live/NAME/cert.pem` holds, as openssl prints it.
+    pub fn serial(&self, name: &str) -> String {
+        let pem = fs::read(self.live().join(name).join("cert.pem")).unwrap();
+        super::tls::serial(&openssl::x509::X509::from_pem(&pem).unwrap())
+    }
+
+    /// `certbot certonly --standalone` with these arguments; it must succeed.
+    #[track_caller]
+    pub fn certonly(&self, arguments: &[&str]) -> Output {
+        let mut all = vec!["certonly", "--standalone"];
+        all.extend(arguments);
+        self.succeed(&all)
+    }
+
+    /// `certbot` with these arguments; it must succeed.
+    #[track_caller]
+    pub fn succeed(&self, arguments: &[&str]) -> Output {
+        let output = self.run(arguments);
+        assert!(
+            output.status.success(),
+            "certbot {arguments:?}: {}\n{}{}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+            self.log()
+        );
+        output
+    }
+
+    /// `certbot` with these arguments.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let folder = self.temporary.path();
+        let mut command = Command::new("certbot");
+        command.args(arguments).arg("--config-dir").arg(self.config_dir());
+        command.arg("--work-dir").arg(folder.join("work")).arg("--logs-dir").arg(folder.join("logs"));
+        command.args(["--server", &self.server, "--non-interactive"]);
+        // certbot refuses arguments that its verb doesn't know.
+        if matches!(arguments.first(), Some(&("certonly" | "renew"))) {
+            command.args(["--agree-tos", "--register-unsafely-without-email"]);
+            command.arg("--http-01-port").arg(self.challenge_port.to_string());
+        }
+        if arguments.first() == Some(&"renew") {
+            command.arg("--no-random-sleep-on-renew");
+        }
+        command.env("REQUESTS_CA_BUNDLE", &self.api_ca);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        finish(&mut command, Duration::from_secs(300))
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        read(&self.temporary.path().join("logs/letsencrypt.log"))
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,210 @@
+//! The program itself, with a configuration of its own.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::haproxy::Haproxy;
+use super::process::finish;
+
+/// `haproxy-certs` with a configuration file, ready to be run as often as a test likes.
+///
+/// The sites directory is in a temporary directory with modes that the program accepts; it isn't created here.
+#[derive(Debug)]
+pub struct Cmd {
+    temporary: TempDir,
+    live_dir: PathBuf,
+    options: String,
+    tables: String,
+    environment: Vec<(OsString, OsString)>,
+    limit: Duration,
+}
+
+impl Cmd {
+    /// The program under test.
+    pub fn program() -> PathBuf {
+        env!("CARGO_BIN_EXE_haproxy-certs").into()
+    }
+
+    /// Configured for this `live` directory, and for no HAProxy yet.
+    pub fn new(live_dir: impl Into<PathBuf>) -> Self {
+        let temporary = tempfile::Builder::new().prefix("haproxy-certs-cmd-").tempdir().unwrap();
+        Self {
+            temporary,
+            live_dir: live_dir.into(),
+            options: String::new(),
+            tables: String::new(),
+            environment: Vec::new(),
+            limit: Duration::from_secs(120),
+        }
+    }
+
+    /// One more line for the top of the configuration: `exclude = ["*.example.org"]`.
+    pub fn option(mut self, line: &str) -> Self {
+        writeln!(self.options, "{line}").unwrap();
+        self
+    }
+
+    /// More tables for the end of the configuration: `[[haproxy]]`, `[certbot]`.
+    pub fn table(mut self, lines: &str) -> Self {
+        writeln!(self.tables, "{lines}").unwrap();
+        self
+    }
+
+    /// Tells nobody and asks nobody: for tests without a HAProxy.
+    pub fn without_haproxy(self) -> Self {
+        self.table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"")
+    }
+
+    /// A `[[haproxy]]` table for a running HAProxy, reached by its pidfile and its master socket (`auto`);
+    /// `more` are further lines of the table.
+    pub fn haproxy(self, haproxy: &Haproxy, more: &str) -> Self {
+        let table = format!(
+            "[[haproxy]]\npidfile = {}\nmaster_socket = {}\nbinary = {}\nunit = \"no-such-unit.service\"\n{more}",
+            toml(&haproxy.pidfile()),
+            toml(&haproxy.master_socket()),
+            toml(&haproxy.version().program),
+        );
+        self.table(&table)
+    }
+
+    /// Sets a variable in its environment.
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.as_ref().into(), value.as_ref().into()));
+        self
+    }
+
+    /// How long a run may take before it is killed and the test fails.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The sites directory of its configuration.
+    pub fn sites(&self) -> PathBuf {
+        self.temporary.path().join("sites")
+    }
+
+    /// A place beside the sites directory, on the same file system: `host.pem`.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.temporary.path().join(name)
+    }
+
+    /// The file of a lineage in the sites directory.
+    pub fn site(&self, lineage: &str) -> PathBuf {
+        self.sites().join(format!("{lineage}.pem"))
+    }
+
+    /// Writes the configuration file and says where it is; for certbot's hooks.
+    pub fn config(&self) -> PathBuf {
+        let path = self.temporary.path().join("haproxy-certs.toml");
+        let Self { live_dir, options, tables, .. } = self;
+        let text =
+            format!("live_dir = {}\nsites_dir = {}\n{options}{tables}", toml(live_dir), toml(&self.sites()));
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Runs it with these arguments after `--config FILE`.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> Run {
+        let mut command = Command::new(Self::program());
+        command.arg("--config").arg(self.config()).args(arguments);
+        command
+            .env_remove("HAPROXY_CERTS_CONFIG")
+            .env_remove("RENEWED_LINEAGE")
+            .env_remove("RENEWED_DOMAINS");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let output = finish(&mut command, self.limit);
+        Run {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into(),
+            stderr: String::from_utf8_lossy(&output.stderr).into(),
+        }
+    }
+
+    /// `assemble --format json`, with more arguments.
+    #[track_caller]
+    pub fn assemble(&self, arguments: &[&str]) -> Run {
+        let mut all = vec!["assemble", "--format", "json"];
+        all.extend(arguments);
+        self.run(&all)
+    }
+
+    /// The names in the sites directory, its own `.haproxy-certs` left out, in byte order.
+    pub fn deployed(&self) -> Vec<String> {
+        names_in(&self.sites()).into_iter().filter(|name| name != ".haproxy-certs").collect()
+    }
+}
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The exit status; `None` where a signal ended it.
+    pub code: Option<i32>,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Run {
+    /// The exit status is this one.
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "exit status of {self}");
+        self
+    }
+
+    /// The JSON report.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON: {error}: {self}"))
+    }
+
+    /// The row of a file in the JSON report: `example.org.pem`.
+    #[track_caller]
+    pub fn site(&self, file: &str) -> Value {
+        let report = self.json();
+        let rows = report["sites"].as_array().expect("sites");
+        rows.iter().find(|row| row["file"] == file).unwrap_or_else(|| panic!("no {file} in {self}")).clone()
+    }
+
+    /// The action of a file in the JSON report.
+    #[track_caller]
+    pub fn action(&self, file: &str) -> String {
+        self.site(file)["action"].as_str().expect("an action").to_owned()
+    }
+
+    /// The reason of a file's refusal in the JSON report.
+    #[track_caller]
+    pub fn reason(&self, file: &str) -> Option<String> {
+        self.site(file)["reason"].as_str().map(ToOwned::to_owned)
+    }
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a run with exit status {:?}\n{}{}", self.code, self.stdout, self.stderr)
+    }
+}
+
+/// A path as a TOML string: JSON's are.
+pub fn toml(path: &Path) -> String {
+    Value::from(path.to_str().expect("a path of UTF-8")).to_string()
+}
+
+/// The names in a directory, in byte order; none where it isn't there.
+pub fn names_in(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}

@@ -1,0 +1,51 @@
+//! What the integration tests stand on: real `HAProxy`s, trees as certbot makes them, a real certbot with its own CA,
+//! and the program itself. Each test file takes it with `mod support;`.
+//!
+//! Everything lives in temporary directories and on loopback ports of its own, and ends with the value that started
+//! it, also when a test panics. Nothing here assumes a duration: [`wait_until`] waits for conditions.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    clippy::return_self_not_must_use,
+    reason = "test code may fail loudly, and each test file uses its own part of it"
+)]
+
+pub mod acme;
+pub mod cmd;
+pub mod haproxy;
+pub mod pki;
+pub mod ports;
+pub mod process;
+pub mod tls;
+pub mod tree;
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+pub use acme::{Certbot, Pebble};
+pub use cmd::{Cmd, Run};
+pub use haproxy::{Haproxy, Reload, Version, system_haproxy, version, versions};
+pub use pki::{Authority, Key, KeyKind, Leaf, Validity};
+pub use ports::Port;
+pub use tls::{ServedCertificate, s_client, served, try_served};
+pub use tree::{Kind, Tree};
+
+/// How long a condition may take that normally holds in well under a second: the machine may be busy.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds; panics with `what` when it doesn't within `limit`.
+#[track_caller]
+pub fn wait_until(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
