@@ -1,4 +1,20 @@
 //! Deploys certbot's certificates to HAProxy, and proves that HAProxy took them.
+//!
+//! certbot keeps a lineage's private key and chain in two files, HAProxy wants both in one. A run is a full sweep, a
+//! pipeline of values in which what decides does no I/O and what does I/O decides nothing:
+//!
+//! ```text
+//! certbot ──► certified_key ──► plan ──► sites ──► haproxy ──► report
+//! (lineages,   (proof that key   (pure    (lock,    (tell,       (people,
+//!  safe read)   and leaf belong   diff)    stage,    confirm)     scripts,
+//!               together; PEM)             commit)                syslog)
+//! ```
+//!
+//! [`assemble`] is the pipeline on one screen; [`sweep`] gathers what [`plan`] decides from. Types are proofs: a
+//! [`certified_key::CombinedPem`] comes only from a [`certified_key::CertifiedKey`], whose one constructor proves that
+//! key and leaf belong together; a [`sites::SitesDir`] that can be written exists only while its lock is held; what is
+//! [`sites::Committed`] must be kept or put back. [`config::Settings`] is what is meant, [`cli::Cli`] what was typed,
+//! [`world::World`] the host around us. The binary's `main.rs` is the only file that prints or exits.
 
 pub mod assemble;
 pub mod certbot;

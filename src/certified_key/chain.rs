@@ -43,9 +43,9 @@ pub enum ChainState {
 }
 
 /// Judges a chain, leaf first.
-pub(super) fn state(leaf: &Certificate, chain: &[Certificate]) -> ChainState {
-    let all: Vec<_> = std::iter::once(leaf)
-        .chain(chain)
+pub(super) fn state(certificates: &[Certificate]) -> ChainState {
+    let all: Vec<_> = certificates
+        .iter()
         .enumerate()
         .filter_map(|(place, certificate)| parse(&certificate.der, place).ok())
         .collect();

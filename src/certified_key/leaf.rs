@@ -83,14 +83,18 @@ impl Leaf {
 
 /// Parses the certificate at this place of a chain.
 pub(super) fn parse(der: &[u8], place: usize) -> Result<X509Certificate<'_>, Unproved> {
-    let unreadable =
-        |what| Flaw::CertificateUnreadable.because(format!("the {} certificate {what}", ordinal(place + 1)));
+    let unreadable = |what| Err(unreadable(place, what));
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) if well_formed::certificate(der).is_some() => Ok(certificate),
-        Ok(([], _)) => Err(unreadable("is damaged")),
-        Ok(_) => Err(unreadable("is followed by other bytes in its block")),
-        Err(_) => Err(unreadable("isn't an X.509 certificate")),
+        Ok(([], _)) => unreadable("is damaged"),
+        Ok(_) => unreadable("is followed by other bytes in its block"),
+        Err(_) => unreadable("isn't an X.509 certificate"),
     }
+}
+
+/// What is wrong with the certificate at this place of a chain.
+pub(super) fn unreadable(place: usize, what: &str) -> Unproved {
+    Flaw::CertificateUnreadable.because(format!("the {} certificate {what}", ordinal(place + 1)))
 }
 
 /// Whether one of the names that a staging CA goes by begins with `(STAGING)`.
@@ -124,7 +128,7 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Result<(Vec<String>, 
                 }
             }
             ParsedExtension::ParseError { .. } if extension.oid.as_bytes() == [0x55, 0x1d, 0x11] => {
-                return Err(Flaw::CertificateUnreadable.because("the certificate's names are damaged"));
+                return Err(unreadable(0, "has damaged names"));
             }
             _ => (),
         }

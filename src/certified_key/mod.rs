@@ -36,8 +36,8 @@ use public_key::PublicKey;
 pub struct CertifiedKey {
     key: PrivateKey,
     leaf: Leaf,
-    leaf_certificate: Certificate,
-    chain: Vec<Certificate>,
+    /// Leaf first.
+    certificates: Vec<Certificate>,
     staging_issuer: bool,
 }
 
@@ -48,24 +48,21 @@ impl CertifiedKey {
     /// # Errors
     /// They aren't a pair, or one of the certificates or the key is missing, damaged or of an uncommon kind.
     pub fn prove(key_file: &[u8], chain_file: &[u8]) -> Result<Self, Unproved> {
-        let certificates = pem_text::certificates(chain_file)?;
-        let mut staging_issuer = false;
-        let mut proved = None;
-        for (place, der) in certificates.iter().enumerate() {
-            let certificate = leaf::parse(der, place)?;
-            staging_issuer |= leaf::is_staging(certificate.issuer());
-            if place == 0 {
-                let facts = Leaf::of(der, &certificate)?;
-                // Nothing is said about the key before the whole chain is known to be sound.
-                proved =
-                    Some((PrivateKey::prove(key_file, PublicKey::of(certificate.public_key()).0), facts));
-            }
-        }
-        let mut certificates = certificates.into_iter().map(Certificate::new);
-        let (Some((key, leaf)), Some(leaf_certificate)) = (proved, certificates.next()) else {
+        let ders = pem_text::certificates(chain_file)?;
+        let parsed: Vec<_> =
+            ders.iter().enumerate().map(|(place, der)| leaf::parse(der, place)).collect::<Result<_, _>>()?;
+        let ([leaf_der, ..], [leaf, above @ ..]) = (&ders[..], &parsed[..]) else {
             return Err(Flaw::CertificateMissing.because("the chain holds no certificate"));
         };
-        Ok(Self { key: key?, leaf, leaf_certificate, chain: certificates.collect(), staging_issuer })
+        if let Some(place) = above.iter().position(|issuer| !public_key::is_whole(issuer.public_key())) {
+            return Err(leaf::unreadable(1 + place, "has a damaged key"));
+        }
+        let key = PrivateKey::prove(key_file, PublicKey::of(leaf.public_key()).0)?;
+        let leaf = Leaf::of(leaf_der, leaf)?;
+        let staging_issuer = parsed.iter().any(|certificate| leaf::is_staging(certificate.issuer()));
+        drop(parsed);
+        let certificates = ders.into_iter().map(Certificate::new).collect();
+        Ok(Self { key, leaf, certificates, staging_issuer })
     }
 
     /// The facts of the leaf.
@@ -77,13 +74,13 @@ impl CertifiedKey {
     /// The certificates behind the leaf.
     #[must_use]
     pub fn chain(&self) -> &[Certificate] {
-        &self.chain
+        self.certificates.get(1..).unwrap_or_default()
     }
 
     /// Whether each certificate was issued by the next. It verifies signatures: ask once.
     #[must_use]
     pub fn chain_state(&self) -> ChainState {
-        chain::state(&self.leaf_certificate, &self.chain)
+        chain::state(&self.certificates)
     }
 
     /// Whether the leaf or a certificate of the chain has a staging issuer.
@@ -95,7 +92,7 @@ impl CertifiedKey {
     /// The canonical PEM: the same pair always gives the same bytes.
     #[must_use]
     pub fn combined_pem(&self) -> CombinedPem {
-        let certificates = std::iter::once(&self.leaf_certificate).chain(&self.chain);
+        let certificates = self.certificates.iter();
         let key = std::iter::once((self.key.label, &self.key.der[..]));
         CombinedPem::of(key.chain(certificates.map(|certificate| ("CERTIFICATE", certificate.der()))))
     }

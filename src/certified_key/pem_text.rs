@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::flaw::{Flaw, Unproved};
 
 const DASHES: &[u8] = b"-----";
-const BEGIN: &[u8] = b"-----BEGIN ";
+const BEGIN: &[u8] = b"-----BEGIN";
 const END: &[u8] = b"-----END ";
 
 /// How base64 is read and written here. Stray bits behind the last byte say nothing.
@@ -29,20 +29,32 @@ pub(super) struct Block<'a> {
     pub(super) label: &'a str,
     /// The label of the END line.
     end: &'a str,
+    /// Whether the BEGIN line breaks off, so that the label may lack its end.
+    is_cut: bool,
     /// What is between the two lines, or what is wrong.
     body: Result<&'a [u8], &'static str>,
 }
 
+const CERTIFICATES: [&str; 3] = ["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"];
+const PRIVATE_KEYS: [&str; 4] = ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY"];
+
 impl Block<'_> {
     /// Whether one of its labels says that this is a certificate.
     pub(super) fn is_certificate(&self) -> bool {
-        let fits = |label| matches!(label, "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE");
-        fits(self.label) || fits(self.end)
+        self.has_label(|label| CERTIFICATES.contains(&label)) || self.is_cut_from(&CERTIFICATES)
     }
 
     /// Whether one of its labels says that this is a private key, of whatever kind.
     pub(super) fn is_private_key(&self) -> bool {
-        self.label.ends_with("PRIVATE KEY") || self.end.ends_with("PRIVATE KEY")
+        self.has_label(|label| label.ends_with("PRIVATE KEY")) || self.is_cut_from(&PRIVATE_KEYS)
+    }
+
+    fn has_label(&self, fits: impl Fn(&str) -> bool) -> bool {
+        fits(self.label) || fits(self.end)
+    }
+
+    fn is_cut_from(&self, labels: &[&str]) -> bool {
+        self.is_cut && labels.iter().any(|label| label.starts_with(self.label))
     }
 
     /// Whether it has both its lines.
@@ -114,10 +126,14 @@ impl<'a> Iterator for Blocks<'a> {
             if let Some(after) = self.rest.strip_prefix(END) {
                 let (label, after) = marker(after);
                 self.rest = after.unwrap_or_else(|rest| rest);
-                return Some(Block { label, end: label, body: Err("has no BEGIN line") });
+                return Some(Block { label, end: label, is_cut: false, body: Err("has no BEGIN line") });
             }
             if self.rest.is_empty() {
                 return None;
+            }
+            if self.rest.len() > DASHES.len() && BEGIN.starts_with(self.rest) {
+                self.rest = &[];
+                return Some(Block { label: "", end: "", is_cut: true, body: Err("has half a BEGIN line") });
             }
             self.rest = behind_line(self.rest);
         }
@@ -125,15 +141,15 @@ impl<'a> Iterator for Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
-    /// The block whose label starts here.
-    fn block(&mut self, label: &'a [u8]) -> Block<'a> {
-        let (label, after) = marker(label);
-        let damaged = |what| Block { label, end: "", body: Err(what) };
+    /// The block after whose `BEGIN` this is.
+    fn block(&mut self, text: &'a [u8]) -> Block<'a> {
+        let (label, after) = marker(text.strip_prefix(b" ").unwrap_or(text));
+        let damaged = |what| Block { label, end: "", is_cut: false, body: Err(what) };
         let after = match after {
-            Ok(after) => after,
-            Err(rest) => {
+            Ok(after) if text.starts_with(b" ") => after,
+            Ok(rest) | Err(rest) => {
                 self.rest = rest;
-                return damaged("has a broken BEGIN line");
+                return Block { is_cut: true, ..damaged("has a broken BEGIN line") };
             }
         };
         let Some(length) = after.windows(DASHES.len()).position(|window| window == DASHES) else {
@@ -151,7 +167,7 @@ impl<'a> Blocks<'a> {
         };
         self.rest = after;
         let body = if end == label { Ok(body) } else { Err("has the END line of another block") };
-        Block { label, end, body }
+        Block { label, end, is_cut: false, body }
     }
 }
 

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ECDSA_P521_SHA512_ASN1, ParsedPublicKey,
+};
 use x509_parser::asn1_rs::Oid;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
@@ -131,6 +134,24 @@ impl<'a> PublicKey<'a> {
             let kind = if algorithm == EC { KeyType::OtherEcdsa(oid) } else { KeyType::Other(oid) };
             (Self::Unsupported, kind)
         })
+    }
+}
+
+/// Whether the key of a CA is whole. Kinds that aren't proved here count as whole.
+///
+/// HAProxy refuses a chain that has a key which OpenSSL can't decode.
+pub(super) fn is_whole(spki: &SubjectPublicKeyInfo<'_>) -> bool {
+    match PublicKey::of(spki).0 {
+        PublicKey::Ec { curve, point } => {
+            let algorithm = match curve {
+                Curve::P256 => &ECDSA_P256_SHA256_ASN1,
+                Curve::P384 => &ECDSA_P384_SHA384_ASN1,
+                Curve::P521 => &ECDSA_P521_SHA512_ASN1,
+            };
+            ParsedPublicKey::new(algorithm, point).is_ok()
+        }
+        PublicKey::Rsa { .. } | PublicKey::Ed25519(_) => true,
+        PublicKey::Unsupported => !matches!(spki.algorithm.algorithm.as_bytes(), RSA | ED25519),
     }
 }
 

@@ -3,7 +3,7 @@
 //! x509-parser skips over some damage that OpenSSL refuses, and one certificate that OpenSSL refuses keeps HAProxy
 //! from starting. Only the structure is looked at here: what the parts say is left to x509-parser.
 
-use super::der::{BIT_STRING, Der, INTEGER, OCTET_STRING, OID, SEQUENCE};
+use super::der::{BIT_STRING, Der, INTEGER, NULL, OCTET_STRING, OID, SEQUENCE};
 
 const BOOLEAN: u8 = 0x01;
 const UTC_TIME: u8 = 0x17;
@@ -13,20 +13,22 @@ const SET: u8 = 0x31;
 /// `None`: it isn't.
 pub(super) fn certificate(der: &[u8]) -> Option<()> {
     let mut certificate = Der::sequence(der)?;
-    to_be_signed(certificate.inside(SEQUENCE)?)?;
-    algorithm(&mut certificate)?;
+    let inner = to_be_signed(certificate.inside(SEQUENCE)?)?;
+    // HAProxy refuses a certificate whose two signature algorithms differ, where it knows only one of them.
+    (inner == algorithm(&mut certificate)?).then_some(())?;
     bits(certificate.read(BIT_STRING)?)?;
     certificate.end()
 }
 
-fn to_be_signed(mut part: Der<'_>) -> Option<()> {
+/// The part that is signed: gives its signature algorithm.
+fn to_be_signed(mut part: Der<'_>) -> Option<&[u8]> {
     if part.tag() == Some(0xa0) {
         let mut version = part.inside(0xa0)?;
         integer(&mut version)?;
         version.end()?;
     }
     integer(&mut part)?;
-    algorithm(&mut part)?;
+    let signature = algorithm(&mut part)?;
     name(&mut part)?;
     let mut validity = part.inside(SEQUENCE)?;
     time(&mut validity)?;
@@ -50,7 +52,7 @@ fn to_be_signed(mut part: Der<'_>) -> Option<()> {
         }
         wrapped.end()?;
     }
-    part.end()
+    part.is_empty().then_some(signature)
 }
 
 fn extension(mut extension: Der<'_>) -> Option<()> {
@@ -62,18 +64,18 @@ fn extension(mut extension: Der<'_>) -> Option<()> {
     extension.end()
 }
 
-fn algorithm(part: &mut Der<'_>) -> Option<()> {
-    let mut algorithm = part.inside(SEQUENCE)?;
+/// Gives the whole element.
+fn algorithm<'a>(part: &mut Der<'a>) -> Option<&'a [u8]> {
+    let whole = part.element()?;
+    let mut algorithm = Der::sequence(whole)?;
     oid(&mut algorithm)?;
-    if let Some(tag) = algorithm.tag() {
-        let parameters = algorithm.read(tag)?;
-        match tag {
-            OID => valid_oid(parameters)?,
-            0x05 => parameters.is_empty().then_some(())?,
-            _ => (),
-        }
+    match algorithm.tag() {
+        None => (),
+        Some(OID) => oid(&mut algorithm)?,
+        Some(NULL) => algorithm.read(NULL)?.is_empty().then_some(())?,
+        Some(_) => drop(algorithm.inside(SEQUENCE)?),
     }
-    algorithm.end()
+    algorithm.is_empty().then_some(whole)
 }
 
 fn name(part: &mut Der<'_>) -> Option<()> {
@@ -126,12 +128,9 @@ fn integer(part: &mut Der<'_>) -> Option<()> {
     }
 }
 
-fn oid(part: &mut Der<'_>) -> Option<()> {
-    valid_oid(part.read(OID)?)
-}
-
 /// Every number ends, and begins with no byte too many.
-fn valid_oid(oid: &[u8]) -> Option<()> {
+fn oid(part: &mut Der<'_>) -> Option<()> {
+    let oid = part.read(OID)?;
     let mut begins = true;
     for &byte in oid {
         if begins && byte == 0x80 {

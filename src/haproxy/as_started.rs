@@ -16,12 +16,12 @@ use crate::failure::io_cause;
 use crate::program::Program;
 use crate::world::World;
 
-use super::process::{Master, same_file};
+use super::process::{Master, STARTING, same_file};
 use super::watch::Seen;
 use super::{Attempt, Batch, words};
 
 /// How long the check after a failed reload may take.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(30);
 
 /// What a configuration check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +122,7 @@ fn program(world: &World, haproxy: &Haproxy, master: &Master) -> Result<Program,
     let cannot = |what: &'static str| {
         move |e: std::io::Error| format!("cannot read the {what} of process {pid}: {}", io_cause(&e))
     };
+    master.settle(Instant::now() + STARTING);
     let arguments = proc.arguments(pid).map_err(cannot("arguments"))?;
     let environment = proc.environment(pid).map_err(cannot("environment"))?;
     let folder = fs::read_link(proc.path(pid, "cwd")).map_err(cannot("directory"))?;

@@ -44,7 +44,7 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt {
             Ok(unchecked) => unchecked,
             Err(refused) => return refused,
         };
-    let watch = Watch::before(&master);
+    let watch = Watch::before(&master, deadline);
     if let Err(e) = master.reload_signal() {
         return Attempt::Failed(format!("cannot signal process {pid} of pidfile {file}: {}", io_cause(&e)));
     }

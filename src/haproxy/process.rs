@@ -24,8 +24,8 @@ use crate::world::World;
 pub use super::as_started::ConfigCheck;
 pub use super::watch::{Seen, Watch};
 
-/// How long a HAProxy that is still starting is waited for.
-const STARTING: Duration = Duration::from_secs(30);
+/// How long a HAProxy that is still starting, or loading for somebody else, is waited for.
+pub(super) const STARTING: Duration = Duration::from_secs(60);
 
 /// A verified HAProxy master process, held by a descriptor: it can't become another process.
 #[derive(Debug)]
@@ -160,6 +160,12 @@ impl Master {
         matches!(poll(&mut fds, Some(&timeout)), Ok(1..))
     }
 
+    /// Waits until it isn't loading, as far as time allows: while it executes itself anew it can't be read.
+    pub(super) fn settle(&self, deadline: Instant) {
+        let ready = || self.proc.usr2(self.pid).is_ok_and(Disposition::is_ready);
+        while !ready() && Instant::now() < deadline && !self.ended_within(Duration::from_millis(10)) {}
+    }
+
     pub(super) fn proc(&self) -> &Proc {
         &self.proc
     }
@@ -227,21 +233,19 @@ impl Proc {
         if !self.is_haproxy(pid, &stat) || Ok(pid) == i32::try_from(std::process::id()) {
             return not(stranger);
         }
-        if self.same_program(pid, &stat, stat.parent) {
+        // The parent of a daemon that has just started isn't a master, but what started it.
+        let is_masters = |usr2: Disposition| usr2.caught || usr2.blocked;
+        if self.same_program(pid, &stat, stat.parent) && self.usr2(stat.parent).is_ok_and(is_masters) {
             return not(NotAMaster::Worker { pid, master: stat.parent });
         }
         let has_workers = self.children(pid).into_iter().any(|child| self.same_program(pid, &stat, child));
         let is_told_to = self.arguments(pid)?.iter().any(|arg| arg == "-W" || arg == "-Ws");
         let usr2 = self.usr2(pid)?;
+        let shows_a_master = has_workers || is_told_to;
         match usr2 {
-            _ if usr2.caught || usr2.blocked => {
-                if has_workers || is_told_to {
-                    Ok(Judged::Master)
-                } else {
-                    not(stranger)
-                }
-            }
-            _ if usr2.ignored && !has_workers && !is_told_to => not(NotAMaster::NoMaster(pid)),
+            _ if shows_a_master && is_masters(usr2) => Ok(Judged::Master),
+            Disposition { ignored: true, .. } if !shows_a_master => not(NotAMaster::NoMaster(pid)),
+            Disposition { caught: true, .. } => not(stranger),
             _ => not(NotAMaster::Starting(pid)),
         }
     }
@@ -268,8 +272,12 @@ impl Proc {
         Ok(split_nul(fs::read(self.path(pid, "environ"))?))
     }
 
-    pub(super) fn image(&self, pid: i32) -> io::Result<Image> {
-        Ok(Image { stack: self.stat(pid)?.stack, arguments: fs::read(self.path(pid, "cmdline"))? })
+    /// What a process executes; `None` in the moment in which it executes something else.
+    pub(super) fn image(&self, pid: i32) -> io::Result<Option<Image>> {
+        let stack = self.stat(pid)?.stack;
+        let arguments = fs::read(self.path(pid, "cmdline"))?;
+        let whole = !arguments.is_empty() && self.stat(pid)?.stack == stack;
+        Ok(whole.then_some(Image { stack, arguments }))
     }
 
     /// The executable's path, also where it was replaced since.
@@ -429,7 +437,7 @@ mod tests {
         let stat = proc.stat(own).unwrap();
         assert!(stat.stack != 0 && stat.started > 0 && !stat.is_zombie());
         assert!(!proc.usr2(own).unwrap().caught);
-        assert_eq!(proc.image(own).unwrap(), proc.image(own).unwrap());
+        assert!(proc.image(own).unwrap().is_some());
     }
 
     #[test]

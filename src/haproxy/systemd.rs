@@ -63,7 +63,7 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt {
         Ok(unchecked) => unchecked,
         Err(refused) => return refused,
     };
-    let watch = master.as_ref().ok().map(|master| (master, Watch::before(master)));
+    let watch = master.as_ref().ok().map(|master| (master, Watch::before(master, deadline)));
     match unit.run(&["reload"], deadline) {
         Ok(done) if done.succeeded() => {}
         Ok(done) => {

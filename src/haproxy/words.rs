@@ -64,7 +64,7 @@ pub(super) fn first_in(log: &str, dir: &str, files: &[String]) -> Option<(usize,
         let (before, after) = line.split_at_checked(place)?;
         let cause = before.rsplit_once(" : ").map_or(before, |(_, cause)| cause);
         let after = after.replace(&format!("{dir}/"), "");
-        Some((index, quoted(&format!("{cause}{after}"))))
+        Some((index, quoted(format!("{cause}{after}").trim_start())))
     })
 }
 
@@ -130,12 +130,20 @@ fn named_in(line: &str, paths: &[String]) -> Vec<usize> {
 fn is_named_at(line: &str, place: usize, length: usize) -> bool {
     let before = line.get(..place).unwrap_or_default();
     let after = line.get(place + length..).unwrap_or_default();
-    let after = SIBLINGS.iter().find_map(|sibling| after.strip_prefix(sibling)).unwrap_or(after);
+    let after = without_siblings(after);
     if before.ends_with(['\'', '"']) {
         return after.starts_with(['\'', '"']);
     }
     (before.is_empty() || before.ends_with(' '))
         && (after.is_empty() || after == "." || after.starts_with([' ', ':', ',', ';']))
+}
+
+/// Without what makes it a sibling's name; HAProxy itself doubles it: `F.sctl.sctl` (2.2 to 3.4).
+fn without_siblings(mut after: &str) -> &str {
+    while let Some(rest) = SIBLINGS.iter().find_map(|sibling| after.strip_prefix(sibling)) {
+        after = rest;
+    }
+    after
 }
 
 fn quoted(line: &str) -> String {
@@ -213,6 +221,8 @@ mod tests {
             "error processing line 0 in file '/d' : unable to load SSL certificate into SSL Context '/d/a.pem': ee key too small.",
             "unable to load certificate chain from file '/d/a.pem': bad end line",
             "unable to load SSL private key from file /d/a.pem: x",
+            " '/d/a.pem.sctl.sctl' is present but cannot be read or parsed'.",
+            "error processing line 0 in file '/d' :  '/d/a.pem.ocsp' is present and activates OCSP but it is impossible.",
             "cannot open /d/a.pem",
         ] {
             let named = naming(&new(message), &list);

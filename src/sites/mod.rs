@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags, fchmod, fstat, mkdirat, open, openat};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, open, openat};
 use rustix::io::Errno;
 
 pub use commit::{Committed, Staged};
@@ -189,33 +189,36 @@ fn host_place(settings: &Settings, sites: &Place) -> Result<Place, Failure> {
     Ok(place)
 }
 
-/// Makes the sites directory and its parents: closed to everybody else, but for listing where HAProxy isn't root.
+/// Makes the sites directory and its parents. It is closed to everybody else; where the files' owner isn't root it is
+/// his, since an unprivileged HAProxy lists it.
 fn make_sites_dir(settings: &Settings) -> Result<Place, Failure> {
-    let mode = if settings.owner.uid == 0 { 0o700 } else { 0o755 };
-    make_directory(&settings.sites_dir, settings.owner, mode)?;
-    Place::open(&settings.sites_dir)?
-        .ok_or_else(|| Failure::io("create", &settings.sites_dir, &Errno::NOENT.into()))
-}
-
-/// Makes a directory of this mode, and its parents for everybody to pass through, where they are missing.
-fn make_directory(path: &Path, owner: Owner, mode: u32) -> Result<(), Failure> {
+    let path = &settings.sites_dir;
     let fail = |path: &Path, e: Errno| Failure::io("create", path, &e.into());
     let mut missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     missing.reverse();
     if let Some(existing) = missing.first().and_then(|folder| folder.parent()) {
         let real = std::fs::canonicalize(existing).map_err(|e| Failure::io("open", existing, &e))?;
-        guard::check(&real, owner)?;
+        guard::check(&real, settings.owner)?;
     }
     for folder in missing {
-        let mode = if folder == path { mode } else { 0o755 };
+        let mode = match folder == path {
+            false => 0o755,
+            true if settings.owner.uid == 0 => 0o700,
+            true => 0o711,
+        };
         match mkdirat(CWD, folder, Mode::from_raw_mode(mode)) {
             Ok(()) => {
                 let dir = open(folder, directory_flags(), Mode::empty()).map_err(|e| fail(folder, e))?;
+                if folder == path {
+                    let Owner { uid, gid } = settings.owner;
+                    fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                        .map_err(|e| fail(folder, e))?;
+                }
                 fchmod(&dir, Mode::from_raw_mode(mode)).map_err(|e| fail(folder, e))?;
             }
             Err(Errno::EXIST) => {}
             Err(e) => return Err(fail(folder, e)),
         }
     }
-    Ok(())
+    Place::open(path)?.ok_or_else(|| fail(path, Errno::NOENT))
 }

@@ -1,6 +1,8 @@
 //! The host certificate's place before there is one: `init` puts a placeholder there, and records it as ours.
 
+use std::fs::DirBuilder;
 use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
 
 use rustix::fs::{RenameFlags, fsync, renameat, renameat_with};
 use rustix::io::Errno;
@@ -8,7 +10,7 @@ use rustix::io::Errno;
 use super::commit::HOST_STAGE;
 use super::durable::create;
 use super::state::{Record, digest};
-use super::{SitesDir, host_place, make_directory};
+use super::{SitesDir, host_place};
 use crate::certified_key::CombinedPem;
 use crate::config::Settings;
 use crate::failure::Failure;
@@ -21,7 +23,8 @@ impl SitesDir {
     pub fn put_placeholder(&mut self, settings: &Settings, pem: &CombinedPem) -> Result<bool, Failure> {
         let path = &settings.host_file;
         if let Some(folder) = path.parent() {
-            make_directory(folder, settings.owner, 0o755)?;
+            let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
+            made.map_err(|e| Failure::io("create", folder, &e))?;
         }
         let host = host_place(settings, &self.place)?;
         let Some(name) = path.file_name() else {
@@ -38,6 +41,7 @@ impl SitesDir {
             live_dir: settings.live_dir.to_string_lossy().into_owned(),
             sha256: digest(&pem.sha256()),
             rejected: None,
+            chain: None,
         };
         let key = path.to_string_lossy().into_owned();
         let before = self.state.files.insert(key.clone(), record);
