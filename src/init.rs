@@ -265,6 +265,8 @@ fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<String> {
     }
     if !found.any_lineage {
         left.push("issue the first certificate: haproxy-certs issue -d NAME[,NAME...]".to_owned());
+    } else if !found.sites_dir {
+        left.push("deploy the certificates that certbot has: haproxy-certs assemble".to_owned());
     }
     match &found.hook {
         None if hook => left.push(format!(
@@ -303,18 +305,27 @@ fn first_issue(link: &Path, found: &Found) -> Option<String> {
 
 /// The drop-in that the unit needs for these settings; `None`: none.
 fn drop_in(settings: &Settings) -> Option<String> {
-    let mut folders = vec![settings.sites_dir.as_path()];
-    folders.extend(settings.host_file.parent());
-    if folders.iter().all(|folder| folder.starts_with(WRITABLE_BY_DEFAULT)) {
+    let writable = common_folder(&settings.sites_dir, settings.host_file.parent()?);
+    if writable.starts_with(WRITABLE_BY_DEFAULT) {
         return None;
     }
-    let words: Vec<String> = folders.iter().map(|folder| unit_word(folder)).collect();
+    let allowance = match writable.parent() {
+        Some(_) => format!("ReadWritePaths={}", unit_word(writable)),
+        None => {
+            "# The sites directory and the host certificate have no directory in common.\nProtectSystem=no"
+                .into()
+        }
+    };
     Some(format!(
-        "{DROP_IN_MARK}\n[Unit]\nConditionPathIsDirectory=\nConditionPathIsDirectory={}\n\n[Service]\n\
-         ReadWritePaths={}\n",
+        "{DROP_IN_MARK}\n[Unit]\nConditionPathIsDirectory=\nConditionPathIsDirectory={}\n\n[Service]\n{allowance}\n",
         condition_path(&settings.sites_dir),
-        words.join(" ")
     ))
+}
+
+/// The directory that holds both. It has to be allowed as one: each directory that a unit may write to becomes a mount of
+/// its own, and the host certificate is renamed from the sites directory into its own.
+fn common_folder<'a>(one: &'a Path, other: &Path) -> &'a Path {
+    one.ancestors().find(|folder| other.starts_with(folder)).unwrap_or(Path::new("/"))
 }
 
 /// A path in a unit's list: `%` begins a specifier, and quotes hold blanks together.
@@ -548,7 +559,10 @@ mod tests {
     fn other_directories_need_a_drop_in_where_the_unit_is_installed() {
         let elsewhere = settings("sites_dir = \"/srv/my 100%/sites\"\nhost_file = \"/srv/host.pem\"");
         let text = drop_in(&elsewhere).unwrap();
-        assert!(text.contains("\nReadWritePaths=\"/srv/my 100%%/sites\" /srv\n"), "{text}");
+        assert!(text.contains("\nReadWritePaths=/srv\n"), "{text}");
+        let beside = settings("sites_dir = \"/srv/my 100%/sites\"\nhost_file = \"/srv/my 100%/host.pem\"");
+        assert!(drop_in(&beside).unwrap().contains("\nReadWritePaths=\"/srv/my 100%%\"\n"));
+        assert!(drop_in(&settings("sites_dir = \"/srv/sites\"")).unwrap().contains("\nProtectSystem=no\n"));
         assert!(text.contains("ConditionPathIsDirectory=\nConditionPathIsDirectory=/srv/my 100%%/sites\n"));
         let with = |drop_in: Option<&str>| Found { drop_in: drop_in.map(ToOwned::to_owned), ..everything() };
         let fate = |found: &Found| plan(&elsewhere, found, false).items.pop().unwrap().1;
