@@ -13,7 +13,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::haproxy::{self, Batch, Change, Expected, Outcome, Target, Verdict, check};
 use crate::parallel::Progress;
 use crate::plan::{Policy, Reason, Refusal, Role, Row, Warning, plan};
-use crate::report::{HaproxyRow, Report};
+use crate::report::{HaproxyRow, Note, Report, Weight};
 use crate::sites::{self, Committed, Place, SitesDir, Staged, guard};
 use crate::sweep::{now, prove, sweep};
 use crate::world::World;
@@ -38,8 +38,8 @@ pub struct Options {
 #[must_use]
 pub fn assemble(settings: &Settings, world: &World, options: &Options, progress: Progress<'_>) -> Report {
     let mut report = Report::begin(settings, options.dry_run);
-    report.notes.extend(foreign_renewal(&settings.live_dir, options.renewed_lineage.as_deref()));
-    report.alarming = !report.notes.is_empty();
+    let foreign = foreign_renewal(&settings.live_dir, options.renewed_lineage.as_deref());
+    report.notes.extend(foreign.map(|text| Note { text, weight: Weight::Alarm }));
     let run = if options.dry_run { dry_run } else { deploy };
     if let Err(failure) = run(settings, world, options, progress, &mut report) {
         report.error.get_or_insert(failure);
@@ -62,6 +62,7 @@ fn dry_run(
     };
     if let Some(place) = &place {
         guard::check(&place.path, settings.owner)?;
+        note_group_writable(place, report);
     }
     let identity = haproxy_identity(settings, world);
     let swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
@@ -80,7 +81,8 @@ fn deploy(
     report: &mut Report,
 ) -> Result<(), Failure> {
     if !settings.live_dir.exists() && nothing_deployed(settings)? {
-        report.notes.push(format!("there is no {} yet: nothing to do", escaped_path(&settings.live_dir)));
+        let text = format!("there is no {} yet: nothing to do", escaped_path(&settings.live_dir));
+        report.notes.push(Note { text, weight: Weight::Fact });
         return Ok(());
     }
     let mut sites = SitesDir::lock(settings, world, patience(settings))?;
@@ -140,9 +142,8 @@ pub fn patience(settings: &Settings) -> Duration {
 fn note_group_writable(place: &Place, report: &mut Report) {
     for folder in guard::group_writable(&place.path) {
         let shown = escaped_path(folder);
-        report
-            .notes
-            .push(format!("the group of {shown} may write to it; if that isn't meant: chmod g-w {shown}"));
+        let text = format!("the group of {shown} may write to it; if that isn't meant: chmod g-w {shown}");
+        report.notes.push(Note { text, weight: Weight::Hint });
     }
 }
 
@@ -266,6 +267,7 @@ fn change(committed: &Committed<'_>, target: Target) -> Change {
         Some(Expected {
             sha1: leaf.sha1,
             sha256: leaf.sha256,
+            serial: leaf.serial.clone(),
             chain_len: proved.chain().len(),
             key_type: leaf.key_type.clone(),
             names_won: row.map(|row| row.names_won.clone()).unwrap_or_default(),

@@ -65,8 +65,8 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Global {
     /// The configuration file [default: /etc/haproxy-certs.toml, if it is there]
-    #[arg(long, global = true, value_name = "FILE", env = "HAPROXY_CERTS_CONFIG", hide_env_values = true)]
-    pub config: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "FILE", env = "HAPROXY_CERTS_CONFIG", hide_env_values = true, value_parser = clap::value_parser!(OsString))]
+    pub config: Option<OsString>,
     /// certbot's directory of lineages [default: /etc/letsencrypt/live]
     #[arg(long, global = true, value_name = "DIR")]
     pub live_dir: Option<PathBuf>,
@@ -254,6 +254,12 @@ fn is_directory_hook(program: &OsStr) -> bool {
 }
 
 impl Global {
+    /// The configuration file that was named; an empty name, as a hook's environment may have it, is none.
+    #[must_use]
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config.as_deref().filter(|name| !name.is_empty()).map(Path::new)
+    }
+
     /// The flags that beat the configuration file.
     #[must_use]
     pub fn overrides(&self, reload: Option<Method>) -> Overrides {

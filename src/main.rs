@@ -34,34 +34,55 @@ fn main() -> ExitCode {
     let exit = match Cli::parse_from_args(std::env::args_os().collect()) {
         Ok(cli) => run(cli),
         Err(e) => {
-            let _ = e.print();
+            say(&e);
             match e.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Fine,
-                _ => Exit::Usage,
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Fine.code(),
+                _ => Exit::Usage.code(),
             }
         }
     };
-    ExitCode::from(exit.code())
+    ExitCode::from(exit)
 }
 
-fn run(cli: Cli) -> Exit {
-    match cli.command {
-        Command::Assemble(args) => run_assemble(&cli.global, &args),
-        Command::Issue(args) => run_certbot(&cli.global, Deed::Issue(&args.domains), &args.certbot),
-        Command::Renew(args) => run_certbot(&cli.global, Deed::Renew, &args.certbot),
-        Command::Init(args) => run_init(&cli.global, &args).unwrap_or_else(|e| unable(&e)),
-        Command::HaproxyConfig(args) => {
-            print_haproxy_config(&cli.global, &args).unwrap_or_else(|e| unable(&e))
-        }
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut std::io::stdout());
-            Exit::Fine
+/// Prints what clap has to say; it quotes what was typed as it is, which isn't always fit for certbot's decoder.
+fn say(error: &clap::Error) {
+    let text = error.render().to_string();
+    if text.is_ascii() {
+        let _ = error.print();
+    } else {
+        for line in text.lines() {
+            let _ = writeln!(std::io::stderr(), "{}", escaped(line));
         }
     }
 }
 
+/// Runs the command; its exit status.
+fn run(cli: Cli) -> u8 {
+    let global = &cli.global;
+    let exit = match cli.command {
+        Command::Assemble(args) => run_assemble(global, &args),
+        Command::Issue(args) => return run_certbot(global, Deed::Issue(&args.domains), &args.certbot),
+        Command::Renew(args) => return run_certbot(global, Deed::Renew, &args.certbot),
+        Command::Init(args) => run_init(global, &args).unwrap_or_else(|e| unable(&e)),
+        Command::HaproxyConfig(args) => print_haproxy_config(global, &args).unwrap_or_else(|e| unable(&e)),
+        Command::Completions { shell } => {
+            print_completions(shell);
+            Exit::Fine
+        }
+    };
+    exit.code()
+}
+
+fn print_completions(shell: clap_complete::Shell) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut script);
+    // clap_complete spells a name with a hyphen in two ways (clap issue 6421): no command's option would be found.
+    let script = String::from_utf8_lossy(&script).replace("haproxy__subcmd__certs", "haproxy__certs");
+    let _ = std::io::stdout().write_all(script.as_bytes());
+}
+
 fn run_assemble(global: &Global, args: &Assemble) -> Exit {
-    let settings = match Settings::load(global.config.as_deref(), &global.overrides(args.reload)) {
+    let settings = match Settings::load(global.config_file(), &global.overrides(args.reload)) {
         Ok(settings) => settings,
         Err(failure) => {
             match args.format {
@@ -85,10 +106,10 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
     exit
 }
 
-/// Runs certbot, and then sweeps.
-fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> Exit {
+/// Runs certbot, and then sweeps; where certbot failed its exit status is passed on.
+fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> u8 {
     let run = || {
-        let settings = Settings::load(global.config.as_deref(), &global.overrides(None))?;
+        let settings = Settings::load(global.config_file(), &global.overrides(None))?;
         let call = CertbotCall::new(&settings, &World::host(), deed, more)?;
         if global.verbose {
             print_line(&format!("run        {call}"));
@@ -97,18 +118,18 @@ fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> Exit {
     };
     let status = match run() {
         Ok(status) => status,
-        Err(failure) => return unable(&failure),
+        Err(failure) => return unable(&failure).code(),
     };
     if !status.success() && !deed.sweeps_after_failure() {
         complain("certbot failed; nothing was deployed");
-        return Exit::Certbot(passed_on(status));
+        return passed_on(status);
     }
     let exit = run_assemble(global, &Assemble::default());
-    if status.success() { exit } else { Exit::Certbot(passed_on(status)) }
+    if status.success() { exit.code() } else { passed_on(status) }
 }
 
 fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
-    let settings = Settings::load(global.config.as_deref(), &global.overrides(None))?;
+    let settings = Settings::load(global.config_file(), &global.overrides(None))?;
     let (world, places) = (World::host(), init::Places::host()?);
     let found = init::look(&settings, &world, &places, args.hook);
     let plan = init::plan(&settings, &found, args.hook);
@@ -118,7 +139,7 @@ fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
         init::carry_out(&settings, &world, &plan, &mut |line| print_lines(global, &[line]))?;
     }
     print_lines(global, &init::left_lines(&plan));
-    if let Some(path) = global.config.as_ref().filter(|path| *path != Path::new(DEFAULT_FILE)) {
+    if let Some(path) = global.config_file().filter(|path| *path != Path::new(DEFAULT_FILE)) {
         let path = escaped_path(path);
         complain(&format!("note: certbot's hook and the timer read {DEFAULT_FILE}, not {path}"));
     }
@@ -126,7 +147,7 @@ fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
 }
 
 fn print_haproxy_config(global: &Global, args: &HaproxyConfig) -> Result<Exit, Failure> {
-    let settings = Settings::load(global.config.as_deref(), &global.overrides(None))?;
+    let settings = Settings::load(global.config_file(), &global.overrides(None))?;
     let wanted = |name: &str| args.haproxy.as_ref().is_none_or(|wanted| wanted == name);
     let Some(haproxy) = settings.haproxys.iter().find(|haproxy| wanted(&haproxy.name)) else {
         let name = args.haproxy.as_deref().unwrap_or_default();

@@ -20,7 +20,7 @@ pub fn placeholder() -> Result<CombinedPem, Failure> {
     let failed = |cause: String| {
         Failure::new(FailureKind::Io, format!("cannot make a self-signed placeholder certificate: {cause}"))
     };
-    let make = || -> Result<(Zeroizing<String>, String), rcgen::Error> {
+    let make = || -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), rcgen::Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -28,10 +28,10 @@ pub fn placeholder() -> Result<CombinedPem, Failure> {
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(2000, 1, 2);
         let certificate = params.self_signed(&key)?;
-        Ok((Zeroizing::new(key.serialize_pem()), certificate.pem()))
+        Ok((Zeroizing::new(key.serialize_der()), certificate.der().to_vec()))
     };
     let (key, certificate) = make().map_err(|e| failed(e.to_string()))?;
-    let proved = CertifiedKey::prove(key.as_bytes(), certificate.as_bytes());
+    let proved = CertifiedKey::prove_der(&key, &certificate);
     proved.map(|proved| proved.combined_pem()).map_err(|unproved| failed(unproved.detail))
 }
 

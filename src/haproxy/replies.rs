@@ -20,7 +20,7 @@ pub struct Listing {
 pub struct Store {
     /// What it is there for.
     pub status: Status,
-    /// The leaf's SHA-1.
+    /// The leaf's SHA-1; not shown of a key that HAProxy can't name, as Ed25519, nor is what follows: the chain.
     pub sha1: Option<[u8; 20]>,
     /// The leaf's serial number, in hex.
     pub serial: Option<String>,

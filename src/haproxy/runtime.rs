@@ -202,15 +202,21 @@ fn agrees(expected: Option<&Expected>, store: Option<&Store>) -> Result<(), Stri
         (None, Some(_)) => Err("HAProxy still has it".to_owned()),
         (Some(_), None) => Err("HAProxy doesn't have it".to_owned()),
         (Some(expected), Some(store)) => {
-            if store.sha1 != Some(expected.sha1) {
+            let is_same = match (store.sha1, &store.serial) {
+                (Some(sha1), _) => sha1 == expected.sha1,
+                (None, Some(serial)) => *serial == expected.serial,
+                (None, None) => false,
+            };
+            let chain_len = store.sha1.map_or(expected.chain_len, |_| store.chain_len);
+            if !is_same {
                 Err("HAProxy has another certificate".to_owned())
             } else if store.status != Status::Used {
                 Err("HAProxy has it and doesn't serve it".to_owned())
-            } else if store.chain_len == expected.chain_len {
+            } else if chain_len == expected.chain_len {
                 Ok(())
             } else {
-                let (has, must) = (store.chain_len, expected.chain_len);
-                Err(format!("HAProxy has {has} intermediate certificates with it instead of {must}"))
+                let must = expected.chain_len;
+                Err(format!("HAProxy has {chain_len} intermediate certificates with it instead of {must}"))
             }
         }
     }
@@ -335,11 +341,8 @@ impl Telling<'_> {
                     }
                 }
                 // Through 3.0 the master accepts no connections while it loads.
-                (
-                    answering,
-                    Err(Unseen::Socket(SocketError::Refused | SocketError::Empty | SocketError::Cut)),
-                ) => {
-                    if is_last {
+                (answering, Err(Unseen::Socket(error))) if error.is_of_a_reload() && !is_last => {
+                    if answering.is_err() && !self.worker.is_through_master() {
                         return answering.map_err(Stop::Unusable);
                     }
                 }

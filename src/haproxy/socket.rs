@@ -55,6 +55,14 @@ pub enum SocketError {
     Io(#[source] io::Error),
 }
 
+impl SocketError {
+    /// Whether a master may behave so that is re-executing itself for a reload.
+    #[must_use]
+    pub fn is_of_a_reload(&self) -> bool {
+        matches!(self, Self::Refused | Self::Empty | Self::Cut)
+    }
+}
+
 impl From<Errno> for SocketError {
     fn from(error: Errno) -> Self {
         match error {
@@ -175,13 +183,15 @@ fn receive(stream: &OwnedFd, deadline: Instant) -> Result<Vec<u8>, SocketError> 
     }
 }
 
-/// The reply as text, where it is whole: every reply ends with an empty line, but for errors of one line.
+/// The reply as text, where it is whole: every reply ends with an empty line, but for errors of one line and for what
+/// 2.2 shows of an Ed25519 certificate.
 fn whole(reply: &[u8]) -> Result<String, SocketError> {
     let text = String::from_utf8_lossy(reply);
     let lines = text.trim_end().lines().count();
     match text.as_ref() {
         "" => Err(SocketError::Empty),
-        text if text.ends_with("\n\n") || (lines == 1 && text.ends_with('\n')) => Ok(text.trim().to_owned()),
+        text if text.ends_with("\n\n") || text.ends_with("\nAlgorithm: \n") => Ok(text.trim().to_owned()),
+        text if lines == 1 && text.ends_with('\n') => Ok(text.trim().to_owned()),
         _ => Err(SocketError::Cut),
     }
 }

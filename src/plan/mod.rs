@@ -413,7 +413,7 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Pla
         return if situation.policy.adopt && deployed.kind != Kind::Directory {
             Judgement::Adopt
         } else {
-            Judgement::Conflict(conflict_fact(place.file, "is not a regular file"))
+            Judgement::Conflict(conflict_fact("is not a regular file"))
         };
     };
     if deployed.sha256 == Some(candidate.sha256) {
@@ -424,7 +424,7 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Pla
         return if situation.policy.adopt {
             Judgement::Adopt
         } else {
-            Judgement::Conflict(conflict_fact(place.file, "was not written by haproxy-certs"))
+            Judgement::Conflict(conflict_fact("was not written by haproxy-certs"))
         };
     }
     match too_good_to_replace(situation, name, candidate, deployed) {
@@ -433,9 +433,8 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Pla
     }
 }
 
-fn conflict_fact(file: &OsStr, fact: &str) -> String {
-    let file = escaped(file.as_encoded_bytes());
-    format!("{file} {fact}; move it away, or run assemble --adopt to take it over (a copy is kept)")
+fn conflict_fact(fact: &str) -> String {
+    format!("it {fact}; move it away, or run assemble --adopt to take it over (a copy is kept)")
 }
 
 /// Whether a file that differs from what certbot has is one that this program may replace.

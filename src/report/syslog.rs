@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixDatagram;
 
 use super::human::{Tone, haproxy_line, has_news, row_line, was_told};
-use super::{Exit, HaproxyRow, Report};
+use super::{Exit, HaproxyRow, Report, Weight};
 use crate::config::Settings;
 use crate::escape::escaped;
 use crate::failure::Failure;
@@ -68,7 +68,8 @@ fn compose(report: &Report, before: &BTreeMap<String, i64>, now: i64) -> (Lines,
     let told = report.haproxy.iter().filter(|row| was_told(row) && !row.is_bad());
     lines.extend(told.map(|row| (Severity::Notice, haproxy_line(row).text)));
 
-    let mut standing: BTreeSet<String> = report.notes.iter().cloned().collect();
+    let alarms = report.notes.iter().filter(|note| note.weight == Weight::Alarm);
+    let mut standing: BTreeSet<String> = alarms.map(|note| note.text.clone()).collect();
     standing.extend(report.rows.iter().filter(|row| row.is_bad()).map(|row| row_line(row).text));
     standing.extend(
         report.haproxy.iter().filter(|row: &&HaproxyRow| row.is_bad()).map(|row| haproxy_line(row).text),
