@@ -269,7 +269,9 @@ impl Committed<'_> {
             Some(files) => files.iter().collect(),
             None => self.sites.state.files.keys().collect(),
         };
-        Some(keys.into_iter().filter_map(|key| target(key, &self.settings.host_file)).collect())
+        let targets = keys.into_iter().filter_map(|key| target(key, &self.settings.host_file));
+        // Without host_lineage nobody deploys the host certificate, whatever is recorded of it.
+        Some(targets.filter(|target| *target != Target::Host || self.sites.host.is_some()).collect())
     }
 
     /// Reads what a target's file holds now.

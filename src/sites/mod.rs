@@ -6,6 +6,7 @@ pub mod guard;
 pub mod last_run;
 mod lock;
 pub mod look;
+mod placeholder;
 pub mod state;
 
 use std::os::fd::OwnedFd;
