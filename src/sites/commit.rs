@@ -172,7 +172,9 @@ impl<'a> Staged<'a> {
     pub fn show_host(&self) -> Option<String> {
         self.plan.rows.iter().find(|row| row.role == Role::Host && row.action.writes())?;
         let files = self.files();
-        let name = (0_u32..).map(|number| format!("host-{number}.pem")).find(|name| !files.contains(name))?;
+        let name = (0..=files.len())
+            .map(|number| format!("host-{number}.pem"))
+            .find(|name| !files.contains(name))?;
         let (own, stage) = (self.sites.own.dir.as_fd(), self.sites.stage.dir.as_fd());
         keep_aside(own, OsStr::new(HOST_STAGE), stage, OsStr::new(&name)).ok()?;
         Some(name)
