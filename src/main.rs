@@ -13,10 +13,12 @@ use clap::error::ErrorKind;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use haproxy_certs::assemble::assemble;
-use haproxy_certs::cli::{Assemble, Cli, Color, Command, Format, Global};
+use haproxy_certs::cli::{Assemble, Cli, Color, Command, Format, Global, StatusArgs, StatusFormat};
 use haproxy_certs::config::Settings;
 use haproxy_certs::escape::escaped;
 use haproxy_certs::report::{Exit, Report, human, json, syslog};
+use haproxy_certs::status::words::Severity;
+use haproxy_certs::status::{self, report as status_report, report::textfile, status};
 use haproxy_certs::world::World;
 
 /// A sweep that takes longer than this shows its progress.
@@ -53,6 +55,7 @@ fn say(error: &clap::Error) {
 fn run(cli: Cli) -> Exit {
     match cli.command {
         Command::Assemble(args) => run_assemble(&cli.global, &args),
+        Command::Status(args) => run_status(&cli.global, &args),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut script);
@@ -89,6 +92,55 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
     exit
 }
 
+fn run_status(global: &Global, args: &StatusArgs) -> Exit {
+    let settings = match Settings::load(global.config_file(), &global.overrides(None)) {
+        Ok(settings) => settings,
+        Err(failure) => {
+            match args.format {
+                StatusFormat::Json => print_line(&status_report::json::failure(&failure)),
+                StatusFormat::Monitoring => print_line(&status_report::monitoring::failure(&failure.message)),
+                StatusFormat::Human | StatusFormat::Prometheus => complain(&failure.message),
+            }
+            return Exit::Unable;
+        }
+    };
+    let mut status = status(&settings, &World::host(), args.setup, &progress());
+    let metrics = status_report::prometheus::text(&status);
+    let unwritten = args.textfile.as_ref().and_then(|path| textfile::write(path, &metrics).err());
+    let is_written = unwritten.is_none();
+    status.error = status.error.or(unwritten);
+    match args.format {
+        StatusFormat::Human => print_status(global, &status),
+        StatusFormat::Json => print_line(&status_report::json::status(&status, args.setup)),
+        StatusFormat::Monitoring => print_line(&status_report::monitoring::text(&status)),
+        StatusFormat::Prometheus => print_line(metrics.trim_end()),
+    }
+    match status.severity() {
+        _ if !is_written => Exit::Unable,
+        Severity::Ok => Exit::Fine,
+        Severity::Warning => Exit::Partly,
+        Severity::Critical => Exit::Untold,
+        Severity::Unknown => Exit::Unable,
+    }
+}
+
+fn print_status(global: &Global, status: &status::Status) {
+    use status_report::human::Detail;
+    let detail = match (global.quiet, global.verbose) {
+        (true, _) => Detail::Quiet,
+        (false, true) => Detail::Verbose,
+        (false, false) => Detail::Normal,
+    };
+    print_lines(global, status_report::human::lines(status, width(), detail));
+}
+
+/// How many columns there are: the terminal's, else those that `COLUMNS` tells.
+fn width() -> usize {
+    let terminal = rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    let told = || std::env::var("COLUMNS").ok()?.parse().ok();
+    terminal.filter(|&columns| columns > 0).or_else(told).unwrap_or(80)
+}
+
 /// Draws a bar on a terminal once a sweep has taken more than a second.
 fn progress() -> impl Fn(usize, usize) + Sync {
     let (start, bar) = (Instant::now(), OnceLock::new());
@@ -112,16 +164,24 @@ fn progress() -> impl Fn(usize, usize) + Sync {
 }
 
 fn print_report(global: &Global, report: &Report) {
+    let mut lines = human::lines(report, global.verbose);
+    if global.quiet {
+        lines.retain(|line| line.tone == human::Tone::Bad);
+    }
+    print_lines(global, lines);
+    if let Some(failure) = &report.error {
+        complain(&failure.message);
+    }
+}
+
+fn print_lines(global: &Global, lines: Vec<human::Line>) {
     let choice = match global.color {
         Color::Auto => AutoStream::choice(&std::io::stdout()),
         Color::Always => ColorChoice::Always,
         Color::Never => ColorChoice::Never,
     };
     let mut out = AutoStream::new(std::io::stdout().lock(), choice);
-    for line in human::lines(report, global.verbose) {
-        if global.quiet && line.tone != human::Tone::Bad {
-            continue;
-        }
+    for line in lines {
         let style = match line.tone {
             human::Tone::Good => AnsiColor::Green.on_default(),
             human::Tone::Wary => AnsiColor::Yellow.on_default(),
@@ -131,10 +191,7 @@ fn print_report(global: &Global, report: &Report) {
         // Nobody is left to complain to when stdout is gone.
         let _ = writeln!(out, "{style}{}{style:#}", line.text);
     }
-    if let Some(failure) = &report.error {
-        let _ = out.flush();
-        complain(&failure.message);
-    }
+    let _ = out.flush();
 }
 
 fn print_line(text: &str) {
