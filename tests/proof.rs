@@ -1386,6 +1386,28 @@ fn haproxy_loads_whatever_is_accepted() {
 }
 
 #[test]
+fn the_proof_touches_nothing_outside() {
+    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/src/certified_key");
+    for source in fs::read_dir(sources).unwrap() {
+        let text = fs::read_to_string(source.unwrap().path()).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        for name in [
+            "std::fs",
+            "std::process",
+            "std::net",
+            "std::os",
+            "std::io",
+            "std::env",
+            "std::path",
+            "rustix",
+            "nix::",
+        ] {
+            assert!(!text.contains(name), "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_large_text_takes_no_longer_than_its_size() {
     let key = p256();
     let (text, chain) = (key.private_key_to_pem_pkcs8().unwrap(), chain(&key));

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests may fail loudly, their helpers too")]
 
+mod support;
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,32 +19,15 @@ use haproxy_certs::haproxy::{Attempt, Batch, Change, Expected, Target, check, co
 use haproxy_certs::world::World;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use support::{LIMIT, Port, try_served, versions, wait_until};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = LIMIT;
 
 /// Every HAProxy that is here.
 fn binaries() -> Vec<PathBuf> {
-    let testbed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/testbed");
-    let mut found: Vec<PathBuf> = fs::read_dir(testbed)
-        .into_iter()
-        .flatten()
-        .map(|entry| entry.unwrap().path().join("fs/usr/sbin/haproxy.run"))
-        .chain([PathBuf::from("/usr/sbin/haproxy")])
-        .filter(|path| path.exists())
-        .collect();
-    found.sort();
-    assert!(!found.is_empty(), "no HAProxy is here: apt-get install haproxy");
-    found
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !holds() {
-        assert!(begin.elapsed() < PATIENCE, "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let unpacked = versions().into_iter().map(|version| version.program);
+    unpacked.chain([support::system_haproxy().program]).collect()
 }
 
 fn tls(port: u16, certs: &str) -> String {
@@ -54,14 +39,15 @@ fn are_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+/// SHA-256, as [`try_served`] has it.
+fn digest(der: &[u8]) -> String {
+    support::tls::hex(&openssl::sha::sha256(der))
 }
 
-/// A self-signed certificate with its key, and the certificate alone as DER.
-fn pem(name: &str) -> (String, Vec<u8>) {
+/// A self-signed certificate with its key, and the certificate's digest.
+fn pem(name: &str) -> (String, String) {
     let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
-    (format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem()), made.cert.der().to_vec())
+    (format!("{}{}", made.signing_key.serialize_pem(), made.cert.pem()), digest(made.cert.der()))
 }
 
 /// How a HAProxy is started.
@@ -79,7 +65,7 @@ enum Mode {
 struct Running {
     folder: TempDir,
     child: Child,
-    port: u16,
+    port: Port,
     settings: Haproxy,
 }
 
@@ -113,21 +99,21 @@ impl Running {
         for n in 1..certificates {
             fs::write(certs.join(format!("x{n}.pem")), &text).unwrap();
         }
-        let port = free_port();
+        let port = Port::free();
         let keyword = if mode == Mode::Keyword { "master-worker" } else { "" };
         let config = format!(
             "global\n  {keyword}\n  stats socket {}/admin.sock level admin\ndefaults\n  mode http\n  \
              timeout client 30s\n  timeout connect 5s\n  timeout server 30s\nfrontend fe\n  {}\n  \
              http-request return status 200\n",
             folder.path().display(),
-            bind(port, certs.to_str().unwrap())
+            bind(port.number(), certs.to_str().unwrap())
         );
         fs::write(folder.path().join("h.cfg"), config).unwrap();
         let pidfile = folder.path().join("pid");
-        let own = fs::Permissions::from_mode(0o777); // another user may have to write the pidfile
-        fs::set_permissions(folder.path(), own).unwrap();
         let mut command = Command::new(launcher.first().map_or(binary, Path::new));
         if let Some((_, rest)) = launcher.split_first() {
+            // Another user may have to write the pidfile.
+            fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
             let config = folder.path().join("h.cfg");
             command
                 .args(rest.iter().map(|word| word.replace("CONFIG", config.to_str().unwrap())))
@@ -145,13 +131,13 @@ impl Running {
         let mut settings = settings(folder.path());
         settings.pidfile = pidfile;
         let running = Self { folder, child, port, settings };
-        until("it has a pidfile and serves", || {
+        wait_until(LIMIT, "it has a pidfile and serves", || {
             fs::read_to_string(running.settings.pidfile.as_path()).is_ok_and(|text| !text.trim().is_empty())
-                && (TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+                && (TcpStream::connect(running.port.address()).is_ok()
                     || running.folder.path().join("fe.sock").exists())
         });
         if mode != Mode::Daemon {
-            until("its master is ready", || running.master().is_ok());
+            wait_until(LIMIT, "its master is ready", || running.master().is_ok());
         }
         running
     }
@@ -169,12 +155,12 @@ impl Running {
     }
 
     /// Puts another certificate in the place of `a.pem`.
-    fn renew(&self) -> Vec<u8> {
-        let (text, der) = pem("a.test");
+    fn renew(&self) -> String {
+        let (text, sha256) = pem("a.test");
         let next = self.folder.path().join("next");
         fs::write(&next, text).unwrap();
         fs::rename(next, self.certs().join("a.pem")).unwrap();
-        der
+        sha256
     }
 
     fn break_configuration(&self) {
@@ -183,13 +169,14 @@ impl Running {
         fs::write(&path, text.replace("  mode http\n", "  mode http\n  bogus 1\n")).unwrap();
     }
 
-    fn served(&self) -> Vec<u8> {
-        let mut connector = SslConnector::builder(SslMethod::tls()).unwrap();
-        connector.set_verify(SslVerifyMode::NONE);
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let tls = connector.build().connect("a.test", stream).unwrap();
-        tls.ssl().peer_certificate().unwrap().to_der().unwrap()
+    fn served(&self) -> String {
+        // Without -x (2.2), connections that wait at a socket which an old worker closes are reset.
+        let mut certificate = None;
+        wait_until(LIMIT, "a handshake succeeds", || {
+            certificate = try_served(self.port.address(), "a.test").ok();
+            certificate.is_some()
+        });
+        certificate.unwrap().sha256
     }
 
     fn reload(&self) -> Attempt {
@@ -238,6 +225,7 @@ fn change(file: &str) -> Change {
     let now = Expected {
         sha1: [0; 20],
         sha256: [0; 32],
+        serial: String::new(),
         chain_len: 0,
         key_type: KeyType::EcdsaP256,
         names_won: Vec::new(),
@@ -262,10 +250,10 @@ fn a_reload_is_seen_and_then_the_new_certificate_is_served() {
     for binary in binaries() {
         let lb = Running::start(&binary, Mode::Master);
         for _ in 0..3 {
-            let der = lb.renew();
+            let renewed = lb.renew();
             let attempt = lb.reload();
             assert_eq!(attempt, Attempt::Told { seen: Some(true), detail: None }, "{}", binary.display());
-            assert!(lb.served() == der, "{}: another certificate is served", binary.display());
+            assert!(lb.served() == renewed, "{}: another certificate is served", binary.display());
         }
     }
 }
@@ -274,27 +262,28 @@ fn a_reload_is_seen_and_then_the_new_certificate_is_served() {
 fn the_keyword_makes_a_master_too() {
     for binary in binaries() {
         let lb = Running::start(&binary, Mode::Keyword);
-        let der = lb.renew();
+        let renewed = lb.renew();
         assert_eq!(seen(&lb.reload()), Some(true), "{}", binary.display());
-        assert!(lb.served() == der);
+        assert!(lb.served() == renewed);
     }
 }
 
 #[test]
 fn old_workers_that_linger_with_a_connection_do_not_hide_the_reload() {
     for binary in binaries() {
-        let tcp_stats = free_port();
+        let tcp_stats = Port::free();
         let lb = Running::start_with(&binary, Mode::Master, 1, |port, certs| {
+            let stats = tcp_stats.number();
             format!(
-                "bind 127.0.0.1:{port} ssl crt {certs}\nglobal\n  stats socket ipv4@127.0.0.1:{tcp_stats}\nfrontend other\n  bind {certs}.sock"
+                "bind 127.0.0.1:{port} ssl crt {certs}\nglobal\n  stats socket ipv4@127.0.0.1:{stats}\nfrontend other\n  bind {certs}.sock"
             )
         });
-        let mut open = TcpStream::connect((Ipv4Addr::LOCALHOST, lb.port)).unwrap();
+        let mut open = TcpStream::connect(lb.port.address()).unwrap();
         let master = lb.master().unwrap();
         let before = master.workers();
-        let der = lb.renew();
+        let renewed = lb.renew();
         assert_eq!(seen(&lb.reload()), Some(true), "{}", binary.display());
-        assert!(lb.served() == der);
+        assert!(lb.served() == renewed);
         assert_eq!(master.workers().intersection(&before).count(), 1, "{}: it has left", binary.display());
         open.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         assert!(open.read(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock));
@@ -378,24 +367,50 @@ fn a_reload_that_fails_is_noticed_soon_and_the_next_one_works() {
         master.reload_signal().unwrap();
         assert!(matches!(watch.wait(Instant::now() + PATIENCE), Seen::Failed(_)));
         fs::remove_file(lb.certs().join("b.pem")).unwrap();
-        let der = lb.renew();
+        let renewed = lb.renew();
         assert_eq!(seen(&lb.reload()), Some(true), "{}", binary.display());
-        assert!(lb.served() == der);
+        assert!(lb.served() == renewed);
     }
 }
 
 #[test]
 fn a_foreign_reload_that_is_going_on_is_not_taken_for_ours() {
     for binary in binaries() {
-        let lb = Running::start_with(&binary, Mode::Master, 400, tls);
+        let lb = Running::start_with(&binary, Mode::Master, 200, tls);
         let unchecked = Haproxy { binary: None, ..lb.settings.clone() };
-        for delay in [0, 5, 15, 40, 80, 160] {
+        for delay in [0, 10, 40, 120] {
             kill(Pid::from_raw(lb.pid()), Signal::SIGUSR2).unwrap();
             std::thread::sleep(Duration::from_millis(delay)); // not a condition: each moment of a load is tried
-            let der = lb.renew();
+            let renewed = lb.renew();
             let attempt = pidfile::reload(&World::host(), &unchecked, &batch(&[change("a.pem")]));
             assert_eq!(seen(&attempt), Some(true), "{}: {attempt:?}", binary.display());
-            assert!(lb.served() == der, "{}: the old one is served after {delay} ms", binary.display());
+            assert!(lb.served() == renewed, "{}: the old one is served after {delay} ms", binary.display());
+        }
+    }
+}
+
+#[test]
+fn a_worker_of_a_load_that_had_begun_before_proves_nothing() {
+    for binary in binaries() {
+        let lb = Running::start_with(&binary, Mode::Master, 200, tls);
+        let master = lb.master().unwrap();
+        let workers = master.workers();
+        drop(Watch::before(&master, Instant::now() + PATIENCE)); // now it listens for signals
+        kill(Pid::from_raw(lb.pid()), Signal::SIGUSR2).unwrap();
+        wait_until(LIMIT, "it executes itself anew", || {
+            let line = fs::read(format!("/proc/{}/cmdline", lb.pid())).unwrap();
+            String::from_utf8_lossy(&line).contains("-sf")
+        });
+        // No time to wait for the end of the load.
+        let watch = Watch::before(&master, Instant::now());
+        wait_until(LIMIT, "its worker serves", || {
+            let now = master.workers();
+            !now.is_empty() && now.is_disjoint(&workers)
+        });
+        match watch.wait(Instant::now() + Duration::from_secs(1)) {
+            Seen::TimedOut => {}
+            Seen::Failed(why) if why.contains("was loading") => {}
+            other => panic!("{}: {other:?}", binary.display()),
         }
     }
 }
@@ -531,7 +546,10 @@ fn the_check_uses_what_the_master_was_started_with() {
         assert!(matches!(check(&files), ConfigCheck::Invalid { words, .. } if words.contains("bogus")));
         let crash = script(lb.folder.path(), "crash", "kill -SEGV $$");
         let crashing = Haproxy { binary: Some(crash), ..lb.settings.clone() };
-        assert!(matches!(check(&crashing), ConfigCheck::Unchecked(why) if why.contains("signal 11")));
+        match check(&crashing) {
+            ConfigCheck::Unchecked(why) => assert!(why.contains("signal 11"), "{why}"),
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -584,9 +602,9 @@ fn a_master_that_sees_other_files_is_not_checked() {
                 ConfigCheck::Unchecked(why) => assert!(!same && why.contains("container"), "{why}"),
                 ConfigCheck::Invalid { words, .. } => panic!("{}: {words}", binary.display()),
             }
-            let der = lb.renew();
+            let renewed = lb.renew();
             assert_eq!(seen(&lb.reload()), Some(true), "{}", binary.display());
-            assert!(lb.served() == der);
+            assert!(lb.served() == renewed);
         }
     }
 }
@@ -604,20 +622,26 @@ fn workers_of_another_user_in_a_chroot_are_seen() {
             )
             .replace("/var/empty", Path::new(certs).parent().unwrap().to_str().unwrap())
         });
-        let open = TcpStream::connect((Ipv4Addr::LOCALHOST, lb.port)).unwrap();
-        let der = lb.renew();
+        let open = TcpStream::connect(lb.port.address()).unwrap();
+        let renewed = lb.renew();
         assert_eq!(lb.reload(), Attempt::Told { seen: Some(true), detail: None }, "{}", binary.display());
-        assert!(lb.served() == der);
+        assert!(lb.served() == renewed);
         drop(open);
     }
 }
 
+/// Written by another process: a file that this one has open for writing, if only in a child of another thread,
+/// can't be executed.
 fn script(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);
-    let mut file = File::create(&path).unwrap();
-    writeln!(file, "#!/bin/sh\n{text}").unwrap();
-    drop(file);
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut copy = Command::new("/usr/bin/install")
+        .args(["-m", "755", "/dev/stdin"])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    writeln!(copy.stdin.take().unwrap(), "#!/bin/sh\n{text}").unwrap();
+    assert!(copy.wait().unwrap().success());
     path.to_str().unwrap().to_owned()
 }
 
@@ -738,14 +762,14 @@ fn a_unit_is_reloaded_and_its_processes_watched() {
         );
         let world = stand_in(lb.folder.path(), &show, &format!("kill -USR2 {}", lb.pid()));
         let reload = |haproxy: &Haproxy| systemd::reload(&world, haproxy, &batch(&[change("b.pem")]));
-        let der = lb.renew();
+        let renewed = lb.renew();
         assert_eq!(
             reload(&lb.settings),
             Attempt::Told { seen: Some(true), detail: None },
             "{}",
             binary.display()
         );
-        assert!(lb.served() == der);
+        assert!(lb.served() == renewed);
 
         fs::write(lb.certs().join("b.pem"), "junk\n").unwrap();
         match reload(&lb.settings) {

@@ -1,7 +1,7 @@
 //! What the world wants to know about a certificate.
 
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::fmt::Write;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -50,6 +50,14 @@ pub struct Leaf {
 pub fn read_leaf(pem_text: &[u8]) -> Result<Leaf, Unproved> {
     let der = first_certificate(pem_text)?;
     Leaf::of(&der, &parse(&der, 0)?)
+}
+
+/// The facts of a certificate as a TLS peer presents it.
+///
+/// # Errors
+/// It is damaged.
+pub fn leaf_of_der(der: &[u8]) -> Result<Leaf, Unproved> {
+    Leaf::of(der, &parse(der, 0)?)
 }
 
 impl Leaf {

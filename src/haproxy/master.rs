@@ -75,7 +75,7 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
                 return Attempt::NotApplicable(format!("{address}: permission denied"));
             }
             // Somebody else's reload has cut ours off, or was faster: the processes tell.
-            Err(SocketError::Refused | SocketError::Empty | SocketError::Cut | SocketError::Io(_)) => {
+            Err(error) if error.is_of_a_reload() || matches!(error, SocketError::Io(_)) => {
                 match patiently(address, deadline) {
                     Ok(processes) if is_reloaded_since(&processes, batch.committed) => {
                         return Attempt::Told { seen: None, detail: None };
@@ -97,9 +97,7 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
 fn patiently(address: &Address, deadline: Instant) -> Result<Processes, Unseen> {
     loop {
         match processes(address, deadline) {
-            Err(Unseen::Socket(SocketError::Refused | SocketError::Empty | SocketError::Cut))
-                if Instant::now() + PAUSE < deadline =>
-            {
+            Err(Unseen::Socket(error)) if error.is_of_a_reload() && Instant::now() + PAUSE < deadline => {
                 sleep(PAUSE);
             }
             result => return result,

@@ -20,7 +20,7 @@ use std::io;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::config::{Haproxy, Method};
@@ -29,12 +29,17 @@ use crate::world::World;
 
 use self::probe::Probed;
 use self::runtime::Shown;
+use self::worker::{Answering, Worker};
 
 /// How long a worker that surely read the disk after the change may go on showing something else: it doesn't load
 /// the directory, or not as expected.
 const CONTRADICTION_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long sockets that don't answer after a reload are tried again where nothing else shows its effect.
+/// How long sockets that don't answer after a reload are tried again: a master that re-executes itself refuses
+/// connections.
+const BLINK_LIMIT: Duration = Duration::from_secs(2);
+
+/// The same where nothing else shows the reload's effect: through 3.0 it takes as long as the configuration loads.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How often HAProxy is looked at until it shows the change.
@@ -68,6 +73,8 @@ pub struct Expected {
     pub sha1: [u8; 20],
     /// SHA-256 of the leaf's DER.
     pub sha256: [u8; 32],
+    /// The leaf's serial number in upper-case hex: of an Ed25519 certificate HAProxy shows no more.
+    pub serial: String,
     /// How many certificates follow the leaf.
     pub chain_len: usize,
     /// The key's kind, for probes: signature algorithms are limited to it.
@@ -90,7 +97,7 @@ pub struct Batch<'a> {
 }
 
 /// How telling one HAProxy ended; the `outcome` of the report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Replaced or added in memory.
@@ -165,10 +172,9 @@ pub fn tell(world: &World, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict {
         Method::None => Verdict::of(Method::None, Outcome::Skipped),
         Method::Auto => telling.auto(),
         Method::Runtime | Method::Master | Method::Systemd | Method::Pidfile | Method::Command => {
-            match telling.attempt(haproxy.method) {
-                Attempt::NotApplicable(why) => Verdict::of(haproxy.method, Outcome::Failed).with(why),
-                attempt => telling.verdict(haproxy.method, attempt),
-            }
+            let before = telling.answering();
+            let attempt = telling.attempt(haproxy.method);
+            telling.verdict(haproxy.method, before, attempt)
         }
     }
 }
@@ -182,6 +188,11 @@ struct Telling<'a> {
 }
 
 impl Telling<'_> {
+    /// The worker that answers on the best socket, if one does.
+    fn answering(&self) -> Option<Answering> {
+        Worker::ways(self.haproxy).iter().find_map(|worker| worker.answering(self.deadline).ok())
+    }
+
     /// One way.
     fn attempt(&self, method: Method) -> Attempt {
         // What is left of the time, for the ways that take it from the settings.
@@ -202,6 +213,7 @@ impl Telling<'_> {
 
     /// The first way that applies; the detail says why the better ones didn't.
     fn auto(&self) -> Verdict {
+        let before = self.answering();
         let mut passed_over = Vec::new();
         let mut evidence = None;
         for method in AUTO {
@@ -211,7 +223,7 @@ impl Telling<'_> {
                     passed_over.push(format!("{}: {why}", method.name()));
                     evidence.get_or_insert((method, why));
                 }
-                attempt => return self.verdict(method, attempt).with(passed_over.join("; ")),
+                attempt => return self.verdict(method, before, attempt).with(passed_over.join("; ")),
             }
         }
         match evidence {
@@ -234,11 +246,11 @@ impl Telling<'_> {
     }
 
     /// What an attempt comes to, once it is confirmed or made good as far as can be.
-    fn verdict(&self, method: Method, attempt: Attempt) -> Verdict {
+    fn verdict(&self, method: Method, before: Option<Answering>, attempt: Attempt) -> Verdict {
         match attempt {
             Attempt::Told { seen, detail } => {
                 let outcome = if method == Method::Runtime { Outcome::Updated } else { Outcome::Reloaded };
-                let (confirmed, why) = self.confirmed(method, seen);
+                let (confirmed, why) = self.confirmed(method, before, seen);
                 Verdict {
                     confirmed,
                     ..Verdict::of(method, outcome).with(detail.unwrap_or_default()).with(why)
@@ -274,11 +286,16 @@ impl Telling<'_> {
     }
 
     /// Whether HAProxy is seen to have what it was told, by the best way there is; why not.
-    fn confirmed(&self, method: Method, seen: Option<bool>) -> (Option<bool>, String) {
+    fn confirmed(
+        &self,
+        method: Method,
+        before: Option<Answering>,
+        seen: Option<bool>,
+    ) -> (Option<bool>, String) {
         let (mut confirmed, mut why) = match method {
             // It looked already.
             Method::Runtime => (seen, String::new()),
-            _ => match self.shown(seen) {
+            _ => match self.shown(before, seen) {
                 Shown::All(_) => (Some(true), String::new()),
                 Shown::Not(how, _) => (Some(false), how),
                 Shown::Unseen(..) => (seen, String::new()),
@@ -297,27 +314,32 @@ impl Telling<'_> {
 
     /// Looks until the sockets show the whole batch, or surely never will: a reload returns before the new worker
     /// serves.
-    fn shown(&self, seen: Option<bool>) -> Shown {
+    fn shown(&self, before: Option<Answering>, seen: Option<bool>) -> Shown {
+        // A worker that has read the disk after the change: uptimes, in whole seconds, seldom prove it.
+        let is_new = |worker: Answering| {
+            before.is_none_or(|before| before.pid != worker.pid) || worker.since > self.batch.committed
+        };
         let began = Instant::now();
         let mut contradicted = None;
         loop {
             let shown = match runtime::shown(self.haproxy, self.batch, self.deadline) {
-                // A worker of before the change may have it by chance.
-                Shown::All(worker) if worker.until >= self.batch.committed => return Shown::All(worker),
+                // What a worker of before the change shows it may have by chance.
+                Shown::All(worker) if is_new(worker) => return Shown::All(worker),
                 Shown::All(worker) => {
-                    Shown::Not("the worker was started before the change".to_owned(), worker)
+                    Shown::Not("the worker is the one of before the reload".to_owned(), worker)
                 }
                 shown => shown,
             };
             let is_final = match &shown {
-                Shown::Not(_, worker) if worker.since > self.batch.committed => {
-                    contradicted.get_or_insert_with(Instant::now).elapsed() > CONTRADICTION_LIMIT
+                Shown::Not(_, worker) => {
+                    is_new(*worker)
+                        && contradicted.get_or_insert_with(Instant::now).elapsed() > CONTRADICTION_LIMIT
                 }
-                // A socket that refuses connections may be a dead one's.
                 Shown::Unseen(_, may_answer_later) => {
-                    !may_answer_later || seen.is_some() || began.elapsed() > SILENCE_LIMIT
+                    let limit = if seen.is_some() { BLINK_LIMIT } else { SILENCE_LIMIT };
+                    !may_answer_later || began.elapsed() > limit
                 }
-                _ => false,
+                Shown::All(_) => true,
             };
             if is_final || Instant::now() + PAUSE >= self.deadline {
                 return shown;

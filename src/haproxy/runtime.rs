@@ -32,6 +32,10 @@ const RELOAD_BEFORE: Duration = Duration::from_secs(2);
 /// How long a reload that may be in flight is waited for after the last command.
 const RELOAD_AFTER: Duration = Duration::from_secs(30);
 
+/// How often a PEM is sent that is refused for its chain: a mismatched one, anybody's, leaves an error behind in a
+/// thread of HAProxy 2.2, which then refuses whatever it reads next for its chain, and forgets the error by doing so.
+const CHAIN_REFUSALS: usize = 4;
+
 /// A file to be told.
 struct Job<'a> {
     target: &'a Target,
@@ -202,15 +206,21 @@ fn agrees(expected: Option<&Expected>, store: Option<&Store>) -> Result<(), Stri
         (None, Some(_)) => Err("HAProxy still has it".to_owned()),
         (Some(_), None) => Err("HAProxy doesn't have it".to_owned()),
         (Some(expected), Some(store)) => {
-            if store.sha1 != Some(expected.sha1) {
+            let is_same = match (store.sha1, &store.serial) {
+                (Some(sha1), _) => sha1 == expected.sha1,
+                (None, Some(serial)) => *serial == expected.serial,
+                (None, None) => false,
+            };
+            let chain_len = store.sha1.map_or(expected.chain_len, |_| store.chain_len);
+            if !is_same {
                 Err("HAProxy has another certificate".to_owned())
             } else if store.status != Status::Used {
                 Err("HAProxy has it and doesn't serve it".to_owned())
-            } else if store.chain_len == expected.chain_len {
+            } else if chain_len == expected.chain_len {
                 Ok(())
             } else {
-                let (has, must) = (store.chain_len, expected.chain_len);
-                Err(format!("HAProxy has {has} intermediate certificates with it instead of {must}"))
+                let must = expected.chain_len;
+                Err(format!("HAProxy has {chain_len} intermediate certificates with it instead of {must}"))
             }
         }
     }
@@ -276,11 +286,10 @@ impl Telling<'_> {
             }
             let round = self.round(jobs, &listing, before);
             // A reload that was in flight may have read the disk before it changed.
-            let (after, fresh) = self.look(RELOAD_AFTER)?;
-            if before.pid == after.pid {
+            if self.settled(RELOAD_AFTER)?.pid == before.pid {
                 return round;
             }
-            (before, listing) = (after, fresh);
+            (before, listing) = self.look(RELOAD_AFTER)?;
         }
         Err(Stop::Reload("HAProxy is reloaded again and again meanwhile".to_owned()))
     }
@@ -335,11 +344,8 @@ impl Telling<'_> {
                     }
                 }
                 // Through 3.0 the master accepts no connections while it loads.
-                (
-                    answering,
-                    Err(Unseen::Socket(SocketError::Refused | SocketError::Empty | SocketError::Cut)),
-                ) => {
-                    if is_last {
+                (answering, Err(Unseen::Socket(error))) if error.is_of_a_reload() && !is_last => {
+                    if answering.is_err() && !self.worker.is_through_master() {
                         return answering.map_err(Stop::Unusable);
                     }
                 }
@@ -394,6 +400,16 @@ impl Telling<'_> {
 
     /// `set ssl cert` and `commit ssl cert`: the contents of a store.
     fn put(&self, job: &Job<'_>) -> Result<(), Untaken> {
+        for _ in 1..CHAIN_REFUSALS {
+            match self.put_once(job) {
+                Err(Untaken::Refused(words)) if words.contains("unable to load certificate chain") => {}
+                put => return put,
+            }
+        }
+        self.put_once(job)
+    }
+
+    fn put_once(&self, job: &Job<'_>) -> Result<(), Untaken> {
         self.set(job)?;
         let reply = self.command(&format!("commit ssl cert {}", job.file));
         let untaken = match reply.as_deref().map(replies::commit) {

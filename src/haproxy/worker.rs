@@ -11,7 +11,7 @@ use super::socket::{self, SocketError};
 /// How long one command may take: they take milliseconds, and a peer that never answers must leave time for a reload.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long a command is repeated that finds certificates locked or the connection refused.
+/// How long a command is repeated that finds certificates locked.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often something is looked at again.
@@ -92,23 +92,20 @@ impl<'a> Worker<'a> {
     /// Sends a command line with its end, or with its payload, and returns the reply.
     ///
     /// # Errors
-    /// Anything but a reply that the command itself gave. A refused connection is tried again for a moment: a master
-    /// that re-executes itself refuses them.
+    /// Anything but a reply that the command itself gave. Where certificates are locked it is tried again for a
+    /// moment.
     pub fn ask(&self, command: &[u8], deadline: Instant) -> Result<String, Trouble> {
         let patience = deadline.min(Instant::now() + BUSY_LIMIT.min(self.limit));
         loop {
-            let trouble = match socket::ask(self.address, command, deadline.min(Instant::now() + self.limit))
-            {
-                Ok(reply) if reply.contains("currently locked") => Trouble::Locked,
-                Ok(reply) if reply.trim() == "Permission denied" => {
-                    return Err(Trouble::Denied(self.address.to_string()));
-                }
-                Ok(reply) => return Ok(reply),
-                Err(error @ SocketError::Refused) => error.into(),
-                Err(error) => return Err(error.into()),
-            };
+            let reply = socket::ask(self.address, command, deadline.min(Instant::now() + self.limit))?;
+            if reply.trim() == "Permission denied" {
+                return Err(Trouble::Denied(self.address.to_string()));
+            }
+            if !reply.contains("currently locked") {
+                return Ok(reply);
+            }
             if Instant::now() + PAUSE >= patience {
-                return Err(trouble);
+                return Err(Trouble::Locked);
             }
             sleep(PAUSE);
         }

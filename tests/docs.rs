@@ -1,0 +1,524 @@
+//! The documents say what the program does: options, words, exit statuses, configuration keys with their defaults, and
+//! every example.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code may fail loudly")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use clap::{Arg, CommandFactory as _, ValueEnum as _};
+use haproxy_certs::cli::Cli;
+use haproxy_certs::config::{Method, Overrides, Settings};
+use haproxy_certs::haproxy::Outcome;
+use haproxy_certs::plan::{Action, Reason, Warning};
+use haproxy_certs::report::Exit;
+
+const README: &str = include_str!("../README.md");
+const MAN_8: &str = include_str!("../man/haproxy-certs.8");
+const MAN_5: &str = include_str!("../man/haproxy-certs.toml.5");
+
+/// certbot's options that the README mentions.
+const OF_CERTBOT: [&str; 11] = [
+    "--cert-name",
+    "--config-dir",
+    "--force-renewal",
+    "--http-01-port",
+    "--key-type",
+    "--preferred-challenges",
+    "--release",
+    "--reuse-key",
+    "--standalone",
+    "--now",
+    "--version",
+];
+
+type Words = BTreeSet<String>;
+
+/// Every variant of an enum; doesn't compile while one is left out.
+macro_rules! every {
+    ($kind:ident: $($variant:ident),+ $(,)?) => {{
+        let complete = |one: $kind| match one {
+            $($kind::$variant)|+ => one,
+        };
+        [$($kind::$variant),+].map(complete)
+    }};
+}
+
+fn actions() -> Words {
+    Action::ALL.iter().map(|action| action.name().to_owned()).collect()
+}
+
+fn reasons() -> Words {
+    let reasons = every!(Reason: KeyMismatch, KeyInconsistent, KeyEncrypted, KeyUnreadable, KeyMissing, KeyUnsupported,
+        KeyTooSmall, CertificateUnreadable, CertificateMissing, LineageTorn, NotARegularFile, TooLarge, NameUnsafe,
+        OlderThanDeployed, WouldReplaceGood, HaproxyRejects, ReadError);
+    reasons.iter().map(|reason| reason.name().to_owned()).collect()
+}
+
+fn warnings() -> Words {
+    let warnings = every!(Warning: Expired, ExpiresSoon, NotYetValid, ChainIncomplete, ChainOrder, StagingIssuer,
+        Shadowed, DefaultCertificateChanged, LoosePermissions, SiblingFiles, NotChecked, PruneHeld);
+    warnings.iter().map(|warning| warning.name().to_owned()).collect()
+}
+
+fn outcomes() -> Words {
+    let outcomes =
+        every!(Outcome: Updated, Reloaded, Failed, RolledBack, NotNeeded, NotRunning, Skipped, Deferred);
+    outcomes
+        .iter()
+        .map(|outcome| serde_json::to_value(outcome).unwrap().as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn exit_codes() -> Words {
+    let exits = every!(Exit: Fine, Partly, Untold, Unable, ToDo, Usage);
+    exits.iter().map(|exit| exit.code().to_string()).collect()
+}
+
+/// The command line's definition, with what clap adds to it.
+fn definition() -> clap::Command {
+    let mut definition = Cli::command();
+    definition.build();
+    definition
+}
+
+fn visible(command: &clap::Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().filter(|arg| !arg.is_hide_set())
+}
+
+/// An option's names, the short one first.
+fn names(arg: &Arg) -> Vec<String> {
+    let short = arg.get_short().map(|short| format!("-{short}"));
+    let long = arg.get_long().map(|long| format!("--{long}"));
+    short.into_iter().chain(long).collect()
+}
+
+/// What takes the place of values, such as FILE.
+fn value_names(arg: &Arg) -> Vec<String> {
+    if !arg.get_action().takes_values() {
+        return Vec::new();
+    }
+    arg.get_value_names().into_iter().flatten().map(ToString::to_string).collect()
+}
+
+fn possible_values(arg: &Arg) -> Words {
+    if !arg.get_action().takes_values() {
+        return Words::new();
+    }
+    arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect()
+}
+
+fn all_options() -> Words {
+    let definition = definition();
+    let commands = [&definition].into_iter().chain(definition.get_subcommands());
+    commands.flat_map(visible).flat_map(names).collect()
+}
+
+// ---- the README -------------------------------------------------------------------------------------------------
+
+/// The text under a heading of the second level.
+fn section(title: &str) -> &'static str {
+    let heading = format!("\n## {title}\n");
+    let start =
+        README.find(&heading).unwrap_or_else(|| panic!("README has no section {title}")) + heading.len();
+    let text = README.get(start..).unwrap();
+    text.get(..text.find("\n## ").unwrap_or(text.len())).unwrap()
+}
+
+/// What the first column of a section's tables names, without the heads.
+fn first_column(title: &str) -> Words {
+    let rows: Vec<&str> = section(title).lines().filter(|line| line.starts_with('|')).collect();
+    let is_rule = |line: &str| line.starts_with("|---");
+    let bodies = rows.iter().enumerate().filter(|(position, line)| {
+        !is_rule(line) && !rows.get(position + 1).is_some_and(|next| is_rule(next))
+    });
+    bodies.map(|(_, line)| line.split('|').nth(1).unwrap().trim().trim_matches('`').to_owned()).collect()
+}
+
+/// The fenced blocks of a language.
+fn fenced(language: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    let mut lines = README.lines();
+    while let Some(fence) = lines.by_ref().find(|line| line.starts_with("```")) {
+        let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        if fence == format!("```{language}") {
+            blocks.push(block.join("\n") + "\n");
+        }
+    }
+    assert!(!blocks.is_empty(), "README has no {language}");
+    blocks
+}
+
+#[test]
+fn the_readme_explains_every_word_and_no_other() {
+    assert_eq!(first_column("Actions"), actions());
+    assert_eq!(first_column("Reasons of a refusal"), reasons());
+    assert_eq!(first_column("Warnings"), warnings());
+    assert_eq!(first_column("Exit status"), exit_codes());
+    let methods = Method::value_variants().iter().filter(|method| **method != Method::Auto);
+    let told: Words = methods.map(|method| method.name().to_owned()).chain(outcomes()).collect();
+    assert_eq!(first_column("Telling HAProxy"), told);
+}
+
+#[test]
+fn the_readme_names_no_option_that_does_not_exist() {
+    let known = all_options();
+    let named = words_with_dashes(README);
+    let unknown: Vec<_> =
+        named.iter().filter(|word| !known.contains(*word) && !OF_CERTBOT.contains(&word.as_str())).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+/// Every `--word` of a text.
+fn words_with_dashes(text: &str) -> Words {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
+    text.split(|letter: char| !is_part(letter))
+        .filter(|word| {
+            word.strip_prefix("--").is_some_and(|name| name.starts_with(|l: char| l.is_ascii_lowercase()))
+        })
+        .map(|word| word.trim_end_matches('-').to_owned())
+        .collect()
+}
+
+#[test]
+fn the_readmes_links_lead_somewhere() {
+    let anchor = |heading: &str| -> String {
+        let title = heading.trim_start_matches('#').trim().to_lowercase();
+        title
+            .chars()
+            .filter(|l| l.is_alphanumeric() || *l == ' ' || *l == '-')
+            .collect::<String>()
+            .replace(' ', "-")
+    };
+    let anchors: Words = README.lines().filter(|line| line.starts_with("##")).map(anchor).collect();
+    for link in README.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+        match link.strip_prefix('#') {
+            Some(target) => assert!(anchors.contains(target), "#{target}"),
+            None => assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(link).exists(), "{link}"),
+        }
+    }
+}
+
+#[test]
+fn the_readmes_json_has_the_keys_of_a_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let (live, sites) = (folder.path().join("live"), folder.path().join("sites"));
+    let lineage = live.join("example.org");
+    fs::create_dir_all(&lineage).unwrap();
+    let pair = rcgen::generate_simple_self_signed(["example.org".to_owned()]).unwrap();
+    fs::write(lineage.join("privkey.pem"), pair.signing_key.serialize_pem()).unwrap();
+    fs::write(lineage.join("fullchain.pem"), pair.cert.pem()).unwrap();
+    let config = folder.path().join("config.toml");
+    let text = format!(
+        "live_dir = {:?}\nsites_dir = {:?}\n[[haproxy]]\nreload = \"none\"\nbinary = \"\"\n",
+        live.to_str().unwrap(),
+        sites.to_str().unwrap()
+    );
+    fs::write(&config, text).unwrap();
+    let output = run(&["--config", config.to_str().unwrap(), "assemble", "--format", "json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let shown: serde_json::Value = serde_json::from_str(&fenced("json").concat()).unwrap();
+    assert_eq!(report["summary"]["install"], 1, "{report}");
+    for place in ["", "/sites/0", "/summary", "/haproxy/0"] {
+        let keys = |value: &serde_json::Value| -> Words {
+            value.pointer(place).and_then(|part| part.as_object()).unwrap().keys().cloned().collect()
+        };
+        assert_eq!(keys(&shown), keys(&report), "{place}");
+    }
+}
+
+#[test]
+fn haproxy_accepts_the_example_of_its_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let sites = folder.path().join("sites");
+    fs::create_dir(&sites).unwrap();
+    let pair = rcgen::generate_simple_self_signed(["example.org".to_owned()]).unwrap();
+    let pem = pair.signing_key.serialize_pem() + &pair.cert.pem();
+    for file in [folder.path().join("host.pem"), sites.join("example.org.pem")] {
+        fs::write(&file, &pem).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o400)).unwrap();
+    }
+    let config = folder.path().join("haproxy.cfg");
+    let text = fenced("haproxy").concat().replace("/usr/local/ssl/certs", folder.path().to_str().unwrap());
+    fs::write(&config, text).unwrap();
+    let output =
+        Command::new("haproxy").args(["-c", "-f"]).arg(config).env("PATH", SYSTEM_PATH).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("[WARNING]"), "{said}");
+}
+
+/// The README's commands on the example trees, run in a copy of them.
+#[test]
+fn the_readmes_examples_do_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp").args(["-a", "fixtures"]).arg(folder.path()).output().unwrap();
+    assert!(copied.status.success());
+    let shell = fenced("sh").concat();
+    let commands: Vec<&str> = shell.lines().filter_map(|line| line.strip_prefix("cargo run -- ")).collect();
+    assert_eq!(
+        README.lines().find(|line| line.starts_with("cargo ")),
+        Some("cargo run -- --config fixtures/example.toml assemble")
+    );
+    let mut codes = Vec::new();
+    for command in commands {
+        let output = program().args(command.split(' ')).current_dir(folder.path()).output().unwrap();
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+        codes.push(output.status.code().unwrap());
+    }
+    assert_eq!(codes, [0, 1], "all is well in the first tree; some of the second is refused");
+    assert!(folder.path().join("target/example/sites").is_dir());
+}
+
+// ---- the configuration ------------------------------------------------------------------------------------------
+
+fn parse(text: &str) -> Settings {
+    Settings::parse(text, &Overrides::default()).unwrap_or_else(|e| panic!("{e}:\n{text}"))
+}
+
+/// The keys that may stand in a table: what the parser says when it meets another one.
+fn keys(table: &str) -> Words {
+    let error = Settings::parse(&format!("{table}\nno_such_key = 1"), &Overrides::default()).unwrap_err();
+    let (_, expected) = error.split_once("expected").unwrap_or_else(|| panic!("{error}"));
+    expected.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect()
+}
+
+/// The keys of the top, without the tables.
+fn top_keys() -> Words {
+    keys("").into_iter().filter(|key| !["haproxy", "certbot"].contains(&key.as_str())).collect()
+}
+
+#[test]
+fn every_example_of_a_configuration_is_accepted() {
+    let of_the_manual = MAN_5.split("\n.Bd -literal -offset indent\n").skip(1);
+    let of_the_manual: Vec<&str> = of_the_manual.map(|rest| rest.split("\n.Ed\n").next().unwrap()).collect();
+    assert!(!of_the_manual.is_empty());
+    for text in of_the_manual {
+        parse(text);
+    }
+    for text in fenced("toml") {
+        parse(&text);
+    }
+}
+
+#[test]
+fn the_readmes_first_configuration_has_every_key_and_only_defaults() {
+    let text = fenced("toml").swap_remove(0);
+    let table: toml::Table = text.parse().unwrap();
+    let keys_of = |table: &toml::Table| -> Words { table.keys().cloned().collect() };
+    assert_eq!(keys_of(&table), keys(""));
+    assert_eq!(keys_of(table["haproxy"][0].as_table().unwrap()), keys("[[haproxy]]"));
+    assert_eq!(keys_of(table["certbot"].as_table().unwrap()), keys("[certbot]"));
+    let is_default = |line: &&str| !line.starts_with("host_lineage") && !line.starts_with("owner");
+    let rest: Vec<&str> = text.lines().filter(is_default).collect();
+    assert_eq!(format!("{:?}", parse(&rest.join("\n"))), format!("{:?}", parse("")));
+}
+
+#[test]
+fn the_manual_has_every_key_with_its_default() {
+    let mut defaults: Vec<String> = Vec::new();
+    let mut without_default = Words::new();
+    for (title, head, expected) in [
+        ("Keys at the top", "", top_keys()),
+        ("[[haproxy]] tables", "[[haproxy]]", keys("[[haproxy]]")),
+        ("[certbot] table", "[certbot]", keys("[certbot]")),
+    ] {
+        let mut found = Words::new();
+        defaults.push(head.to_owned());
+        for item in subsection(MAN_5, title).lines().filter_map(|line| line.strip_prefix(".It Ic ")) {
+            let (key, default) = item.split_once(" No = Li ").unwrap_or((item, ""));
+            if default.is_empty() {
+                without_default.insert(key.to_owned());
+            } else {
+                defaults.push(format!("{key} = {}", default.replace("\\(dq", "\"")));
+            }
+            assert!(found.insert(key.to_owned()), "{key} twice");
+        }
+        assert_eq!(found, expected, "{title}");
+    }
+    assert_eq!(without_default, ["host_lineage", "owner"].map(ToOwned::to_owned).into());
+    assert_eq!(format!("{:?}", parse(&defaults.join("\n"))), format!("{:?}", parse("")));
+}
+
+// ---- the manual pages -------------------------------------------------------------------------------------------
+
+/// From the line after a heading to the next heading of its kind or a higher one.
+fn part<'a>(man: &'a str, heading: &str, ends: &[&str]) -> &'a str {
+    let heading = format!("\n{heading}\n");
+    let start = man.find(&heading).unwrap_or_else(|| panic!("the manual has no{heading}")) + heading.len();
+    let text = man.get(start..).unwrap();
+    let end = ends.iter().filter_map(|end| text.find(end)).min().unwrap_or(text.len());
+    text.get(..end).unwrap()
+}
+
+fn man_section<'a>(man: &'a str, title: &str) -> &'a str {
+    part(man, &format!(".Sh {title}"), &["\n.Sh "])
+}
+
+fn subsection<'a>(man: &'a str, title: &str) -> &'a str {
+    part(man, &format!(".Ss {title}"), &["\n.Sh ", "\n.Ss "])
+}
+
+/// What is listed by a macro, such as `.It Sy WORD`.
+fn listed(text: &str, macros: &str) -> Words {
+    let words = text.lines().filter_map(|line| line.strip_prefix(macros));
+    words.map(ToOwned::to_owned).collect()
+}
+
+/// The head of an option's entry, as mdoc writes it.
+fn entry(arg: &Arg) -> String {
+    let names: Vec<String> =
+        names(arg).iter().map(|name| format!("Fl {}", name.strip_prefix('-').unwrap())).collect();
+    let values = value_names(arg).iter().map(|name| format!("Ar {name}")).collect();
+    [vec![names.join(" , ")], values].concat().join(" ")
+}
+
+/// Whether a page's source has a word by itself.
+fn has_word(text: &str, word: &str) -> bool {
+    text.split(|letter: char| letter.is_whitespace() || ",.".contains(letter)).any(|one| one == word)
+}
+
+fn compare_options<'a>(title: &str, args: impl Iterator<Item = &'a Arg>) {
+    let text = subsection(MAN_8, title);
+    let mut expected = Words::new();
+    for arg in args {
+        if arg.is_positional() {
+            for name in value_names(arg) {
+                assert!(text.contains(&format!(".Ar {name}")), "{title} lacks {name}");
+            }
+        } else {
+            assert!(expected.insert(entry(arg)));
+        }
+        for value in possible_values(arg) {
+            assert!(has_word(text, &value), "{title} lacks the value {value} of {arg}");
+        }
+    }
+    let found: Words = listed(text, ".It ").into_iter().filter(|head| head.starts_with("Fl ")).collect();
+    assert_eq!(found, expected, "{title}");
+}
+
+#[test]
+fn the_manual_has_every_command_and_option_and_no_other() {
+    let definition = definition();
+    let general = "Options of every command";
+    compare_options(general, visible(&definition));
+    let mut titles: Words = [general.to_owned()].into();
+    for command in definition.get_subcommands().filter(|command| !command.is_hide_set()) {
+        let name = command.get_name();
+        let is_own = |arg: &&Arg| !arg.is_global_set() && arg.get_long() != Some("help");
+        compare_options(name, visible(command).filter(is_own));
+        assert!(man_section(MAN_8, "SYNOPSIS").contains(&format!("\n.Cm {name}\n")), "SYNOPSIS lacks {name}");
+        titles.insert(name.to_owned());
+    }
+    assert_eq!(listed(man_section(MAN_8, "DESCRIPTION"), ".Ss "), titles);
+}
+
+#[test]
+fn the_manuals_name_no_option_that_does_not_exist() {
+    let known = all_options();
+    for man in [MAN_8, MAN_5] {
+        let words: Vec<&str> = man.split_whitespace().collect();
+        let flags = words.windows(2).filter(|pair| matches!(pair, ["Fl" | ".Fl", _]));
+        let mut named: Words = flags.filter_map(|pair| Some(format!("-{}", pair.last()?))).collect();
+        named.extend(words_with_dashes(man));
+        let unknown: Vec<_> = named.difference(&known).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
+    }
+}
+
+#[test]
+fn the_manual_explains_every_word_and_no_other() {
+    let actions_part = part(MAN_8, ".Sh WHAT IS DONE WITH A FILE", &["\n.Ss ", "\n.Sh "]);
+    assert_eq!(listed(actions_part, ".It Sy "), actions());
+    assert_eq!(listed(subsection(MAN_8, "Reasons of a refusal"), ".It Sy "), reasons());
+    assert_eq!(listed(subsection(MAN_8, "Warnings"), ".It Sy "), warnings());
+    assert_eq!(listed(man_section(MAN_8, "EXIT STATUS"), ".It "), exit_codes());
+    let telling = man_section(MAN_8, "TELLING HAPROXY");
+    let methods: Words = Method::value_variants().iter().map(|method| method.name().to_owned()).collect();
+    assert_eq!(listed(telling, ".It Cm "), methods);
+    assert_eq!(listed(telling, ".It Sy "), outcomes());
+}
+
+#[test]
+fn the_manual_has_every_environment_variable() {
+    let definition = definition();
+    let commands = [&definition].into_iter().chain(definition.get_subcommands());
+    let of_options = commands.flat_map(visible).filter_map(Arg::get_env);
+    let mut expected: Words = of_options.map(|name| name.to_str().unwrap().to_owned()).collect();
+    expected.insert("RENEWED_LINEAGE".to_owned());
+    assert_eq!(listed(man_section(MAN_8, "ENVIRONMENT"), ".It Ev "), expected);
+}
+
+#[test]
+fn mandoc_has_nothing_to_say() {
+    for page in ["haproxy-certs.8", "haproxy-certs.toml.5"] {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(page);
+        let lint = ["-T", "lint", "-W", "warning"];
+        let output = Command::new("mandoc").args(lint).arg(page).env("PATH", SYSTEM_PATH).output();
+        let output = output.expect("mandoc is one of the packages that tests/install installs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+// ---- the completions --------------------------------------------------------------------------------------------
+
+const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn program() -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_haproxy-certs"));
+    program.env_remove("HAPROXY_CERTS_CONFIG").env_remove("RENEWED_LINEAGE");
+    program
+}
+
+fn run(args: &[&str]) -> Output {
+    program().args(args).output().unwrap()
+}
+
+fn completions() -> String {
+    let output = run(&["completions", "bash"]);
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What bash has to offer after a command's name.
+fn expected_completions(command: &clap::Command) -> Words {
+    visible(command).flat_map(names).collect()
+}
+
+#[test]
+fn the_completions_have_every_command_and_option() {
+    let script = completions();
+    let lists = script.lines().filter_map(|line| line.trim().strip_prefix("opts=\"")?.strip_suffix('"'));
+    let lists: Vec<Words> =
+        lists.map(|list| list.split_whitespace().map(ToOwned::to_owned).collect()).collect();
+    let definition = definition();
+    for command in [&definition].into_iter().chain(definition.get_subcommands()) {
+        let mut expected = expected_completions(command);
+        expected.extend(command.get_subcommands().map(|one| one.get_name().to_owned()));
+        expected.extend(visible(command).filter(|arg| arg.is_positional()).flat_map(possible_values));
+        assert!(lists.contains(&expected), "{}: {expected:?} is none of {lists:#?}", command.get_name());
+    }
+}
+
+/// Asks bash itself: the script may have all the words and still not find them.
+#[test]
+fn bash_completes_every_option() {
+    let definition = definition();
+    for command in definition.get_subcommands().filter(|command| command.get_name() != "help") {
+        let name = command.get_name();
+        let ask = format!(
+            "COMP_WORDS=(haproxy-certs {name} --); COMP_CWORD=2; \
+             $(complete -p haproxy-certs | sed 's/.*-F \\([^ ]*\\).*/\\1/') haproxy-certs -- {name}; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let script = completions() + &ask;
+        let output =
+            Command::new("bash").args(["--norc", "-c", &script]).env("PATH", SYSTEM_PATH).output().unwrap();
+        let offered: Words =
+            String::from_utf8(output.stdout).unwrap().lines().map(ToOwned::to_owned).collect();
+        let long = expected_completions(command).into_iter().filter(|name| name.starts_with("--"));
+        assert_eq!(offered, long.collect(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
