@@ -124,17 +124,22 @@ impl Cmd {
     pub fn run(&self, arguments: &[&str]) -> Run {
         let mut command = Command::new(Self::program());
         command.arg("--config").arg(self.config()).args(arguments);
-        command
-            .env_remove("HAPROXY_CERTS_CONFIG")
-            .env_remove("RENEWED_LINEAGE")
-            .env_remove("RENEWED_DOMAINS");
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        self.prepare(&mut command);
         let output = finish(&mut command, self.limit);
         Run {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into(),
             stderr: String::from_utf8_lossy(&output.stderr).into(),
         }
+    }
+
+    /// Sets the environment of a run.
+    pub fn prepare(&self, command: &mut Command) {
+        command
+            .env_remove("HAPROXY_CERTS_CONFIG")
+            .env_remove("RENEWED_LINEAGE")
+            .env_remove("RENEWED_DOMAINS");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
     }
 
     /// `assemble --format json`, with more arguments.
