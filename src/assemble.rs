@@ -71,7 +71,7 @@ fn dry_run(
     report.rows = plan(&swept.situation).rows;
     report.owed =
         state.lost || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name));
-    missing_tree(settings, swept.live_dir_missing, !state.files.is_empty())
+    missing_tree(settings, swept.live_dir_missing, state.knows_lineages())
 }
 
 /// The pipeline: lock, sweep, plan, stage, ask, commit, tell, and keep or put back.
@@ -90,7 +90,7 @@ fn deploy(
     let identity = haproxy_identity(settings, world);
     let swept =
         sweep(settings, Some(&sites.place), &sites.state, options.policy.clone(), &identity, progress)?;
-    let ours = !sites.state.files.is_empty();
+    let ours = sites.state.knows_lineages();
     let tree = CertbotTree::new(&settings.live_dir);
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
 
@@ -136,14 +136,15 @@ fn nothing_deployed(settings: &Settings) -> Result<bool, Failure> {
     Ok(match Place::open(&settings.sites_dir)? {
         Some(place) => {
             let state = sites::look_at_state(&place)?;
-            state.files.is_empty() && state.owed.is_empty() && !state.lost
+            !state.knows_lineages() && state.owed.is_empty() && !state.lost
         }
         None => true,
     })
 }
 
 /// As long as the longest time-out of whoever holds the lock, and a minute more.
-fn patience(settings: &Settings) -> Duration {
+#[must_use]
+pub fn patience(settings: &Settings) -> Duration {
     let longest = settings.haproxys.iter().map(|haproxy| haproxy.timeout).max().unwrap_or_default();
     longest + Duration::from_secs(60)
 }
@@ -294,7 +295,7 @@ fn change(committed: &Committed<'_>, target: Target) -> Change {
 }
 
 /// Which HAProxy programs these are: a PEM that one refused may be taken by another.
-fn haproxy_identity(settings: &Settings, world: &World) -> String {
+pub(crate) fn haproxy_identity(settings: &Settings, world: &World) -> String {
     let describe = |path: &Path| {
         let file = std::fs::metadata(path).ok()?;
         Some(format!("{} {} {:?}", path.display(), file.len(), file.modified().ok()?))
