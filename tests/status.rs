@@ -504,7 +504,7 @@ fn shown(cmd: &Cmd, columns: &str, color: &str) -> String {
 fn normalised(line: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     for word in line.split(' ') {
-        let bare = word.trim_end_matches([',', ';']);
+        let bare = word.trim_end_matches("\u{1b}[0m").trim_end_matches([',', ';']);
         let is_day = bare.len() == 10
             && bare.bytes().filter(u8::is_ascii_digit).count() == 8
             && bare.matches('-').count() == 2;
