@@ -1,7 +1,9 @@
 //! Parses, runs, prints, exits: the only file that prints or exits.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the file that prints")]
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -13,9 +15,15 @@ use clap::error::ErrorKind;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use haproxy_certs::assemble::assemble;
-use haproxy_certs::cli::{Assemble, Cli, Color, Command, Format, Global, StatusArgs, StatusFormat};
-use haproxy_certs::config::Settings;
-use haproxy_certs::escape::escaped;
+use haproxy_certs::cli::{
+    Assemble, Cli, Color, Command, Format, Global, HaproxyConfig, Init, StatusArgs, StatusFormat,
+};
+use haproxy_certs::config::{DEFAULT_FILE, Settings};
+use haproxy_certs::escape::{escaped, escaped_path};
+use haproxy_certs::failure::Failure;
+use haproxy_certs::haproxy_config::{self, haproxy_config};
+use haproxy_certs::init;
+use haproxy_certs::issue::{CertbotCall, Deed, passed_on};
 use haproxy_certs::report::{Exit, Report, human, json, syslog};
 use haproxy_certs::status::words::Severity;
 use haproxy_certs::status::{self, report as status_report, report::textfile, status};
@@ -32,12 +40,12 @@ fn main() -> ExitCode {
         Err(e) => {
             say(&e);
             match e.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Fine,
-                _ => Exit::Usage,
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Fine.code(),
+                _ => Exit::Usage.code(),
             }
         }
     };
-    ExitCode::from(exit.code())
+    ExitCode::from(exit)
 }
 
 /// Prints what clap has to say; it quotes what was typed as it is, which isn't always fit for certbot's decoder.
@@ -52,19 +60,30 @@ fn say(error: &clap::Error) {
     }
 }
 
-fn run(cli: Cli) -> Exit {
-    match cli.command {
-        Command::Assemble(args) => run_assemble(&cli.global, &args),
-        Command::Status(args) => run_status(&cli.global, &args),
+/// Runs the command; its exit status.
+fn run(cli: Cli) -> u8 {
+    let global = &cli.global;
+    let exit = match cli.command {
+        Command::Assemble(args) => run_assemble(global, &args),
+        Command::Status(args) => run_status(global, &args),
+        Command::Issue(args) => return run_certbot(global, Deed::Issue(&args.domains), &args.certbot),
+        Command::Renew(args) => return run_certbot(global, Deed::Renew, &args.certbot),
+        Command::Init(args) => run_init(global, &args).unwrap_or_else(|e| unable(&e)),
+        Command::HaproxyConfig(args) => print_haproxy_config(global, &args).unwrap_or_else(|e| unable(&e)),
         Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut script);
-            // clap_complete spells a name with a hyphen in two ways (clap issue 6421): no command's option would be found.
-            let script = String::from_utf8_lossy(&script).replace("haproxy__subcmd__certs", "haproxy__certs");
-            let _ = std::io::stdout().write_all(script.as_bytes());
+            print_completions(shell);
             Exit::Fine
         }
-    }
+    };
+    exit.code()
+}
+
+fn print_completions(shell: clap_complete::Shell) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut script);
+    // clap_complete spells a name with a hyphen in two ways (clap issue 6421): no command's option would be found.
+    let script = String::from_utf8_lossy(&script).replace("haproxy__subcmd__certs", "haproxy__certs");
+    let _ = std::io::stdout().write_all(script.as_bytes());
 }
 
 fn run_assemble(global: &Global, args: &Assemble) -> Exit {
@@ -133,7 +152,7 @@ fn print_status(global: &Global, status: &status::Status) {
         (false, true) => Detail::Verbose,
         (false, false) => Detail::Normal,
     };
-    print_lines(global, status_report::human::lines(status, width(), detail));
+    print_lines(global, &status_report::human::lines(status, width(), detail));
 }
 
 /// How many columns there are: the terminal's, else those that `COLUMNS` tells.
@@ -141,6 +160,66 @@ fn width() -> usize {
     let terminal = rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
     let told = || std::env::var("COLUMNS").ok()?.parse().ok();
     terminal.filter(|&columns| columns > 0).or_else(told).unwrap_or(80)
+}
+
+/// Runs certbot, and then sweeps; where certbot failed its exit status is passed on.
+fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> u8 {
+    let run = || {
+        let settings = Settings::load(global.config_file(), &global.overrides(None))?;
+        let call = CertbotCall::new(&settings, &World::host(), deed, more)?;
+        if global.verbose {
+            print_line(&format!("run        {call}"));
+        }
+        call.run()
+    };
+    let status = match run() {
+        Ok(status) => status,
+        Err(failure) => return unable(&failure).code(),
+    };
+    if !status.success() && !deed.sweeps_after_failure() {
+        complain("certbot failed; nothing was deployed");
+        return passed_on(status);
+    }
+    let exit = run_assemble(global, &Assemble::default());
+    if status.success() { exit.code() } else { passed_on(status) }
+}
+
+fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
+    let settings = Settings::load(global.config_file(), &global.overrides(None))?;
+    let (world, places) = (World::host(), init::Places::host()?);
+    let found = init::look(&settings, &world, &places, args.hook);
+    let plan = init::plan(&settings, &found, args.hook);
+    if args.dry_run {
+        print_lines(global, &init::dry_lines(&plan));
+    } else {
+        init::carry_out(&settings, &world, &plan, &mut |line| print_lines(global, &[line]))?;
+    }
+    print_lines(global, &init::left_lines(&plan));
+    if let Some(path) = global.config_file().filter(|path| *path != Path::new(DEFAULT_FILE)) {
+        let path = escaped_path(path);
+        complain(&format!("note: certbot's hook and the timer read {DEFAULT_FILE}, not {path}"));
+    }
+    Ok(if plan.is_blocked() { Exit::Partly } else { Exit::Fine })
+}
+
+fn print_haproxy_config(global: &Global, args: &HaproxyConfig) -> Result<Exit, Failure> {
+    let settings = Settings::load(global.config_file(), &global.overrides(None))?;
+    let wanted = |name: &str| args.haproxy.as_ref().is_none_or(|wanted| wanted == name);
+    let Some(haproxy) = settings.haproxys.iter().find(|haproxy| wanted(&haproxy.name)) else {
+        let name = args.haproxy.as_deref().unwrap_or_default();
+        return Err(Failure::config(format!(
+            "there is no [[haproxy]] table with the name \"{}\"",
+            escaped(name)
+        )));
+    };
+    let host = haproxy_config::Host::look(&World::host());
+    let _ = std::io::stdout().write_all(haproxy_config(&settings, haproxy, &host).as_bytes());
+    Ok(Exit::Fine)
+}
+
+fn unable(failure: &Failure) -> Exit {
+    complain(&failure.message);
+    Exit::Unable
 }
 
 /// Draws a bar on a terminal once a sweep has taken more than a second.
@@ -170,13 +249,13 @@ fn print_report(global: &Global, report: &Report) {
     if global.quiet {
         lines.retain(|line| line.tone == human::Tone::Bad);
     }
-    print_lines(global, lines);
+    print_lines(global, &lines);
     if let Some(failure) = &report.error {
         complain(&failure.message);
     }
 }
 
-fn print_lines(global: &Global, lines: Vec<human::Line>) {
+fn print_lines(global: &Global, lines: &[human::Line]) {
     let choice = match global.color {
         Color::Auto => AutoStream::choice(&std::io::stdout()),
         Color::Always => ColorChoice::Always,

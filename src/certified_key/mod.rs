@@ -65,6 +65,15 @@ impl CertifiedKey {
         Ok(Self { key, leaf, certificates, staging_issuer })
     }
 
+    /// The same for one key (PKCS#8) and one certificate that are at hand as DER.
+    ///
+    /// # Errors
+    /// As for [`CertifiedKey::prove`].
+    pub fn prove_der(key: &[u8], certificate: &[u8]) -> Result<Self, Unproved> {
+        let text = CombinedPem::of([("PRIVATE KEY", key), ("CERTIFICATE", certificate)].into_iter());
+        Self::prove(text.as_bytes(), text.as_bytes())
+    }
+
     /// The facts of the leaf.
     #[must_use]
     pub fn leaf(&self) -> &Leaf {

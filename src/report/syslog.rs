@@ -47,7 +47,7 @@ pub fn log(settings: &Settings, world: &World, report: &Report, exit: Exit) {
         complaints,
     };
     // Status and the log's reminders live on it, nothing else does: a run that can't write it has said why already.
-    let _ = run.save(&settings.sites_dir);
+    let _ = run.save(settings);
 }
 
 /// Logs a failure that happened before anything was known.

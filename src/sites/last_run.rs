@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::renameat;
+use rustix::fs::{fstat, renameat};
+use rustix::io::Errno;
+use rustix::process::{Pid, geteuid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{create, remove};
-use super::{OWN_DIR, Place, look};
-use crate::config::Method;
+use super::{OWN_DIR, Place, guard, look};
+use crate::config::{Method, Settings};
 use crate::failure::Failure;
 use crate::haproxy::Outcome;
 
@@ -67,13 +69,18 @@ impl LastRun {
         }
     }
 
-    /// Records this run.
+    /// Records this run, but not where a stranger may write.
     ///
     /// # Errors
     /// It can't be written.
-    pub fn save(&self, sites_dir: &Path) -> Result<(), Failure> {
-        let Some(place) = Place::open(sites_dir)? else { return Ok(()) };
+    pub fn save(&self, settings: &Settings) -> Result<(), Failure> {
+        let Some(place) = Place::open(&settings.sites_dir)? else { return Ok(()) };
+        guard::check(&place.path, settings.owner)?;
         let Some(own) = place.subdirectory(OWN_DIR)? else { return Ok(()) };
+        let ours = fstat(&own.dir).is_ok_and(|stat| [0, geteuid().as_raw()].contains(&stat.st_uid));
+        if !ours {
+            return Ok(());
+        }
         let text = serde_json::to_vec(self).unwrap_or_default();
         // Two runs may end at once: each writes a file of its own.
         let unnamed = format!("{LAST_RUN_FILE}.{}", std::process::id());
@@ -84,4 +91,17 @@ impl LastRun {
         };
         write().map_err(|e| Failure::io("write", &own.path.join(LAST_RUN_FILE), &e.into()))
     }
+}
+
+/// Removes what runs that were killed left half-written.
+pub(super) fn clear_leftovers(own: &Place) -> Result<(), Failure> {
+    for name in look::entries(&own.dir, &own.path)? {
+        let writer =
+            name.to_str().and_then(|name| name.strip_prefix(LAST_RUN_FILE)?.strip_prefix('.')?.parse().ok());
+        let Some(writer) = writer.and_then(Pid::from_raw) else { continue };
+        if test_kill_process(writer) == Err(Errno::SRCH) {
+            remove(&own.dir, &*name).map_err(|e| Failure::io("remove", &own.path.join(&name), &e.into()))?;
+        }
+    }
+    Ok(())
 }
