@@ -55,13 +55,15 @@ fn dry_run(
     progress: Progress<'_>,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let place = Place::open(&settings.sites_dir)?;
+    if is_before_certbot(settings, report)? {
+        return Ok(());
+    }
+    let place = sites::look_at(settings)?;
     let state = match &place {
         Some(place) => sites::look_at_state(place)?,
         None => sites::state::State::default(),
     };
     if let Some(place) = &place {
-        guard::check(&place.path, settings.owner)?;
         note_group_writable(place, report);
     }
     let identity = haproxy_identity(settings, world);
@@ -80,9 +82,7 @@ fn deploy(
     progress: Progress<'_>,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    if !settings.live_dir.exists() && nothing_deployed(settings)? {
-        let text = format!("there is no {} yet: nothing to do", escaped_path(&settings.live_dir));
-        report.notes.push(Note { text, weight: Weight::Fact });
+    if is_before_certbot(settings, report)? {
         return Ok(());
     }
     let mut sites = SitesDir::lock(settings, world, patience(settings))?;
@@ -122,6 +122,16 @@ fn missing_tree(settings: &Settings, missing: bool, ours: bool) -> Result<(), Fa
     Err(Failure::new(FailureKind::Io, fact))
 }
 
+/// Whether certbot has no tree and nothing was ever deployed.
+fn is_before_certbot(settings: &Settings, report: &mut Report) -> Result<bool, Failure> {
+    let is_before = !settings.live_dir.exists() && nothing_deployed(settings)?;
+    if is_before {
+        let text = format!("there is no {} yet: nothing to do", escaped_path(&settings.live_dir));
+        report.notes.push(Note { text, weight: Weight::Fact });
+    }
+    Ok(is_before)
+}
+
 fn nothing_deployed(settings: &Settings) -> Result<bool, Failure> {
     Ok(match Place::open(&settings.sites_dir)? {
         Some(place) => {
@@ -151,9 +161,13 @@ fn note_group_writable(place: &Place, report: &mut Report) {
 fn ask(settings: &Settings, world: &World, staged: &mut Staged<'_>) {
     let mut asked = BTreeSet::new();
     for haproxy in &settings.haproxys {
-        let files = staged.files();
         let Some(binary) = &haproxy.binary else { continue };
-        if files.is_empty() || !asked.insert(binary) {
+        if !asked.insert(binary) {
+            continue;
+        }
+        let host = staged.show_host();
+        let files: Vec<String> = staged.files().into_iter().chain(host.clone()).collect();
+        if files.is_empty() {
             continue;
         }
         staged.copy_siblings();
@@ -163,16 +177,19 @@ fn ask(settings: &Settings, world: &World, staged: &mut Staged<'_>) {
             Ok(())
         });
         let rejected: BTreeMap<String, String> = answer.rejected.into_iter().collect();
-        for file in rejected.keys() {
+        for file in rejected.keys().chain(&host) {
             staged.drop_file(file);
         }
         let unchecked = answer.checked.err();
         staged.amend(|row| {
-            if row.role != Role::Site || !row.action.writes() {
+            if !row.action.writes() {
                 return;
             }
-            let words = row.file.as_ref().and_then(|file| rejected.get(file.to_str()?));
-            if let Some(words) = words {
+            let file = match row.role {
+                Role::Site => row.file.as_ref().and_then(|file| file.to_str()),
+                Role::Host => host.as_deref(),
+            };
+            if let Some(words) = file.and_then(|file| rejected.get(file)) {
                 row.refuse(Refusal::new(Reason::HaproxyRejects, words.clone()));
             } else if let Some(why) = &unchecked {
                 row.warnings.insert(Warning::NotChecked);
@@ -278,7 +295,7 @@ fn change(committed: &Committed<'_>, target: Target) -> Change {
 }
 
 /// Which HAProxy programs these are: a PEM that one refused may be taken by another.
-fn haproxy_identity(settings: &Settings, world: &World) -> String {
+pub(crate) fn haproxy_identity(settings: &Settings, world: &World) -> String {
     let describe = |path: &Path| {
         let file = std::fs::metadata(path).ok()?;
         Some(format!("{} {} {:?}", path.display(), file.len(), file.modified().ok()?))

@@ -105,6 +105,20 @@ pub enum Format {
     Json,
 }
 
+/// How `status` reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum StatusFormat {
+    /// For people: a table, problems and what to do about them.
+    #[default]
+    Human,
+    /// For scripts: one JSON object.
+    Json,
+    /// For monitoring plugins: one line with performance data, then the problems.
+    Monitoring,
+    /// For Prometheus: the text exposition format.
+    Prometheus,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -114,6 +128,11 @@ pub enum Command {
     /// the sites directory, prunes what is gone, tells HAProxy once, and confirms that it took it. A run that has nothing
     /// to do changes nothing and tells nobody.
     Assemble(Assemble),
+    /// Show what certbot has, what is on disk and what HAProxy serves, and what to do where they differ
+    ///
+    /// Changes nothing, takes no lock, and needs no more rights than reading: what it may not read is unknown. Exits with 0
+    /// for ok, 1 for warning, 2 for critical and 3 for unknown, as monitoring plugins do.
+    Status(StatusArgs),
     /// Issue a certificate with certbot, behind HAProxy, and deploy it
     ///
     /// Runs certbot certonly --standalone on the port that HAProxy passes ACME challenges to, for one
@@ -175,6 +194,20 @@ pub struct Assemble {
     /// How to report
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub format: Format,
+}
+
+/// Options of `status`.
+#[derive(Debug, Default, Args)]
+pub struct StatusArgs {
+    /// How to report
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: StatusFormat,
+    /// Write the metrics for Prometheus to this file too, for the textfile collector of its node exporter
+    #[arg(long, value_name = "FILE")]
+    pub textfile: Option<PathBuf>,
+    /// Look also at what is around the certificates: HAProxy's configuration, sockets, hooks, timers, modes
+    #[arg(long)]
+    pub setup: bool,
 }
 
 /// Options of `issue`.

@@ -33,5 +33,6 @@ pub mod plan;
 pub mod program;
 pub mod report;
 pub mod sites;
+pub mod status;
 pub mod sweep;
 pub mod world;

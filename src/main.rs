@@ -15,7 +15,9 @@ use clap::error::ErrorKind;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use haproxy_certs::assemble::assemble;
-use haproxy_certs::cli::{Assemble, Cli, Color, Command, Format, Global, HaproxyConfig, Init};
+use haproxy_certs::cli::{
+    Assemble, Cli, Color, Command, Format, Global, HaproxyConfig, Init, StatusArgs, StatusFormat,
+};
 use haproxy_certs::config::{DEFAULT_FILE, Settings};
 use haproxy_certs::escape::{escaped, escaped_path};
 use haproxy_certs::failure::Failure;
@@ -23,6 +25,8 @@ use haproxy_certs::haproxy_config::{self, haproxy_config};
 use haproxy_certs::init;
 use haproxy_certs::issue::{CertbotCall, Deed, passed_on};
 use haproxy_certs::report::{Exit, Report, human, json, syslog};
+use haproxy_certs::status::words::Severity;
+use haproxy_certs::status::{self, report as status_report, report::textfile, status};
 use haproxy_certs::world::World;
 
 /// A sweep that takes longer than this shows its progress.
@@ -61,6 +65,7 @@ fn run(cli: Cli) -> u8 {
     let global = &cli.global;
     let exit = match cli.command {
         Command::Assemble(args) => run_assemble(global, &args),
+        Command::Status(args) => run_status(global, &args),
         Command::Issue(args) => return run_certbot(global, Deed::Issue(&args.domains), &args.certbot),
         Command::Renew(args) => return run_certbot(global, Deed::Renew, &args.certbot),
         Command::Init(args) => run_init(global, &args).unwrap_or_else(|e| unable(&e)),
@@ -104,6 +109,55 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
         syslog::log(&settings, &world, &report, exit);
     }
     exit
+}
+
+fn run_status(global: &Global, args: &StatusArgs) -> Exit {
+    let settings = match Settings::load(global.config_file(), &global.overrides(None)) {
+        Ok(settings) => settings,
+        Err(failure) => {
+            match args.format {
+                StatusFormat::Json => print_line(&status_report::json::failure(&failure)),
+                StatusFormat::Monitoring => print_line(&status_report::monitoring::failure(&failure.message)),
+                StatusFormat::Human | StatusFormat::Prometheus => complain(&failure.message),
+            }
+            return Exit::Unable;
+        }
+    };
+    let mut status = status(&settings, &World::host(), args.setup, &progress());
+    let metrics = status_report::prometheus::text(&status);
+    let unwritten = args.textfile.as_ref().and_then(|path| textfile::write(path, &metrics).err());
+    let is_written = unwritten.is_none();
+    status.error = status.error.or(unwritten);
+    match args.format {
+        StatusFormat::Human => print_status(global, &status),
+        StatusFormat::Json => print_line(&status_report::json::status(&status, args.setup)),
+        StatusFormat::Monitoring => print_line(&status_report::monitoring::text(&status)),
+        StatusFormat::Prometheus => print_line(metrics.trim_end()),
+    }
+    match status.severity() {
+        _ if !is_written => Exit::Unable,
+        Severity::Ok => Exit::Fine,
+        Severity::Warning => Exit::Partly,
+        Severity::Critical => Exit::Untold,
+        Severity::Unknown => Exit::Unable,
+    }
+}
+
+fn print_status(global: &Global, status: &status::Status) {
+    use status_report::human::Detail;
+    let detail = match (global.quiet, global.verbose) {
+        (true, _) => Detail::Quiet,
+        (false, true) => Detail::Verbose,
+        (false, false) => Detail::Normal,
+    };
+    print_lines(global, &status_report::human::lines(status, width(), detail));
+}
+
+/// How many columns there are: the terminal's, else those that `COLUMNS` tells.
+fn width() -> usize {
+    let terminal = rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    let told = || std::env::var("COLUMNS").ok()?.parse().ok();
+    terminal.filter(|&columns| columns > 0).or_else(told).unwrap_or(80)
 }
 
 /// Runs certbot, and then sweeps; where certbot failed its exit status is passed on.
@@ -189,7 +243,11 @@ fn progress() -> impl Fn(usize, usize) + Sync {
 }
 
 fn print_report(global: &Global, report: &Report) {
-    print_lines(global, &human::lines(report, global.verbose));
+    let mut lines = human::lines(report, global.verbose);
+    if global.quiet {
+        lines.retain(|line| line.tone == human::Tone::Bad);
+    }
+    print_lines(global, &lines);
     if let Some(failure) = &report.error {
         complain(&failure.message);
     }
@@ -203,9 +261,6 @@ fn print_lines(global: &Global, lines: &[human::Line]) {
     };
     let mut out = AutoStream::new(std::io::stdout().lock(), choice);
     for line in lines {
-        if global.quiet && line.tone != human::Tone::Bad {
-            continue;
-        }
         let style = match line.tone {
             human::Tone::Good => AnsiColor::Green.on_default(),
             human::Tone::Wary => AnsiColor::Yellow.on_default(),

@@ -139,8 +139,17 @@ fn a_group_that_may_write_is_a_note_only() {
     let notes = report.json()["notes"].to_string();
     assert!(notes.contains(&format!("chmod g-w {}", parent.display())), "{notes}");
     let sites = parent.join("sites");
-    let human = bed.cmd.run(&["--sites-dir", sites.to_str().unwrap(), "assemble"]).exits(0);
-    assert!(human.stdout.contains("chmod g-w") && human.stderr.is_empty(), "{human}");
+    let human = |arguments: &[&str]| {
+        let mut all = vec!["--sites-dir", sites.to_str().unwrap(), "assemble"];
+        all.extend(arguments);
+        bed.cmd.run(&all).exits(0)
+    };
+    for arguments in [&["-v"][..], &["--dry-run"]] {
+        let said = human(arguments);
+        assert!(said.stdout.contains("chmod g-w") && said.stderr.is_empty(), "{said}");
+    }
+    // Debian is made so: a healthy run doesn't go on about it.
+    assert_eq!(human(&[]).stdout, format!("{}: 1 unchanged\n", sites.display()));
     chmod(&parent, 0o2755);
     assert_eq!(bed.assemble(&sites, &[]).exits(0).json()["notes"], serde_json::json!([]));
 }

@@ -208,6 +208,28 @@ fn another_file_system_or_no_directory_is_a_configuration_error() {
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
 }
 
+/// As the defaults have it on a new machine: `certs/host.pem` beside `certs/sites`, and nothing of it there.
+#[test]
+fn its_directory_is_made_with_the_sites_directory() {
+    let (_tree, leaf, cmd, _) = with_host();
+    let file = cmd.beside("ssl/certs/host.pem");
+    let text = read(&cmd.config())
+        .replace(&toml(&cmd.beside("host.pem")), &toml(&file))
+        .replace(&toml(&cmd.sites()), &toml(&cmd.beside("ssl/certs/sites")));
+    let config = cmd.beside("other.toml");
+    fs::write(&config, text).unwrap();
+    for (arguments, code) in [(&["--dry-run", "--exit-code"][..], 4), (&[], 0)] {
+        let mut command = std::process::Command::new(Cmd::program());
+        command.arg("--config").arg(&config).args(["assemble", "--format", "json"]).args(arguments);
+        let report = contract::run(&mut command).exits(code);
+        assert_eq!(
+            brief(&report),
+            ["host:host.pem install", "a.example.pem install", "lb1.example.pem install"]
+        );
+    }
+    assert_eq!(read(&file), leaf.combined());
+}
+
 #[test]
 fn its_directory_must_be_safe_too() {
     let (_tree, _, cmd, _) = with_host();

@@ -23,7 +23,7 @@ pub use chain::{Certificate, ChainState};
 pub use combined_pem::CombinedPem;
 pub use digest::{hex, sha256};
 pub use flaw::{Flaw, Unproved};
-pub use leaf::{Leaf, read_leaf};
+pub use leaf::{Leaf, leaf_of_der, read_leaf};
 pub use public_key::{KeyFamily, KeyType};
 
 use private_key::PrivateKey;

@@ -420,16 +420,14 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Pla
         let right = owner == situation.owner && mode == situation.mode;
         return Judgement::Do(if right { Action::Unchanged } else { Action::Repair });
     }
-    if !is_ours(deployed, place.recorded, &candidate.leaf) {
-        return if situation.policy.adopt {
-            Judgement::Adopt
-        } else {
-            Judgement::Conflict(conflict_fact("was not written by haproxy-certs"))
-        };
+    let ours = is_ours(deployed, place.recorded, &candidate.leaf);
+    if !ours && !situation.policy.adopt {
+        return Judgement::Conflict(conflict_fact("was not written by haproxy-certs"));
     }
     match too_good_to_replace(situation, name, candidate, deployed) {
         Some(refusal) => Judgement::Refuse(refusal),
-        None => Judgement::Do(Action::Replace),
+        None if ours => Judgement::Do(Action::Replace),
+        None => Judgement::Adopt,
     }
 }
 

@@ -134,7 +134,7 @@ pub fn timestamp(seconds: i64) -> Option<String> {
 }
 
 /// JSON in ASCII: certbot declares a renewal failed over bytes that it can't decode.
-fn to_text(frame: &Frame<'_>) -> String {
+pub(crate) fn to_text(frame: &impl Serialize) -> String {
     let text = serde_json::to_string(frame).unwrap_or_default();
     let mut ascii = String::with_capacity(text.len());
     for letter in text.chars() {

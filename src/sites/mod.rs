@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, open, openat};
+use rustix::fs::{CWD, Dir, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, open, openat};
 use rustix::io::Errno;
 
 pub use commit::{Committed, Staged};
@@ -110,6 +110,28 @@ pub fn look_at_state(sites: &Place) -> Result<State, Failure> {
     }
 }
 
+/// Opens the sites directory to look at it, and makes the checks that a run makes which writes; `None`: it isn't there.
+///
+/// # Errors
+/// What keeps a run from writing, as far as can be seen without it.
+pub fn look_at(settings: &Settings) -> Result<Option<Place>, Failure> {
+    let place = Place::open(&settings.sites_dir)?;
+    let missing = match &place {
+        Some(_) => None,
+        None => Some(nearest(&settings.sites_dir)?),
+    };
+    if let Some(existing) = place.as_ref().or(missing.as_ref()) {
+        guard::check(&existing.path, settings.owner)?;
+        let folder = settings.host_file.parent().unwrap_or(Path::new("/"));
+        // It is made together with the sites directory.
+        let will_be_made = !folder.exists() && settings.sites_dir.starts_with(folder);
+        if settings.host_lineage.is_some() && !will_be_made {
+            host_place(settings, existing)?;
+        }
+    }
+    Ok(place)
+}
+
 /// The sites directory, locked: as long as this value lives nobody else changes it, and only this value can.
 #[derive(Debug)]
 pub struct SitesDir {
@@ -133,7 +155,10 @@ impl SitesDir {
     /// a later version's.
     pub fn lock(settings: &Settings, world: &World, patience: Duration) -> Result<Self, Failure> {
         let place = match Place::open(&settings.sites_dir)? {
-            Some(place) => place,
+            Some(place) => {
+                finish_making(settings, &place)?;
+                place
+            }
             None => make_sites_dir(settings)?,
         };
         guard::check(&place.path, settings.owner)?;
@@ -176,7 +201,7 @@ impl SitesDir {
         if self.state.pending.is_empty() {
             self.forget_previous()?;
         }
-        Ok(())
+        last_run::clear_leftovers(&self.own)
     }
 }
 
@@ -193,10 +218,35 @@ fn host_place(settings: &Settings, sites: &Place) -> Result<Place, Failure> {
         return Err(Failure::config(format!(
             "host_file {} is on another file system than sites_dir {}; put them on the same one",
             escaped_path(&settings.host_file),
-            escaped_path(&sites.path)
+            escaped_path(&settings.sites_dir)
         )));
     }
     Ok(place)
+}
+
+/// What there is of a path that may be missing.
+fn nearest(path: &Path) -> Result<Place, Failure> {
+    let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    Place::open(existing)?.ok_or_else(|| Failure::io("open", existing, &std::io::ErrorKind::NotFound.into()))
+}
+
+/// Gives a sites directory to its owner that a run was killed over making: nothing is in it yet.
+fn finish_making(settings: &Settings, place: &Place) -> Result<(), Failure> {
+    let Owner { uid, gid } = settings.owner;
+    let fail = |e: Errno| Failure::io("create", &place.path, &e.into());
+    let stat = fstat(&place.dir).map_err(fail)?;
+    let is_ours = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o077 & !0o011 == 0;
+    if uid == 0 || stat.st_uid == uid || !is_ours {
+        return Ok(());
+    }
+    let is_empty = Dir::read_from(&place.dir)
+        .map_err(fail)?
+        .all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
+    if is_empty {
+        fchown(&place.dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(fail)?;
+        fchmod(&place.dir, Mode::from_raw_mode(0o711)).map_err(fail)?;
+    }
+    Ok(())
 }
 
 /// Makes the sites directory and its parents. It is closed to everybody else; where the files' owner isn't root it is
@@ -204,12 +254,9 @@ fn host_place(settings: &Settings, sites: &Place) -> Result<Place, Failure> {
 fn make_sites_dir(settings: &Settings) -> Result<Place, Failure> {
     let path = &settings.sites_dir;
     let fail = |path: &Path, e: Errno| Failure::io("create", path, &e.into());
+    guard::check(&nearest(path)?.path, settings.owner)?;
     let mut missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     missing.reverse();
-    if let Some(existing) = missing.first().and_then(|folder| folder.parent()) {
-        let real = std::fs::canonicalize(existing).map_err(|e| Failure::io("open", existing, &e))?;
-        guard::check(&real, settings.owner)?;
-    }
     for folder in missing {
         let mode = match folder == path {
             false => 0o755,
