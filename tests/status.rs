@@ -558,3 +558,35 @@ fn the_table_is_as_it_was() {
         );
     }
 }
+
+#[test]
+fn certbots_own_tree_is_followed_from_the_first_certificate_on() {
+    let (http, challenge) = (support::Port::free(), support::Port::free());
+    let pebble = support::Pebble::start(&http);
+    let certbot = support::Certbot::of(&pebble, &challenge);
+    let cmd = Cmd::new(certbot.live());
+    let (host_file, sites) = (cmd.beside("host.pem"), cmd.sites());
+    let host = support::Authority::new().issue(KeyKind::P256, &["host.example.org"], Validity::days(3650));
+    support::tree::write(&host_file, host.combined(), 0o400);
+    support::tree::make_directory(&sites, 0o700);
+    let haproxy = Haproxy::of(&system_haproxy()).crt(&host_file).crt(&sites).acme(&http, &challenge).start();
+    let port = challenge.number();
+    let cmd = cmd.haproxy(&haproxy, &probe(&haproxy)).table(&format!("[certbot]\nhttp_01_port = {port}"));
+    json(&cmd).exits(0);
+
+    certbot.succeed(&["certonly", "--standalone", "--cert-name", "e.example.org", "-d", "e.example.org"]);
+    let file = "e.example.org.pem";
+    assert_eq!(problems(&json(&cmd).exits(2), file), ["disk-missing"]);
+    cmd.run(&["assemble"]).exits(0);
+    assert_eq!(problems(&json(&cmd).exits(0), file), Vec::<String>::new());
+    certbot.succeed(&["renew", "--force-renewal"]);
+    assert_eq!(problems(&json(&cmd).exits(1), file), ["disk-stale"]);
+    cmd.run(&["assemble"]).exits(0);
+    json(&cmd).exits(0);
+    let run = cmd.run(&["status", "--setup", "--format", "json"]);
+    let setup = run.json()["setup"].as_array().unwrap().clone();
+    for name in ["crt", "empty", "acme", "socket"] {
+        let finding = setup.iter().find(|finding| finding["name"] == name).unwrap();
+        assert_eq!(finding["severity"], "ok", "{run}");
+    }
+}
