@@ -295,11 +295,12 @@ fn first_issue(link: &Path, found: &Found) -> Option<String> {
         None => "a certbot before 3.2.0".to_owned(),
     };
     let cli_ini = link.ancestors().nth(3)?.join("cli.ini");
+    // By the link's own path: certbot runs one hook of several that are the same text.
     Some(format!(
         "{version} runs this hook when it renews, not when it issues; haproxy-certs issue deploys by itself, but for \
-         certbot certonly add this line to {}: deploy-hook = {} assemble",
+         certbot certonly add this line to {}: post-hook = {}",
         escaped_path(&cli_ini),
-        escaped_path(&found.program)
+        escaped_path(link)
     ))
 }
 
@@ -531,7 +532,8 @@ mod tests {
             let found = Found { certbot, in_cli_ini, ..everything() };
             plan(&settings(""), &found, true).left.join("\n")
         };
-        let line = "to /etc/letsencrypt/cli.ini: deploy-hook = /usr/bin/haproxy-certs assemble";
+        let line =
+            "to /etc/letsencrypt/cli.ini: post-hook = /etc/letsencrypt/renewal-hooks/post/haproxy-certs";
         assert!(said(Some([2, 1, 0]), false).contains(line));
         assert!(said(None, false).contains(line));
         assert_eq!(said(Some([2, 1, 0]), true), "");
@@ -585,7 +587,7 @@ mod tests {
 
     #[test]
     fn cli_ini_is_read_without_its_comments() {
-        assert!(calls_us("deploy-hook = /usr/bin/haproxy-certs assemble\n"));
+        assert!(calls_us("post-hook = /etc/letsencrypt/renewal-hooks/post/haproxy-certs\n"));
         assert!(!calls_us("# deploy-hook = /usr/bin/haproxy-certs assemble\n"));
     }
 }

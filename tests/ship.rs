@@ -1,5 +1,7 @@
 //! From an empty host to renewed certificates that are served: `init`, `haproxy-config`, `issue`, `renew`.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
+
 mod support;
 
 use std::fs;
@@ -61,10 +63,10 @@ fn init_makes_a_host_ready_and_is_safe_to_repeat() {
     let key = openssl::pkey::PKey::private_key_from_pem(&pem).unwrap();
     assert!(openssl::x509::X509::from_pem(&pem).unwrap().public_key().unwrap().public_eq(&key));
 
-    let made = snapshot(cmd.sites().parent().unwrap());
+    let ready = snapshot(cmd.sites().parent().unwrap());
     let again = cmd.run(&["init", "--hook"]).exits(0);
     assert_eq!(again.stdout.matches("there ").count(), 3, "{again}");
-    assert_eq!(made, snapshot(cmd.sites().parent().unwrap()));
+    assert_eq!(ready, snapshot(cmd.sites().parent().unwrap()));
 
     // Neither the sweep nor status takes the placeholder for something that was deployed.
     let sweep = cmd.assemble(&[]).exits(0);

@@ -286,11 +286,10 @@ impl Telling<'_> {
             }
             let round = self.round(jobs, &listing, before);
             // A reload that was in flight may have read the disk before it changed.
-            let (after, fresh) = self.look(RELOAD_AFTER)?;
-            if before.pid == after.pid {
+            if self.settled(RELOAD_AFTER)?.pid == before.pid {
                 return round;
             }
-            (before, listing) = (after, fresh);
+            (before, listing) = self.look(RELOAD_AFTER)?;
         }
         Err(Stop::Reload("HAProxy is reloaded again and again meanwhile".to_owned()))
     }

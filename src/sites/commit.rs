@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -14,7 +14,7 @@ use super::look;
 use super::state::{Owed, Pending, Record, Rejected, digest, key, target};
 use super::{PREVIOUS_DIR, Place, SitesDir};
 use crate::certified_key::CombinedPem;
-use crate::config::Settings;
+use crate::config::{Owner, Settings};
 use crate::failure::Failure;
 use crate::haproxy::Target;
 use crate::parallel::{self, Progress};
@@ -175,8 +175,8 @@ impl<'a> Staged<'a> {
         let name = (0..=files.len())
             .map(|number| format!("host-{number}.pem"))
             .find(|name| !files.contains(name))?;
-        let (own, stage) = (self.sites.own.dir.as_fd(), self.sites.stage.dir.as_fd());
-        keep_aside(own, OsStr::new(HOST_STAGE), stage, OsStr::new(&name)).ok()?;
+        let (own, stage) = (&self.sites.own, &self.sites.stage);
+        keep_aside(self.sites, own, OsStr::new(HOST_STAGE), stage, OsStr::new(&name)).ok()?;
         Some(name)
     }
 
@@ -414,7 +414,7 @@ fn put_in_place(sites: &SitesDir, row: &Row) -> Result<(), Failure> {
     }
     let (stage, staged) = sites.staging(row);
     if row.action == Action::Replace {
-        keep_aside(home.dir.as_fd(), &name, attic.dir.as_fd(), &kept).map_err(fail("keep a copy of"))?;
+        keep_aside(sites, home, &name, attic, &kept).map_err(fail("keep a copy of"))?;
     }
     if row.action == Action::Install {
         // A file that appeared meanwhile isn't ours.
@@ -428,18 +428,30 @@ fn put_in_place(sites: &SitesDir, row: &Row) -> Result<(), Failure> {
 
 /// Gives what has this name a second one elsewhere, unless something is there already.
 fn keep_aside(
-    from: BorrowedFd<'_>,
+    sites: &SitesDir,
+    from: &Place,
     name: &OsStr,
-    to: BorrowedFd<'_>,
+    to: &Place,
     kept: &OsStr,
 ) -> rustix::io::Result<()> {
-    match linkat(from, name, to, kept, AtFlags::empty()) {
+    match linkat(&from.dir, name, &to.dir, kept, AtFlags::empty()) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         // No hard links here, or not to somebody else's file: a copy does.
         Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::MLINK) => {
-            let bytes = look::bytes(from, name).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-            let kept = kept.to_str().ok_or(Errno::INVAL)?;
-            create(to, kept, None, 0o400, &bytes).and_then(fsync)
+            let bytes =
+                look::bytes(&from.dir, name).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+            // Whole before it has its name: what is kept may be put back.
+            let stat = statat(&from.dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let owner = Owner { uid: stat.st_uid, gid: stat.st_gid };
+            let unnamed = "kept-copy";
+            let mode = stat.st_mode & 0o7777;
+            let write = |owner| {
+                remove(&sites.stage.dir, unnamed)?;
+                create(sites.stage.dir.as_fd(), unnamed, owner, mode, &bytes).and_then(fsync)
+            };
+            // Only root may give it to its owner.
+            write(Some(owner)).or_else(|e| if e == Errno::PERM { write(None) } else { Err(e) })?;
+            renameat(&sites.stage.dir, unnamed, &to.dir, kept)
         }
         Err(e) => Err(e),
     }
@@ -460,7 +472,7 @@ fn keep_adopted(sites: &SitesDir, place: &Place, row: &Row) -> Result<(), Failur
         kept.clone_from(&name);
         kept.push(format!(".{number}"));
     }
-    keep_aside(home.dir.as_fd(), &name, place.dir.as_fd(), &kept)
+    keep_aside(sites, home, &name, place, &kept)
         .map_err(|e| Failure::io("keep a copy of", &home.path.join(&name), &e.into()))
 }
 

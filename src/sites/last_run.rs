@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{fstat, renameat};
-use rustix::process::geteuid;
+use rustix::io::Errno;
+use rustix::process::{Pid, geteuid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{create, remove};
@@ -90,4 +91,17 @@ impl LastRun {
         };
         write().map_err(|e| Failure::io("write", &own.path.join(LAST_RUN_FILE), &e.into()))
     }
+}
+
+/// Removes what runs that were killed left half-written.
+pub(super) fn clear_leftovers(own: &Place) -> Result<(), Failure> {
+    for name in look::entries(&own.dir, &own.path)? {
+        let writer =
+            name.to_str().and_then(|name| name.strip_prefix(LAST_RUN_FILE)?.strip_prefix('.')?.parse().ok());
+        let Some(writer) = writer.and_then(Pid::from_raw) else { continue };
+        if test_kill_process(writer) == Err(Errno::SRCH) {
+            remove(&own.dir, &*name).map_err(|e| Failure::io("remove", &own.path.join(&name), &e.into()))?;
+        }
+    }
+    Ok(())
 }

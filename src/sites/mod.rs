@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, open, openat};
+use rustix::fs::{CWD, Dir, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, open, openat};
 use rustix::io::Errno;
 
 pub use commit::{Committed, Staged};
@@ -155,7 +155,10 @@ impl SitesDir {
     /// a later version's.
     pub fn lock(settings: &Settings, world: &World, patience: Duration) -> Result<Self, Failure> {
         let place = match Place::open(&settings.sites_dir)? {
-            Some(place) => place,
+            Some(place) => {
+                finish_making(settings, &place)?;
+                place
+            }
             None => make_sites_dir(settings)?,
         };
         guard::check(&place.path, settings.owner)?;
@@ -198,7 +201,7 @@ impl SitesDir {
         if self.state.pending.is_empty() {
             self.forget_previous()?;
         }
-        Ok(())
+        last_run::clear_leftovers(&self.own)
     }
 }
 
@@ -225,6 +228,25 @@ fn host_place(settings: &Settings, sites: &Place) -> Result<Place, Failure> {
 fn nearest(path: &Path) -> Result<Place, Failure> {
     let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
     Place::open(existing)?.ok_or_else(|| Failure::io("open", existing, &std::io::ErrorKind::NotFound.into()))
+}
+
+/// Gives a sites directory to its owner that a run was killed over making: nothing is in it yet.
+fn finish_making(settings: &Settings, place: &Place) -> Result<(), Failure> {
+    let Owner { uid, gid } = settings.owner;
+    let fail = |e: Errno| Failure::io("create", &place.path, &e.into());
+    let stat = fstat(&place.dir).map_err(fail)?;
+    let is_ours = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o077 & !0o011 == 0;
+    if uid == 0 || stat.st_uid == uid || !is_ours {
+        return Ok(());
+    }
+    let is_empty = Dir::read_from(&place.dir)
+        .map_err(fail)?
+        .all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
+    if is_empty {
+        fchown(&place.dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(fail)?;
+        fchmod(&place.dir, Mode::from_raw_mode(0o711)).map_err(fail)?;
+    }
+    Ok(())
 }
 
 /// Makes the sites directory and its parents. It is closed to everybody else; where the files' owner isn't root it is

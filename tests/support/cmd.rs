@@ -20,6 +20,7 @@ use super::process::finish;
 pub struct Cmd {
     temporary: TempDir,
     live_dir: PathBuf,
+    sites: PathBuf,
     options: String,
     tables: String,
     environment: Vec<(OsString, OsString)>,
@@ -36,6 +37,7 @@ impl Cmd {
     pub fn new(live_dir: impl Into<PathBuf>) -> Self {
         let temporary = tempfile::Builder::new().prefix("haproxy-certs-cmd-").tempdir().unwrap();
         Self {
+            sites: temporary.path().join("sites"),
             temporary,
             live_dir: live_dir.into(),
             options: String::new(),
@@ -88,7 +90,13 @@ impl Cmd {
 
     /// The sites directory of its configuration.
     pub fn sites(&self) -> PathBuf {
-        self.temporary.path().join("sites")
+        self.sites.clone()
+    }
+
+    /// With a sites directory that is somewhere else.
+    pub fn with_sites(mut self, sites: impl Into<PathBuf>) -> Self {
+        self.sites = sites.into();
+        self
     }
 
     /// A place beside the sites directory, on the same file system: `host.pem`.
@@ -116,17 +124,22 @@ impl Cmd {
     pub fn run(&self, arguments: &[&str]) -> Run {
         let mut command = Command::new(Self::program());
         command.arg("--config").arg(self.config()).args(arguments);
-        command
-            .env_remove("HAPROXY_CERTS_CONFIG")
-            .env_remove("RENEWED_LINEAGE")
-            .env_remove("RENEWED_DOMAINS");
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        self.prepare(&mut command);
         let output = finish(&mut command, self.limit);
         Run {
             code: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into(),
             stderr: String::from_utf8_lossy(&output.stderr).into(),
         }
+    }
+
+    /// Sets the environment of a run.
+    pub fn prepare(&self, command: &mut Command) {
+        command
+            .env_remove("HAPROXY_CERTS_CONFIG")
+            .env_remove("RENEWED_LINEAGE")
+            .env_remove("RENEWED_DOMAINS");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
     }
 
     /// `assemble --format json`, with more arguments.

@@ -14,6 +14,9 @@
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
     clippy::return_self_not_must_use,
+    clippy::case_sensitive_file_extension_comparisons,
+    clippy::format_collect,
+    clippy::similar_names,
     reason = "test code may fail loudly, and each test file uses its own part of it"
 )]
 
@@ -23,6 +26,9 @@ pub mod haproxy;
 pub mod pki;
 pub mod ports;
 pub mod process;
+pub mod scene;
+pub mod strace;
+pub mod summary;
 pub mod tls;
 pub mod tree;
 

@@ -6,7 +6,7 @@ pub mod monitoring;
 pub mod prometheus;
 pub mod textfile;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::judge::Site;
 use super::words::Severity;
@@ -22,9 +22,6 @@ pub fn verdict(status: &Status) -> String {
     for (_, problem) in status.all_problems() {
         *kinds.entry(problem.kind.name()).or_default() += 1;
     }
-    for finding in status.findings.iter().filter(|finding| finding.severity > Severity::Unknown) {
-        *kinds.entry(finding.name).or_default() += 1;
-    }
     let mut parts = Vec::new();
     if let Some(error) = &status.error {
         parts.push(error.message.clone());
@@ -36,7 +33,7 @@ pub fn verdict(status: &Status) -> String {
             .collect();
         let sites = if bad == 0 { String::new() } else { format!("{bad} of {} not in step: ", sites(all)) };
         parts.push(format!("{sites}{}", kinds.join(", ")));
-    } else if status.severity() == Severity::Ok {
+    } else if bad == 0 && status.unseen.is_empty() && status.error.is_none() {
         parts.push(match all {
             0 => "there is nothing to deploy".to_owned(),
             _ => format!("{} in step", sites(all)),
@@ -46,6 +43,15 @@ pub fn verdict(status: &Status) -> String {
         let why = status.unseen.first().or_else(|| status.haproxy.iter().find_map(|it| it.unseen.as_ref()));
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
         parts.push(format!("{seen} can be seen{why}"));
+    }
+    let setup: BTreeSet<&str> = status
+        .findings
+        .iter()
+        .filter(|finding| finding.severity > Severity::Unknown)
+        .map(|finding| finding.name)
+        .collect();
+    if !setup.is_empty() {
+        parts.push(format!("setup: {}", setup.into_iter().collect::<Vec<_>>().join(", ")));
     }
     if let Some((site, at)) = status.first_to_expire()
         && at > status.at

@@ -7,15 +7,22 @@ use super::{file, verdict};
 use crate::status::Status;
 use crate::status::words::Severity;
 
+/// Monitoring cuts off what is longer than some kilobytes.
+const LONGEST_LIST: usize = 50;
+
 /// The plugin's output, without a line end.
 #[must_use]
 pub fn text(status: &Status) -> String {
     let mut text = format!("{}|{}", headline(status.severity(), &verdict(status)), performance(status));
-    for (site, problem) in status.all_problems() {
+    let problems = status.all_problems();
+    for (site, problem) in problems.iter().take(LONGEST_LIST) {
         let about = site.map(|site| format!("{}: ", file(site))).unwrap_or_default();
         let line = format!("{}: {about}{}: {}", problem.severity.name(), problem.kind.name(), problem.fact);
         let advice = problem.advice.as_ref().map(|advice| format!(" -> {advice}")).unwrap_or_default();
         let _ = write!(text, "\n{}", without_bars(&format!("{line}{advice}")));
+    }
+    if let Some(left @ 1..) = problems.len().checked_sub(LONGEST_LIST) {
+        let _ = write!(text, "\nand {left} more: haproxy-certs status");
     }
     for finding in status.findings.iter().filter(|finding| finding.severity != Severity::Ok) {
         let line = format!("{}: setup: {}: {}", finding.severity.name(), finding.name, finding.fact);

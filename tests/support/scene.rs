@@ -1,0 +1,279 @@
+//! A host in miniature that can be put back as it was: certbot's tree, the sites directory, and somebody who is told.
+//!
+//! Nobody needs a HAProxy here: what is told writes down what it finds, which is what a HAProxy would load.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use openssl::pkey::PKey;
+use openssl::x509::X509;
+use tempfile::TempDir;
+
+use super::cmd::{Cmd, Run, names_in, toml};
+use super::haproxy::system_haproxy;
+use super::pki::{KeyKind, Validity};
+use super::process::finish;
+use super::tree::{self, Tree};
+use super::{Authority, LIMIT};
+
+/// A user that every Debian has, other than the one that the tests run as.
+pub const OTHER: (u32, u32) = (1, 1);
+
+/// What a name in a directory is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// Type and permission bits.
+    pub mode: u32,
+    /// User and group.
+    pub owner: (u32, u32),
+    /// The bytes of a regular file.
+    pub bytes: Vec<u8>,
+}
+
+/// Everything that HAProxy could load, by its path relative to the scene; our own directory is left out.
+pub type Shown = BTreeMap<String, Entry>;
+
+/// The host in miniature.
+pub struct Scene {
+    /// certbot's tree.
+    pub tree: Tree,
+    /// The program with its configuration.
+    pub cmd: Cmd,
+    /// What `assemble` is called with.
+    pub arguments: Vec<&'static str>,
+    saved: Option<TempDir>,
+    loadable: BTreeSet<Shown>,
+}
+
+impl Scene {
+    /// Without any lineage or file; `options` are lines of the configuration.
+    pub fn new(options: &[&str]) -> Self {
+        let tree = Tree::new();
+        let mut cmd = Cmd::new(tree.live());
+        let (sites, host, told) = (cmd.sites(), cmd.beside("host.pem"), cmd.beside("told"));
+        for option in options {
+            cmd = cmd.option(option);
+        }
+        if options.iter().any(|option| option.starts_with("host_lineage")) {
+            cmd = cmd.option(&format!("host_file = {}", toml(&host)));
+        }
+        let script = format!(
+            "cd {} && cat {} *.pem 2>/dev/null | sha256sum >> {}",
+            sites.display(),
+            host.display(),
+            told.display()
+        );
+        let command = serde_json::json!(["/bin/sh", "-c", script]);
+        let cmd =
+            cmd.table(&format!("[[haproxy]]\nreload = \"command\"\ncommand = {command}\nbinary = \"\""));
+        Self {
+            tree,
+            cmd,
+            arguments: vec!["assemble", "--format", "json"],
+            saved: None,
+            loadable: BTreeSet::new(),
+        }
+    }
+
+    /// Issues a lineage of this name.
+    pub fn issue(&mut self, name: &str) {
+        self.tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
+    }
+
+    /// A plain run.
+    #[track_caller]
+    pub fn run(&self) -> Run {
+        self.cmd.run(&self.arguments)
+    }
+
+    /// The directory with everything that a run may change.
+    pub fn folder(&self) -> PathBuf {
+        self.cmd.sites().parent().unwrap().to_owned()
+    }
+
+    /// Remembers it as it is, for [`Scene::restore`].
+    pub fn save(&mut self) {
+        let saved = tempfile::tempdir().unwrap();
+        copy(&self.folder(), saved.path());
+        self.saved = Some(saved);
+    }
+
+    /// Puts it back as it was, with owners, modes and times.
+    #[track_caller]
+    pub fn restore(&self) {
+        let folder = self.folder();
+        for name in names_in(&folder) {
+            let path = folder.join(name);
+            let is_dir = path.symlink_metadata().unwrap().is_dir();
+            if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        }
+        copy(self.saved.as_ref().expect("it was saved").path(), &folder);
+    }
+
+    /// What HAProxy could load now.
+    pub fn shown(&self) -> Shown {
+        let mut shown = Shown::new();
+        let folder = self.folder();
+        let sites = self.cmd.sites();
+        add(&mut shown, &folder, &folder.join("host.pem"));
+        add(&mut shown, &folder, &sites);
+        for name in names_in(&sites).iter().filter(|name| *name != ".haproxy-certs") {
+            add(&mut shown, &folder, &sites.join(name));
+        }
+        shown
+    }
+
+    /// The copies of previous files that are kept aside, by the name that they had in [`Scene::shown`].
+    pub fn kept(&self) -> Vec<(String, Vec<u8>)> {
+        let own = self.cmd.sites().join(".haproxy-certs");
+        let mut kept = Vec::new();
+        for folder in ["previous", "adopted"] {
+            for name in names_in(&own.join(folder)) {
+                let bytes = fs::read(own.join(folder).join(&name)).unwrap();
+                kept.push((format!("sites/{name}"), bytes));
+            }
+        }
+        if let Ok(bytes) = fs::read(own.join("previous-host.pem")) {
+            kept.push(("host.pem".to_owned(), bytes));
+        }
+        kept
+    }
+
+    /// The names in our own directory and everywhere else outside the sites directory.
+    pub fn names(&self) -> BTreeSet<String> {
+        let folder = self.folder();
+        walkdir::WalkDir::new(&folder)
+            .into_iter()
+            .map(|entry| entry.unwrap().path().strip_prefix(&folder).unwrap().display().to_string())
+            .collect()
+    }
+
+    /// What was told last is what is there now.
+    #[track_caller]
+    pub fn must_be_told(&self, context: &str) {
+        let last = self.told().pop().unwrap_or_default();
+        let mut all = Vec::new();
+        for (name, entry) in self.shown() {
+            if name == "host.pem" || name.strip_prefix("sites/").is_some_and(|name| name.ends_with(".pem")) {
+                all.extend(entry.bytes);
+            }
+        }
+        let now = super::tls::hex(&openssl::sha::sha256(&all));
+        assert!(last.starts_with(&now), "{context}: told last {last:?}, there is {now}");
+    }
+
+    /// Waits until nothing runs any more that a killed run had started.
+    pub fn wait_for_orphans(&self) {
+        let folder = self.folder().into_os_string().into_encoded_bytes();
+        let runs = |pid: std::ffi::OsString| {
+            let line = fs::read(Path::new("/proc").join(pid).join("cmdline")).unwrap_or_default();
+            line.windows(folder.len()).any(|window| window == folder)
+        };
+        super::wait_until(LIMIT, "what the killed run started", || {
+            !fs::read_dir("/proc").unwrap().flatten().any(|entry| runs(entry.file_name()))
+        });
+    }
+
+    /// What was told, a line each time.
+    pub fn told(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.cmd.beside("told")).unwrap_or_default();
+        text.lines().map(ToOwned::to_owned).collect()
+    }
+
+    /// HAProxy accepts what is shown, as its configuration would load it. Each different state is asked about once.
+    #[track_caller]
+    pub fn must_be_loadable(&mut self, context: &str) {
+        let shown = self.shown();
+        if self.loadable.contains(&shown) {
+            return;
+        }
+        let loads = |path: &Path| {
+            if path.is_dir() { !self.cmd.deployed().is_empty() } else { path.exists() }
+        };
+        let certificates: Vec<PathBuf> =
+            [self.cmd.beside("host.pem"), self.cmd.sites()].into_iter().filter(|path| loads(path)).collect();
+        if certificates.is_empty() {
+            return;
+        }
+        haproxy_loads(&certificates).unwrap_or_else(|words| panic!("{context}: HAProxy refuses: {words}"));
+        self.loadable.insert(shown);
+    }
+}
+
+/// Whether the system's HAProxy loads these files and directories.
+pub fn haproxy_loads(certificates: &[PathBuf]) -> Result<(), String> {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("haproxy.cfg");
+    let crt: String = certificates.iter().map(|path| format!(" crt {}", path.display())).collect();
+    let text = format!(
+        "global\n  tune.ssl.default-dh-param 2048\ndefaults\n  mode http\n  timeout client 1s\n  timeout connect 1s\n  \
+         timeout server 1s\nfrontend f\n  bind 127.0.0.1:1 ssl{crt}\n"
+    );
+    fs::write(&config, text).unwrap();
+    let mut command = Command::new(system_haproxy().program);
+    let output = finish(command.arg("-c").arg("-f").arg(&config), LIMIT);
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into()) }
+}
+
+/// Every name is as it was before or as it is to be, and nothing else is there.
+#[track_caller]
+pub fn must_be_old_or_new(context: &str, now: &Shown, old: &Shown, new: &Shown) {
+    let names: BTreeSet<&String> = now.keys().chain(old.keys()).chain(new.keys()).collect();
+    for name in names {
+        let found = now.get(name);
+        let is_one_of_them = found == old.get(name) || found == new.get(name);
+        let outline = |entry: Option<&Entry>| {
+            entry.map(|entry| (format!("{:o}", entry.mode), entry.owner, entry.bytes.len()))
+        };
+        assert!(
+            is_one_of_them,
+            "{context}: {name} is neither old nor new: {:?}; old {:?}, new {:?}",
+            outline(found),
+            outline(old.get(name)),
+            outline(new.get(name))
+        );
+    }
+}
+
+/// OpenSSL's own view of a combined PEM: the key is the first certificate's.
+pub fn is_a_pair(pem: &[u8]) -> bool {
+    match (PKey::private_key_from_pem(pem), X509::from_pem(pem)) {
+        (Ok(key), Ok(leaf)) => leaf.public_key().is_ok_and(|public| public.public_eq(&key)),
+        _ => false,
+    }
+}
+
+/// What `check` panics with: one failure needn't hide the others.
+pub fn failure(check: impl FnOnce()) -> Option<String> {
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(check)).err()?;
+    let text = panic.downcast_ref::<String>().cloned();
+    Some(text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned())).unwrap_or_default())
+}
+
+/// A certificate that somebody else put there.
+pub fn somebody_elses(name: &str) -> String {
+    Authority::named("somebody else").issue(KeyKind::P256, &[name], Validity::days(30)).combined()
+}
+
+/// Writes a file that is root's (or the tests' user's), with this mode.
+pub fn put(path: &Path, contents: impl AsRef<[u8]>, mode: u32) {
+    tree::write(path, contents, mode);
+}
+
+fn add(shown: &mut Shown, folder: &Path, path: &Path) {
+    let Ok(meta) = path.symlink_metadata() else { return };
+    let bytes = if meta.is_file() { fs::read(path).unwrap() } else { Vec::new() };
+    let entry = Entry { mode: meta.permissions().mode(), owner: (meta.uid(), meta.gid()), bytes };
+    shown.insert(path.strip_prefix(folder).unwrap().display().to_string(), entry);
+}
+
+#[track_caller]
+fn copy(from: &Path, to: &Path) {
+    let mut source = from.as_os_str().to_owned();
+    source.push("/.");
+    let output = finish(Command::new("cp").arg("-a").arg(source).arg(to), LIMIT);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
