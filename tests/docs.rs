@@ -25,7 +25,7 @@ const MAN_8: &str = include_str!("../man/haproxy-certs.8");
 const MAN_5: &str = include_str!("../man/haproxy-certs.toml.5");
 
 /// Options of other programs that the documents mention.
-const OF_OTHERS: [&str; 13] = [
+const OF_OTHERS: [&str; 14] = [
     "--agree-tos",
     "--cert-name",
     "--config-dir",
@@ -34,6 +34,7 @@ const OF_OTHERS: [&str; 13] = [
     "--force-renewal",
     "--http-01-port",
     "--key-type",
+    "--no-install-recommends",
     "--now",
     "--preferred-challenges",
     "--release",
