@@ -66,6 +66,7 @@ fn dry_run(
     let identity = haproxy_identity(settings, world);
     let swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
     report.rows = plan(&swept.situation).rows;
+    report.error = swept.failure;
     report.owed =
         state.lost || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name));
     missing_tree(settings, swept.live_dir_missing, !state.files.is_empty())
@@ -79,7 +80,8 @@ fn deploy(
     progress: Progress<'_>,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    if !settings.live_dir.exists() && nothing_deployed(settings)? {
+    let is_there = settings.live_dir.try_exists();
+    if !is_there.map_err(|e| Failure::io("look at", &settings.live_dir, &e))? && nothing_deployed(settings)? {
         report.notes.push(format!("there is no {} yet: nothing to do", escaped_path(&settings.live_dir)));
         return Ok(());
     }
@@ -93,8 +95,8 @@ fn deploy(
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
 
     let plan = plan(&swept.situation);
-    let missing = swept.live_dir_missing;
-    drop(swept);
+    let (missing, unread) = (swept.live_dir_missing, swept.failure);
+    drop(swept.situation);
     let mut staged = sites.stage(settings, plan, &supply, progress);
     ask(settings, world, &mut staged);
     let mut committed = staged.commit(now())?;
@@ -104,7 +106,7 @@ fn deploy(
 
     report.rows = plan.rows;
     report.haproxy = verdicts;
-    report.error = failure;
+    report.error = failure.or(unread);
     missing_tree(settings, missing, ours)
 }
 
