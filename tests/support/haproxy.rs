@@ -92,6 +92,7 @@ pub struct Setup {
     global: String,
     rest: String,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -151,6 +152,12 @@ impl Setup {
         self
     }
 
+    /// Sets a variable in its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Starts it and waits until it serves.
     #[track_caller]
     pub fn start(self) -> Haproxy {
@@ -198,6 +205,7 @@ impl Haproxy {
             global: String::new(),
             rest: String::new(),
             arguments: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -362,6 +370,7 @@ impl Haproxy {
                 .arg(self.config())
                 .args(&self.setup.arguments)
                 .current_dir(self.temporary.path());
+            command.envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
             command.stdout(log.try_clone().unwrap()).stderr(log)
         });
         let begun = Instant::now();
