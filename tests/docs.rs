@@ -239,7 +239,7 @@ fn compare_keys(command: &str, report: &serde_json::Value, places: &[&str]) {
         .find_map(|text| {
             let value: serde_json::Value =
                 serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"));
-            (value["command"] == command).then_some(value)
+            (value.get("command")?.as_str() == Some(command)).then_some(value)
         })
         .unwrap();
     for place in places {
