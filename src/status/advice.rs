@@ -68,7 +68,7 @@ pub fn warned(warning: Warning, row: &Row) -> (String, Option<String>) {
         Warning::NotChecked => ("HAProxy could not be asked whether it would load it", ""),
         Warning::PruneHeld => (
             "it is kept although its lineage is gone",
-            "see the guards in haproxy-certs(1); --prune-many prunes however many there are",
+            "see the guards in haproxy-certs(8); --prune-many prunes however many there are",
         ),
     };
     (fact.to_owned(), Some(advice).filter(|advice| !advice.is_empty()).map(|advice| with_name(advice, row)))

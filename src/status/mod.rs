@@ -125,13 +125,15 @@ impl Status {
     /// How bad it is, all in all.
     #[must_use]
     pub fn severity(&self) -> Severity {
+        if self.error.is_some() {
+            return Severity::Unknown;
+        }
         let sites = self.sites.iter().map(|site| site.severity);
         let others = self.problems.iter().map(|problem| problem.severity);
         // Where there is no systemd to ask, say, the sites are seen all the same.
         let findings = self.findings.iter().map(|finding| finding.severity);
         let findings = findings.filter(|&severity| severity != Severity::Unknown);
-        let is_blind = self.error.is_some()
-            || !self.unseen.is_empty()
+        let is_blind = !self.unseen.is_empty()
             || self
                 .haproxy
                 .iter()

@@ -23,7 +23,7 @@ pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => findings.push(Finding::wrong(
             "modes",
             format!("there is no {}", escaped_path(&settings.sites_dir)),
-            &["haproxy-certs assemble"],
+            &["haproxy-certs init"],
         )),
         Err(_) => {
             let fact = format!("cannot look at {}", escaped_path(&settings.sites_dir));
