@@ -69,6 +69,7 @@ fn dry_run(
     let identity = haproxy_identity(settings, world);
     let swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
     report.rows = plan(&swept.situation).rows;
+    report.error = swept.failure;
     report.owed =
         state.lost || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name));
     missing_tree(settings, swept.live_dir_missing, state.knows_lineages())
@@ -95,8 +96,8 @@ fn deploy(
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
 
     let plan = plan(&swept.situation);
-    let missing = swept.live_dir_missing;
-    drop(swept);
+    let (missing, unread) = (swept.live_dir_missing, swept.failure);
+    drop(swept.situation);
     let mut staged = sites.stage(settings, plan, &supply, progress);
     ask(settings, world, &mut staged);
     let mut committed = staged.commit(now())?;
@@ -106,7 +107,7 @@ fn deploy(
 
     report.rows = plan.rows;
     report.haproxy = verdicts;
-    report.error = failure;
+    report.error = failure.or(unread);
     missing_tree(settings, missing, ours)
 }
 
@@ -124,7 +125,9 @@ fn missing_tree(settings: &Settings, missing: bool, ours: bool) -> Result<(), Fa
 
 /// Whether certbot has no tree and nothing was ever deployed.
 fn is_before_certbot(settings: &Settings, report: &mut Report) -> Result<bool, Failure> {
-    let is_before = !settings.live_dir.exists() && nothing_deployed(settings)?;
+    let is_there = settings.live_dir.try_exists();
+    let is_there = is_there.map_err(|e| Failure::io("look at", &settings.live_dir, &e))?;
+    let is_before = !is_there && nothing_deployed(settings)?;
     if is_before {
         let text = format!("there is no {} yet: nothing to do", escaped_path(&settings.live_dir));
         report.notes.push(Note { text, weight: Weight::Fact });

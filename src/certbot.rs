@@ -211,8 +211,8 @@ fn has_key_or_chain(folder: &Path) -> bool {
 
 /// Whether a link is broken or leads in a circle.
 fn leads_nowhere(cause: &io::Error) -> bool {
-    cause.kind() == io::ErrorKind::NotFound
-        || cause.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+    let errno = rustix::io::Errno::from_io_error(cause);
+    matches!(errno, Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP))
 }
 
 /// A refusal, and whether the files moved while they were read.
@@ -234,10 +234,14 @@ fn read_pair(dir: &OwnedFd, folder: &Path, changed: &mut SystemTime) -> Result<K
         (_, Err(refused)) | (Err(refused), _) => return Err(refused),
     };
     for (kind, part) in [(KEY, &key), (CHAIN, &chain)] {
-        if moved(dir, kind, part) {
-            let detail =
-                format!("{} changed while it was read", escaped_path(&folder.join(format!("{kind}.pem"))));
-            return Err((Refusal::new(Reason::LineageTorn, detail), true));
+        let path = folder.join(format!("{kind}.pem"));
+        match moved(dir, kind, part) {
+            Ok(false) => {}
+            Ok(true) => {
+                let detail = format!("{} changed while it was read", escaped_path(&path));
+                return Err((Refusal::new(Reason::LineageTorn, detail), true));
+            }
+            Err(e) => return Err((Refusal::new(Reason::ReadError, cannot("read", &path, &e)), false)),
         }
     }
     let versions = (version(KEY, &key), version(CHAIN, &chain));
@@ -253,7 +257,8 @@ fn read_pair(dir: &OwnedFd, folder: &Path, changed: &mut SystemTime) -> Result<K
 fn read_part(dir: &OwnedFd, folder: &Path, kind: &str, changed: &mut SystemTime) -> Result<Part, Moved> {
     let name = format!("{kind}.pem");
     let path = folder.join(&name);
-    let target = link_target(dir, &name);
+    let target = link_target(dir, &name)
+        .map_err(|e| (Refusal::new(Reason::ReadError, cannot("read", &path, &e)), false))?;
     let opened = target.clone().unwrap_or_else(|| OsString::from(&name));
     match read_regular(dir, &opened) {
         Ok((bytes, stat)) => {
@@ -276,7 +281,7 @@ fn read_part(dir: &OwnedFd, folder: &Path, kind: &str, changed: &mut SystemTime)
         )),
         Err(Unopened::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
             // Half of an interrupted swap: certbot removes previous_* last.
-            let interrupted = link_target(dir, &format!("previous_{name}")).is_some();
+            let interrupted = matches!(link_target(dir, &format!("previous_{name}")), Ok(Some(_)));
             let reason = match kind {
                 _ if interrupted => Reason::LineageTorn,
                 KEY => Reason::KeyMissing,
@@ -295,13 +300,16 @@ fn read_part(dir: &OwnedFd, folder: &Path, kind: &str, changed: &mut SystemTime)
 }
 
 /// Whether the name no longer leads to what was read.
-fn moved(dir: &OwnedFd, kind: &str, part: &Part) -> bool {
+fn moved(dir: &OwnedFd, kind: &str, part: &Part) -> io::Result<bool> {
     let name = format!("{kind}.pem");
-    if link_target(dir, &name) != part.target {
-        return true;
+    if link_target(dir, &name)? != part.target {
+        return Ok(true);
     }
-    let now = statat(dir, part.target.as_deref().unwrap_or(OsStr::new(&name)), AtFlags::empty());
-    now.map_or(true, |now| identity(&now) != identity(&part.stat))
+    match statat(dir, part.target.as_deref().unwrap_or(OsStr::new(&name)), AtFlags::empty()) {
+        Ok(now) => Ok(identity(&now) != identity(&part.stat)),
+        Err(rustix::io::Errno::NOENT) => Ok(true),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// The version number N of `../../archive/NAME/kindN.pem`.
@@ -310,8 +318,13 @@ fn version(kind: &str, part: &Part) -> Option<u64> {
     file.strip_prefix(kind)?.strip_suffix(".pem")?.parse().ok()
 }
 
-fn link_target(dir: &OwnedFd, name: &str) -> Option<OsString> {
-    readlinkat(dir, name, Vec::new()).ok().map(|target| OsString::from_vec(target.into_bytes()))
+/// What a link names; `None`: there is no link of this name.
+fn link_target(dir: &OwnedFd, name: &str) -> io::Result<Option<OsString>> {
+    match readlinkat(dir, name, Vec::new()) {
+        Ok(target) => Ok(Some(OsString::from_vec(target.into_bytes()))),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Why a file was not read.

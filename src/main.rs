@@ -124,15 +124,17 @@ fn run_status(global: &Global, args: &StatusArgs) -> Exit {
         }
     };
     let mut status = status(&settings, &World::host(), args.setup, &progress());
-    let metrics = status_report::prometheus::text(&status);
-    let unwritten = args.textfile.as_ref().and_then(|path| textfile::write(path, &metrics).err());
+    let unwritten = args.textfile.as_ref().and_then(|path| {
+        let metrics = status_report::prometheus::text(&status);
+        textfile::write(path, &metrics).err()
+    });
     let is_written = unwritten.is_none();
     status.error = status.error.or(unwritten);
     match args.format {
         StatusFormat::Human => print_status(global, &status),
         StatusFormat::Json => print_line(&status_report::json::status(&status, args.setup)),
         StatusFormat::Monitoring => print_line(&status_report::monitoring::text(&status)),
-        StatusFormat::Prometheus => print_line(metrics.trim_end()),
+        StatusFormat::Prometheus => print_line(status_report::prometheus::text(&status).trim_end()),
     }
     match status.severity() {
         _ if !is_written => Exit::Unable,

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,7 +10,7 @@ use crate::certbot::{CertbotTree, SETTLING};
 use crate::certified_key::{CertifiedKey, CombinedPem, Leaf, Unproved, read_leaf};
 use crate::config::Settings;
 use crate::escape::escaped_path;
-use crate::failure::{Failure, io_cause};
+use crate::failure::{Failure, FailureKind, io_cause};
 use crate::parallel::{self, Progress};
 use crate::plan::{
     Candidate, Deployed, HostSituation, Kind, Lineage, Policy, Reason, Recorded, Refusal, Situation,
@@ -30,6 +28,8 @@ pub struct Swept {
     pub situation: Situation,
     /// Whether certbot's `live` directory is missing.
     pub live_dir_missing: bool,
+    /// Why a file of ours that no lineage needs can't be read: nothing is decided about it.
+    pub failure: Option<Failure>,
 }
 
 /// Reads and proves every lineage, and looks at every deployed file. `haproxy` says which HAProxy program refused what
@@ -53,7 +53,7 @@ pub fn sweep(
     let look_for = |name: &OsStr, lineage: &Lineage| {
         let file = site_file(name).ok()?;
         let record = file.to_str().and_then(recorded);
-        let found = look_at(&sites?.dir, &file, Some(lineage), record.as_ref(), name, &tree)?;
+        let found = look_at(sites?, &file, Some(lineage), record.as_ref(), name, &tree)?;
         Some((file, found))
     };
     let observe = |name: &&OsString| {
@@ -77,20 +77,27 @@ pub fn sweep(
         note(&mut lineage, &mut deployed, found);
         lineages.insert(name, lineage);
     }
+    let mut failure = None;
     if let Some(sites) = sites {
         let entries = look::entries(&sites.dir, &sites.path)?;
         let others: Vec<OsString> = entries.into_iter().filter(|name| !deployed.contains_key(name)).collect();
         let look = |file: &OsString| {
             let record = file.to_str().and_then(recorded);
             let lineage = record.as_ref().map(|record| record.lineage.clone()).unwrap_or_default();
-            let found = look_at(&sites.dir, file, None, record.as_ref(), &lineage, &tree)?;
-            Some((file.clone(), found.unwrap_or_else(|_| unreadable())))
+            let found = look_at(sites, file, None, record.as_ref(), &lineage, &tree)?;
+            Some((file.clone(), found.map_err(|refusal| record.is_some().then_some(refusal))))
         };
-        deployed.extend(parallel::map(&others, look, &|_, _| ()).into_iter().flatten());
+        for (file, found) in parallel::map(&others, look, &|_, _| ()).into_iter().flatten() {
+            if let Err(Some(refusal)) = &found {
+                failure.get_or_insert_with(|| Failure::new(FailureKind::Io, refusal.detail.clone()));
+            }
+            deployed.insert(file, found.unwrap_or_else(|_| unreadable()));
+        }
     }
     let host = settings.host_lineage.as_ref().map(|name| host(settings, &tree, name, &lineages, &recorded));
     Ok(Swept {
         live_dir_missing: discovery.live_dir_missing,
+        failure,
         situation: Situation {
             any_lineage: !discovery.lineages.is_empty(),
             recorded: state
@@ -185,7 +192,7 @@ fn settle(tree: &CertbotTree, mut unsettled: BTreeSet<OsString>) -> BTreeMap<OsS
 
 /// A deployed file, with what the planner needs to know about its origin; `None`: there is none.
 fn look_at(
-    dir: &OwnedFd,
+    place: &Place,
     file: &OsStr,
     lineage: Option<&Lineage>,
     record: Option<&Recorded>,
@@ -194,11 +201,14 @@ fn look_at(
 ) -> Option<Result<Deployed, Refusal>> {
     let candidate = lineage.and_then(|lineage| lineage.proof.as_ref().ok());
     let known = candidate.map(|candidate| (&candidate.sha256, &candidate.leaf));
-    let found = match look::entry(dir, file, known) {
+    let found = match look::entry(&place.dir, file, known) {
         Ok(found) => found?,
         Err(e) => {
-            let fact =
-                format!("cannot read the deployed {}: {}", escaped_path(Path::new(file)), io_cause(&e));
+            let fact = format!(
+                "cannot read the deployed {}: {}",
+                escaped_path(&place.path.join(file)),
+                io_cause(&e)
+            );
             return Some(Err(Refusal::new(Reason::ReadError, fact)));
         }
     };
@@ -258,10 +268,12 @@ fn host(
         settle(tree, unsettled).remove(&lineage_name).unwrap_or(lineage)
     });
     let record = recorded(&settings.host_file.to_string_lossy());
-    let parent = settings.host_file.parent().and_then(|parent| Place::open(parent).ok().flatten());
     let file = settings.host_file.file_name().unwrap_or_default();
-    let found = parent
-        .and_then(|parent| look_at(&parent.dir, file, Some(&source), record.as_ref(), &lineage_name, tree));
+    let found = match settings.host_file.parent().map(Place::open) {
+        Some(Ok(Some(parent))) => look_at(&parent, file, Some(&source), record.as_ref(), &lineage_name, tree),
+        Some(Err(failure)) => Some(Err(Refusal::new(Reason::ReadError, failure.message))),
+        Some(Ok(None)) | None => None,
+    };
     let mut deployed = None;
     match found {
         Some(Ok(found)) => deployed = Some(found),

@@ -21,59 +21,11 @@ use std::os::unix::fs::chown;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use support::scene::{OTHER, Scene, failure, is_a_pair, must_be_old_or_new, put, somebody_elses};
+use support::live::{Live, Work, demanding_openssl, one_of_each, one_refused, renew_two, sites};
+use support::scene::{OTHER, Scene, every_action, failure, first_run, is_a_pair, many, must_be_old_or_new};
 use support::strace::{self, Call, Fault};
 use support::summary::{Summary, long};
-use support::{KeyKind, Kind, Validity};
-
-/// Every action on a site, and the host certificate, at once: ten lineages.
-fn every_action() -> Scene {
-    let mut scene =
-        Scene::new(&["host_lineage = \"host.example\"", "exclude = [\"host.example\"]", "owner = \"1:1\""]);
-    for name in ["replace-1", "replace-2", "repair", "gone", "same-1", "same-2", "host.example"] {
-        scene.issue(name);
-    }
-    // What an archive doesn't vouch for.
-    scene.tree.issue_plain("plain", KeyKind::P256, &["plain"], Validity::days(90));
-    let first = scene.run().exits(0);
-    assert_eq!(first.json()["summary"]["install"], 8, "{first}");
-    scene.tree.renew("replace-1");
-    scene.tree.renew("replace-2");
-    scene.tree.renew("host.example");
-    let renewed = scene.tree.authority().issue(KeyKind::P256, &["plain"], Validity::days(90));
-    scene.tree.overwrite("plain", Kind::Privkey, renewed.key.pem());
-    scene.tree.overwrite("plain", Kind::Fullchain, renewed.fullchain());
-    put(&scene.cmd.site("repair"), fs::read(scene.cmd.site("repair")).unwrap(), 0o644);
-    scene.tree.delete("gone");
-    for name in ["install-1", "install-2", "adopted"] {
-        scene.issue(name);
-    }
-    put(&scene.cmd.site("adopted"), somebody_elses("adopted"), 0o400);
-    put(&scene.cmd.site("foreign"), somebody_elses("foreign"), 0o400);
-    scene.arguments.push("--adopt");
-    scene
-}
-
-/// The very first run: the sites directory isn't there, and will be another user's.
-fn first_run() -> Scene {
-    let mut scene = Scene::new(&["owner = \"1:1\""]);
-    scene.issue("one");
-    scene.issue("two");
-    scene
-}
-
-/// So many that they are synced together.
-fn many() -> Scene {
-    let mut scene = Scene::new(&[]);
-    for number in 0..36 {
-        scene.issue(&format!("site-{number:02}"));
-    }
-    scene.run().exits(0);
-    for number in 0..34 {
-        scene.tree.renew(&format!("site-{number:02}"));
-    }
-    scene
-}
+use support::{Kind, Version, served, version};
 
 #[test]
 fn killed_while_every_action_is_carried_out() {
@@ -231,4 +183,132 @@ fn killed_at(
 fn the_tests_are_root() {
     let file = tempfile::NamedTempFile::new().unwrap();
     chown(file.path(), Some(OTHER.0), Some(OTHER.1)).expect("run the tests as root");
+}
+
+// ---- with a HAProxy
+
+#[test]
+fn killed_while_the_runtime_api_is_used() {
+    kill_with_haproxy("runtime 2.6", &version("2.6").unwrap(), "", &[], renew_two);
+}
+
+#[test]
+fn killed_while_the_runtime_api_is_used_through_the_stats_socket() {
+    kill_with_haproxy("runtime 3.0", &version("3.0").unwrap(), "STATS", &[], renew_two);
+}
+
+#[test]
+fn killed_while_the_master_reloads() {
+    kill_with_haproxy("reload by the master 3.0", &version("3.0").unwrap(), "", &[], one_of_each);
+}
+
+#[test]
+fn killed_while_a_signal_reloads() {
+    kill_with_haproxy("reload by signal 2.6", &version("2.6").unwrap(), "", &[], one_of_each);
+}
+
+#[test]
+fn killed_while_it_is_rolled_back() {
+    // A HAProxy that asks more of keys than the check of the staged files does.
+    let folder = tempfile::tempdir().unwrap();
+    let path = demanding_openssl(folder.path());
+    let environment = [("OPENSSL_CONF", path.as_str())];
+    kill_with_haproxy("roll-back", &version("2.6").unwrap(), "", &environment, one_refused);
+}
+
+fn kill_with_haproxy(
+    name: &'static str,
+    version: &Version,
+    more: &str,
+    environment: &[(&str, &str)],
+    work: Work,
+) {
+    strace::must_be_there();
+    let processors = strace::processors();
+    let processor = processors[name.len() % processors.len()];
+    let mut live = Live::start(version, more, environment);
+    let mut summary = Summary::of("kill");
+
+    // The second time it has the shape that it has from then on.
+    work(&mut live, 0);
+    live.cmd.assemble(&[]);
+    work(&mut live, 1);
+    let (run, calls) = strace::record(&live.cmd, &["assemble", "--format", "json"], &[], processor);
+    let refused = run.json()["haproxy"][0]["outcome"] == "rolled-back";
+    assert_eq!(run.code, Some(if refused { 2 } else { 0 }), "{name}: {run}");
+    live.must_be_as_wanted(name);
+
+    // What only reads before the first change is covered without a HAProxy.
+    let points: Vec<&Call> = calls.iter().filter(|call| call.changes() || call.tells()).collect();
+    let step = if long() { 1 } else { points.len().div_ceil(70) };
+    let (mut killed, mut too_late, mut failed) = (0, 0, Vec::new());
+    for (round, call) in (2..).zip(points.iter().step_by(step)) {
+        let context = format!("{name}, killed before {call}");
+        failed.extend(failure(|| {
+            let old = sites(&live.cmd);
+            work(&mut live, round);
+            let traced = strace::inject(
+                &live.cmd,
+                &["assemble", "--format", "json"],
+                &[],
+                call,
+                Fault::Kill,
+                processor,
+            );
+            // How often it polls differs from run to run.
+            if traced.happened() {
+                killed += 1;
+            } else {
+                too_late += 1;
+            }
+            for (file, bytes) in sites(&live.cmd) {
+                let lineage = file.strip_suffix(".pem").unwrap();
+                let as_certbot = fs::read_to_string(live.tree.link(lineage, Kind::Privkey))
+                    .unwrap_or_default()
+                    + &fs::read_to_string(live.tree.link(lineage, Kind::Fullchain)).unwrap_or_default();
+                assert!(
+                    old.get(&file) == Some(&bytes) || as_certbot.as_bytes() == bytes,
+                    "{context}: {file} is neither old nor new"
+                );
+            }
+            for file in old.keys() {
+                let lineage = file.strip_suffix(".pem").unwrap();
+                assert!(
+                    live.cmd.site(lineage).exists() || !live.wanted.contains_key(lineage),
+                    "{context}: {file} is gone"
+                );
+            }
+            assert_eq!(
+                served(live.haproxy.address(), "host.example").serial,
+                live.host.serial(),
+                "{context}"
+            );
+
+            let run = live.cmd.assemble(&[]);
+            let expected: &[i32] = if refused { &[1, 2] } else { &[0] };
+            assert!(run.code.is_some_and(|code| expected.contains(&code)), "{context}, then {run}");
+            assert_eq!(run.json()["haproxy"][0]["owed"], false, "{context}, then {run}");
+            live.must_be_as_wanted(&context);
+            for folder in ["stage", "previous"] {
+                let left = support::cmd::names_in(&live.cmd.sites().join(".haproxy-certs").join(folder));
+                assert_eq!(left, Vec::<String>::new(), "{context}: left over");
+            }
+            let before = live.haproxy.processes();
+            let again = live.cmd.assemble(&[]);
+            assert_eq!(again.code, Some(i32::from(refused)), "{context}, then twice {again}");
+            assert_eq!(again.json()["haproxy"][0]["outcome"], "not-needed", "{context}, then twice {again}");
+            assert_eq!(live.haproxy.processes(), before, "{context}");
+            assert!(
+                live.haproxy.runtime("show ssl cert").lines().all(|line| !line.starts_with('*')),
+                "{context}"
+            );
+        }));
+    }
+    live.haproxy.check().unwrap();
+    summary.count(format!("{name}: calls of a run that change or tell"), points.len());
+    summary.count(format!("{name}: killed at such a call, checked, run to its end"), killed);
+    summary.count(format!("{name}: such calls that did not come again"), too_late);
+    summary.show();
+    assert!(failed.is_empty(), "{} of them failed:\n{failed:#?}", failed.len());
+    assert!(killed >= 2 * too_late, "most kills must happen: {killed} did, {too_late} did not");
 }

@@ -381,7 +381,11 @@ proptest! {
                     prop_assert!(!row.adopts || before.policy.adopt, "somebody else's file");
                     let forced = before.policy.force.contains(row.lineage.as_ref().unwrap());
                     let good = was.leaf.as_ref().filter(|old| old.not_after >= NOW);
-                    prop_assert!(forced || good.is_none_or(|old| leaf.not_before >= old.not_before), "an older one");
+                    let older = good.is_some_and(|old| leaf.not_before < old.not_before);
+                    prop_assert!(forced || row.adopts || !older, "an older one");
+                    let best = good.is_some_and(|old| old.not_before <= NOW && !old.issuer_is_staging);
+                    let worse = leaf.issuer_is_staging || leaf.not_before > NOW;
+                    prop_assert!(forced || !(best && worse), "a worse one");
                 }
                 Action::Prune => {
                     prunes += 1;

@@ -46,12 +46,7 @@ fn a_killed_renewal_is_the_old_pair_or_the_new_one_or_torn() {
         .collect();
     cmd.assemble(&[]).exits(0);
     let new: Vec<Leaf> = (1..=17).map(|call| tree.renew_stopped_before(call, &name(call))).collect();
-    let begun = Instant::now();
     let report = cmd.assemble(&[]).exits(1);
-    assert!(
-        begun.elapsed() < Duration::from_secs(14),
-        "five torn lineages are waited for together, three seconds"
-    );
     let expected: Vec<String> = (1..=17)
         .map(|call| match call {
             1..=7 => format!("{}.pem unchanged", name(call)),
@@ -74,6 +69,22 @@ fn a_killed_renewal_is_the_old_pair_or_the_new_one_or_torn() {
     for (call, new) in (1..=17).zip(&new) {
         assert_eq!(deployed(&cmd, &name(call)), new.combined());
     }
+}
+
+#[test]
+fn torn_lineages_are_waited_for_together() {
+    let mut tree = Tree::new();
+    for number in 0..40 {
+        let name = format!("{number}.example");
+        issue(&mut tree, &name);
+        tree.renew_stopped_before(10, &name);
+    }
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    let begun = Instant::now();
+    let report = cmd.assemble(&[]).exits(1);
+    // One after the other would be two minutes; three seconds in all leave room for a busy machine.
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert_eq!(report.json()["summary"]["refuse"], 40);
 }
 
 /// certbot rolls back to absolute links where all four previous links are left.
@@ -143,10 +154,21 @@ fn a_killed_delete_keeps_the_file_until_nothing_is_left_of_the_lineage() {
     assert_eq!(haproxy_objects_to(&cmd.sites()), None);
 }
 
+/// The renewal's last calls come while the sweep looks at the torn lineage: it must see them, within three seconds.
 #[test]
 fn a_renewal_that_goes_on_during_the_sweep_is_waited_for() {
+    // On a busy machine this test itself may be too slow to finish the renewal in time: such an attempt says nothing.
+    let begun = Instant::now();
+    while !waits_for_a_renewal() {
+        assert!(begun.elapsed() < support::LIMIT, "never fast enough to tell");
+    }
+}
+
+/// Whether a sweep took what a renewal left that was finished under its eyes; `false`: it was finished too late.
+fn waits_for_a_renewal() -> bool {
     let mut tree = Tree::new();
     issue(&mut tree, "example.org");
+    let torn = Instant::now();
     let new = tree.renew_stopped_before(9, "example.org");
     let cmd = Cmd::new(tree.live()).without_haproxy();
     make_directory(&cmd.sites(), 0o700);
@@ -162,13 +184,13 @@ fn a_renewal_that_goes_on_during_the_sweep_is_waited_for() {
     };
     support::wait_until(support::LIMIT, "the sweep has begun", locked);
     tree.repair("example.org");
-    assert_eq!(
-        running.wait(support::LIMIT).code(),
-        Some(0),
-        "{}",
-        fs::read_to_string(output.path()).unwrap()
-    );
-    assert_eq!(deployed(&cmd, "example.org"), new.combined());
+    let in_time = torn.elapsed() < Duration::from_secs(2);
+    let code = running.wait(support::LIMIT).code();
+    if in_time {
+        assert_eq!(code, Some(0), "{}", fs::read_to_string(output.path()).unwrap());
+        assert_eq!(deployed(&cmd, "example.org"), new.combined());
+    }
+    in_time
 }
 
 // --- Other shapes --------------------------------------------------------------------------------------------------
@@ -261,7 +283,7 @@ fn only_regular_files_are_read_and_nothing_can_hang_the_sweep() {
             });
         }
     }
-    let cmd = Cmd::new(tree.live()).without_haproxy().limit(Duration::from_secs(30));
+    let cmd = Cmd::new(tree.live()).without_haproxy();
     let report = cmd.assemble(&[]).exits(1);
     assert_eq!(brief(&report).len(), 12);
     for row in brief(&report) {

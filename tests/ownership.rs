@@ -260,6 +260,20 @@ fn adopt_takes_over_what_a_lineage_needs_and_keeps_a_copy() {
     assert_eq!(brief_of(&cmd.assemble(&["--adopt"]).exits(1), &[FILE]), [format!("{FILE} unchanged")]);
 }
 
+/// That somebody's certificate is younger says nothing about the lineage's.
+#[test]
+fn a_younger_file_of_somebody_elses_is_adopted() {
+    let mut tree = Tree::new();
+    let stranger = stranger(&tree);
+    let older = Validity::between(time::Duration::days(-30), time::Duration::days(60));
+    let leaf = tree.issue(NAME, KeyKind::P256, &[NAME], older);
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    make_directory(&cmd.sites(), 0o700);
+    write(&cmd.site(NAME), stranger.combined(), 0o600);
+    assert_eq!(brief(&cmd.assemble(&["--adopt"]).exits(0)), [format!("{FILE} replace")]);
+    assert_eq!(fs::read_to_string(cmd.site(NAME)).unwrap(), leaf.combined());
+}
+
 #[test]
 fn adoption_does_not_put_a_worse_certificate_over_a_valid_one() {
     let (mut tree, _, cmd) = undeployed();

@@ -1,6 +1,11 @@
 //! `status` against real trees and real `HAProxy`s: each problem is made for real and seen named.
 
-#![allow(clippy::unwrap_used, reason = "test code may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code may fail loudly"
+)]
 
 mod support;
 
@@ -226,6 +231,29 @@ fn an_expired_leftover_that_sorts_first_is_named_with_the_file_it_shadows() {
 }
 
 #[test]
+fn a_file_from_elsewhere_that_wins_a_name_is_named_where_haproxy_can_tell() {
+    let Some(version) = version("3.2") else { return };
+    let mut tree = Tree::new();
+    issue(&mut tree, "shop.example", Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    untold(&cmd);
+    let leftover = tree.authority().issue(KeyKind::P256, &["shop.example"], Validity::expired());
+    let elsewhere = cmd.beside("leftover.pem");
+    fs::write(&elsewhere, leftover.combined()).unwrap();
+    let haproxy = Haproxy::of(&version).crt(&elsewhere).crt(cmd.sites()).start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    let run = json(&cmd).exits(1);
+    assert_eq!(problems(&run, "shop.example.pem"), ["shadowed"], "{run}");
+    let fact = run.site("shop.example.pem")["details"][0]["fact"].as_str().unwrap().to_owned();
+    assert!(fact.contains(elsewhere.to_str().unwrap()), "{fact}");
+    // A handshake shows it on every version.
+    let cmd = cmd.table(&probe(&haproxy));
+    let mut words = problems(&json(&cmd).exits(2), "shop.example.pem");
+    words.sort();
+    assert_eq!(words, ["expired", "haproxy-stale", "shadowed"]);
+}
+
+#[test]
 fn foreign_files_are_fine_and_conflicts_are_not() {
     let (mut tree, cmd) = lonely(|tree| issue(tree, "a.example", Validity::days(90)));
     let other = tree.authority().issue(KeyKind::P256, &["z.example"], Validity::days(90));
@@ -240,7 +268,7 @@ fn foreign_files_are_fine_and_conflicts_are_not() {
 
 #[test]
 fn refusals_and_warnings_are_problems() {
-    let (mut tree, cmd) = lonely(|tree| {
+    let (tree, cmd) = lonely(|tree| {
         for name in ["good.example", "torn.example", "chain.example", "order.example", "loose.example"] {
             issue(tree, name, Validity::days(90));
         }
@@ -315,7 +343,8 @@ fn a_hook_that_does_not_run_is_noticed_after_a_day() {
     assert!(touch.status().unwrap().success());
     let seen = json(&cmd).exits(1);
     assert_eq!(seen.json()["problems"][0]["problem"], "hook-not-running", "{seen}");
-    assert!(cmd.run(&["status"]).stdout.contains("the last run was 3 days ago"));
+    let human = cmd.run(&["status"]).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(human.contains("the last run was 3 days ago"), "{human}");
     untold(&cmd);
     json(&cmd).exits(0);
 }
@@ -346,7 +375,7 @@ fn monitoring_reads_the_first_line() {
         run.stdout.lines().nth(1).unwrap().starts_with("critical: a.example.pem: haproxy-stale: "),
         "{run}"
     );
-    let broken = cmd.run(&["--live-dir", "", "status", "--format", "monitoring"]).exits(3);
+    let broken = cmd.option("no_such = 1").run(&["status", "--format", "monitoring"]).exits(3);
     assert!(broken.stdout.starts_with("UNKNOWN - "), "{broken}");
 }
 
@@ -471,11 +500,11 @@ fn shown(cmd: &Cmd, columns: &str, color: &str) -> String {
     text.lines().map(|line| normalised(line) + "\n").collect()
 }
 
-/// Days become `DDDD-DD-DD`, serial numbers `SERIAL..`, a span of seconds `N seconds`.
+/// Days become `DDDD-DD-DD`, serial numbers `SERIAL..`, the time of the last run `some time ago`.
 fn normalised(line: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     for word in line.split(' ') {
-        let bare = word.trim_end_matches([',', ';']);
+        let bare = word.trim_end_matches("\u{1b}[0m").trim_end_matches([',', ';']);
         let is_day = bare.len() == 10
             && bare.bytes().filter(u8::is_ascii_digit).count() == 8
             && bare.matches('-').count() == 2;
@@ -491,9 +520,7 @@ fn normalised(line: &str) -> String {
     }
     let text = words.join(" ");
     match text.strip_prefix("Last run: ") {
-        Some(rest) => {
-            format!("Last run: N {}", rest.split_once(' ').unwrap().1.replace("1 second ago", "seconds ago"))
-        }
+        Some(rest) => format!("Last run: some time ago{}", rest.split_once(" ago").unwrap().1),
         None => text,
     }
 }
@@ -501,7 +528,8 @@ fn normalised(line: &str) -> String {
 #[test]
 fn the_table_is_as_it_was() {
     let (mut tree, cmd, _haproxy) = healthy(&system_haproxy());
-    issue(&mut tree, "soon.example", Validity::left(0.2));
+    let soon = Validity::between(time::Duration::days(-72), time::Duration::hours(18 * 24 + 12));
+    issue(&mut tree, "soon.example", soon);
     tree.issue(
         "a-very-long-name-of-a-lineage-that-does-not-fit.example",
         KeyKind::P384,
@@ -528,5 +556,37 @@ fn the_table_is_as_it_was() {
             "{} differs; UPDATE_SNAPSHOTS=1",
             path.display()
         );
+    }
+}
+
+#[test]
+fn certbots_own_tree_is_followed_from_the_first_certificate_on() {
+    let (http, challenge) = (support::Port::free(), support::Port::free());
+    let pebble = support::Pebble::start(&http);
+    let certbot = support::Certbot::of(&pebble, &challenge);
+    let cmd = Cmd::new(certbot.live());
+    let (host_file, sites) = (cmd.beside("host.pem"), cmd.sites());
+    let host = support::Authority::new().issue(KeyKind::P256, &["host.example.org"], Validity::days(3650));
+    support::tree::write(&host_file, host.combined(), 0o400);
+    support::tree::make_directory(&sites, 0o700);
+    let haproxy = Haproxy::of(&system_haproxy()).crt(&host_file).crt(&sites).acme(&http, &challenge).start();
+    let port = challenge.number();
+    let cmd = cmd.haproxy(&haproxy, &probe(&haproxy)).table(&format!("[certbot]\nhttp_01_port = {port}"));
+    json(&cmd).exits(0);
+
+    certbot.succeed(&["certonly", "--standalone", "--cert-name", "e.example.org", "-d", "e.example.org"]);
+    let file = "e.example.org.pem";
+    assert_eq!(problems(&json(&cmd).exits(2), file), ["disk-missing"]);
+    cmd.run(&["assemble"]).exits(0);
+    assert_eq!(problems(&json(&cmd).exits(0), file), Vec::<String>::new());
+    certbot.succeed(&["renew", "--force-renewal"]);
+    assert_eq!(problems(&json(&cmd).exits(1), file), ["disk-stale"]);
+    cmd.run(&["assemble"]).exits(0);
+    json(&cmd).exits(0);
+    let run = cmd.run(&["status", "--setup", "--format", "json"]);
+    let setup = run.json()["setup"].as_array().unwrap().clone();
+    for name in ["crt", "empty", "acme", "socket"] {
+        let finding = setup.iter().find(|finding| finding["name"] == name).unwrap();
+        assert_eq!(finding["severity"], "ok", "{run}");
     }
 }

@@ -424,7 +424,10 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Pla
     if !ours && !situation.policy.adopt {
         return Judgement::Conflict(conflict_fact("was not written by haproxy-certs"));
     }
-    match too_good_to_replace(situation, name, candidate, deployed) {
+    // Somebody else's certificate may be younger than the lineage's: whoever adopts it knows.
+    let guard = too_good_to_replace(situation, name, candidate, deployed)
+        .filter(|refusal| ours || refusal.reason != Reason::OlderThanDeployed);
+    match guard {
         Some(refusal) => Judgement::Refuse(refusal),
         None if ours => Judgement::Do(Action::Replace),
         None => Judgement::Adopt,

@@ -136,6 +136,9 @@ pub fn timestamp(seconds: i64) -> Option<String> {
 /// JSON in ASCII: certbot declares a renewal failed over bytes that it can't decode.
 pub(crate) fn to_text(frame: &impl Serialize) -> String {
     let text = serde_json::to_string(frame).unwrap_or_default();
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return text; // ten thousand sites are megabytes: no copy without need
+    }
     let mut ascii = String::with_capacity(text.len());
     for letter in text.chars() {
         if letter.is_ascii() && !letter.is_ascii_control() {

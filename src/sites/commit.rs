@@ -464,16 +464,18 @@ fn keep_adopted(sites: &SitesDir, place: &Place, row: &Row) -> Result<(), Failur
     else {
         return Ok(());
     };
+    let fail = |e: Errno| Failure::io("keep a copy of", &home.path.join(&name), &e.into());
     let mut kept = name.clone();
     for number in 1_u32.. {
-        if statat(&place.dir, &*kept, AtFlags::SYMLINK_NOFOLLOW).is_err_and(|e| e == Errno::NOENT) {
-            break;
+        match statat(&place.dir, &*kept, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => {}
+            Err(Errno::NOENT) => break,
+            Err(e) => return Err(fail(e)),
         }
         kept.clone_from(&name);
         kept.push(format!(".{number}"));
     }
-    keep_aside(sites, home, &name, place, &kept)
-        .map_err(|e| Failure::io("keep a copy of", &home.path.join(&name), &e.into()))
+    keep_aside(sites, home, &name, place, &kept).map_err(fail)
 }
 
 /// Undoes one file of a commit.

@@ -21,7 +21,7 @@ pub(super) fn lock(place: &Place, world: &World, patience: Duration) -> Result<(
     loop {
         match flock(&place.dir, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
-            Err(Errno::INTR) => {}
+            Err(Errno::INTR) if Instant::now() < until => {}
             Err(Errno::WOULDBLOCK) if Instant::now() < until => sleep(POLL),
             Err(Errno::WOULDBLOCK) => {
                 let fact = format!("{} is locked by {}", escaped_path(&place.path), holder(place, world));

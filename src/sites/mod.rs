@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{CWD, Dir, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, mkdirat, open, openat};
+use rustix::fs::{CWD, Dir, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, mkdirat, open, openat};
 use rustix::io::Errno;
 
 pub use commit::{Committed, Staged};
@@ -72,7 +72,9 @@ impl Place {
         let path = self.path.join(name);
         let fail = |e: Errno| Failure::io("create", &path, &e.into());
         match mkdirat(&self.dir, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            // What is remembered in it must not be lost with its name.
+            Ok(()) => fsync(&self.dir).map_err(fail)?,
+            Err(Errno::EXIST) => {}
             Err(e) => return Err(fail(e)),
         }
         let dir = openat(&self.dir, name, directory_flags(), Mode::empty()).map_err(fail)?;
@@ -213,8 +215,10 @@ fn host_place(settings: &Settings, sites: &Place) -> Result<Place, Failure> {
         return Err(Failure::config(format!("host_file: there is no directory {}", escaped_path(parent))));
     };
     guard::check(&place.path, settings.owner)?;
-    let device = |place: &Place| fstat(&place.dir).map(|stat| stat.st_dev).ok();
-    if device(&place) != device(sites) {
+    let device = |place: &Place| {
+        fstat(&place.dir).map(|stat| stat.st_dev).map_err(|e| Failure::io("look at", &place.path, &e.into()))
+    };
+    if device(&place)? != device(sites)? {
         return Err(Failure::config(format!(
             "host_file {} is on another file system than sites_dir {}; put them on the same one",
             escaped_path(&settings.host_file),
@@ -272,6 +276,10 @@ fn make_sites_dir(settings: &Settings) -> Result<Place, Failure> {
                         .map_err(|e| fail(folder, e))?;
                 }
                 fchmod(&dir, Mode::from_raw_mode(mode)).map_err(|e| fail(folder, e))?;
+                let parent = folder.parent().unwrap_or(Path::new("/"));
+                let parent =
+                    open(parent, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+                parent.and_then(fsync).map_err(|e| fail(folder, e))?;
             }
             Err(Errno::EXIST) => {}
             Err(e) => return Err(fail(folder, e)),

@@ -87,7 +87,7 @@ pub fn look_around(settings: &Settings, world: &World, progress: Progress<'_>) -
     match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, progress) {
         Ok(swept) => {
             ground.sees_certbot = true;
-            if swept.live_dir_missing && !state.files.is_empty() {
+            if swept.live_dir_missing && state.knows_lineages() {
                 let live_dir = escaped_path(&settings.live_dir);
                 ground.note(Failure::new(
                     FailureKind::Io,

@@ -128,6 +128,7 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
     if is_served(&views) {
         for (shown, view) in views.haproxy.iter().zip(&haproxy) {
             problems.extend(in_haproxy(&views, shown, view));
+            problems.extend(outranked(shown, view));
         }
     }
     problems.extend(owed(&views, around));
@@ -393,6 +394,22 @@ fn in_haproxy(views: &SiteViews, shown: &Shown, view: &HaproxyView) -> Option<Pr
         }
         _ => None,
     }
+}
+
+/// A file from elsewhere in HAProxy's configuration serves one of the names.
+fn outranked(shown: &Shown, view: &HaproxyView) -> Option<Problem> {
+    let (name, winner) = shown.outranked.as_ref()?;
+    let fact = format!(
+        "{} serves {} from {}, which its configuration names first",
+        escaped(&view.name),
+        escaped(name),
+        escaped(winner)
+    );
+    let advice = "name the sites directory before that file on the bind line, or remove the file".to_owned();
+    Some(Problem {
+        haproxy: Some(view.name.clone()),
+        ..problem(Kind::Warned(Warning::Shadowed), Severity::Warning, fact, Some(advice))
+    })
 }
 
 /// How long the certificates have to live: in use on disk or in a HAProxy, else certbot's.

@@ -20,26 +20,32 @@ const LONGEST_LINE: usize = LONGEST_COMMAND - 1000;
 /// The certificates that a HAProxy has, by their names in its configuration.
 pub type Stores = HashMap<String, Loaded>;
 
+/// What a HAProxy has in memory.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// What it has loaded from its sites directory, and its host certificate.
+    pub stores: Stores,
+    /// Files of ours that don't serve one of their names, since a file from elsewhere does: the name, and that file.
+    pub outranked: HashMap<String, (String, String)>,
+}
+
 /// Everything that a HAProxy has loaded from its sites directory, and its host certificate.
 ///
 /// # Errors
 /// No socket answers: why.
-pub fn stores(haproxy: &Haproxy, deadline: Instant) -> Result<Stores, String> {
+pub fn memory(haproxy: &Haproxy, deadline: Instant) -> Result<Memory, String> {
     let mut unusable = Vec::new();
     for worker in Worker::ways(haproxy) {
         match all(haproxy, worker, deadline) {
-            Ok(stores) => return Ok(stores),
+            Ok(memory) => return Ok(memory),
             Err(trouble) => unusable.push(format!("{}: {trouble}", worker.address())),
         }
     }
     Err(unusable.join("; "))
 }
 
-fn all(haproxy: &Haproxy, worker: Worker<'_>, deadline: Instant) -> Result<Stores, Trouble> {
-    let ours = |file: &String| {
-        let rest = file.strip_prefix(&haproxy.sites_dir).and_then(|rest| rest.strip_prefix('/'));
-        rest.is_some_and(|name| !name.contains('/')) || *file == haproxy.host_file
-    };
+fn all(haproxy: &Haproxy, worker: Worker<'_>, deadline: Instant) -> Result<Memory, Trouble> {
+    let ours = |file: &String| is_ours(haproxy, file);
     let files: Vec<String> = worker.listing(deadline)?.stores.into_iter().filter(ours).collect();
     let (plain, others): (Vec<String>, Vec<String>) = files.into_iter().partition(|file| is_plain(file));
     let mut stores = Stores::with_capacity(plain.len());
@@ -55,7 +61,47 @@ fn all(haproxy: &Haproxy, worker: Worker<'_>, deadline: Instant) -> Result<Store
         let (serial, sha1, not_after) = (store.serial, store.sha1, store.not_after.as_deref().and_then(date));
         stores.insert(file, Loaded { status: store.status, serial, sha1, not_before: None, not_after });
     }
-    Ok(stores)
+    // Since 3.2; an older one doesn't know the command.
+    let outranked = match worker.command("show ssl sni", deadline) {
+        Ok(reply) if !stores.is_empty() => outranked(&reply, |file| is_ours(haproxy, file)),
+        _ => HashMap::new(),
+    };
+    Ok(Memory { stores, outranked })
+}
+
+/// Whether a file is one that we look after: of the sites directory, or the host certificate.
+fn is_ours(haproxy: &Haproxy, file: &str) -> bool {
+    let rest = file.strip_prefix(&haproxy.sites_dir).and_then(|rest| rest.strip_prefix('/'));
+    rest.is_some_and(|name| !name.contains('/')) || file == haproxy.host_file
+}
+
+/// Reads `show ssl sni`: of the lines with the same bind line, name and kind of key, the first is the one that is served
+/// (measured, 3.2 and 3.4); they stand together.
+fn outranked(reply: &str, is_ours: impl Fn(&str) -> bool) -> HashMap<String, (String, String)> {
+    let mut outranked = HashMap::new();
+    let mut group = ("", "");
+    let mut winners: Vec<(&str, &str)> = Vec::new();
+    for line in reply.lines().filter(|line| !line.starts_with('#')) {
+        let mut fields = line.split('\t');
+        let (Some(bind), Some(name), Some(_), Some(kind), Some(file)) =
+            (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        if group != (bind, name) {
+            group = (bind, name);
+            winners.clear();
+        }
+        match winners.iter().find(|(of, _)| *of == kind) {
+            None => winners.push((kind, file)),
+            Some((_, winner)) if is_ours(file) && !is_ours(winner) => {
+                let (name, winner) = (name.to_owned(), (*winner).to_owned());
+                outranked.entry(file.to_owned()).or_insert((name, winner));
+            }
+            Some(_) => {}
+        }
+    }
+    outranked
 }
 
 /// Whether a file's name needs no quoting on HAProxy's command line.
@@ -139,6 +185,21 @@ mod tests {
         for bad in ["", "Feb", "Foo 1 00:00:00 1970 GMT", "Feb 30 00:00:00 2027 GMT", "Feb 1 0:0 2027 GMT"] {
             assert_eq!(date(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_is_served_from_the_first_file() {
+        let reply = "# Frontend/Bind\tSNI\tNegative Filter\tType\tFilename\tNotAfter\tNotBefore\n\
+                     f/c:9\ta\t-\tecdsa\t/x/z.pem\tt\tt\n\
+                     f/c:9\ta\t-\trsa\t/s/r.pem\tt\tt\n\
+                     f/c:9\ta\t-\tecdsa\t/s/a.pem\tt\tt\n\
+                     f/c:9\tb\t-\tecdsa\t/s/b.pem\tt\tt\n\
+                     f/c:9\tb\t-\tecdsa\t/x/z.pem\tt\tt\n";
+        let found = outranked(reply, |file| file.starts_with("/s/"));
+        assert_eq!(
+            found.into_iter().collect::<Vec<_>>(),
+            [("/s/a.pem".into(), ("a".into(), "/x/z.pem".into()))]
+        );
     }
 
     #[test]

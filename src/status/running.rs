@@ -9,7 +9,7 @@ use crate::plan::{Role, is_loaded_name};
 
 use super::ground::Ground;
 use super::handshakes::{self, Asked};
-use super::loaded::{self, Stores};
+use super::loaded::{self, Memory};
 use super::views::{Shown, Sight, SiteViews};
 
 /// How long looking at the sockets may take.
@@ -67,13 +67,13 @@ pub fn look(settings: &Settings, ground: &mut Ground) -> Vec<Running> {
 
 /// One look at a HAProxy.
 struct Look {
-    stores: Result<Stores, String>,
+    memory: Result<Memory, String>,
     answers: handshakes::Answers,
 }
 
 impl Look {
     fn at(haproxy: &Haproxy, sites: &[SiteViews]) -> Self {
-        let stores = loaded::stores(haproxy, Instant::now() + SOCKETS.min(haproxy.timeout));
+        let memory = loaded::memory(haproxy, Instant::now() + SOCKETS.min(haproxy.timeout));
         let asked: Vec<Asked<'_>> = sites
             .iter()
             .enumerate()
@@ -83,25 +83,28 @@ impl Look {
             })
             .collect();
         let deadline = Instant::now() + HANDSHAKES.min(haproxy.timeout);
-        Self { stores, answers: handshakes::ask(&haproxy.probe, &asked, deadline) }
+        Self { memory, answers: handshakes::ask(&haproxy.probe, &asked, deadline) }
     }
 
     /// What it shows for one site.
     fn shown(&mut self, haproxy: &Haproxy, site: &SiteViews, place: usize) -> Shown {
         let presented = self.answers.take(place);
-        let loaded = match (&mut self.stores, spelled(haproxy, site)) {
-            (Ok(stores), Some(file)) => stores.remove(&file).map_or(Sight::Absent, Sight::Here),
-            _ => Sight::Unseen,
-        };
-        Shown { loaded, presented }
+        match (&mut self.memory, spelled(haproxy, site)) {
+            (Ok(memory), Some(file)) => Shown {
+                loaded: memory.stores.remove(&file).map_or(Sight::Absent, Sight::Here),
+                presented,
+                outranked: memory.outranked.remove(&file),
+            },
+            _ => Shown { presented, ..Shown::UNSEEN },
+        }
     }
 
     fn running(&self, haproxy: &Haproxy) -> Running {
-        let why = [self.stores.as_ref().err(), self.answers.unseen.as_ref()];
-        let seen = self.stores.is_ok() || !self.answers.sites.is_empty();
+        let why = [self.memory.as_ref().err(), self.answers.unseen.as_ref()];
+        let seen = self.memory.is_ok() || !self.answers.sites.is_empty();
         Running {
             name: haproxy.name.clone(),
-            loaded: self.stores.is_ok(),
+            loaded: self.memory.is_ok(),
             presented: !haproxy.probe.is_empty() && self.answers.unseen.is_none(),
             wanted: haproxy.method != Method::None || !haproxy.probe.is_empty() || seen,
             unseen: why.into_iter().flatten().next().cloned(),
@@ -111,16 +114,16 @@ impl Look {
 
 /// Files that HAProxy has, and neither certbot nor the disk, as far as they can be seen.
 fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut Ground) {
-    let Ok(stores) = look.stores else { return };
+    let Ok(Memory { stores, .. }) = look.memory else { return };
     let mut left: Vec<_> = stores.into_iter().filter(|(file, _)| *file != haproxy.host_file).collect();
     left.sort_by(|(a, _), (b, _)| a.cmp(b));
     let unless_seen = |seen| if seen { Sight::Absent } else { Sight::Unseen };
     for (file, loaded) in left {
         let before = others.iter().map(|other| {
             let loaded = if other.loaded { Sight::Absent } else { Sight::Unseen };
-            Shown { loaded, presented: Sight::Unseen }
+            Shown { loaded, ..Shown::UNSEEN }
         });
-        let shown = Shown { loaded: Sight::Here(loaded), presented: Sight::Unseen };
+        let shown = Shown { loaded: Sight::Here(loaded), ..Shown::UNSEEN };
         let haproxy = before.chain([shown]).collect();
         ground.sites.push(SiteViews {
             lineage: None,

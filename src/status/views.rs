@@ -78,11 +78,13 @@ pub struct Shown {
     pub loaded: Sight<Loaded>,
     /// To its clients, by handshakes.
     pub presented: Sight<Presented>,
+    /// A name that it serves from a file elsewhere in its configuration instead, and that file.
+    pub outranked: Option<(String, String)>,
 }
 
 impl Shown {
     /// Nothing could be seen.
-    pub const UNSEEN: Self = Self { loaded: Sight::Unseen, presented: Sight::Unseen };
+    pub const UNSEEN: Self = Self { loaded: Sight::Unseen, presented: Sight::Unseen, outranked: None };
 }
 
 /// One file in all places.

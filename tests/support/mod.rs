@@ -23,6 +23,7 @@
 pub mod acme;
 pub mod cmd;
 pub mod haproxy;
+pub mod live;
 pub mod pki;
 pub mod ports;
 pub mod process;

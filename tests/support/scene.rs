@@ -16,7 +16,7 @@ use super::cmd::{Cmd, Run, names_in, toml};
 use super::haproxy::system_haproxy;
 use super::pki::{KeyKind, Validity};
 use super::process::finish;
-use super::tree::{self, Tree};
+use super::tree::{self, Kind, Tree};
 use super::{Authority, LIMIT};
 
 /// A user that every Debian has, other than the one that the tests run as.
@@ -201,6 +201,55 @@ impl Scene {
         haproxy_loads(&certificates).unwrap_or_else(|words| panic!("{context}: HAProxy refuses: {words}"));
         self.loadable.insert(shown);
     }
+}
+
+/// Every action on a site, and the host certificate, at once: ten lineages.
+pub fn every_action() -> Scene {
+    let mut scene =
+        Scene::new(&["host_lineage = \"host.example\"", "exclude = [\"host.example\"]", "owner = \"1:1\""]);
+    for name in ["replace-1", "replace-2", "repair", "gone", "same-1", "same-2", "host.example"] {
+        scene.issue(name);
+    }
+    // What an archive doesn't vouch for.
+    scene.tree.issue_plain("plain", KeyKind::P256, &["plain"], Validity::days(90));
+    let first = scene.run().exits(0);
+    assert_eq!(first.json()["summary"]["install"], 8, "{first}");
+    scene.tree.renew("replace-1");
+    scene.tree.renew("replace-2");
+    scene.tree.renew("host.example");
+    let renewed = scene.tree.authority().issue(KeyKind::P256, &["plain"], Validity::days(90));
+    scene.tree.overwrite("plain", Kind::Privkey, renewed.key.pem());
+    scene.tree.overwrite("plain", Kind::Fullchain, renewed.fullchain());
+    put(&scene.cmd.site("repair"), fs::read(scene.cmd.site("repair")).unwrap(), 0o644);
+    scene.tree.delete("gone");
+    for name in ["install-1", "install-2", "adopted"] {
+        scene.issue(name);
+    }
+    put(&scene.cmd.site("adopted"), somebody_elses("adopted"), 0o400);
+    put(&scene.cmd.site("foreign"), somebody_elses("foreign"), 0o400);
+    scene.arguments.push("--adopt");
+    scene
+}
+
+/// The very first run: the sites directory isn't there, and will be another user's.
+pub fn first_run() -> Scene {
+    let mut scene = Scene::new(&["owner = \"1:1\""]);
+    scene.issue("one");
+    scene.issue("two");
+    scene
+}
+
+/// So many that they are synced together.
+pub fn many() -> Scene {
+    let mut scene = Scene::new(&[]);
+    for number in 0..36 {
+        scene.issue(&format!("site-{number:02}"));
+    }
+    scene.run().exits(0);
+    for number in 0..34 {
+        scene.tree.renew(&format!("site-{number:02}"));
+    }
+    scene
 }
 
 /// Whether the system's HAProxy loads these files and directories.

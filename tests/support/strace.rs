@@ -11,7 +11,7 @@ use super::cmd::{Cmd, Run};
 use super::process::finish;
 
 /// How long a run under strace may take.
-pub const TRACED_LIMIT: Duration = Duration::from_secs(120);
+pub const TRACED_LIMIT: Duration = Duration::from_secs(150);
 
 /// The system calls that touch files or sockets, and those that end or start what the program waits for.
 const TRACED: &str = "%file,%desc,%network,%process,prctl";

@@ -20,6 +20,7 @@ const VERSION: u32 = 1;
 struct Frame<'a> {
     version: u32,
     command: &'static str,
+    dry_run: bool,
     state: Severity,
     time: Option<String>,
     live_dir: Option<String>,
@@ -121,9 +122,13 @@ struct Finding<'a> {
 #[must_use]
 pub fn status(status: &Status, with_setup: bool) -> String {
     let run = status.last_run.as_ref().and_then(Option::as_ref);
+    // As in the report of a run: by file, then those without one.
+    let mut sites: Vec<&Site> = status.sites.iter().collect();
+    sites.sort_by_key(|site| (site.views.file.is_none(), &site.views.file, &site.views.lineage));
     to_text(&Frame {
         version: VERSION,
         command: "status",
+        dry_run: false,
         state: status.severity(),
         time: timestamp(status.at),
         live_dir: Some(status.live_dir.to_string_lossy().into_owned()),
@@ -131,7 +136,7 @@ pub fn status(status: &Status, with_setup: bool) -> String {
         error: status.error.as_ref(),
         unseen: &status.unseen,
         problems: status.problems.iter().map(detail).collect(),
-        sites: status.sites.iter().map(site).collect(),
+        sites: sites.into_iter().map(site).collect(),
         summary: status.counts().into_iter().map(|(severity, count)| (severity.name(), count)).collect(),
         haproxy: status
             .haproxy
@@ -166,6 +171,7 @@ pub fn failure(error: &Failure) -> String {
     to_text(&Frame {
         version: VERSION,
         command: "status",
+        dry_run: false,
         state: Severity::Unknown,
         time: None,
         live_dir: None,

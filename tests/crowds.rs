@@ -1,0 +1,308 @@
+//! Crowds: many runs at once, certbot and rsync at work meanwhile, HAProxy reloading all the time.
+//!
+//! `HAPROXY_CERTS_LONG=1` goes on for ten times as long.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    reason = "tests may fail loudly"
+)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use haproxy_certs::assemble::{Options, assemble};
+use haproxy_certs::config::{Overrides, Settings};
+use haproxy_certs::plan::{Action, Reason};
+use haproxy_certs::world::World;
+use support::live::{Live, one_of_each};
+use support::process::finish;
+use support::scene::{Scene, is_a_pair, put};
+use support::summary::{Summary, long};
+use support::{
+    Authority, Cmd, Haproxy, KeyKind, LIMIT, Leaf, Reload, Tree, Validity, system_haproxy, version,
+};
+
+/// So many runs at once.
+const CROWD: usize = 50;
+
+/// Sets the flag when it goes out of scope, also by a panic: whoever waits for it must end.
+struct Flag<'a>(&'a AtomicBool);
+
+impl Drop for Flag<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Starts [`CROWD`] runs at once and waits for all of them; their JSON reports.
+fn crowd(cmd: &Cmd) -> Vec<serde_json::Value> {
+    let config = cmd.config();
+    let start = || {
+        let mut command = Command::new(Cmd::program());
+        command.arg("--config").arg(&config).args(["assemble", "--format", "json"]);
+        cmd.prepare(&mut command);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let children: Vec<_> = (0..CROWD).map(|_| start()).collect();
+    children
+        .into_iter()
+        .map(|child| {
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+            serde_json::from_str(&said).unwrap()
+        })
+        .collect()
+}
+
+fn changes(report: &serde_json::Value) -> u64 {
+    ["install", "replace", "repair", "prune"]
+        .iter()
+        .map(|action| report["summary"][action].as_u64().unwrap())
+        .sum()
+}
+
+#[test]
+fn one_of_fifty_does_the_work() {
+    let mut summary = Summary::of("crowds");
+    let mut scene = Scene::new(&["owner = \"1:1\""]);
+    for number in 0..5 {
+        scene.issue(&format!("site-{number}"));
+    }
+    // The first time not even the directory is there.
+    for expected in [5, 2] {
+        let told = scene.told().len();
+        let mut done: Vec<u64> = crowd(&scene.cmd).iter().map(changes).collect();
+        done.sort_unstable();
+        assert_eq!(done.pop(), Some(expected));
+        assert_eq!(done, vec![0; CROWD - 1]);
+        assert_eq!(scene.told().len(), told + 1, "told once");
+        scene.must_be_told("after a crowd");
+        scene.tree.renew("site-0");
+        scene.tree.renew("site-1");
+    }
+    let mut live = Live::start(&version("3.0").unwrap(), "", &[]);
+    one_of_each(&mut live, 0);
+    let before = live.haproxy.processes().unwrap().reloads;
+    let reports = crowd(&live.cmd);
+    assert_eq!(reports.iter().filter(|report| changes(report) > 0).count(), 1);
+    let told = reports.iter().filter(|report| report["haproxy"][0]["outcome"] != "not-needed").count();
+    assert_eq!(told, 1, "told once");
+    assert_eq!(live.haproxy.processes().unwrap().reloads, before + 1, "reloaded once");
+    live.must_be_as_wanted("after a crowd");
+    summary.count("crowds of 50 runs at once, one did the work and told once", 3);
+    summary.show();
+}
+
+/// What may stand in a file: the PEMs of these leaves.
+fn pems(leaves: &[Leaf]) -> BTreeSet<Vec<u8>> {
+    leaves.iter().map(|leaf| leaf.combined().into_bytes()).collect()
+}
+
+#[test]
+fn certbot_renews_and_haproxy_reloads_meanwhile() {
+    let rounds = if long() { 20_000 } else { 2_000 };
+    let mut summary = Summary::of("crowds");
+    let mut tree = Tree::new();
+    let names: Vec<String> = (0..6).map(|number| format!("site-{number}.example")).collect();
+    let validity = Validity::days(90);
+    // For each lineage some certificates that take turns.
+    let leaves: BTreeMap<&String, Vec<Leaf>> = names
+        .iter()
+        .map(|name| {
+            let issue = |_| tree.authority().issue(KeyKind::P256, &[name], validity);
+            (name, (0..4).map(issue).collect())
+        })
+        .collect();
+    let allowed: BTreeMap<&String, BTreeSet<Vec<u8>>> =
+        leaves.iter().map(|(name, leaves)| (*name, pems(leaves))).collect();
+    for name in &names {
+        tree.issue_leaf(name, &leaves[name][0]);
+    }
+    let cmd = Cmd::new(tree.live());
+    let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
+    put(&cmd.beside("host.pem"), host.combined(), 0o400);
+    support::tree::make_directory(&cmd.sites(), 0o700);
+    let mut haproxy = Haproxy::of(&system_haproxy()).crt(cmd.beside("host.pem")).crt(cmd.sites()).start();
+    // HAProxy is told by the test itself.
+    let cmd = cmd.table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"");
+    let settings = Settings::load(Some(&cmd.config()), &Overrides::default()).unwrap();
+    let run = || assemble(&settings, &World::host(), &Options::default(), &|_, _| ());
+
+    let over = AtomicBool::new(false);
+    let (runs, refusals, swaps, looks) =
+        (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let mut reloads = 0;
+    thread::scope(|scope| {
+        // certbot: one lineage after the other, its links swapped call by call.
+        let tree = &mut tree;
+        let renewing = scope.spawn(|| {
+            let _over = Flag(&over);
+            let began = Instant::now();
+            for round in 1.. {
+                let enough = round > rounds && runs.load(Ordering::SeqCst) >= rounds;
+                if enough || over.load(Ordering::SeqCst) || began.elapsed() > 10 * LIMIT {
+                    break;
+                }
+                let name = &names[round % names.len()];
+                tree.renew_with(name, &leaves[name][round % 4]);
+                swaps.fetch_add(1, Ordering::SeqCst);
+                // Not faster than the runs: a certbot that renews without a pause is never read whole.
+                let seen = runs.load(Ordering::SeqCst);
+                let paced = Instant::now();
+                while runs.load(Ordering::SeqCst) == seen
+                    && paced.elapsed() < Duration::from_millis(20)
+                    && !over.load(Ordering::SeqCst)
+                {
+                    thread::yield_now();
+                }
+            }
+        });
+        // The program, all the time.
+        let running = scope.spawn(|| {
+            let mut refused_in_a_row: BTreeMap<std::ffi::OsString, usize> = BTreeMap::new();
+            while !over.load(Ordering::SeqCst) {
+                let report = run();
+                assert_eq!(report.error, None);
+                for row in &report.rows {
+                    let file = row.file.clone().unwrap();
+                    if row.action == Action::Refuse {
+                        assert!(
+                            matches!(
+                                row.reason,
+                                Some(Reason::LineageTorn | Reason::CertificateMissing | Reason::KeyMissing)
+                            ),
+                            "{row:?}"
+                        );
+                        refusals.fetch_add(1, Ordering::SeqCst);
+                        let times = refused_in_a_row.entry(file).or_default();
+                        *times += 1;
+                        assert!(*times < 20, "a refusal that stays: {row:?}");
+                    } else {
+                        refused_in_a_row.remove(&file);
+                    }
+                }
+                runs.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        // Somebody who looks at the files.
+        let looking = scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                for name in &names {
+                    if let Ok(pem) = fs::read(cmd.site(name)) {
+                        assert!(
+                            allowed[name].contains(&pem),
+                            "{name} holds something else than a pair of its own"
+                        );
+                        looks.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            }
+        });
+        // HAProxy must be able to load whatever it finds.
+        {
+            let _over = Flag(&over);
+            while !renewing.is_finished() && !running.is_finished() && !looking.is_finished() {
+                assert_eq!(haproxy.reload_and_wait(), Reload::Loaded, "{}", haproxy.log());
+                reloads += 1;
+            }
+        }
+        for thread in [renewing, running, looking] {
+            thread.join().unwrap();
+        }
+    });
+    let last = run();
+    assert!(
+        last.error.is_none() && last.rows.iter().all(|row| row.action != Action::Refuse),
+        "{:?}",
+        last.rows
+    );
+    for name in &names {
+        let pem = fs::read(cmd.site(name)).unwrap();
+        assert!(pem == tree.leaf(name).combined().into_bytes() && is_a_pair(&pem), "{name}");
+    }
+    let runs = runs.into_inner();
+    assert!(runs >= rounds, "only {runs} runs");
+    summary.count("runs while certbot renewed, no mixed pair", runs);
+    summary.count("renewals, link by link", swaps.into_inner());
+    summary.count("refusals, none of which stayed", refusals.into_inner());
+    summary.count("looks at a deployed file, each a whole pair", looks.into_inner());
+    summary.count("reloads of HAProxy meanwhile, none of which failed", reloads);
+    summary.show();
+}
+
+#[test]
+fn rsync_brings_the_tree_meanwhile() {
+    assert!(std::path::Path::new("/usr/bin/rsync").exists(), "rsync is missing, run: ./tests/install");
+    let rounds = if long() { 600 } else { 60 };
+    let mut summary = Summary::of("crowds");
+    let mut source = Tree::new();
+    let names: Vec<String> = (0..4).map(|number| format!("site-{number}.example")).collect();
+    for name in &names {
+        source.issue(name, KeyKind::P256, &[name], Validity::days(90));
+    }
+    // As a fleet's other hosts have it: a copy, nothing else.
+    let copy = tempfile::tempdir().unwrap();
+    let cmd = Cmd::new(copy.path().join("live")).without_haproxy();
+    let settings = Settings::load(Some(&cmd.config()), &Overrides::default()).unwrap();
+    let run = || assemble(&settings, &World::host(), &Options::default(), &|_, _| ());
+    let rsync = |source: &Tree| {
+        let mut from = source.root().as_os_str().to_owned();
+        from.push("/");
+        let output = finish(Command::new("rsync").args(["-a", "--delete"]).arg(from).arg(copy.path()), LIMIT);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    rsync(&source);
+    let (over, runs, refusals) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let mut pairs: BTreeMap<&String, BTreeSet<Vec<u8>>> = BTreeMap::new();
+    thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            while !over.load(Ordering::SeqCst) {
+                let report = run();
+                assert_eq!(report.error, None);
+                assert!(report.rows.iter().all(|row| row.action != Action::Prune), "{:?}", report.rows);
+                refusals.fetch_add(
+                    report.rows.iter().filter(|row| row.action == Action::Refuse).count(),
+                    Ordering::SeqCst,
+                );
+                for name in &names {
+                    if let Ok(pem) = fs::read(cmd.site(name)) {
+                        assert!(is_a_pair(&pem), "{name}: a mixed pair");
+                    }
+                }
+                runs.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let _over = Flag(&over);
+        for round in 0..rounds {
+            for name in &names {
+                let leaf = source.renew(name);
+                pairs.entry(name).or_default().insert(leaf.combined().into_bytes());
+            }
+            rsync(&source);
+            // Each time it ends with all of it in place, after one run that began when rsync had ended.
+            if round % 10 == 9 {
+                let report = run();
+                assert!(report.rows.iter().all(|row| row.action != Action::Refuse), "{:?}", report.rows);
+                for name in &names {
+                    assert!(fs::read(cmd.site(name)).unwrap() == source.leaf(name).combined().into_bytes());
+                }
+            }
+            assert!(!running.is_finished(), "the runs have ended");
+        }
+    });
+    summary.count("trees that rsync brought", rounds);
+    summary.count("runs meanwhile, no mixed pair", runs.into_inner());
+    summary.count("refusals meanwhile, none of which stayed", refusals.into_inner());
+    summary.show();
+}

@@ -1,0 +1,115 @@
+//! A running HAProxy with certbot's tree beside it, and what certbot does there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use openssl::hash::MessageDigest;
+use openssl::x509::X509;
+
+use super::scene::put;
+use super::{Authority, Cmd, Haproxy, KeyKind, Leaf, Tree, Validity, Version, served};
+
+/// A running HAProxy, and certbot's tree beside it.
+pub struct Live {
+    /// See there.
+    pub tree: Tree,
+    /// See there.
+    pub cmd: Cmd,
+    /// See there.
+    pub haproxy: Haproxy,
+    /// See there.
+    pub host: Leaf,
+    /// What every site is to be, by lineage.
+    pub wanted: BTreeMap<String, String>,
+}
+
+/// What certbot does between two runs.
+pub type Work = fn(&mut Live, usize);
+
+impl Live {
+    /// With three lineages deployed; `more` are lines of the `[[haproxy]]` table.
+    pub fn start(version: &Version, more: &str, environment: &[(&str, &str)]) -> Self {
+        let tree = Tree::new();
+        let cmd = Cmd::new(tree.live());
+        let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
+        put(&cmd.beside("host.pem"), host.combined(), 0o400);
+        super::tree::make_directory(&cmd.sites(), 0o700);
+        let mut setup = Haproxy::of(version).crt(cmd.beside("host.pem")).crt(cmd.sites());
+        for (name, value) in environment {
+            setup = setup.env(name, value);
+        }
+        let haproxy = setup.start();
+        let stats = format!("runtime_socket = {}", super::cmd::toml(&haproxy.stats_socket()));
+        let cmd = cmd.haproxy(&haproxy, if more == "STATS" { &stats } else { more });
+        let mut live = Self { tree, cmd, haproxy, host, wanted: BTreeMap::new() };
+        for name in ["a.example", "b.example", "c.example"] {
+            let leaf = live.tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
+            live.wanted.insert(name.to_owned(), leaf.combined());
+        }
+        live.cmd.assemble(&[]).exits(0);
+        live.must_be_as_wanted("at the start");
+        live
+    }
+
+    /// Renews a lineage.
+    pub fn renew(&mut self, name: &str) {
+        let leaf = self.tree.renew(name);
+        self.wanted.insert(name.to_owned(), leaf.combined());
+    }
+
+    /// The directory and HAProxy's memory are what certbot has.
+    pub fn must_be_as_wanted(&self, context: &str) {
+        let files: Vec<String> = self.wanted.keys().map(|name| format!("{name}.pem")).collect();
+        assert_eq!(self.cmd.deployed(), files, "{context}");
+        for (name, pem) in &self.wanted {
+            let path = self.cmd.site(name);
+            assert!(fs::read_to_string(&path).unwrap() == *pem, "{context}: {name} isn't what certbot has");
+            let leaf = X509::from_pem(pem.as_bytes()).unwrap();
+            let sha1 = super::tls::hex(&leaf.digest(MessageDigest::sha1()).unwrap()).to_uppercase();
+            assert_eq!(self.haproxy.fingerprint(&path), Some(sha1), "{context}: HAProxy has another {name}");
+            assert_eq!(served(self.haproxy.address(), name).serial, super::tls::serial(&leaf), "{context}");
+        }
+        let all = self.haproxy.runtime("show ssl cert");
+        assert_eq!(all.matches("/sites/").count(), files.len(), "{context}: HAProxy has {all}");
+    }
+}
+
+/// Two are replaced in memory.
+pub fn renew_two(live: &mut Live, _: usize) {
+    live.renew("a.example");
+    live.renew("b.example");
+}
+
+/// One is replaced, one comes, one goes.
+pub fn one_of_each(live: &mut Live, round: usize) {
+    live.renew("b.example");
+    let name = format!("new-{round}.example");
+    let leaf = live.tree.issue(&name, KeyKind::P256, &[&name], Validity::days(90));
+    live.wanted.insert(name, leaf.combined());
+    let gone: Vec<String> = live.wanted.keys().filter(|name| name.starts_with("new-")).cloned().collect();
+    for name in gone.iter().filter(|name| **name != format!("new-{round}.example")) {
+        live.tree.delete(name);
+        live.wanted.remove(name);
+    }
+}
+
+/// One that HAProxy takes, and one that it refuses.
+pub fn one_refused(live: &mut Live, _: usize) {
+    live.renew("a.example");
+    let weak = live.tree.authority().issue(KeyKind::Rsa2048, &["b.example"], Validity::days(90));
+    live.tree.renew_with("b.example", &weak);
+}
+
+/// Writes a configuration for OpenSSL that asks more of keys than most, and says where it is.
+pub fn demanding_openssl(folder: &Path) -> String {
+    let path = folder.join("openssl.cnf");
+    let text = "openssl_conf = o\n[o]\nssl_conf = s\n[s]\nsystem_default = d\n[d]\nCipherString = DEFAULT@SECLEVEL=3\n";
+    put(&path, text, 0o644);
+    path.to_str().unwrap().to_owned()
+}
+
+/// What is deployed, by file name.
+pub fn sites(cmd: &Cmd) -> BTreeMap<String, Vec<u8>> {
+    cmd.deployed().into_iter().map(|file| (file.clone(), fs::read(cmd.sites().join(file)).unwrap())).collect()
+}
