@@ -13,7 +13,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::haproxy::{self, Batch, Change, Expected, Outcome, Target, Verdict, check};
 use crate::parallel::Progress;
 use crate::plan::{Policy, Reason, Refusal, Role, Row, Warning, plan};
-use crate::report::{HaproxyRow, Report};
+use crate::report::{HaproxyRow, Note, Report, Weight};
 use crate::sites::{self, Committed, Place, SitesDir, Staged, guard};
 use crate::sweep::{now, prove, sweep};
 use crate::world::World;
@@ -38,8 +38,8 @@ pub struct Options {
 #[must_use]
 pub fn assemble(settings: &Settings, world: &World, options: &Options, progress: Progress<'_>) -> Report {
     let mut report = Report::begin(settings, options.dry_run);
-    report.notes.extend(foreign_renewal(&settings.live_dir, options.renewed_lineage.as_deref()));
-    report.alarming = !report.notes.is_empty();
+    let foreign = foreign_renewal(&settings.live_dir, options.renewed_lineage.as_deref());
+    report.notes.extend(foreign.map(|text| Note { text, weight: Weight::Alarm }));
     let run = if options.dry_run { dry_run } else { deploy };
     if let Err(failure) = run(settings, world, options, progress, &mut report) {
         report.error.get_or_insert(failure);
@@ -55,13 +55,16 @@ fn dry_run(
     progress: Progress<'_>,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let place = Place::open(&settings.sites_dir)?;
+    if is_before_certbot(settings, report)? {
+        return Ok(());
+    }
+    let place = sites::look_at(settings)?;
     let state = match &place {
         Some(place) => sites::look_at_state(place)?,
         None => sites::state::State::default(),
     };
     if let Some(place) = &place {
-        guard::check(&place.path, settings.owner)?;
+        note_group_writable(place, report);
     }
     let identity = haproxy_identity(settings, world);
     let swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
@@ -69,7 +72,7 @@ fn dry_run(
     report.error = swept.failure;
     report.owed =
         state.lost || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name));
-    missing_tree(settings, swept.live_dir_missing, !state.files.is_empty())
+    missing_tree(settings, swept.live_dir_missing, state.knows_lineages())
 }
 
 /// The pipeline: lock, sweep, plan, stage, ask, commit, tell, and keep or put back.
@@ -80,9 +83,7 @@ fn deploy(
     progress: Progress<'_>,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let is_there = settings.live_dir.try_exists();
-    if !is_there.map_err(|e| Failure::io("look at", &settings.live_dir, &e))? && nothing_deployed(settings)? {
-        report.notes.push(format!("there is no {} yet: nothing to do", escaped_path(&settings.live_dir)));
+    if is_before_certbot(settings, report)? {
         return Ok(());
     }
     let mut sites = SitesDir::lock(settings, world, patience(settings))?;
@@ -90,7 +91,7 @@ fn deploy(
     let identity = haproxy_identity(settings, world);
     let swept =
         sweep(settings, Some(&sites.place), &sites.state, options.policy.clone(), &identity, progress)?;
-    let ours = !sites.state.files.is_empty();
+    let ours = sites.state.knows_lineages();
     let tree = CertbotTree::new(&settings.live_dir);
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
 
@@ -122,18 +123,31 @@ fn missing_tree(settings: &Settings, missing: bool, ours: bool) -> Result<(), Fa
     Err(Failure::new(FailureKind::Io, fact))
 }
 
+/// Whether certbot has no tree and nothing was ever deployed.
+fn is_before_certbot(settings: &Settings, report: &mut Report) -> Result<bool, Failure> {
+    let is_there = settings.live_dir.try_exists();
+    let is_there = is_there.map_err(|e| Failure::io("look at", &settings.live_dir, &e))?;
+    let is_before = !is_there && nothing_deployed(settings)?;
+    if is_before {
+        let text = format!("there is no {} yet: nothing to do", escaped_path(&settings.live_dir));
+        report.notes.push(Note { text, weight: Weight::Fact });
+    }
+    Ok(is_before)
+}
+
 fn nothing_deployed(settings: &Settings) -> Result<bool, Failure> {
     Ok(match Place::open(&settings.sites_dir)? {
         Some(place) => {
             let state = sites::look_at_state(&place)?;
-            state.files.is_empty() && state.owed.is_empty() && !state.lost
+            !state.knows_lineages() && state.owed.is_empty() && !state.lost
         }
         None => true,
     })
 }
 
 /// As long as the longest time-out of whoever holds the lock, and a minute more.
-fn patience(settings: &Settings) -> Duration {
+#[must_use]
+pub fn patience(settings: &Settings) -> Duration {
     let longest = settings.haproxys.iter().map(|haproxy| haproxy.timeout).max().unwrap_or_default();
     longest + Duration::from_secs(60)
 }
@@ -141,9 +155,8 @@ fn patience(settings: &Settings) -> Duration {
 fn note_group_writable(place: &Place, report: &mut Report) {
     for folder in guard::group_writable(&place.path) {
         let shown = escaped_path(folder);
-        report
-            .notes
-            .push(format!("the group of {shown} may write to it; if that isn't meant: chmod g-w {shown}"));
+        let text = format!("the group of {shown} may write to it; if that isn't meant: chmod g-w {shown}");
+        report.notes.push(Note { text, weight: Weight::Hint });
     }
 }
 
@@ -151,9 +164,13 @@ fn note_group_writable(place: &Place, report: &mut Report) {
 fn ask(settings: &Settings, world: &World, staged: &mut Staged<'_>) {
     let mut asked = BTreeSet::new();
     for haproxy in &settings.haproxys {
-        let files = staged.files();
         let Some(binary) = &haproxy.binary else { continue };
-        if files.is_empty() || !asked.insert(binary) {
+        if !asked.insert(binary) {
+            continue;
+        }
+        let host = staged.show_host();
+        let files: Vec<String> = staged.files().into_iter().chain(host.clone()).collect();
+        if files.is_empty() {
             continue;
         }
         staged.copy_siblings();
@@ -163,16 +180,19 @@ fn ask(settings: &Settings, world: &World, staged: &mut Staged<'_>) {
             Ok(())
         });
         let rejected: BTreeMap<String, String> = answer.rejected.into_iter().collect();
-        for file in rejected.keys() {
+        for file in rejected.keys().chain(&host) {
             staged.drop_file(file);
         }
         let unchecked = answer.checked.err();
         staged.amend(|row| {
-            if row.role != Role::Site || !row.action.writes() {
+            if !row.action.writes() {
                 return;
             }
-            let words = row.file.as_ref().and_then(|file| rejected.get(file.to_str()?));
-            if let Some(words) = words {
+            let file = match row.role {
+                Role::Site => row.file.as_ref().and_then(|file| file.to_str()),
+                Role::Host => host.as_deref(),
+            };
+            if let Some(words) = file.and_then(|file| rejected.get(file)) {
                 row.refuse(Refusal::new(Reason::HaproxyRejects, words.clone()));
             } else if let Some(why) = &unchecked {
                 row.warnings.insert(Warning::NotChecked);
@@ -278,7 +298,7 @@ fn change(committed: &Committed<'_>, target: Target) -> Change {
 }
 
 /// Which HAProxy programs these are: a PEM that one refused may be taken by another.
-fn haproxy_identity(settings: &Settings, world: &World) -> String {
+pub(crate) fn haproxy_identity(settings: &Settings, world: &World) -> String {
     let describe = |path: &Path| {
         let file = std::fs::metadata(path).ok()?;
         Some(format!("{} {} {:?}", path.display(), file.len(), file.modified().ok()?))

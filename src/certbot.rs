@@ -88,8 +88,8 @@ impl CertbotTree {
                 Ok(_) => {}
                 // A broken or circular link beside the lineages isn't one.
                 Err(e) if e.depth() > 0 && e.io_error().is_none_or(leads_nowhere) => {}
-                // What can't be looked at now isn't gone: its reading says why.
-                Err(e) if e.depth() > 0 && e.io_error().is_some_and(|cause| !is_forbidden(cause)) => {
+                // What can't be looked at isn't known to be gone: reading it says why.
+                Err(e) if e.depth() > 0 && e.path().and_then(Path::file_name).is_some() => {
                     found.lineages.extend(e.path().and_then(Path::file_name).map(OsStr::to_owned));
                 }
                 Err(e) => {
@@ -162,6 +162,12 @@ impl CertbotTree {
         }
     }
 
+    /// The leaf of a lineage whose pair can't be had, where its chain can be read.
+    #[must_use]
+    pub fn leaf(&self, lineage: &OsStr) -> Option<Leaf> {
+        leaf_of_file(&self.folder(lineage).join(format!("{CHAIN}.pem")))
+    }
+
     /// Whether one of the lineage's archived certificates is the leaf with this SHA-256.
     #[must_use]
     pub fn has_archived(&self, lineage: &OsStr, leaf_sha256: &[u8; 32]) -> bool {
@@ -174,7 +180,7 @@ impl CertbotTree {
                 let name = name.as_bytes();
                 name.ends_with(b".pem") && (name.starts_with(b"cert") || name.starts_with(b"fullchain"))
             })
-            .filter_map(|entry| archived_leaf(&entry.path()))
+            .filter_map(|entry| leaf_of_file(&entry.path()))
             .any(|leaf| leaf.sha256 == *leaf_sha256)
     }
 
@@ -190,27 +196,23 @@ impl CertbotTree {
     }
 }
 
-fn archived_leaf(path: &Path) -> Option<Leaf> {
+fn leaf_of_file(path: &Path) -> Option<Leaf> {
     let (text, _) = read_regular(&CWD, path.as_os_str()).ok()?;
     read_leaf(&text).ok()
 }
 
-/// Whether a key or a chain is there. One that can't be looked at isn't gone.
+/// Whether a key or a chain is there, or can't be told not to be.
 fn has_key_or_chain(folder: &Path) -> bool {
-    [KEY, CHAIN].iter().any(|kind| {
-        let looked = folder.join(format!("{kind}.pem")).symlink_metadata();
-        looked.map_or_else(|e| e.kind() != io::ErrorKind::NotFound, |_| true)
+    [KEY, CHAIN].iter().any(|kind| match folder.join(format!("{kind}.pem")).symlink_metadata() {
+        Ok(_) => true,
+        Err(e) => e.kind() != io::ErrorKind::NotFound,
     })
 }
 
-/// Whether a link leads to nothing, or in a circle.
+/// Whether a link is broken or leads in a circle.
 fn leads_nowhere(cause: &io::Error) -> bool {
     let errno = rustix::io::Errno::from_io_error(cause);
     matches!(errno, Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP))
-}
-
-fn is_forbidden(cause: &io::Error) -> bool {
-    cause.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// A refusal, and whether the files moved while they were read.

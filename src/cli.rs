@@ -9,9 +9,49 @@ use crate::assemble::Options;
 use crate::config::{Method, Overrides};
 use crate::plan::Policy;
 
-/// Deploy certbot's certificates to HAProxy, and prove that HAProxy took them.
+const AFTER_HELP: &str = "\
+haproxy-certs COMMAND --help says more of a command; the whole story is in haproxy-certs(8).";
+
+const AFTER_LONG_HELP: &str = "\
+Exit status:
+  0   everything is in step
+  1   some lineages were refused or in conflict, or a guard held; the rest is deployed
+  2   HAProxy was not told, did not confirm or refused; the next run tries again
+  3   could not run, or not finish
+  4   assemble --dry-run --exit-code: there is something to do
+  64  wrong usage
+issue and renew pass certbot's exit status on where it isn't 0.
+
+Files:
+  /etc/haproxy-certs.toml               the settings, see haproxy-certs.toml(5)
+  /etc/letsencrypt/live                 certbot's lineages, which are read
+  /usr/local/ssl/certs/sites            one PEM per lineage, which HAProxy loads
+  /usr/local/ssl/certs/sites/.haproxy-certs
+                                        what this program remembers
+
+From nothing to HTTPS:
+  haproxy-certs init --hook
+  haproxy-certs haproxy-config > /etc/haproxy/haproxy.cfg && systemctl restart haproxy
+  haproxy-certs issue -d example.org,www.example.org
+
+Certificates that are there already:
+  haproxy-certs assemble --dry-run      what would be done
+  haproxy-certs assemble                do it";
+
+/// Deploy certbot's certificates to HAProxy, and prove that HAProxy took them
+///
+/// Reads certbot's lineages, proves that each private key belongs to its certificate, writes one PEM per lineage into the
+/// directory that HAProxy loads, tells HAProxy, and confirms that it took it. Every run is a full sweep that does only
+/// what is missing: run it from certbot's hook, from a timer, or by hand.
 #[derive(Debug, Parser)]
-#[command(name = "haproxy-certs", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "haproxy-certs",
+    version = env!("HAPROXY_CERTS_VERSION"),
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = AFTER_HELP,
+    after_long_help = AFTER_LONG_HELP
+)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
@@ -25,8 +65,8 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Global {
     /// The configuration file [default: /etc/haproxy-certs.toml, if it is there]
-    #[arg(long, global = true, value_name = "FILE", env = "HAPROXY_CERTS_CONFIG", hide_env_values = true)]
-    pub config: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "FILE", env = "HAPROXY_CERTS_CONFIG", hide_env_values = true, value_parser = clap::value_parser!(OsString))]
+    pub config: Option<OsString>,
     /// certbot's directory of lineages [default: /etc/letsencrypt/live]
     #[arg(long, global = true, value_name = "DIR")]
     pub live_dir: Option<PathBuf>,
@@ -65,6 +105,20 @@ pub enum Format {
     Json,
 }
 
+/// How `status` reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum StatusFormat {
+    /// For people: a table, problems and what to do about them.
+    #[default]
+    Human,
+    /// For scripts: one JSON object.
+    Json,
+    /// For monitoring plugins: one line with performance data, then the problems.
+    Monitoring,
+    /// For Prometheus: the text exposition format.
+    Prometheus,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -74,6 +128,34 @@ pub enum Command {
     /// the sites directory, prunes what is gone, tells HAProxy once, and confirms that it took it. A run that has nothing
     /// to do changes nothing and tells nobody.
     Assemble(Assemble),
+    /// Show what certbot has, what is on disk and what HAProxy serves, and what to do where they differ
+    ///
+    /// Changes nothing, takes no lock, and needs no more rights than reading: what it may not read is unknown. Exits with 0
+    /// for ok, 1 for warning, 2 for critical and 3 for unknown, as monitoring plugins do.
+    Status(StatusArgs),
+    /// Issue a certificate with certbot, behind HAProxy, and deploy it
+    ///
+    /// Runs certbot certonly --standalone on the port that HAProxy passes ACME challenges to, for one
+    /// certificate with all the names, and then does what assemble does. certbot may ask its questions. Where certbot
+    /// fails nothing is deployed, and its exit status is passed on.
+    Issue(Issue),
+    /// Renew with certbot whatever is due, and deploy it
+    ///
+    /// Runs certbot renew and then does what assemble does, also where certbot fails: it does when one of many renewals
+    /// failed. Its exit status is passed on. Every lineage is renewed the way it was issued.
+    Renew(Renew),
+    /// Make this host ready: directories, a placeholder certificate, certbot's hook
+    ///
+    /// Makes what is missing and says what is there: the sites directory; a self-signed certificate in the host
+    /// certificate's place, so that HAProxy can start before the first certificate exists; with --hook the link that
+    /// makes certbot call haproxy-certs; what lets haproxy-certs.service write to your directories. Then says what is
+    /// left to do. It is safe to repeat, and overwrites nothing.
+    Init(Init),
+    /// Print a HAProxy configuration that fits these settings
+    ///
+    /// For HAProxy 2.2 and later: port 80 passes ACME challenges to certbot and redirects the rest, port 443 serves the
+    /// host certificate and the sites directory, and the admin socket lets certificates be replaced without a reload.
+    HaproxyConfig(HaproxyConfig),
     /// Print the completions for a shell
     Completions {
         /// The shell
@@ -112,6 +194,58 @@ pub struct Assemble {
     /// How to report
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub format: Format,
+}
+
+/// Options of `status`.
+#[derive(Debug, Default, Args)]
+pub struct StatusArgs {
+    /// How to report
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: StatusFormat,
+    /// Write the metrics for Prometheus to this file too, for the textfile collector of its node exporter
+    #[arg(long, value_name = "FILE")]
+    pub textfile: Option<PathBuf>,
+    /// Look also at what is around the certificates: HAProxy's configuration, sockets, hooks, timers, modes
+    #[arg(long)]
+    pub setup: bool,
+}
+
+/// Options of `issue`.
+#[derive(Debug, Args)]
+pub struct Issue {
+    /// The names, separated by commas; the option may be repeated
+    #[arg(short, long = "domains", value_name = "NAME", required = true, value_delimiter = ',', value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub domains: Vec<String>,
+    /// Arguments for certbot, after those of [certbot] args
+    #[arg(last = true, value_name = "CERTBOT-ARGS")]
+    pub certbot: Vec<OsString>,
+}
+
+/// Options of `renew`.
+#[derive(Debug, Args)]
+pub struct Renew {
+    /// Arguments for certbot
+    #[arg(last = true, value_name = "CERTBOT-ARGS")]
+    pub certbot: Vec<OsString>,
+}
+
+/// Options of `init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Link haproxy-certs into certbot's renewal-hooks/post, so that every renewal is deployed at once
+    #[arg(long)]
+    pub hook: bool,
+    /// Say what would be made; make nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Options of `haproxy-config`.
+#[derive(Debug, Args)]
+pub struct HaproxyConfig {
+    /// The name of the [[haproxy]] table, where there are several [default: the first]
+    #[arg(value_name = "HAPROXY")]
+    pub haproxy: Option<String>,
 }
 
 impl Assemble {
@@ -153,6 +287,12 @@ fn is_directory_hook(program: &OsStr) -> bool {
 }
 
 impl Global {
+    /// The configuration file that was named; an empty name, as a hook's environment may have it, is none.
+    #[must_use]
+    pub fn config_file(&self) -> Option<&Path> {
+        self.config.as_deref().filter(|name| !name.is_empty()).map(Path::new)
+    }
+
     /// The flags that beat the configuration file.
     #[must_use]
     pub fn overrides(&self, reload: Option<Method>) -> Overrides {

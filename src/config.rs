@@ -429,7 +429,7 @@ fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).map_err(|_| wrong("is not an octal number like \"0400\""))?;
     match mode {
         _ if mode & 0o400 == 0 => Err(wrong("doesn't let the owner read the file")),
-        _ if mode & !0o660 != 0 => Err(wrong("is too wide for private keys: use 0400, 0440, 0600 or 0640")),
+        _ if mode & !0o640 != 0 => Err(wrong("is too wide for private keys: use 0400, 0440, 0600 or 0640")),
         _ => Ok(mode),
     }
 }

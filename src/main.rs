@@ -1,7 +1,9 @@
 //! Parses, runs, prints, exits: the only file that prints or exits.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the file that prints")]
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -13,9 +15,18 @@ use clap::error::ErrorKind;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use haproxy_certs::assemble::assemble;
-use haproxy_certs::cli::{Assemble, Cli, Color, Command, Format, Global};
-use haproxy_certs::config::Settings;
+use haproxy_certs::cli::{
+    Assemble, Cli, Color, Command, Format, Global, HaproxyConfig, Init, StatusArgs, StatusFormat,
+};
+use haproxy_certs::config::{DEFAULT_FILE, Settings};
+use haproxy_certs::escape::{escaped, escaped_path};
+use haproxy_certs::failure::Failure;
+use haproxy_certs::haproxy_config::{self, haproxy_config};
+use haproxy_certs::init;
+use haproxy_certs::issue::{CertbotCall, Deed, passed_on};
 use haproxy_certs::report::{Exit, Report, human, json, syslog};
+use haproxy_certs::status::words::Severity;
+use haproxy_certs::status::{self, report as status_report, report::textfile, status};
 use haproxy_certs::world::World;
 
 /// A sweep that takes longer than this shows its progress.
@@ -27,28 +38,56 @@ fn main() -> ExitCode {
     let exit = match Cli::parse_from_args(std::env::args_os().collect()) {
         Ok(cli) => run(cli),
         Err(e) => {
-            let _ = e.print();
+            say(&e);
             match e.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Fine,
-                _ => Exit::Usage,
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Fine.code(),
+                _ => Exit::Usage.code(),
             }
         }
     };
-    ExitCode::from(exit.code())
+    ExitCode::from(exit)
 }
 
-fn run(cli: Cli) -> Exit {
-    match cli.command {
-        Command::Assemble(args) => run_assemble(&cli.global, &args),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut std::io::stdout());
-            Exit::Fine
+/// Prints what clap has to say; it quotes what was typed as it is, which isn't always fit for certbot's decoder.
+fn say(error: &clap::Error) {
+    let text = error.render().to_string();
+    if text.is_ascii() {
+        let _ = error.print();
+    } else {
+        for line in text.lines() {
+            let _ = writeln!(std::io::stderr(), "{}", escaped(line));
         }
     }
 }
 
+/// Runs the command; its exit status.
+fn run(cli: Cli) -> u8 {
+    let global = &cli.global;
+    let exit = match cli.command {
+        Command::Assemble(args) => run_assemble(global, &args),
+        Command::Status(args) => run_status(global, &args),
+        Command::Issue(args) => return run_certbot(global, Deed::Issue(&args.domains), &args.certbot),
+        Command::Renew(args) => return run_certbot(global, Deed::Renew, &args.certbot),
+        Command::Init(args) => run_init(global, &args).unwrap_or_else(|e| unable(&e)),
+        Command::HaproxyConfig(args) => print_haproxy_config(global, &args).unwrap_or_else(|e| unable(&e)),
+        Command::Completions { shell } => {
+            print_completions(shell);
+            Exit::Fine
+        }
+    };
+    exit.code()
+}
+
+fn print_completions(shell: clap_complete::Shell) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut script);
+    // clap_complete spells a name with a hyphen in two ways (clap issue 6421): no command's option would be found.
+    let script = String::from_utf8_lossy(&script).replace("haproxy__subcmd__certs", "haproxy__certs");
+    let _ = std::io::stdout().write_all(script.as_bytes());
+}
+
 fn run_assemble(global: &Global, args: &Assemble) -> Exit {
-    let settings = match Settings::load(global.config.as_deref(), &global.overrides(args.reload)) {
+    let settings = match Settings::load(global.config_file(), &global.overrides(args.reload)) {
         Ok(settings) => settings,
         Err(failure) => {
             match args.format {
@@ -70,6 +109,117 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
         syslog::log(&settings, &world, &report, exit);
     }
     exit
+}
+
+fn run_status(global: &Global, args: &StatusArgs) -> Exit {
+    let settings = match Settings::load(global.config_file(), &global.overrides(None)) {
+        Ok(settings) => settings,
+        Err(failure) => {
+            match args.format {
+                StatusFormat::Json => print_line(&status_report::json::failure(&failure)),
+                StatusFormat::Monitoring => print_line(&status_report::monitoring::failure(&failure.message)),
+                StatusFormat::Human | StatusFormat::Prometheus => complain(&failure.message),
+            }
+            return Exit::Unable;
+        }
+    };
+    let mut status = status(&settings, &World::host(), args.setup, &progress());
+    let unwritten = args.textfile.as_ref().and_then(|path| {
+        let metrics = status_report::prometheus::text(&status);
+        textfile::write(path, &metrics).err()
+    });
+    let is_written = unwritten.is_none();
+    status.error = status.error.or(unwritten);
+    match args.format {
+        StatusFormat::Human => print_status(global, &status),
+        StatusFormat::Json => print_line(&status_report::json::status(&status, args.setup)),
+        StatusFormat::Monitoring => print_line(&status_report::monitoring::text(&status)),
+        StatusFormat::Prometheus => print_line(status_report::prometheus::text(&status).trim_end()),
+    }
+    match status.severity() {
+        _ if !is_written => Exit::Unable,
+        Severity::Ok => Exit::Fine,
+        Severity::Warning => Exit::Partly,
+        Severity::Critical => Exit::Untold,
+        Severity::Unknown => Exit::Unable,
+    }
+}
+
+fn print_status(global: &Global, status: &status::Status) {
+    use status_report::human::Detail;
+    let detail = match (global.quiet, global.verbose) {
+        (true, _) => Detail::Quiet,
+        (false, true) => Detail::Verbose,
+        (false, false) => Detail::Normal,
+    };
+    print_lines(global, &status_report::human::lines(status, width(), detail));
+}
+
+/// How many columns there are: the terminal's, else those that `COLUMNS` tells.
+fn width() -> usize {
+    let terminal = rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    let told = || std::env::var("COLUMNS").ok()?.parse().ok();
+    terminal.filter(|&columns| columns > 0).or_else(told).unwrap_or(80)
+}
+
+/// Runs certbot, and then sweeps; where certbot failed its exit status is passed on.
+fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> u8 {
+    let run = || {
+        let settings = Settings::load(global.config_file(), &global.overrides(None))?;
+        let call = CertbotCall::new(&settings, &World::host(), deed, more)?;
+        if global.verbose {
+            print_line(&format!("run        {call}"));
+        }
+        call.run()
+    };
+    let status = match run() {
+        Ok(status) => status,
+        Err(failure) => return unable(&failure).code(),
+    };
+    if !status.success() && !deed.sweeps_after_failure() {
+        complain("certbot failed; nothing was deployed");
+        return passed_on(status);
+    }
+    let exit = run_assemble(global, &Assemble::default());
+    if status.success() { exit.code() } else { passed_on(status) }
+}
+
+fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
+    let settings = Settings::load(global.config_file(), &global.overrides(None))?;
+    let (world, places) = (World::host(), init::Places::host()?);
+    let found = init::look(&settings, &world, &places, args.hook);
+    let plan = init::plan(&settings, &found, args.hook);
+    if args.dry_run {
+        print_lines(global, &init::dry_lines(&plan));
+    } else {
+        init::carry_out(&settings, &world, &plan, &mut |line| print_lines(global, &[line]))?;
+    }
+    print_lines(global, &init::left_lines(&plan));
+    if let Some(path) = global.config_file().filter(|path| *path != Path::new(DEFAULT_FILE)) {
+        let path = escaped_path(path);
+        complain(&format!("note: certbot's hook and the timer read {DEFAULT_FILE}, not {path}"));
+    }
+    Ok(if plan.is_blocked() { Exit::Partly } else { Exit::Fine })
+}
+
+fn print_haproxy_config(global: &Global, args: &HaproxyConfig) -> Result<Exit, Failure> {
+    let settings = Settings::load(global.config_file(), &global.overrides(None))?;
+    let wanted = |name: &str| args.haproxy.as_ref().is_none_or(|wanted| wanted == name);
+    let Some(haproxy) = settings.haproxys.iter().find(|haproxy| wanted(&haproxy.name)) else {
+        let name = args.haproxy.as_deref().unwrap_or_default();
+        return Err(Failure::config(format!(
+            "there is no [[haproxy]] table with the name \"{}\"",
+            escaped(name)
+        )));
+    };
+    let host = haproxy_config::Host::look(&World::host());
+    let _ = std::io::stdout().write_all(haproxy_config(&settings, haproxy, &host).as_bytes());
+    Ok(Exit::Fine)
+}
+
+fn unable(failure: &Failure) -> Exit {
+    complain(&failure.message);
+    Exit::Unable
 }
 
 /// Draws a bar on a terminal once a sweep has taken more than a second.
@@ -95,16 +245,24 @@ fn progress() -> impl Fn(usize, usize) + Sync {
 }
 
 fn print_report(global: &Global, report: &Report) {
+    let mut lines = human::lines(report, global.verbose);
+    if global.quiet {
+        lines.retain(|line| line.tone == human::Tone::Bad);
+    }
+    print_lines(global, &lines);
+    if let Some(failure) = &report.error {
+        complain(&failure.message);
+    }
+}
+
+fn print_lines(global: &Global, lines: &[human::Line]) {
     let choice = match global.color {
         Color::Auto => AutoStream::choice(&std::io::stdout()),
         Color::Always => ColorChoice::Always,
         Color::Never => ColorChoice::Never,
     };
     let mut out = AutoStream::new(std::io::stdout().lock(), choice);
-    for line in human::lines(report, global.verbose) {
-        if global.quiet && line.tone != human::Tone::Bad {
-            continue;
-        }
+    for line in lines {
         let style = match line.tone {
             human::Tone::Good => AnsiColor::Green.on_default(),
             human::Tone::Wary => AnsiColor::Yellow.on_default(),
@@ -114,10 +272,7 @@ fn print_report(global: &Global, report: &Report) {
         // Nobody is left to complain to when stdout is gone.
         let _ = writeln!(out, "{style}{}{style:#}", line.text);
     }
-    if let Some(failure) = &report.error {
-        let _ = out.flush();
-        complain(&failure.message);
-    }
+    let _ = out.flush();
 }
 
 fn print_line(text: &str) {

@@ -144,7 +144,10 @@ fn refused(tree: &CertbotTree, name: &OsStr, unproved: &Unproved) -> Refusal {
 fn examine(tree: &CertbotTree, name: &OsStr, record: Option<&Recorded>) -> (Lineage, bool) {
     let pair = match tree.read(name) {
         Ok(pair) => pair,
-        Err(unread) => return (Lineage { proof: Err(unread.refusal), leaf: None }, unread.unsettled),
+        Err(unread) => {
+            let leaf = tree.leaf(name).map(Arc::new);
+            return (Lineage { proof: Err(unread.refusal), leaf }, unread.unsettled);
+        }
     };
     match CertifiedKey::prove(&pair.key, &pair.chain) {
         Ok(proved) => {

@@ -225,6 +225,7 @@ fn change(file: &str) -> Change {
     let now = Expected {
         sha1: [0; 20],
         sha256: [0; 32],
+        serial: String::new(),
         chain_len: 0,
         key_type: KeyType::EcdsaP256,
         names_won: Vec::new(),
@@ -384,6 +385,32 @@ fn a_foreign_reload_that_is_going_on_is_not_taken_for_ours() {
             let attempt = pidfile::reload(&World::host(), &unchecked, &batch(&[change("a.pem")]));
             assert_eq!(seen(&attempt), Some(true), "{}: {attempt:?}", binary.display());
             assert!(lb.served() == renewed, "{}: the old one is served after {delay} ms", binary.display());
+        }
+    }
+}
+
+#[test]
+fn a_worker_of_a_load_that_had_begun_before_proves_nothing() {
+    for binary in binaries() {
+        let lb = Running::start_with(&binary, Mode::Master, 200, tls);
+        let master = lb.master().unwrap();
+        let workers = master.workers();
+        drop(Watch::before(&master, Instant::now() + PATIENCE)); // now it listens for signals
+        kill(Pid::from_raw(lb.pid()), Signal::SIGUSR2).unwrap();
+        wait_until(LIMIT, "it executes itself anew", || {
+            let line = fs::read(format!("/proc/{}/cmdline", lb.pid())).unwrap();
+            String::from_utf8_lossy(&line).contains("-sf")
+        });
+        // No time to wait for the end of the load.
+        let watch = Watch::before(&master, Instant::now());
+        wait_until(LIMIT, "its worker serves", || {
+            let now = master.workers();
+            !now.is_empty() && now.is_disjoint(&workers)
+        });
+        match watch.wait(Instant::now() + Duration::from_secs(1)) {
+            Seen::TimedOut => {}
+            Seen::Failed(why) if why.contains("was loading") => {}
+            other => panic!("{}: {other:?}", binary.display()),
         }
     }
 }

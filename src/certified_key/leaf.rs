@@ -52,6 +52,14 @@ pub fn read_leaf(pem_text: &[u8]) -> Result<Leaf, Unproved> {
     Leaf::of(&der, &parse(&der, 0)?)
 }
 
+/// The facts of a certificate as a TLS peer presents it.
+///
+/// # Errors
+/// It is damaged.
+pub fn leaf_of_der(der: &[u8]) -> Result<Leaf, Unproved> {
+    Leaf::of(der, &parse(der, 0)?)
+}
+
 impl Leaf {
     /// The names that HAProxy serves it for, in lower case: DNS names and common names.
     pub fn served_names(&self) -> impl Iterator<Item = &str> {

@@ -23,7 +23,7 @@ pub use chain::{Certificate, ChainState};
 pub use combined_pem::CombinedPem;
 pub use digest::{hex, sha256};
 pub use flaw::{Flaw, Unproved};
-pub use leaf::{Leaf, read_leaf};
+pub use leaf::{Leaf, leaf_of_der, read_leaf};
 pub use public_key::{KeyFamily, KeyType};
 
 use private_key::PrivateKey;
@@ -63,6 +63,15 @@ impl CertifiedKey {
         drop(parsed);
         let certificates = ders.into_iter().map(Certificate::new).collect();
         Ok(Self { key, leaf, certificates, staging_issuer })
+    }
+
+    /// The same for one key (PKCS#8) and one certificate that are at hand as DER.
+    ///
+    /// # Errors
+    /// As for [`CertifiedKey::prove`].
+    pub fn prove_der(key: &[u8], certificate: &[u8]) -> Result<Self, Unproved> {
+        let text = CombinedPem::of([("PRIVATE KEY", key), ("CERTIFICATE", certificate)].into_iter());
+        Self::prove(text.as_bytes(), text.as_bytes())
     }
 
     /// The facts of the leaf.

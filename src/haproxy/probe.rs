@@ -273,7 +273,11 @@ fn connect(address: &str, deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::ErrorKind::NotFound.into();
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, remaining(deadline)?) {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => {
+                // The handshake's small messages would wait for one another.
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
             Err(error) => last = error,
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! There is no status code: replies are told apart by their text, as HAProxy 2.2 to 3.4 print it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::escape::escaped;
@@ -12,7 +13,7 @@ pub struct Listing {
     /// The file of the transaction that is open, one for the whole process.
     pub transaction: Option<String>,
     /// The names of all stores.
-    pub stores: Vec<String>,
+    pub stores: BTreeSet<String>,
 }
 
 /// `show ssl cert FILE`: one store.
@@ -368,7 +369,7 @@ mod tests {
     fn a_listing_shows_an_open_transaction_first() {
         let shown = listing("# transaction\n*/c/b.pem\n# filename\n/c/a.pem\n/c/b.pem\n").unwrap();
         assert_eq!(shown.transaction.as_deref(), Some("/c/b.pem"));
-        assert_eq!(shown.stores, ["/c/a.pem", "/c/b.pem"]);
+        assert!(shown.stores.iter().eq(["/c/a.pem", "/c/b.pem"]));
         assert_eq!(listing("# filename").unwrap(), Listing::default());
         assert_eq!(listing("Unknown command: 'show'"), None);
         assert_eq!(listing("Permission denied"), None);

@@ -32,6 +32,10 @@ const RELOAD_BEFORE: Duration = Duration::from_secs(2);
 /// How long a reload that may be in flight is waited for after the last command.
 const RELOAD_AFTER: Duration = Duration::from_secs(30);
 
+/// How often a PEM is sent that is refused for its chain: a mismatched one, anybody's, leaves an error behind in a
+/// thread of HAProxy 2.2, which then refuses whatever it reads next for its chain, and forgets the error by doing so.
+const CHAIN_REFUSALS: usize = 4;
+
 /// A file to be told.
 struct Job<'a> {
     target: &'a Target,
@@ -282,11 +286,10 @@ impl Telling<'_> {
             }
             let round = self.round(jobs, &listing, before);
             // A reload that was in flight may have read the disk before it changed.
-            let (after, fresh) = self.look(RELOAD_AFTER)?;
-            if before.pid == after.pid {
+            if self.settled(RELOAD_AFTER)?.pid == before.pid {
                 return round;
             }
-            (before, listing) = (after, fresh);
+            (before, listing) = self.look(RELOAD_AFTER)?;
         }
         Err(Stop::Reload("HAProxy is reloaded again and again meanwhile".to_owned()))
     }
@@ -397,6 +400,16 @@ impl Telling<'_> {
 
     /// `set ssl cert` and `commit ssl cert`: the contents of a store.
     fn put(&self, job: &Job<'_>) -> Result<(), Untaken> {
+        for _ in 1..CHAIN_REFUSALS {
+            match self.put_once(job) {
+                Err(Untaken::Refused(words)) if words.contains("unable to load certificate chain") => {}
+                put => return put,
+            }
+        }
+        self.put_once(job)
+    }
+
+    fn put_once(&self, job: &Job<'_>) -> Result<(), Untaken> {
         self.set(job)?;
         let reply = self.command(&format!("commit ssl cert {}", job.file));
         let untaken = match reply.as_deref().map(replies::commit) {

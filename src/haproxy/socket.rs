@@ -217,3 +217,71 @@ fn remaining(deadline: Instant) -> Result<Duration, SocketError> {
 fn unless_closed(error: Errno) -> Result<(), Errno> {
     if error == Errno::NOTCONN { Ok(()) } else { Err(error) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+
+    /// What `ask` makes of a peer that reads the command, answers this and closes.
+    fn answered(reply: &'static str) -> Result<String, SocketError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let peer = thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let mut command = String::new();
+            stream.read_to_string(&mut command).unwrap();
+            stream.write_all(reply.as_bytes()).unwrap();
+            command
+        });
+        let reply = ask(&Address::Unix(path), b"show info\n", soon());
+        assert_eq!(peer.join().unwrap(), "show info\n");
+        reply
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn only_a_whole_reply_is_one() {
+        assert_eq!(answered("a\nb\n\n").unwrap(), "a\nb");
+        assert_eq!(
+            answered("Can't connect to the target CLI!\n").unwrap(),
+            "Can't connect to the target CLI!"
+        );
+        assert_eq!(answered("Status: Used\nAlgorithm: \n").unwrap(), "Status: Used\nAlgorithm:");
+        assert!(matches!(answered("a\nb\n"), Err(SocketError::Cut)));
+        assert!(matches!(answered("a\nb"), Err(SocketError::Cut)));
+        assert!(matches!(answered(""), Err(SocketError::Empty)));
+    }
+
+    #[test]
+    fn nobody_there_refused_and_silent_differ() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let address = Address::Unix(path.clone());
+        assert!(matches!(ask(&address, b"x\n", soon()), Err(SocketError::NotThere)));
+        assert!(!listens(&address, soon()));
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(listens(&address, soon()));
+        let limit = Instant::now() + Duration::from_millis(100);
+        assert!(matches!(ask(&address, b"x\n", limit), Err(SocketError::TimedOut)));
+        drop(listener);
+        assert!(matches!(ask(&address, b"x\n", soon()), Err(SocketError::Refused)));
+        let long = vec![b'x'; LONGEST_COMMAND + 1];
+        assert!(matches!(ask(&address, &long, soon()), Err(SocketError::TooLong(_))));
+    }
+
+    #[test]
+    fn a_payload_ends_with_one_empty_line() {
+        for payload in ["A\nB\n", "A\nB"] {
+            let command = with_payload("set ssl cert /c/a.pem", payload.as_bytes());
+            assert_eq!(command.as_slice(), b"set ssl cert /c/a.pem <<\nA\nB\n\n");
+        }
+    }
+}

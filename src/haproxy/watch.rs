@@ -45,8 +45,8 @@ pub struct Watch<'a> {
     before: io::Result<Before>,
 }
 
-/// What the master executes, once it isn't loading.
-fn executed(master: &Master, deadline: Instant) -> io::Result<Image> {
+/// What the master executes, once it isn't loading; whether that was reached in time.
+fn executed(master: &Master, deadline: Instant) -> io::Result<(Image, bool)> {
     let proc = master.proc();
     let deadline = deadline.min(Instant::now() + STARTING);
     loop {
@@ -55,7 +55,7 @@ fn executed(master: &Master, deadline: Instant) -> io::Result<Image> {
         let ready = proc.usr2(master.pid())?.is_ready() && proc.image(master.pid())? == image;
         let late = Instant::now() >= deadline;
         match image {
-            Some(image) if ready || late => return Ok(image),
+            Some(image) if ready || late => return Ok((image, ready)),
             None if late => return Err(io::ErrorKind::InvalidData.into()),
             _ => {}
         }
@@ -68,6 +68,8 @@ fn executed(master: &Master, deadline: Instant) -> io::Result<Image> {
 #[derive(Debug)]
 struct Before {
     image: Image,
+    /// Whether the master listened for signals.
+    was_ready: bool,
     workers: BTreeSet<Worker>,
     /// The sockets on which the workers listened.
     listening: HashSet<u64>,
@@ -93,7 +95,7 @@ impl<'a> Watch<'a> {
     pub fn before(master: &'a Master, deadline: Instant) -> Self {
         let look = || {
             let proc = master.proc();
-            let image = executed(master, deadline)?;
+            let (image, was_ready) = executed(master, deadline)?;
             let workers = master.workers();
             let mut listening = HashSet::new();
             for worker in &workers {
@@ -102,7 +104,7 @@ impl<'a> Watch<'a> {
                 let own = proc.sockets(worker.pid).unwrap_or_default();
                 listening.extend(all.intersection(&own));
             }
-            Ok(Before { image, workers, listening })
+            Ok(Before { image, was_ready, workers, listening })
         };
         Self { master, before: look() }
     }
@@ -178,10 +180,12 @@ impl<'a> Watch<'a> {
             }
         }
         if lasts(&mut since.ended_without, executed_anew && usr2.is_ready() && !serves) >= SETTLED {
-            return Ok(Some(Seen::Failed(
+            let why = if before.was_ready {
                 "HAProxy could not load the configuration; its previous worker goes on, see its log"
-                    .to_owned(),
-            )));
+            } else {
+                "HAProxy was loading for somebody else when it was told, and loses signals then; the next run tells it"
+            };
+            return Ok(Some(Seen::Failed(why.to_owned())));
         }
         if lasts(&mut since.lost, executed_anew && since.seen_worker && !serves) >= LOST {
             return Ok(Some(Seen::Failed(format!(

@@ -413,29 +413,29 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Pla
         return if situation.policy.adopt && deployed.kind != Kind::Directory {
             Judgement::Adopt
         } else {
-            Judgement::Conflict(conflict_fact(place.file, "is not a regular file"))
+            Judgement::Conflict(conflict_fact("is not a regular file"))
         };
     };
     if deployed.sha256 == Some(candidate.sha256) {
         let right = owner == situation.owner && mode == situation.mode;
         return Judgement::Do(if right { Action::Unchanged } else { Action::Repair });
     }
-    if !is_ours(deployed, place.recorded, &candidate.leaf) {
-        return if situation.policy.adopt {
-            Judgement::Adopt
-        } else {
-            Judgement::Conflict(conflict_fact(place.file, "was not written by haproxy-certs"))
-        };
+    let ours = is_ours(deployed, place.recorded, &candidate.leaf);
+    if !ours && !situation.policy.adopt {
+        return Judgement::Conflict(conflict_fact("was not written by haproxy-certs"));
     }
-    match too_good_to_replace(situation, name, candidate, deployed) {
+    // Somebody else's certificate may be younger than the lineage's: whoever adopts it knows.
+    let guard = too_good_to_replace(situation, name, candidate, deployed)
+        .filter(|refusal| ours || refusal.reason != Reason::OlderThanDeployed);
+    match guard {
         Some(refusal) => Judgement::Refuse(refusal),
-        None => Judgement::Do(Action::Replace),
+        None if ours => Judgement::Do(Action::Replace),
+        None => Judgement::Adopt,
     }
 }
 
-fn conflict_fact(file: &OsStr, fact: &str) -> String {
-    let file = escaped(file.as_encoded_bytes());
-    format!("{file} {fact}; move it away, or run assemble --adopt to take it over (a copy is kept)")
+fn conflict_fact(fact: &str) -> String {
+    format!("it {fact}; move it away, or run assemble --adopt to take it over (a copy is kept)")
 }
 
 /// Whether a file that differs from what certbot has is one that this program may replace.

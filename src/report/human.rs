@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{HaproxyRow, Report};
+use super::{HaproxyRow, Note, Report, Weight};
 use crate::escape::{escaped, escaped_path};
 use crate::haproxy::Outcome;
 use crate::plan::{Action, Reason, Role, Row, Warning};
@@ -32,12 +32,18 @@ pub struct Line {
 /// The lines of a report. `verbose`: also for what is unchanged.
 #[must_use]
 pub fn lines(report: &Report, verbose: bool) -> Vec<Line> {
-    let note = |note: &String| Line { tone: Tone::Wary, text: format!("note       {note}") };
-    let mut lines: Vec<Line> = report.notes.iter().map(note).collect();
+    let closely = verbose || report.dry_run;
+    let notes = report.notes.iter().filter(|note| closely || note.weight != Weight::Hint);
+    let mut lines: Vec<Line> = notes.map(note_line).collect();
     lines.extend(report.rows.iter().filter(|row| verbose || has_news(row)).map(row_line));
     lines.extend(report.haproxy.iter().filter(|row| verbose || was_told(row)).map(haproxy_line));
     lines.push(summary(report));
     lines
+}
+
+fn note_line(note: &Note) -> Line {
+    let tone = if note.weight == Weight::Alarm { Tone::Bad } else { Tone::Wary };
+    Line { tone, text: format!("{:<10} {}", "note", note.text) }
 }
 
 /// Whether a row is worth a line of its own.
@@ -73,8 +79,9 @@ pub(super) fn row_line(row: &Row) -> Line {
     if let Some(detail) = &row.detail {
         let _ = write!(text, ": {detail}");
     }
-    if let Some(advice) = row.reason.and_then(Reason::advice) {
-        let _ = write!(text, "; {advice}");
+    if let (Some(advice), Some(lineage)) = (row.reason.and_then(Reason::advice), &row.lineage) {
+        let name = escaped(lineage.as_encoded_bytes()).to_string();
+        let _ = write!(text, "; {}", advice.replace("NAME", &name));
     }
     Line { tone, text }
 }

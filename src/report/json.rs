@@ -25,7 +25,7 @@ struct Frame<'a> {
     live_dir: Option<String>,
     sites_dir: Option<String>,
     error: Option<&'a Failure>,
-    notes: &'a [String],
+    notes: Vec<&'a str>,
     sites: Vec<Site<'a>>,
     summary: BTreeMap<&'static str, usize>,
     haproxy: Vec<Told<'a>>,
@@ -69,7 +69,7 @@ pub fn assemble(report: &Report) -> String {
         live_dir: Some(report.live_dir.to_string_lossy().into_owned()),
         sites_dir: Some(report.sites_dir.to_string_lossy().into_owned()),
         error: report.error.as_ref(),
-        notes: &report.notes,
+        notes: report.notes.iter().map(|note| note.text.as_str()).collect(),
         sites: report.rows.iter().map(site).collect(),
         summary: summary(&counts),
         haproxy: report
@@ -97,7 +97,7 @@ pub fn failure(command: &str, error: &Failure) -> String {
         live_dir: None,
         sites_dir: None,
         error: Some(error),
-        notes: &[],
+        notes: Vec::new(),
         sites: Vec::new(),
         summary: summary(&BTreeMap::new()),
         haproxy: Vec::new(),
@@ -134,8 +134,11 @@ pub fn timestamp(seconds: i64) -> Option<String> {
 }
 
 /// JSON in ASCII: certbot declares a renewal failed over bytes that it can't decode.
-fn to_text(frame: &Frame<'_>) -> String {
+pub(crate) fn to_text(frame: &impl Serialize) -> String {
     let text = serde_json::to_string(frame).unwrap_or_default();
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return text; // ten thousand sites are megabytes: no copy without need
+    }
     let mut ascii = String::with_capacity(text.len());
     for letter in text.chars() {
         if letter.is_ascii() && !letter.is_ascii_control() {

@@ -28,11 +28,29 @@ pub struct Report {
     /// One row per HAProxy.
     pub haproxy: Vec<HaproxyRow>,
     /// Facts about the run as a whole.
-    pub notes: Vec<String>,
-    /// Whether one of the notes makes it exit 1.
-    pub alarming: bool,
+    pub notes: Vec<Note>,
     /// Whether a HAProxy was still to be told when a dry run looked.
     pub owed: bool,
+}
+
+/// A fact about a run as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// One line of ASCII.
+    pub text: String,
+    /// Whom it is for.
+    pub weight: Weight,
+}
+
+/// Whom a note is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// It makes the run exit 1.
+    Alarm,
+    /// It explains what the run did.
+    Fact,
+    /// For whoever looks closely: `--verbose` and `--dry-run`.
+    Hint,
 }
 
 /// What came of telling one HAProxy.
@@ -134,7 +152,6 @@ impl Report {
             rows: Vec::new(),
             haproxy: Vec::new(),
             notes: Vec::new(),
-            alarming: false,
             owed: false,
         }
     }
@@ -156,7 +173,11 @@ impl Report {
         match () {
             () if self.error.is_some() => Exit::Unable,
             () if self.haproxy.iter().any(HaproxyRow::is_bad) => Exit::Untold,
-            () if self.alarming || self.rows.iter().any(Row::is_bad) => Exit::Partly,
+            () if self.rows.iter().any(Row::is_bad)
+                || self.notes.iter().any(|note| note.weight == Weight::Alarm) =>
+            {
+                Exit::Partly
+            }
             () if exit_code && self.dry_run && to_do() => Exit::ToDo,
             () => Exit::Fine,
         }

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixDatagram;
 
 use super::human::{Tone, haproxy_line, has_news, row_line, was_told};
-use super::{Exit, HaproxyRow, Report};
+use super::{Exit, HaproxyRow, Report, Weight};
 use crate::config::Settings;
 use crate::escape::escaped;
 use crate::failure::Failure;
 use crate::plan::Row;
-use crate::sites::last_run::LastRun;
+use crate::sites::last_run::{LastRun, Told};
 use crate::sweep::now;
 use crate::world::World;
 
@@ -37,9 +37,17 @@ pub fn log(settings: &Settings, world: &World, report: &Report, exit: Exit) {
     let before = LastRun::load(&settings.sites_dir);
     let (lines, complaints) = compose(report, &before.complaints, now());
     send(world, &lines);
-    let run = LastRun { at: now(), exit: exit.code(), changes: changes(report), complaints };
+    let at = now();
+    let run = LastRun {
+        at,
+        exit: exit.code(),
+        changes: changes(report),
+        succeeded: if exit == Exit::Fine { at } else { before.succeeded },
+        told: told(report, before.told, at),
+        complaints,
+    };
     // Status and the log's reminders live on it, nothing else does: a run that can't write it has said why already.
-    let _ = run.save(&settings.sites_dir);
+    let _ = run.save(settings);
 }
 
 /// Logs a failure that happened before anything was known.
@@ -49,6 +57,15 @@ pub fn failure(world: &World, failure: &Failure) {
 
 fn changes(report: &Report) -> usize {
     report.rows.iter().filter(|row| row.action.is_change()).count()
+}
+
+/// How each HAProxy was last told: by this run, where there was something to tell, else by an earlier one.
+fn told(report: &Report, mut before: BTreeMap<String, Told>, at: i64) -> BTreeMap<String, Told> {
+    for row in report.haproxy.iter().filter(|row| was_told(row)) {
+        let told = Told { at, method: row.method, outcome: row.outcome, confirmed: row.confirmed };
+        before.insert(row.name.clone(), told);
+    }
+    before
 }
 
 type Lines = Vec<(Severity, String)>;
@@ -68,7 +85,8 @@ fn compose(report: &Report, before: &BTreeMap<String, i64>, now: i64) -> (Lines,
     let told = report.haproxy.iter().filter(|row| was_told(row) && !row.is_bad());
     lines.extend(told.map(|row| (Severity::Notice, haproxy_line(row).text)));
 
-    let mut standing: BTreeSet<String> = report.notes.iter().cloned().collect();
+    let alarms = report.notes.iter().filter(|note| note.weight == Weight::Alarm);
+    let mut standing: BTreeSet<String> = alarms.map(|note| note.text.clone()).collect();
     standing.extend(report.rows.iter().filter(|row| row.is_bad()).map(|row| row_line(row).text));
     standing.extend(
         report.haproxy.iter().filter(|row: &&HaproxyRow| row.is_bad()).map(|row| haproxy_line(row).text),

@@ -166,6 +166,20 @@ impl<'a> Staged<'a> {
             .collect()
     }
 
+    /// Gives the staged host certificate a name among the staged sites, one that none of them has, so that HAProxy is
+    /// asked about it too; `None`: there is none.
+    #[must_use]
+    pub fn show_host(&self) -> Option<String> {
+        self.plan.rows.iter().find(|row| row.role == Role::Host && row.action.writes())?;
+        let files = self.files();
+        let name = (0..=files.len())
+            .map(|number| format!("host-{number}.pem"))
+            .find(|name| !files.contains(name))?;
+        let (own, stage) = (&self.sites.own, &self.sites.stage);
+        keep_aside(self.sites, own, OsStr::new(HOST_STAGE), stage, OsStr::new(&name)).ok()?;
+        Some(name)
+    }
+
     /// Puts copies of the siblings that HAProxy would load with the staged files beside them.
     pub fn copy_siblings(&self) {
         let present: BTreeSet<OsString> = self
@@ -257,7 +271,9 @@ impl Committed<'_> {
             Some(files) => files.iter().collect(),
             None => self.sites.state.files.keys().collect(),
         };
-        Some(keys.into_iter().filter_map(|key| target(key, &self.settings.host_file)).collect())
+        let targets = keys.into_iter().filter_map(|key| target(key, &self.settings.host_file));
+        // Without host_lineage nobody deploys the host certificate, whatever is recorded of it.
+        Some(targets.filter(|target| *target != Target::Host || self.sites.host.is_some()).collect())
     }
 
     /// Reads what a target's file holds now.

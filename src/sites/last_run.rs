@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use rustix::fs::renameat;
+use rustix::fs::{fstat, renameat};
 use rustix::io::Errno;
-use rustix::process::{Pid, test_kill_process};
+use rustix::process::{Pid, geteuid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{create, remove};
-use super::{OWN_DIR, Place, look};
+use super::{OWN_DIR, Place, guard, look};
+use crate::config::{Method, Settings};
 use crate::failure::Failure;
+use crate::haproxy::Outcome;
 
 const LAST_RUN_FILE: &str = "last-run.json";
 
@@ -25,28 +27,60 @@ pub struct LastRun {
     pub exit: u8,
     /// How many files it changed.
     pub changes: usize,
+    /// When the last run ended that found everything in step, in seconds since 1970.
+    pub succeeded: i64,
+    /// How each HAProxy was last told, by its name.
+    pub told: BTreeMap<String, Told>,
     /// What is wrong, each with the time when it was last logged.
     pub complaints: BTreeMap<String, i64>,
+}
+
+/// How a HAProxy was last told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// When the run ended, in seconds since 1970.
+    pub at: i64,
+    /// The way that was used.
+    pub method: Method,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether it was seen to have taken it.
+    pub confirmed: Option<bool>,
 }
 
 impl LastRun {
     /// The last run on this sites directory; the default where nothing is known of one.
     #[must_use]
     pub fn load(sites_dir: &Path) -> Self {
-        let read = || {
-            let own = Place::open(sites_dir).ok()??.subdirectory(OWN_DIR).ok()??;
-            serde_json::from_slice(&look::bytes(&own.dir, LAST_RUN_FILE.as_ref()).ok()?).ok()
-        };
-        read().unwrap_or_default()
+        Self::look(sites_dir).ok().flatten().unwrap_or_default()
     }
 
-    /// Records this run.
+    /// The last run on this sites directory; `None` where there was none, or its record can't be understood.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn look(sites_dir: &Path) -> Result<Option<Self>, Failure> {
+        let Some(place) = Place::open(sites_dir)? else { return Ok(None) };
+        let Some(own) = place.subdirectory(OWN_DIR)? else { return Ok(None) };
+        match look::bytes(&own.dir, LAST_RUN_FILE.as_ref()) {
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Failure::io("read", &own.path.join(LAST_RUN_FILE), &e)),
+        }
+    }
+
+    /// Records this run, but not where a stranger may write.
     ///
     /// # Errors
     /// It can't be written.
-    pub fn save(&self, sites_dir: &Path) -> Result<(), Failure> {
-        let Some(place) = Place::open(sites_dir)? else { return Ok(()) };
+    pub fn save(&self, settings: &Settings) -> Result<(), Failure> {
+        let Some(place) = Place::open(&settings.sites_dir)? else { return Ok(()) };
+        guard::check(&place.path, settings.owner)?;
         let Some(own) = place.subdirectory(OWN_DIR)? else { return Ok(()) };
+        let ours = fstat(&own.dir).is_ok_and(|stat| [0, geteuid().as_raw()].contains(&stat.st_uid));
+        if !ours {
+            return Ok(());
+        }
         let text = serde_json::to_vec(self).unwrap_or_default();
         // Two runs may end at once: each writes a file of its own.
         let unnamed = format!("{LAST_RUN_FILE}.{}", std::process::id());

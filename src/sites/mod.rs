@@ -6,6 +6,7 @@ pub mod guard;
 pub mod last_run;
 mod lock;
 pub mod look;
+mod placeholder;
 pub mod state;
 
 use std::os::fd::OwnedFd;
@@ -28,6 +29,9 @@ pub const OWN_DIR: &str = ".haproxy-certs";
 
 const STAGE_DIR: &str = "stage";
 const PREVIOUS_DIR: &str = "previous";
+
+/// How the temporary files begin that a killed run leaves in our directory: of the check, of the record of the last run.
+const LEFTOVERS: [&str; 2] = [".check-", "last-run.json."];
 
 /// A directory that is held open, with its path for messages.
 #[derive(Debug)]
@@ -108,6 +112,28 @@ pub fn look_at_state(sites: &Place) -> Result<State, Failure> {
     }
 }
 
+/// Opens the sites directory to look at it, and makes the checks that a run makes which writes; `None`: it isn't there.
+///
+/// # Errors
+/// What keeps a run from writing, as far as can be seen without it.
+pub fn look_at(settings: &Settings) -> Result<Option<Place>, Failure> {
+    let place = Place::open(&settings.sites_dir)?;
+    let missing = match &place {
+        Some(_) => None,
+        None => Some(nearest(&settings.sites_dir)?),
+    };
+    if let Some(existing) = place.as_ref().or(missing.as_ref()) {
+        guard::check(&existing.path, settings.owner)?;
+        let folder = settings.host_file.parent().unwrap_or(Path::new("/"));
+        // It is made together with the sites directory.
+        let will_be_made = !folder.exists() && settings.sites_dir.starts_with(folder);
+        if settings.host_lineage.is_some() && !will_be_made {
+            host_place(settings, existing)?;
+        }
+    }
+    Ok(place)
+}
+
 /// The sites directory, locked: as long as this value lives nobody else changes it, and only this value can.
 #[derive(Debug)]
 pub struct SitesDir {
@@ -167,6 +193,13 @@ impl SitesDir {
         }
         durable::remove(&self.own.dir, commit::HOST_STAGE)
             .map_err(|e| Failure::io("remove", &self.own.path.join(commit::HOST_STAGE), &e.into()))?;
+        // Their names end differently in every run.
+        for name in look::entries(&self.own.dir, &self.own.path)? {
+            if LEFTOVERS.iter().any(|start| name.as_encoded_bytes().starts_with(start.as_bytes())) {
+                durable::remove(&self.own.dir, &*name)
+                    .map_err(|e| Failure::io("remove", &self.own.path.join(&name), &e.into()))?;
+            }
+        }
         if self.state.pending.is_empty() {
             self.forget_previous()?;
         }
@@ -189,10 +222,16 @@ fn host_place(settings: &Settings, sites: &Place) -> Result<Place, Failure> {
         return Err(Failure::config(format!(
             "host_file {} is on another file system than sites_dir {}; put them on the same one",
             escaped_path(&settings.host_file),
-            escaped_path(&sites.path)
+            escaped_path(&settings.sites_dir)
         )));
     }
     Ok(place)
+}
+
+/// What there is of a path that may be missing.
+fn nearest(path: &Path) -> Result<Place, Failure> {
+    let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    Place::open(existing)?.ok_or_else(|| Failure::io("open", existing, &std::io::ErrorKind::NotFound.into()))
 }
 
 /// Gives a sites directory to its owner that a run was killed over making: nothing is in it yet.
@@ -219,12 +258,9 @@ fn finish_making(settings: &Settings, place: &Place) -> Result<(), Failure> {
 fn make_sites_dir(settings: &Settings) -> Result<Place, Failure> {
     let path = &settings.sites_dir;
     let fail = |path: &Path, e: Errno| Failure::io("create", path, &e.into());
+    guard::check(&nearest(path)?.path, settings.owner)?;
     let mut missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     missing.reverse();
-    if let Some(existing) = missing.first().and_then(|folder| folder.parent()) {
-        let real = std::fs::canonicalize(existing).map_err(|e| Failure::io("open", existing, &e))?;
-        guard::check(&real, settings.owner)?;
-    }
     for folder in missing {
         let mode = match folder == path {
             false => 0o755,

@@ -43,7 +43,7 @@ pub struct State {
 /// One of our files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The lineage that it was written for.
+    /// The lineage that it was written for; empty for the placeholder of `init`, which was written for none.
     pub lineage: String,
     /// certbot's `live` directory that it was written from.
     pub live_dir: String,
@@ -165,6 +165,12 @@ impl State {
             serde_json::to_vec_pretty(self).map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?;
         write_durably(own.as_fd(), STATE_FILE, &text)
             .map_err(|e| Failure::io("write", &path.join(STATE_FILE), &e.into()))
+    }
+
+    /// Whether anything was ever deployed from a lineage; the placeholder of `init` wasn't.
+    #[must_use]
+    pub fn knows_lineages(&self) -> bool {
+        self.files.values().any(|record| !record.lineage.is_empty())
     }
 
     /// What the planner needs to know of a file.

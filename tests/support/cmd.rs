@@ -20,6 +20,7 @@ use super::process::finish;
 pub struct Cmd {
     temporary: TempDir,
     live_dir: PathBuf,
+    sites: PathBuf,
     options: String,
     tables: String,
     environment: Vec<(OsString, OsString)>,
@@ -36,6 +37,7 @@ impl Cmd {
     pub fn new(live_dir: impl Into<PathBuf>) -> Self {
         let temporary = tempfile::Builder::new().prefix("haproxy-certs-cmd-").tempdir().unwrap();
         Self {
+            sites: temporary.path().join("sites"),
             temporary,
             live_dir: live_dir.into(),
             options: String::new(),
@@ -88,7 +90,13 @@ impl Cmd {
 
     /// The sites directory of its configuration.
     pub fn sites(&self) -> PathBuf {
-        self.temporary.path().join("sites")
+        self.sites.clone()
+    }
+
+    /// With a sites directory that is somewhere else.
+    pub fn with_sites(mut self, sites: impl Into<PathBuf>) -> Self {
+        self.sites = sites.into();
+        self
     }
 
     /// A place beside the sites directory, on the same file system: `host.pem`.

@@ -152,7 +152,7 @@ impl Setup {
         self
     }
 
-    /// Sets a variable in its environment.
+    /// A variable in its environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
@@ -369,8 +369,8 @@ impl Haproxy {
                 .arg("-f")
                 .arg(self.config())
                 .args(&self.setup.arguments)
+                .envs(self.setup.environment.iter().map(|(name, value)| (name, value)))
                 .current_dir(self.temporary.path());
-            command.envs(self.setup.environment.iter().map(|(name, value)| (name, value)));
             command.stdout(log.try_clone().unwrap()).stderr(log)
         });
         let begun = Instant::now();

@@ -1,0 +1,593 @@
+//! `init`: makes a host ready, and is safe to repeat.
+//!
+//! [`look`] gathers facts, [`plan`] decides (pure), [`carry_out`] does: what is there already is only said.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::assemble::patience;
+use crate::certbot::CertbotTree;
+use crate::config::Settings;
+use crate::escape::{escaped, escaped_path};
+use crate::failure::{Failure, FailureKind};
+use crate::issue::certbot_dir;
+use crate::placeholder::placeholder;
+use crate::program::Program;
+use crate::report::human::{Line, Tone};
+use crate::sites::SitesDir;
+use crate::world::World;
+
+/// The name of the link in certbot's directory of hooks.
+pub const HOOK_NAME: &str = "haproxy-certs";
+/// The first certbot that runs the hooks of `renewal-hooks/post` on a first issue, too.
+const POST_ON_FIRST_ISSUE: [u32; 3] = [3, 2, 0];
+/// The first line of the drop-in: a file that begins with it is ours to write again.
+const DROP_IN_MARK: &str = "# Written by haproxy-certs init.";
+/// What haproxy-certs.service may write to without a drop-in.
+const WRITABLE_BY_DEFAULT: &str = "/usr/local/ssl/certs";
+/// How long another program may take to say its version.
+const SHORTLY: Duration = Duration::from_secs(30);
+
+/// Where things are that `init` looks at, besides what the settings name.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Where systemd's units may be installed.
+    pub units: Vec<PathBuf>,
+    /// The administrator's units and drop-ins.
+    pub drop_ins: PathBuf,
+    /// HAProxy's configuration, where the settings name none.
+    pub haproxy_config: PathBuf,
+    /// The program that the hook is to run: this one.
+    pub program: PathBuf,
+}
+
+impl Places {
+    /// This host's.
+    ///
+    /// # Errors
+    /// It can't be told which program is running.
+    pub fn host() -> Result<Self, Failure> {
+        let program = std::env::current_exe()
+            .map_err(|e| Failure::io("find the running program,", Path::new("/proc/self/exe"), &e))?;
+        Ok(Self {
+            units: ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"]
+                .map(PathBuf::from)
+                .into(),
+            drop_ins: "/etc/systemd/system".into(),
+            haproxy_config: "/etc/haproxy/haproxy.cfg".into(),
+            program,
+        })
+    }
+}
+
+/// What is found in the place of the hook's link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hook {
+    /// Nothing.
+    Absent,
+    /// A link to this program.
+    Ours,
+    /// Anything else.
+    Other,
+}
+
+/// The facts that the plan is made from.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Whether the sites directory is there.
+    pub sites_dir: bool,
+    /// Whether there is something in the place of the host certificate.
+    pub host_file: bool,
+    /// certbot's directory of hooks, and what it has under our name; `None`: the tree isn't certbot's own.
+    pub hook: Option<(PathBuf, Hook)>,
+    /// certbot's version, where it could be asked.
+    pub certbot: Option<[u32; 3]>,
+    /// Whether certbot's cli.ini calls this program already.
+    pub in_cli_ini: bool,
+    /// Whether there is a lineage.
+    pub any_lineage: bool,
+    /// Whether our systemd unit is installed.
+    pub unit: bool,
+    /// What the drop-in of our unit holds, where there is one.
+    pub drop_in: Option<String>,
+    /// Where that drop-in is, or would be.
+    pub drop_in_file: PathBuf,
+    /// Whether HAProxy's configuration names the sites directory; `None`: it can't be read.
+    pub configured: Option<bool>,
+    /// The program that the hook is to run.
+    pub program: PathBuf,
+}
+
+/// One thing that a ready host has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// The sites directory.
+    SitesDir(PathBuf),
+    /// A certificate in the host certificate's place.
+    HostFile(PathBuf),
+    /// The link that makes certbot call this program.
+    Hook {
+        /// Where it is.
+        link: PathBuf,
+        /// What it leads to.
+        program: PathBuf,
+    },
+    /// What lets our hardened unit write to other directories than the default ones.
+    DropIn {
+        /// Where it is.
+        file: PathBuf,
+        /// What it holds.
+        text: String,
+    },
+}
+
+/// What becomes of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It is there.
+    There,
+    /// It is to be made.
+    Make,
+    /// Something else is in its place, and stays.
+    Blocked(&'static str),
+}
+
+/// What is to be made, and what is left to the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a plan is only a value: it does nothing until it is carried out"]
+pub struct Plan {
+    /// The items in the order in which they are made.
+    pub items: Vec<(Item, Fate)>,
+    /// What is left to do, one line each.
+    pub left: Vec<String>,
+}
+
+/// Gathers the facts; changes nothing.
+#[must_use]
+pub fn look(settings: &Settings, world: &World, places: &Places, hook: bool) -> Found {
+    let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
+    let folder = certbot_dir(settings);
+    let link = folder.map(|folder| folder.join("renewal-hooks/post").join(HOOK_NAME));
+    let drop_in_file = places.drop_ins.join("haproxy-certs.service.d/paths.conf");
+    let cli_ini = folder.and_then(|folder| fs::read_to_string(folder.join("cli.ini")).ok());
+    Found {
+        sites_dir: settings.sites_dir.is_dir(),
+        host_file: is_there(&settings.host_file),
+        hook: link.map(|link| {
+            let found = hook_at(&link, &places.program);
+            (link, found)
+        }),
+        certbot: if hook { certbot_version(settings, world) } else { None },
+        in_cli_ini: cli_ini.is_some_and(|text| calls_us(&text)),
+        any_lineage: CertbotTree::new(&settings.live_dir)
+            .discover()
+            .is_ok_and(|found| !found.lineages.is_empty()),
+        unit: places.units.iter().any(|folder| folder.join("haproxy-certs.service").exists()),
+        drop_in: fs::read_to_string(&drop_in_file).ok(),
+        drop_in_file,
+        configured: names_sites_dir(settings, &places.haproxy_config),
+        program: places.program.clone(),
+    }
+}
+
+fn hook_at(link: &Path, program: &Path) -> Hook {
+    match fs::symlink_metadata(link) {
+        Err(_) => Hook::Absent,
+        Ok(found) if found.is_symlink() && leads_to(link, program) => Hook::Ours,
+        Ok(_) => Hook::Other,
+    }
+}
+
+fn leads_to(link: &Path, program: &Path) -> bool {
+    fs::read_link(link).is_ok_and(|target| target == program)
+        || fs::canonicalize(link).is_ok_and(|target| fs::canonicalize(program).is_ok_and(|own| own == target))
+}
+
+/// Whether certbot's cli.ini has a hook that calls this program.
+fn calls_us(cli_ini: &str) -> bool {
+    cli_ini.lines().map(str::trim_start).any(|line| !line.starts_with('#') && line.contains("haproxy-certs"))
+}
+
+/// Asks certbot for its version.
+fn certbot_version(settings: &Settings, world: &World) -> Option<[u32; 3]> {
+    let program = world.program(&settings.certbot.binary)?;
+    let done = Program::new(program).arg("--version").run(Instant::now() + SHORTLY).ok()?;
+    version_in(&done.output)
+}
+
+/// The version in what `certbot --version` says: "certbot 2.1.0".
+fn version_in(output: &str) -> Option<[u32; 3]> {
+    let text = output.lines().find_map(|line| line.strip_prefix("certbot "))?;
+    let mut numbers = text.trim().split('.').map(|part| {
+        let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
+    });
+    let mut next = || numbers.next().unwrap_or(Some(0));
+    Some([next()?, next()?, next()?])
+}
+
+/// Whether the configuration of one of the HAProxys names its sites directory; `None`: none could be read.
+fn names_sites_dir(settings: &Settings, default: &Path) -> Option<bool> {
+    let mut any = None;
+    for haproxy in &settings.haproxys {
+        let files: Vec<&Path> = match haproxy.config.as_slice() {
+            [] => vec![default],
+            files => files.iter().map(PathBuf::as_path).collect(),
+        };
+        for text in files.iter().filter_map(|file| fs::read_to_string(file).ok()) {
+            let named = text
+                .lines()
+                .any(|line| !line.trim_start().starts_with('#') && line.contains(&haproxy.sites_dir));
+            any = Some(any.unwrap_or(false) || named);
+        }
+    }
+    any
+}
+
+/// Decides what is to be made. `hook`: the link among certbot's hooks is wanted.
+pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Plan {
+    let make_unless = |there: bool| if there { Fate::There } else { Fate::Make };
+    let mut items = vec![
+        (Item::SitesDir(settings.sites_dir.clone()), make_unless(found.sites_dir)),
+        (Item::HostFile(settings.host_file.clone()), make_unless(found.host_file)),
+    ];
+    if let Some((link, there)) = found.hook.as_ref().filter(|(_, there)| hook || *there == Hook::Ours) {
+        let fate = match there {
+            Hook::Absent => Fate::Make,
+            Hook::Ours => Fate::There,
+            Hook::Other => Fate::Blocked("something else has this name"),
+        };
+        items.push((Item::Hook { link: link.clone(), program: found.program.clone() }, fate));
+    }
+    if let Some(text) = drop_in(settings).filter(|_| found.unit) {
+        let fate = match &found.drop_in {
+            Some(there) if *there == text => Fate::There,
+            Some(there) if !there.starts_with(DROP_IN_MARK) => Fate::Blocked("it wasn't written by init"),
+            _ => Fate::Make,
+        };
+        items.push((Item::DropIn { file: found.drop_in_file.clone(), text }, fate));
+    }
+    Plan { items, left: left_to_do(settings, found, hook) }
+}
+
+/// What the operator has to do.
+fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<String> {
+    let mut left = Vec::new();
+    if found.configured != Some(true) {
+        let sites_dir = escaped_path(&settings.sites_dir);
+        left.push(format!(
+            "let HAProxy load {sites_dir}: haproxy-certs haproxy-config prints a configuration that does"
+        ));
+    }
+    if !found.any_lineage {
+        left.push("issue the first certificate: haproxy-certs issue -d NAME[,NAME...]".to_owned());
+    } else if !found.sites_dir {
+        left.push("deploy the certificates that certbot has: haproxy-certs assemble".to_owned());
+    }
+    match &found.hook {
+        None if hook => left.push(format!(
+            "no hook: {} is not certbot's own (it isn't named \"live\"); the timer or another caller has to run assemble",
+            escaped_path(&settings.live_dir)
+        )),
+        Some((_, Hook::Absent)) if !hook && !found.in_cli_ini => {
+            left.push("let certbot's renewals be deployed at once: haproxy-certs init --hook".to_owned());
+        }
+        Some((link, _)) if hook && !found.in_cli_ini => left.extend(first_issue(link, found)),
+        _ => {}
+    }
+    if !found.unit {
+        left.push(
+            "no haproxy-certs.service is installed: run haproxy-certs assemble daily, from cron".to_owned(),
+        );
+    }
+    left
+}
+
+/// What is to be said where certbot doesn't run the hook on a first issue.
+fn first_issue(link: &Path, found: &Found) -> Option<String> {
+    let version = match found.certbot {
+        Some(version) if version >= POST_ON_FIRST_ISSUE => return None,
+        Some([major, minor, patch]) => format!("certbot {major}.{minor}.{patch}"),
+        None => "a certbot before 3.2.0".to_owned(),
+    };
+    let cli_ini = link.ancestors().nth(3)?.join("cli.ini");
+    // By the link's own path: certbot runs one hook of several that are the same text.
+    Some(format!(
+        "{version} runs this hook when it renews, not when it issues; haproxy-certs issue deploys by itself, but for \
+         certbot certonly add this line to {}: post-hook = {}",
+        escaped_path(&cli_ini),
+        escaped_path(link)
+    ))
+}
+
+/// The drop-in that the unit needs for these settings; `None`: none.
+fn drop_in(settings: &Settings) -> Option<String> {
+    let writable = common_folder(&settings.sites_dir, settings.host_file.parent()?);
+    if writable.starts_with(WRITABLE_BY_DEFAULT) {
+        return None;
+    }
+    let allowance = match writable.parent() {
+        Some(_) => format!("ReadWritePaths={}", unit_word(writable)),
+        None => {
+            "# The sites directory and the host certificate have no directory in common.\nProtectSystem=no"
+                .into()
+        }
+    };
+    Some(format!(
+        "{DROP_IN_MARK}\n[Unit]\nConditionPathIsDirectory=\nConditionPathIsDirectory={}\n\n[Service]\n{allowance}\n",
+        condition_path(&settings.sites_dir),
+    ))
+}
+
+/// The directory that holds both. It has to be allowed as one: each directory that a unit may write to becomes a mount of
+/// its own, and the host certificate is renamed from the sites directory into its own.
+fn common_folder<'a>(one: &'a Path, other: &Path) -> &'a Path {
+    one.ancestors().find(|folder| other.starts_with(folder)).unwrap_or(Path::new("/"))
+}
+
+/// A path in a unit's list: `%` begins a specifier, and quotes hold blanks together.
+fn unit_word(path: &Path) -> String {
+    let text = escaped_path(path).to_string().replace('%', "%%");
+    if text.bytes().any(|byte| matches!(byte, b' ' | b'"' | b'\'')) {
+        return format!("\"{}\"", text.replace('"', "\\\""));
+    }
+    text
+}
+
+/// A path in a unit's condition, which is taken as it is to the end of its line.
+fn condition_path(path: &Path) -> String {
+    path.to_string_lossy().replace('%', "%%")
+}
+
+/// Makes what is to be made, and says of each item what became of it.
+///
+/// # Errors
+/// One of them can't be made; those before it are.
+pub fn carry_out(
+    settings: &Settings,
+    world: &World,
+    plan: &Plan,
+    said: &mut dyn FnMut(Line),
+) -> Result<(), Failure> {
+    for (item, fate) in &plan.items {
+        if *fate == Fate::Make {
+            make(settings, world, item)?;
+        }
+        said(line(item, fate, false));
+    }
+    Ok(())
+}
+
+fn make(settings: &Settings, world: &World, item: &Item) -> Result<(), Failure> {
+    match item {
+        Item::SitesDir(_) => SitesDir::lock(settings, world, patience(settings)).map(drop),
+        Item::HostFile(_) => {
+            let pem = placeholder()?;
+            let mut sites = SitesDir::lock(settings, world, patience(settings))?;
+            sites.put_placeholder(settings, &pem).map(drop)
+        }
+        Item::Hook { link, program } => {
+            make_folder_of(link)?;
+            symlink(program, link).map_err(|e| Failure::io("link", link, &e))
+        }
+        Item::DropIn { file, text } => {
+            make_folder_of(file)?;
+            write_whole(file, text).map_err(|e| Failure::io("write", file, &e))?;
+            reload_units(world)
+        }
+    }
+}
+
+fn make_folder_of(file: &Path) -> Result<(), Failure> {
+    let Some(folder) = file.parent() else { return Ok(()) };
+    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
+    made.map_err(|e| Failure::io("create", folder, &e))
+}
+
+/// Writes a small file that others read so that it never is half there.
+fn write_whole(file: &Path, text: &str) -> io::Result<()> {
+    let unnamed = file.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o644);
+    let mut open = options.open(&unnamed)?;
+    open.write_all(text.as_bytes())?;
+    open.sync_all()?;
+    fs::rename(&unnamed, file)
+}
+
+/// Lets systemd read its units again.
+fn reload_units(world: &World) -> Result<(), Failure> {
+    let Some(systemctl) = world.program("systemctl").filter(|_| world.has_systemd()) else { return Ok(()) };
+    let run = Program::new(&systemctl).arg("daemon-reload").run(Instant::now() + SHORTLY);
+    match run {
+        Ok(done) if done.succeeded() => Ok(()),
+        Ok(done) => Err(Failure::new(
+            FailureKind::Io,
+            format!("systemctl daemon-reload {}; run it again", done.end()),
+        )),
+        Err(e) => Err(Failure::io("run", &systemctl, &e)),
+    }
+}
+
+/// What is said of a plan that isn't carried out.
+#[must_use]
+pub fn dry_lines(plan: &Plan) -> Vec<Line> {
+    plan.items.iter().map(|(item, fate)| line(item, fate, true)).collect()
+}
+
+/// What is left to do, as lines.
+#[must_use]
+pub fn left_lines(plan: &Plan) -> Vec<Line> {
+    plan.left.iter().map(|text| Line { tone: Tone::Wary, text: format!("left to do {text}") }).collect()
+}
+
+impl Plan {
+    /// Whether something else is in the way of an item.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.items.iter().any(|(_, fate)| matches!(fate, Fate::Blocked(_)))
+    }
+}
+
+fn line(item: &Item, fate: &Fate, dry_run: bool) -> Line {
+    let (tone, word) = match fate {
+        Fate::There => (Tone::Plain, "there"),
+        Fate::Make if dry_run => (Tone::Good, "to make"),
+        Fate::Make => (Tone::Good, "made"),
+        Fate::Blocked(_) => (Tone::Bad, "left alone"),
+    };
+    let made = *fate == Fate::Make;
+    let what = match item {
+        Item::SitesDir(path) => format!("{} (the sites directory)", escaped_path(path)),
+        Item::HostFile(path) if made => {
+            format!("{} (the host certificate: a self-signed placeholder)", escaped_path(path))
+        }
+        Item::HostFile(path) => format!("{} (the host certificate)", escaped_path(path)),
+        Item::Hook { link, program } => {
+            format!("{} (certbot's hook, a link to {})", escaped_path(link), escaped_path(program))
+        }
+        Item::DropIn { file, .. } => {
+            format!("{} (lets haproxy-certs.service write there)", escaped_path(file))
+        }
+    };
+    let why = match fate {
+        Fate::Blocked(why) => format!(": {}", escaped(why)),
+        _ => String::new(),
+    };
+    Line { tone, text: format!("{word:<10} {what}{why}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    fn settings(text: &str) -> Settings {
+        Settings::parse(text, &Overrides::default()).unwrap()
+    }
+
+    fn nothing() -> Found {
+        Found {
+            sites_dir: false,
+            host_file: false,
+            hook: Some(("/etc/letsencrypt/renewal-hooks/post/haproxy-certs".into(), Hook::Absent)),
+            certbot: Some([4, 0, 0]),
+            in_cli_ini: false,
+            any_lineage: false,
+            unit: true,
+            drop_in: None,
+            drop_in_file: "/etc/systemd/system/haproxy-certs.service.d/paths.conf".into(),
+            configured: None,
+            program: "/usr/bin/haproxy-certs".into(),
+        }
+    }
+
+    fn everything() -> Found {
+        let (link, _) = nothing().hook.unwrap();
+        Found {
+            sites_dir: true,
+            host_file: true,
+            hook: Some((link, Hook::Ours)),
+            any_lineage: true,
+            configured: Some(true),
+            ..nothing()
+        }
+    }
+
+    fn fates(plan: &Plan) -> Vec<&Fate> {
+        plan.items.iter().map(|(_, fate)| fate).collect()
+    }
+
+    #[test]
+    fn on_a_ready_host_nothing_is_made_and_nothing_left() {
+        let plan = plan(&settings(""), &everything(), true);
+        assert_eq!(fates(&plan), [&Fate::There; 3]);
+        assert_eq!(plan.left, Vec::<String>::new());
+    }
+
+    #[test]
+    fn on_a_fresh_host_all_is_made_and_the_way_on_is_shown() {
+        let plan = plan(&settings(""), &nothing(), true);
+        assert_eq!(fates(&plan), [&Fate::Make; 3]);
+        let left = plan.left.join("\n");
+        assert!(left.contains("haproxy-config prints") && left.contains("issue -d"), "{left}");
+    }
+
+    #[test]
+    fn the_hook_is_made_only_where_it_is_wanted() {
+        let without = plan(&settings(""), &nothing(), false);
+        assert_eq!(without.items.len(), 2);
+        assert!(without.left.iter().any(|line| line.contains("init --hook")));
+        // One that is there is shown, wanted or not.
+        assert_eq!(plan(&settings(""), &everything(), false).items.len(), 3);
+    }
+
+    #[test]
+    fn a_certbot_that_issues_without_post_hooks_needs_a_line_in_cli_ini() {
+        let said = |certbot, in_cli_ini| {
+            let found = Found { certbot, in_cli_ini, ..everything() };
+            plan(&settings(""), &found, true).left.join("\n")
+        };
+        let line =
+            "to /etc/letsencrypt/cli.ini: post-hook = /etc/letsencrypt/renewal-hooks/post/haproxy-certs";
+        assert!(said(Some([2, 1, 0]), false).contains(line));
+        assert!(said(None, false).contains(line));
+        assert_eq!(said(Some([2, 1, 0]), true), "");
+        assert_eq!(said(Some([3, 2, 0]), false), "");
+    }
+
+    #[test]
+    fn a_file_of_somebody_elses_stays() {
+        let (link, _) = nothing().hook.unwrap();
+        let found = Found { hook: Some((link, Hook::Other)), ..everything() };
+        let plan = plan(&settings(""), &found, true);
+        assert!(plan.is_blocked());
+        assert!(line(&plan.items[2].0, &plan.items[2].1, false).text.starts_with("left alone"));
+    }
+
+    #[test]
+    fn a_tree_that_is_not_certbots_has_no_hook() {
+        let found = Found { hook: None, ..everything() };
+        let plan = plan(&settings("live_dir = \"/srv/certs\""), &found, true);
+        assert_eq!(plan.items.len(), 2);
+        assert!(plan.left.iter().any(|line| line.contains("isn't named \"live\"")), "{:?}", plan.left);
+    }
+
+    #[test]
+    fn other_directories_need_a_drop_in_where_the_unit_is_installed() {
+        let elsewhere = settings("sites_dir = \"/srv/my 100%/sites\"\nhost_file = \"/srv/host.pem\"");
+        let text = drop_in(&elsewhere).unwrap();
+        assert!(text.contains("\nReadWritePaths=/srv\n"), "{text}");
+        let beside = settings("sites_dir = \"/srv/my 100%/sites\"\nhost_file = \"/srv/my 100%/host.pem\"");
+        assert!(drop_in(&beside).unwrap().contains("\nReadWritePaths=\"/srv/my 100%%\"\n"));
+        assert!(drop_in(&settings("sites_dir = \"/srv/sites\"")).unwrap().contains("\nProtectSystem=no\n"));
+        assert!(text.contains("ConditionPathIsDirectory=\nConditionPathIsDirectory=/srv/my 100%%/sites\n"));
+        let with = |drop_in: Option<&str>| Found { drop_in: drop_in.map(ToOwned::to_owned), ..everything() };
+        let fate = |found: &Found| plan(&elsewhere, found, false).items.pop().unwrap().1;
+        assert_eq!(fate(&with(None)), Fate::Make);
+        assert_eq!(fate(&with(Some(&text))), Fate::There);
+        assert_eq!(fate(&with(Some(&format!("{DROP_IN_MARK}\n")))), Fate::Make);
+        assert!(matches!(fate(&with(Some("[Service]\n"))), Fate::Blocked(_)));
+        let without_unit = Found { unit: false, ..everything() };
+        assert_eq!(plan(&elsewhere, &without_unit, false).items.len(), 3);
+        assert_eq!(drop_in(&settings("")), None);
+    }
+
+    #[test]
+    fn certbots_version_is_read_from_what_it_says() {
+        assert_eq!(version_in("certbot 2.1.0\n"), Some([2, 1, 0]));
+        assert_eq!(version_in("a warning\ncertbot 5.4.0.dev0\n"), Some([5, 4, 0]));
+        assert_eq!(version_in("certbot 6\n"), Some([6, 0, 0]));
+        assert_eq!(version_in("nothing\n"), None);
+    }
+
+    #[test]
+    fn cli_ini_is_read_without_its_comments() {
+        assert!(calls_us("post-hook = /etc/letsencrypt/renewal-hooks/post/haproxy-certs\n"));
+        assert!(!calls_us("# deploy-hook = /usr/bin/haproxy-certs assemble\n"));
+    }
+}

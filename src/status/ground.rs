@@ -1,0 +1,205 @@
+//! What certbot has, what is on disk, and what this program remembers; what may not be read is unseen, and said so.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+
+use crate::assemble::haproxy_identity;
+use crate::certified_key::Leaf;
+use crate::config::Settings;
+use crate::escape::escaped_path;
+use crate::failure::{Failure, FailureKind};
+use crate::parallel::Progress;
+use crate::plan::{Deployed, Lineage, Policy, Reason, Role, Row, Situation, plan};
+use crate::sites::last_run::LastRun;
+use crate::sites::state::State;
+use crate::sites::{Place, guard, look, look_at_state};
+use crate::sweep::sweep;
+use crate::world::World;
+
+use super::views::{Sight, SiteViews};
+
+/// Everything that is known without HAProxy.
+#[derive(Debug, Default)]
+pub struct Ground {
+    /// One for each file, in the order of a plan; what HAProxy shows is still to be added.
+    pub sites: Vec<SiteViews>,
+    /// What this program remembers; `None`: it can't be seen.
+    pub state: Option<State>,
+    /// The last run; outer `None`: it can't be seen.
+    pub last_run: Option<Option<LastRun>>,
+    /// When certbot last changed each lineage, in seconds since 1970.
+    pub renewals: Vec<i64>,
+    /// Whether certbot's tree could be read.
+    pub sees_certbot: bool,
+    /// Whether the sites directory could be read.
+    pub sees_disk: bool,
+    /// Who else could change the sites directory: the fact, and what mends it.
+    pub open_to_others: Option<String>,
+    /// Places that can't be seen, and why.
+    pub unseen: Vec<String>,
+    /// What is broken rather than forbidden.
+    pub error: Option<Failure>,
+}
+
+impl Ground {
+    /// Keeps a failure for the report: what is only forbidden is no error.
+    fn note(&mut self, failure: Failure) {
+        match failure.kind {
+            FailureKind::Permission => self.unseen.push(failure.message),
+            FailureKind::Lock | FailureKind::Io | FailureKind::Config => {
+                self.error.get_or_insert(failure);
+            }
+        }
+    }
+
+    /// What the call gave; a failure is kept for the report.
+    fn noted<T>(&mut self, result: Result<T, Failure>) -> Option<T> {
+        result.map_err(|failure| self.note(failure)).ok()
+    }
+}
+
+/// Looks at everything but HAProxy. Nothing is locked, nothing is written.
+pub fn look_around(settings: &Settings, world: &World, progress: Progress<'_>) -> Ground {
+    let mut ground = Ground::default();
+    let opened = Place::open(&settings.sites_dir);
+    let place = ground.noted(opened);
+    ground.sees_disk = place.is_some();
+    let place = place.flatten();
+    if let Some(place) = &place {
+        ground.open_to_others =
+            guard::check(&place.path, settings.owner).err().map(|failure| failure.message);
+        let state = look_at_state(place);
+        ground.state = ground.noted(state);
+    } else if ground.sees_disk {
+        ground.state = Some(State::default());
+    }
+    if ground.sees_disk {
+        let last_run = LastRun::look(&settings.sites_dir);
+        ground.last_run = ground.noted(last_run);
+    }
+    let state = ground.state.clone().unwrap_or_default();
+    let identity = haproxy_identity(settings, world);
+    match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, progress) {
+        Ok(swept) => {
+            ground.sees_certbot = true;
+            if swept.live_dir_missing && state.knows_lineages() {
+                let live_dir = escaped_path(&settings.live_dir);
+                ground.note(Failure::new(
+                    FailureKind::Io,
+                    format!("{live_dir} is missing; set live_dir if certbot's tree moved"),
+                ));
+            }
+            ground.renewals = renewals(&settings.live_dir, swept.situation.lineages.keys());
+            ground.sites = views(settings, &ground, swept.situation);
+        }
+        Err(failure) => {
+            ground.note(failure);
+            if let Some(place) = &place {
+                let found = disk_only(place);
+                ground.sites = ground.noted(found).unwrap_or_default();
+            }
+        }
+    }
+    ground
+}
+
+/// Each row of the plan with what certbot and the disk have for it.
+fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<SiteViews> {
+    let rows = plan(&situation).rows;
+    let Situation { mut lineages, mut deployed, mut host, .. } = situation;
+    rows.into_iter()
+        .map(|row| {
+            let host = host.take_if(|_| row.role == Role::Host);
+            let (lineage, found, path) = match (&row.file, host) {
+                (_, Some(host)) => (Some(host.source), host.deployed, PathBuf::from(host.file)),
+                (Some(file), None) => {
+                    let lineage = row.lineage.as_ref().and_then(|name| lineages.remove(name));
+                    (lineage, deployed.remove(file), settings.sites_dir.join(file))
+                }
+                (None, None) => {
+                    (row.lineage.as_ref().and_then(|name| lineages.remove(name)), None, PathBuf::new())
+                }
+            };
+            SiteViews {
+                lineage: row.lineage.clone(),
+                file: row.file.clone(),
+                role: row.role,
+                certbot: certbots(settings, &row, lineage),
+                disk: if ground.sees_disk { on_disk(found, &path) } else { Sight::Unseen },
+                row: Some(row),
+                haproxy: Vec::new(),
+            }
+        })
+        .collect()
+}
+
+fn certbots(settings: &Settings, row: &Row, lineage: Option<Lineage>) -> Sight<Arc<Leaf>> {
+    let (Some(name), Some(lineage)) = (&row.lineage, lineage) else { return Sight::Absent };
+    let (leaf, reason) = match lineage.proof {
+        Ok(candidate) => (Some(candidate.leaf), None),
+        Err(refusal) => (lineage.leaf, Some(refusal.reason)),
+    };
+    match leaf {
+        Some(leaf) => Sight::Here(leaf),
+        None if reason == Some(Reason::ReadError) && is_lineage_forbidden(&settings.live_dir, name) => {
+            Sight::Unseen
+        }
+        None => Sight::Damaged,
+    }
+}
+
+fn on_disk(found: Option<Deployed>, path: &Path) -> Sight<Arc<Leaf>> {
+    match found {
+        None => Sight::Absent,
+        Some(Deployed { leaf: Some(leaf), .. }) => Sight::Here(leaf),
+        Some(_) if is_forbidden(path) => Sight::Unseen,
+        Some(_) => Sight::Damaged,
+    }
+}
+
+fn is_lineage_forbidden(live_dir: &Path, lineage: &OsStr) -> bool {
+    let folder = live_dir.join(lineage);
+    ["fullchain.pem", "privkey.pem"].iter().any(|file| is_forbidden(&folder.join(file)))
+}
+
+fn is_forbidden(path: &Path) -> bool {
+    access(path, Access::READ_OK) == Err(Errno::ACCESS)
+}
+
+/// The files of the sites directory, where certbot's tree can't be read.
+fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
+    let mut names = look::entries(&place.dir, &place.path)?;
+    names.sort();
+    let look = |file: OsString| {
+        let disk = match look::entry(&place.dir, &file, None) {
+            Ok(Some(Deployed { kind: crate::plan::Kind::Directory, .. }) | None) => return None,
+            Ok(found) => on_disk(found, &place.path.join(&file)),
+            Err(_) => Sight::Unseen,
+        };
+        Some(SiteViews {
+            lineage: None,
+            file: Some(file),
+            role: Role::Site,
+            row: None,
+            certbot: Sight::Unseen,
+            disk,
+            haproxy: Vec::new(),
+        })
+    };
+    Ok(names.into_iter().filter_map(look).collect())
+}
+
+/// When the lineages' chains were last put into place.
+fn renewals<'a>(live_dir: &Path, lineages: impl Iterator<Item = &'a OsString>) -> Vec<i64> {
+    let changed = |name: &OsString| {
+        let chain = live_dir.join(name).join("fullchain.pem");
+        let since = chain.symlink_metadata().ok()?.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH);
+        i64::try_from(since.ok()?.as_secs()).ok()
+    };
+    lineages.filter_map(changed).collect()
+}

@@ -1,0 +1,123 @@
+//! What a HAProxy presents to its clients: a TLS handshake for each name of each file.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::scope;
+use std::time::Instant;
+
+use rustls::pki_types::ServerName;
+
+use crate::certified_key::{Leaf, leaf_of_der, sha256};
+use crate::escape::escaped;
+use crate::haproxy::probe::{ProbeError, presented};
+
+use super::views::{Presented, Sight};
+
+/// How many handshakes are under way at once.
+const AT_ONCE: usize = 16;
+
+/// A file whose names are asked for.
+pub struct Asked<'a> {
+    /// Its place in the list of sites.
+    pub site: usize,
+    /// What must be presented.
+    pub leaf: &'a Arc<Leaf>,
+    /// The names that HAProxy serves from it.
+    pub names: &'a [String],
+}
+
+/// What came of one HAProxy's handshakes.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// By the site's place; a site that isn't here could not be asked for.
+    pub sites: BTreeMap<usize, Presented>,
+    /// Why some handshakes could not be done: the first cause.
+    pub unseen: Option<String>,
+}
+
+struct Probe<'a> {
+    address: &'a str,
+    name: String,
+    asked: &'a Asked<'a>,
+}
+
+/// Asks every address for every name, the first name of every file first, until the time is up.
+#[must_use]
+pub fn ask(addresses: &[String], files: &[Asked<'_>], deadline: Instant) -> Answers {
+    let probes = probes(addresses, files);
+    let next = AtomicUsize::new(0);
+    let answers = Mutex::new(Answers::default());
+    scope(|scope| {
+        for _ in 0..AT_ONCE.min(probes.len()) {
+            scope.spawn(|| {
+                while let Some(probe) = probes.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let seen = probe.run(deadline);
+                    answers.lock().unwrap_or_else(PoisonError::into_inner).add(probe, seen);
+                }
+            });
+        }
+    });
+    answers.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn probes<'a>(addresses: &'a [String], files: &'a [Asked<'a>]) -> Vec<Probe<'a>> {
+    let mut probes: Vec<(usize, Probe<'a>)> = Vec::new();
+    for asked in files {
+        for (rank, name) in asked.names.iter().filter_map(|name| server_name(name)).enumerate() {
+            probes
+                .extend(addresses.iter().map(|address| (rank, Probe { address, name: name.clone(), asked })));
+        }
+    }
+    probes.sort_by_key(|(rank, _)| *rank);
+    probes.into_iter().map(|(_, probe)| probe).collect()
+}
+
+/// The name to ask for: a label made up for a wildcard; none for an IP address, which SNI can't carry.
+fn server_name(name: &str) -> Option<String> {
+    let name = match name.strip_prefix("*.") {
+        Some(parent) => format!("haproxy-certs-probe.{parent}"),
+        None => name.to_owned(),
+    };
+    matches!(ServerName::try_from(name.as_str()), Ok(ServerName::DnsName(_))).then_some(name)
+}
+
+impl Probe<'_> {
+    /// What is presented; the cause where nobody answers.
+    fn run(&self, deadline: Instant) -> Result<Presented, String> {
+        let asked = || format!("{} at {}", escaped(&self.name), escaped(self.address));
+        match presented(self.address, &self.name, &self.asked.leaf.key_type, deadline) {
+            Ok(der) if sha256(&der) == self.asked.leaf.sha256 => Ok(Presented::Right),
+            Ok(der) => {
+                let leaf = leaf_of_der(&der).ok().map(Box::new);
+                Ok(Presented::Other { asked: asked(), leaf })
+            }
+            Err(ProbeError::Tls(why)) => {
+                Ok(Presented::Refused { asked: asked(), why: escaped(&why.to_string()).to_string() })
+            }
+            Err(why) => Err(format!("{}: {}", escaped(self.address), escaped(&why.to_string()))),
+        }
+    }
+}
+
+impl Answers {
+    /// Adds an answer: one that is wrong is kept.
+    fn add(&mut self, probe: &Probe<'_>, seen: Result<Presented, String>) {
+        match seen {
+            Ok(seen) => {
+                let known = self.sites.entry(probe.asked.site).or_insert(Presented::Right);
+                if *known == Presented::Right {
+                    *known = seen;
+                }
+            }
+            Err(why) => {
+                self.unseen.get_or_insert(why);
+            }
+        }
+    }
+
+    /// What was seen of a site.
+    pub fn take(&mut self, site: usize) -> Sight<Presented> {
+        self.sites.remove(&site).map_or(Sight::Unseen, Sight::Here)
+    }
+}

@@ -1,0 +1,519 @@
+//! The judgement: from what was seen in three places to problems and their severity. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::certified_key::{Leaf, hex};
+use crate::escape::escaped;
+use crate::haproxy::replies::Status as StoreStatus;
+use crate::plan::{Action, Role, Row, Warning, is_loaded_name};
+
+use super::advice;
+use super::running::Running;
+use super::views::{Loaded, Presented, Shown, Sight, SiteViews};
+use super::words::{Kind, PlaceState, Severity};
+
+/// What is owed for longer than this is critical, in seconds.
+const OWED_PATIENCE: i64 = 60 * 60;
+
+/// How long after a renewal a run must have followed, in seconds.
+const HOOK_PATIENCE: i64 = 24 * 60 * 60;
+
+/// Something that is wrong: the fact, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What it is.
+    pub kind: Kind,
+    /// How bad it is.
+    pub severity: Severity,
+    /// The HAProxy that it is about.
+    pub haproxy: Option<String>,
+    /// One line of ASCII.
+    pub fact: String,
+    /// The next step; one line of ASCII.
+    pub advice: Option<String>,
+}
+
+/// One HAProxy's view of one site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HaproxyView {
+    /// Its name.
+    pub name: String,
+    /// How it was seen: `runtime` or `probe`.
+    pub seen_by: Option<&'static str>,
+    /// What it holds, compared with the disk.
+    pub state: PlaceState,
+    /// The leaf's serial number, in hex.
+    pub serial: Option<String>,
+    /// The leaf's SHA-1 as HAProxy prints it: upper-case hex.
+    pub fingerprint: Option<String>,
+    /// From when it is valid: seconds since 1970.
+    pub not_before: Option<i64>,
+    /// Until when it is valid.
+    pub not_after: Option<i64>,
+}
+
+/// One site, judged.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// What was seen.
+    pub views: SiteViews,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, the worst first.
+    pub problems: Vec<Problem>,
+    /// What certbot has.
+    pub certbot: PlaceState,
+    /// What the file holds, compared with certbot.
+    pub disk: PlaceState,
+    /// What each HAProxy holds.
+    pub haproxy: Vec<HaproxyView>,
+}
+
+impl Site {
+    /// The leaf that the site is about: what is deployed, else what certbot has.
+    #[must_use]
+    pub fn leaf(&self) -> Option<&Arc<Leaf>> {
+        self.views.disk.here().or_else(|| self.views.certbot.here())
+    }
+
+    /// When the first of its certificates in use expires: on disk or in a HAProxy.
+    #[must_use]
+    pub fn expires(&self) -> Option<i64> {
+        let shown = self.haproxy.iter().filter_map(|view| view.not_after);
+        shown.chain(self.leaf().map(|leaf| leaf.not_after)).min()
+    }
+
+    /// What all HAProxys hold: the worst of it.
+    #[must_use]
+    pub fn all_haproxys(&self) -> PlaceState {
+        let order = |state: &PlaceState| match state {
+            PlaceState::Missing => 4,
+            PlaceState::Stale => 3,
+            PlaceState::Unknown => 2,
+            PlaceState::Foreign => 1,
+            PlaceState::Current => 0,
+        };
+        self.haproxy.iter().map(|view| view.state).max_by_key(order).unwrap_or(PlaceState::Unknown)
+    }
+}
+
+/// What a site is judged by besides its views.
+#[derive(Debug, Clone)]
+pub struct Circumstances<'a> {
+    /// The time, in seconds since 1970.
+    pub now: i64,
+    /// Whether it is known which files are ours.
+    pub sees_state: bool,
+    /// The HAProxys, in the order of the views.
+    pub running: &'a [Running],
+    /// For each HAProxy the files that it is still to be told of, and since when.
+    pub owed: &'a [BTreeMap<String, i64>],
+}
+
+/// Judges one site.
+#[must_use]
+pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
+    let disk = disk_state(&views, around.sees_state);
+    let certbot = certbot_state(&views);
+    let haproxy: Vec<HaproxyView> = views
+        .haproxy
+        .iter()
+        .zip(around.running)
+        .map(|(shown, running)| haproxy_view(&views, shown, running))
+        .collect();
+    let mut problems = planned(&views, disk, around);
+    problems.extend(on_disk(&views, disk));
+    problems.extend(lifetimes(&views, &haproxy, around.now));
+    if is_served(&views) {
+        for (shown, view) in views.haproxy.iter().zip(&haproxy) {
+            problems.extend(in_haproxy(&views, shown, view));
+            problems.extend(outranked(shown, view));
+        }
+    }
+    problems.extend(owed(&views, around));
+    problems.sort_by(|a, b| b.severity.cmp(&a.severity).then(a.kind.cmp(&b.kind)));
+    let worst = problems.iter().map(|problem| problem.severity).max().unwrap_or(Severity::Ok);
+    let is_unseen = [certbot, disk].contains(&PlaceState::Unknown)
+        || (is_served(&views)
+            && haproxy.iter().zip(around.running).any(|(view, running)| {
+                view.state == PlaceState::Unknown && running.wanted && views.disk.here().is_some()
+            }));
+    let severity = if worst == Severity::Ok && is_unseen { Severity::Unknown } else { worst };
+    Site { views, severity, problems, certbot, disk, haproxy }
+}
+
+/// Whether HAProxy is expected to serve what the file holds: it isn't a stranger's.
+fn is_served(views: &SiteViews) -> bool {
+    let foreign = |row: &Row| matches!(row.action, Action::Foreign | Action::Conflict);
+    let is_loaded = views.role == Role::Host || views.file.as_deref().is_some_and(is_loaded_name);
+    is_loaded && !views.row.as_ref().is_some_and(foreign)
+}
+
+fn certbot_state(views: &SiteViews) -> PlaceState {
+    match views.certbot {
+        Sight::Here(_) => PlaceState::Current,
+        Sight::Unseen => PlaceState::Unknown,
+        Sight::Absent | Sight::Damaged => PlaceState::Missing,
+    }
+}
+
+fn disk_state(views: &SiteViews, sees_state: bool) -> PlaceState {
+    let Some(row) = &views.row else {
+        return if views.disk == Sight::Absent { PlaceState::Missing } else { PlaceState::Unknown };
+    };
+    match (row.action, &views.disk) {
+        (_, Sight::Unseen) => PlaceState::Unknown,
+        (_, Sight::Absent) => PlaceState::Missing,
+        (Action::Conflict | Action::Foreign | Action::Prune, _) if !sees_state => PlaceState::Unknown,
+        (Action::Conflict | Action::Foreign, _) => PlaceState::Foreign,
+        (Action::Replace | Action::Prune | Action::Install, _) | (Action::Refuse, Sight::Damaged) => {
+            PlaceState::Stale
+        }
+        (Action::Unchanged, _) if row.warnings.contains(&Warning::PruneHeld) => PlaceState::Stale,
+        (Action::Unchanged | Action::Repair, _) => PlaceState::Current,
+        (Action::Refuse, Sight::Here(deployed)) => match views.certbot.here() {
+            Some(leaf) if leaf.sha256 == deployed.sha256 => PlaceState::Current,
+            Some(_) => PlaceState::Stale,
+            None => PlaceState::Unknown,
+        },
+    }
+}
+
+fn haproxy_view(views: &SiteViews, shown: &Shown, running: &Running) -> HaproxyView {
+    let by_runtime = loaded_state(views, &shown.loaded);
+    let by_probe = match &shown.presented {
+        Sight::Here(Presented::Right) => PlaceState::Current,
+        Sight::Here(Presented::Other { .. }) => PlaceState::Stale,
+        Sight::Here(Presented::Refused { .. }) => PlaceState::Missing,
+        _ => PlaceState::Unknown,
+    };
+    let mut view = HaproxyView {
+        name: running.name.clone(),
+        seen_by: None,
+        state: PlaceState::Unknown,
+        serial: None,
+        fingerprint: None,
+        not_before: None,
+        not_after: None,
+    };
+    let probe_decides = match by_probe {
+        PlaceState::Unknown => false,
+        PlaceState::Current => by_runtime == PlaceState::Unknown,
+        _ => matches!(by_runtime, PlaceState::Unknown | PlaceState::Current),
+    };
+    if probe_decides {
+        view.seen_by = Some("probe");
+        view.state = by_probe;
+        let leaf = match &shown.presented {
+            Sight::Here(Presented::Right) => views.disk.here().map(AsRef::as_ref),
+            Sight::Here(Presented::Other { leaf, .. }) => leaf.as_deref(),
+            _ => None,
+        };
+        if let Some(leaf) = leaf {
+            view.serial = Some(leaf.serial.clone());
+            view.fingerprint = Some(fingerprint(&leaf.sha1));
+            (view.not_before, view.not_after) = (Some(leaf.not_before), Some(leaf.not_after));
+        }
+    } else if !shown.loaded.is_unseen() {
+        view.seen_by = Some("runtime");
+        view.state = by_runtime;
+        if let Sight::Here(loaded) = &shown.loaded {
+            view.serial.clone_from(&loaded.serial);
+            view.fingerprint = loaded.sha1.as_ref().map(fingerprint);
+            (view.not_before, view.not_after) = (loaded.not_before, loaded.not_after);
+        }
+    }
+    view
+}
+
+/// What HAProxy has in memory, compared with the disk.
+fn loaded_state(views: &SiteViews, loaded: &Sight<Loaded>) -> PlaceState {
+    match (loaded, &views.disk) {
+        (Sight::Unseen | Sight::Damaged, _) | (Sight::Here(_), Sight::Unseen) => PlaceState::Unknown,
+        (Sight::Absent, _) => PlaceState::Missing,
+        (Sight::Here(_), Sight::Absent | Sight::Damaged) => PlaceState::Stale,
+        (Sight::Here(loaded), Sight::Here(leaf)) => match loaded.status {
+            StoreStatus::Used if loaded.sha1 == Some(leaf.sha1) => PlaceState::Current,
+            StoreStatus::Used => PlaceState::Stale,
+            StoreStatus::Unused | StoreStatus::Empty | StoreStatus::Uncommitted => PlaceState::Missing,
+        },
+    }
+}
+
+/// The SHA-1 of a leaf as HAProxy prints it.
+#[must_use]
+pub fn fingerprint(sha1: &[u8; 20]) -> String {
+    hex(sha1).to_ascii_uppercase()
+}
+
+/// What the plan says.
+fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> Vec<Problem> {
+    let Some(row) = &views.row else { return Vec::new() };
+    let mut problems = Vec::new();
+    let fact = || row.detail.clone().unwrap_or_default();
+    let ownership_unknown = disk == PlaceState::Unknown;
+    match (row.action, row.reason) {
+        (Action::Refuse, Some(reason)) if !is_only_forbidden(views) => {
+            let advice = advice::refused(reason, row);
+            problems.push(problem(Kind::Refused(reason), Severity::Warning, fact(), advice));
+        }
+        (Action::Conflict, _) if !ownership_unknown => {
+            problems.push(problem(Kind::Conflict, Severity::Warning, fact(), None));
+        }
+        (Action::Foreign, _) if !ownership_unknown => {
+            problems.push(problem(Kind::Foreign, Severity::Ok, String::new(), None));
+        }
+        _ => {}
+    }
+    for &warning in &row.warnings {
+        let severity = match warning {
+            // Judged where it is served.
+            Warning::Expired | Warning::ExpiresSoon => continue,
+            _ if row.action == Action::Foreign => continue,
+            _ if ownership_unknown && warning == Warning::PruneHeld && !around.sees_state => continue,
+            Warning::DefaultCertificateChanged | Warning::NotChecked => Severity::Ok,
+            Warning::NotYetValid
+            | Warning::ChainIncomplete
+            | Warning::ChainOrder
+            | Warning::StagingIssuer
+            | Warning::Shadowed
+            | Warning::LoosePermissions
+            | Warning::SiblingFiles
+            | Warning::PruneHeld => Severity::Warning,
+        };
+        let said = match warning {
+            Warning::Shadowed | Warning::DefaultCertificateChanged | Warning::PruneHeld => row.detail.clone(),
+            _ => None,
+        };
+        let (fact, advice) = advice::warned(warning, row);
+        problems.push(problem(Kind::Warned(warning), severity, said.unwrap_or(fact), advice));
+    }
+    problems
+}
+
+/// Whether the lineage was refused only since we may not read it or its file.
+fn is_only_forbidden(views: &SiteViews) -> bool {
+    views.certbot.is_unseen() || views.disk.is_unseen()
+}
+
+/// The disk, compared with certbot.
+fn on_disk(views: &SiteViews, disk: PlaceState) -> Option<Problem> {
+    let row = views.row.as_ref()?;
+    match (row.action, disk) {
+        (Action::Install | Action::Refuse, PlaceState::Missing) => {
+            views.file.as_ref()?;
+            views.certbot.here()?;
+            let fact = "certbot has a certificate, and there is no file for it".to_owned();
+            let advice = (row.action == Action::Install).then(|| advice::ASSEMBLE.to_owned());
+            Some(problem(Kind::DiskMissing, Severity::Critical, fact, advice))
+        }
+        (Action::Replace, PlaceState::Stale) => {
+            let fact = match (views.disk.here(), views.certbot.here()) {
+                (Some(old), Some(new)) if old.sha256 == new.sha256 => {
+                    "the file has the right certificate, but its key, chain or form is not what certbot has"
+                        .to_owned()
+                }
+                (Some(old), Some(new)) => {
+                    format!("the file has serial {}, certbot has {}", short(&old.serial), short(&new.serial))
+                }
+                _ => "the file is damaged".to_owned(),
+            };
+            Some(problem(Kind::DiskStale, Severity::Warning, fact, Some(advice::ASSEMBLE.to_owned())))
+        }
+        (Action::Prune, PlaceState::Stale) => {
+            let fact = "the lineage is gone, and its file is still there".to_owned();
+            Some(problem(Kind::DiskStale, Severity::Warning, fact, Some(advice::ASSEMBLE.to_owned())))
+        }
+        (Action::Repair, _) => {
+            let fact = "the file's owner or mode is not as configured".to_owned();
+            let kind = Kind::Warned(Warning::LoosePermissions);
+            Some(problem(kind, Severity::Warning, fact, Some(advice::ASSEMBLE.to_owned())))
+        }
+        _ => None,
+    }
+}
+
+/// The first digits of a serial number: enough to tell two apart.
+fn short(serial: &str) -> String {
+    match serial.get(..12) {
+        Some(first) if serial.len() > 14 => format!("{first}.."),
+        _ => serial.to_owned(),
+    }
+}
+
+/// What one HAProxy shows, compared with the disk.
+fn in_haproxy(views: &SiteViews, shown: &Shown, view: &HaproxyView) -> Option<Problem> {
+    let name = escaped(&view.name).to_string();
+    let about = |kind, fact: String, advice: &str| {
+        Some(Problem {
+            haproxy: Some(view.name.clone()),
+            ..problem(kind, Severity::Critical, fact, Some(advice.to_owned()))
+        })
+    };
+    match (view.state, &shown.presented, &shown.loaded) {
+        (PlaceState::Stale, Sight::Here(Presented::Other { asked, .. }), _)
+            if view.seen_by == Some("probe") =>
+        {
+            about(
+                Kind::HaproxyStale,
+                format!("{name} presents another certificate for {asked}"),
+                advice::PRESENTS_ANOTHER,
+            )
+        }
+        (PlaceState::Missing, Sight::Here(Presented::Refused { asked, why }), _)
+            if view.seen_by == Some("probe") =>
+        {
+            about(
+                Kind::HaproxyMissing,
+                format!("{name} presents no certificate for {asked}: {why}"),
+                advice::NOT_LOADED,
+            )
+        }
+        (PlaceState::Stale, _, Sight::Here(loaded)) => {
+            let fact = match (&views.disk, &loaded.serial) {
+                (Sight::Here(leaf), Some(serial)) => {
+                    format!(
+                        "{name} has serial {}, the file has {}",
+                        short(&escaped(serial).to_string()),
+                        short(&leaf.serial)
+                    )
+                }
+                (Sight::Absent, _) => format!("{name} still has it, and the file is gone"),
+                _ => format!("{name} has another certificate than the file"),
+            };
+            about(Kind::HaproxyStale, fact, advice::RELOAD)
+        }
+        (PlaceState::Missing, _, Sight::Here(_)) => about(
+            Kind::HaproxyMissing,
+            format!("{name} has it in memory and doesn't serve it"),
+            advice::RELOAD,
+        ),
+        (PlaceState::Missing, _, Sight::Absent) if views.disk.here().is_some() => {
+            about(Kind::HaproxyMissing, format!("{name} doesn't have it"), advice::NOT_LOADED)
+        }
+        _ => None,
+    }
+}
+
+/// A file from elsewhere in HAProxy's configuration serves one of the names.
+fn outranked(shown: &Shown, view: &HaproxyView) -> Option<Problem> {
+    let (name, winner) = shown.outranked.as_ref()?;
+    let fact = format!(
+        "{} serves {} from {}, which its configuration names first",
+        escaped(&view.name),
+        escaped(name),
+        escaped(winner)
+    );
+    let advice = "name the sites directory before that file on the bind line, or remove the file".to_owned();
+    Some(Problem {
+        haproxy: Some(view.name.clone()),
+        ..problem(Kind::Warned(Warning::Shadowed), Severity::Warning, fact, Some(advice))
+    })
+}
+
+/// How long the certificates have to live: in use on disk or in a HAProxy, else certbot's.
+fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], now: i64) -> Option<Problem> {
+    if !is_served(views) {
+        return None;
+    }
+    let mut worst: Option<Problem> = None;
+    let mut note = |place: &str, not_before: Option<i64>, not_after: i64, in_use: bool| {
+        let left = not_after.saturating_sub(now);
+        let part = |parts: i64| {
+            not_before.is_some_and(|from| left.saturating_mul(parts) < not_after.saturating_sub(from))
+        };
+        let (kind, severity) = match () {
+            () if left < 0 => (Warning::Expired, Severity::Critical),
+            () if part(10) => (Warning::ExpiresSoon, Severity::Critical),
+            () if part(4) => (Warning::ExpiresSoon, Severity::Warning),
+            () => return,
+        };
+        let severity = if in_use { severity } else { Severity::Warning };
+        if worst.as_ref().is_some_and(|worst| worst.severity >= severity) {
+            return;
+        }
+        let fact = match left {
+            ..0 => format!("the certificate {place} expired {} ago", advice::span(-left)),
+            _ => format!("the certificate {place} expires in {}", advice::span(left)),
+        };
+        worst = Some(problem(Kind::Warned(kind), severity, fact, Some(advice::RENEW.to_owned())));
+    };
+    if let Some(leaf) = views.disk.here() {
+        note("on disk", Some(leaf.not_before), leaf.not_after, true);
+    }
+    for view in haproxy {
+        if let Some(not_after) = view.not_after {
+            note(&format!("in {}", escaped(&view.name)), view.not_before, not_after, true);
+        }
+    }
+    if let (Some(leaf), None) = (views.certbot.here(), views.disk.here()) {
+        note("that certbot has", Some(leaf.not_before), leaf.not_after, false);
+    }
+    // The better certificate is there already: bringing it where it is used is what helps.
+    let disk_is_fresh = |disk: &Leaf, certbot: &Leaf| certbot.not_after > disk.not_after;
+    if let (Some(problem), Some(disk), Some(certbot)) = (&mut worst, views.disk.here(), views.certbot.here())
+        && (disk_is_fresh(disk, certbot)
+            || haproxy.iter().any(|view| view.not_after.is_some_and(|at| at < disk.not_after)))
+    {
+        problem.advice = Some(advice::ASSEMBLE.to_owned());
+    }
+    worst
+}
+
+/// Whether a HAProxy is still to be told of this file.
+fn owed(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
+    let file = views.file.as_ref()?.to_str()?;
+    let oldest = around
+        .running
+        .iter()
+        .zip(around.owed)
+        .filter_map(|(running, files)| Some((files.get(file)?, running)));
+    let (since, running) = oldest.min_by_key(|(since, _)| **since)?;
+    Some(owed_problem(&running.name, *since, around.now))
+}
+
+/// A HAProxy that is still to be told since `since`.
+#[must_use]
+pub fn owed_problem(name: &str, since: i64, now: i64) -> Problem {
+    let ago = now.saturating_sub(since);
+    let severity = if ago > OWED_PATIENCE { Severity::Critical } else { Severity::Warning };
+    Problem {
+        haproxy: Some(name.to_owned()),
+        ..problem(
+            Kind::ReloadOwed,
+            severity,
+            format!("{} is still to be told, since {}", escaped(name), advice::span(ago)),
+            Some(advice::ASSEMBLE.to_owned()),
+        )
+    }
+}
+
+/// Whether certbot renewed something over a day ago, and nothing followed.
+#[must_use]
+pub fn hook(renewals: &[i64], last_run: Option<i64>, now: i64) -> Option<Problem> {
+    let is_missed = |&&at: &&i64| at > last_run.unwrap_or(i64::MIN) && at < now.saturating_sub(HOOK_PATIENCE);
+    let first = renewals.iter().filter(is_missed).min()?;
+    let fact = match last_run {
+        Some(at) => format!(
+            "certbot renewed {} ago, and the last run was {} ago",
+            advice::span(now.saturating_sub(*first)),
+            advice::span(now.saturating_sub(at))
+        ),
+        None => format!(
+            "certbot renewed {} ago, and haproxy-certs assemble has never run here",
+            advice::span(now.saturating_sub(*first))
+        ),
+    };
+    Some(problem(Kind::HookNotRunning, Severity::Warning, fact, Some(advice::HOOK.to_owned())))
+}
+
+/// A sites directory that others could change: `assemble` refuses to write to it.
+#[must_use]
+pub fn open_to_others(fact: String) -> Problem {
+    problem(Kind::Warned(Warning::LoosePermissions), Severity::Warning, fact, None)
+}
+
+fn problem(kind: Kind, severity: Severity, fact: String, advice: Option<String>) -> Problem {
+    Problem { kind, severity, haproxy: None, fact, advice }
+}

@@ -1,0 +1,174 @@
+//! `status`: what certbot has, what is on disk, what HAProxy serves; it changes nothing and takes no lock.
+//!
+//! The sweep and the plan of `assemble` as a dry run, what each HAProxy shows, what earlier runs left; all of it judged by
+//! pure functions, and reported as one value.
+
+pub mod advice;
+pub mod ground;
+pub mod handshakes;
+pub mod judge;
+pub mod loaded;
+pub mod report;
+pub mod running;
+pub mod setup;
+pub mod views;
+pub mod words;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::parallel::Progress;
+use crate::sites::last_run::LastRun;
+use crate::sites::state::State;
+use crate::sweep::now;
+use crate::world::World;
+
+use ground::Ground;
+use judge::{Circumstances, Problem, Site, judge};
+use running::Running;
+use setup::Finding;
+use words::{Kind, Severity};
+
+/// Everything that a status says.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// When it was taken, in seconds since 1970.
+    pub at: i64,
+    /// certbot's `live` directory.
+    pub live_dir: PathBuf,
+    /// The sites directory.
+    pub sites_dir: PathBuf,
+    /// What kept it from seeing a place although it is allowed to.
+    pub error: Option<Failure>,
+    /// The sites, the worst first.
+    pub sites: Vec<Site>,
+    /// Problems that aren't one site's.
+    pub problems: Vec<Problem>,
+    /// The HAProxys, as far as they can be seen.
+    pub haproxy: Vec<Running>,
+    /// For each HAProxy that is still to be told: since when.
+    pub owed: BTreeMap<String, i64>,
+    /// The last run of `assemble`; outer `None`: it can't be seen.
+    pub last_run: Option<Option<LastRun>>,
+    /// Places that can't be seen, and why.
+    pub unseen: Vec<String>,
+    /// What `--setup` found.
+    pub findings: Vec<Finding>,
+}
+
+/// Looks at everything and judges it.
+#[must_use]
+pub fn status(settings: &Settings, world: &World, with_setup: bool, progress: Progress<'_>) -> Status {
+    let mut ground = ground::look_around(settings, world, progress);
+    let haproxy = running::look(settings, &mut ground);
+    let findings = if with_setup { setup::findings(settings, world) } else { Vec::new() };
+    judged(settings, ground, haproxy, findings, now())
+}
+
+/// The verdict on what was seen.
+fn judged(
+    settings: &Settings,
+    ground: Ground,
+    haproxy: Vec<Running>,
+    findings: Vec<Finding>,
+    now: i64,
+) -> Status {
+    let sees_state = ground.state.is_some();
+    let state = ground.state.unwrap_or_default();
+    let owed: Vec<BTreeMap<String, i64>> =
+        settings.haproxys.iter().map(|haproxy| owed_files(&state, &haproxy.name)).collect();
+    let around = Circumstances { now, sees_state, running: &haproxy, owed: &owed };
+    let mut sites: Vec<Site> = ground.sites.into_iter().map(|views| judge(views, &around)).collect();
+    sites.sort_by_key(|site| std::cmp::Reverse(site.severity));
+    let owed = owed_since(settings, &state, now);
+    let mut problems: Vec<Problem> =
+        owed.iter().map(|(name, since)| judge::owed_problem(name, *since, now)).collect();
+    if let Some(last_run) = &ground.last_run {
+        problems.extend(judge::hook(&ground.renewals, last_run.as_ref().map(|run| run.at), now));
+    }
+    problems.extend(ground.open_to_others.map(judge::open_to_others));
+    Status {
+        at: now,
+        live_dir: settings.live_dir.clone(),
+        sites_dir: settings.sites_dir.clone(),
+        error: ground.error,
+        sites,
+        problems,
+        haproxy,
+        owed,
+        last_run: ground.last_run,
+        unseen: ground.unseen,
+        findings,
+    }
+}
+
+/// The files that a HAProxy is still to be told of, and since when.
+fn owed_files(state: &State, name: &str) -> BTreeMap<String, i64> {
+    let Some(owed) = state.owed.get(name) else { return BTreeMap::new() };
+    let files = owed.files.clone().unwrap_or_else(|| state.files.keys().cloned().collect());
+    files.into_iter().map(|file| (file, owed.since)).collect()
+}
+
+/// Which HAProxys are still to be told, and since when. Where the state was lost, all of them are.
+fn owed_since(settings: &Settings, state: &State, now: i64) -> BTreeMap<String, i64> {
+    let since = |name: &String| match state.owed.get(name) {
+        Some(owed) => Some(owed.since),
+        None => state.lost.then_some(now),
+    };
+    let names = settings.haproxys.iter().map(|haproxy| &haproxy.name);
+    names.filter_map(|name| Some((name.clone(), since(name)?))).collect()
+}
+
+impl Status {
+    /// How bad it is, all in all.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        let sites = self.sites.iter().map(|site| site.severity);
+        let others = self.problems.iter().map(|problem| problem.severity);
+        // Where there is no systemd to ask, say, the sites are seen all the same.
+        let findings = self.findings.iter().map(|finding| finding.severity);
+        let findings = findings.filter(|&severity| severity != Severity::Unknown);
+        let is_blind = self.error.is_some()
+            || !self.unseen.is_empty()
+            || self
+                .haproxy
+                .iter()
+                .any(|haproxy| haproxy.wanted && haproxy.is_unseen() && !self.sites.is_empty());
+        let unseen = if is_blind { Severity::Unknown } else { Severity::Ok };
+        sites.chain(others).chain(findings).chain([unseen]).max().unwrap_or(Severity::Ok)
+    }
+
+    /// How many sites there are of each severity.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<Severity, usize> {
+        let mut counts: BTreeMap<Severity, usize> =
+            Severity::ALL.into_iter().map(|severity| (severity, 0)).collect();
+        for site in &self.sites {
+            *counts.entry(site.severity).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The site whose certificate in use expires first, and when.
+    #[must_use]
+    pub fn first_to_expire(&self) -> Option<(&Site, i64)> {
+        let ours = self.sites.iter().filter(|site| site.views.lineage.is_some());
+        ours.filter_map(|site| Some((site, site.expires()?))).min_by_key(|(_, at)| *at)
+    }
+
+    /// Every problem with the site that it is about, the worst first; what is owed counts once for each HAProxy.
+    #[must_use]
+    pub fn all_problems(&self) -> Vec<(Option<&Site>, &Problem)> {
+        let general = self.problems.iter().map(|problem| (None, problem));
+        let of_sites = self.sites.iter().flat_map(|site| {
+            let own = site.problems.iter().filter(|problem| problem.kind != Kind::ReloadOwed);
+            own.map(move |problem| (Some(site), problem))
+        });
+        let mut all: Vec<_> =
+            general.chain(of_sites).filter(|(_, problem)| problem.severity != Severity::Ok).collect();
+        all.sort_by_key(|(_, problem)| std::cmp::Reverse(problem.severity));
+        all
+    }
+}

@@ -1,0 +1,147 @@
+//! What each HAProxy shows: looked at all at once, each within a time of its own.
+
+use std::thread::{ScopedJoinHandle, scope};
+use std::time::{Duration, Instant};
+
+use crate::config::{Haproxy, Method, Settings};
+use crate::haproxy::Target;
+use crate::plan::{Role, is_loaded_name};
+
+use super::ground::Ground;
+use super::handshakes::{self, Asked};
+use super::loaded::{self, Memory};
+use super::views::{Shown, Sight, SiteViews};
+
+/// How long looking at the sockets may take.
+const SOCKETS: Duration = Duration::from_secs(10);
+
+/// How long all handshakes may take.
+const HANDSHAKES: Duration = Duration::from_secs(30);
+
+/// One HAProxy, as far as it can be seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Its name.
+    pub name: String,
+    /// Whether its sockets answer.
+    pub loaded: bool,
+    /// Whether its addresses answer.
+    pub presented: bool,
+    /// Whether anybody wants it to be seen: it is told, or there are addresses to ask.
+    pub wanted: bool,
+    /// Why it can't be seen, or not wholly.
+    pub unseen: Option<String>,
+}
+
+impl Running {
+    /// Whether nothing of it can be seen.
+    #[must_use]
+    pub fn is_unseen(&self) -> bool {
+        !self.loaded && !self.presented
+    }
+}
+
+/// Looks at every HAProxy and adds what it shows to the sites; files that only a HAProxy has become sites of their own.
+pub fn look(settings: &Settings, ground: &mut Ground) -> Vec<Running> {
+    let sites = &ground.sites;
+    let looks: Vec<Look> = scope(|scope| {
+        let looks: Vec<_> =
+            settings.haproxys.iter().map(|haproxy| scope.spawn(move || Look::at(haproxy, sites))).collect();
+        let join = |look: ScopedJoinHandle<'_, Look>| match look.join() {
+            Ok(look) => look,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        looks.into_iter().map(join).collect()
+    });
+    let mut running = Vec::with_capacity(looks.len());
+    for (haproxy, mut look) in settings.haproxys.iter().zip(looks) {
+        let seen = look.running(haproxy);
+        for (place, site) in ground.sites.iter_mut().enumerate() {
+            site.haproxy.push(look.shown(haproxy, site, place));
+        }
+        add_unknown(haproxy, look, &running, ground);
+        running.push(seen);
+    }
+    running
+}
+
+/// One look at a HAProxy.
+struct Look {
+    memory: Result<Memory, String>,
+    answers: handshakes::Answers,
+}
+
+impl Look {
+    fn at(haproxy: &Haproxy, sites: &[SiteViews]) -> Self {
+        let memory = loaded::memory(haproxy, Instant::now() + SOCKETS.min(haproxy.timeout));
+        let asked: Vec<Asked<'_>> = sites
+            .iter()
+            .enumerate()
+            .filter_map(|(site, views)| {
+                let names = views.row.as_ref()?.names_won.as_slice();
+                Some(Asked { site, leaf: views.disk.here()?, names })
+            })
+            .collect();
+        let deadline = Instant::now() + HANDSHAKES.min(haproxy.timeout);
+        Self { memory, answers: handshakes::ask(&haproxy.probe, &asked, deadline) }
+    }
+
+    /// What it shows for one site.
+    fn shown(&mut self, haproxy: &Haproxy, site: &SiteViews, place: usize) -> Shown {
+        let presented = self.answers.take(place);
+        match (&mut self.memory, spelled(haproxy, site)) {
+            (Ok(memory), Some(file)) => Shown {
+                loaded: memory.stores.remove(&file).map_or(Sight::Absent, Sight::Here),
+                presented,
+                outranked: memory.outranked.remove(&file),
+            },
+            _ => Shown { presented, ..Shown::UNSEEN },
+        }
+    }
+
+    fn running(&self, haproxy: &Haproxy) -> Running {
+        let why = [self.memory.as_ref().err(), self.answers.unseen.as_ref()];
+        let seen = self.memory.is_ok() || !self.answers.sites.is_empty();
+        Running {
+            name: haproxy.name.clone(),
+            loaded: self.memory.is_ok(),
+            presented: !haproxy.probe.is_empty() && self.answers.unseen.is_none(),
+            wanted: haproxy.method != Method::None || !haproxy.probe.is_empty() || seen,
+            unseen: why.into_iter().flatten().next().cloned(),
+        }
+    }
+}
+
+/// Files that HAProxy has, and neither certbot nor the disk, as far as they can be seen.
+fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut Ground) {
+    let Ok(Memory { stores, .. }) = look.memory else { return };
+    let mut left: Vec<_> = stores.into_iter().filter(|(file, _)| *file != haproxy.host_file).collect();
+    left.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let unless_seen = |seen| if seen { Sight::Absent } else { Sight::Unseen };
+    for (file, loaded) in left {
+        let before = others.iter().map(|other| {
+            let loaded = if other.loaded { Sight::Absent } else { Sight::Unseen };
+            Shown { loaded, ..Shown::UNSEEN }
+        });
+        let shown = Shown { loaded: Sight::Here(loaded), ..Shown::UNSEEN };
+        let haproxy = before.chain([shown]).collect();
+        ground.sites.push(SiteViews {
+            lineage: None,
+            file: Some(file.rsplit('/').next().unwrap_or_default().into()),
+            role: Role::Site,
+            row: None,
+            certbot: unless_seen(ground.sees_certbot),
+            disk: unless_seen(ground.sees_disk),
+            haproxy,
+        });
+    }
+}
+
+/// A site's file as this HAProxy spells it; `None`: HAProxy can't be asked for it.
+fn spelled(haproxy: &Haproxy, site: &SiteViews) -> Option<String> {
+    let file = site.file.as_ref()?.to_str()?;
+    match site.role {
+        Role::Host => Some(Target::Host.spelled(haproxy)),
+        Role::Site => is_loaded_name(file.as_ref()).then(|| Target::Site(file.to_owned()).spelled(haproxy)),
+    }
+}

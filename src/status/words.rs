@@ -1,0 +1,126 @@
+//! The words of a status: how bad it is, what a place holds, and what is wrong.
+
+use serde::{Serialize, Serializer};
+
+use crate::plan::{Reason, Warning};
+
+/// How bad something is, the worst last: what is known to be wrong counts more than what can't be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Nothing to do.
+    Ok,
+    /// It can't be seen.
+    Unknown,
+    /// To be looked at soon.
+    Warning,
+    /// Visitors see it, or will in a moment.
+    Critical,
+}
+
+impl Severity {
+    /// Every severity, the worst first.
+    pub const ALL: [Self; 4] = [Self::Critical, Self::Warning, Self::Unknown, Self::Ok];
+
+    /// The report's word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unknown => "unknown",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// The number that monitoring plugins exit with.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Warning => 1,
+            Self::Critical => 2,
+            Self::Unknown => 3,
+        }
+    }
+}
+
+/// What a place holds, compared with the place that it is filled from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlaceState {
+    /// What it should.
+    Current,
+    /// Something else, or what should be gone.
+    Stale,
+    /// Nothing.
+    Missing,
+    /// Something that isn't ours.
+    Foreign,
+    /// It can't be seen.
+    Unknown,
+}
+
+impl PlaceState {
+    /// The report's word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Stale => "stale",
+            Self::Missing => "missing",
+            Self::Foreign => "foreign",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What can be wrong with a site, or with all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The lineage is refused.
+    Refused(Reason),
+    /// The plan's warning.
+    Warned(Warning),
+    /// A file that isn't ours has the name that a lineage needs.
+    Conflict,
+    /// Another file that isn't ours.
+    Foreign,
+    /// certbot has a certificate, and there is no file.
+    DiskMissing,
+    /// The file isn't what certbot has.
+    DiskStale,
+    /// HAProxy has or presents another certificate than the file's.
+    HaproxyStale,
+    /// HAProxy doesn't serve the file.
+    HaproxyMissing,
+    /// A HAProxy is still to be told.
+    ReloadOwed,
+    /// certbot renewed, and nothing followed.
+    HookNotRunning,
+}
+
+impl Kind {
+    /// The report's word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused(reason) => reason.name(),
+            Self::Warned(warning) => warning.name(),
+            Self::Conflict => "conflict",
+            Self::Foreign => "foreign",
+            Self::DiskMissing => "disk-missing",
+            Self::DiskStale => "disk-stale",
+            Self::HaproxyStale => "haproxy-stale",
+            Self::HaproxyMissing => "haproxy-missing",
+            Self::ReloadOwed => "reload-owed",
+            Self::HookNotRunning => "hook-not-running",
+        }
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}

@@ -1,0 +1,982 @@
+//! The closed loop against real `HAProxy`s of several versions: what is told, what is confirmed, and, at the end of
+//! each case, what a TLS handshake shows to be served.
+//!
+//! Each hazard of HAProxy's sockets has a case. Where a case needs somebody else to act at a certain moment, a
+//! middleman stands between the program and the real socket and does it there. Only what a real HAProxy can't be
+//! made to do has a fake one, in the tests at the end that say so. The table of versions and cases is printed;
+//! `HAPROXY_CERTS_CASE=words` runs only the cases whose names contain these words.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code may fail loudly"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use haproxy_certs::certified_key::KeyType;
+use haproxy_certs::config::{self, Overrides, Settings};
+use haproxy_certs::haproxy::{Batch, Change, Expected, Outcome, Target, Verdict, tell};
+use haproxy_certs::world::World;
+use openssl::hash::MessageDigest;
+use support::haproxy::{Setup, try_ask};
+use support::{
+    Authority, Haproxy, KeyKind, LIMIT, Leaf, Port, Reload, Validity, Version, served, try_served, versions,
+    wait_until,
+};
+use tempfile::TempDir;
+use zeroize::Zeroizing;
+
+type Case = fn(&Version);
+
+/// What is tried with every version.
+const CASES: &[(&str, Case)] = &[
+    ("replace, stats socket", |version| replace(version, Socket::Stats)),
+    ("replace, master socket", |version| replace(version, Socket::Master)),
+    ("replace, TCP socket", replace_by_tcp),
+    ("add, stats socket", |version| add(version, Socket::Stats)),
+    ("add, master socket", |version| add(version, Socket::Master)),
+    ("add after a crash half-way", add_after_a_crash),
+    ("not to be added in memory", not_addable),
+    ("prune", prune),
+    ("reload, master CLI", reload_by_the_master),
+    ("reload, SIGUSR2", reload_by_signal),
+    ("reload, two at once", reload_twice_at_once),
+    ("reload, command", reload_by_command),
+    ("foreign transaction, open", foreign_transaction),
+    ("foreign transaction, opened meanwhile", |version| foreign_transaction_meanwhile(version, "a.pem")),
+    ("foreign transaction, same file", |version| foreign_transaction_meanwhile(version, "b.pem")),
+    ("foreign transaction, again and again", foreign_transaction_again_and_again),
+    ("oversized payload", oversized),
+    ("operator-level socket", operator_level),
+    ("PEM that HAProxy refuses", refused_pem),
+    ("PEM that HAProxy refuses, on reload", refused_on_reload),
+    ("somebody's mismatching PEM", |version| somebodys_pem(version, &mismatching())),
+    ("somebody's garbage PEM", |version| somebodys_pem(version, "garbage\n")),
+    ("configuration broken elsewhere", broken_elsewhere),
+    ("name that needs quoting", quoted_name),
+    ("certificates locked for a moment", locked),
+    ("intermediate lost", intermediate_lost),
+    ("another intermediate", another_intermediate),
+    ("directory spelled otherwise", spelled_otherwise),
+    ("reload by somebody else meanwhile", reload_meanwhile),
+    ("HAProxy down", down),
+    ("HAProxy restarted in between", restarted),
+    ("probe", probe),
+];
+
+#[test]
+fn the_closed_loop() {
+    let versions = versions();
+    let only = std::env::var("HAPROXY_CERTS_CASE").unwrap_or_default();
+    let cases: Vec<_> = CASES.iter().filter(|(name, _)| name.contains(&only)).collect();
+    let work: Vec<_> =
+        cases.iter().flat_map(|case| versions.iter().map(move |version| (*case, version))).collect();
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(BTreeMap::new());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some(&((name, case), version)) = work.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let start = Instant::now();
+                    let result = catch_unwind(AssertUnwindSafe(|| case(version)));
+                    let cell = match &result {
+                        Ok(()) => format!("{} ms", start.elapsed().as_millis()),
+                        Err(_) => "FAILED".to_owned(),
+                    };
+                    results.lock().unwrap().insert((*name, version.name.clone()), cell);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap();
+    let mut table = format!("\n{:40}", "HAProxy");
+    for version in &versions {
+        write!(table, "{:>10}", version.name).unwrap();
+    }
+    for (name, _) in cases {
+        write!(table, "\n{name:40}").unwrap();
+        for version in &versions {
+            write!(table, "{:>10}", results[&(*name, version.name.clone())]).unwrap();
+        }
+    }
+    table.push('\n');
+    // Not `print!`, which the test harness would swallow.
+    io::stderr().write_all(table.as_bytes()).unwrap();
+    assert!(!results.values().any(|cell| cell == "FAILED"), "{table}");
+}
+
+/// Renewed and reloaded under a continuous load of handshakes: none fails, none is shown another site's certificate.
+#[test]
+fn no_handshake_notices() {
+    for version in versions() {
+        // Without handing its listeners over, 2.2 resets a connection now and then when it reloads.
+        let mut bed = Bed::start_with(&version, |setup| setup.stats_level("admin expose-fd listeners"));
+        let address = bed.haproxy.address();
+        let (stop, wrong) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+        let handshakes = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for name in ["a.test", "b.test"] {
+                let (stop, wrong, handshakes) = (&stop, &wrong, &handshakes);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) && handshakes.load(Ordering::Relaxed) < 50_000 {
+                        match try_served(address, name) {
+                            Ok(shown) if shown.names == [name] => {}
+                            other => wrong.lock().unwrap().push(other),
+                        }
+                        handshakes.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            let done = catch_unwind(AssertUnwindSafe(|| {
+                let reload = if version.number() < (2, 7) { None } else { Some("master") };
+                let ways = [Some(("runtime", 200)), Some(("pidfile", 20)), reload.map(|method| (method, 20))];
+                for (method, times) in ways.into_iter().flatten() {
+                    let settings = bed.settings(method, Socket::Stats);
+                    for _ in 0..times {
+                        bed.renew("b.pem");
+                        let verdict = bed.tell(&settings, &["b.pem"]);
+                        assert_eq!(verdict.confirmed, Some(true), "{verdict:?}");
+                    }
+                }
+            }));
+            stop.store(true, Ordering::Relaxed);
+            done.unwrap();
+        });
+        bed.old_workers_gone();
+        bed.serves_all();
+        let (wrong, handshakes) = (wrong.into_inner().unwrap(), handshakes.into_inner());
+        let line = format!("HAProxy {}: {handshakes} handshakes, {} wrong\n", version.full, wrong.len());
+        io::stderr().write_all(line.as_bytes()).unwrap();
+        assert_eq!(wrong, [], "HAProxy {}", version.full);
+    }
+}
+
+// A fake socket, for what no real HAProxy can be made to do.
+
+#[test]
+fn a_peer_that_never_answers_is_given_up_in_time() {
+    let bed = Bed::start(&versions()[0]);
+    let silent = Middleman::answering(|_| None);
+    let mut settings = bed.settings("auto", Socket::At(silent.path()));
+    settings.master_socket = config::Address::Unix(silent.path().to_owned());
+    settings.timeout = Duration::from_secs(8);
+    settings.pidfile = bed.path("no.pid");
+    let start = Instant::now();
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
+    assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+    bed.serves_all();
+}
+
+#[test]
+fn a_reply_cut_in_the_middle_is_no_reply() {
+    // Each reply in turn is cut, of the commands that matter, in both ways of telling.
+    for (command, by_master) in [
+        ("show info", false),
+        ("show ssl cert\n", false),
+        ("set ssl cert", false),
+        ("commit ssl cert", false),
+        ("reload", true),
+    ] {
+        let version = versions().into_iter().find(|version| version.number() > (2, 7)).unwrap();
+        let mut bed = Bed::start(&version);
+        bed.renew("b.pem");
+        let once = AtomicBool::new(true);
+        let real = if by_master { bed.haproxy.master_socket() } else { bed.haproxy.stats_socket() };
+        let middleman = Middleman::between(&real, move |_, request, pass_on| {
+            let mut reply = pass_on(request);
+            if request.starts_with(command) && once.swap(false, Ordering::Relaxed) {
+                reply.truncate(reply.len() / 2);
+            }
+            reply
+        });
+        let settings = if by_master {
+            let mut settings = bed.settings("master", Socket::Stats);
+            settings.master_socket = config::Address::Unix(middleman.path().to_owned());
+            settings
+        } else {
+            bed.settings("auto", Socket::At(middleman.path()))
+        };
+        let verdict = bed.tell(&settings, &["b.pem"]);
+        assert_eq!(verdict.confirmed, Some(true), "{command}: {verdict:?}");
+        assert!(bed.haproxy.runtime("show ssl cert").starts_with("# filename"), "a transaction is left");
+        bed.serves_all();
+    }
+}
+
+// The cases.
+
+fn replace(version: &Version, socket: Socket) {
+    let mut bed = Bed::start(version);
+    let workers = bed.haproxy.worker_pids();
+    bed.renew("b.pem");
+    bed.renew("c.pem");
+    let verdict = bed.tell(&bed.settings("runtime", socket), &["b.pem", "c.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    assert_eq!(bed.haproxy.worker_pids(), workers, "no reload");
+    bed.serves_all();
+}
+
+fn replace_by_tcp(version: &Version) {
+    let port = Port::free();
+    let line = format!("  stats socket ipv4@{} level admin", port.address());
+    let mut bed = Bed::start_with(version, |setup| setup.global(&line));
+    bed.renew("b.pem");
+    let mut settings = bed.settings("runtime", Socket::Master);
+    settings.runtime_socket = Some(config::Address::Tcp(port.address().to_string()));
+    settings.master_socket = config::Address::Unix(bed.path("no.sock"));
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.serves_all();
+}
+
+fn add(version: &Version, socket: Socket) {
+    let mut bed = Bed::start(version);
+    let workers = bed.haproxy.worker_pids();
+    bed.new_site("d.pem");
+    bed.renew("b.pem");
+    let verdict = bed.tell(&bed.settings("runtime", socket), &["b.pem", "d.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    assert_eq!(bed.haproxy.worker_pids(), workers, "no reload");
+    bed.serves_all();
+    // A reload reads the same from the disk.
+    assert_eq!(bed.haproxy.reload_and_wait(), Reload::Loaded);
+    bed.serves_all();
+}
+
+fn add_after_a_crash(version: &Version) {
+    let mut bed = Bed::start(version);
+    for file in ["d.pem", "e.pem", "f.pem"] {
+        bed.new_site(file);
+        bed.haproxy.runtime(&format!("new ssl cert {}", bed.path(file).display()));
+    }
+    // d: new; e: new, set, commit; f: new, set, commit of an older certificate.
+    for (file, leaf) in [("e.pem", bed.leaves["e.pem"].clone()), ("f.pem", bed.leaves["a.pem"].clone())] {
+        let path = bed.path(file);
+        bed.haproxy.runtime(&format!("set ssl cert {} <<\n{}\n", path.display(), leaf.combined()));
+        let reply = bed.haproxy.runtime(&format!("commit ssl cert {}", path.display()));
+        assert!(reply.contains("Success!"), "{reply}");
+    }
+    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["d.pem", "e.pem", "f.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.serves_all();
+}
+
+fn not_addable(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.new_site("d.pem");
+    bed.renew("b.pem");
+    bed.addable = false;
+    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem", "d.pem"]);
+    assert_eq!(verdict.outcome, Outcome::Failed);
+    assert!(detail(&verdict).contains("d.pem: is new"), "{verdict:?}");
+    // None is sent where one needs a reload.
+    assert_ne!(served(bed.haproxy.address(), "b.test"), bed.leaves["b.pem"].served());
+    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem", "d.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.serves_all();
+}
+
+fn prune(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.leaves.remove("c.pem");
+    fs::remove_file(bed.path("c.pem")).unwrap();
+    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["c.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    assert!(detail(&verdict).contains("runtime: c.pem: is removed"), "{verdict:?}");
+    bed.serves_all();
+    bed.old_workers_gone();
+    assert_eq!(served(bed.haproxy.address(), "c.test"), bed.leaves["a.pem"].served(), "the default one");
+}
+
+fn reload_by_the_master(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    let verdict = bed.tell(&bed.settings("master", Socket::Master), &["b.pem"]);
+    if version.number() < (2, 7) {
+        assert_eq!(verdict.outcome, Outcome::Failed);
+        assert!(detail(&verdict).contains("doesn't say whether a reload worked"), "{verdict:?}");
+        assert_ne!(served(bed.haproxy.address(), "b.test"), bed.leaves["b.pem"].served());
+    } else {
+        assert_eq!(seen(&verdict), (Outcome::Reloaded, Some(true), None));
+        bed.serves_all();
+    }
+}
+
+fn reload_by_signal(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    let verdict = bed.tell(&bed.settings("pidfile", Socket::Master), &["b.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.serves_all();
+}
+
+fn reload_by_command(version: &Version) {
+    let bed = Bed::start(version);
+    let old = bed.haproxy.worker_pids();
+    let mut settings = bed.settings("auto", Socket::Master);
+    settings.method = config::Method::Command;
+    let signal = format!("sleep 0.3; kill -USR2 {}", bed.haproxy.master_pid());
+    settings.command = ["/bin/sh", "-c", &signal].map(ToOwned::to_owned).into();
+    // The old worker has the same certificate: it isn't taken for the new one.
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    let shown = bed.haproxy.master("@1 show info");
+    assert!(!old.iter().any(|pid| shown.contains(&format!("\nPid: {pid}\n"))), "{old:?} {shown}");
+    bed.old_workers_gone();
+    bed.serves_all();
+}
+
+fn reload_twice_at_once(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    bed.renew("c.pem");
+    let method = if version.number() < (2, 7) { "pidfile" } else { "master" };
+    let settings = bed.settings(method, Socket::Master);
+    let verdicts = thread::scope(|scope| {
+        ["b.pem", "c.pem"]
+            .map(|file| {
+                let (bed, settings) = (&bed, &settings);
+                scope.spawn(move || bed.tell(settings, &[file]))
+            })
+            .map(|telling| telling.join().unwrap())
+    });
+    for verdict in verdicts {
+        assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    }
+    bed.serves_all();
+}
+
+fn foreign_transaction(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    bed.open_transaction("a.pem");
+    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
+    assert_eq!(verdict.outcome, Outcome::Failed);
+    assert!(detail(&verdict).contains("somebody else has a transaction open on"), "{verdict:?}");
+    // Theirs is left alone.
+    assert!(bed.haproxy.runtime("show ssl cert").starts_with("# transaction"));
+    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.serves_all();
+}
+
+fn foreign_transaction_meanwhile(version: &Version, theirs: &str) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    let other = bed.authority.issue(KeyKind::P256, &["other.test"], Validity::days(90));
+    let path = bed.path(theirs);
+    let (once, stats) = (AtomicBool::new(true), bed.haproxy.stats_socket());
+    let middleman = Middleman::between(&stats, move |stats, request, pass_on| {
+        if request.starts_with("set ssl cert") && once.swap(false, Ordering::Relaxed) {
+            try_ask(stats, &format!("set ssl cert {} <<\n{}\n", path.display(), other.combined())).unwrap();
+            let reply = pass_on(request);
+            // They commit a moment later: no certificate of ours may come to lie under their name.
+            thread::sleep(Duration::from_millis(20));
+            let stats = stats.to_owned();
+            let commit = format!("commit ssl cert {}\nabort ssl cert {}", path.display(), path.display());
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(300));
+                commit.lines().for_each(|line| drop(try_ask(&stats, line)));
+            });
+            return reply;
+        }
+        pass_on(request)
+    });
+    let settings = bed.settings("runtime", Socket::At(middleman.path()));
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    // What they committed under their own name is theirs; nobody else's is there.
+    let a = served(bed.haproxy.address(), "a.test");
+    assert_ne!(a, bed.leaves["b.pem"].served(), "our certificate under their name");
+    assert_eq!(served(bed.haproxy.address(), "b.test"), bed.leaves["b.pem"].served());
+    assert_eq!(served(bed.haproxy.address(), "c.test"), bed.leaves["c.pem"].served());
+}
+
+fn foreign_transaction_again_and_again(version: &Version) {
+    let mut bed = Bed::start(version);
+    let before = bed.leaves["b.pem"].served();
+    bed.renew("b.pem");
+    let other = bed.leaves["c.pem"].clone();
+    let path = bed.path("a.pem");
+    let middleman = Middleman::between(&bed.haproxy.stats_socket(), move |stats, request, pass_on| {
+        if request.starts_with("set ssl cert") {
+            try_ask(stats, &format!("set ssl cert {} <<\n{}\n", path.display(), other.combined())).unwrap();
+        }
+        pass_on(request)
+    });
+    let settings = bed.settings("runtime", Socket::At(middleman.path()));
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(verdict.outcome, Outcome::Failed);
+    assert!(detail(&verdict).contains("somebody else has a transaction open on"), "{verdict:?}");
+    // Whatever they do next, our certificate isn't in it.
+    bed.haproxy.runtime(&format!("commit ssl cert {}", bed.path("a.pem").display()));
+    assert_ne!(served(bed.haproxy.address(), "a.test"), bed.leaves["b.pem"].served());
+    assert_eq!(served(bed.haproxy.address(), "b.test"), before);
+}
+
+fn oversized(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    // Between our limit and the size that kills.
+    let leaf = bed.leaves.get_mut("c.pem").unwrap();
+    let intermediate = leaf.chain.clone();
+    while leaf.combined().len() < 15_500 {
+        leaf.chain.push_str(&intermediate);
+    }
+    fs::write(bed.path("c.pem"), bed.leaves["c.pem"].combined()).unwrap();
+    bed.committed = SystemTime::now();
+    let workers = bed.haproxy.worker_pids();
+    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem", "c.pem"]);
+    assert_eq!(verdict.outcome, Outcome::Failed);
+    assert!(detail(&verdict).contains("c.pem: a command of"), "{verdict:?}");
+    assert_eq!(bed.haproxy.worker_pids(), workers);
+    assert_ne!(served(bed.haproxy.address(), "b.test"), bed.leaves["b.pem"].served(), "nothing was sent");
+    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem", "c.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.serves_all();
+}
+
+fn operator_level(version: &Version) {
+    let mut bed = Bed::start_with(version, |setup| setup.stats_level("operator"));
+    bed.renew("b.pem");
+    let mut settings = bed.settings("runtime", Socket::Stats);
+    settings.master_socket = config::Address::Unix(bed.path("no.sock"));
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(verdict.outcome, Outcome::Failed);
+    let line = format!("stats socket {} mode 660 level admin", bed.haproxy.stats_socket().display());
+    assert!(detail(&verdict).contains(&line), "{verdict:?}");
+    // It is enough to see what a reload came to.
+    settings.method = config::Method::Pidfile;
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.serves_all();
+    // The master's socket needs no level.
+    bed.renew("c.pem");
+    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["c.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.serves_all();
+}
+
+fn refused_pem(version: &Version) {
+    // One thread: there 2.2 holds what a mismatching PEM leaves behind against the next one.
+    let mut bed = Bed::start_with(version, |setup| setup.global("  nbthread 1"));
+    let before = served(bed.haproxy.address(), "b.test");
+    bed.renew("c.pem");
+    for (pem, words) in [
+        (mismatching(), "inconsistencies between private key and certificate"),
+        ("garbage\n".to_owned(), "unable to load certificate"),
+        (bed.leaves["b.pem"].fullchain(), "private key"),
+    ] {
+        bed.renew("b.pem");
+        fs::write(bed.path("b.pem"), &pem).unwrap();
+        let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem", "c.pem"]);
+        assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
+        let [(Target::Site(file), said)] = verdict.rejected.as_slice() else { panic!("{verdict:?}") };
+        assert_eq!(file, "b.pem");
+        assert!(said.to_lowercase().contains(words), "{said}");
+        assert!(bed.haproxy.runtime("show ssl cert").starts_with("# filename"), "no transaction is left");
+        assert_eq!(served(bed.haproxy.address(), "b.test"), before);
+        assert_eq!(served(bed.haproxy.address(), "c.test"), bed.leaves["c.pem"].served());
+    }
+    // A new one leaves nothing behind.
+    bed.new_site("d.pem");
+    fs::write(bed.path("d.pem"), mismatching()).unwrap();
+    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["d.pem"]);
+    assert_eq!(verdict.rejected.len(), 1, "{verdict:?}");
+    assert!(!bed.haproxy.runtime("show ssl cert").contains("d.pem"));
+}
+
+fn refused_on_reload(version: &Version) {
+    let mut bed = Bed::start(version);
+    let before = served(bed.haproxy.address(), "b.test");
+    bed.renew("c.pem");
+    bed.renew("b.pem");
+    fs::write(bed.path("b.pem"), mismatching()).unwrap();
+    let method = if version.number() < (2, 7) { "pidfile" } else { "master" };
+    let verdict = bed.tell(&bed.settings(method, Socket::Master), &["b.pem", "c.pem"]);
+    assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
+    let [(Target::Site(file), said)] = verdict.rejected.as_slice() else { panic!("{verdict:?}") };
+    assert_eq!(file, "b.pem");
+    assert!(said.contains("inconsistencies"), "{said}");
+    assert_eq!(served(bed.haproxy.address(), "b.test"), before);
+}
+
+fn somebodys_pem(version: &Version, pem: &str) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    bed.new_site("d.pem");
+    bed.addable = false;
+    fs::write(bed.path("zz-somebodys.pem"), pem).unwrap();
+    // By a reload: it fails, it isn't our fault, and b is replaced in memory all the same.
+    let verdict = bed.tell(&bed.settings("auto", Socket::Master), &["b.pem", "d.pem"]);
+    assert_eq!(
+        (verdict.outcome, verdict.rejected.as_slice()),
+        (Outcome::Failed, [].as_slice()),
+        "{verdict:?}"
+    );
+    assert!(detail(&verdict).contains("zz-somebodys.pem"), "{verdict:?}");
+    assert!(detail(&verdict).contains("1 of 2 files are replaced in memory meanwhile"), "{verdict:?}");
+    assert_eq!(served(bed.haproxy.address(), "b.test"), bed.leaves["b.pem"].served());
+    // In memory: nothing is in the way.
+    bed.renew("c.pem");
+    let verdict = bed.tell(&bed.settings("auto", Socket::Master), &["c.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    assert_eq!(served(bed.haproxy.address(), "c.test"), bed.leaves["c.pem"].served());
+    // And once it is gone, the next run pays what is owed.
+    fs::remove_file(bed.path("zz-somebodys.pem")).unwrap();
+    let verdict = bed.tell(&bed.settings("auto", Socket::Master), &["b.pem", "d.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.serves_all();
+}
+
+fn broken_elsewhere(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    let config = fs::read_to_string(bed.haproxy.config()).unwrap();
+    fs::write(bed.haproxy.config(), format!("{config}  bogus-keyword on\n")).unwrap();
+    let method = if version.number() < (2, 7) { "pidfile" } else { "master" };
+    let verdict = bed.tell(&bed.settings(method, Socket::Stats), &["b.pem"]);
+    assert_eq!(
+        (verdict.outcome, verdict.rejected.as_slice()),
+        (Outcome::Failed, [].as_slice()),
+        "{verdict:?}"
+    );
+    assert!(detail(&verdict).contains("bogus-keyword"), "{verdict:?}");
+    assert!(detail(&verdict).contains("all of it is replaced in memory meanwhile"), "{verdict:?}");
+    bed.serves_all();
+    bed.renew("c.pem");
+    let verdict = bed.tell(&bed.settings("auto", Socket::Master), &["c.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.serves_all();
+    fs::write(bed.haproxy.config(), config).unwrap();
+    bed.renew("a.pem");
+    let verdict = bed.tell(&bed.settings(method, Socket::Master), &["a.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.serves_all();
+}
+
+fn quoted_name(version: &Version) {
+    let mut bed = Bed::start(version);
+    let name = "d e;f*g\\h.pem";
+    let leaf = bed.authority.issue(KeyKind::P256, &["quoted.test"], Validity::days(90));
+    fs::write(bed.path(name), leaf.combined()).unwrap();
+    bed.leaves.insert(name.to_owned(), leaf.clone());
+    bed.committed = SystemTime::now();
+    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &[name]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    assert!(detail(&verdict).contains("its name is no plain word"), "{verdict:?}");
+    assert_eq!(served(bed.haproxy.address(), "quoted.test"), leaf.served());
+}
+
+/// The moment can't be met with a real HAProxy: the middleman says what it says then (from HAProxy's source).
+fn locked(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    let left = AtomicUsize::new(8);
+    let middleman = Middleman::between(&bed.haproxy.stats_socket(), move |_, request, pass_on| {
+        let is_left = |left: usize| left.checked_sub(1);
+        let is_of_certificates = request.contains(" ssl cert ");
+        if is_of_certificates && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_left).is_ok() {
+            let what = request.lines().next().unwrap();
+            return format!(
+                "Can't {what}!\nOperations on certificates are currently locked!\nCan't do it!\n\n"
+            );
+        }
+        pass_on(request)
+    });
+    let settings = bed.settings("runtime", Socket::At(middleman.path()));
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.serves_all();
+}
+
+fn intermediate_lost(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    // The right leaf without its chain: not what was deployed.
+    let leaf = bed.leaves["b.pem"].clone();
+    fs::write(bed.path("b.pem"), format!("{}{}", leaf.key.pem(), leaf.cert)).unwrap();
+    let verdict = bed.tell(&bed.settings("pidfile", Socket::Stats), &["b.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(false)), "{verdict:?}");
+    assert!(detail(&verdict).contains("0 intermediate certificates with it instead of 1"), "{verdict:?}");
+    // The same leaf with its chain again: a matching fingerprint isn't enough to leave it.
+    fs::write(bed.path("b.pem"), leaf.combined()).unwrap();
+    bed.committed = SystemTime::now();
+    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.serves_all();
+}
+
+fn another_intermediate(version: &Version) {
+    let mut bed = Bed::start(version);
+    // The same leaf before another intermediate: neither the fingerprint nor the length of the chain shows it.
+    let mut leaf = bed.leaves["b.pem"].clone();
+    Authority::named("another CA").intermediate().clone_into(&mut leaf.chain);
+    bed.put("b.pem", leaf);
+    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    let shown = bed.haproxy.runtime(&format!("show ssl cert {}", bed.path("b.pem").display()));
+    assert!(shown.contains("Chain Subject: /CN=another CA (intermediate)"), "{shown}");
+    bed.serves_all();
+}
+
+fn spelled_otherwise(version: &Version) {
+    let link = TempDir::new().unwrap();
+    let spelled = link.path().join("as-haproxy-spells-it");
+    let mut bed = Bed::start_at(version, Some(&spelled), |setup| setup);
+    bed.renew("b.pem");
+    bed.new_site("d.pem");
+    let mut settings = bed.settings("runtime", Socket::Stats);
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(verdict.outcome, Outcome::Failed, "by our own path HAProxy doesn't know it: {verdict:?}");
+    spelled.to_str().unwrap().clone_into(&mut settings.sites_dir);
+    let verdict = bed.tell(&settings, &["b.pem", "d.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.serves_all();
+}
+
+fn reload_meanwhile(version: &Version) {
+    let mut bed = Bed::start(version);
+    let old = fs::read(bed.path("b.pem")).unwrap();
+    bed.renew("b.pem");
+    let new = fs::read(bed.path("b.pem")).unwrap();
+    // Somebody's reload has read the old file just before it was replaced, and comes through after our commit.
+    let path = bed.path("b.pem");
+    let master = bed.haproxy.master_socket();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(bed.haproxy.master_pid()).unwrap()).unwrap();
+    let once = AtomicBool::new(true);
+    let workers = bed.haproxy.worker_pids();
+    let middleman = Middleman::between(&bed.haproxy.stats_socket(), move |_, request, pass_on| {
+        let reply = pass_on(request);
+        if request.starts_with("commit ssl cert") && once.swap(false, Ordering::Relaxed) {
+            fs::write(&path, &old).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::USR2).unwrap();
+            let (path, new, master, workers) = (path.clone(), new.clone(), master.clone(), workers.clone());
+            wait_until(LIMIT, "somebody's reload", || {
+                let shown = try_ask(&master, "show proc").unwrap_or_default();
+                let (now, _) = shown.split_once("# old workers").unwrap_or((&shown, ""));
+                now.lines().any(|line| {
+                    line.contains("worker  ") && !workers.iter().any(|pid| line.starts_with(&pid.to_string()))
+                })
+            });
+            // From 3.1 on the worker is listed before it has read its files.
+            thread::sleep(Duration::from_millis(300));
+            fs::write(&path, &new).unwrap();
+        }
+        reply
+    });
+    let settings = bed.settings("runtime", Socket::At(middleman.path()));
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.old_workers_gone();
+    bed.serves_all();
+}
+
+fn down(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    let pid = bed.haproxy.master_pid();
+    bed.haproxy.kill();
+    // What a crash leaves: not all of it each time.
+    fs::write(bed.haproxy.pidfile(), format!("{pid}\n")).unwrap();
+    for socket in [bed.haproxy.master_socket(), bed.haproxy.stats_socket()] {
+        let _ = fs::remove_file(&socket);
+        drop(UnixListener::bind(&socket).unwrap());
+    }
+    let start = Instant::now();
+    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+    assert_eq!(verdict.outcome, Outcome::NotRunning, "{verdict:?}");
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    // No evidence: not the same.
+    fs::remove_file(bed.haproxy.pidfile()).unwrap();
+    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+    assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
+    assert!(detail(&verdict).contains("set `reload`"), "{verdict:?}");
+    bed.haproxy.run_again();
+    bed.serves_all();
+}
+
+fn restarted(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    let settings = bed.settings("auto", Socket::Stats);
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.haproxy.run_again();
+    bed.serves_all();
+    // What it has read by itself it is told again without harm.
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    // What changed while it was away.
+    bed.haproxy.stop();
+    bed.renew("c.pem");
+    bed.haproxy.run_again();
+    let verdict = bed.tell(&settings, &["c.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.serves_all();
+}
+
+fn probe(version: &Version) {
+    let mut bed = Bed::start(version);
+    let mut settings = bed.settings("runtime", Socket::Stats);
+    settings.probe = vec![bed.haproxy.address().to_string()];
+    for kind in KeyKind::ALL {
+        let name = format!("*.{}.test", kind.name());
+        let file = format!("{}.pem", kind.name());
+        let leaf = bed.authority.issue(kind, &[&name, "192.0.2.7"], Validity::days(90));
+        bed.put(&file, leaf);
+        let verdict = bed.tell(&settings, &[&file]);
+        assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None), "{kind:?}");
+    }
+    // The same name with two kinds of key: each is asked for by its own kind.
+    for (file, kind) in [("x-ec.pem", KeyKind::P256), ("x-rsa.pem", KeyKind::Rsa2048)] {
+        let leaf = bed.authority.issue(kind, &["x.test"], Validity::days(90));
+        bed.put(file, leaf);
+    }
+    let verdict = bed.tell(&settings, &["x-ec.pem", "x-rsa.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    // A name that the file doesn't win after all: HAProxy has it, and serves another one.
+    let leaf = bed.authority.issue(KeyKind::P256, &["a.test"], Validity::days(90));
+    bed.put("y.pem", leaf);
+    settings.timeout = Duration::from_secs(3);
+    let verdict = bed.tell(&settings, &["y.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Updated, Some(false)), "{verdict:?}");
+    assert!(detail(&verdict).contains("a.test at 127.0.0.1"), "{verdict:?}");
+    assert_eq!(served(bed.haproxy.address(), "a.test"), bed.leaves["a.pem"].served());
+}
+
+// What the cases stand on.
+
+/// A running HAProxy that loads a directory with `a.pem`, `b.pem` and `c.pem`.
+struct Bed {
+    haproxy: Haproxy,
+    authority: Authority,
+    sites: TempDir,
+    /// The directory as HAProxy's configuration spells it.
+    spelled: PathBuf,
+    leaves: BTreeMap<String, Leaf>,
+    addable: bool,
+    committed: SystemTime,
+    world: World,
+}
+
+/// Which sockets the program is told of.
+#[derive(Clone, Copy)]
+enum Socket<'a> {
+    /// Both.
+    Stats,
+    /// Only the master's.
+    Master,
+    /// This one in the place of the stats socket.
+    At(&'a Path),
+}
+
+impl Bed {
+    fn start(version: &Version) -> Self {
+        Self::start_with(version, |setup| setup)
+    }
+
+    fn start_with(version: &Version, setup: impl FnOnce(Setup) -> Setup) -> Self {
+        Self::start_at(version, None, setup)
+    }
+
+    fn start_at(version: &Version, link: Option<&Path>, setup: impl FnOnce(Setup) -> Setup) -> Self {
+        let sites = tempfile::Builder::new().prefix("haproxy-certs-sites-").tempdir().unwrap();
+        let spelled = link.unwrap_or(sites.path()).to_owned();
+        if let Some(link) = link {
+            std::os::unix::fs::symlink(sites.path(), link).unwrap();
+        }
+        let authority = Authority::new();
+        let mut leaves = BTreeMap::new();
+        for name in ["a", "b", "c"] {
+            let leaf = authority.issue(KeyKind::P256, &[&format!("{name}.test")], Validity::days(90));
+            fs::write(sites.path().join(format!("{name}.pem")), leaf.combined()).unwrap();
+            leaves.insert(format!("{name}.pem"), leaf);
+        }
+        // A trailing slash, as people write it.
+        let haproxy = setup(Haproxy::of(version).crt(format!("{}/", spelled.display()))).start();
+        let world = World { run: sites.path().join("no-systemd-here"), ..World::host() };
+        let committed = SystemTime::now();
+        Self { haproxy, authority, sites, spelled, leaves, addable: true, committed, world }
+    }
+
+    /// The file as HAProxy spells it.
+    fn path(&self, file: &str) -> PathBuf {
+        self.spelled.join(file)
+    }
+
+    fn put(&mut self, file: &str, leaf: Leaf) {
+        fs::write(self.path(file), leaf.combined()).unwrap();
+        self.leaves.insert(file.to_owned(), leaf);
+        self.committed = SystemTime::now();
+    }
+
+    fn renew(&mut self, file: &str) {
+        let leaf = self.authority.issue(KeyKind::P256, &[&name_of(file)], Validity::days(90));
+        self.put(file, leaf);
+    }
+
+    fn new_site(&mut self, file: &str) {
+        self.renew(file);
+    }
+
+    fn settings(&self, method: &str, socket: Socket<'_>) -> config::Haproxy {
+        let mut text = format!(
+            "sites_dir = \"{}\"\n[[haproxy]]\nreload = \"{method}\"\nunit = \"none-of-this-name.service\"\n\
+             pidfile = \"{}\"\nmaster_socket = \"{}\"\nbinary = \"{}\"\ntimeout = \"60s\"\n",
+            self.sites.path().display(),
+            self.haproxy.pidfile().display(),
+            self.haproxy.master_socket().display(),
+            self.haproxy.version().program.display(),
+        );
+        match socket {
+            Socket::Stats => {
+                writeln!(text, "runtime_socket = \"{}\"", self.haproxy.stats_socket().display()).unwrap();
+            }
+            Socket::Master => {}
+            Socket::At(path) => writeln!(text, "runtime_socket = \"{}\"", path.display()).unwrap(),
+        }
+        Settings::parse(&text, &Overrides::default()).unwrap().haproxys.remove(0)
+    }
+
+    /// Tells it about these files as they are now.
+    fn tell(&self, haproxy: &config::Haproxy, files: &[&str]) -> Verdict {
+        let changes: Vec<Change> = files
+            .iter()
+            .map(|file| Change {
+                target: Target::Site((*file).to_owned()),
+                now: self.leaves.get(*file).map(|leaf| expected(leaf, self.addable)),
+            })
+            .collect();
+        let read = |target: &Target| {
+            let Target::Site(file) = target else { panic!("no host certificate here") };
+            fs::read(self.sites.path().join(file)).map(Zeroizing::new)
+        };
+        let batch = Batch { changes: &changes, read: &read, committed: self.committed };
+        tell(&self.world, haproxy, &batch)
+    }
+
+    /// Every file's name is answered by that file's certificate, chain included.
+    #[track_caller]
+    fn serves_all(&self) {
+        for (file, leaf) in &self.leaves {
+            assert_eq!(served(self.haproxy.address(), &name_of(file)), leaf.served(), "{file}");
+        }
+    }
+
+    fn open_transaction(&self, file: &str) {
+        let (path, pem) = (self.path(file), self.leaves["c.pem"].combined());
+        let reply = self.haproxy.runtime(&format!("set ssl cert {} <<\n{pem}\n", path.display()));
+        assert!(reply.contains("Transaction created"), "{reply}");
+    }
+
+    fn old_workers_gone(&self) {
+        wait_until(LIMIT, "the old workers' end", || {
+            self.haproxy.processes().is_some_and(|shown| shown.old_workers.is_empty())
+        });
+    }
+}
+
+fn name_of(file: &str) -> String {
+    format!("{}.test", file.trim_end_matches(".pem"))
+}
+
+fn expected(leaf: &Leaf, addable: bool) -> Expected {
+    let x509 = leaf.x509();
+    let digest = |kind| x509.digest(kind).unwrap().to_vec();
+    let public = x509.public_key().unwrap();
+    let key_type = match (public.id(), public.bits()) {
+        (openssl::pkey::Id::EC, 256) => KeyType::EcdsaP256,
+        (openssl::pkey::Id::EC, 384) => KeyType::EcdsaP384,
+        (openssl::pkey::Id::EC, 521) => KeyType::EcdsaP521,
+        (openssl::pkey::Id::ED25519, _) => KeyType::Ed25519,
+        (openssl::pkey::Id::RSA, bits) => KeyType::Rsa(bits),
+        other => panic!("{other:?}"),
+    };
+    Expected {
+        sha1: digest(MessageDigest::sha1()).try_into().unwrap(),
+        sha256: digest(MessageDigest::sha256()).try_into().unwrap(),
+        serial: leaf.serial(),
+        chain_len: leaf.served().chain_len - 1,
+        key_type,
+        names_won: leaf.served().names,
+        addable,
+    }
+}
+
+/// A PEM whose key belongs to another certificate.
+fn mismatching() -> String {
+    let authority = Authority::new();
+    let [one, other] = [(); 2].map(|()| authority.issue(KeyKind::P256, &["m.test"], Validity::days(90)));
+    format!("{}{}", one.key.pem(), other.fullchain())
+}
+
+fn seen(verdict: &Verdict) -> (Outcome, Option<bool>, Option<&str>) {
+    (verdict.outcome, verdict.confirmed, verdict.detail.as_deref())
+}
+
+fn detail(verdict: &Verdict) -> &str {
+    verdict.detail.as_deref().unwrap_or_default()
+}
+
+/// Stands between the program and a real socket, and may act there before or after a command is passed on.
+struct Middleman {
+    folder: TempDir,
+    path: PathBuf,
+}
+
+impl Middleman {
+    fn between(
+        real: &Path,
+        act: impl Fn(&Path, &str, &dyn Fn(&str) -> String) -> String + Send + 'static,
+    ) -> Self {
+        let real = real.to_owned();
+        Self::answering(move |request| {
+            Some(act(&real, request, &|request| try_ask(&real, request).unwrap_or_default()))
+        })
+    }
+
+    /// Answers by itself; without an answer the connection stays open.
+    fn answering(answer: impl Fn(&str) -> Option<String> + Send + 'static) -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("middle.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || {
+            let mut open: Vec<UnixStream> = Vec::new();
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { break };
+                let mut request = String::new();
+                let _ = stream.read_to_string(&mut request);
+                match answer(&request) {
+                    Some(reply) => {
+                        let _ = stream.write_all(reply.as_bytes());
+                        let _ = stream.shutdown(Shutdown::Both);
+                    }
+                    None => open.push(stream),
+                }
+            }
+        });
+        Self { folder, path }
+    }
+
+    fn path(&self) -> &Path {
+        assert!(self.folder.path().exists());
+        &self.path
+    }
+}

@@ -1,0 +1,184 @@
+//! What HAProxy refuses although the key belongs to its certificate: the previous files come back, once and for good.
+//!
+//! The refusal is a real one: HAProxy runs with OpenSSL's security level 3, which refuses RSA keys of 2048 bits. Only its
+//! own environment says so, so the check of the staged files, which asks a HAProxy without it, passes.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::{Cmd, Haproxy, KeyKind, Leaf, Tree, Validity, Version, served, versions};
+
+/// A tree with two lineages, deployed, and a strict HAProxy that serves them.
+struct Strict {
+    tree: Tree,
+    cmd: Cmd,
+    haproxy: Haproxy,
+    old: Leaf,
+    _folder: tempfile::TempDir,
+}
+
+impl Strict {
+    fn start(version: &Version, reload: &str) -> Self {
+        let mut tree = Tree::new();
+        tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+        let old = tree.issue("b.example", KeyKind::P256, &["b.example"], Validity::days(90));
+        let folder = tempfile::tempdir().unwrap();
+        let level = openssl_level_3(folder.path());
+        let first = Cmd::new(tree.live()).without_haproxy();
+        first.assemble(&[]).exits(0);
+        let sites = folder.path().join("sites");
+        fs::rename(first.sites(), &sites).unwrap();
+        let setup = Haproxy::of(version).crt(&sites).env("OPENSSL_CONF", level.to_str().unwrap());
+        let haproxy = setup.start();
+        let more = format!("reload = \"{reload}\"\ntimeout = \"30s\"");
+        let cmd = Cmd::new(tree.live()).with_sites(&sites).haproxy(&haproxy, &more);
+        Self { tree, cmd, haproxy, old, _folder: folder }
+    }
+
+    fn renew_with(&mut self, lineage: &str, kind: KeyKind) -> Leaf {
+        let leaf = self.tree.authority().issue(kind, &[lineage], Validity::days(90));
+        self.tree.renew_with(lineage, &leaf);
+        leaf
+    }
+
+    fn serves(&self, lineage: &str, leaf: &Leaf) -> bool {
+        served(self.haproxy.address(), lineage).serial == leaf.serial()
+    }
+
+    /// No previous or staged file is left, and nothing is owed.
+    fn is_tidy(&self) {
+        let own = self.cmd.sites().join(".haproxy-certs");
+        for folder in ["stage", "previous"] {
+            assert_eq!(support::cmd::names_in(&own.join(folder)), Vec::<String>::new(), "{folder}");
+        }
+        let state: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(own.join("state.json")).unwrap()).unwrap();
+        assert_eq!((&state["owed"], &state["pending"]), (&serde_json::json!({}), &serde_json::json!({})));
+    }
+}
+
+/// The versions that can be made to refuse a good pair: 2.2 doesn't ask OpenSSL's security level about certificates.
+fn strict_versions() -> Vec<Version> {
+    let versions: Vec<Version> =
+        versions().into_iter().filter(|version| version.number() >= (2, 6)).collect();
+    assert!(!versions.is_empty());
+    versions
+}
+
+/// OpenSSL's configuration for keys of 128 bits of security and more: P-256, but not RSA 2048.
+fn openssl_level_3(folder: &Path) -> PathBuf {
+    let path = folder.join("openssl.cnf");
+    let text = "openssl_conf = init\n[init]\nssl_conf = ssl\n[ssl]\nsystem_default = default\n[default]\nCipherString = DEFAULT@SECLEVEL=3\n";
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn a_refused_renewal_is_put_back(reload: &str) {
+    for version in strict_versions() {
+        let mut strict = Strict::start(&version, reload);
+        let new = strict.renew_with("a.example", KeyKind::P256);
+        strict.renew_with("b.example", KeyKind::Rsa2048);
+
+        let report = strict.cmd.assemble(&[]).exits(2);
+        let told = &report.json()["haproxy"][0];
+        assert_eq!(told["outcome"], "rolled-back", "{}: {told}", version.full);
+        assert_eq!(told["owed"], false, "{}: {told}", version.full);
+        assert_eq!(report.action("a.example.pem"), "replace", "{}", version.full);
+        assert_eq!(report.action("b.example.pem"), "refuse", "{}", version.full);
+        assert_eq!(report.reason("b.example.pem").as_deref(), Some("haproxy-rejects"), "{}", version.full);
+        let detail = report.site("b.example.pem")["detail"].as_str().unwrap().to_owned();
+        assert!(
+            detail.contains("too small") || detail.contains("b.example.pem"),
+            "{}: {detail}",
+            version.full
+        );
+        assert!(strict.serves("a.example", &new), "{}: the good one is served", version.full);
+        assert!(strict.serves("b.example", &strict.old), "{}: the old one is still served", version.full);
+        assert_eq!(fs::read_to_string(strict.cmd.site("b.example")).unwrap(), strict.old.combined());
+        strict.is_tidy();
+
+        // Remembered: not tried again, and nobody is told.
+        let again = strict.cmd.assemble(&[]).exits(1);
+        assert_eq!(again.reason("b.example.pem").as_deref(), Some("haproxy-rejects"), "{}", version.full);
+        assert_eq!(again.json()["haproxy"][0]["outcome"], "not-needed", "{}", version.full);
+
+        let better = strict.renew_with("b.example", KeyKind::P256);
+        let mended = strict.cmd.assemble(&[]).exits(0);
+        assert_eq!(mended.action("b.example.pem"), "replace", "{}", version.full);
+        assert!(strict.serves("b.example", &better), "{}: a better one is deployed", version.full);
+        strict.is_tidy();
+    }
+}
+
+#[test]
+fn a_renewal_that_a_reload_refuses_is_put_back() {
+    a_refused_renewal_is_put_back("pidfile");
+}
+
+#[test]
+fn a_renewal_that_the_runtime_api_refuses_is_put_back() {
+    a_refused_renewal_is_put_back("auto");
+}
+
+#[test]
+fn a_new_file_that_is_refused_goes_again_and_a_pruned_one_comes_not_back() {
+    for version in strict_versions() {
+        let mut strict = Strict::start(&version, "auto");
+        strict.tree.issue("c.example", KeyKind::Rsa2048, &["c.example"], Validity::days(90));
+        strict.tree.delete("b.example");
+        let report = strict.cmd.assemble(&[]).exits(2);
+        assert_eq!(report.json()["haproxy"][0]["outcome"], "rolled-back", "{}", version.full);
+        assert_eq!(report.action("b.example.pem"), "prune", "{}", version.full);
+        assert_eq!(report.reason("c.example.pem").as_deref(), Some("haproxy-rejects"), "{}", version.full);
+        assert_eq!(strict.cmd.deployed(), ["a.example.pem"], "{}", version.full);
+        assert_eq!(strict.haproxy.fingerprint(&strict.cmd.site("b.example")), None, "{}", version.full);
+        strict.is_tidy();
+        strict.cmd.assemble(&[]).exits(1);
+    }
+}
+
+#[test]
+fn where_one_of_two_refuses_both_go_back() {
+    for version in strict_versions() {
+        let mut strict = Strict::start(&version, "auto");
+        let lenient = Haproxy::of(&version).crt(strict.cmd.sites()).start();
+        strict.cmd = strict.cmd.haproxy(&lenient, "name = \"lenient\"\ntimeout = \"30s\"");
+        strict.renew_with("b.example", KeyKind::Rsa2048);
+        let report = strict.cmd.assemble(&[]).exits(2);
+        let told = report.json()["haproxy"].clone();
+        assert_eq!((&told[0]["outcome"], &told[0]["owed"]), (&"rolled-back".into(), &false.into()), "{told}");
+        assert_eq!((&told[1]["outcome"], &told[1]["confirmed"]), (&"updated".into(), &true.into()), "{told}");
+        for haproxy in [&strict.haproxy, &lenient] {
+            let serial = served(haproxy.address(), "b.example").serial;
+            assert_eq!(serial, strict.old.serial(), "{}", version.full);
+        }
+        strict.is_tidy();
+    }
+}
+
+#[test]
+fn somebody_elses_error_leaves_the_new_files_and_is_made_good_when_it_is_gone() {
+    for version in versions() {
+        let mut strict = Strict::start(&version, "pidfile");
+        let stranger = strict.cmd.sites().join("zz-stranger.pem");
+        fs::write(&stranger, "not a certificate\n").unwrap();
+        let new = strict.renew_with("a.example", KeyKind::P256);
+        let report = strict.cmd.assemble(&[]).exits(2);
+        let told = report.json()["haproxy"][0].clone();
+        assert_eq!((&told["outcome"], &told["owed"]), (&"failed".into(), &true.into()), "{told}");
+        assert!(told["detail"].as_str().unwrap().contains("zz-stranger.pem"), "{told}");
+        assert_eq!(report.action("a.example.pem"), "replace", "{}", version.full);
+        assert_eq!(fs::read_to_string(strict.cmd.site("a.example")).unwrap(), new.combined());
+        assert!(strict.serves("a.example", &new), "{}: replaced in memory meanwhile", version.full);
+        assert!(stranger.exists());
+
+        fs::remove_file(&stranger).unwrap();
+        let paid = strict.cmd.assemble(&[]).exits(0);
+        assert_eq!(paid.json()["haproxy"][0]["outcome"], "reloaded", "{}", version.full);
+        strict.is_tidy();
+    }
+}

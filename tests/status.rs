@@ -1,0 +1,592 @@
+//! `status` against real trees and real `HAProxy`s: each problem is made for real and seen named.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code may fail loudly"
+)]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use support::{Cmd, Haproxy, KeyKind, Kind, Run, Tree, Validity, Version, system_haproxy, version};
+
+/// The versions that are looked at: 2.6 and 3.0 always, 3.2 where it can be had.
+fn versions() -> Vec<Version> {
+    [Some(system_haproxy()), version("3.0"), version("3.2")].into_iter().flatten().collect()
+}
+
+/// A tree with two good lineages, deployed, and a HAProxy that has loaded them.
+fn healthy(version: &Version) -> (Tree, Cmd, Haproxy) {
+    let mut tree = Tree::new();
+    tree.issue("a.example", KeyKind::P256, &["a.example", "www.a.example"], Validity::days(90));
+    tree.issue("b.example", KeyKind::Rsa2048, &["b.example", "*.b.example"], Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    let haproxy = served(&cmd, version);
+    let cmd = cmd.haproxy(&haproxy, &probe(&haproxy));
+    (tree, cmd, haproxy)
+}
+
+/// Deploys everything and starts a HAProxy with it.
+fn served(cmd: &Cmd, version: &Version) -> Haproxy {
+    untold(cmd);
+    Haproxy::of(version).crt(cmd.sites()).start()
+}
+
+fn probe(haproxy: &Haproxy) -> String {
+    format!("probe = [\"{}\"]", haproxy.address())
+}
+
+/// Brings the disk into step, and tells nobody.
+fn untold(cmd: &Cmd) {
+    let run = cmd.run(&["assemble", "--reload", "none"]);
+    assert!(matches!(run.code, Some(0 | 1)), "{run}");
+}
+
+fn json(cmd: &Cmd) -> Run {
+    cmd.run(&["status", "--format", "json"])
+}
+
+#[track_caller]
+fn problems(run: &Run, file: &str) -> Vec<String> {
+    let site = run.site(file);
+    site["problems"].as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+}
+
+/// One deployed lineage without a HAProxy, made by `make`.
+fn lonely(make: impl FnOnce(&mut Tree)) -> (Tree, Cmd) {
+    let mut tree = Tree::new();
+    make(&mut tree);
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    untold(&cmd);
+    (tree, cmd)
+}
+
+fn issue(tree: &mut Tree, name: &str, validity: Validity) {
+    tree.issue(name, KeyKind::P256, &[name], validity);
+}
+
+#[test]
+fn a_healthy_setup_has_no_problems_on_every_version() {
+    for version in versions() {
+        let (tree, cmd, _haproxy) = healthy(&version);
+        let run = json(&cmd).exits(0);
+        let report = run.json();
+        assert_eq!((&report["state"], &report["command"]), (&"ok".into(), &"status".into()), "{run}");
+        for site in report["sites"].as_array().unwrap() {
+            assert_eq!(site["problems"], Value::Array(vec![]), "{site}");
+            assert_eq!(site["severity"], "ok");
+            let serial = &site["certbot"]["serial"];
+            assert_eq!(serial.as_str().unwrap(), tree.leaf(site["lineage"].as_str().unwrap()).serial());
+            assert_eq!((&site["disk"]["serial"], &site["haproxy"][0]["serial"]), (serial, serial));
+            assert_eq!(site["haproxy"][0]["seen_by"], "runtime");
+            assert_eq!(site["haproxy"][0]["not_after"], site["disk"]["not_after"], "{site}");
+            assert_eq!(site["haproxy"][0]["fingerprint"], site["disk"]["fingerprint"]);
+        }
+        assert_eq!(report["haproxy"][0]["seen_by"], serde_json::json!(["runtime", "probe"]));
+        let human = cmd.run(&["status"]).exits(0);
+        assert!(human.stdout.contains("OK: 2 sites in step"), "{human}");
+        assert_eq!(human.stderr, "");
+        assert_eq!(cmd.run(&["-q", "status"]).exits(0).stdout, "");
+    }
+}
+
+#[test]
+fn renewed_and_still_the_old_one_served_is_critical() {
+    for version in versions() {
+        let (mut tree, cmd, mut haproxy) = healthy(&version);
+        tree.renew("a.example");
+        untold(&cmd);
+        let run = json(&cmd).exits(2);
+        assert_eq!(problems(&run, "a.example.pem"), ["haproxy-stale"], "{run}");
+        let site = run.site("a.example.pem");
+        assert_eq!(site["certbot"]["serial"], site["disk"]["serial"]);
+        assert_ne!(site["haproxy"][0]["serial"], site["disk"]["serial"]);
+        assert_eq!(problems(&run, "b.example.pem"), Vec::<String>::new());
+        let human = cmd.run(&["status"]).exits(2);
+        assert!(human.stdout.contains("CRIT a.example.pem"), "{human}");
+        assert!(human.stdout.contains("haproxy-stale: haproxy has serial"), "{human}");
+        haproxy.reload_and_wait();
+        json(&cmd).exits(0);
+    }
+}
+
+#[test]
+fn a_handshake_sees_what_no_socket_shows() {
+    let mut tree = Tree::new();
+    issue(&mut tree, "a.example", Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    let mut haproxy = served(&cmd, &system_haproxy());
+    let cmd = cmd.table(&format!("[[haproxy]]\nmaster_socket = \"/nonexistent/x\"\n{}", probe(&haproxy)));
+    let seen = json(&cmd).exits(0);
+    assert_eq!(seen.site("a.example.pem")["haproxy"][0]["seen_by"], "probe");
+    let old = tree.leaf("a.example").serial();
+    tree.renew("a.example");
+    untold(&cmd);
+    let run = json(&cmd).exits(2);
+    assert_eq!(problems(&run, "a.example.pem"), ["haproxy-stale"]);
+    assert_eq!(run.site("a.example.pem")["haproxy"][0]["serial"], Value::from(old));
+    haproxy.stop();
+    let run = json(&cmd).exits(3);
+    assert_eq!(run.json()["state"], "unknown");
+    assert_eq!(run.site("a.example.pem")["haproxy"][0]["seen_by"], Value::Null);
+}
+
+#[test]
+fn new_files_that_haproxy_has_not_loaded_are_missing_and_removed_ones_stale() {
+    for version in versions() {
+        let (mut tree, cmd, _haproxy) = healthy(&version);
+        issue(&mut tree, "new.example", Validity::days(90));
+        let run = json(&cmd).exits(2);
+        assert_eq!(problems(&run, "new.example.pem"), ["disk-missing"]);
+        assert_eq!(run.site("new.example.pem")["disk"], Value::Null);
+        untold(&cmd);
+        let run = json(&cmd).exits(2);
+        assert_eq!(problems(&run, "new.example.pem"), ["haproxy-missing"]);
+        fs::remove_dir_all(tree.lineage("b.example")).unwrap();
+        fs::remove_file(tree.conf("b.example")).unwrap();
+        let run = json(&cmd).exits(2);
+        assert_eq!(problems(&run, "b.example.pem"), ["disk-stale"], "{run}");
+        untold(&cmd);
+        let run = json(&cmd).exits(2);
+        assert_eq!(problems(&run, "b.example.pem"), ["haproxy-stale"], "{run}");
+        assert_eq!(run.site("b.example.pem")["lineage"], Value::Null);
+    }
+}
+
+#[test]
+fn a_renewal_that_is_not_deployed_is_stale_on_disk() {
+    let (mut tree, cmd) = lonely(|tree| issue(tree, "a.example", Validity::days(90)));
+    json(&cmd).exits(0);
+    tree.renew("a.example");
+    let run = json(&cmd).exits(1);
+    assert_eq!(problems(&run, "a.example.pem"), ["disk-stale"]);
+    fs::remove_file(cmd.site("a.example")).unwrap();
+    assert_eq!(problems(&json(&cmd).exits(2), "a.example.pem"), ["disk-missing"]);
+}
+
+#[test]
+fn lifetimes_are_judged_relative_to_themselves() {
+    let six_days =
+        |hours: i64| Validity::between(time::Duration::hours(hours - 160), time::Duration::hours(hours));
+    for (validity, word, code) in [
+        (Validity::expired(), "expired", 2),
+        (Validity::left(0.05), "expires-soon", 2),
+        (Validity::left(0.2), "expires-soon", 1),
+        (six_days(15), "expires-soon", 2),
+        (six_days(39), "expires-soon", 1),
+        (Validity::not_yet(), "not-yet-valid", 1),
+    ] {
+        let (_tree, cmd) = lonely(|tree| issue(tree, "a.example", validity));
+        assert_eq!(problems(&json(&cmd).exits(code), "a.example.pem"), [word], "{validity:?}");
+    }
+    let (_tree, cmd) = lonely(|tree| {
+        issue(tree, "six.example", six_days(100));
+        tree.issue("192.0.2.7", KeyKind::P256, &["192.0.2.7"], Validity::left(0.5));
+    });
+    json(&cmd).exits(0);
+}
+
+#[test]
+fn an_expired_certificate_in_haproxy_is_critical() {
+    let mut tree = Tree::new();
+    issue(&mut tree, "a.example", Validity::expired());
+    let cmd = Cmd::new(tree.live());
+    let haproxy = served(&cmd, &system_haproxy());
+    let cmd = cmd.haproxy(&haproxy, "");
+    let fresh = tree.authority().issue(KeyKind::P256, &["a.example"], Validity::days(90));
+    tree.renew_with("a.example", &fresh);
+    untold(&cmd);
+    let run = json(&cmd).exits(2);
+    let mut words = problems(&run, "a.example.pem");
+    words.sort();
+    assert_eq!(words, ["expired", "haproxy-stale"]);
+    assert!(cmd.run(&["status"]).stdout.contains("the certificate in haproxy expired 24 hours ago"));
+}
+
+#[test]
+fn an_expired_leftover_that_sorts_first_is_named_with_the_file_it_shadows() {
+    for version in versions() {
+        let mut tree = Tree::new();
+        issue(&mut tree, "shop.example", Validity::days(90));
+        let cmd = Cmd::new(tree.live());
+        untold(&cmd);
+        let leftover = tree.authority().issue(KeyKind::P256, &["shop.example"], Validity::expired());
+        fs::write(cmd.sites().join("old-shop.pem"), leftover.combined()).unwrap();
+        let haproxy = Haproxy::of(&version).crt(cmd.sites()).start();
+        let cmd = cmd.haproxy(&haproxy, &probe(&haproxy));
+        let run = json(&cmd).exits(1);
+        assert_eq!(problems(&run, "shop.example.pem"), ["shadowed"], "{run}");
+        assert_eq!(problems(&run, "old-shop.pem"), ["foreign"]);
+        assert_eq!(run.site("old-shop.pem")["severity"], "ok");
+        let human = cmd.run(&["status"]).stdout;
+        assert!(human.contains("shadowed: shop.example is served from old-shop.pem"), "{human}");
+    }
+}
+
+#[test]
+fn a_file_from_elsewhere_that_wins_a_name_is_named_where_haproxy_can_tell() {
+    let Some(version) = version("3.2") else { return };
+    let mut tree = Tree::new();
+    issue(&mut tree, "shop.example", Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    untold(&cmd);
+    let leftover = tree.authority().issue(KeyKind::P256, &["shop.example"], Validity::expired());
+    let elsewhere = cmd.beside("leftover.pem");
+    fs::write(&elsewhere, leftover.combined()).unwrap();
+    let haproxy = Haproxy::of(&version).crt(&elsewhere).crt(cmd.sites()).start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    let run = json(&cmd).exits(1);
+    assert_eq!(problems(&run, "shop.example.pem"), ["shadowed"], "{run}");
+    let fact = run.site("shop.example.pem")["details"][0]["fact"].as_str().unwrap().to_owned();
+    assert!(fact.contains(elsewhere.to_str().unwrap()), "{fact}");
+    // A handshake shows it on every version.
+    let cmd = cmd.table(&probe(&haproxy));
+    let mut words = problems(&json(&cmd).exits(2), "shop.example.pem");
+    words.sort();
+    assert_eq!(words, ["expired", "haproxy-stale", "shadowed"]);
+}
+
+#[test]
+fn foreign_files_are_fine_and_conflicts_are_not() {
+    let (mut tree, cmd) = lonely(|tree| issue(tree, "a.example", Validity::days(90)));
+    let other = tree.authority().issue(KeyKind::P256, &["z.example"], Validity::days(90));
+    fs::write(cmd.sites().join("zz.pem"), other.combined()).unwrap();
+    let run = json(&cmd).exits(0);
+    assert_eq!(problems(&run, "zz.pem"), ["foreign"]);
+    issue(&mut tree, "zz", Validity::days(90));
+    let run = json(&cmd).exits(1);
+    assert_eq!(problems(&run, "zz.pem"), ["conflict"]);
+    assert_eq!(run.site("zz.pem")["disk_state"], "foreign");
+}
+
+#[test]
+fn refusals_and_warnings_are_problems() {
+    let (tree, cmd) = lonely(|tree| {
+        for name in ["good.example", "torn.example", "chain.example", "order.example", "loose.example"] {
+            issue(tree, name, Validity::days(90));
+        }
+    });
+    json(&cmd).exits(0);
+    let other = tree.authority().issue(KeyKind::P256, &["x.example"], Validity::days(90));
+    tree.overwrite("torn.example", Kind::Privkey, other.key.pem());
+    let cert = tree.leaf("chain.example").cert.clone();
+    tree.overwrite("chain.example", Kind::Fullchain, &cert);
+    let leaf = tree.leaf("order.example").clone();
+    let root = tree.authority().root().to_owned();
+    tree.overwrite("order.example", Kind::Fullchain, format!("{}{root}{}", leaf.cert, leaf.chain));
+    fs::set_permissions(tree.file("loose.example", Kind::Privkey, 1), fs::Permissions::from_mode(0o644))
+        .unwrap();
+    let run = json(&cmd).exits(1);
+    assert_eq!(problems(&run, "torn.example.pem"), ["key-mismatch"]);
+    assert!(problems(&run, "chain.example.pem").contains(&"chain-incomplete".to_owned()), "{run}");
+    assert!(problems(&run, "order.example.pem").contains(&"chain-order".to_owned()), "{run}");
+    assert_eq!(problems(&run, "loose.example.pem"), ["loose-permissions"]);
+    assert_eq!(problems(&run, "good.example.pem"), Vec::<String>::new());
+    fs::write(cmd.sites().join("good.example.pem.ocsp"), "x").unwrap();
+    fs::set_permissions(cmd.site("loose.example"), fs::Permissions::from_mode(0o644)).unwrap();
+    let run = json(&cmd).exits(1);
+    assert_eq!(problems(&run, "good.example.pem"), ["sibling-files"]);
+    let human = cmd.run(&["status"]).stdout;
+    assert!(human.contains("-> run: chmod 600 on archive/loose.example/privkey*.pem"), "{human}");
+    assert!(human.contains("the file's owner or mode is not as configured"), "{human}");
+}
+
+#[test]
+fn a_staging_certificate_is_named() {
+    let staging = support::Authority::named("(STAGING) Test CA");
+    let leaf = staging.issue(KeyKind::P256, &["s.example"], Validity::days(90));
+    let (_tree, cmd) = lonely(|tree| tree.issue_leaf("s.example", &leaf));
+    assert_eq!(problems(&json(&cmd).exits(1), "s.example.pem"), ["staging-issuer"]);
+}
+
+#[test]
+fn what_is_owed_is_a_warning_and_after_an_hour_critical() {
+    let (mut tree, cmd, _haproxy) = healthy(&system_haproxy());
+    tree.renew("a.example");
+    cmd.run(&["assemble", "--defer-reload"]).exits(0);
+    let run = json(&cmd).exits(2);
+    let words = problems(&run, "a.example.pem");
+    assert_eq!(words, ["haproxy-stale", "reload-owed"]);
+    let severity = |run: &Run| run.json()["problems"][0]["severity"].clone();
+    assert_eq!(
+        (severity(&run), &run.json()["problems"][0]["problem"]),
+        ("warning".into(), &"reload-owed".into())
+    );
+    assert_eq!(run.json()["haproxy"][0]["owed"], true);
+    let state = cmd.sites().join(".haproxy-certs/state.json");
+    let mut remembered: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
+    remembered["owed"]["haproxy"]["since"] = Value::from(1_000_000);
+    fs::write(&state, remembered.to_string()).unwrap();
+    assert_eq!(severity(&json(&cmd).exits(2)), "critical");
+    cmd.run(&["assemble"]).exits(0);
+    json(&cmd).exits(0);
+}
+
+#[test]
+fn a_hook_that_does_not_run_is_noticed_after_a_day() {
+    let (mut tree, cmd) = lonely(|tree| issue(tree, "a.example", Validity::days(90)));
+    let last_run = cmd.sites().join(".haproxy-certs/last-run.json");
+    let mut run: Value = serde_json::from_slice(&fs::read(&last_run).unwrap()).unwrap();
+    run["at"] = Value::from(run["at"].as_i64().unwrap() - 3 * 86_400);
+    fs::write(&last_run, run.to_string()).unwrap();
+    tree.renew("a.example");
+    assert_eq!(json(&cmd).exits(1).json()["problems"], Value::Array(vec![]), "renewed just now");
+    let mut touch = Command::new("touch");
+    touch.args(["-h", "-d", "2 days ago"]).arg(tree.link("a.example", Kind::Fullchain));
+    assert!(touch.status().unwrap().success());
+    let seen = json(&cmd).exits(1);
+    assert_eq!(seen.json()["problems"][0]["problem"], "hook-not-running", "{seen}");
+    let human = cmd.run(&["status"]).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(human.contains("the last run was 3 days ago"), "{human}");
+    untold(&cmd);
+    json(&cmd).exits(0);
+}
+
+#[test]
+fn nothing_at_all_is_ok() {
+    let tree = Tree::new();
+    let cmd = Cmd::new(tree.live().join("none")).without_haproxy();
+    let run = cmd.run(&["status", "--format", "monitoring"]).exits(0);
+    assert!(run.stdout.starts_with("OK - there is nothing to deploy|sites=0"), "{run}");
+}
+
+#[test]
+fn monitoring_reads_the_first_line() {
+    let (mut tree, cmd, _haproxy) = healthy(&system_haproxy());
+    let run = cmd.run(&["status", "--format", "monitoring"]).exits(0);
+    assert!(run.stdout.starts_with("OK - 2 sites in step; "), "{run}");
+    let (text, performance) = run.stdout.lines().next().unwrap().split_once('|').unwrap();
+    assert!(text.ends_with("expires first, in 89 days"), "{text}");
+    assert!(
+        performance.contains("sites=2;;;0 critical=0;;;0 warning=0;;;0 unknown=0;;;0 ok=2;;;0 owed=0;;;0")
+    );
+    tree.renew("a.example");
+    untold(&cmd);
+    let run = cmd.run(&["status", "--format", "monitoring"]).exits(2);
+    assert!(run.stdout.starts_with("CRITICAL - 1 of 2 sites not in step: haproxy-stale; "), "{run}");
+    assert!(
+        run.stdout.lines().nth(1).unwrap().starts_with("critical: a.example.pem: haproxy-stale: "),
+        "{run}"
+    );
+    let broken = cmd.option("no_such = 1").run(&["status", "--format", "monitoring"]).exits(3);
+    assert!(broken.stdout.starts_with("UNKNOWN - "), "{broken}");
+}
+
+#[test]
+fn prometheus_takes_the_metrics() {
+    let (mut tree, cmd, _haproxy) = healthy(&system_haproxy());
+    issue(&mut tree, "we\"ird\\na me", Validity::days(90));
+    cmd.run(&["assemble"]);
+    tree.renew("a.example");
+    cmd.run(&["assemble", "--defer-reload"]);
+    let file = cmd.beside("haproxy_certs.prom");
+    fs::write(&file, "old").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let run = cmd.run(&["status", "--format", "prometheus", "--textfile", file.to_str().unwrap()]).exits(2);
+    assert_eq!(fs::read_to_string(&file).unwrap(), run.stdout);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o644);
+    assert_eq!(
+        support::cmd::names_in(file.parent().unwrap())
+            .iter()
+            .filter(|name| name.starts_with(".haproxy"))
+            .count(),
+        0
+    );
+    for line in [
+        "haproxy_certs_build_info{version=\"",
+        "haproxy_certs_state 2",
+        "haproxy_certs_in_step{lineage=\"a.example\",file=\"a.example.pem\",place=\"disk\",haproxy=\"\"} 1",
+        "haproxy_certs_in_step{lineage=\"a.example\",file=\"a.example.pem\",place=\"haproxy\",haproxy=\"haproxy\"} 0",
+        "haproxy_certs_refused{lineage=\"b.example\",file=\"b.example.pem\"} 0",
+        "haproxy_certs_reload_owed{haproxy=\"haproxy\"} 1",
+        "haproxy_certs_last_reload_success{haproxy=\"haproxy\",method=\"",
+        "lineage=\"we\\\"ird\\\\na me\"",
+        "haproxy_certs_last_success_timestamp_seconds ",
+        "haproxy_certs_certificate_not_before_timestamp_seconds{lineage=\"b.example\",file=\"b.example.pem\",place=\"haproxy\"",
+    ] {
+        assert!(run.stdout.contains(line), "{line} in {run}");
+    }
+    let text = fs::File::open(&file).unwrap();
+    let judged = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(text)
+        .output()
+        .expect("promtool: tests/install");
+    assert!(judged.status.success(), "{}", String::from_utf8_lossy(&judged.stderr));
+    assert_eq!(String::from_utf8_lossy(&judged.stderr), "");
+    let lost = cmd.run(&["status", "--textfile", "/nonexistent/x.prom"]).exits(3);
+    assert!(lost.stdout.contains("cannot write /nonexistent/x.prom"), "{lost}");
+}
+
+#[test]
+fn who_may_not_read_sees_that_it_is_unknown() {
+    let (_tree, cmd, _haproxy) = healthy(&system_haproxy());
+    let open = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    let config = open.path().join("c.toml");
+    fs::copy(cmd.config(), &config).unwrap();
+    let program = open.path().join("haproxy-certs");
+    fs::copy(Cmd::program(), &program).unwrap();
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();
+    let as_nobody = |format: &str| {
+        let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+        let mut command = Command::new("setpriv");
+        command.args(nobody).arg(&program).arg("--config").arg(&config).args(["status", "--format", format]);
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Run { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    };
+    // Nothing at all may be read: the temporary directories are closed.
+    let run = as_nobody("json").exits(3);
+    assert_eq!(run.json()["state"], "unknown", "{run}");
+    assert!(!run.json()["unseen"].as_array().unwrap().is_empty(), "{run}");
+    assert_eq!(run.stderr, "");
+    for format in ["human", "monitoring", "prometheus"] {
+        let run = as_nobody(format).exits(3);
+        assert_eq!(run.stderr, "", "{run}");
+    }
+    // The directories may be listed, and the files not be read.
+    for folder in [cmd.sites().parent().unwrap(), &cmd.sites()] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let run = as_nobody("json").exits(3);
+    let site = run.site("a.example.pem");
+    assert_eq!((&site["severity"], &site["disk"]), (&"unknown".into(), &Value::Null), "{run}");
+    assert_eq!(site["problems"], Value::Array(vec![]));
+}
+
+#[test]
+fn the_setup_is_looked_at() {
+    let (tree, cmd, _haproxy) = healthy(&system_haproxy());
+    let run = cmd.run(&["status", "--setup", "--format", "json"]).exits(1);
+    let finding = |run: &Run, name: &str| {
+        let report = run.json();
+        let all = report["setup"].as_array().unwrap().clone();
+        all.into_iter()
+            .find(|finding| finding["name"] == name)
+            .unwrap_or_else(|| panic!("no {name} in {run}"))
+    };
+    assert_eq!(finding(&run, "crt")["severity"], "ok", "{run}");
+    assert_eq!(finding(&run, "empty")["severity"], "warning");
+    assert_eq!(finding(&run, "acme")["severity"], "warning");
+    assert_eq!(finding(&run, "hook")["severity"], "warning");
+    assert_eq!(finding(&run, "modes")["severity"], "ok");
+    assert!(finding(&run, "socket")["fact"].as_str().unwrap().contains("answers at level admin"), "{run}");
+    let hooks = tree.root().join("renewal-hooks/post");
+    fs::create_dir_all(&hooks).unwrap();
+    std::os::unix::fs::symlink(Cmd::program(), hooks.join("haproxy-certs")).unwrap();
+    let run = cmd.run(&["status", "--setup", "--format", "json"]);
+    assert_eq!(finding(&run, "hook")["severity"], "ok", "{run}");
+    let elsewhere =
+        Haproxy::of(&system_haproxy()).crt(cmd.site("a.example")).bind_option("strict-sni").start();
+    let other = Cmd::new(tree.live()).haproxy(&elsewhere, "");
+    let run = other.run(&["status", "--setup", "--format", "json"]).exits(2);
+    assert_eq!(finding(&run, "crt")["severity"], "critical", "{run}");
+    let human = other.run(&["status", "--setup"]);
+    assert!(human.stdout.contains("setup CRIT crt: no bind line of haproxy loads"), "{human}");
+}
+
+/// A status with everything in it; dates, serial numbers and times as letters.
+fn shown(cmd: &Cmd, columns: &str, color: &str) -> String {
+    let mut command = Command::new(Cmd::program());
+    command.arg("--config").arg(cmd.config()).args(["--color", color, "status"]).env("COLUMNS", columns);
+    let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    text.lines().map(|line| normalised(line) + "\n").collect()
+}
+
+/// Days become `DDDD-DD-DD`, serial numbers `SERIAL..`, the time of the last run `some time ago`.
+fn normalised(line: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for word in line.split(' ') {
+        let bare = word.trim_end_matches("\u{1b}[0m").trim_end_matches([',', ';']);
+        let is_day = bare.len() == 10
+            && bare.bytes().filter(u8::is_ascii_digit).count() == 8
+            && bare.matches('-').count() == 2;
+        let is_serial = bare.len() == 14
+            && bare.ends_with("..")
+            && bare.bytes().take(12).all(|byte| byte.is_ascii_hexdigit());
+        let after = &word[bare.len()..];
+        words.push(match () {
+            () if is_day => format!("DDDD-DD-DD{after}"),
+            () if is_serial => format!("SSSSSSSSSSSS..{after}"),
+            () => word.to_owned(),
+        });
+    }
+    let text = words.join(" ");
+    match text.strip_prefix("Last run: ") {
+        Some(rest) => format!("Last run: some time ago{}", rest.split_once(" ago").unwrap().1),
+        None => text,
+    }
+}
+
+#[test]
+fn the_table_is_as_it_was() {
+    let (mut tree, cmd, _haproxy) = healthy(&system_haproxy());
+    let soon = Validity::between(time::Duration::days(-72), time::Duration::hours(18 * 24 + 12));
+    issue(&mut tree, "soon.example", soon);
+    tree.issue(
+        "a-very-long-name-of-a-lineage-that-does-not-fit.example",
+        KeyKind::P384,
+        &["long.example", "www.long.example", "mail.long.example"],
+        Validity::days(45),
+    );
+    untold(&cmd);
+    tree.renew("a.example");
+    for (columns, color) in [("80", "never"), ("160", "never"), ("80", "always"), ("160", "always")] {
+        let text = shown(&cmd, columns, color);
+        let width: usize = columns.parse().unwrap();
+        if color == "never" {
+            assert!(text.lines().all(|line| line.len() <= width), "{text}");
+        }
+        let name = format!("tests/snapshots/status-{columns}-{color}.txt");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &text).unwrap();
+        }
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            text,
+            "{} differs; UPDATE_SNAPSHOTS=1",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn certbots_own_tree_is_followed_from_the_first_certificate_on() {
+    let (http, challenge) = (support::Port::free(), support::Port::free());
+    let pebble = support::Pebble::start(&http);
+    let certbot = support::Certbot::of(&pebble, &challenge);
+    let cmd = Cmd::new(certbot.live());
+    let (host_file, sites) = (cmd.beside("host.pem"), cmd.sites());
+    let host = support::Authority::new().issue(KeyKind::P256, &["host.example.org"], Validity::days(3650));
+    support::tree::write(&host_file, host.combined(), 0o400);
+    support::tree::make_directory(&sites, 0o700);
+    let haproxy = Haproxy::of(&system_haproxy()).crt(&host_file).crt(&sites).acme(&http, &challenge).start();
+    let port = challenge.number();
+    let cmd = cmd.haproxy(&haproxy, &probe(&haproxy)).table(&format!("[certbot]\nhttp_01_port = {port}"));
+    json(&cmd).exits(0);
+
+    certbot.succeed(&["certonly", "--standalone", "--cert-name", "e.example.org", "-d", "e.example.org"]);
+    let file = "e.example.org.pem";
+    assert_eq!(problems(&json(&cmd).exits(2), file), ["disk-missing"]);
+    cmd.run(&["assemble"]).exits(0);
+    assert_eq!(problems(&json(&cmd).exits(0), file), Vec::<String>::new());
+    certbot.succeed(&["renew", "--force-renewal"]);
+    assert_eq!(problems(&json(&cmd).exits(1), file), ["disk-stale"]);
+    cmd.run(&["assemble"]).exits(0);
+    json(&cmd).exits(0);
+    let run = cmd.run(&["status", "--setup", "--format", "json"]);
+    let setup = run.json()["setup"].as_array().unwrap().clone();
+    for name in ["crt", "empty", "acme", "socket"] {
+        let finding = setup.iter().find(|finding| finding["name"] == name).unwrap();
+        assert_eq!(finding["severity"], "ok", "{run}");
+    }
+}
