@@ -92,7 +92,10 @@ fn one_of_fifty_does_the_work() {
         scene.tree.renew("site-1");
     }
     let mut live = Live::start(&version("3.0").unwrap(), "", &[]);
+    // A batch that prunes needs a reload.
     one_of_each(&mut live, 0);
+    live.cmd.assemble(&[]).exits(0);
+    one_of_each(&mut live, 1);
     let before = live.haproxy.processes().unwrap().reloads;
     let reports = crowd(&live.cmd);
     assert_eq!(reports.iter().filter(|report| changes(report) > 0).count(), 1);
@@ -207,6 +210,8 @@ fn certbot_renews_and_haproxy_reloads_meanwhile() {
                         looks.fetch_add(1, Ordering::SeqCst);
                     }
                 }
+                // The others need the processors too.
+                thread::sleep(Duration::from_millis(1));
             }
         });
         // HAProxy must be able to load whatever it finds.
