@@ -119,6 +119,10 @@ impl State {
                 format!("{} is not a regular file of ours; remove it", crate::escape::escaped_path(&path));
             return Err(Failure::new(FailureKind::Permission, fact));
         }
+        if u64::try_from(stat.st_size).is_ok_and(|size| size > MAX_BYTES) {
+            // No state of ours: not even read.
+            return Ok(Self { lost: true, ..Self::default() });
+        }
         let mut text = Vec::new();
         std::fs::File::from(fd)
             .take(MAX_BYTES)
