@@ -326,9 +326,9 @@ fn the_readmes_status_is_what_the_program_prints() {
     tree.renew("example.org");
     cmd.run(&["assemble"]).exits(1);
     let report = cmd.run(&["status", "--format", "json"]).json();
-    assert_eq!(report["sites"][0]["details"][0]["problem"], "haproxy-stale", "{report}");
+    assert_eq!(report["sites"][3]["details"][0]["problem"], "haproxy-stale", "{report}");
     let places =
-        ["", "/sites/0", "/sites/0/details/0", "/sites/0/certbot", "/sites/0/disk", "/sites/0/haproxy/0"];
+        ["", "/sites/3", "/sites/3/details/0", "/sites/3/certbot", "/sites/3/disk", "/sites/3/haproxy/0"];
     compare_keys("status", &report, &places);
     compare_keys("status", &report, &["/summary", "/haproxy/0", "/haproxy/0/last_told", "/last_run"]);
 }
