@@ -1421,38 +1421,3 @@ fn a_large_text_takes_no_longer_than_its_size() {
     }
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
-
-/// `cargo test --release --test proof -- --ignored --nocapture speed`
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    for (name, key, rounds) in [
-        ("P-256", p256(), 5000),
-        ("P-384", ec(Nid::SECP384R1), 1000),
-        ("RSA 2048", rsa(2048), 2000),
-        ("RSA 4096", rsa(4096), 500),
-        ("Ed25519", PKey::generate_ed25519().unwrap(), 5000),
-    ] {
-        for (above, one, two) in
-            [("ECDSA", ec(Nid::SECP384R1), ec(Nid::SECP384R1)), ("RSA", rsa(2048), rsa(4096))]
-        {
-            let middle = issuer("Middle", one, Some(&issuer("Root", two, None)));
-            let leaf = certificate("example.org", &key, Some(&middle));
-            let chain = [leaf.to_pem().unwrap(), middle.certificate.to_pem().unwrap()].concat();
-            let text = key.private_key_to_pem_pkcs8().unwrap();
-            let time = |work: &dyn Fn()| {
-                let started = std::time::Instant::now();
-                (0..rounds).for_each(|_| work());
-                started.elapsed() / rounds
-            };
-            let proved = CertifiedKey::prove(&text, &chain).unwrap();
-            println!(
-                "{name}, {above} chain of two: prove {:?}, chain_state {:?}, combined_pem and its sha256 {:?}, read_leaf {:?}",
-                time(&|| drop(CertifiedKey::prove(&text, &chain).unwrap())),
-                time(&|| _ = proved.chain_state()),
-                time(&|| _ = proved.combined_pem().sha256()),
-                time(&|| drop(read_leaf(&chain).unwrap())),
-            );
-        }
-    }
-}
