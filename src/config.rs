@@ -112,8 +112,8 @@ pub struct Haproxy {
     pub unit: String,
     /// The file with its master's process id.
     pub pidfile: PathBuf,
-    /// The master CLI's socket.
-    pub master_socket: Address,
+    /// The master CLI's socket, where it is to be used.
+    pub master_socket: Option<Address>,
     /// The Runtime API's socket, where one is configured.
     pub runtime_socket: Option<Address>,
     /// The operator's command for [`Method::Command`].
@@ -356,10 +356,11 @@ impl HaproxyTable {
         if self.unit.is_empty() || self.unit.starts_with('-') {
             return Err(wrong("unit must be the name of a systemd unit"));
         }
-        let address = |key: &str, text: &str| {
-            Address::parse(text).ok_or_else(|| {
+        let address = |key: &str, text: &str| match text {
+            "" => Ok(None),
+            text => Address::parse(text).map(Some).ok_or_else(|| {
                 wrong(&format!("{key} must be an absolute path or host:port, not \"{}\"", escaped(text)))
-            })
+            }),
         };
         let timeout = humantime::parse_duration(&self.timeout)
             .ok()
@@ -376,10 +377,7 @@ impl HaproxyTable {
         Ok(Haproxy {
             method,
             master_socket: address("master_socket", &self.master_socket)?,
-            runtime_socket: match self.runtime_socket.as_str() {
-                "" => None,
-                text => Some(address("runtime_socket", text)?),
-            },
+            runtime_socket: address("runtime_socket", &self.runtime_socket)?,
             sites_dir: spelled(&self.sites_dir, sites_dir),
             host_file: spelled(&self.host_file, host_file),
             config: self.config.iter().map(|path| directory("config", path)).collect::<Result<_, _>>()?,

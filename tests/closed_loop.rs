@@ -173,7 +173,7 @@ fn a_peer_that_never_answers_is_given_up_in_time() {
     let bed = Bed::start(&versions()[0]);
     let silent = Middleman::answering(|_| None);
     let mut settings = bed.settings("auto", Socket::At(silent.path()));
-    settings.master_socket = config::Address::Unix(silent.path().to_owned());
+    settings.master_socket = Some(config::Address::Unix(silent.path().to_owned()));
     settings.timeout = Duration::from_secs(8);
     settings.pidfile = bed.path("no.pid");
     let start = Instant::now();
@@ -207,7 +207,7 @@ fn a_reply_cut_in_the_middle_is_no_reply() {
         });
         let settings = if by_master {
             let mut settings = bed.settings("master", Socket::Stats);
-            settings.master_socket = config::Address::Unix(middleman.path().to_owned());
+            settings.master_socket = Some(config::Address::Unix(middleman.path().to_owned()));
             settings
         } else {
             bed.settings("auto", Socket::At(middleman.path()))
@@ -239,7 +239,7 @@ fn replace_by_tcp(version: &Version) {
     bed.renew("b.pem");
     let mut settings = bed.settings("runtime", Socket::Master);
     settings.runtime_socket = Some(config::Address::Tcp(port.address().to_string()));
-    settings.master_socket = config::Address::Unix(bed.path("no.sock"));
+    settings.master_socket = Some(config::Address::Unix(bed.path("no.sock")));
     let verdict = bed.tell(&settings, &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
@@ -456,7 +456,7 @@ fn operator_level(version: &Version) {
     let mut bed = Bed::start_with(version, |setup| setup.stats_level("operator"));
     bed.renew("b.pem");
     let mut settings = bed.settings("runtime", Socket::Stats);
-    settings.master_socket = config::Address::Unix(bed.path("no.sock"));
+    settings.master_socket = Some(config::Address::Unix(bed.path("no.sock")));
     let verdict = bed.tell(&settings, &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed);
     let line = format!("stats socket {} mode 660 level admin", bed.haproxy.stats_socket().display());

@@ -25,6 +25,9 @@ const SHOW_LIMIT: Duration = Duration::from_secs(10);
 /// Why `show proc` shows nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Unseen {
+    /// The settings name no master socket.
+    #[error("no master_socket is configured")]
+    NotConfigured,
     /// The socket's.
     #[error("{0}")]
     Socket(#[from] SocketError),
@@ -37,7 +40,8 @@ pub enum Unseen {
 ///
 /// # Errors
 /// There is no whole reply, or another one.
-pub fn processes(address: &Address, deadline: Instant) -> Result<Processes, Unseen> {
+pub fn processes(address: Option<&Address>, deadline: Instant) -> Result<Processes, Unseen> {
+    let address = address.ok_or(Unseen::NotConfigured)?;
     let reply = socket::ask(address, b"show proc\n", deadline.min(Instant::now() + SHOW_LIMIT))?;
     replies::processes(&reply).ok_or_else(|| Unseen::Unexpected(quoted(&reply)))
 }
@@ -45,7 +49,9 @@ pub fn processes(address: &Address, deadline: Instant) -> Result<Processes, Unse
 /// Reloads HAProxy by its master's `reload`, and knows from the reply whether it worked.
 #[must_use]
 pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Attempt {
-    let address = &haproxy.master_socket;
+    let Some(address) = &haproxy.master_socket else {
+        return Attempt::NotApplicable(Unseen::NotConfigured.to_string());
+    };
     let processes = match patiently(address, deadline.min(Instant::now() + REFUSED_LIMIT)) {
         Ok(processes) => processes,
         Err(why) => return Attempt::NotApplicable(format!("{address}: {why}")),
@@ -96,7 +102,7 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
 /// Asks again for as long as the master refuses connections or closes them without a word.
 fn patiently(address: &Address, deadline: Instant) -> Result<Processes, Unseen> {
     loop {
-        match processes(address, deadline) {
+        match processes(Some(address), deadline) {
             Err(Unseen::Socket(error)) if error.is_of_a_reload() && Instant::now() + PAUSE < deadline => {
                 sleep(PAUSE);
             }

@@ -240,7 +240,7 @@ impl Telling<'_> {
 
     /// Whether a socket of this HAProxy accepts connections: then it runs, whatever its unit or pidfile says.
     fn somebody_listens(&self) -> bool {
-        let sockets = self.haproxy.runtime_socket.iter().chain([&self.haproxy.master_socket]);
+        let sockets = self.haproxy.runtime_socket.iter().chain(&self.haproxy.master_socket);
         let soon = Instant::now() + CONTRADICTION_LIMIT;
         sockets.into_iter().any(|address| socket::listens(address, soon))
     }

@@ -333,7 +333,7 @@ impl Telling<'_> {
         let until = self.deadline.min(Instant::now() + limit);
         loop {
             let answering = self.worker.answering(self.deadline);
-            let master = master::processes(&self.haproxy.master_socket, self.deadline);
+            let master = master::processes(self.haproxy.master_socket.as_ref(), self.deadline);
             let is_last = Instant::now() >= until;
             match (answering, master) {
                 (Ok(answering), Ok(processes)) => {

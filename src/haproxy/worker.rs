@@ -66,9 +66,8 @@ impl<'a> Worker<'a> {
     pub fn ways(haproxy: &'a Haproxy) -> Vec<Self> {
         let limit = COMMAND_LIMIT.min(haproxy.timeout / 4);
         let own = haproxy.runtime_socket.iter().map(|address| (address, false));
-        own.chain([(&haproxy.master_socket, true)])
-            .map(|(address, through_master)| Self { address, through_master, limit })
-            .collect()
+        let masters = haproxy.master_socket.iter().map(|address| (address, true));
+        own.chain(masters).map(|(address, through_master)| Self { address, through_master, limit }).collect()
     }
 
     /// Where it is reached.
