@@ -1,6 +1,6 @@
 //! `assemble`: the whole pipeline, from certbot's tree to a HAProxy that took it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -240,29 +240,16 @@ fn tell_all(
 /// What the report says of the files that were put back.
 fn refuse_rows(committed: &mut Committed<'_>, refused: &[(Target, String)], back: &[Target]) {
     for row in &mut committed.plan.rows {
-        let is_row = |target: &Target| match target {
-            Target::Site(name) => row.role == Role::Site && row.file.as_deref() == Some(name.as_ref()),
-            Target::Host => row.role == Role::Host,
-        };
-        let words = refused
-            .iter()
-            .find(|(target, _)| is_row(target) && back.contains(target))
-            .map(|(_, words)| words.clone());
-        if let Some(words) = words {
-            row.refuse(Refusal::new(Reason::HaproxyRejects, words));
+        let Some(of_row) = Target::of(row).filter(|target| back.contains(target)) else { continue };
+        if let Some((_, words)) = refused.iter().find(|(target, _)| *target == of_row) {
+            row.refuse(Refusal::new(Reason::HaproxyRejects, words.clone()));
         }
     }
 }
 
 /// Tells one HAProxy what it is owed.
 fn tell(world: &World, options: &Options, haproxy: &Haproxy, committed: &Committed<'_>) -> Verdict {
-    let quiet = |outcome| Verdict {
-        method: haproxy.method,
-        outcome,
-        confirmed: None,
-        detail: None,
-        rejected: Vec::new(),
-    };
+    let quiet = |outcome| Verdict::of(haproxy.method, outcome);
     let Some(targets) = committed.owed_to(&haproxy.name) else { return quiet(Outcome::NotNeeded) };
     if haproxy.method == Method::None {
         return quiet(Outcome::Skipped);
@@ -270,17 +257,16 @@ fn tell(world: &World, options: &Options, haproxy: &Haproxy, committed: &Committ
     if options.defer_reload {
         return quiet(Outcome::Deferred);
     }
-    let changes: Vec<Change> = targets.into_iter().map(|target| change(committed, target)).collect();
+    let rows = &committed.plan.rows;
+    let rows: HashMap<Target, &Row> = rows.iter().filter_map(|row| Some((Target::of(row)?, row))).collect();
+    let change = |target: Target| change(committed, rows.get(&target).copied(), target);
+    let changes: Vec<Change> = targets.into_iter().map(change).collect();
     let read = |target: &Target| committed.read(target);
     haproxy::tell(world, haproxy, &Batch { changes: &changes, read: &read, committed: committed.at })
 }
 
 /// What HAProxy must show for a target, as its file is now.
-fn change(committed: &Committed<'_>, target: Target) -> Change {
-    let row = committed.plan.rows.iter().find(|row| match &target {
-        Target::Site(name) => row.role == Role::Site && row.file.as_deref() == Some(name.as_ref()),
-        Target::Host => row.role == Role::Host,
-    });
+fn change(committed: &Committed<'_>, row: Option<&Row>, target: Target) -> Change {
     let now = committed.read(&target).ok().and_then(|pem| {
         let proved = CertifiedKey::prove(&pem, &pem).ok()?;
         let leaf = proved.leaf();

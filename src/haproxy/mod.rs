@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Haproxy, Method};
 use crate::escape::escaped;
+use crate::plan::{Role, Row};
 use crate::world::World;
 
 use self::probe::Probed;
@@ -370,6 +371,15 @@ impl Verdict {
 }
 
 impl Target {
+    /// The file that a row of a plan is about; `None`: it has none that HAProxy could be told of.
+    #[must_use]
+    pub fn of(row: &Row) -> Option<Self> {
+        match row.role {
+            Role::Site => Some(Self::Site(row.file.as_ref()?.to_str()?.to_owned())),
+            Role::Host => Some(Self::Host),
+        }
+    }
+
     /// The file's whole name as this HAProxy's configuration spells it.
     #[must_use]
     pub fn spelled(&self, haproxy: &Haproxy) -> String {

@@ -356,7 +356,7 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
     let live_dir = settings.live_dir.to_string_lossy().into_owned();
     let mut told = Vec::new();
     for row in &plan.rows {
-        let (Some(target), Some(lineage)) = (target_of(row), &row.lineage) else { continue };
+        let (Some(target), Some(lineage)) = (Target::of(row), &row.lineage) else { continue };
         let key = key(&target, &settings.host_file);
         let ours = row.action.writes() || (row.action == Action::Unchanged && row.proved);
         if let (true, Some(sha256)) = (ours, &row.sha256) {
@@ -397,7 +397,7 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
 
 /// Gives a staged file its name, or takes a pruned file's name away; what was there is kept aside.
 fn put_in_place(sites: &SitesDir, row: &Row) -> Result<(), Failure> {
-    let Some(target) = target_of(row) else { return Ok(()) };
+    let Some(target) = Target::of(row) else { return Ok(()) };
     let Some((home, name)) = sites.home(&target) else { return Ok(()) };
     let path = home.path.join(&name);
     let fail = |deed: &'static str| {
@@ -460,7 +460,7 @@ fn keep_aside(
 /// Keeps a foreign file that is about to be taken over, under a name that is still free.
 fn keep_adopted(sites: &SitesDir, place: &Place, row: &Row) -> Result<(), Failure> {
     let Some((home, name)) =
-        target_of(row).and_then(|target| Some((sites.home(&target)?.0, sites.home(&target)?.1)))
+        Target::of(row).and_then(|target| Some((sites.home(&target)?.0, sites.home(&target)?.1)))
     else {
         return Ok(());
     };
@@ -501,14 +501,6 @@ fn positions(plan: &Plan, wanted: impl Fn(&Row) -> bool) -> Vec<usize> {
 /// A row's file name; those that are written are always UTF-8.
 fn file_name(row: &Row) -> String {
     row.file.as_ref().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// The target of a row that has a file.
-fn target_of(row: &Row) -> Option<Target> {
-    match row.role {
-        Role::Site => Some(Target::Site(row.file.as_ref()?.to_str()?.to_owned())),
-        Role::Host => Some(Target::Host),
-    }
 }
 
 fn is_sibling(file: &OsStr) -> bool {

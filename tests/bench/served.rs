@@ -34,7 +34,7 @@ fn main() -> ExitCode {
             command.kill().unwrap();
             break;
         }
-        sleep(Duration::from_micros(500));
+        sleep(Duration::from_millis(3));
     }
     let milliseconds = begun.elapsed().as_secs_f64() * 1e3;
     let status = command.wait().unwrap();
