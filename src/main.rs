@@ -33,8 +33,10 @@ use haproxy_certs::world::World;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    // A core dump would hold private keys.
+    // A core dump would hold private keys, also that of a HAProxy that is asked about them.
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
     let exit = match Cli::parse_from_args(std::env::args_os().collect()) {
         Ok(cli) => run(cli),
         Err(e) => {

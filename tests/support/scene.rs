@@ -183,6 +183,15 @@ impl Scene {
         text.lines().map(ToOwned::to_owned).collect()
     }
 
+    /// [`Scene::must_be_loadable`] where nothing that isn't a certificate was put there.
+    #[track_caller]
+    pub fn must_be_loadable_unless_foreign(&mut self) {
+        let is_pem = |entry: &Entry| entry.mode & 0o170_000 == 0o100_000 && is_a_pair(&entry.bytes);
+        if self.shown().iter().filter(|(name, _)| *name != "sites").all(|(_, entry)| is_pem(entry)) {
+            self.must_be_loadable("after a run");
+        }
+    }
+
     /// HAProxy accepts what is shown, as its configuration would load it. Each different state is asked about once.
     #[track_caller]
     pub fn must_be_loadable(&mut self, context: &str) {
