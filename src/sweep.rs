@@ -131,6 +131,11 @@ pub fn prove(tree: &CertbotTree, name: &OsStr) -> Result<CombinedPem, Refusal> {
     let pair = tree.read(name).map_err(|unread| unread.refusal)?;
     match CertifiedKey::prove(&pair.key, &pair.chain) {
         Ok(proved) => Ok(proved.combined_pem()),
+        // It was a pair a moment ago.
+        Err(_) if pair.versions_differ || pair.unsettled => {
+            let fact = format!("{} changed while it was being deployed", escaped_path(&tree.folder(name)));
+            Err(Refusal::new(Reason::LineageTorn, fact))
+        }
         Err(unproved) => Err(refused(tree, name, &unproved)),
     }
 }
