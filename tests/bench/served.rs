@@ -24,11 +24,15 @@ fn main() -> ExitCode {
         eprintln!("usage: bench-served ADDRESS NAME COMMAND...");
         return ExitCode::from(64);
     };
-    let before = served(address, name).unwrap();
+    let mut connector = SslConnector::builder(SslMethod::tls_client()).unwrap();
+    connector.set_verify(SslVerifyMode::NONE);
+    let connector = connector.build();
+    let served = || served(&connector, address, name);
+    let before = served().unwrap();
     let begun = Instant::now();
     let mut command = Command::new(program).args(rest).stdout(Stdio::null()).spawn().unwrap();
     // A reload's handshakes may fail for a moment.
-    while served(address, name).is_none_or(|now| now == before) {
+    while served().is_none_or(|now| now == before) {
         if begun.elapsed() > LIMIT {
             eprintln!("bench-served: not served after {LIMIT:?}");
             command.kill().unwrap();
@@ -47,11 +51,9 @@ fn main() -> ExitCode {
 }
 
 /// The DER of the certificate that is served for the name.
-fn served(address: &str, name: &str) -> Option<Vec<u8>> {
-    let mut connector = SslConnector::builder(SslMethod::tls_client()).unwrap();
-    connector.set_verify(SslVerifyMode::NONE);
+fn served(connector: &SslConnector, address: &str, name: &str) -> Option<Vec<u8>> {
     let stream = TcpStream::connect(address).ok()?;
-    let configuration = connector.build().configure().unwrap().verify_hostname(false);
+    let configuration = connector.configure().unwrap().verify_hostname(false);
     let session = configuration.connect(name, stream).ok()?;
     session.ssl().peer_certificate()?.to_der().ok()
 }
