@@ -13,7 +13,7 @@ const AFTER_HELP: &str = "\
 haproxy-certs COMMAND --help says more of a command; the whole story is in haproxy-certs(8).";
 
 const AFTER_LONG_HELP: &str = "\
-Exit status:
+Exit status (status has monitoring's own, see its help):
   0   everything is in step
   1   some lineages were refused or in conflict, or a guard held; the rest is deployed
   2   HAProxy was not told, did not confirm or refused; the next run tries again
@@ -149,7 +149,7 @@ pub enum Command {
     /// Makes what is missing and says what is there: the sites directory; a self-signed certificate in the host
     /// certificate's place, so that HAProxy can start before the first certificate exists; with --hook the link that
     /// makes certbot call haproxy-certs; what lets haproxy-certs.service write to your directories. Then says what is
-    /// left to do. It is safe to repeat, and overwrites nothing.
+    /// left to do. It is safe to repeat, and overwrites nothing that it didn't write.
     Init(Init),
     /// Print a HAProxy configuration that fits these settings
     ///
