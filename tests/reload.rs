@@ -519,6 +519,34 @@ fn a_program_that_only_has_the_name_is_never_signalled() {
     assert!(alive);
 }
 
+/// Not a HAProxy: those of 3.1 to 3.3 that become so have been mended in the versions that there are packages of.
+#[test]
+fn a_master_that_holds_the_signal_back_for_good_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = folder.path().join("haproxy-deaf");
+    fs::copy("/bin/sh", &fake).unwrap();
+    let mut deaf = Command::new("/usr/bin/env")
+        .arg("--block-signal=USR2")
+        .arg(&fake)
+        .args(["-c", "read line", "-W"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = deaf.id().cast_signed();
+    let mut opened = Master::open(&World::host(), pid);
+    wait_until(LIMIT, "it looks like a master", || {
+        opened = Master::open(&World::host(), pid);
+        opened.is_ok()
+    });
+    let master = opened.unwrap();
+    let watch = Watch::before(&master, Instant::now());
+    master.reload_signal().unwrap();
+    let seen = watch.wait(Instant::now() + Duration::from_secs(90));
+    deaf.kill().unwrap();
+    deaf.wait().unwrap();
+    assert!(matches!(&seen, Seen::Failed(why) if why.contains("holds SIGUSR2 back")), "{seen:?}");
+}
+
 #[test]
 fn what_is_no_pidfile_is_said() {
     let folder = tempfile::tempdir().unwrap();
@@ -550,6 +578,17 @@ fn the_check_uses_what_the_master_was_started_with() {
             ConfigCheck::Unchecked(why) => assert!(why.contains("signal 11"), "{why}"),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+#[test]
+fn the_check_is_done_in_the_masters_directory() {
+    let launcher = ["/bin/sh", "-c", "cd \"$(dirname CONFIG)\" && exec \"$@\"", "sh"];
+    for binary in binaries() {
+        let lb = Running::launch(&launcher, &binary, Mode::Master, 1, |port, _| tls(port, "certs"));
+        let check =
+            lb.master().unwrap().check_configuration(&World::host(), &lb.settings, Instant::now() + PATIENCE);
+        assert_eq!(check, ConfigCheck::Valid, "{}", binary.display());
     }
 }
 
