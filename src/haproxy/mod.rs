@@ -1,5 +1,6 @@
 //! Telling each HAProxy what changed, and seeing that it took it.
 
+mod absent;
 mod as_started;
 pub mod check;
 pub mod command;
@@ -203,7 +204,7 @@ impl Telling<'_> {
             return Attempt::Failed("the time is up".to_owned());
         }
         match method {
-            Method::Runtime => runtime::update(self.haproxy, self.batch, self.deadline),
+            Method::Runtime => runtime::update(self.world, self.haproxy, self.batch, self.deadline),
             Method::Master => master::reload(self.world, self.haproxy, self.batch, self.deadline),
             Method::Systemd => systemd::reload(self.world, &hurried(), self.batch),
             Method::Pidfile => pidfile::reload(self.world, &hurried(), self.batch),
@@ -276,7 +277,7 @@ impl Telling<'_> {
 
     /// Replaces in memory what can be while HAProxy can't reload, and says what.
     fn replace_what_can_be(&self) -> String {
-        let partial = runtime::update_what_can_be(self.haproxy, self.batch, self.deadline);
+        let partial = runtime::update_what_can_be(self.world, self.haproxy, self.batch, self.deadline);
         let (updated, all) = (partial.updated.len(), self.batch.changes.len());
         match partial.left.first() {
             None => "all of it is replaced in memory meanwhile".to_owned(),
