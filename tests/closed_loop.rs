@@ -64,6 +64,7 @@ const CASES: &[(&str, Case)] = &[
     ("reload, command", reload_by_command),
     ("reload, command that does nothing", command_that_does_nothing),
     ("foreign transaction, open", foreign_transaction),
+    ("foreign transaction, soon over", foreign_transaction_soon_over),
     ("foreign transaction, opened meanwhile", |version| foreign_transaction_meanwhile(version, "a.pem")),
     ("foreign transaction, same file", |version| foreign_transaction_meanwhile(version, "b.pem")),
     ("foreign transaction, again and again", foreign_transaction_again_and_again),
@@ -516,6 +517,23 @@ fn foreign_transaction(version: &Version) {
     assert!(bed.haproxy.runtime("show ssl cert").starts_with("# transaction"));
     let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.serves_all();
+}
+
+fn foreign_transaction_soon_over(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    bed.open_transaction("a.pem");
+    let (path, looks) = (bed.path("a.pem"), AtomicUsize::new(0));
+    let middleman = Middleman::between(&bed.haproxy.stats_socket(), move |stats, request, pass_on| {
+        let reply = pass_on(request);
+        if request == "show ssl cert\n" && looks.fetch_add(1, Ordering::Relaxed) == 2 {
+            try_ask(stats, &format!("abort ssl cert {}", path.display())).unwrap();
+        }
+        reply
+    });
+    let verdict = bed.tell(&bed.settings("runtime", Socket::At(middleman.path())), &["b.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
 
