@@ -108,6 +108,8 @@ fn the_closed_loop() {
                     let start = Instant::now();
                     let result = catch_unwind(AssertUnwindSafe(|| case(version)));
                     let cell = match &result {
+                        // Nothing of the kind in this version.
+                        Ok(()) if start.elapsed() < Duration::from_millis(1) => "-".to_owned(),
                         Ok(()) => format!("{} ms", start.elapsed().as_millis()),
                         Err(_) => "FAILED".to_owned(),
                     };
