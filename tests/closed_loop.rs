@@ -84,6 +84,7 @@ const CASES: &[(&str, Case)] = &[
     ("directory spelled otherwise", spelled_otherwise),
     ("reload by somebody else meanwhile", reload_meanwhile),
     ("reload by somebody else, still loading", reload_still_loading),
+    ("reload by somebody else, over between", reload_over_between_looks),
     ("master socket of another HAProxy", master_of_another),
     ("HAProxy down", down),
     ("HAProxy up beside a stale pidfile", stale_pidfile),
@@ -942,6 +943,44 @@ fn reload_still_loading(version: &Version) {
     bed.serves_all();
 }
 
+fn reload_over_between_looks(version: &Version) {
+    let gate = Gate::new();
+    let mut bed = Bed::start_with(version, |setup| setup.section(&gate.section()));
+    let old = fs::read(bed.path("b.pem")).unwrap();
+    bed.renew("b.pem");
+    let new = fs::read(bed.path("b.pem")).unwrap();
+    let path = bed.path("b.pem");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(bed.haproxy.master_pid()).unwrap()).unwrap();
+    let (master, workers) = (bed.haproxy.master_socket(), bed.haproxy.worker_pids());
+    let is_over = move || {
+        let shown = try_ask(&master, "show proc").unwrap_or_default();
+        let mut now = shown.lines().filter(|line| line.contains(" worker ")).peekable();
+        now.peek().is_some() && now.all(|line| !workers.iter().any(|pid| line.starts_with(&pid.to_string())))
+    };
+    let (committed, opener) = (AtomicBool::new(false), gate.clone());
+    let middleman = Middleman::between(&bed.haproxy.stats_socket(), move |_, request, pass_on| {
+        let reply = pass_on(request);
+        if request.starts_with("commit ssl cert") && !committed.swap(true, Ordering::Relaxed) {
+            fs::write(&path, &old).unwrap();
+            opener.close();
+            rustix::process::kill_process(pid, rustix::process::Signal::USR2).unwrap();
+            opener.wait_until_reached();
+            fs::write(&path, &new).unwrap();
+        } else if request == "show info\n" && committed.load(Ordering::Relaxed) && opener.is_closed() {
+            // The old worker has answered, and is gone before anything else is asked.
+            opener.open();
+            wait_until(LIMIT, "the end of somebody's reload", &is_over);
+        }
+        reply
+    });
+    let settings = bed.settings("runtime", Socket::At(middleman.path()));
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    gate.open();
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.old_workers_gone();
+    bed.serves_all();
+}
+
 fn master_of_another(version: &Version) {
     let (mut bed, other) = (Bed::start(version), Bed::start(version));
     bed.renew("b.pem");
@@ -1287,6 +1326,10 @@ impl Gate {
             *self.held.lock().unwrap() = writer.ok();
             self.held.lock().unwrap().is_some()
         });
+    }
+
+    fn is_closed(&self) -> bool {
+        self.held.lock().unwrap().is_some()
     }
 
     fn open(&self) {

@@ -335,8 +335,9 @@ impl Telling<'_> {
     fn settled(&self, limit: Duration) -> Result<Answering, Stop> {
         let until = self.deadline.min(Instant::now() + limit);
         loop {
-            let answering = self.worker.answering(self.deadline);
+            // In this order: an old worker that answers now was there before, so the master has shown it.
             let master = master::processes(self.haproxy.master_socket.as_ref(), self.deadline);
+            let answering = self.worker.answering(self.deadline);
             let is_last = Instant::now() >= until;
             match (answering, master) {
                 (Ok(answering), Ok(processes)) => {
