@@ -212,6 +212,25 @@ fn a_peer_that_never_answers_leaves_time_for_another_way() {
 }
 
 #[test]
+fn a_peer_that_falls_silent_has_shown_what_it_has() {
+    let mut bed = Bed::start(&versions()[0]);
+    bed.renew("b.pem");
+    let (stats, asked) = (bed.haproxy.stats_socket(), AtomicUsize::new(0));
+    let middleman = Middleman::answering(move |request| {
+        (asked.fetch_add(1, Ordering::Relaxed) < 6).then(|| try_ask(&stats, request).unwrap_or_default())
+    });
+    let mut settings = bed.settings("auto", Socket::At(middleman.path()));
+    settings.method = config::Method::Command;
+    settings.command = vec!["/bin/true".to_owned()];
+    settings.master_socket = None;
+    settings.timeout = Duration::from_secs(8);
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    // Not null, which would be taken for done.
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(false)), "{verdict:?}");
+    assert!(detail(&verdict).contains("b.pem: HAProxy has another certificate"), "{verdict:?}");
+}
+
+#[test]
 fn a_reply_cut_in_the_middle_is_no_reply() {
     // Each reply in turn is cut, of the commands that matter, in both ways of telling.
     for (command, by_master, outcome) in [
