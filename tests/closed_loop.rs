@@ -20,11 +20,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -48,16 +49,22 @@ const CASES: &[(&str, Case)] = &[
     ("replace, stats socket", |version| replace(version, Socket::Stats)),
     ("replace, master socket", |version| replace(version, Socket::Master)),
     ("replace, TCP socket", replace_by_tcp),
+    ("replace, host certificate", replace_host),
+    ("replace, several processes", several_processes),
     ("add, stats socket", |version| add(version, Socket::Stats)),
     ("add, master socket", |version| add(version, Socket::Master)),
     ("add after a crash half-way", add_after_a_crash),
+    ("add, by somebody else meanwhile", added_meanwhile),
     ("not to be added in memory", not_addable),
     ("prune", prune),
     ("reload, master CLI", reload_by_the_master),
     ("reload, SIGUSR2", reload_by_signal),
     ("reload, two at once", reload_twice_at_once),
+    ("reload, while another one loads", reload_while_another_loads),
     ("reload, command", reload_by_command),
+    ("reload, command that does nothing", command_that_does_nothing),
     ("foreign transaction, open", foreign_transaction),
+    ("foreign transaction, soon over", foreign_transaction_soon_over),
     ("foreign transaction, opened meanwhile", |version| foreign_transaction_meanwhile(version, "a.pem")),
     ("foreign transaction, same file", |version| foreign_transaction_meanwhile(version, "b.pem")),
     ("foreign transaction, again and again", foreign_transaction_again_and_again),
@@ -69,12 +76,19 @@ const CASES: &[(&str, Case)] = &[
     ("somebody's garbage PEM", |version| somebodys_pem(version, "garbage\n")),
     ("configuration broken elsewhere", broken_elsewhere),
     ("name that needs quoting", quoted_name),
+    ("directory that needs quoting", quoted_directory),
+    ("empty line in a PEM", empty_line),
     ("certificates locked for a moment", locked),
     ("intermediate lost", intermediate_lost),
     ("another intermediate", another_intermediate),
     ("directory spelled otherwise", spelled_otherwise),
     ("reload by somebody else meanwhile", reload_meanwhile),
+    ("reload by somebody else, still loading", reload_still_loading),
+    ("reload by somebody else, over between", reload_over_between_looks),
+    ("master socket of another HAProxy", master_of_another),
     ("HAProxy down", down),
+    ("HAProxy up beside a stale pidfile", stale_pidfile),
+    ("HAProxy up beside a stale master socket", stale_master_socket),
     ("HAProxy restarted in between", restarted),
     ("probe", probe),
 ];
@@ -95,6 +109,8 @@ fn the_closed_loop() {
                     let start = Instant::now();
                     let result = catch_unwind(AssertUnwindSafe(|| case(version)));
                     let cell = match &result {
+                        // Nothing of the kind in this version.
+                        Ok(()) if start.elapsed() < Duration::from_millis(1) => "-".to_owned(),
                         Ok(()) => format!("{} ms", start.elapsed().as_millis()),
                         Err(_) => "FAILED".to_owned(),
                     };
@@ -184,14 +200,46 @@ fn a_peer_that_never_answers_is_given_up_in_time() {
 }
 
 #[test]
+fn a_peer_that_never_answers_leaves_time_for_another_way() {
+    let mut bed = Bed::start(&versions()[0]);
+    bed.renew("b.pem");
+    let silent = Middleman::answering(|_| None);
+    let mut settings = bed.settings("auto", Socket::At(silent.path()));
+    settings.timeout = Duration::from_secs(20);
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.serves_all();
+}
+
+#[test]
+fn a_peer_that_falls_silent_has_shown_what_it_has() {
+    let mut bed = Bed::start(&versions()[0]);
+    bed.renew("b.pem");
+    let (stats, asked) = (bed.haproxy.stats_socket(), AtomicUsize::new(0));
+    let middleman = Middleman::answering(move |request| {
+        (asked.fetch_add(1, Ordering::Relaxed) < 6).then(|| try_ask(&stats, request).unwrap_or_default())
+    });
+    let mut settings = bed.settings("auto", Socket::At(middleman.path()));
+    settings.method = config::Method::Command;
+    settings.command = vec!["/bin/true".to_owned()];
+    settings.master_socket = None;
+    settings.timeout = Duration::from_secs(8);
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    // Not null, which would be taken for done.
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(false)), "{verdict:?}");
+    assert!(detail(&verdict).contains("b.pem: HAProxy has another certificate"), "{verdict:?}");
+}
+
+#[test]
 fn a_reply_cut_in_the_middle_is_no_reply() {
     // Each reply in turn is cut, of the commands that matter, in both ways of telling.
-    for (command, by_master) in [
-        ("show info", false),
-        ("show ssl cert\n", false),
-        ("set ssl cert", false),
-        ("commit ssl cert", false),
-        ("reload", true),
+    for (command, by_master, outcome) in [
+        ("show info", false, Outcome::Updated),
+        ("show ssl cert\n", false, Outcome::Updated),
+        // The transaction that it opened all the same is not left in the way of the other socket.
+        ("set ssl cert", false, Outcome::Updated),
+        ("commit ssl cert", false, Outcome::Reloaded),
+        ("reload", true, Outcome::Reloaded),
     ] {
         let version = versions().into_iter().find(|version| version.number() > (2, 7)).unwrap();
         let mut bed = Bed::start(&version);
@@ -213,7 +261,7 @@ fn a_reply_cut_in_the_middle_is_no_reply() {
             bed.settings("auto", Socket::At(middleman.path()))
         };
         let verdict = bed.tell(&settings, &["b.pem"]);
-        assert_eq!(verdict.confirmed, Some(true), "{command}: {verdict:?}");
+        assert_eq!((verdict.outcome, verdict.confirmed), (outcome, Some(true)), "{command}: {verdict:?}");
         assert!(bed.haproxy.runtime("show ssl cert").starts_with("# filename"), "a transaction is left");
         bed.serves_all();
     }
@@ -245,6 +293,48 @@ fn replace_by_tcp(version: &Version) {
     bed.serves_all();
 }
 
+fn replace_host(version: &Version) {
+    let folder = TempDir::new().unwrap();
+    let (file, spelled) = (folder.path().join("host.pem"), folder.path().join("as-haproxy-spells-it.pem"));
+    std::os::unix::fs::symlink(&file, &spelled).unwrap();
+    let issue = || Authority::new().issue(KeyKind::P256, &["host.test"], Validity::days(90));
+    fs::write(&file, issue().combined()).unwrap();
+    let mut bed = Bed::start_with(version, |setup| setup.crt(&spelled));
+    let leaf = issue();
+    fs::write(&file, leaf.combined()).unwrap();
+    bed.committed = SystemTime::now();
+    let changes = [Change { target: Target::Host, now: Some(expected(&leaf, true)) }];
+    let read = |_: &Target| fs::read(&file).map(Zeroizing::new);
+    let batch = Batch { changes: &changes, read: &read, committed: bed.committed };
+    let mut settings = bed.settings("runtime", Socket::Stats);
+    // By our own path HAProxy doesn't know it, and it can't be added: it belongs to no directory.
+    file.to_str().unwrap().clone_into(&mut settings.host_file);
+    let verdict = tell(&bed.world, &settings, &batch);
+    assert_eq!(verdict.outcome, Outcome::Failed);
+    assert!(detail(&verdict).contains("the host certificate: HAProxy doesn't have it"), "{verdict:?}");
+    spelled.to_str().unwrap().clone_into(&mut settings.host_file);
+    let verdict = tell(&bed.world, &settings, &batch);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    assert_eq!(served(bed.haproxy.address(), "host.test"), leaf.served());
+    bed.serves_all();
+}
+
+/// Only old versions share the work among processes; a command reaches one of them.
+fn several_processes(version: &Version) {
+    if version.number() >= (2, 5) {
+        return;
+    }
+    let mut bed = Bed::start_with(version, |setup| setup.global("  nbproc 2"));
+    bed.renew("b.pem");
+    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
+    assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
+    assert_eq!(detail(&verdict).matches("nbproc is not 1").count(), 2, "{verdict:?}");
+    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+    assert_eq!(verdict.outcome, Outcome::Reloaded, "{verdict:?}");
+    bed.old_workers_gone();
+    bed.serves_all();
+}
+
 fn add(version: &Version, socket: Socket) {
     let mut bed = Bed::start(version);
     let workers = bed.haproxy.worker_pids();
@@ -273,6 +363,24 @@ fn add_after_a_crash(version: &Version) {
         assert!(reply.contains("Success!"), "{reply}");
     }
     let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["d.pem", "e.pem", "f.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.serves_all();
+}
+
+fn added_meanwhile(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.new_site("d.pem");
+    let once = AtomicBool::new(true);
+    let middleman = Middleman::between(&bed.haproxy.stats_socket(), move |_, request, pass_on| {
+        if request.starts_with("add ssl crt-list") && once.swap(false, Ordering::Relaxed) {
+            pass_on(request);
+            let reply = pass_on(request);
+            assert!(reply.contains("already exists"), "{reply}");
+            return reply;
+        }
+        pass_on(request)
+    });
+    let verdict = bed.tell(&bed.settings("runtime", Socket::At(middleman.path())), &["d.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
@@ -342,6 +450,64 @@ fn reload_by_command(version: &Version) {
     bed.serves_all();
 }
 
+fn command_that_does_nothing(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    let mut settings = bed.settings("auto", Socket::Stats);
+    settings.method = config::Method::Command;
+    settings.command = vec!["/bin/true".to_owned()];
+    settings.timeout = Duration::from_secs(4);
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(false)), "{verdict:?}");
+    assert!(detail(&verdict).contains("b.pem: HAProxy has another certificate"), "{verdict:?}");
+    assert_eq!(verdict.rejected, [], "not seen is not refused");
+    // In memory, but not in the directory's list.
+    bed.new_site("d.pem");
+    let path = bed.path("d.pem");
+    bed.haproxy.runtime(&format!("new ssl cert {}", path.display()));
+    let pem = bed.leaves["d.pem"].combined();
+    bed.haproxy.runtime(&format!("set ssl cert {} <<\n{pem}\n", path.display()));
+    let reply = bed.haproxy.runtime(&format!("commit ssl cert {}", path.display()));
+    assert!(reply.contains("Success!"), "{reply}");
+    let verdict = bed.tell(&settings, &["d.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(false)), "{verdict:?}");
+    assert!(detail(&verdict).contains("d.pem: HAProxy has it and doesn't serve it"), "{verdict:?}");
+}
+
+/// The master answers that another reload is in progress (3.1 and later), or nobody accepts connections meanwhile.
+fn reload_while_another_loads(version: &Version) {
+    if version.number() < (2, 7) {
+        return;
+    }
+    let gate = Gate::new();
+    let mut bed = Bed::start_with(version, |setup| setup.section(&gate.section()));
+    gate.close();
+    bed.haproxy.signal_reload();
+    gate.wait_until_reached();
+    bed.renew("b.pem");
+    let (reloads, unanswered) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let opener = gate.clone();
+    let middleman = Middleman::between(&bed.haproxy.master_socket(), move |_, request, pass_on| {
+        if request == "reload\n" && reloads.fetch_add(1, Ordering::Relaxed) == 1 {
+            opener.open();
+        }
+        let reply = pass_on(request);
+        if reply.is_empty() && unanswered.fetch_add(1, Ordering::Relaxed) == 2 {
+            opener.open();
+        }
+        reply
+    });
+    let mut settings = bed.settings("master", Socket::Stats);
+    settings.master_socket = Some(config::Address::Unix(middleman.path().to_owned()));
+    // A check would wait for the same file.
+    settings.binary = None;
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    gate.open();
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.old_workers_gone();
+    bed.serves_all();
+}
+
 fn reload_twice_at_once(version: &Version) {
     let mut bed = Bed::start(version);
     bed.renew("b.pem");
@@ -373,6 +539,23 @@ fn foreign_transaction(version: &Version) {
     assert!(bed.haproxy.runtime("show ssl cert").starts_with("# transaction"));
     let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.serves_all();
+}
+
+fn foreign_transaction_soon_over(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    bed.open_transaction("a.pem");
+    let (path, looks) = (bed.path("a.pem"), AtomicUsize::new(0));
+    let middleman = Middleman::between(&bed.haproxy.stats_socket(), move |stats, request, pass_on| {
+        let reply = pass_on(request);
+        if request == "show ssl cert\n" && looks.fetch_add(1, Ordering::Relaxed) == 2 {
+            try_ask(stats, &format!("abort ssl cert {}", path.display())).unwrap();
+        }
+        reply
+    });
+    let verdict = bed.tell(&bed.settings("runtime", Socket::At(middleman.path())), &["b.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
 
@@ -509,12 +692,23 @@ fn refused_on_reload(version: &Version) {
     bed.renew("b.pem");
     fs::write(bed.path("b.pem"), mismatching()).unwrap();
     let method = if version.number() < (2, 7) { "pidfile" } else { "master" };
-    let verdict = bed.tell(&bed.settings(method, Socket::Master), &["b.pem", "c.pem"]);
-    assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
-    let [(Target::Site(file), said)] = verdict.rejected.as_slice() else { panic!("{verdict:?}") };
-    assert_eq!(file, "b.pem");
-    assert!(said.contains("inconsistencies"), "{said}");
-    assert_eq!(served(bed.haproxy.address(), "b.test"), before);
+    let processes = bed.haproxy.processes();
+    let mut settings = bed.settings(method, Socket::Master);
+    let refused = |verdict: Verdict| {
+        assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
+        let [(Target::Site(file), said)] = verdict.rejected.as_slice() else { panic!("{verdict:?}") };
+        assert_eq!(file, "b.pem");
+        assert!(said.contains("inconsistencies"), "{said}");
+        assert_eq!(served(bed.haproxy.address(), "b.test"), before);
+    };
+    refused(bed.tell(&settings, &["b.pem", "c.pem"]));
+    assert_eq!(bed.haproxy.processes(), processes, "what the check refuses is not reloaded");
+    if method == "master" {
+        // Unchecked: the reply to `reload` says it too.
+        settings.binary = None;
+        refused(bed.tell(&settings, &["b.pem", "c.pem"]));
+        assert_ne!(bed.haproxy.processes(), processes);
+    }
 }
 
 fn somebodys_pem(version: &Version, pem: &str) {
@@ -551,12 +745,14 @@ fn broken_elsewhere(version: &Version) {
     let config = fs::read_to_string(bed.haproxy.config()).unwrap();
     fs::write(bed.haproxy.config(), format!("{config}  bogus-keyword on\n")).unwrap();
     let method = if version.number() < (2, 7) { "pidfile" } else { "master" };
+    let processes = bed.haproxy.processes();
     let verdict = bed.tell(&bed.settings(method, Socket::Stats), &["b.pem"]);
     assert_eq!(
         (verdict.outcome, verdict.rejected.as_slice()),
         (Outcome::Failed, [].as_slice()),
         "{verdict:?}"
     );
+    assert_eq!(bed.haproxy.processes(), processes, "what the check refuses is not reloaded");
     assert!(detail(&verdict).contains("bogus-keyword"), "{verdict:?}");
     assert!(detail(&verdict).contains("all of it is replaced in memory meanwhile"), "{verdict:?}");
     bed.serves_all();
@@ -582,6 +778,40 @@ fn quoted_name(version: &Version) {
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     assert!(detail(&verdict).contains("its name is no plain word"), "{verdict:?}");
     assert_eq!(served(bed.haproxy.address(), "quoted.test"), leaf.served());
+}
+
+fn quoted_directory(version: &Version) {
+    let link = TempDir::new().unwrap();
+    let spelled = link.path().join("as haproxy spells it");
+    let mut bed = Bed::start_at(version, Some(&spelled), |setup| setup);
+    bed.renew("b.pem");
+    let mut settings = bed.settings("runtime", Socket::Stats);
+    spelled.to_str().unwrap().clone_into(&mut settings.sites_dir);
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(verdict.outcome, Outcome::Failed);
+    assert!(detail(&verdict).contains("b.pem: its name is no plain word"), "{verdict:?}");
+    settings.method = config::Method::Auto;
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.old_workers_gone();
+    bed.serves_all();
+}
+
+/// It would end the payload: what follows is lost, or run as commands.
+fn empty_line(version: &Version) {
+    let mut bed = Bed::start(version);
+    let before = served(bed.haproxy.address(), "b.test");
+    bed.renew("b.pem");
+    let leaf = &bed.leaves["b.pem"];
+    fs::write(bed.path("b.pem"), format!("{}\n{}", leaf.key.pem(), leaf.fullchain())).unwrap();
+    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
+    assert_eq!((verdict.outcome, verdict.rejected.as_slice()), (Outcome::Failed, [].as_slice()));
+    assert!(detail(&verdict).contains("b.pem: has an empty line"), "{verdict:?}");
+    assert_eq!(served(bed.haproxy.address(), "b.test"), before);
+    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.old_workers_gone();
+    bed.serves_all();
 }
 
 /// The moment can't be met with a real HAProxy: the middleman says what it says then (from HAProxy's source).
@@ -612,7 +842,11 @@ fn intermediate_lost(version: &Version) {
     // The right leaf without its chain: not what was deployed.
     let leaf = bed.leaves["b.pem"].clone();
     fs::write(bed.path("b.pem"), format!("{}{}", leaf.key.pem(), leaf.cert)).unwrap();
+    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
+    assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
+    assert!(detail(&verdict).contains("0 intermediate certificates with it instead of 1"), "{verdict:?}");
     let verdict = bed.tell(&bed.settings("pidfile", Socket::Stats), &["b.pem"]);
+    assert_eq!(verdict.rejected, [], "not seen is not refused");
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(false)), "{verdict:?}");
     assert!(detail(&verdict).contains("0 intermediate certificates with it instead of 1"), "{verdict:?}");
     // The same leaf with its chain again: a matching fingerprint isn't enough to leave it.
@@ -688,6 +922,127 @@ fn reload_meanwhile(version: &Version) {
     bed.serves_all();
 }
 
+fn reload_still_loading(version: &Version) {
+    let gate = Gate::new();
+    let mut bed = Bed::start_with(version, |setup| setup.section(&gate.section()));
+    let old = fs::read(bed.path("b.pem")).unwrap();
+    bed.renew("b.pem");
+    let new = fs::read(bed.path("b.pem")).unwrap();
+    // Somebody's reload has read the old file just before it was replaced, and is still loading after our commit.
+    let path = bed.path("b.pem");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(bed.haproxy.master_pid()).unwrap()).unwrap();
+    let looks = Mutex::new(None);
+    let opener = gate.clone();
+    let middleman = Middleman::between(&bed.haproxy.stats_socket(), move |_, request, pass_on| {
+        let reply = pass_on(request);
+        let mut looks = looks.lock().unwrap();
+        if request.starts_with("commit ssl cert") && looks.is_none() {
+            fs::write(&path, &old).unwrap();
+            opener.close();
+            rustix::process::kill_process(pid, rustix::process::Signal::USR2).unwrap();
+            opener.wait_until_reached();
+            fs::write(&path, &new).unwrap();
+            *looks = Some(0);
+        } else if let Some(looks) = looks.as_mut().filter(|_| request == "show info\n") {
+            *looks += 1;
+            if *looks == 5 {
+                opener.open();
+            }
+        }
+        reply
+    });
+    let settings = bed.settings("runtime", Socket::At(middleman.path()));
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    gate.open();
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    wait_until(LIMIT, "the end of somebody's reload", || {
+        bed.haproxy.processes().is_some_and(|shown| shown.reloads > 0)
+    });
+    bed.old_workers_gone();
+    bed.serves_all();
+}
+
+fn reload_over_between_looks(version: &Version) {
+    let gate = Gate::new();
+    let mut bed = Bed::start_with(version, |setup| setup.section(&gate.section()));
+    let old = fs::read(bed.path("b.pem")).unwrap();
+    bed.renew("b.pem");
+    let new = fs::read(bed.path("b.pem")).unwrap();
+    let path = bed.path("b.pem");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(bed.haproxy.master_pid()).unwrap()).unwrap();
+    let (master, workers) = (bed.haproxy.master_socket(), bed.haproxy.worker_pids());
+    let is_over = move || {
+        let shown = try_ask(&master, "show proc").unwrap_or_default();
+        let mut now = shown.lines().filter(|line| line.contains(" worker ")).peekable();
+        now.peek().is_some() && now.all(|line| !workers.iter().any(|pid| line.starts_with(&pid.to_string())))
+    };
+    let (committed, opener) = (AtomicBool::new(false), gate.clone());
+    let middleman = Middleman::between(&bed.haproxy.stats_socket(), move |_, request, pass_on| {
+        let reply = pass_on(request);
+        if request.starts_with("commit ssl cert") && !committed.swap(true, Ordering::Relaxed) {
+            fs::write(&path, &old).unwrap();
+            opener.close();
+            rustix::process::kill_process(pid, rustix::process::Signal::USR2).unwrap();
+            opener.wait_until_reached();
+            fs::write(&path, &new).unwrap();
+        } else if request == "show info\n" && committed.load(Ordering::Relaxed) && opener.is_closed() {
+            // The old worker has answered, and is gone before anything else is asked.
+            opener.open();
+            wait_until(LIMIT, "the end of somebody's reload", &is_over);
+        }
+        reply
+    });
+    let settings = bed.settings("runtime", Socket::At(middleman.path()));
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    gate.open();
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.old_workers_gone();
+    bed.serves_all();
+}
+
+fn master_of_another(version: &Version) {
+    let (mut bed, other) = (Bed::start(version), Bed::start(version));
+    bed.renew("b.pem");
+    let mut settings = bed.settings("runtime", Socket::Stats);
+    settings.master_socket = Some(config::Address::Unix(other.haproxy.master_socket()));
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    bed.serves_all();
+    other.serves_all();
+}
+
+fn stale_pidfile(version: &Version) {
+    let mut bed = Bed::start_with(version, |setup| setup.stats_level("operator"));
+    bed.renew("b.pem");
+    let mut gone = std::process::Command::new("/bin/true").spawn().unwrap();
+    gone.wait().unwrap();
+    let mut settings = bed.settings("auto", Socket::Stats);
+    settings.master_socket = None;
+    settings.pidfile = bed.path("stale.key");
+    fs::write(&settings.pidfile, format!("{}\n", gone.id())).unwrap();
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    // Nobody can be told, but somebody is there.
+    assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
+    assert!(detail(&verdict).contains("there is no process"), "{verdict:?}");
+}
+
+fn stale_master_socket(version: &Version) {
+    let mut bed = Bed::start(version);
+    bed.renew("b.pem");
+    let stale = TempDir::new().unwrap();
+    let socket = stale.path().join("stale.sock");
+    drop(UnixListener::bind(&socket).unwrap());
+    let mut settings = bed.settings("runtime", Socket::Stats);
+    settings.master_socket = Some(config::Address::Unix(socket));
+    let start = Instant::now();
+    let verdict = bed.tell(&settings, &["b.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    // It is waited for where a master may come back to it: 30 seconds after the last command.
+    let waited = start.elapsed();
+    assert!(waited < Duration::from_secs(20) || !sees_every_process(), "{waited:?}");
+    bed.serves_all();
+}
+
 fn down(version: &Version) {
     let mut bed = Bed::start(version);
     bed.renew("b.pem");
@@ -702,7 +1057,17 @@ fn down(version: &Version) {
     let start = Instant::now();
     let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::NotRunning, "{verdict:?}");
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    let quick = start.elapsed();
+    assert!(quick < Duration::from_secs(20), "{quick:?}");
+    // Where processes can't be seen, the sockets might be those of a master that executes itself anew.
+    let nothing = TempDir::new().unwrap();
+    nothing.path().clone_into(&mut bed.world.proc);
+    let start = Instant::now();
+    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+    assert_eq!(verdict.outcome, Outcome::NotRunning, "{verdict:?}");
+    let slow = start.elapsed();
+    assert!(quick < slow || !sees_every_process(), "{quick:?} {slow:?}");
+    bed.world = World { run: bed.world.run, ..World::host() };
     // No evidence: not the same.
     fs::remove_file(bed.haproxy.pidfile()).unwrap();
     let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
@@ -758,6 +1123,7 @@ fn probe(version: &Version) {
     let verdict = bed.tell(&settings, &["y.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Updated, Some(false)), "{verdict:?}");
     assert!(detail(&verdict).contains("a.test at 127.0.0.1"), "{verdict:?}");
+    assert_eq!(verdict.rejected, [], "not seen is not refused");
     assert_eq!(served(bed.haproxy.address(), "a.test"), bed.leaves["a.pem"].served());
 }
 
@@ -893,6 +1259,12 @@ impl Bed {
     }
 }
 
+/// Whether these tests run outside of any container: only there it is certain that a process isn't there.
+fn sees_every_process() -> bool {
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|own| own == Path::new("pid:[4026531836]"))
+        && fs::read("/proc/1/cmdline").is_ok_and(|line| !line.is_empty())
+}
+
 fn name_of(file: &str) -> String {
     format!("{}.test", file.trim_end_matches(".pem"))
 }
@@ -933,6 +1305,58 @@ fn seen(verdict: &Verdict) -> (Outcome, Option<bool>, Option<&str>) {
 
 fn detail(verdict: &Verdict) -> &str {
     verdict.detail.as_deref().unwrap_or_default()
+}
+
+/// A file of the configuration behind its certificates, which can keep HAProxy from coming to the end of loading.
+#[derive(Clone)]
+struct Gate {
+    folder: Arc<TempDir>,
+    held: Arc<Mutex<Option<fs::File>>>,
+}
+
+impl Gate {
+    fn new() -> Self {
+        let gate = Self { folder: Arc::new(TempDir::new().unwrap()), held: Arc::default() };
+        gate.open();
+        gate
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("addresses")
+    }
+
+    /// A backend that reads it.
+    fn section(&self) -> String {
+        format!("backend gated\n  acl gated src -f {}", self.path().display())
+    }
+
+    /// Whoever reads it from now on waits.
+    fn close(&self) {
+        let fifo = self.folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::rename(fifo, self.path()).unwrap();
+    }
+
+    fn wait_until_reached(&self) {
+        wait_until(LIMIT, "HAProxy reads the gate's file", || {
+            // Without a reader a FIFO can't be opened so.
+            let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+            let writer = fs::File::options().write(true).custom_flags(flags).open(self.path());
+            *self.held.lock().unwrap() = writer.ok();
+            self.held.lock().unwrap().is_some()
+        });
+    }
+
+    fn is_closed(&self) -> bool {
+        self.held.lock().unwrap().is_some()
+    }
+
+    fn open(&self) {
+        let next = self.folder.path().join("next");
+        fs::write(&next, "127.0.0.1\n").unwrap();
+        fs::rename(next, self.path()).unwrap();
+        *self.held.lock().unwrap() = None;
+    }
 }
 
 /// Stands between the program and a real socket, and may act there before or after a command is passed on.

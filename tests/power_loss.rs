@@ -30,6 +30,8 @@ struct Checker {
     unsynced: BTreeSet<PathBuf>,
     /// Directories with names that aren't durable: new ones, or old ones that are gone.
     unnamed: BTreeSet<PathBuf>,
+    /// Directories in which something was kept aside whose name there isn't durable.
+    unkept: BTreeSet<PathBuf>,
     /// Whether this run's state file has its name, durably.
     intent: bool,
     renames: usize,
@@ -46,6 +48,7 @@ impl Checker {
             host: host.to_owned(),
             unsynced: BTreeSet::new(),
             unnamed: BTreeSet::new(),
+            unkept: BTreeSet::new(),
             intent: false,
             renames: 0,
             syncs: 0,
@@ -78,21 +81,31 @@ impl Checker {
                 let path = descriptor(&call.arguments);
                 self.unsynced.remove(&path);
                 self.unnamed.remove(&path);
+                self.unkept.remove(&path);
                 self.note_intent();
             }
             "syncfs" => {
                 self.syncs += 1;
                 self.unsynced.clear();
                 self.unnamed.clear();
+                self.unkept.clear();
                 self.note_intent();
             }
-            "mkdir" | "mkdirat" | "unlinkat" | "unlink" => self.rename_in(&places(&call.arguments)[0]),
+            "mkdir" | "mkdirat" => self.rename_in(&places(&call.arguments)[0]),
+            "unlinkat" | "unlink" => {
+                let path = &places(&call.arguments)[0];
+                self.rename_in(path);
+                if self.is_loaded(path) {
+                    self.change(call);
+                }
+            }
             "linkat" => {
                 let both = places(&call.arguments);
                 if self.unsynced.contains(&both[0]) {
                     self.wrong.push(format!("a second name for what isn't durable: {call}"));
                 }
                 self.rename_in(&both[1]);
+                self.keep(&both[1]);
             }
             "renameat" | "renameat2" | "rename" => self.rename(call),
             // What is started or connected to after the first rename may read the directory.
@@ -117,16 +130,37 @@ impl Checker {
         }
         self.rename_in(&from);
         self.rename_in(&to);
-        let is_loaded = |path: &Path| path == self.host || path.parent() == Some(&self.sites);
-        if is_loaded(&to) || is_loaded(&from) {
-            self.renames += 1;
-            if !self.intent {
-                self.wrong.push(format!("a file changes before the intent is durable: {call}"));
-            }
+        self.keep(&to);
+        if self.is_loaded(&to) || self.is_loaded(&from) {
+            self.change(call);
         }
         if to == self.own().join("state.json") {
             self.intent = false;
         }
+    }
+
+    /// A file that HAProxy loads comes, goes or becomes another one.
+    fn change(&mut self, call: &Call) {
+        self.renames += 1;
+        if !self.intent {
+            self.wrong.push(format!("a file changes before the intent is durable: {call}"));
+        }
+        if !self.unkept.is_empty() {
+            self.wrong.push(format!("a file changes before what would be put back is durable: {call}"));
+        }
+    }
+
+    /// Something got this name; if it is what was loaded, it is kept there.
+    fn keep(&mut self, path: &Path) {
+        if path.parent() == Some(&self.own().join("previous"))
+            || *path == self.own().join("previous-host.pem")
+        {
+            self.unkept.insert(path.parent().unwrap().to_owned());
+        }
+    }
+
+    fn is_loaded(&self, path: &Path) -> bool {
+        *path == self.host || path.parent() == Some(&self.sites)
     }
 
     /// A name in the directory of `path` has come or gone.
@@ -256,7 +290,6 @@ fn a_wrong_order_is_noticed() {
         let scene = prepare();
         let calls = record(&scene, &[]);
         let (sites, host) = (scene.cmd.sites(), scene.cmd.beside("host.pem"));
-        let own = sites.join(".haproxy-certs");
         let wrong = |calls: &[Call]| Checker::check(calls, &sites, &host).wrong;
         assert_eq!(wrong(&calls), Vec::<String>::new());
         let first_rename = calls
@@ -268,14 +301,14 @@ fn a_wrong_order_is_noticed() {
         for (position, call) in calls.iter().enumerate() {
             let path = descriptor(&call.arguments);
             let is_sync = matches!(call.name.as_str(), "fsync" | "syncfs");
-            // What the run only tidies up with afterwards is nothing to rely on, nor is what is kept aside.
+            // What the run only tidies up with afterwards is nothing to rely on.
             let is_needed = position < first_rename || path == sites || Some(&*path) == host.parent();
             // A later one of the same directory, still in time, does as well.
             let again = calls[position + 1..first_rename.max(position + 1)]
                 .iter()
                 .any(|later| later.name == "fsync" && descriptor(&later.arguments) == path);
             let is_of_a_copy = calls[position.saturating_sub(1)].arguments.contains("\"adopted\"");
-            if is_sync && is_needed && !again && !is_of_a_copy && !path.starts_with(own.join("previous")) {
+            if is_sync && is_needed && !again && !is_of_a_copy {
                 let mut without = calls.clone();
                 without.remove(position);
                 assert_ne!(wrong(&without), Vec::<String>::new(), "unnoticed without {call}");

@@ -390,6 +390,24 @@ fn a_foreign_reload_that_is_going_on_is_not_taken_for_ours() {
 }
 
 #[test]
+fn a_master_that_takes_its_time_has_not_failed() {
+    for binary in binaries() {
+        let lb = Running::start(&binary, Mode::Master);
+        let master = Pid::from_raw(lb.pid());
+        let renewed = lb.renew();
+        kill(master, Signal::SIGSTOP).unwrap();
+        let attempt = std::thread::scope(|scope| {
+            let reloading = scope.spawn(|| lb.reload());
+            std::thread::sleep(Duration::from_secs(2)); // not a condition: longer than a failure has to last
+            kill(master, Signal::SIGCONT).unwrap();
+            reloading.join().unwrap()
+        });
+        assert_eq!(seen(&attempt), Some(true), "{}: {attempt:?}", binary.display());
+        assert!(lb.served() == renewed, "{}", binary.display());
+    }
+}
+
+#[test]
 fn a_worker_of_a_load_that_had_begun_before_proves_nothing() {
     for binary in binaries() {
         let lb = Running::start_with(&binary, Mode::Master, 200, tls);
@@ -519,6 +537,76 @@ fn a_program_that_only_has_the_name_is_never_signalled() {
     assert!(alive);
 }
 
+/// Not a HAProxy: those of 3.1 to 3.3 that become so have been mended in the versions that there are packages of.
+#[test]
+fn a_master_that_holds_the_signal_back_for_good_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = folder.path().join("haproxy-deaf");
+    fs::copy("/bin/sh", &fake).unwrap();
+    let mut deaf = Command::new("/usr/bin/env")
+        .arg("--block-signal=USR2")
+        .arg(&fake)
+        .args(["-c", "read line", "-W"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = deaf.id().cast_signed();
+    let mut opened = Master::open(&World::host(), pid);
+    wait_until(LIMIT, "it looks like a master", || {
+        opened = Master::open(&World::host(), pid);
+        opened.is_ok()
+    });
+    let master = opened.unwrap();
+    let watch = Watch::before(&master, Instant::now());
+    master.reload_signal().unwrap();
+    let seen = watch.wait(Instant::now() + Duration::from_secs(90));
+    deaf.kill().unwrap();
+    deaf.wait().unwrap();
+    assert!(matches!(&seen, Seen::Failed(why) if why.contains("holds SIGUSR2 back")), "{seen:?}");
+}
+
+/// Not a HAProxy either: what one of 3.1 to 3.3 does whose reload failed.
+#[test]
+fn a_master_that_lost_its_worker_and_holds_the_signal_back_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = folder.path().join("haproxy-lost");
+    fs::copy("/bin/sh", &fake).unwrap();
+    // Each line ends a step: the first image, its worker, itself.
+    let loaded = "exec 3<&0; (read line <&3) & wait; read line";
+    let script = format!("read line; exec {} -c '{loaded}' -W", fake.display());
+    // Its worker must live long enough to be looked at: longer and longer, where it wasn't.
+    let noticed = [1, 2, 4, 8].into_iter().any(|seconds| {
+        let mut lost = Command::new("/usr/bin/env")
+            .arg("--block-signal=USR2")
+            .arg(&fake)
+            .args(["-c", &script, "-W"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = lost.id().cast_signed();
+        let mut opened = Master::open(&World::host(), pid);
+        wait_until(LIMIT, "it looks like a master", || {
+            opened = Master::open(&World::host(), pid);
+            opened.is_ok()
+        });
+        let master = opened.unwrap();
+        let watch = Watch::before(&master, Instant::now());
+        let mut stdin = lost.stdin.take().unwrap();
+        stdin.write_all(b"reload\n").unwrap();
+        wait_until(LIMIT, "it has a worker", || !master.workers().is_empty());
+        let seen = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| watch.wait(Instant::now() + Duration::from_secs(20)));
+            std::thread::sleep(Duration::from_secs(seconds));
+            stdin.write_all(b"end\n").unwrap();
+            waiting.join().unwrap()
+        });
+        lost.kill().unwrap();
+        lost.wait().unwrap();
+        matches!(seen, Seen::Failed(why) if why.contains("holds signals back since"))
+    });
+    assert!(noticed);
+}
+
 #[test]
 fn what_is_no_pidfile_is_said() {
     let folder = tempfile::tempdir().unwrap();
@@ -550,6 +638,17 @@ fn the_check_uses_what_the_master_was_started_with() {
             ConfigCheck::Unchecked(why) => assert!(why.contains("signal 11"), "{why}"),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+#[test]
+fn the_check_is_done_in_the_masters_directory() {
+    let launcher = ["/bin/sh", "-c", "cd \"$(dirname CONFIG)\" && exec \"$@\"", "sh"];
+    for binary in binaries() {
+        let lb = Running::launch(&launcher, &binary, Mode::Master, 1, |port, _| tls(port, "certs"));
+        let check =
+            lb.master().unwrap().check_configuration(&World::host(), &lb.settings, Instant::now() + PATIENCE);
+        assert_eq!(check, ConfigCheck::Valid, "{}", binary.display());
     }
 }
 

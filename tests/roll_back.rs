@@ -144,18 +144,101 @@ fn a_new_file_that_is_refused_goes_again_and_a_pruned_one_comes_not_back() {
 #[test]
 fn where_one_of_two_refuses_both_go_back() {
     for version in strict_versions() {
-        let mut strict = Strict::start(&version, "auto");
-        let lenient = Haproxy::of(&version).crt(strict.cmd.sites()).start();
-        strict.cmd = strict.cmd.haproxy(&lenient, "name = \"lenient\"\ntimeout = \"30s\"");
-        strict.renew_with("b.example", KeyKind::Rsa2048);
-        let report = strict.cmd.assemble(&[]).exits(2);
-        let told = report.json()["haproxy"].clone();
-        assert_eq!((&told[0]["outcome"], &told[0]["owed"]), (&"rolled-back".into(), &false.into()), "{told}");
-        assert_eq!((&told[1]["outcome"], &told[1]["confirmed"]), (&"updated".into(), &true.into()), "{told}");
-        for haproxy in [&strict.haproxy, &lenient] {
-            let serial = served(haproxy.address(), "b.example").serial;
-            assert_eq!(serial, strict.old.serial(), "{}", version.full);
+        for lenient_first in [false, true] {
+            let mut strict = Strict::start(&version, "auto");
+            let lenient = Haproxy::of(&version).crt(strict.cmd.sites()).start();
+            let more = "name = \"lenient\"\ntimeout = \"30s\"";
+            // The one that was told before the refusal has to be told once more.
+            strict.cmd = if lenient_first {
+                let cmd = Cmd::new(strict.tree.live()).with_sites(strict.cmd.sites());
+                cmd.haproxy(&lenient, more).haproxy(&strict.haproxy, "timeout = \"30s\"")
+            } else {
+                strict.cmd.haproxy(&lenient, more)
+            };
+            strict.renew_with("b.example", KeyKind::Rsa2048);
+            let report = strict.cmd.assemble(&[]).exits(2);
+            let told = report.json()["haproxy"].clone();
+            let (of_strict, of_lenient) =
+                (&told[usize::from(lenient_first)], &told[usize::from(!lenient_first)]);
+            assert_eq!(
+                (&of_strict["outcome"], &of_strict["owed"]),
+                (&"rolled-back".into(), &false.into()),
+                "{told}"
+            );
+            assert_eq!(
+                (&of_lenient["outcome"], &of_lenient["confirmed"]),
+                (&"updated".into(), &true.into()),
+                "{told}"
+            );
+            for haproxy in [&strict.haproxy, &lenient] {
+                let serial = served(haproxy.address(), "b.example").serial;
+                assert_eq!(serial, strict.old.serial(), "{}", version.full);
+            }
+            strict.is_tidy();
         }
+    }
+}
+
+#[test]
+fn where_one_of_two_cannot_be_told_the_other_one_is() {
+    for version in versions() {
+        let mut strict = Strict::start(&version, "auto");
+        let new = strict.renew_with("a.example", KeyKind::P256);
+        let away =
+            "[[haproxy]]\nname = \"away\"\nreload = \"master\"\nmaster_socket = \"/nonexistent/master.sock\"";
+        let with = |table: &str| {
+            let cmd = Cmd::new(strict.tree.live()).with_sites(strict.cmd.sites()).table(table);
+            cmd.haproxy(&strict.haproxy, "timeout = \"30s\"")
+        };
+        let cmd = with(&format!("{away}\nbinary = \"\""));
+        let report = cmd.assemble(&[]).exits(2);
+        let told = report.json()["haproxy"].clone();
+        assert_eq!((&told[0]["outcome"], &told[0]["owed"]), (&"failed".into(), &true.into()), "{told}");
+        assert_eq!((&told[1]["outcome"], &told[1]["owed"]), (&"updated".into(), &false.into()), "{told}");
+        assert!(strict.serves("a.example", &new), "{}", version.full);
+        // Each has its own debt.
+        let told = cmd.assemble(&[]).exits(2).json()["haproxy"].clone();
+        assert_eq!(
+            (&told[0]["outcome"], &told[1]["outcome"]),
+            (&"failed".into(), &"not-needed".into()),
+            "{told}"
+        );
+        let paying = "[[haproxy]]\nname = \"away\"\nreload = \"command\"\nmaster_socket = \"\"\ncommand = [\"/bin/true\"]";
+        let told = with(&format!("{paying}\nbinary = \"\"")).assemble(&[]).exits(0).json()["haproxy"].clone();
+        assert_eq!((&told[0]["outcome"], &told[0]["owed"]), (&"reloaded".into(), &false.into()), "{told}");
+        strict.is_tidy();
+    }
+}
+
+/// What HAProxy was told and isn't seen to have stays, and is owed; what it had before is kept until it has something
+/// newer, however many renewals come between.
+#[test]
+fn only_what_haproxy_has_accepted_replaces_what_would_be_put_back() {
+    for version in strict_versions() {
+        let mut strict = Strict::start(&version, "auto");
+        let own = strict.cmd.sites().join(".haproxy-certs");
+        let accepted = fs::read_to_string(strict.cmd.site("b.example")).unwrap();
+        let between = strict.renew_with("b.example", KeyKind::P256);
+        let deaf = "reload = \"command\"\ncommand = [\"/bin/true\"]\ntimeout = \"3s\"";
+        let cmd = Cmd::new(strict.tree.live()).with_sites(strict.cmd.sites()).haproxy(&strict.haproxy, deaf);
+        let report = cmd.assemble(&[]).exits(2);
+        let told = report.json()["haproxy"][0].clone();
+        assert_eq!(
+            (&told["outcome"], &told["confirmed"], &told["owed"]),
+            (&"reloaded".into(), &false.into(), &true.into()),
+            "{}: {told}",
+            version.full
+        );
+        assert_eq!(report.action("b.example.pem"), "replace", "{}", version.full);
+        assert_eq!(fs::read_to_string(strict.cmd.site("b.example")).unwrap(), between.combined());
+        assert_eq!(fs::read_to_string(own.join("previous/b.example.pem")).unwrap(), accepted);
+        assert!(strict.serves("b.example", &strict.old), "{}", version.full);
+
+        strict.renew_with("b.example", KeyKind::Rsa2048);
+        let told = strict.cmd.assemble(&[]).exits(2).json()["haproxy"][0].clone();
+        assert_eq!(told["outcome"], "rolled-back", "{}: {told}", version.full);
+        assert_eq!(fs::read_to_string(strict.cmd.site("b.example")).unwrap(), accepted);
+        assert!(strict.serves("b.example", &strict.old), "{}", version.full);
         strict.is_tidy();
     }
 }

@@ -10,7 +10,7 @@ use super::process::{ConfigCheck, Master};
 use super::replies::{self, Processes, ReloadReply, quoted};
 use super::socket::{self, SocketError};
 use super::worker::PAUSE;
-use super::{Attempt, Batch, words};
+use super::{Attempt, Batch, absent, words};
 
 /// The first release whose `reload` answers whether it worked.
 const ANSWERS_SINCE: (u32, u32) = (2, 7);
@@ -52,7 +52,7 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
     let Some(address) = &haproxy.master_socket else {
         return Attempt::NotApplicable(Unseen::NotConfigured.to_string());
     };
-    let processes = match patiently(address, deadline.min(Instant::now() + REFUSED_LIMIT)) {
+    let processes = match patiently(world, address, deadline.min(Instant::now() + REFUSED_LIMIT)) {
         Ok(processes) => processes,
         Err(why) => return Attempt::NotApplicable(format!("{address}: {why}")),
     };
@@ -82,7 +82,7 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
             }
             // Somebody else's reload has cut ours off, or was faster: the processes tell.
             Err(error) if error.is_of_a_reload() || matches!(error, SocketError::Io(_)) => {
-                match patiently(address, deadline) {
+                match patiently(world, address, deadline) {
                     Ok(processes) if is_reloaded_since(&processes, batch.committed) => {
                         return Attempt::Told { seen: None, detail: None };
                     }
@@ -99,10 +99,13 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
     }
 }
 
-/// Asks again for as long as the master refuses connections or closes them without a word.
-fn patiently(address: &Address, deadline: Instant) -> Result<Processes, Unseen> {
+/// Asks again for as long as the master refuses connections or closes them without a word, and there is one.
+fn patiently(world: &World, address: &Address, deadline: Instant) -> Result<Processes, Unseen> {
     loop {
         match processes(Some(address), deadline) {
+            Err(Unseen::Socket(SocketError::Refused)) if absent::is_nobodys(world, address) => {
+                return Err(SocketError::Refused.into());
+            }
             Err(Unseen::Socket(error)) if error.is_of_a_reload() && Instant::now() + PAUSE < deadline => {
                 sleep(PAUSE);
             }

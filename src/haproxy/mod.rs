@@ -1,5 +1,6 @@
 //! Telling each HAProxy what changed, and seeing that it took it.
 
+mod absent;
 mod as_started;
 pub mod check;
 pub mod command;
@@ -203,7 +204,7 @@ impl Telling<'_> {
             return Attempt::Failed("the time is up".to_owned());
         }
         match method {
-            Method::Runtime => runtime::update(self.haproxy, self.batch, self.deadline),
+            Method::Runtime => runtime::update(self.world, self.haproxy, self.batch, self.deadline),
             Method::Master => master::reload(self.world, self.haproxy, self.batch, self.deadline),
             Method::Systemd => systemd::reload(self.world, &hurried(), self.batch),
             Method::Pidfile => pidfile::reload(self.world, &hurried(), self.batch),
@@ -276,7 +277,7 @@ impl Telling<'_> {
 
     /// Replaces in memory what can be while HAProxy can't reload, and says what.
     fn replace_what_can_be(&self) -> String {
-        let partial = runtime::update_what_can_be(self.haproxy, self.batch, self.deadline);
+        let partial = runtime::update_what_can_be(self.world, self.haproxy, self.batch, self.deadline);
         let (updated, all) = (partial.updated.len(), self.batch.changes.len());
         match partial.left.first() {
             None => "all of it is replaced in memory meanwhile".to_owned(),
@@ -320,8 +321,7 @@ impl Telling<'_> {
         let is_new = |worker: Answering| {
             before.is_none_or(|before| before.pid != worker.pid) || worker.since > self.batch.committed
         };
-        let began = Instant::now();
-        let mut contradicted = None;
+        let (mut silent, mut contradicted, mut last_seen) = (None, None, None);
         loop {
             let shown = match runtime::shown(self.haproxy, self.batch, self.deadline) {
                 // What a worker of before the change shows it may have by chance.
@@ -331,6 +331,12 @@ impl Telling<'_> {
                 }
                 shown => shown,
             };
+            if let Shown::Unseen(..) = shown {
+                silent.get_or_insert_with(Instant::now);
+            } else {
+                silent = None;
+                last_seen = Some(shown.clone());
+            }
             let is_final = match &shown {
                 Shown::Not(_, worker) => {
                     is_new(*worker)
@@ -338,12 +344,16 @@ impl Telling<'_> {
                 }
                 Shown::Unseen(_, may_answer_later) => {
                     let limit = if seen.is_some() { BLINK_LIMIT } else { SILENCE_LIMIT };
-                    !may_answer_later || began.elapsed() > limit
+                    !may_answer_later || silent.is_some_and(|since| since.elapsed() > limit)
                 }
                 Shown::All(_) => true,
             };
-            if is_final || Instant::now() + PAUSE >= self.deadline {
+            if is_final {
                 return shown;
+            }
+            if Instant::now() + PAUSE >= self.deadline {
+                // The time ran out within a look: what was seen before it counts.
+                return last_seen.unwrap_or(shown);
             }
             sleep(PAUSE);
         }

@@ -211,7 +211,7 @@ pub(super) struct Image {
 }
 
 impl Proc {
-    fn new(world: &World) -> Self {
+    pub(super) fn new(world: &World) -> Self {
         Self { root: world.proc.clone() }
     }
 
@@ -321,11 +321,14 @@ impl Proc {
             return text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
         }
         // A kernel without that file.
-        let numbers = fs::read_dir(&self.root).into_iter().flatten();
-        numbers
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok())
-            .filter(|&other| self.stat(other).is_ok_and(|stat| stat.parent == pid))
-            .collect()
+        let all = self.all().unwrap_or_default().into_iter();
+        all.filter(|&other| self.stat(other).is_ok_and(|stat| stat.parent == pid)).collect()
+    }
+
+    /// Every process there is.
+    pub(super) fn all(&self) -> Option<Vec<i32>> {
+        let entries = fs::read_dir(&self.root).ok()?;
+        Some(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
     }
 
     /// The inodes of the sockets that a process has open.

@@ -12,7 +12,9 @@ use zeroize::Zeroizing;
 use crate::config::Haproxy;
 use crate::escape::escaped;
 use crate::failure::io_cause;
+use crate::world::World;
 
+use super::absent;
 use super::master::{self, Unseen};
 use super::replies::{self, CommitReply, Listing, SetReply, Status, Store, quoted};
 use super::socket::{self, LONGEST_COMMAND, SocketError};
@@ -77,7 +79,7 @@ pub enum Shown {
 
 /// Tells HAProxy a whole batch in memory, and sees that it took it; where one file needs a reload, nothing is sent.
 #[must_use]
-pub fn update(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Attempt {
+pub fn update(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Attempt {
     let mut jobs = Vec::with_capacity(batch.changes.len());
     for change in batch.changes {
         match Job::new(haproxy, batch, change) {
@@ -87,7 +89,7 @@ pub fn update(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Attemp
     }
     let mut unusable = Vec::new();
     for worker in Worker::ways(haproxy) {
-        let telling = Telling { haproxy, batch, worker, deadline };
+        let telling = Telling { world, haproxy, batch, worker, deadline };
         match telling.all(&jobs) {
             Ok(refused) if refused.is_empty() => return Attempt::Told { seen: Some(true), detail: None },
             Ok(files) => {
@@ -103,7 +105,7 @@ pub fn update(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Attemp
 
 /// Replaces in memory what can be, where HAProxy can't reload for a reason that isn't ours.
 #[must_use]
-pub fn update_what_can_be(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Partial {
+pub fn update_what_can_be(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Partial {
     let mut partial = Partial::default();
     let mut jobs = Vec::new();
     for change in batch.changes {
@@ -114,7 +116,7 @@ pub fn update_what_can_be(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instan
     }
     let mut obstacle = String::new();
     for worker in Worker::ways(haproxy) {
-        let telling = Telling { haproxy, batch, worker, deadline };
+        let telling = Telling { world, haproxy, batch, worker, deadline };
         let (before, listing) = match telling.look(RELOAD_BEFORE) {
             Ok(looked) => looked,
             Err(Stop::Reload(why)) => {
@@ -270,6 +272,7 @@ enum Stop {
 
 /// A batch being told to a worker.
 struct Telling<'a> {
+    world: &'a World,
     haproxy: &'a Haproxy,
     batch: &'a Batch<'a>,
     worker: Worker<'a>,
@@ -332,8 +335,9 @@ impl Telling<'_> {
     fn settled(&self, limit: Duration) -> Result<Answering, Stop> {
         let until = self.deadline.min(Instant::now() + limit);
         loop {
-            let answering = self.worker.answering(self.deadline);
+            // In this order: an old worker that answers now was there before, so the master has shown it.
             let master = master::processes(self.haproxy.master_socket.as_ref(), self.deadline);
+            let answering = self.worker.answering(self.deadline);
             let is_last = Instant::now() >= until;
             match (answering, master) {
                 (Ok(answering), Ok(processes)) => {
@@ -345,7 +349,8 @@ impl Telling<'_> {
                 }
                 // Through 3.0 the master accepts no connections while it loads.
                 (answering, Err(Unseen::Socket(error))) if error.is_of_a_reload() && !is_last => {
-                    if answering.is_err() && !self.worker.is_through_master() {
+                    let is_useless = answering.is_err() && !self.worker.is_through_master();
+                    if is_useless || self.is_nobodys_socket(&error) {
                         return answering.map_err(Stop::Unusable);
                     }
                 }
@@ -356,6 +361,13 @@ impl Telling<'_> {
             }
             sleep(PAUSE);
         }
+    }
+
+    /// Whether the master's socket refuses connections for good.
+    fn is_nobodys_socket(&self, error: &SocketError) -> bool {
+        let socket = self.haproxy.master_socket.as_ref();
+        matches!(error, SocketError::Refused)
+            && socket.is_some_and(|socket| absent::is_nobodys(self.world, socket))
     }
 
     /// One file: replaced or added, and seen.

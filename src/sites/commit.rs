@@ -239,6 +239,7 @@ impl<'a> Staged<'a> {
             }
         }
         let changed = plan.has_changes();
+        keep_previous(sites, &mut plan, &mut failure);
         let mut carry_out = |plan: &mut Plan, wanted: fn(&Row) -> bool| {
             for row in plan.rows.iter_mut().filter(|row| wanted(row)) {
                 if let Err(e) = put_in_place(sites, row) {
@@ -251,7 +252,7 @@ impl<'a> Staged<'a> {
         carry_out(&mut plan, |row| row.action == Action::Prune);
         let at = SystemTime::now();
         if changed {
-            let directories = [Some(&sites.place), sites.host.as_ref(), Some(&sites.previous)];
+            let directories = [Some(&sites.place), sites.host.as_ref()];
             for place in directories.into_iter().flatten() {
                 if let Err(e) = fsync(&place.dir) {
                     failure.get_or_insert(Failure::io("sync", &place.path, &e.into()));
@@ -395,7 +396,34 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
     }
 }
 
-/// Gives a staged file its name, or takes a pruned file's name away; what was there is kept aside.
+/// Keeps aside what is about to be replaced or pruned, durably: what can't be put back again stays.
+fn keep_previous(sites: &SitesDir, plan: &mut Plan, failure: &mut Option<Failure>) {
+    let loses_something = |row: &Row| matches!(row.action, Action::Replace | Action::Prune);
+    let mut attics: BTreeMap<&Path, &Place> = BTreeMap::new();
+    for row in plan.rows.iter_mut().filter(|row| loses_something(row)) {
+        let Some(target) = Target::of(row) else { continue };
+        let Some((home, name)) = sites.home(&target) else { continue };
+        let (attic, kept) = sites.attic(&target);
+        match keep_aside(sites, home, &name, attic, &kept) {
+            Ok(()) => drop(attics.insert(&attic.path, attic)),
+            // It is gone already, as it should be.
+            Err(Errno::NOENT) if row.action == Action::Prune => {}
+            Err(e) => {
+                fail_row(row, failure, &Failure::io("keep a copy of", &home.path.join(&name), &e.into()));
+            }
+        }
+    }
+    for place in attics.into_values() {
+        if let Err(e) = fsync(&place.dir) {
+            let e = Failure::io("sync", &place.path, &e.into());
+            for row in plan.rows.iter_mut().filter(|row| loses_something(row)) {
+                fail_row(row, failure, &e);
+            }
+        }
+    }
+}
+
+/// Gives a staged file its name, or takes a pruned file's name away.
 fn put_in_place(sites: &SitesDir, row: &Row) -> Result<(), Failure> {
     let Some(target) = Target::of(row) else { return Ok(()) };
     let Some((home, name)) = sites.home(&target) else { return Ok(()) };
@@ -404,18 +432,10 @@ fn put_in_place(sites: &SitesDir, row: &Row) -> Result<(), Failure> {
         let path = path.clone();
         move |e: Errno| Failure::io(deed, &path, &e.into())
     };
-    let (attic, kept) = sites.attic(&target);
     if row.action == Action::Prune {
-        return match renameat_with(&home.dir, &*name, &attic.dir, &*kept, RenameFlags::NOREPLACE) {
-            // Something older, which HAProxy accepted, is kept already.
-            Err(Errno::EXIST) => remove(&home.dir, &*name).map_err(fail("prune")),
-            result => result.map_err(fail("prune")),
-        };
+        return remove(&home.dir, &*name).map_err(fail("prune"));
     }
     let (stage, staged) = sites.staging(row);
-    if row.action == Action::Replace {
-        keep_aside(sites, home, &name, attic, &kept).map_err(fail("keep a copy of"))?;
-    }
     if row.action == Action::Install {
         // A file that appeared meanwhile isn't ours.
         match renameat_with(&stage.dir, &*staged, &home.dir, &*name, RenameFlags::NOREPLACE) {
