@@ -134,8 +134,8 @@ fn a_challenge_that_has_no_way_is_noticed() {
 
 /// Port 80 of an address that nobody uses; `None` where everybody's port 80 is taken or forbidden.
 fn port_80() -> Option<SocketAddr> {
-    let [_, a, b, _] = std::process::id().to_be_bytes();
-    let address = SocketAddr::from((Ipv4Addr::new(127, 80, a.max(1), b.max(1)), 80));
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let address = SocketAddr::from((Ipv4Addr::new(127, 0x80 | a, b, c.clamp(1, 254)), 80));
     TcpListener::bind(address).ok().map(|_| address)
 }
 

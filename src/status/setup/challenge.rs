@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::certified_key::hex;
 use crate::config::Settings;
@@ -104,7 +105,7 @@ fn tried(settings: &Settings, configuration: &Configuration) -> Result<Outcome, 
     let port = settings.certbot.http_01_port;
     let front = configuration.challenged().ok_or("no bind line without TLS has port 80")?;
     let is_here = |host: &str| {
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host = host.rsplit('@').next().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         host == "localhost" || host == "::1" || host.starts_with("127.")
     };
     let servers: Vec<&str> =
@@ -146,7 +147,7 @@ fn attempt(front: SocketAddr, port: u16, host: &str) -> Result<Outcome, String> 
         watched.push(PollFd::new(&client, PollFlags::IN));
         let left = deadline.saturating_duration_since(Instant::now());
         let ready = poll(&mut watched, Timespec::try_from(left).ok().as_ref());
-        if left.is_zero() || ready.is_err() {
+        if left.is_zero() || ready.is_err_and(|error| error != Errno::INTR) {
             return Ok(Outcome::Unanswered);
         }
         let is_answered = watched.pop().is_some_and(|client| !client.revents().is_empty());
