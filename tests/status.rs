@@ -817,6 +817,23 @@ fn certbots_own_tree_is_followed_from_the_first_certificate_on() {
     certbot.succeed(&["renew", "--force-renewal"]);
 }
 
+/// The manual has every word (tests/docs.rs): each problem that it explains is made in this file.
+#[test]
+fn every_problem_of_the_manual_is_made_here() {
+    let (manual, here) = (include_str!("../man/haproxy-certs.8"), include_str!("status.rs"));
+    let mut words = 0;
+    for title in ["Reasons of a refusal", "Warnings", "Problems"] {
+        let (_, part) = manual.split_once(&format!("\n.Ss {title}\n")).unwrap();
+        let part = part.split("\n.Ss ").next().unwrap().split("\n.Sh ").next().unwrap();
+        for word in part.lines().filter_map(|line| line.strip_prefix(".It Sy ")) {
+            // Only a run asks HAProxy about staged files.
+            assert!(word == "not-checked" || here.contains(&format!("\"{word}\"")), "no test makes {word}");
+            words += 1;
+        }
+    }
+    assert!(words > 30, "{words}");
+}
+
 /// Six days, as Let's Encrypt's shortlived profile: the CA's default life is set, since certbot before 4.0 can't ask for a
 /// profile. An IP address needs certbot 5.3: that one is generated.
 #[test]
