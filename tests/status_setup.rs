@@ -290,6 +290,15 @@ fn hooks_are_looked_for_where_this_certbot_runs_them() {
 }
 
 #[test]
+fn a_copy_of_certbots_tree_has_no_hooks_of_its_own() {
+    let (tree, cmd) = deployed();
+    let copy = tree.root().join("certs");
+    fs::rename(tree.live(), &copy).unwrap();
+    let cmd = Cmd::new(&copy).with_sites(cmd.sites()).without_haproxy();
+    finds(&look(&cmd), "hook", "unknown", "is not certbot's own");
+}
+
+#[test]
 fn what_others_could_change_is_noticed() {
     let (tree, cmd) = deployed();
     let cmd = cmd.without_haproxy();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Settings;
 use crate::escape::{escaped, escaped_path};
+use crate::issue::certbot_dir;
 use crate::program::Program;
 use crate::status::words::Severity;
 use crate::world::World;
@@ -19,7 +20,15 @@ const DEPLOY_SINCE: (u32, u32) = (5, 3);
 const LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) fn findings(settings: &Settings, world: &World) -> Vec<Finding> {
-    let folder = settings.live_dir.parent().unwrap_or(Path::new("/"));
+    let Some(folder) = certbot_dir(settings) else {
+        let live_dir = escaped_path(&settings.live_dir);
+        return vec![Finding::unknown(
+            "hook",
+            format!(
+                "{live_dir} is not certbot's own (it isn't named \"live\"): whatever fills it has to run haproxy-certs assemble"
+            ),
+        )];
+    };
     let version = world.program(&settings.certbot.binary).and_then(|program| version(&program));
     let cli_ini = std::fs::read_to_string(folder.join("cli.ini")).unwrap_or_default();
     let hooks = folder.join("renewal-hooks");
