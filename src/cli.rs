@@ -206,6 +206,9 @@ pub struct StatusArgs {
     #[arg(long, value_name = "FILE")]
     pub textfile: Option<PathBuf>,
     /// Look also at what is around the certificates: HAProxy's configuration, sockets, hooks, timers, modes
+    ///
+    /// The way of the ACME challenge is tried: for a moment this listens on certbot's port, on loopback only, and sends a
+    /// request through HAProxy's port 80. Where that can't be done the configuration is only read.
     #[arg(long)]
     pub setup: bool,
 }

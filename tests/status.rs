@@ -7,6 +7,7 @@
     reason = "test code may fail loudly"
 )]
 
+mod contract;
 mod support;
 
 use std::fs;
@@ -14,8 +15,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use openssl::ec::{EcGroup, EcKey};
+use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa;
 use serde_json::Value;
-use support::{Cmd, Haproxy, KeyKind, Kind, Run, Tree, Validity, Version, system_haproxy, version};
+use support::{Authority, Cmd, Haproxy, Key, KeyKind, Kind, Run, Tree, Validity, Version};
+use support::{system_haproxy, version};
 
 /// The versions that are looked at: 2.6 and 3.0 always, 3.2 where it can be had.
 fn versions() -> Vec<Version> {
@@ -298,9 +304,256 @@ fn refusals_and_warnings_are_problems() {
     assert!(human.contains("the file's owner or mode is not as configured"), "{human}");
 }
 
+/// Each lineage is deployed, then spoilt, and what is deployed stays in step with nothing: the reason alone is named.
+#[test]
+fn every_reason_of_a_refusal_is_named() {
+    let expected = [
+        ("encrypted", "key-encrypted"),
+        ("forged", "key-inconsistent"),
+        ("mismatch", "key-mismatch"),
+        ("key-damaged", "key-unreadable"),
+        ("key-gone", "key-missing"),
+        ("curve", "key-unsupported"),
+        ("small", "key-too-small"),
+        ("chain-damaged", "certificate-unreadable"),
+        ("chain-gone", "certificate-missing"),
+        ("torn", "lineage-torn"),
+        ("folder", "not-a-regular-file"),
+        ("large", "too-large"),
+        ("older", "older-than-deployed"),
+        ("staging", "would-replace-good"),
+        ("no-way", "read-error"),
+    ];
+    let (mut tree, cmd) = lonely(|tree| {
+        for (name, _) in expected {
+            issue(tree, name, Validity::days(90));
+        }
+    });
+    json(&cmd).exits(0);
+    let key = tree.leaf("encrypted").key.clone();
+    let cipher = openssl::symm::Cipher::aes_256_cbc();
+    let encrypted = key.openssl().private_key_to_pem_pkcs8_passphrase(cipher, b"secret").unwrap();
+    tree.overwrite("encrypted", Kind::Privkey, encrypted);
+    tree.overwrite("forged", Kind::Privkey, contract::forged(&tree.leaf("forged").key));
+    tree.overwrite("mismatch", Kind::Privkey, Key::fresh(KeyKind::P256).pem());
+    tree.overwrite("key-damaged", Kind::Privkey, key.pem().replace('M', "!"));
+    fs::remove_file(tree.link("key-gone", Kind::Privkey)).unwrap();
+    let curve = EcGroup::from_curve_name(Nid::SECP256K1).unwrap();
+    let self_signed = |tree: &Tree, name: &str, key: &PKey<Private>| {
+        tree.overwrite(name, Kind::Privkey, key.private_key_to_pem_pkcs8().unwrap());
+        tree.overwrite(name, Kind::Fullchain, contract::self_signed(key, name));
+    };
+    self_signed(&tree, "curve", &PKey::from_ec_key(EcKey::generate(&curve).unwrap()).unwrap());
+    self_signed(&tree, "small", &PKey::from_rsa(Rsa::generate(1024).unwrap()).unwrap());
+    let chain = tree.leaf("chain-damaged").fullchain();
+    tree.overwrite("chain-damaged", Kind::Fullchain, &chain[..chain.len() - 40]);
+    fs::remove_file(tree.link("chain-gone", Kind::Fullchain)).unwrap();
+    tree.renew_stopped_before(10, "torn");
+    fs::remove_file(tree.link("folder", Kind::Privkey)).unwrap();
+    fs::create_dir(tree.link("folder", Kind::Privkey)).unwrap();
+    tree.overwrite("large", Kind::Privkey, vec![b'#'; (1 << 20) + 1]);
+    let older = Validity::between(time::Duration::days(-2), time::Duration::days(200));
+    let older = tree.authority().issue(KeyKind::P256, &["older"], older);
+    tree.renew_with("older", &older);
+    let staging = Authority::named("(STAGING) Test CA");
+    tree.renew_with("staging", &staging.issue(KeyKind::P256, &["staging"], Validity::days(90)));
+    fs::remove_file(tree.link("no-way", Kind::Privkey)).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd/x", tree.link("no-way", Kind::Privkey)).unwrap();
+
+    let run = json(&cmd).exits(1);
+    for (name, reason) in expected {
+        let file = format!("{name}.pem");
+        let words = problems(&run, &file);
+        assert!(words.contains(&reason.to_owned()), "{name}: {words:?}");
+        // A staging certificate is called one besides; nothing else is added.
+        assert!(words.iter().all(|word| word == reason || word == "staging-issuer"), "{name}: {words:?}");
+        let site = run.site(&file);
+        assert_eq!(site["severity"], "warning", "{site}");
+        // What to do is the advice, or a command at the end of the fact.
+        let (fact, advice) = (&site["details"][0]["fact"], &site["details"][0]["advice"]);
+        assert!(advice.is_string() || fact.as_str().unwrap().contains("; run assemble"), "{site}");
+    }
+    // One that was never deployed is missing besides, for visitors the worse of both.
+    issue(&mut tree, "new", Validity::days(90));
+    tree.overwrite("new", Kind::Privkey, Key::fresh(KeyKind::P256).pem());
+    assert_eq!(problems(&json(&cmd).exits(2), "new.pem"), ["disk-missing", "key-mismatch"]);
+}
+
+#[test]
+fn a_name_that_no_file_can_have_is_named() {
+    let (_tree, cmd) = lonely(|tree| {
+        issue(tree, "a.example", Validity::days(90));
+        issue(tree, ".hidden", Validity::days(90));
+    });
+    let report = json(&cmd).exits(1).json();
+    let site = report["sites"].as_array().unwrap().iter().find(|site| site["lineage"] == ".hidden").unwrap();
+    assert_eq!(
+        (&site["file"], &site["problems"]),
+        (&Value::Null, &serde_json::json!(["name-unsafe"])),
+        "{site}"
+    );
+}
+
+/// HAProxy refuses RSA keys of 2048 bits here, by its own environment, and is asked by a real roll-back.
+#[test]
+fn what_haproxy_refused_is_named() {
+    let mut tree = Tree::new();
+    issue(&mut tree, "a.example", Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    untold(&cmd);
+    let demanding = support::live::demanding_openssl(cmd.sites().parent().unwrap());
+    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).env("OPENSSL_CONF", &demanding).start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    json(&cmd).exits(0);
+    let weak = tree.authority().issue(KeyKind::Rsa2048, &["a.example"], Validity::days(90));
+    tree.renew_with("a.example", &weak);
+    cmd.run(&["assemble"]).exits(2);
+    let run = json(&cmd).exits(1);
+    assert_eq!(problems(&run, "a.example.pem"), ["haproxy-rejects"], "{run}");
+}
+
+#[test]
+fn pruning_that_is_held_is_named() {
+    let names: Vec<String> = (0..8).map(|number| format!("{number}.example")).collect();
+    let (mut tree, cmd) = lonely(|tree| {
+        for name in &names {
+            issue(tree, name, Validity::days(90));
+        }
+    });
+    for name in &names[..4] {
+        tree.delete(name);
+    }
+    let run = json(&cmd).exits(1);
+    assert_eq!(problems(&run, "0.example.pem"), ["prune-held"], "{run}");
+    assert_eq!(problems(&run, "7.example.pem"), Vec::<String>::new());
+    assert_eq!(cmd.deployed().len(), 8, "status changes nothing");
+}
+
+#[test]
+fn a_new_default_certificate_is_said_and_is_fine() {
+    let (mut tree, cmd) = lonely(|tree| issue(tree, "b.example", Validity::days(90)));
+    issue(&mut tree, "a.example", Validity::days(90));
+    let run = json(&cmd).exits(2);
+    assert_eq!(problems(&run, "a.example.pem"), ["disk-missing", "default-certificate-changed"]);
+    let details = run.site("a.example.pem")["details"].clone();
+    assert_eq!(details[1]["severity"], "ok", "{details}");
+}
+
+/// A shadowed lineage that is refused, too: each problem has its own fact.
+#[test]
+fn the_facts_of_two_problems_are_not_mixed_up() {
+    let (tree, cmd) = lonely(|tree| {
+        for lineage in ["a.example", "b.example"] {
+            tree.issue(lineage, KeyKind::P256, &["x.example"], Validity::days(90));
+        }
+    });
+    tree.overwrite("b.example", Kind::Privkey, Key::fresh(KeyKind::P256).pem());
+    let run = json(&cmd).exits(1);
+    let mut words = problems(&run, "b.example.pem");
+    words.sort();
+    assert_eq!(words, ["key-mismatch", "shadowed"]);
+    for detail in run.site("b.example.pem")["details"].as_array().unwrap() {
+        let is_of_the_key = detail["fact"].as_str().unwrap().contains("private key");
+        assert_eq!(is_of_the_key, detail["problem"] == "key-mismatch", "{detail}");
+    }
+}
+
+#[test]
+fn a_sites_directory_that_others_may_change_is_named() {
+    let (_tree, cmd) = lonely(|tree| issue(tree, "a.example", Validity::days(90)));
+    fs::set_permissions(cmd.sites(), fs::Permissions::from_mode(0o777)).unwrap();
+    let report = json(&cmd).exits(1).json();
+    assert_eq!(report["problems"][0]["problem"], "loose-permissions", "{report}");
+}
+
+#[test]
+fn the_host_certificate_is_a_site_of_its_own() {
+    let mut tree = Tree::new();
+    issue(&mut tree, "a.example", Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    let host = cmd.beside("host.pem");
+    let option = format!("host_lineage = \"a.example\"\nhost_file = {}", support::cmd::toml(&host));
+    let cmd = cmd.option(&option);
+    untold(&cmd);
+    let mut haproxy = Haproxy::of(&system_haproxy()).crt(&host).crt(cmd.sites()).start();
+    let cmd = cmd.haproxy(&haproxy, &probe(&haproxy));
+    json(&cmd).exits(0);
+    let file = host.to_str().unwrap();
+    tree.renew("a.example");
+    assert_eq!(problems(&json(&cmd).exits(1), file), ["disk-stale"]);
+    untold(&cmd);
+    assert_eq!(problems(&json(&cmd).exits(2), file), ["haproxy-stale"]);
+    fs::remove_file(&host).unwrap();
+    assert!(problems(&json(&cmd).exits(2), file).contains(&"disk-missing".to_owned()));
+    untold(&cmd);
+    haproxy.reload_and_wait();
+    json(&cmd).exits(0);
+}
+
+/// One case of each on the versions that the other tests leave out.
+#[test]
+fn in_step_stale_and_missing_on_the_oldest_and_the_newest_version() {
+    for version in [version("2.2"), version("3.4")].into_iter().flatten() {
+        let (mut tree, cmd, mut haproxy) = healthy(&version);
+        json(&cmd).exits(0);
+        tree.renew("a.example");
+        issue(&mut tree, "new.example", Validity::days(90));
+        untold(&cmd);
+        let run = json(&cmd).exits(2);
+        assert_eq!(problems(&run, "a.example.pem"), ["haproxy-stale"], "{}: {run}", version.full);
+        assert_eq!(problems(&run, "new.example.pem"), ["haproxy-missing"], "{}: {run}", version.full);
+        assert_eq!(problems(&run, "b.example.pem"), Vec::<String>::new());
+        haproxy.reload_and_wait();
+        let run = json(&cmd).exits(0);
+        assert_eq!(run.site("a.example.pem")["haproxy"][0]["seen_by"], "runtime", "{}: {run}", version.full);
+    }
+}
+
+#[test]
+fn what_is_in_memory_and_not_served_is_missing() {
+    let (mut tree, cmd, haproxy) = healthy(&system_haproxy());
+    issue(&mut tree, "new.example", Validity::days(90));
+    untold(&cmd);
+    let file = cmd.site("new.example");
+    haproxy.runtime(&format!("new ssl cert {}", file.display()));
+    let pem = fs::read_to_string(&file).unwrap();
+    haproxy.runtime(&format!("set ssl cert {} <<\n{pem}\n", file.display()));
+    haproxy.runtime(&format!("commit ssl cert {}", file.display()));
+    let run = json(&cmd).exits(2);
+    assert_eq!(problems(&run, "new.example.pem"), ["haproxy-missing"], "{run}");
+    let human = cmd.run(&["status"]).stdout;
+    assert!(human.contains("haproxy has it in memory and doesn't serve it"), "{human}");
+}
+
+#[test]
+fn a_refused_handshake_is_missing() {
+    let mut tree = Tree::new();
+    issue(&mut tree, "a.example", Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    untold(&cmd);
+    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).bind_option("strict-sni").start();
+    issue(&mut tree, "new.example", Validity::days(90));
+    untold(&cmd);
+    let cmd = cmd.table(&format!("[[haproxy]]\nmaster_socket = \"/nonexistent/x\"\n{}", probe(&haproxy)));
+    let run = json(&cmd).exits(2);
+    assert_eq!(problems(&run, "new.example.pem"), ["haproxy-missing"], "{run}");
+    let human = cmd.run(&["status"]).stdout;
+    assert!(human.contains("haproxy presents no certificate for new.example at"), "{human}");
+}
+
+#[test]
+fn a_damaged_record_counts_as_owed() {
+    let (_tree, cmd, _haproxy) = healthy(&system_haproxy());
+    fs::write(cmd.sites().join(".haproxy-certs/state.json"), "{").unwrap();
+    let report = json(&cmd).exits(1).json();
+    assert_eq!(report["problems"][0]["problem"], "reload-owed", "{report}");
+    cmd.run(&["assemble"]).exits(0);
+    json(&cmd).exits(0);
+}
+
 #[test]
 fn a_staging_certificate_is_named() {
-    let staging = support::Authority::named("(STAGING) Test CA");
+    let staging = Authority::named("(STAGING) Test CA");
     let leaf = staging.issue(KeyKind::P256, &["s.example"], Validity::days(90));
     let (_tree, cmd) = lonely(|tree| tree.issue_leaf("s.example", &leaf));
     assert_eq!(problems(&json(&cmd).exits(1), "s.example.pem"), ["staging-issuer"]);
@@ -461,37 +714,6 @@ fn who_may_not_read_sees_that_it_is_unknown() {
     assert_eq!(site["problems"], Value::Array(vec![]));
 }
 
-#[test]
-fn the_setup_is_looked_at() {
-    let (tree, cmd, _haproxy) = healthy(&system_haproxy());
-    let run = cmd.run(&["status", "--setup", "--format", "json"]).exits(1);
-    let finding = |run: &Run, name: &str| {
-        let report = run.json();
-        let all = report["setup"].as_array().unwrap().clone();
-        all.into_iter()
-            .find(|finding| finding["name"] == name)
-            .unwrap_or_else(|| panic!("no {name} in {run}"))
-    };
-    assert_eq!(finding(&run, "crt")["severity"], "ok", "{run}");
-    assert_eq!(finding(&run, "empty")["severity"], "warning");
-    assert_eq!(finding(&run, "acme")["severity"], "warning");
-    assert_eq!(finding(&run, "hook")["severity"], "warning");
-    assert_eq!(finding(&run, "modes")["severity"], "ok");
-    assert!(finding(&run, "socket")["fact"].as_str().unwrap().contains("answers at level admin"), "{run}");
-    let hooks = tree.root().join("renewal-hooks/post");
-    fs::create_dir_all(&hooks).unwrap();
-    std::os::unix::fs::symlink(Cmd::program(), hooks.join("haproxy-certs")).unwrap();
-    let run = cmd.run(&["status", "--setup", "--format", "json"]);
-    assert_eq!(finding(&run, "hook")["severity"], "ok", "{run}");
-    let elsewhere =
-        Haproxy::of(&system_haproxy()).crt(cmd.site("a.example")).bind_option("strict-sni").start();
-    let other = Cmd::new(tree.live()).haproxy(&elsewhere, "");
-    let run = other.run(&["status", "--setup", "--format", "json"]).exits(2);
-    assert_eq!(finding(&run, "crt")["severity"], "critical", "{run}");
-    let human = other.run(&["status", "--setup"]);
-    assert!(human.stdout.contains("setup CRIT crt: no bind line of haproxy loads"), "{human}");
-}
-
 /// A status with everything in it; dates, serial numbers and times as letters.
 fn shown(cmd: &Cmd, columns: &str, color: &str) -> String {
     let mut command = Command::new(Cmd::program());
@@ -566,7 +788,7 @@ fn certbots_own_tree_is_followed_from_the_first_certificate_on() {
     let certbot = support::Certbot::of(&pebble, &challenge);
     let cmd = Cmd::new(certbot.live());
     let (host_file, sites) = (cmd.beside("host.pem"), cmd.sites());
-    let host = support::Authority::new().issue(KeyKind::P256, &["host.example.org"], Validity::days(3650));
+    let host = Authority::new().issue(KeyKind::P256, &["host.example.org"], Validity::days(3650));
     support::tree::write(&host_file, host.combined(), 0o400);
     support::tree::make_directory(&sites, 0o700);
     let haproxy = Haproxy::of(&system_haproxy()).crt(&host_file).crt(&sites).acme(&http, &challenge).start();
@@ -589,4 +811,64 @@ fn certbots_own_tree_is_followed_from_the_first_certificate_on() {
         let finding = setup.iter().find(|finding| finding["name"] == name).unwrap();
         assert_eq!(finding["severity"], "ok", "{run}");
     }
+    let acme = setup.iter().find(|finding| finding["name"] == "acme").unwrap();
+    assert!(acme["fact"].as_str().unwrap().ends_with("(tried)"), "{acme}");
+    // certbot finds its port as it was.
+    certbot.succeed(&["renew", "--force-renewal"]);
+}
+
+/// The manual has every word (tests/docs.rs): each problem that it explains is made in this file.
+#[test]
+fn every_problem_of_the_manual_is_made_here() {
+    let (manual, here) = (include_str!("../man/haproxy-certs.8"), include_str!("status.rs"));
+    let mut words = 0;
+    for title in ["Reasons of a refusal", "Warnings", "Problems"] {
+        let (_, part) = manual.split_once(&format!("\n.Ss {title}\n")).unwrap();
+        let part = part.split("\n.Ss ").next().unwrap().split("\n.Sh ").next().unwrap();
+        for word in part.lines().filter_map(|line| line.strip_prefix(".It Sy ")) {
+            // Only a run asks HAProxy about staged files.
+            assert!(word == "not-checked" || here.contains(&format!("\"{word}\"")), "no test makes {word}");
+            words += 1;
+        }
+    }
+    assert!(words > 30, "{words}");
+}
+
+/// Six days, as Let's Encrypt's shortlived profile: the CA's default life is set, since certbot before 4.0 can't ask for a
+/// profile. An IP address needs certbot 5.3: that one is generated.
+#[test]
+fn six_days_and_an_address_are_as_good_as_ninety_and_a_name() {
+    let port = support::Port::free();
+    let life = std::time::Duration::from_hours(160);
+    let pebble = support::Pebble::issuing_for(&port, life);
+    let certbot = support::Certbot::of(&pebble, &port);
+    certbot.certonly(&["--cert-name", "six.example.org", "-d", "six.example.org"]);
+    let tree = Tree::new();
+    let six_days = Validity::between(-time::Duration::HOUR, time::Duration::hours(159));
+    let address = tree.authority().issue(KeyKind::P256, &["192.0.2.7"], six_days);
+    let folder = certbot.live().join("192.0.2.7");
+    support::tree::make_directory(&folder, 0o755);
+    support::tree::write(&folder.join("privkey.pem"), address.key.pem(), 0o600);
+    support::tree::write(&folder.join("fullchain.pem"), address.fullchain(), 0o644);
+
+    let cmd = Cmd::new(certbot.live());
+    let haproxy = served(&cmd, &system_haproxy());
+    let cmd = cmd.haproxy(&haproxy, &probe(&haproxy));
+    let run = json(&cmd).exits(0);
+    for (file, name) in [("six.example.org.pem", "six.example.org"), ("192.0.2.7.pem", "192.0.2.7")] {
+        let site = run.site(file);
+        assert_eq!((&site["severity"], &site["names"]), (&"ok".into(), &serde_json::json!([name])), "{site}");
+        assert_eq!(site["haproxy"][0]["state"], "current", "{site}");
+    }
+    let monitoring = cmd.run(&["status", "--format", "monitoring"]).exits(0);
+    assert!(monitoring.stdout.contains("expires first, in 6 days"), "{monitoring}");
+
+    // certbot finds it due by itself, each time that it runs.
+    let old = certbot.serial("six.example.org");
+    certbot.succeed(&["renew"]);
+    assert_ne!(certbot.serial("six.example.org"), old);
+    assert_eq!(problems(&json(&cmd).exits(1), "six.example.org.pem"), ["disk-stale"]);
+    cmd.run(&["assemble"]).exits(0);
+    let run = json(&cmd).exits(0);
+    assert_eq!(run.site("six.example.org.pem")["haproxy"][0]["serial"], certbot.serial("six.example.org"));
 }

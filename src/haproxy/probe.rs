@@ -84,7 +84,8 @@ pub fn presented(
             if session.peer_certificates().is_some() {
                 break;
             }
-            return Err(error.into());
+            // What TLS itself objects to, a refusal by the peer too, comes wrapped.
+            return Err(error.downcast::<rustls::Error>().map_or_else(ProbeError::Io, ProbeError::Tls));
         }
     }
     let leaf = session.peer_certificates().and_then(<[_]>::first).map(|leaf| leaf.to_vec());

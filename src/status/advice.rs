@@ -28,7 +28,11 @@ pub const HOOK: &str = "run: haproxy-certs assemble, then: haproxy-certs init --
 /// The next step for a refused lineage.
 #[must_use]
 pub fn refused(reason: Reason, row: &Row) -> Option<String> {
-    Some(with_name(reason.advice()?, row))
+    let advice = match reason {
+        Reason::ReadError => "mend its permissions or the disk, and run: haproxy-certs assemble",
+        _ => reason.advice()?,
+    };
+    Some(with_name(advice, row))
 }
 
 /// A warning's fact, and the next step.

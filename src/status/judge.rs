@@ -282,8 +282,12 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
             | Warning::SiblingFiles
             | Warning::PruneHeld => Severity::Warning,
         };
+        // Where there is a refusal the plan's detail is its fact.
+        let is_of_the_action = matches!(row.action, Action::Refuse | Action::Conflict);
         let said = match warning {
-            Warning::Shadowed | Warning::DefaultCertificateChanged | Warning::PruneHeld => row.detail.clone(),
+            Warning::Shadowed | Warning::DefaultCertificateChanged | Warning::PruneHeld => {
+                row.detail.clone().filter(|_| !is_of_the_action)
+            }
             _ => None,
         };
         let (fact, advice) = advice::warned(warning, row);

@@ -1,4 +1,5 @@
-//! `status`: what certbot has, what is on disk, what HAProxy serves; it changes nothing and takes no lock.
+//! `status`: what certbot has, what is on disk, what HAProxy serves; it changes nothing and takes no lock. Only `--setup`
+//! listens on certbot's port for a moment.
 //!
 //! The sweep and the plan of `assemble` as a dry run, what each HAProxy shows, what earlier runs left; all of it judged by
 //! pure functions, and reported as one value.

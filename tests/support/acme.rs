@@ -31,6 +31,11 @@ pub struct Pebble {
 impl Pebble {
     /// Starts one that validates HTTP challenges at `127.0.0.1:http_port`.
     pub fn start(http_port: &Port) -> Self {
+        Self::issuing_for(http_port, Duration::from_secs(90 * 86_400))
+    }
+
+    /// [`Pebble::start`], whose certificates live as long as this.
+    pub fn issuing_for(http_port: &Port, life: Duration) -> Self {
         let temporary = tempfile::Builder::new().prefix("haproxy-certs-pebble-").tempdir().unwrap();
         let folder = temporary.path();
         let [api, management, dns_port, dns_management, tls] = std::array::from_fn(|_| Port::free());
@@ -47,6 +52,7 @@ impl Pebble {
             "tlsPort": tls.number(),
             "ocspResponderURL": "",
             "externalAccountBindingRequired": false,
+            "certificateValidityPeriod": life.as_secs(),
         }});
         fs::write(folder.join("pebble.json"), config.to_string()).unwrap();
         let log = |name: &str| File::create(folder.join(name)).unwrap();

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::Settings;
-use crate::escape::escaped_path;
+use crate::escape::{escaped, escaped_path};
+use crate::issue::certbot_dir;
 use crate::program::Program;
+use crate::status::words::Severity;
 use crate::world::World;
 
 use super::Finding;
@@ -18,11 +20,33 @@ const DEPLOY_SINCE: (u32, u32) = (5, 3);
 const LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) fn findings(settings: &Settings, world: &World) -> Vec<Finding> {
-    let hooks = settings.live_dir.parent().unwrap_or(Path::new("/")).join("renewal-hooks");
+    let Some(folder) = certbot_dir(settings) else {
+        let live_dir = escaped_path(&settings.live_dir);
+        return vec![Finding::unknown(
+            "hook",
+            format!(
+                "{live_dir} is not certbot's own (it isn't named \"live\"): whatever fills it has to run haproxy-certs assemble"
+            ),
+        )];
+    };
     let version = world.program(&settings.certbot.binary).and_then(|program| version(&program));
-    let post = hook(&hooks.join("post"));
-    let deploy = hook(&hooks.join("deploy"));
-    vec![judge(&hooks, &post, &deploy, version)]
+    let cli_ini = std::fs::read_to_string(folder.join("cli.ini")).unwrap_or_default();
+    let hooks = folder.join("renewal-hooks");
+    let found = Found {
+        in_cli_ini: in_cli_ini(&cli_ini),
+        post: hook(&hooks.join("post")),
+        deploy: hook(&hooks.join("deploy")),
+    };
+    vec![judge(folder, &found, version)]
+}
+
+/// What there is of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    /// The command in cli.ini, which every certbot runs: when it issues, too.
+    in_cli_ini: Option<String>,
+    post: Hook,
+    deploy: Hook,
 }
 
 /// What is in a directory of hooks.
@@ -34,36 +58,76 @@ enum Hook {
     Broken(PathBuf),
 }
 
-/// The judgement. Pure.
-fn judge(hooks: &Path, post: &Hook, deploy: &Hook, version: Option<(u32, u32)>) -> Finding {
+/// The judgement. Pure but for a look whether the program that cli.ini names is there.
+fn judge(folder: &Path, found: &Found, version: Option<(u32, u32)>) -> Finding {
     let install = "haproxy-certs init --hook";
-    let first = |since: (u32, u32), kind: &str| match version {
-        Some((major, minor)) if (major, minor) < since => format!(
-            "; certbot {major}.{minor} doesn't run {kind} hooks after a first certificate, the timer does it"
-        ),
-        _ => String::new(),
+    let cli_ini = folder.join("cli.ini");
+    let cli_ini = escaped_path(&cli_ini);
+    let hooks = folder.join("renewal-hooks");
+    let there = |path: &Path, kind: &str, since: (u32, u32)| {
+        let path = escaped_path(path);
+        match (&found.in_cli_ini, version) {
+            (Some(_), _) => Finding::fine("hook", format!("{path}, and in {cli_ini}")),
+            (None, Some((major, minor))) if (major, minor) < since => Finding {
+                severity: Severity::Ok,
+                ..Finding::wrong(
+                    "hook",
+                    format!(
+                        "{path}; certbot {major}.{minor} runs it when it renews, not when it issues: haproxy-certs issue \
+                         deploys by itself, but certbot certonly needs this line in {cli_ini}"
+                    ),
+                    &[&format!("{kind}-hook = {path}")],
+                )
+            },
+            _ => Finding::fine("hook", path.to_string()),
+        }
     };
-    match (post, deploy) {
-        (Hook::Broken(path), _) | (_, Hook::Broken(path)) => Finding::wrong(
+    match (&found.in_cli_ini, &found.post, &found.deploy) {
+        (Some(command), ..) if !is_runnable(command) => Finding::wrong(
+            "hook",
+            format!(
+                "{cli_ini} has the hook {}, which is not a program: certbot stops before it issues",
+                escaped(command)
+            ),
+            &[install, "or remove that line"],
+        ),
+        (_, Hook::Broken(path), _) | (_, _, Hook::Broken(path)) => Finding::wrong(
             "hook",
             format!("{} is not a program, so certbot skips it silently", escaped_path(path)),
             &[install],
         ),
-        (Hook::There(path), _) => {
-            Finding::fine("hook", format!("{}{}", escaped_path(path), first(POST_SINCE, "post")))
+        (_, Hook::There(path), _) => there(path, "post", POST_SINCE),
+        (_, _, Hook::There(path)) => there(path, "deploy", DEPLOY_SINCE),
+        (Some(command), ..) => Finding::fine("hook", format!("{} in {cli_ini}", escaped(command))),
+        (_, Hook::Unseen, _) | (_, _, Hook::Unseen) => {
+            Finding::unknown("hook", format!("cannot read {}", escaped_path(&hooks)))
         }
-        (_, Hook::There(path)) => {
-            Finding::fine("hook", format!("{}{}", escaped_path(path), first(DEPLOY_SINCE, "deploy")))
-        }
-        (Hook::Unseen, _) | (_, Hook::Unseen) => {
-            Finding::unknown("hook", format!("cannot read {}", escaped_path(hooks)))
-        }
-        (Hook::Absent, Hook::Absent) => Finding::wrong(
+        (_, Hook::Absent, Hook::Absent) => Finding::wrong(
             "hook",
-            format!("there is no hook of haproxy-certs in {}", escaped_path(hooks)),
+            format!("there is no hook of haproxy-certs in {}", escaped_path(&hooks)),
             &[install],
         ),
     }
+}
+
+/// The command of a hook in cli.ini that names us.
+fn in_cli_ini(text: &str) -> Option<String> {
+    let hook = |line: &str| {
+        let (key, command) = line.split_once('=')?;
+        let is_hook = ["post-hook", "deploy-hook", "renew-hook"].contains(&key.trim());
+        Some(command.trim().to_owned()).filter(|command| is_hook && command.contains("haproxy-certs"))
+    };
+    text.lines().find_map(hook)
+}
+
+/// Whether certbot would run this command: only its first word is looked at, as certbot does, and only if it is a path.
+fn is_runnable(command: &str) -> bool {
+    let program = command.split_whitespace().next().unwrap_or_default();
+    !program.starts_with('/') || is_program(Path::new(program))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 /// The hook of ours in a directory: a file by our name, a link to us, or a script that names us.
@@ -79,8 +143,7 @@ fn hook(folder: &Path) -> Hook {
         let target = std::fs::read_link(&path).unwrap_or_default();
         let is_ours = named || target.to_string_lossy().contains("haproxy-certs") || mentions_us(&path);
         if is_ours && !entry.file_name().to_string_lossy().ends_with('~') {
-            let is_program = path.is_file() && rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).is_ok();
-            return if is_program { Hook::There(path) } else { Hook::Broken(path) };
+            return if is_program(&path) { Hook::There(path) } else { Hook::Broken(path) };
         }
     }
     Hook::Absent
@@ -106,19 +169,37 @@ fn version(program: &Path) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::words::Severity;
 
     #[test]
     fn hooks_are_judged_by_what_this_certbot_runs() {
-        let there = || Hook::There("/h/x".into());
-        let fact = |post: &Hook, deploy: &Hook, version| judge(Path::new("/h"), post, deploy, version);
-        assert_eq!(fact(&Hook::Absent, &Hook::Absent, None).severity, Severity::Warning);
-        assert_eq!(fact(&Hook::Broken("/h/x".into()), &there(), None).severity, Severity::Warning);
-        assert_eq!(fact(&there(), &Hook::Absent, Some((4, 0))).fact, "/h/x");
-        assert!(
-            fact(&there(), &Hook::Absent, Some((2, 1))).fact.contains("certbot 2.1 doesn't run post hooks")
+        let there = || Hook::There("/le/renewal-hooks/post/x".into());
+        let with = |post: Hook, deploy: Hook, cli_ini: &str, version| {
+            judge(Path::new("/le"), &Found { in_cli_ini: in_cli_ini(cli_ini), post, deploy }, version)
+        };
+        let judged = |post: Hook, deploy: Hook, version| with(post, deploy, "", version);
+        assert_eq!(judged(Hook::Absent, Hook::Absent, None).severity, Severity::Warning);
+        assert_eq!(judged(Hook::Absent, Hook::Unseen, None).severity, Severity::Unknown);
+        assert_eq!(judged(Hook::Broken("/h/x".into()), there(), None).severity, Severity::Warning);
+        assert_eq!(judged(there(), Hook::Absent, Some((4, 0))).fact, "/le/renewal-hooks/post/x");
+        let old = judged(there(), Hook::Absent, Some((2, 1)));
+        assert!(old.fact.contains("certbot 2.1 runs it when it renews, not when it issues"), "{old:?}");
+        assert_eq!(old.mend, ["post-hook = /le/renewal-hooks/post/x"]);
+        assert_eq!(old.severity, Severity::Ok);
+        let deploy = judged(Hook::Absent, there(), Some((4, 0)));
+        assert_eq!(deploy.mend, ["deploy-hook = /le/renewal-hooks/post/x"]);
+        assert_eq!(judged(Hook::Absent, there(), Some((5, 3))).fact, "/le/renewal-hooks/post/x");
+        // A line of cli.ini runs with every certbot.
+        let line = "max-log-backups = 0\npost-hook = haproxy-certs assemble\n";
+        let mended = with(there(), Hook::Absent, line, Some((2, 1)));
+        assert_eq!((mended.severity, mended.mend.len()), (Severity::Ok, 0));
+        let alone = with(Hook::Absent, Hook::Absent, line, Some((2, 1)));
+        assert_eq!(
+            (alone.severity, alone.fact.as_str()),
+            (Severity::Ok, "haproxy-certs assemble in /le/cli.ini")
         );
-        assert!(fact(&Hook::Absent, &there(), Some((4, 0))).fact.contains("deploy hooks"));
-        assert_eq!(fact(&Hook::Absent, &there(), Some((5, 3))).fact, "/h/x");
+        let commented = "# post-hook = haproxy-certs assemble";
+        assert_eq!(with(Hook::Absent, Hook::Absent, commented, None).severity, Severity::Warning);
+        let dangling = with(there(), Hook::Absent, "post-hook = /nonexistent/haproxy-certs", Some((4, 0)));
+        assert!(dangling.fact.contains("certbot stops before it issues"), "{dangling:?}");
     }
 }

@@ -2,17 +2,35 @@
 //!
 //! Not a whole parser: the lines that matter here, with quotes, backslashes and comments as HAProxy reads them.
 
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 /// The lines of a configuration that matter here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Configuration {
+    /// The files that were read.
+    pub files: Vec<String>,
     /// `crt-base` of the global section: what relative names begin with.
     pub crt_base: Option<String>,
     /// The bind lines with certificates.
     pub binds: Vec<Bind>,
-    /// Whether a line names the path of the ACME challenge.
-    pub names_acme_path: bool,
-    /// The ports of the `server` lines.
-    pub server_ports: Vec<u16>,
+    /// The addresses that listen without TLS.
+    pub plain: Vec<Plain>,
+    /// The sections with a line that names the path of the ACME challenge.
+    pub acme_sections: BTreeSet<String>,
+    /// The hosts and ports of the `server` lines.
+    pub servers: Vec<(String, u16)>,
+}
+
+/// An address that listens without TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plain {
+    /// The section: `frontend http`.
+    pub section: String,
+    /// The file and line.
+    pub at: String,
+    /// Where it is reached from this host.
+    pub address: SocketAddr,
 }
 
 /// A bind line with certificates.
@@ -31,6 +49,7 @@ pub struct Bind {
 impl Configuration {
     /// Adds the lines of one file.
     pub fn read(&mut self, file: &str, text: &str) {
+        self.files.push(file.to_owned());
         let mut section = String::new();
         for (number, line) in text.lines().enumerate() {
             let words = words(line);
@@ -42,28 +61,53 @@ impl Configuration {
                 Some("crt-base") => self.crt_base = rest.next().map(str::to_owned),
                 Some("bind") => self.bind(&section, format!("{file}:{}", number + 1), rest),
                 Some("server") => {
-                    let port: Option<u16> =
-                        rest.nth(1).and_then(|address| address.rsplit_once(':')?.1.parse().ok());
-                    self.server_ports.extend(port);
+                    let server = rest.nth(1).and_then(|address| address.rsplit_once(':'));
+                    let with_port = |(host, port): (&str, &str)| Some((host.to_owned(), port.parse().ok()?));
+                    self.servers.extend(server.and_then(with_port));
                 }
                 _ => {}
             }
-            self.names_acme_path |= words.iter().any(|word| word.contains("/.well-known/acme-challenge"));
+            if words.iter().any(|word| word.contains("/.well-known/acme-challenge")) {
+                self.acme_sections.insert(section.clone());
+            }
         }
     }
 
     fn bind<'a>(&mut self, section: &str, at: String, mut words: impl Iterator<Item = &'a str>) {
         let mut bind = Bind { section: section.to_owned(), at, certificates: Vec::new(), strict_sni: false };
+        let addresses = words.next().unwrap_or_default();
+        let (mut is_plain, mut v6only) = (true, false);
         while let Some(word) = words.next() {
             match word {
+                "ssl" | "accept-proxy" | "namespace" => is_plain = false,
+                "v6only" => v6only = true,
                 "crt" | "default-crt" => bind.certificates.extend(words.next().map(|name| self.whole(name))),
                 "strict-sni" => bind.strict_sni = true,
                 _ => {}
             }
         }
+        if is_plain {
+            let reached = addresses.split(',').filter_map(|address| reached(address, v6only));
+            let (section, at) = (&bind.section, &bind.at);
+            self.plain.extend(reached.map(|address| Plain {
+                section: section.clone(),
+                at: at.clone(),
+                address,
+            }));
+        }
         if !bind.certificates.is_empty() {
             self.binds.push(bind);
         }
+    }
+
+    /// Where the CA's challenge comes in: port 80; where another host or a firewall stands before this one, the section that
+    /// names its path.
+    #[must_use]
+    pub fn challenged(&self) -> Option<&Plain> {
+        let is_other_port = |plain: &Plain| plain.address.port() != 80;
+        let is_other_section = |plain: &Plain| !self.acme_sections.contains(&plain.section);
+        let rank = |plain: &&Plain| (is_other_port(plain), is_other_section(plain));
+        self.plain.iter().min_by_key(rank).filter(|plain| rank(plain) != (true, true))
     }
 
     fn whole(&self, name: &str) -> String {
@@ -89,6 +133,18 @@ impl Bind {
     pub fn may_be_empty(&self, directory: &str) -> bool {
         self.strict_sni || self.certificates.iter().any(|name| name.trim_end_matches('/') != directory)
     }
+}
+
+/// Where a bind line's address is reached from this host; `None` for sockets, ranges and variables.
+fn reached(address: &str, v6only: bool) -> Option<SocketAddr> {
+    let address = address.strip_prefix("ipv4@").or_else(|| address.strip_prefix("ipv6@")).unwrap_or(address);
+    let (host, port) = address.rsplit_once(':')?;
+    let host = match host.trim_start_matches('[').trim_end_matches(']') {
+        "::" if v6only => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        "" | "*" | "0.0.0.0" | "::" => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        other => other.parse().ok()?,
+    };
+    Some(SocketAddr::new(host, port.parse().ok().filter(|&port| port != 0)?))
 }
 
 /// The words of a line.
@@ -136,7 +192,43 @@ mod tests {
             (["/c/a b".to_owned()].as_slice(), true)
         );
         assert_eq!(configuration.loading("/c/my sites").count(), 1);
-        assert!(configuration.names_acme_path);
-        assert_eq!(configuration.server_ports, [54321]);
+        assert_eq!(configuration.acme_sections, ["frontend https".to_owned()].into());
+        assert_eq!(configuration.servers, [("127.0.0.1".to_owned(), 54321)]);
+        assert_eq!(configuration.challenged().unwrap().at, "h.cfg:6");
+    }
+
+    #[test]
+    fn an_address_is_reached_where_it_listens() {
+        for (address, v6only, reached_at) in [
+            (":80", false, Some("127.0.0.1:80")),
+            ("*:80", false, Some("127.0.0.1:80")),
+            (":::80", false, Some("127.0.0.1:80")),
+            ("[::]:80", true, Some("[::1]:80")),
+            ("ipv4@192.0.2.7:80", false, Some("192.0.2.7:80")),
+            ("[2001:db8::1]:80", false, Some("[2001:db8::1]:80")),
+            ("unix@/run/x.sock", false, None),
+            ("/run/x:y.sock", false, None),
+            (":${PORT}", false, None),
+            (":80-89", false, None),
+            (":0", false, None),
+        ] {
+            let expected: Option<SocketAddr> = reached_at.map(|text| text.parse().unwrap());
+            assert_eq!(reached(address, v6only), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn the_challenge_comes_in_at_port_80_or_where_its_path_is_named() {
+        let challenged = |text: &str| {
+            let mut configuration = Configuration::default();
+            configuration.read("c", text);
+            configuration.challenged().map(|plain| plain.address.port())
+        };
+        let path = "acl a path_beg /.well-known/acme-challenge/";
+        assert_eq!(challenged("frontend a\nbind :81\nfrontend b\nbind :80,:82"), Some(80));
+        assert_eq!(challenged(&format!("frontend a\nbind :81\nfrontend b\nbind :82\n{path}")), Some(82));
+        assert_eq!(challenged(&format!("frontend a\nbind :80\nfrontend b\nbind :82\n{path}")), Some(80));
+        assert_eq!(challenged("frontend a\nbind :81\nbind :443 ssl crt x"), None);
+        assert_eq!(challenged("frontend a\nbind :80 accept-proxy"), None);
     }
 }

@@ -9,11 +9,12 @@ use crate::config::{Haproxy, Method, Settings};
 use crate::escape::{escaped, escaped_path};
 use crate::failure::io_cause;
 use crate::haproxy::replies::quoted;
-use crate::haproxy::worker::Worker;
+use crate::haproxy::socket::SocketError;
+use crate::haproxy::worker::{Trouble, Worker};
 use crate::status::words::Severity;
 use crate::world::World;
 
-use super::{Configuration, Finding};
+use super::{Configuration, Finding, challenge};
 
 /// Where distributions put it.
 const USUAL: &str = "/etc/haproxy/haproxy.cfg";
@@ -23,7 +24,11 @@ const SOCKET: Duration = Duration::from_secs(3);
 
 pub(super) fn findings(settings: &Settings, world: &World, haproxy: &Haproxy) -> Vec<Finding> {
     let mut findings = match read(world, haproxy) {
-        Ok(configuration) => configured(settings, haproxy, &configuration),
+        Ok(configuration) => {
+            let mut findings = configured(haproxy, &configuration);
+            findings.push(challenge::finding(settings, &configuration));
+            findings
+        }
         Err(why) => vec![Finding::unknown("configuration", format!("{}: {why}", escaped(&haproxy.name)))],
     };
     findings.extend(sockets(haproxy));
@@ -34,7 +39,7 @@ pub(super) fn findings(settings: &Settings, world: &World, haproxy: &Haproxy) ->
 fn read(world: &World, haproxy: &Haproxy) -> Result<Configuration, String> {
     let mut files = haproxy.config.clone();
     if files.is_empty() {
-        files = running(world, haproxy).unwrap_or_else(|| vec![PathBuf::from(USUAL)]);
+        files = running(world, haproxy)?.unwrap_or_else(|| vec![PathBuf::from(USUAL)]);
     }
     let mut configuration = Configuration::default();
     for file in files.iter().flat_map(|file| files_of(file)) {
@@ -54,9 +59,19 @@ fn files_of(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The files that the process of the pidfile was started with.
-fn running(world: &World, haproxy: &Haproxy) -> Option<Vec<PathBuf>> {
-    let pid: u32 = std::fs::read_to_string(&haproxy.pidfile).ok()?.trim().parse().ok()?;
+/// The files that the process of the pidfile was started with; `None`: there is none.
+fn running(world: &World, haproxy: &Haproxy) -> Result<Option<Vec<PathBuf>>, String> {
+    match std::fs::read_to_string(&haproxy.pidfile) {
+        Ok(pid) => Ok(pid.trim().parse().ok().and_then(|pid| started_with(world, pid))),
+        // Another one than the usual file may be in use.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            Err(format!("cannot read {}: {}", escaped_path(&haproxy.pidfile), io_cause(&e)))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+fn started_with(world: &World, pid: u32) -> Option<Vec<PathBuf>> {
     let process = world.proc.join(pid.to_string());
     let folder = std::fs::read_link(process.join("cwd")).unwrap_or_else(|_| "/".into());
     let line = std::fs::read(process.join("cmdline")).ok()?;
@@ -72,7 +87,7 @@ fn running(world: &World, haproxy: &Haproxy) -> Option<Vec<PathBuf>> {
 }
 
 /// What the configuration says. Pure.
-fn configured(settings: &Settings, haproxy: &Haproxy, configuration: &Configuration) -> Vec<Finding> {
+fn configured(haproxy: &Haproxy, configuration: &Configuration) -> Vec<Finding> {
     let directory = haproxy.sites_dir.as_str();
     let shown = escaped(directory);
     let mut findings = Vec::new();
@@ -82,7 +97,11 @@ fn configured(settings: &Settings, haproxy: &Haproxy, configuration: &Configurat
             severity: Severity::Critical,
             ..Finding::wrong(
                 "crt",
-                format!("no bind line of {} loads {shown}", escaped(&haproxy.name)),
+                format!(
+                    "no bind line of {} loads {shown} ({})",
+                    escaped(&haproxy.name),
+                    configuration.files.join(", ")
+                ),
                 &[&format!("bind :443 ssl crt {} crt {shown} strict-sni", escaped(&haproxy.host_file))],
             )
         });
@@ -103,32 +122,13 @@ fn configured(settings: &Settings, haproxy: &Haproxy, configuration: &Configurat
             ));
         }
     }
-    let port = settings.certbot.http_01_port;
-    if configuration.names_acme_path && configuration.server_ports.contains(&port) {
-        findings
-            .push(Finding::fine("acme", format!("the ACME path has a backend with certbot's port {port}")));
-    } else {
-        let why = if configuration.names_acme_path {
-            format!("no server line has certbot's port {port}")
-        } else {
-            "no line names /.well-known/acme-challenge/".to_owned()
-        };
-        findings.push(Finding::wrong(
-            "acme",
-            format!("{why}: certbot's http-01 challenge through port 80 fails"),
-            &[
-                "frontend http: use_backend certbot if { path_beg /.well-known/acme-challenge/ }",
-                &format!("backend certbot: server certbot 127.0.0.1:{port}"),
-            ],
-        ));
-    }
     findings
 }
 
 /// Which sockets answer, and at which level.
 fn sockets(haproxy: &Haproxy) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut answered = false;
+    let (mut answered, mut forbidden) = (false, false);
     for worker in Worker::ways(haproxy) {
         let address = worker.address();
         let what = if worker.is_through_master() { "master_socket" } else { "runtime_socket" };
@@ -151,13 +151,17 @@ fn sockets(haproxy: &Haproxy) -> Vec<Finding> {
                     )
                 });
             }
+            Err(Trouble::Socket(SocketError::Denied)) => {
+                forbidden = true;
+                findings.push(Finding::unknown("socket", format!("{what} {address}: permission denied")));
+            }
             Err(trouble) => findings.push(Finding {
                 severity: Severity::Ok,
                 ..Finding::wrong("socket", format!("{what} {address}: {trouble}"), &[])
             }),
         }
     }
-    if !answered && haproxy.method != Method::None {
+    if !answered && !forbidden && haproxy.method != Method::None {
         findings.push(Finding::wrong(
             "socket",
             format!(

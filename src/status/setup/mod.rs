@@ -1,6 +1,7 @@
 //! `status --setup`: is everything around the certificates as it must be? Each finding is a fact and the line that mends it.
 
 mod certbot;
+mod challenge;
 mod configuration;
 mod haproxy;
 mod modes;
@@ -11,7 +12,7 @@ use crate::world::World;
 
 use super::words::Severity;
 
-pub use configuration::{Bind, Configuration};
+pub use configuration::{Bind, Configuration, Plain};
 
 /// Something about the setup.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::escape::escaped;
 use crate::program::Program;
 use crate::world::World;
 
@@ -19,20 +18,30 @@ pub(super) fn findings(world: &World) -> Vec<Finding> {
             "systemd is not PID 1 here: whether something runs haproxy-certs assemble regularly can't be seen",
         )];
     };
-    let is_active = |unit: &str| state(&systemctl, unit).is_some_and(|state| state == "active");
-    let ours = if is_active("haproxy-certs.timer") {
-        Finding::fine("timer", "haproxy-certs.timer is active")
-    } else {
-        Finding::wrong(
+    let timer = |unit: &str| timer(&systemctl, unit);
+    let mend = "systemctl enable --now haproxy-certs.timer";
+    let ours = match timer("haproxy-certs.timer") {
+        Timer::On => Finding::fine("timer", "haproxy-certs.timer is active"),
+        Timer::UntilBoot => {
+            Finding::wrong("timer", "haproxy-certs.timer is active, and not after the next boot", &[mend])
+        }
+        Timer::Off => Finding::wrong(
             "timer",
             "haproxy-certs.timer is not active: what no hook reports is never made good",
-            &["systemctl enable --now haproxy-certs.timer"],
-        )
+            &[mend],
+        ),
     };
     let certbots = ["certbot.timer", "snap.certbot.renew.timer", "certbot-renew.timer"];
-    let renewal = match certbots.into_iter().find(|unit| is_active(unit)) {
-        Some(unit) => Finding::fine("renewal", format!("{} is active", escaped(unit))),
-        None => Finding::wrong(
+    let seen = certbots.map(|unit| (unit, timer(unit)));
+    let with = |state: Timer| seen.iter().find(|(_, seen)| *seen == state).map(|(unit, _)| *unit);
+    let renewal = match (with(Timer::On), with(Timer::UntilBoot)) {
+        (Some(unit), _) => Finding::fine("renewal", format!("{unit} is active")),
+        (None, Some(unit)) => Finding::wrong(
+            "renewal",
+            format!("{unit} is active, and not after the next boot"),
+            &[&format!("systemctl enable --now {unit}")],
+        ),
+        (None, None) => Finding::wrong(
             "renewal",
             "no timer of certbot is active: nothing renews, unless cron does",
             &["systemctl enable --now certbot.timer"],
@@ -41,7 +50,20 @@ pub(super) fn findings(world: &World) -> Vec<Finding> {
     vec![ours, renewal]
 }
 
-fn state(systemctl: &Path, unit: &str) -> Option<String> {
-    let done = Program::new(systemctl).args(["is-active", unit]).run(Instant::now() + LIMIT).ok()?;
-    Some(done.output.trim().to_owned())
+/// Whether a timer runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Timer {
+    On,
+    UntilBoot,
+    Off,
+}
+
+fn timer(systemctl: &Path, unit: &str) -> Timer {
+    let show = ["show", "--property=ActiveState,UnitFileState", unit];
+    match Program::new(systemctl).args(show).run(Instant::now() + LIMIT) {
+        Ok(done) if !done.output.contains("ActiveState=active") => Timer::Off,
+        Ok(done) if done.output.contains("UnitFileState=disabled") => Timer::UntilBoot,
+        Ok(_) => Timer::On,
+        Err(_) => Timer::Off,
+    }
 }
