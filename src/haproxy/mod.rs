@@ -229,6 +229,8 @@ impl Telling<'_> {
             }
         }
         match evidence {
+            Some((method, why)) if before.is_some() => Verdict::of(method, Outcome::Failed)
+                .with(format!("HAProxy answered at first, and has ended since: {why}")),
             Some((method, why)) if !self.somebody_listens() => {
                 Verdict::of(method, Outcome::NotRunning).with(why)
             }

@@ -81,6 +81,8 @@ pub struct Info {
     pub uptime: Duration,
     /// How many processes share the work: a command reaches one of them.
     pub processes: u32,
+    /// Its version's first two numbers; `None` where it can't be read.
+    pub version: Option<(u32, u32)>,
 }
 
 /// `show proc`: a master and its workers.
@@ -251,6 +253,10 @@ pub fn info(reply: &str) -> Option<Info> {
         pid: number("Pid")?,
         uptime: Duration::from_secs(number("Uptime_sec")?.into()),
         processes: number("Nbproc").unwrap_or(1),
+        version: reply.lines().find_map(|line| line.strip_prefix("Version: ")).and_then(|version| {
+            let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+            Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+        }),
     })
 }
 
@@ -478,9 +484,13 @@ mod tests {
 
     #[test]
     fn show_info_names_the_worker() {
-        let shown =
-            info("Name: HAProxy\nNbproc: 1\nProcess_num: 1\nPid: 42\nUptime: 0d 0h00m07s\nUptime_sec: 7\n");
-        assert_eq!(shown, Some(Info { pid: 42, uptime: Duration::from_secs(7), processes: 1 }));
+        let shown = info(
+            "Name: HAProxy\nVersion: 3.0.11-1+deb13u4\nNbproc: 1\nProcess_num: 1\nPid: 42\nUptime: 0d 0h00m07s\nUptime_sec: 7\n",
+        );
+        assert_eq!(
+            shown,
+            Some(Info { pid: 42, uptime: Duration::from_secs(7), processes: 1, version: Some((3, 0)) })
+        );
     }
 
     #[test]

@@ -289,8 +289,11 @@ impl Telling<'_> {
             }
             let round = self.round(jobs, &listing, before);
             // A reload that was in flight may have read the disk before it changed.
-            if self.settled(RELOAD_AFTER)?.pid == before.pid {
-                return round;
+            match self.settled(RELOAD_AFTER) {
+                Ok(now) if now.pid == before.pid => return round,
+                // Whatever became of HAProxy meanwhile: what it refused it refused.
+                Err(_) if round.as_ref().is_ok_and(|refused| !refused.is_empty()) => return round,
+                now => now.map(drop)?,
             }
             (before, listing) = self.look(RELOAD_AFTER)?;
         }
@@ -307,7 +310,14 @@ impl Telling<'_> {
         for job in jobs {
             match self.one(job, listing, before) {
                 Ok(()) => {}
-                Err(Untaken::Refused(words)) => refused.push((job.target.clone(), words)),
+                Err(Untaken::Refused(words)) => {
+                    let is_stuck = self.dies_of_an_abort(&words);
+                    refused.push((job.target.clone(), words));
+                    // The open transaction would take the next file's PEM.
+                    if is_stuck {
+                        break;
+                    }
+                }
                 Err(Untaken::NeedsReload(why)) => {
                     return Err(Stop::Reload(format!("{}: {why}", job.target)));
                 }
@@ -433,8 +443,17 @@ impl Telling<'_> {
             Err(_) => Untaken::NeedsReload("the certificate could not be committed".to_owned()),
         };
         // Some versions leave the transaction of a failed commit open.
-        self.abort(&job.file);
+        if !matches!(&untaken, Untaken::Refused(words) if self.dies_of_an_abort(words)) {
+            self.abort(&job.file);
+        }
         Err(untaken)
+    }
+
+    /// Whether an abort would end HAProxy: 2.2.9 frees twice what it had made of a certificate before its SSL context
+    /// refused it. There the transaction stays open until a reload.
+    fn dies_of_an_abort(&self, words: &str) -> bool {
+        words.contains("SSL Context")
+            && self.worker.answering(self.deadline).is_ok_and(|worker| worker.version < Some((2, 6)))
     }
 
     /// `set ssl cert`: opens a transaction that is ours and about this file, or leaves none.

@@ -58,6 +58,8 @@ pub struct Answering {
     pub since: SystemTime,
     /// It started no later than this.
     pub until: SystemTime,
+    /// Its version's first two numbers; `None` where it can't be read.
+    pub version: Option<(u32, u32)>,
 }
 
 impl<'a> Worker<'a> {
@@ -149,11 +151,11 @@ impl<'a> Worker<'a> {
         let reply = self.command("show info", deadline)?;
         let now = SystemTime::now();
         match replies::info(&reply) {
-            Some(Info { pid, uptime, processes: 1 }) => {
+            Some(Info { pid, uptime, processes: 1, version }) => {
                 let second = Duration::from_secs(1);
                 let since = now.checked_sub(uptime + second).unwrap_or(SystemTime::UNIX_EPOCH);
                 let until = now.checked_sub(uptime.saturating_sub(second)).unwrap_or(now);
-                Ok(Answering { pid, since, until })
+                Ok(Answering { pid, since, until, version })
             }
             Some(_) => Err(Trouble::Unexpected { command: "show info", reply: "nbproc is not 1".to_owned() }),
             None => Err(unexpected("show info", &reply)),
