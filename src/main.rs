@@ -39,6 +39,10 @@ fn main() -> ExitCode {
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
     let exit = match Cli::parse_from_args(std::env::args_os().collect()) {
         Ok(cli) => run(cli),
+        Err(e) if e.kind() == ErrorKind::MissingSubcommand => {
+            let _ = write!(std::io::stderr(), "{}", Cli::command().render_help());
+            Exit::Usage.code()
+        }
         Err(e) => {
             say(&e);
             match e.kind() {
@@ -93,7 +97,7 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
         Ok(settings) => settings,
         Err(failure) => {
             match args.format {
-                Format::Json => print_line(&json::failure("assemble", &failure)),
+                Format::Json => print_line(&json::failure("assemble", args.dry_run, &failure)),
                 Format::Human => complain(&failure.message),
             }
             syslog::failure(&World::host(), &failure);

@@ -37,7 +37,10 @@ pub fn lines(report: &Report, verbose: bool) -> Vec<Line> {
     let mut lines: Vec<Line> = notes.map(note_line).collect();
     lines.extend(report.rows.iter().filter(|row| verbose || has_news(row)).map(row_line));
     lines.extend(report.haproxy.iter().filter(|row| verbose || was_told(row)).map(haproxy_line));
-    lines.push(summary(report));
+    // Where the run failed before it looked there is nothing to sum up.
+    if report.error.is_none() || !report.rows.is_empty() {
+        lines.push(summary(report));
+    }
     lines
 }
 

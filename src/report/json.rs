@@ -89,11 +89,11 @@ pub fn assemble(report: &Report) -> String {
 
 /// A failure before there were any settings to report on.
 #[must_use]
-pub fn failure(command: &str, error: &Failure) -> String {
+pub fn failure(command: &str, dry_run: bool, error: &Failure) -> String {
     to_text(&Frame {
         version: VERSION,
         command,
-        dry_run: false,
+        dry_run,
         live_dir: None,
         sites_dir: None,
         error: Some(error),
