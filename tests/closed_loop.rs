@@ -18,7 +18,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -35,6 +35,7 @@ use haproxy_certs::haproxy::{Batch, Change, Expected, Outcome, Target, Verdict, 
 use haproxy_certs::world::World;
 use openssl::hash::MessageDigest;
 use support::haproxy::{Setup, try_ask};
+use support::summary::{Row, say};
 use support::{
     Authority, Haproxy, KeyKind, LIMIT, Leaf, Port, Reload, Validity, Version, served, try_served, versions,
     wait_until,
@@ -131,8 +132,8 @@ fn the_closed_loop() {
         }
     }
     table.push('\n');
-    // Not `print!`, which the test harness would swallow.
-    io::stderr().write_all(table.as_bytes()).unwrap();
+    say(&table);
+    Row::Cases.add("all", results.values().filter(|cell| *cell != "-").count());
     assert!(!results.values().any(|cell| cell == "FAILED"), "{table}");
 }
 
@@ -176,8 +177,7 @@ fn no_handshake_notices() {
         bed.old_workers_gone();
         bed.serves_all();
         let (wrong, handshakes) = (wrong.into_inner().unwrap(), handshakes.into_inner());
-        let line = format!("HAProxy {}: {handshakes} handshakes, {} wrong\n", version.full, wrong.len());
-        io::stderr().write_all(line.as_bytes()).unwrap();
+        Row::Handshakes.add(&format!("HAProxy {}, {} of them wrong", version.full, wrong.len()), handshakes);
         assert_eq!(wrong, [], "HAProxy {}", version.full);
     }
 }

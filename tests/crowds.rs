@@ -26,7 +26,7 @@ use haproxy_certs::world::World;
 use support::live::{Live, one_of_each};
 use support::process::finish;
 use support::scene::{Scene, is_a_pair, put};
-use support::summary::{Summary, long};
+use support::summary::{Row, long, say};
 use support::{
     Authority, Cmd, Haproxy, KeyKind, LIMIT, Leaf, Reload, Tree, Validity, system_haproxy, version,
 };
@@ -74,7 +74,6 @@ fn changes(report: &serde_json::Value) -> u64 {
 
 #[test]
 fn one_of_fifty_does_the_work() {
-    let mut summary = Summary::of("crowds");
     let mut scene = Scene::new(&["owner = \"1:1\""]);
     for number in 0..5 {
         scene.issue(&format!("site-{number}"));
@@ -93,9 +92,9 @@ fn one_of_fifty_does_the_work() {
     }
     let mut live = Live::start(&version("3.0").unwrap(), "", &[]);
     // A batch that prunes needs a reload.
-    one_of_each(&mut live, 0);
+    one_of_each(&mut live);
     live.cmd.assemble(&[]).exits(0);
-    one_of_each(&mut live, 1);
+    one_of_each(&mut live);
     let before = live.haproxy.processes().unwrap().reloads;
     let reports = crowd(&live.cmd);
     assert_eq!(reports.iter().filter(|report| changes(report) > 0).count(), 1);
@@ -103,8 +102,7 @@ fn one_of_fifty_does_the_work() {
     assert_eq!(told, 1, "told once");
     assert_eq!(live.haproxy.processes().unwrap().reloads, before + 1, "reloaded once");
     live.must_be_as_wanted("after a crowd");
-    summary.count("crowds of 50 runs at once, one did the work and told once", 3);
-    summary.show();
+    Row::Crowd.add("three times", 3 * CROWD);
 }
 
 /// What may stand in a file: the PEMs of these leaves.
@@ -115,7 +113,6 @@ fn pems(leaves: &[Leaf]) -> BTreeSet<Vec<u8>> {
 #[test]
 fn certbot_renews_and_haproxy_reloads_meanwhile() {
     let rounds = if long() { 20_000 } else { 2_000 };
-    let mut summary = Summary::of("crowds");
     let mut tree = Tree::new();
     let names: Vec<String> = (0..6).map(|number| format!("site-{number}.example")).collect();
     let validity = Validity::days(90);
@@ -238,19 +235,17 @@ fn certbot_renews_and_haproxy_reloads_meanwhile() {
     }
     let runs = runs.into_inner();
     assert!(runs >= rounds, "only {runs} runs");
-    summary.count("runs while certbot renewed, no mixed pair", runs);
-    summary.count("renewals, link by link", swaps.into_inner());
-    summary.count("refusals, none of which stayed", refusals.into_inner());
-    summary.count("looks at a deployed file, each a whole pair", looks.into_inner());
-    summary.count("reloads of HAProxy meanwhile, none of which failed", reloads);
-    summary.show();
+    Row::Renewals.add("link by link", swaps.into_inner());
+    Row::Runs.add("link by link", runs);
+    say(&format!("{:>9} refusals, none of which stayed", refusals.into_inner()));
+    Row::Looks.add("link by link", looks.into_inner());
+    Row::Reloads.add("link by link", reloads);
 }
 
 #[test]
 fn rsync_brings_the_tree_meanwhile() {
     assert!(std::path::Path::new("/usr/bin/rsync").exists(), "rsync is missing, run: ./tests/install");
     let rounds = if long() { 600 } else { 60 };
-    let mut summary = Summary::of("crowds");
     let mut source = Tree::new();
     let names: Vec<String> = (0..4).map(|number| format!("site-{number}.example")).collect();
     for name in &names {

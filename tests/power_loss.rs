@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use support::live::{Live, demanding_openssl, one_of_each, one_refused, renew_two};
 use support::scene::{Scene, every_action, first_run, many};
 use support::strace::{self, Call};
-use support::summary::Summary;
+use support::summary::Row;
 use support::version;
 
 /// What isn't durable at a point of a run.
@@ -224,12 +224,11 @@ fn opened(call: &Call) -> PathBuf {
 }
 
 /// Checks a scenario, and counts.
-fn must_be_durable(name: &str, calls: &[Call], sites: &Path, host: &Path, summary: &mut Summary) {
+fn must_be_durable(name: &str, calls: &[Call], sites: &Path, host: &Path) {
     let found = Checker::check(calls, sites, host);
     assert_eq!(found.wrong, Vec::<String>::new(), "{name}");
     assert!(found.renames > 0 && found.tellings > 0 && found.syncs > 0, "{name}: nothing was checked");
-    summary.count(format!("{name}: renames that were checked"), found.renames);
-    summary.count(format!("{name}: syncs"), found.syncs);
+    Row::Renames.add(name, found.renames);
 }
 
 fn record(scene: &Scene, circumstances: &[&str]) -> Vec<Call> {
@@ -242,23 +241,20 @@ fn record(scene: &Scene, circumstances: &[&str]) -> Vec<Call> {
 #[test]
 fn everything_is_durable_before_something_relies_on_it() {
     strace::must_be_there();
-    let mut summary = Summary::of("power loss");
     for (name, prepare) in
         [("every action", every_action as fn() -> Scene), ("first run", first_run), ("many files", many)]
     {
         let scene = prepare();
         let calls = record(&scene, &[]);
-        must_be_durable(name, &calls, &scene.cmd.sites(), &scene.cmd.beside("host.pem"), &mut summary);
+        must_be_durable(name, &calls, &scene.cmd.sites(), &scene.cmd.beside("host.pem"));
     }
     let scene = every_action();
     let calls = record(&scene, strace::NO_HARD_LINKS);
-    must_be_durable("no hard links", &calls, &scene.cmd.sites(), &scene.cmd.beside("host.pem"), &mut summary);
-    summary.show();
+    must_be_durable("no hard links", &calls, &scene.cmd.sites(), &scene.cmd.beside("host.pem"));
 }
 
 #[test]
 fn everything_is_durable_before_haproxy_is_told() {
-    let mut summary = Summary::of("power loss");
     let folder = tempfile::tempdir().unwrap();
     let path = demanding_openssl(folder.path());
     let demanding = [("OPENSSL_CONF", path.as_str())];
@@ -270,21 +266,19 @@ fn everything_is_durable_before_haproxy_is_told() {
     ] {
         let (environment, code) = if name == "roll-back" { (&demanding[..], 2) } else { (&[][..], 0) };
         let mut live = Live::start(&version(haproxy).unwrap(), "", environment);
-        work(&mut live, 0);
+        work(&mut live);
         live.cmd.assemble(&[]);
-        work(&mut live, 1);
+        work(&mut live);
         let arguments = ["assemble", "--format", "json"];
         let (run, calls) = strace::record(&live.cmd, &arguments, &[], strace::processors()[0]);
         assert_eq!(run.code, Some(code), "{name}: {run}");
-        must_be_durable(name, &calls, &live.cmd.sites(), &live.cmd.beside("host.pem"), &mut summary);
+        must_be_durable(name, &calls, &live.cmd.sites(), &live.cmd.beside("host.pem"));
     }
-    summary.show();
 }
 
 /// The checker itself: it notices each sync that is left out and each rename that comes too early.
 #[test]
 fn a_wrong_order_is_noticed() {
-    let mut summary = Summary::of("power loss");
     let mut noticed = 0;
     for prepare in [every_action as fn() -> Scene, many] {
         let scene = prepare();
@@ -328,6 +322,5 @@ fn a_wrong_order_is_noticed() {
         noticed += 1;
     }
     assert!(noticed > 10, "{noticed}");
-    summary.count("wrong orders made and noticed", noticed);
-    summary.show();
+    Row::WrongOrders.add("every action, many files", noticed);
 }

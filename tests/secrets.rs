@@ -22,7 +22,7 @@ use support::live::{Live, renew_two};
 use support::process::finish;
 use support::scene::Scene;
 use support::strace::TRACED_LIMIT;
-use support::summary::Summary;
+use support::summary::{Row, say};
 use support::{Cmd, KeyKind, LIMIT, Leaf, Run, Tree, Validity, version, wait_until};
 
 /// What gives a private key away: pieces of the lines of its PEM, in whatever they are written. The modulus of an RSA
@@ -39,9 +39,8 @@ fn needles(leaf: &Leaf) -> Vec<String> {
 #[test]
 fn keys_are_written_nowhere_else() {
     support::strace::must_be_there();
-    let mut summary = Summary::of("secrets");
     let mut live = Live::start(&version("2.6").unwrap(), "", &[]);
-    renew_two(&mut live, 0);
+    renew_two(&mut live);
     let secrets: Vec<String> = ["a.example", "b.example", "c.example"]
         .iter()
         .flat_map(|name| needles(live.tree.leaf(name)))
@@ -88,9 +87,11 @@ fn keys_are_written_nowhere_else() {
                 && !text.contains("PRIVATE KEY-----\n")
         );
     }
-    summary.count("calls that write or execute, looked at", looked);
-    summary.count("of these with key bytes: the PEMs staged, and sent to HAProxy", staged + sent);
-    summary.show();
+    Row::Keys.add("calls that write or execute", secrets.len());
+    say(&format!(
+        "{looked:>9} such calls, {} of them with a key: the PEMs staged, and sent to HAProxy",
+        staged + sent
+    ));
 }
 
 /// How often a needle is in the writable memory of a process.
@@ -115,7 +116,6 @@ fn in_memory(pid: u32, needle: &[u8]) -> usize {
 /// While HAProxy is told, which may take minutes, no key is in the program's memory any more.
 #[test]
 fn keys_are_wiped_from_memory() {
-    let mut summary = Summary::of("secrets");
     let mut tree = Tree::new();
     for number in 0..20 {
         let kind = [KeyKind::P256, KeyKind::Rsa2048, KeyKind::P384, KeyKind::Ed25519][number % 4];
@@ -167,8 +167,7 @@ fn keys_are_wiped_from_memory() {
     let found = found.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     assert!(status.success());
     assert_eq!(found, Vec::<String>::new(), "keys in the program's memory while it tells HAProxy");
-    summary.count("private keys looked for in the program's memory, and not found", 20);
-    summary.show();
+    Row::Keys.add("memory", 20);
 }
 
 /// No core dump, neither of the program nor of what it starts, and nobody but root looks into it.

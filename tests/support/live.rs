@@ -22,10 +22,11 @@ pub struct Live {
     pub host: Leaf,
     /// What every site is to be, by lineage.
     pub wanted: BTreeMap<String, String>,
+    round: usize,
 }
 
 /// What certbot does between two runs.
-pub type Work = fn(&mut Live, usize);
+pub type Work = fn(&mut Live);
 
 impl Live {
     /// With three lineages deployed; `more` are lines of the `[[haproxy]]` table.
@@ -42,7 +43,7 @@ impl Live {
         let haproxy = setup.start();
         let stats = format!("runtime_socket = {}", super::cmd::toml(&haproxy.stats_socket()));
         let cmd = cmd.haproxy(&haproxy, if more == "STATS" { &stats } else { more });
-        let mut live = Self { tree, cmd, haproxy, host, wanted: BTreeMap::new() };
+        let mut live = Self { tree, cmd, haproxy, host, wanted: BTreeMap::new(), round: 0 };
         for name in ["a.example", "b.example", "c.example"] {
             let leaf = live.tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
             live.wanted.insert(name.to_owned(), leaf.combined());
@@ -76,26 +77,27 @@ impl Live {
 }
 
 /// Two are replaced in memory.
-pub fn renew_two(live: &mut Live, _: usize) {
+pub fn renew_two(live: &mut Live) {
     live.renew("a.example");
     live.renew("b.example");
 }
 
 /// One is replaced, one comes, one goes.
-pub fn one_of_each(live: &mut Live, round: usize) {
+pub fn one_of_each(live: &mut Live) {
     live.renew("b.example");
-    let name = format!("new-{round}.example");
+    live.round += 1;
+    let name = format!("new-{}.example", live.round);
     let leaf = live.tree.issue(&name, KeyKind::P256, &[&name], Validity::days(90));
-    live.wanted.insert(name, leaf.combined());
+    live.wanted.insert(name.clone(), leaf.combined());
     let gone: Vec<String> = live.wanted.keys().filter(|name| name.starts_with("new-")).cloned().collect();
-    for name in gone.iter().filter(|name| **name != format!("new-{round}.example")) {
+    for name in gone.iter().filter(|gone| **gone != name) {
         live.tree.delete(name);
         live.wanted.remove(name);
     }
 }
 
 /// One that HAProxy takes, and one that it refuses.
-pub fn one_refused(live: &mut Live, _: usize) {
+pub fn one_refused(live: &mut Live) {
     live.renew("a.example");
     let weak = live.tree.authority().issue(KeyKind::Rsa2048, &["b.example"], Validity::days(90));
     live.tree.renew_with("b.example", &weak);

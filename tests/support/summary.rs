@@ -1,44 +1,117 @@
-//! The counts that a test file comes to: one table, on stderr and for `tests/run`.
+//! What the tests count: the rows of the table at the end of `tests/run`, which the README quotes.
 
-use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
-use std::time::Instant;
 
-/// The counts of one test.
-#[derive(Debug)]
-pub struct Summary {
-    test: &'static str,
-    rows: Vec<(String, usize)>,
-    began: Instant,
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// Runs that were killed.
+    Killed,
+    /// Calls that failed.
+    Failed,
+    /// Renames in recorded orders of calls.
+    Renames,
+    /// Orders of calls that are wrong.
+    WrongOrders,
+    /// Runs at once.
+    Crowd,
+    /// Renewals while the program ran.
+    Renewals,
+    /// Runs while certbot renewed.
+    Runs,
+    /// Files read while both went on.
+    Looks,
+    /// Reloads of `HAProxy` while both went on.
+    Reloads,
+    /// TLS handshakes while certificates were replaced.
+    Handshakes,
+    /// Cases of the closed loop.
+    Cases,
+    /// Mutated keys and chains.
+    Mutated,
+    /// Those of them that were accepted.
+    Accepted,
+    /// Inputs of the property tests.
+    Properties,
+    /// Hostile entries in certbot's tree.
+    Hostile,
+    /// Hostile entries in the place of the program's own.
+    InPlace,
+    /// Hostile state files.
+    StateFiles,
+    /// Directories swapped for links.
+    Swapped,
+    /// Private keys looked for where they must not be.
+    Keys,
 }
 
-impl Summary {
-    /// Of this test.
-    pub fn of(test: &'static str) -> Self {
-        Self { test, rows: Vec::new(), began: Instant::now() }
-    }
+impl Row {
+    /// All of them, in the table's order.
+    pub const ALL: [Self; 19] = [
+        Self::Killed,
+        Self::Failed,
+        Self::Renames,
+        Self::WrongOrders,
+        Self::Crowd,
+        Self::Renewals,
+        Self::Runs,
+        Self::Looks,
+        Self::Reloads,
+        Self::Handshakes,
+        Self::Cases,
+        Self::Mutated,
+        Self::Accepted,
+        Self::Properties,
+        Self::Hostile,
+        Self::InPlace,
+        Self::StateFiles,
+        Self::Swapped,
+        Self::Keys,
+    ];
 
-    /// One more row.
-    pub fn count(&mut self, what: impl Into<String>, number: usize) {
-        self.rows.push((what.into(), number));
-    }
-
-    /// Shows the table, captured output or not, and leaves it for `tests/run`.
-    pub fn show(&self) {
-        let mut text = String::new();
-        for (what, number) in &self.rows {
-            writeln!(text, "{number:>9}  {}: {what}", self.test).unwrap();
+    /// What it counts, as the table says it.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Killed => "runs killed at a system call, checked, and run to their end",
+            Self::Failed => "system calls made to fail, the run checked, and run to its end",
+            Self::Renames => "renames checked for a power loss before or after them",
+            Self::WrongOrders => "wrong orders of calls that the checker was shown, and noticed",
+            Self::Crowd => "runs started 50 at once, of which one did the work and told HAProxy",
+            Self::Renewals => {
+                "renewals while the program ran: link by link as by certbot, or file by file by rsync"
+            }
+            Self::Runs => "runs meanwhile, without a mixed pair and without a refusal that stayed",
+            Self::Looks => "looks at a deployed file meanwhile, each of a whole PEM",
+            Self::Reloads => "reloads of HAProxy meanwhile, none of which failed",
+            Self::Handshakes => "TLS handshakes while certificates were replaced, each with the right one",
+            Self::Cases => "cases of the closed loop, on HAProxy 2.2, 2.6, 3.0, 3.2 and 3.4",
+            Self::Mutated => "pairs of key and chain with mutated bytes",
+            Self::Accepted => "of these accepted, each right in OpenSSL's judgement",
+            Self::Properties => "inputs of property tests: parsers, plans carried out and planned again",
+            Self::Hostile => "hostile files, directories and names in certbot's tree",
+            Self::InPlace => "hostile entries in the place of the program's own files and directories",
+            Self::StateFiles => "corrupt and lying state files",
+            Self::Swapped => "directories swapped for links while it ran",
+            Self::Keys => "private keys looked for in its memory and its writes, and not found",
         }
-        writeln!(text, "{:>8}s  {}", self.began.elapsed().as_secs(), self.test).unwrap();
-        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+
+    /// Adds to the row, and says on stderr for `what`, captured output or not.
+    pub fn add(self, what: &str, number: usize) {
+        say(&format!("{number:>9} {} ({what})", self.words()));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("counts");
         fs::create_dir_all(&folder).unwrap();
-        let mut file =
-            OpenOptions::new().create(true).append(true).open(folder.join(env!("CARGO_CRATE_NAME"))).unwrap();
-        file.write_all(text.as_bytes()).unwrap();
+        let path = folder.join(env!("CARGO_CRATE_NAME"));
+        let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+        file.write_all(format!("{number}\t{}\n", self.words()).as_bytes()).unwrap();
     }
+}
+
+/// Says something on stderr, captured output or not.
+pub fn say(text: &str) {
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Whether the long runs are wanted: `HAPROXY_CERTS_LONG=1`.
