@@ -35,7 +35,7 @@ use haproxy_certs::haproxy::{Batch, Change, Expected, Outcome, Target, Verdict, 
 use haproxy_certs::world::World;
 use openssl::hash::MessageDigest;
 use support::haproxy::{Setup, try_ask};
-use support::summary::{Row, say};
+use support::summary::{Count, say};
 use support::{
     Authority, Haproxy, KeyKind, LIMIT, Leaf, Port, Reload, Validity, Version, served, try_served, versions,
     wait_until,
@@ -133,7 +133,7 @@ fn the_closed_loop() {
     }
     table.push('\n');
     say(&table);
-    Row::Cases.add("all", results.values().filter(|cell| *cell != "-").count());
+    Count::Cases.add("all", results.values().filter(|cell| *cell != "-").count());
     assert!(!results.values().any(|cell| cell == "FAILED"), "{table}");
 }
 
@@ -177,7 +177,8 @@ fn no_handshake_notices() {
         bed.old_workers_gone();
         bed.serves_all();
         let (wrong, handshakes) = (wrong.into_inner().unwrap(), handshakes.into_inner());
-        Row::Handshakes.add(&format!("HAProxy {}, {} of them wrong", version.full, wrong.len()), handshakes);
+        Count::Handshakes
+            .add(&format!("HAProxy {}, {} of them wrong", version.full, wrong.len()), handshakes);
         assert_eq!(wrong, [], "HAProxy {}", version.full);
     }
 }

@@ -13,6 +13,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,11 +23,12 @@ use std::time::{Duration, Instant};
 use haproxy_certs::assemble::{Options, assemble};
 use haproxy_certs::config::{Overrides, Settings};
 use haproxy_certs::plan::{Action, Reason};
+use haproxy_certs::report::Report;
 use haproxy_certs::world::World;
 use support::live::{Live, one_of_each};
 use support::process::finish;
 use support::scene::{Scene, is_a_pair, put};
-use support::summary::{Row, long, say};
+use support::summary::{Count, long, say};
 use support::{
     Authority, Cmd, Haproxy, KeyKind, LIMIT, Leaf, Reload, Tree, Validity, system_haproxy, version,
 };
@@ -102,7 +104,35 @@ fn one_of_fifty_does_the_work() {
     assert_eq!(told, 1, "told once");
     assert_eq!(live.haproxy.processes().unwrap().reloads, before + 1, "reloaded once");
     live.must_be_as_wanted("after a crowd");
-    Row::Crowd.add("three times", 3 * CROWD);
+    Count::Crowd.add("three times", 3 * CROWD);
+}
+
+/// Refusals in run after run.
+#[derive(Default)]
+struct Refused {
+    in_a_row: BTreeMap<OsString, usize>,
+    times: usize,
+}
+
+impl Refused {
+    /// Only what a renewal in progress looks like is refused, and nothing for good.
+    fn note(&mut self, report: &Report) {
+        assert_eq!(report.error, None);
+        for row in &report.rows {
+            assert!(row.action != Action::Prune, "{row:?}");
+            let file = row.file.clone().unwrap();
+            if row.action != Action::Refuse {
+                self.in_a_row.remove(&file);
+                continue;
+            }
+            let passes = [Reason::LineageTorn, Reason::CertificateMissing, Reason::KeyMissing];
+            assert!(row.reason.is_some_and(|reason| passes.contains(&reason)), "{row:?}");
+            self.times += 1;
+            let times = self.in_a_row.entry(file).or_default();
+            *times += 1;
+            assert!(*times < 20, "a refusal that stays: {row:?}");
+        }
+    }
 }
 
 /// What may stand in a file: the PEMs of these leaves.
@@ -140,9 +170,8 @@ fn certbot_renews_and_haproxy_reloads_meanwhile() {
     let run = || assemble(&settings, &World::host(), &Options::default(), &|_, _| ());
 
     let over = AtomicBool::new(false);
-    let (runs, refusals, swaps, looks) =
-        (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
-    let mut reloads = 0;
+    let (runs, swaps, looks) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let (mut reloads, mut refusals) = (0, 0);
     thread::scope(|scope| {
         // certbot: one lineage after the other, its links swapped call by call.
         let tree = &mut tree;
@@ -170,30 +199,12 @@ fn certbot_renews_and_haproxy_reloads_meanwhile() {
         });
         // The program, all the time.
         let running = scope.spawn(|| {
-            let mut refused_in_a_row: BTreeMap<std::ffi::OsString, usize> = BTreeMap::new();
+            let mut refused = Refused::default();
             while !over.load(Ordering::SeqCst) {
-                let report = run();
-                assert_eq!(report.error, None);
-                for row in &report.rows {
-                    let file = row.file.clone().unwrap();
-                    if row.action == Action::Refuse {
-                        assert!(
-                            matches!(
-                                row.reason,
-                                Some(Reason::LineageTorn | Reason::CertificateMissing | Reason::KeyMissing)
-                            ),
-                            "{row:?}"
-                        );
-                        refusals.fetch_add(1, Ordering::SeqCst);
-                        let times = refused_in_a_row.entry(file).or_default();
-                        *times += 1;
-                        assert!(*times < 20, "a refusal that stays: {row:?}");
-                    } else {
-                        refused_in_a_row.remove(&file);
-                    }
-                }
+                refused.note(&run());
                 runs.fetch_add(1, Ordering::SeqCst);
             }
+            refused.times
         });
         // Somebody who looks at the files.
         let looking = scope.spawn(|| {
@@ -219,9 +230,10 @@ fn certbot_renews_and_haproxy_reloads_meanwhile() {
                 reloads += 1;
             }
         }
-        for thread in [renewing, running, looking] {
+        for thread in [renewing, looking] {
             thread.join().unwrap();
         }
+        refusals = running.join().unwrap();
     });
     let last = run();
     assert!(
@@ -235,21 +247,28 @@ fn certbot_renews_and_haproxy_reloads_meanwhile() {
     }
     let runs = runs.into_inner();
     assert!(runs >= rounds, "only {runs} runs");
-    Row::Renewals.add("link by link", swaps.into_inner());
-    Row::Runs.add("link by link", runs);
-    say(&format!("{:>9} refusals, none of which stayed", refusals.into_inner()));
-    Row::Looks.add("link by link", looks.into_inner());
-    Row::Reloads.add("link by link", reloads);
+    Count::Renewals.add("link by link", swaps.into_inner());
+    Count::Runs.add("link by link", runs);
+    say(&format!("{:>9} refusals, none of which stayed", refusals));
+    Count::Looks.add("link by link", looks.into_inner());
+    Count::Reloads.add("link by link", reloads);
 }
 
 #[test]
 fn rsync_brings_the_tree_meanwhile() {
     assert!(std::path::Path::new("/usr/bin/rsync").exists(), "rsync is missing, run: ./tests/install");
-    let rounds = if long() { 600 } else { 60 };
+    let rounds = if long() { 2_000 } else { 200 };
     let mut source = Tree::new();
     let names: Vec<String> = (0..4).map(|number| format!("site-{number}.example")).collect();
+    let leaves: BTreeMap<&String, Vec<Leaf>> = names
+        .iter()
+        .map(|name| {
+            let issue = |_| source.authority().issue(KeyKind::P256, &[name], Validity::days(90));
+            (name, (0..4).map(issue).collect())
+        })
+        .collect();
     for name in &names {
-        source.issue(name, KeyKind::P256, &[name], Validity::days(90));
+        source.issue_leaf(name, &leaves[name][0]);
     }
     // As a fleet's other hosts have it: a copy, nothing else.
     let copy = tempfile::tempdir().unwrap();
@@ -263,46 +282,45 @@ fn rsync_brings_the_tree_meanwhile() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     rsync(&source);
-    let (over, runs, refusals) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
-    let mut pairs: BTreeMap<&String, BTreeSet<Vec<u8>>> = BTreeMap::new();
-    thread::scope(|scope| {
+    let over = AtomicBool::new(false);
+    let (runs, looks, refusals) = thread::scope(|scope| {
         let running = scope.spawn(|| {
+            let (mut refused, mut runs, mut looks) = (Refused::default(), 0, 0);
             while !over.load(Ordering::SeqCst) {
-                let report = run();
-                assert_eq!(report.error, None);
-                assert!(report.rows.iter().all(|row| row.action != Action::Prune), "{:?}", report.rows);
-                refusals.fetch_add(
-                    report.rows.iter().filter(|row| row.action == Action::Refuse).count(),
-                    Ordering::SeqCst,
-                );
+                refused.note(&run());
                 for name in &names {
                     if let Ok(pem) = fs::read(cmd.site(name)) {
-                        assert!(is_a_pair(&pem), "{name}: a mixed pair");
+                        assert!(pems(&leaves[name]).contains(&pem), "{name}: a mixed pair");
+                        looks += 1;
                     }
                 }
-                runs.fetch_add(1, Ordering::SeqCst);
+                runs += 1;
             }
+            (runs, looks, refused.times)
         });
-        let _over = Flag(&over);
-        for round in 0..rounds {
-            for name in &names {
-                let leaf = source.renew(name);
-                pairs.entry(name).or_default().insert(leaf.combined().into_bytes());
-            }
-            rsync(&source);
-            // Each time it ends with all of it in place, after one run that began when rsync had ended.
-            if round % 10 == 9 {
-                let report = run();
-                assert!(report.rows.iter().all(|row| row.action != Action::Refuse), "{:?}", report.rows);
+        {
+            let _over = Flag(&over);
+            for round in 0..rounds {
                 for name in &names {
-                    assert!(fs::read(cmd.site(name)).unwrap() == source.leaf(name).combined().into_bytes());
+                    source.renew_with(name, &leaves[name][(round + 1) % 4]);
                 }
+                rsync(&source);
+                // Now and then one run that began when rsync had ended: all of it is in place.
+                if round % 10 == 9 {
+                    let report = run();
+                    assert!(report.rows.iter().all(|row| row.action != Action::Refuse), "{:?}", report.rows);
+                    for name in &names {
+                        let pem = fs::read(cmd.site(name)).unwrap();
+                        assert!(pem == source.leaf(name).combined().into_bytes(), "{name} isn't in place");
+                    }
+                }
+                assert!(!running.is_finished(), "the runs have ended");
             }
-            assert!(!running.is_finished(), "the runs have ended");
         }
+        running.join().unwrap()
     });
-    summary.count("trees that rsync brought", rounds);
-    summary.count("runs meanwhile, no mixed pair", runs.into_inner());
-    summary.count("refusals meanwhile, none of which stayed", refusals.into_inner());
-    summary.show();
+    Count::Renewals.add("by rsync", rounds * names.len());
+    Count::Runs.add("rsync", runs);
+    Count::Looks.add("rsync", looks);
+    say(&format!("{refusals:>9} refusals, none of which stayed"));
 }

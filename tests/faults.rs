@@ -17,9 +17,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use support::live::{ASSEMBLE, Live, Work, one_of_each, renew_two, sites};
 use support::scene::{Scene, Shown, every_action, failure, first_run, must_be_old_or_new};
 use support::strace::{self, Call, Fault};
-use support::summary::{Summary, long};
+use support::summary::{Count, long};
+use support::version;
 
 /// Each with the words that a report has for it.
 const ERRORS: [(&str, &str); 7] = [
@@ -45,7 +47,6 @@ fn every_call_fails_in_the_very_first_run() {
 fn fail_everywhere(name: &'static str, prepare: fn() -> Scene) {
     strace::must_be_there();
     let next = AtomicUsize::new(0);
-    let mut summary = Summary::of("faults");
     let results: Vec<Counts> = thread::scope(|scope| {
         let workers: Vec<_> = strace::processors()
             .into_iter()
@@ -59,23 +60,30 @@ fn fail_everywhere(name: &'static str, prepare: fn() -> Scene) {
     });
     let mut total = Counts::default();
     for counts in results {
-        for (code, number) in counts.exits {
-            *total.exits.entry(code).or_default() += number;
-        }
-        total.failed.extend(counts.failed);
+        total.add(counts);
     }
-    summary.count(format!("{name}: calls failed, checked, run to its end"), total.exits.values().sum());
-    for (code, number) in &total.exits {
-        summary.count(format!("{name}: of these runs exited {code}"), *number);
-    }
-    summary.show();
-    assert!(total.failed.is_empty(), "{} of them failed:\n{:#?}", total.failed.len(), total.failed);
+    total.must_be_fine(name);
 }
 
 #[derive(Default)]
 struct Counts {
     exits: BTreeMap<i32, usize>,
     failed: Vec<String>,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        for (code, number) in other.exits {
+            *self.exits.entry(code).or_default() += number;
+        }
+        self.failed.extend(other.failed);
+    }
+
+    fn must_be_fine(&self, name: &str) {
+        let Self { exits, failed } = self;
+        Count::Failed.add(&format!("{name}, exit statuses {exits:?}"), exits.values().sum());
+        assert!(failed.is_empty(), "{} of them failed:\n{failed:#?}", failed.len());
+    }
 }
 
 /// Which faults are tried at a call, the `position`-th of its run.
@@ -198,5 +206,100 @@ fn judge(
         // Why a program can't be started or watched is said in other words.
         Some(2) => assert_eq!(report["haproxy"][0]["owed"], true, "{context}: {run}"),
         _ => assert!(said.contains(words), "{context}: the cause isn't said: {run}"),
+    }
+}
+
+// ---- with a HAProxy
+
+/// What a conversation with HAProxy may meet besides.
+const ON_SOCKETS: [&str; 4] = ["ECONNRESET", "EPIPE", "ECONNREFUSED", "ETIMEDOUT"];
+
+#[test]
+fn every_call_fails_while_the_runtime_api_is_used() {
+    fail_with_haproxy("runtime 3.0", "3.0", "STATS", renew_two);
+}
+
+#[test]
+fn every_call_fails_while_the_master_reloads() {
+    fail_with_haproxy("reload by the master 3.0", "3.0", "", one_of_each);
+}
+
+#[test]
+fn every_call_fails_while_a_signal_reloads() {
+    fail_with_haproxy("reload by signal 2.6", "2.6", "", one_of_each);
+}
+
+/// The calls of the conversation with HAProxy: the others fail where there is none.
+fn fail_with_haproxy(name: &'static str, haproxy: &str, more: &str, work: Work) {
+    strace::must_be_there();
+    let processors = strace::processors();
+    let start = || {
+        let mut live = Live::start(&version(haproxy).unwrap(), more, &[]);
+        work(&mut live);
+        live.cmd.assemble(&[]).exits(0);
+        live
+    };
+    let mut live = start();
+    work(&mut live);
+    let (run, calls) = strace::record(&live.cmd, &ASSEMBLE, &[], processors[0]);
+    assert_eq!(run.code, Some(0), "{name}: {run}");
+    let errors: Vec<&str> = ERRORS.iter().map(|(error, _)| *error).chain(ON_SOCKETS).collect();
+    let points: Vec<(&Call, &str)> = calls
+        .iter()
+        .filter(|call| call.tells())
+        .enumerate()
+        .flat_map(|(position, call)| {
+            let wanted = if long() { errors.len() } else { 1 };
+            let errors = &errors;
+            (0..wanted).map(move |more| (call, errors[(position + more) % errors.len()]))
+        })
+        .collect();
+    let next = AtomicUsize::new(0);
+    let failed_at = |mut live: Live, processor: usize| {
+        let mut counts = Counts::default();
+        while let Some(&(call, error)) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let context = format!("{name}, {error} at {call}");
+            let exits = &mut counts.exits;
+            counts.failed.extend(failure(|| {
+                let old = sites(&live.cmd);
+                work(&mut live);
+                let traced = strace::inject(&live.cmd, &ASSEMBLE, &[], call, Fault::Error(error), processor);
+                if traced.happened() {
+                    *exits.entry(traced.run.code.unwrap_or(-1)).or_default() += 1;
+                }
+                judge_live(&context, &live, &traced);
+                live.must_be_whole(&context, &old);
+                live.must_converge(&context, false);
+            }));
+        }
+        counts
+    };
+    let total = thread::scope(|scope| {
+        let other = scope.spawn(|| failed_at(start(), *processors.last().unwrap()));
+        let mut counts = failed_at(live, processors[0]);
+        counts.add(other.join().unwrap());
+        counts
+    });
+    total.must_be_fine(name);
+}
+
+/// A fault of ours is never taken for HAProxy's refusal, and what it says holds.
+fn judge_live(context: &str, live: &Live, traced: &strace::Traced) {
+    let run = &traced.run;
+    assert_eq!(traced.signal, None, "{context}: {run}");
+    assert!(!run.stderr.contains("panicked"), "{context}: {run}");
+    let report = run.json();
+    assert!(!run.stdout.contains("haproxy-rejects"), "{context}: {run}");
+    let told = &report["haproxy"][0];
+    match run.code {
+        Some(0) => {
+            assert_eq!(told["owed"], false, "{context}: {run}");
+            live.must_be_as_wanted(context);
+        }
+        Some(2) => {
+            assert_eq!(told["owed"], true, "{context}: {run}");
+            assert!(told["detail"].as_str().is_some_and(|detail| !detail.is_empty()), "{context}: {run}");
+        }
+        _ => panic!("{context}: {run}"),
     }
 }

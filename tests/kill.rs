@@ -16,18 +16,16 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::collections::BTreeSet;
+use std::os::unix::fs::chown;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use support::cmd::names_in;
-use support::live::{Live, Work, demanding_openssl, one_of_each, one_refused, renew_two, sites};
+use support::live::{ASSEMBLE, Live, Work, demanding_openssl, one_of_each, one_refused, renew_two, sites};
 use support::scene::{OTHER, Scene, every_action, failure, first_run, is_a_pair, many, must_be_old_or_new};
 use support::strace::{self, Call, Fault};
-use support::summary::{Row, long};
-use support::{Kind, Version, served, version};
+use support::summary::{Count, long};
+use support::{Version, version};
 
 #[test]
 fn killed_while_every_action_is_carried_out() {
@@ -75,7 +73,7 @@ fn kill_everywhere(
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
     let states = counts.iter().map(|count| count.1).max().unwrap();
-    Row::Killed.add(
+    Count::Killed.add(
         &format!("{name}, at {} calls, {states} states left", counts[0].0),
         counts.iter().map(|count| count.2).sum(),
     );
@@ -246,7 +244,7 @@ fn kill_with_haproxy(
             failed.extend(failure(|| {
                 let happened = kill_live(&context, &mut live, work, call, processor);
                 *if happened { &mut killed } else { &mut missed } += 1;
-                must_converge(&context, &live, code == Some(2));
+                live.must_converge(&context, code == Some(2));
             }));
         }
         live.haproxy.check().unwrap();
@@ -260,13 +258,11 @@ fn kill_with_haproxy(
         failed.extend(other_failed);
         (killed + others, missed + other_missed, failed)
     });
-    Row::Killed
+    Count::Killed
         .add(&format!("{name}, at {} calls, {missed} of which did not come again", points.len()), killed);
     assert!(failed.is_empty(), "{} of them failed:\n{failed:#?}", failed.len());
     assert!(missed * 20 <= killed, "{missed} kills did not happen, {killed} did");
 }
-
-const ASSEMBLE: [&str; 3] = ["assemble", "--format", "json"];
 
 /// Kills runs with something to do at a call until it happened; whether it did: how often a run polls differs.
 fn kill_live(context: &str, live: &mut Live, work: Work, call: &Call, processor: usize) -> bool {
@@ -274,51 +270,8 @@ fn kill_live(context: &str, live: &mut Live, work: Work, call: &Call, processor:
         let old = sites(&live.cmd);
         work(live);
         let traced = strace::inject(&live.cmd, &ASSEMBLE, &[], call, Fault::Kill, processor);
-        must_be_whole(context, live, &old);
+        live.must_be_whole(context, &old);
         assert!(traced.happened() || !call.changes(), "{context}: the kill did not happen: {}", traced.run);
         traced.happened()
     })
-}
-
-/// One run does what is missing, the next finds nothing to do.
-fn must_converge(context: &str, live: &Live, refused: bool) {
-    let run = live.cmd.assemble(&[]);
-    let expected: &[i32] = if refused { &[1, 2] } else { &[0] };
-    assert!(run.code.is_some_and(|code| expected.contains(&code)), "{context}, then {run}");
-    assert_eq!(run.json()["haproxy"][0]["owed"], false, "{context}, then {run}");
-    live.must_be_as_wanted(context);
-    for folder in ["stage", "previous"] {
-        let left = names_in(&live.cmd.sites().join(".haproxy-certs").join(folder));
-        assert_eq!(left, Vec::<String>::new(), "{context}: left over");
-    }
-    let before = live.haproxy.processes();
-    let again = live.cmd.assemble(&[]);
-    assert_eq!(again.code, Some(i32::from(refused)), "{context}, then twice {again}");
-    assert_eq!(again.json()["haproxy"][0]["outcome"], "not-needed", "{context}, then twice {again}");
-    assert_eq!(live.haproxy.processes(), before, "{context}: told again");
-    assert!(live.haproxy.runtime("show ssl cert").lines().all(|line| !line.starts_with('*')), "{context}");
-}
-
-/// A run has ended somewhere: every file is the old or the new one, HAProxy would load all of them and still serves.
-fn must_be_whole(context: &str, live: &Live, old: &BTreeMap<String, Vec<u8>>) {
-    for (file, bytes) in sites(&live.cmd) {
-        let lineage = file.strip_suffix(".pem").unwrap();
-        let read = |kind| fs::read_to_string(live.tree.link(lineage, kind)).unwrap_or_default();
-        let as_certbot = read(Kind::Privkey) + &read(Kind::Fullchain);
-        assert!(
-            old.get(&file) == Some(&bytes) || as_certbot.as_bytes() == bytes,
-            "{context}: {file} is neither old nor new"
-        );
-        let meta = live.cmd.site(lineage).symlink_metadata().unwrap();
-        assert_eq!((meta.mode(), meta.uid(), meta.gid()), (0o100_400, 0, 0), "{context}: {file}");
-    }
-    for file in old.keys() {
-        let lineage = file.strip_suffix(".pem").unwrap();
-        assert!(
-            live.cmd.site(lineage).exists() || !live.wanted.contains_key(lineage),
-            "{context}: {file} is gone"
-        );
-    }
-    live.haproxy.check().unwrap_or_else(|words| panic!("{context}: HAProxy refuses: {words}"));
-    assert_eq!(served(live.haproxy.address(), "host.example").serial, live.host.serial(), "{context}");
 }

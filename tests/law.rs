@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -18,6 +20,9 @@ use proptest::collection::{btree_map, btree_set};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
+use support::summary::Count;
+
+const CASES: u32 = 4000;
 
 /// The planner's clock.
 const NOW: i64 = 1_000_000;
@@ -326,11 +331,10 @@ fn verdict(row: &Row) -> (Option<OsString>, Role, bool, Option<Reason>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Carry the plan out, plan again: there is nothing to do, and what was wrong still is.
-    #[test]
-    fn a_plan_that_was_carried_out_leaves_nothing_to_do(before in situation()) {
+    fn carried_out_and_planned_again(before in situation()) {
         let first = plan(&before);
         let after = carried_out(&before, &first);
         let second = plan(&after);
@@ -347,8 +351,7 @@ proptest! {
     }
 
     /// Whatever there is: every file has one row in order, and what the contract forbids is never planned.
-    #[test]
-    fn no_plan_does_what_is_forbidden(before in situation()) {
+    fn planned(before in situation()) {
         let made = plan(&before);
         let files: Vec<&OsString> = made.rows.iter().filter_map(|row| row.file.as_ref()).collect();
         prop_assert!(files.is_sorted() && files.iter().collect::<BTreeSet<_>>().len() == files.len());
@@ -410,6 +413,18 @@ proptest! {
             prop_assert!(touched || after.deployed.get(file) == Some(was));
         }
     }
+}
+
+#[test]
+fn a_plan_that_was_carried_out_leaves_nothing_to_do() {
+    carried_out_and_planned_again();
+    Count::Properties.add("carried out and planned again", CASES as usize);
+}
+
+#[test]
+fn no_plan_does_what_is_forbidden() {
+    planned();
+    Count::Properties.add("planned", CASES as usize);
 }
 
 /// A law about situations that never come about would hold for nothing.

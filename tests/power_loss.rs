@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use support::live::{Live, demanding_openssl, one_of_each, one_refused, renew_two};
 use support::scene::{Scene, every_action, first_run, many};
 use support::strace::{self, Call};
-use support::summary::Row;
+use support::summary::Count;
 use support::version;
 
 /// What isn't durable at a point of a run.
@@ -228,7 +228,7 @@ fn must_be_durable(name: &str, calls: &[Call], sites: &Path, host: &Path) {
     let found = Checker::check(calls, sites, host);
     assert_eq!(found.wrong, Vec::<String>::new(), "{name}");
     assert!(found.renames > 0 && found.tellings > 0 && found.syncs > 0, "{name}: nothing was checked");
-    Row::Renames.add(name, found.renames);
+    Count::Renames.add(name, found.renames);
 }
 
 fn record(scene: &Scene, circumstances: &[&str]) -> Vec<Call> {
@@ -322,5 +322,5 @@ fn a_wrong_order_is_noticed() {
         noticed += 1;
     }
     assert!(noticed > 10, "{noticed}");
-    Row::WrongOrders.add("every action, many files", noticed);
+    Count::WrongOrders.add("every action, many files", noticed);
 }

@@ -8,6 +8,8 @@
 )]
 #![allow(clippy::many_single_char_names, clippy::too_many_lines, reason = "RSA's own names; tables of cases")]
 
+mod support;
+
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -29,6 +31,9 @@ use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
+use support::summary::Count;
+
+const CASES: u32 = 3000;
 
 type Key = PKey<Private>;
 
@@ -1304,9 +1309,8 @@ fn whatever_is_accepted_belongs(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
-    #[test]
     fn changed_texts(
         pair in 0..6_usize,
         in_key in prop::collection::vec(change(), 0..3),
@@ -1328,7 +1332,6 @@ proptest! {
         whatever_is_accepted_belongs(&key, &chain, length)?;
     }
 
-    #[test]
     fn changed_der(
         pair in 0..6_usize,
         in_key in prop::collection::vec(change(), 0..3),
@@ -1346,11 +1349,20 @@ proptest! {
         whatever_is_accepted_belongs(&pem(label, &key), &chain, Some(2))?;
     }
 
-    #[test]
     fn any_bytes(key in prop::collection::vec(any::<u8>(), 0..300), chain in "(-----(BEGIN|END) |CERTIFICATE|PRIVATE KEY|-----|\n|\r|:| |[A-Za-z0-9+/=]{1,8}){0,60}") {
         prop_assert!(CertifiedKey::prove(&key, chain.as_bytes()).is_err());
         prop_assert!(CertifiedKey::prove(chain.as_bytes(), &key).is_err());
         let _ = read_leaf(chain.as_bytes());
+    }
+}
+
+#[test]
+fn no_damage_is_accepted() {
+    for (name, law) in
+        [("changed texts", changed_texts as fn()), ("changed DER", changed_der), ("any bytes", any_bytes)]
+    {
+        law();
+        Count::Properties.add(name, CASES as usize);
     }
 }
 

@@ -22,7 +22,7 @@ use support::live::{Live, renew_two};
 use support::process::finish;
 use support::scene::Scene;
 use support::strace::TRACED_LIMIT;
-use support::summary::{Row, say};
+use support::summary::{Count, say};
 use support::{Cmd, KeyKind, LIMIT, Leaf, Run, Tree, Validity, version, wait_until};
 
 /// What gives a private key away: pieces of the lines of its PEM, in whatever they are written. The modulus of an RSA
@@ -87,7 +87,7 @@ fn keys_are_written_nowhere_else() {
                 && !text.contains("PRIVATE KEY-----\n")
         );
     }
-    Row::Keys.add("calls that write or execute", secrets.len());
+    Count::Keys.add("calls that write or execute", secrets.len());
     say(&format!(
         "{looked:>9} such calls, {} of them with a key: the PEMs staged, and sent to HAProxy",
         staged + sent
@@ -167,7 +167,7 @@ fn keys_are_wiped_from_memory() {
     let found = found.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     assert!(status.success());
     assert_eq!(found, Vec::<String>::new(), "keys in the program's memory while it tells HAProxy");
-    Row::Keys.add("memory", 20);
+    Count::Keys.add("memory", 20);
 }
 
 /// No core dump, neither of the program nor of what it starts, and nobody but root looks into it.

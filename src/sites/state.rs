@@ -154,7 +154,7 @@ impl State {
         let Ok(mut state) = serde_json::from_slice::<Self>(text) else { return Ok(lost) };
         // A name that this program would never write is no name to act on, whoever wrote it here.
         state.files.retain(|name, record| {
-            is_possible_name(name) && !record.lineage.contains('/') && unhex(&record.sha256).is_some()
+            is_possible_name(name) && is_possible_lineage(&record.lineage) && unhex(&record.sha256).is_some()
         });
         state.pending.retain(|name, _| is_possible_name(name));
         Ok(state)
@@ -224,8 +224,12 @@ fn is_possible_name(name: &str) -> bool {
     if name.starts_with('/') {
         return true; // only ever compared with the configured host file
     }
-    name.strip_suffix(".pem")
-        .is_some_and(|lineage| !lineage.contains('/') && site_file(OsStr::new(lineage)).is_ok())
+    name.strip_suffix(".pem").is_some_and(|lineage| !lineage.is_empty() && is_possible_lineage(lineage))
+}
+
+/// The placeholder of `init` has none.
+fn is_possible_lineage(name: &str) -> bool {
+    name.is_empty() || !name.contains('/') && site_file(OsStr::new(name)).is_ok()
 }
 
 /// Hex of a SHA-256 for the state file.

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
 
+use super::cmd::names_in;
 use super::scene::put;
-use super::{Authority, Cmd, Haproxy, KeyKind, Leaf, Tree, Validity, Version, served};
+use super::{Authority, Cmd, Haproxy, KeyKind, Kind, Leaf, Tree, Validity, Version, served};
 
 /// A running HAProxy, and certbot's tree beside it.
 pub struct Live {
@@ -24,6 +26,9 @@ pub struct Live {
     pub wanted: BTreeMap<String, String>,
     round: usize,
 }
+
+/// What a run under strace is called with.
+pub const ASSEMBLE: [&str; 3] = ["assemble", "--format", "json"];
 
 /// What certbot does between two runs.
 pub type Work = fn(&mut Live);
@@ -73,6 +78,52 @@ impl Live {
         }
         let all = self.haproxy.runtime("show ssl cert");
         assert_eq!(all.matches("/sites/").count(), files.len(), "{context}: HAProxy has {all}");
+    }
+
+    /// One run does what is missing, the next finds nothing to do.
+    pub fn must_converge(&self, context: &str, refused: bool) {
+        let run = self.cmd.assemble(&[]);
+        let expected: &[i32] = if refused { &[1, 2] } else { &[0] };
+        assert!(run.code.is_some_and(|code| expected.contains(&code)), "{context}, then {run}");
+        assert_eq!(run.json()["haproxy"][0]["owed"], false, "{context}, then {run}");
+        self.must_be_as_wanted(context);
+        for folder in ["stage", "previous"] {
+            let left = names_in(&self.cmd.sites().join(".haproxy-certs").join(folder));
+            assert_eq!(left, Vec::<String>::new(), "{context}: left over");
+        }
+        let before = self.haproxy.processes();
+        let again = self.cmd.assemble(&[]);
+        assert_eq!(again.code, Some(i32::from(refused)), "{context}, then twice {again}");
+        assert_eq!(again.json()["haproxy"][0]["outcome"], "not-needed", "{context}, then twice {again}");
+        assert_eq!(self.haproxy.processes(), before, "{context}: told again");
+        assert!(
+            self.haproxy.runtime("show ssl cert").lines().all(|line| !line.starts_with('*')),
+            "{context}"
+        );
+    }
+
+    /// A run has ended somewhere: every file is the old or the new one, HAProxy would load all of them and still serves.
+    pub fn must_be_whole(&self, context: &str, old: &BTreeMap<String, Vec<u8>>) {
+        for (file, bytes) in sites(&self.cmd) {
+            let lineage = file.strip_suffix(".pem").unwrap();
+            let read = |kind| fs::read_to_string(self.tree.link(lineage, kind)).unwrap_or_default();
+            let as_certbot = read(Kind::Privkey) + &read(Kind::Fullchain);
+            assert!(
+                old.get(&file) == Some(&bytes) || as_certbot.as_bytes() == bytes,
+                "{context}: {file} is neither old nor new"
+            );
+            let meta = self.cmd.site(lineage).symlink_metadata().unwrap();
+            assert_eq!((meta.mode(), meta.uid(), meta.gid()), (0o100_400, 0, 0), "{context}: {file}");
+        }
+        for file in old.keys() {
+            let lineage = file.strip_suffix(".pem").unwrap();
+            assert!(
+                self.cmd.site(lineage).exists() || !self.wanted.contains_key(lineage),
+                "{context}: {file} is gone"
+            );
+        }
+        self.haproxy.check().unwrap_or_else(|words| panic!("{context}: HAProxy refuses: {words}"));
+        assert_eq!(served(self.haproxy.address(), "host.example").serial, self.host.serial(), "{context}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Row {
+pub enum Count {
     /// Runs that were killed.
     Killed,
     /// Calls that failed.
@@ -47,7 +47,7 @@ pub enum Row {
     Keys,
 }
 
-impl Row {
+impl Count {
     /// All of them, in the table's order.
     pub const ALL: [Self; 19] = [
         Self::Killed,
