@@ -34,7 +34,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use support::cmd::names_in;
 use support::process::finish;
 use support::scene::{Scene, haproxy_loads, put};
-use support::summary::{Summary, long};
+use support::summary::{Count, long, say};
 use support::{Authority, Cmd, Key, KeyKind, Kind, Run, Tree, Validity};
 
 /// A run of the program, with the most memory that it had, in KiB.
@@ -118,7 +118,6 @@ fn stand_in(what: &str, path: &Path, outside: &Path) {
 
 #[test]
 fn hostile_lineages() {
-    let mut summary = Summary::of("hostile");
     let mut tree = Tree::new();
     let outside = tempfile::tempdir().unwrap();
     let secret = outside.path().join("secret");
@@ -168,7 +167,7 @@ fn hostile_lineages() {
         "x.pem",
         &long_name,
     ];
-    let bad_names: [&[u8]; 7] = [
+    let bad_names: [&[u8]; 8] = [
         b"new\nline",
         b"\x1b[2J\x1b]0;title\x07",
         b"bell\x07",
@@ -176,6 +175,7 @@ fn hostile_lineages() {
         b".hidden",
         b"tab\tbed",
         &[b'b'; 252],
+        &[b'c'; 255],
     ];
     let leaf = tree.authority().issue(KeyKind::P256, &["name.example"], Validity::days(90));
     let plain = |name: &OsStr| {
@@ -232,14 +232,11 @@ fn hostile_lineages() {
     for folder in [Path::new("."), &cmd.sites(), cmd.sites().parent().unwrap()] {
         assert!(!folder.join("pwned").exists(), "a name was run as a command");
     }
-    summary.count("hostile files, directories and names in certbot's tree", refused + good_names.len() + 15);
-    summary.count("KiB of memory for them", memory);
-    summary.show();
+    Count::Hostile.add(&format!("{memory} KiB of memory"), refused + good_names.len() + 15);
 }
 
 #[test]
 fn a_hundred_thousand_empty_names() {
-    let mut summary = Summary::of("hostile");
     let mut tree = Tree::new();
     tree.issue("fine", KeyKind::P256, &["fine"], Validity::days(90));
     for number in 0..100_000 {
@@ -250,9 +247,7 @@ fn a_hundred_thousand_empty_names() {
     assert_eq!(run.code, Some(0), "{run}");
     assert_eq!(cmd.deployed(), ["fine.pem"]);
     assert!(memory < 100_000, "{memory} KiB of memory");
-    summary.count("empty names in live", 100_000);
-    summary.count("KiB of memory for them", memory);
-    summary.show();
+    Count::Hostile.add(&format!("empty names, {memory} KiB of memory"), 100_000);
 }
 
 /// A scene with two sites deployed, one of which is to be replaced, and somebody's files outside.
@@ -271,7 +266,6 @@ fn deployed() -> (Scene, tempfile::TempDir) {
 
 #[test]
 fn a_hostile_sites_directory() {
-    let mut summary = Summary::of("hostile");
     let mut tried = 0;
     // A link, a FIFO or somebody else's in the place of something of ours: nothing is done, and said.
     for place in ["", "stage", "previous", "state.json", "one.pem"] {
@@ -332,7 +326,7 @@ fn a_hostile_sites_directory() {
             tried += 1;
         }
     }
-    summary.count("things in the place of our own directories and files", tried);
+    Count::InPlace.add("something else there", tried);
 
     // Directories that others could change.
     let (scene, _outside) = deployed();
@@ -348,8 +342,107 @@ fn a_hostile_sites_directory() {
     fs::rename(scene.cmd.sites(), &real).unwrap();
     symlink(&real, scene.cmd.sites()).unwrap();
     assert_eq!(scene.run().exits(0).action("one.pem"), "replace");
+}
 
-    // Another file system: a rename isn't possible there.
+/// What the sites directory may not be: nothing is written there, and said.
+#[test]
+fn a_sites_directory_that_is_none() {
+    let mut tried = 0;
+    for what in [
+        "fifo",
+        "device",
+        "socket",
+        "loop",
+        "file",
+        "dangling",
+        "to-file",
+        "to-strangers",
+        "through-strangers",
+    ] {
+        let mut tree = Tree::new();
+        tree.issue("one", KeyKind::P256, &["one"], Validity::days(90));
+        let cmd = Cmd::new(tree.live()).without_haproxy();
+        let outside = tempfile::tempdir().unwrap();
+        put(&outside.path().join("file"), "somebody's", 0o644);
+        support::tree::make_directory(&outside.path().join("sites"), 0o755);
+        chown(outside.path(), Some(12345), None).unwrap();
+        let path = cmd.sites();
+        match what {
+            "file" => put(&path, "?", 0o600),
+            "dangling" => symlink("/nonexistent/sites", &path).unwrap(),
+            "to-file" => symlink(outside.path().join("file"), &path).unwrap(),
+            "to-strangers" => symlink(outside.path(), &path).unwrap(),
+            "through-strangers" => symlink(outside.path().join("sites"), &path).unwrap(),
+            other => stand_in(other, &path, outside.path()),
+        }
+        let before = (snapshot(outside.path()), path.symlink_metadata().unwrap().file_type());
+        let (run, _) = measured(&cmd, &["assemble", "--format", "json"]);
+        assert_eq!(run.code, Some(3), "{what}: {run}");
+        let message = run.json()["error"]["message"].as_str().unwrap().to_owned();
+        let names = [&path, outside.path()].map(|path| message.contains(path.to_str().unwrap()));
+        assert!(names.contains(&true), "{what}: {message}");
+        let after = (snapshot(outside.path()), path.symlink_metadata().unwrap().file_type());
+        assert_eq!(after, before, "{what}: {run}");
+        tried += 1;
+    }
+    Count::InPlace.add("sites directory", tried);
+}
+
+/// Where a rename isn't possible nothing is done by half; a sites directory that is a file system of its own is fine.
+#[test]
+fn parts_on_other_file_systems() {
+    for program in ["/usr/bin/unshare", "/usr/bin/mount"] {
+        assert!(Path::new(program).exists(), "{program} is missing, run: ./tests/install");
+    }
+    let mut tried = 0;
+    for (place, file, code) in [
+        ("sites", false, 0),
+        ("sites/.haproxy-certs", false, 3),
+        ("sites/.haproxy-certs/stage", false, 3),
+        ("sites/.haproxy-certs/previous", false, 3),
+        ("sites/.haproxy-certs/state.json", true, 3),
+        ("sites/one.pem", true, 3),
+    ] {
+        let (mut scene, _outside) = deployed();
+        let path = scene.folder().join(place);
+        if place == "sites/one.pem" {
+            scene.tree.renew("two");
+        }
+        let before = scene.shown();
+        // In a mount namespace of its own: it ends with the run.
+        let script = if file {
+            format!("mount --bind '{0}' '{0}' && exec \"$@\"", path.display())
+        } else {
+            format!("mount -t tmpfs -o mode=0700 none '{}' && exec \"$@\"", path.display())
+        };
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
+        command.arg(Cmd::program()).arg("--config").arg(scene.cmd.config()).args(&scene.arguments);
+        scene.cmd.prepare(&mut command);
+        let output = finish(&mut command, support::LIMIT);
+        let run = Run {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into(),
+            stderr: String::from_utf8_lossy(&output.stderr).into(),
+        };
+        assert_eq!(run.code, Some(code), "{place}: {run}");
+        if code > 0 {
+            assert!(run.stdout.contains(path.to_str().unwrap()), "{place} isn't named: {run}");
+            let changed: Vec<String> = scene
+                .shown()
+                .into_iter()
+                .filter(|(name, now)| before.get(name) != Some(now))
+                .map(|(name, _)| name)
+                .collect();
+            // One file that can't be replaced doesn't stop the others.
+            let expected: &[&str] = if place == "sites/one.pem" { &["sites/two.pem"] } else { &[] };
+            assert_eq!(changed, expected, "{place}: {run}");
+        }
+        scene.must_be_loadable(place);
+        assert_eq!(scene.run().exits(0).json()["haproxy"][0]["owed"], false, "{place}");
+        tried += 1;
+    }
+    // The host certificate is kept beside nothing that it could be renamed from.
     let other = tempfile::Builder::new().tempdir_in("/dev/shm").unwrap();
     let mut tree = Tree::new();
     tree.issue("one", KeyKind::P256, &["one"], Validity::days(90));
@@ -360,12 +453,11 @@ fn a_hostile_sites_directory() {
     let run = cmd.assemble(&[]).exits(3);
     assert_eq!(run.json()["error"]["kind"], "config", "{run}");
     assert_eq!(names_in(other.path()), Vec::<String>::new());
-    summary.show();
+    Count::InPlace.add("on another file system", tried + 1);
 }
 
 #[test]
 fn directories_swapped_for_links_while_it_runs() {
-    let mut summary = Summary::of("hostile");
     let rounds = if long() { 5000 } else { 400 };
     let (mut scene, outside) = deployed();
     chown(outside.path(), Some(12345), None).unwrap();
@@ -414,20 +506,16 @@ fn directories_swapped_for_links_while_it_runs() {
         }
         swapping.store(false, Ordering::SeqCst);
         over.store(true, Ordering::SeqCst);
-        summary.count("directories swapped for a link while it ran", swaps.join().unwrap());
+        Count::Swapped.add("in turn", swaps.join().unwrap());
     });
     assert_eq!(snapshot(outside.path()), before, "something outside was changed");
     scene.run();
     assert_eq!(scene.run().code, Some(0));
-    for (code, number) in ends {
-        summary.count(format!("of {rounds} runs meanwhile exited {code:?}"), number);
-    }
-    summary.show();
+    say(&format!("{rounds:>9} runs meanwhile, exit statuses {ends:?}"));
 }
 
 #[test]
 fn hostile_state_files() {
-    let mut summary = Summary::of("hostile");
     let (mut scene, outside) = deployed();
     let record = |name: &str| serde_json::json!({ "lineage": name, "live_dir": scene.tree.live(), "sha256": "0".repeat(64) });
     let state = |names: &[&str]| {
@@ -482,7 +570,7 @@ fn hostile_state_files() {
         assert!(memory < 100_000, "{context}: {memory} KiB");
         scene.must_be_loadable(&context);
     }
-    summary.count("corrupt and lying state files", texts.len());
+    Count::StateFiles.add("in turn", texts.len());
 
     // From the future: nothing is done.
     scene.restore();
@@ -501,7 +589,6 @@ fn hostile_state_files() {
     let (run, memory) = measured(&scene.cmd, &["assemble", "--format", "json"]);
     assert_eq!(run.code, Some(0), "{run}");
     assert!(memory < 100_000, "a large state file: {memory} KiB");
-    summary.show();
 }
 
 // ---- mutations
@@ -572,7 +659,6 @@ fn mutate(rng: &mut TestRng, text: &mut Vec<u8>, other: &[u8]) {
 #[test]
 fn whatever_is_deployed_belongs_together() {
     let inputs: usize = if long() { 5_000_000 } else { 100_000 };
-    let mut summary = Summary::of("hostile");
     let authority = Authority::new();
     let kinds = [KeyKind::P256, KeyKind::P256, KeyKind::P384, KeyKind::Rsa2048, KeyKind::Ed25519];
     let pairs: Vec<(Vec<u8>, Vec<u8>)> = kinds
@@ -634,9 +720,8 @@ fn whatever_is_deployed_belongs_together() {
     let wrong: Vec<&String> = results.iter().flat_map(|result| &result.2).collect();
     assert!(wrong.is_empty(), "{} would be deployed wrongly: {}", wrong.len(), wrong[0]);
     assert!(tried >= 100_000 && deployed > tried / 100, "{deployed} of {tried}");
-    summary.count("mutated pairs tried", tried);
-    summary.count("of these would be deployed, each right for openssl", deployed);
-    summary.show();
+    Count::Mutated.add("bits, bytes, lines, blocks", tried);
+    Count::Accepted.add("bits, bytes, lines, blocks", deployed);
 }
 
 /// Keys of the pool differ, so that a key and a chain of two pairs never belong together.

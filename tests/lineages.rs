@@ -13,8 +13,13 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use haproxy_certs::assemble::{Options, assemble};
+use haproxy_certs::config::{Overrides, Settings};
+use haproxy_certs::plan::{Action, Reason};
+use haproxy_certs::world::World;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
@@ -199,6 +204,47 @@ fn waits_for_a_renewal() -> bool {
         assert_eq!(deployed(&cmd, "example.org"), new.combined());
     }
     in_time
+}
+
+/// A renewal that begins between the sweep and the staging: what is staged is what was proved, or nothing.
+#[test]
+fn a_renewal_between_sweep_and_staging() {
+    for call in 1..=17 {
+        let mut tree = Tree::new();
+        let old = issue(&mut tree, "example.org");
+        let cmd = Cmd::new(tree.live()).without_haproxy();
+        cmd.assemble(&[]).exits(0);
+        let swept = tree.renew("example.org");
+        let settings = Settings::load(Some(&cmd.config()), &Overrides::default()).unwrap();
+        let (tree, newest) = (Mutex::new(tree), Mutex::new(None));
+        // The sweep has seen every lineage when it says so for the first time.
+        let renew = |done: usize, all: usize| {
+            let mut newest = newest.lock().unwrap();
+            if done == all && newest.is_none() {
+                *newest = Some(tree.lock().unwrap().renew_stopped_before(call, "example.org"));
+            }
+        };
+        let report = assemble(&settings, &World::host(), &Options::default(), &renew);
+        let row = &report.rows[0];
+        let context = format!("renewed up to call {call}: {row:?}");
+        if call <= 7 {
+            assert_eq!(
+                (row.action, deployed(&cmd, "example.org")),
+                (Action::Replace, swept.combined()),
+                "{context}"
+            );
+        } else {
+            assert_eq!((row.action, row.reason), (Action::Refuse, Some(Reason::LineageTorn)), "{context}");
+            assert_eq!(deployed(&cmd, "example.org"), old.combined(), "{context}");
+        }
+        tree.lock().unwrap().repair("example.org");
+        cmd.assemble(&[]).exits(0);
+        assert_eq!(
+            deployed(&cmd, "example.org"),
+            newest.into_inner().unwrap().unwrap().combined(),
+            "{context}"
+        );
+    }
 }
 
 // --- Other shapes --------------------------------------------------------------------------------------------------

@@ -13,14 +13,14 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use support::live::{Live, renew_two};
 use support::process::finish;
-use support::scene::Scene;
+use support::scene::{Scene, put};
 use support::strace::TRACED_LIMIT;
 use support::summary::{Count, say};
 use support::{Cmd, KeyKind, LIMIT, Leaf, Run, Tree, Validity, version, wait_until};
@@ -170,6 +170,39 @@ fn keys_are_wiped_from_memory() {
     Count::Keys.add("memory", 20);
 }
 
+/// What a hook is given decides nothing: neither which programs are started, nor with which environment.
+#[test]
+fn the_environment_of_a_hook_is_not_trusted() {
+    let mut scene = Scene::new(&[]);
+    scene.issue("one");
+    let folder = tempfile::tempdir().unwrap();
+    let (ran, seen) = (folder.path().join("ran"), folder.path().join("seen"));
+    for name in ["haproxy", "systemctl", "sh", "cat"] {
+        put(&folder.path().join(name), format!("#!/bin/sh\ntouch {}\n", ran.display()), 0o755);
+    }
+    let script = format!("env > {}", seen.display());
+    let command = serde_json::json!(["sh", "-c", script]);
+    let cmd = Cmd::new(scene.tree.live())
+        .table(&format!("[[haproxy]]\nreload = \"command\"\ncommand = {command}"))
+        .env("PATH", folder.path())
+        .env("LD_PRELOAD", "/nonexistent/hook.so")
+        .env("LD_LIBRARY_PATH", folder.path())
+        .env("OPENSSL_CONF", folder.path().join("openssl.cnf"))
+        .env("IFS", "/")
+        .env("BASH_ENV", folder.path().join("sh"))
+        .env("ENV", folder.path().join("sh"));
+    let run = cmd.assemble(&[]).exits(0);
+    assert_eq!(run.action("one.pem"), "install", "{run}");
+    assert!(!ran.exists(), "a program of the hook's PATH was started");
+    let environment = fs::read_to_string(&seen).unwrap();
+    let mut lines: Vec<&str> = environment
+        .lines()
+        .filter(|line| !["PWD=/", "SHLVL=0", "SHLVL=1", "OLDPWD=/", "_=/usr/bin/env"].contains(line))
+        .collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["LC_ALL=C", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]);
+}
+
 /// No core dump, neither of the program nor of what it starts, and nobody but root looks into it.
 #[test]
 fn nothing_is_dumped() {
@@ -203,17 +236,50 @@ fn nothing_is_dumped() {
     assert_eq!((status.signal(), status.core_dumped()), (Some(3), false));
 }
 
+/// A process that isn't dumpable is root's in procfs, whoever's it is: not even its own user looks into it.
+#[test]
+fn not_even_its_user_looks_into_it() {
+    let mut tree = Tree::new();
+    tree.issue("one", KeyKind::P256, &["one"], Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    support::tree::make_directory(&cmd.sites(), 0o700);
+    let (told, go) = (cmd.beside("sites/told"), cmd.beside("go"));
+    let script = format!("touch {}; while [ ! -e {} ]; do sleep 0.05; done", told.display(), go.display());
+    let command = serde_json::json!(["/bin/sh", "-c", script]);
+    let cmd = cmd.table(&format!("[[haproxy]]\nreload = \"command\"\ncommand = {command}\nbinary = \"\""));
+    for folder in [tree.root().parent().unwrap().to_owned(), cmd.sites()] {
+        for entry in walkdir::WalkDir::new(folder) {
+            lchown(entry.unwrap().path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
+    let mut child = nobody(&cmd).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until(LIMIT, "it tells", || told.exists());
+    let owner = fs::metadata(format!("/proc/{}/environ", child.id())).unwrap().uid();
+    let of = fs::metadata(format!("/proc/{}", child.id())).unwrap().uid();
+    fs::write(&go, "").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!((owner, of), (0, NOBODY), "it can be looked into");
+}
+
 // ---- least privilege
 
 const NOBODY: u32 = 4711;
 
-fn as_nobody(cmd: &Cmd) -> Run {
+/// The program as a user without any rights but those that the files give.
+fn nobody(cmd: &Cmd) -> Command {
+    fs::copy(Cmd::program(), cmd.beside("program")).unwrap();
+    mode(&cmd.beside("program"), 0o755);
+    mode(cmd.sites().parent().unwrap(), 0o755);
     let mut command = Command::new("setpriv");
     let id = NOBODY.to_string();
     command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--no-new-privs", "--"]);
     command.arg("/usr/bin/env").arg("-i").arg(cmd.beside("program")).arg("--config").arg(cmd.config());
     command.args(["assemble", "--format", "json"]);
-    let output = finish(&mut command, TRACED_LIMIT);
+    command
+}
+
+fn as_nobody(cmd: &Cmd) -> Run {
+    let output = finish(&mut nobody(cmd), TRACED_LIMIT);
     Run {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into(),
@@ -251,10 +317,6 @@ fn a_user_with_just_three_rights() {
     for entry in walkdir::WalkDir::new(&sites) {
         chown(entry.unwrap().path(), Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    mode(sites.parent().unwrap(), 0o755);
-    fs::copy(Cmd::program(), live.cmd.beside("program")).unwrap();
-    mode(&live.cmd.beside("program"), 0o755);
-    live.cmd.config();
     let socket = live.haproxy.stats_socket();
     mode(socket.parent().unwrap(), 0o755);
     mode(&socket, 0o666);
