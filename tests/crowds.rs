@@ -249,7 +249,7 @@ fn certbot_renews_and_haproxy_reloads_meanwhile() {
     assert!(runs >= rounds, "only {runs} runs");
     Count::Renewals.add("link by link", swaps.into_inner());
     Count::Runs.add("link by link", runs);
-    say(&format!("{:>9} refusals, none of which stayed", refusals));
+    say(&format!("{refusals:>9} refusals, none of which stayed"));
     Count::Looks.add("link by link", looks.into_inner());
     Count::Reloads.add("link by link", reloads);
 }

@@ -8,8 +8,8 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
+use support::live::demanding_openssl;
 use support::{Cmd, Haproxy, KeyKind, Leaf, Tree, Validity, Version, served, versions};
 
 /// A tree with two lineages, deployed, and a strict HAProxy that serves them.
@@ -27,12 +27,12 @@ impl Strict {
         tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
         let old = tree.issue("b.example", KeyKind::P256, &["b.example"], Validity::days(90));
         let folder = tempfile::tempdir().unwrap();
-        let level = openssl_level_3(folder.path());
+        let level = demanding_openssl(folder.path());
         let first = Cmd::new(tree.live()).without_haproxy();
         first.assemble(&[]).exits(0);
         let sites = folder.path().join("sites");
         fs::rename(first.sites(), &sites).unwrap();
-        let setup = Haproxy::of(version).crt(&sites).env("OPENSSL_CONF", level.to_str().unwrap());
+        let setup = Haproxy::of(version).crt(&sites).env("OPENSSL_CONF", &level);
         let haproxy = setup.start();
         let more = format!("reload = \"{reload}\"\ntimeout = \"30s\"");
         let cmd = Cmd::new(tree.live()).with_sites(&sites).haproxy(&haproxy, &more);
@@ -61,24 +61,8 @@ impl Strict {
     }
 }
 
-/// The versions that can be made to refuse a good pair: 2.2 doesn't ask OpenSSL's security level about certificates.
-fn strict_versions() -> Vec<Version> {
-    let versions: Vec<Version> =
-        versions().into_iter().filter(|version| version.number() >= (2, 6)).collect();
-    assert!(!versions.is_empty());
-    versions
-}
-
-/// OpenSSL's configuration for keys of 128 bits of security and more: P-256, but not RSA 2048.
-fn openssl_level_3(folder: &Path) -> PathBuf {
-    let path = folder.join("openssl.cnf");
-    let text = "openssl_conf = init\n[init]\nssl_conf = ssl\n[ssl]\nsystem_default = default\n[default]\nCipherString = DEFAULT@SECLEVEL=3\n";
-    fs::write(&path, text).unwrap();
-    path
-}
-
 fn a_refused_renewal_is_put_back(reload: &str) {
-    for version in strict_versions() {
+    for version in versions() {
         let mut strict = Strict::start(&version, reload);
         let new = strict.renew_with("a.example", KeyKind::P256);
         strict.renew_with("b.example", KeyKind::Rsa2048);
@@ -126,7 +110,7 @@ fn a_renewal_that_the_runtime_api_refuses_is_put_back() {
 
 #[test]
 fn a_new_file_that_is_refused_goes_again_and_a_pruned_one_comes_not_back() {
-    for version in strict_versions() {
+    for version in versions() {
         let mut strict = Strict::start(&version, "auto");
         strict.tree.issue("c.example", KeyKind::Rsa2048, &["c.example"], Validity::days(90));
         strict.tree.delete("b.example");
@@ -143,7 +127,7 @@ fn a_new_file_that_is_refused_goes_again_and_a_pruned_one_comes_not_back() {
 
 #[test]
 fn where_one_of_two_refuses_both_go_back() {
-    for version in strict_versions() {
+    for version in versions() {
         for lenient_first in [false, true] {
             let mut strict = Strict::start(&version, "auto");
             let lenient = Haproxy::of(&version).crt(strict.cmd.sites()).start();
@@ -214,7 +198,7 @@ fn where_one_of_two_cannot_be_told_the_other_one_is() {
 /// newer, however many renewals come between.
 #[test]
 fn only_what_haproxy_has_accepted_replaces_what_would_be_put_back() {
-    for version in strict_versions() {
+    for version in versions() {
         let mut strict = Strict::start(&version, "auto");
         let own = strict.cmd.sites().join(".haproxy-certs");
         let accepted = fs::read_to_string(strict.cmd.site("b.example")).unwrap();
