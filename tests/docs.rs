@@ -18,6 +18,7 @@ use haproxy_certs::haproxy::Outcome;
 use haproxy_certs::plan::{Action, Reason, Warning};
 use haproxy_certs::report::Exit;
 use haproxy_certs::status::words::{Kind as Problem, PlaceState, Severity};
+use support::summary::Count;
 use support::{Cmd, Haproxy, Key, KeyKind, Kind, Tree, Validity, system_haproxy};
 
 const README: &str = include_str!("../README.md");
@@ -649,4 +650,18 @@ fn bash_completes_every_option() {
         let long = expected_completions(command).into_iter().filter(|name| name.starts_with("--"));
         assert_eq!(offered, long.collect(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+/// `tests/run` ends with the README's table: its rows are what the tests count, each with the number of some run.
+#[test]
+fn the_readme_quotes_the_table_of_counts() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    let table = readme.split("| in one run of the tests | times |\n| --- | ---: |\n").nth(1).unwrap();
+    let cells = |row: &str| {
+        let (words, number) = row.strip_prefix("| ")?.strip_suffix(" |")?.rsplit_once(" | ")?;
+        Some((words.to_owned(), number.replace(',', "").parse::<usize>().unwrap()))
+    };
+    let rows: Vec<(String, usize)> = table.lines().map_while(cells).collect();
+    assert!(rows.iter().map(|(words, _)| words.as_str()).eq(Count::ALL.map(Count::words)), "{rows:#?}");
+    assert!(rows.iter().all(|(_, number)| *number > 0), "{rows:#?}");
 }
