@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::certbot::{CertbotTree, foreign_renewal};
@@ -10,6 +9,7 @@ use crate::certified_key::CertifiedKey;
 use crate::config::{Haproxy, Method, Settings};
 use crate::escape::escaped_path;
 use crate::failure::{Failure, FailureKind};
+use crate::haproxy::identity::identity;
 use crate::haproxy::{self, Batch, Change, Expected, Outcome, Target, Verdict, check};
 use crate::parallel::Progress;
 use crate::plan::{Policy, Reason, Refusal, Role, Row, Warning, plan};
@@ -66,7 +66,7 @@ fn dry_run(
     if let Some(place) = &place {
         note_group_writable(place, report);
     }
-    let identity = haproxy_identity(settings, world);
+    let identity = identity(world, &settings.haproxys);
     let swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
     report.rows = plan(&swept.situation).rows;
     report.error = swept.failure;
@@ -88,7 +88,7 @@ fn deploy(
     }
     let mut sites = SitesDir::lock(settings, world, patience(settings))?;
     note_group_writable(&sites.place, report);
-    let identity = haproxy_identity(settings, world);
+    let identity = identity(world, &settings.haproxys);
     let swept =
         sweep(settings, Some(&sites.place), &sites.state, options.policy.clone(), &identity, progress)?;
     let ours = sites.state.knows_lineages();
@@ -281,14 +281,4 @@ fn change(committed: &Committed<'_>, row: Option<&Row>, target: Target) -> Chang
         })
     });
     Change { target, now }
-}
-
-/// Which HAProxy programs these are: a PEM that one refused may be taken by another.
-pub(crate) fn haproxy_identity(settings: &Settings, world: &World) -> String {
-    let describe = |path: &Path| {
-        let file = std::fs::metadata(path).ok()?;
-        Some(format!("{} {} {:?}", path.display(), file.len(), file.modified().ok()?))
-    };
-    let programs = settings.haproxys.iter().filter_map(|haproxy| world.program(haproxy.binary.as_ref()?));
-    programs.filter_map(|path| describe(&path)).collect::<Vec<_>>().join("; ")
 }

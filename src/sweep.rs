@@ -32,8 +32,8 @@ pub struct Swept {
     pub failure: Option<Failure>,
 }
 
-/// Reads and proves every lineage, and looks at every deployed file. `haproxy` says which HAProxy program refused what
-/// the state remembers as refused.
+/// Reads and proves every lineage, and looks at every deployed file. `haproxy` says which HAProxy this is: what
+/// another one refused isn't held against a PEM.
 ///
 /// # Errors
 /// A whole directory can't be read; what is wrong with one lineage or file is part of the situation.

@@ -4,6 +4,7 @@ mod absent;
 mod as_started;
 pub mod check;
 pub mod command;
+pub mod identity;
 pub mod master;
 pub mod pidfile;
 pub mod probe;

@@ -124,7 +124,7 @@ pub struct Policy {
     pub prune_many: bool,
     /// Take over every file that a lineage needs.
     pub adopt: bool,
-    /// Lineages to deploy although they are older, from staging, or not yet valid.
+    /// Lineages to deploy although they are older, from staging or not yet valid, or were refused by HAProxy before.
     pub force: BTreeSet<OsString>,
 }
 
@@ -405,8 +405,10 @@ enum Judgement {
 fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Place<'_>) -> Judgement {
     if let Some((sha256, words)) = place.recorded.and_then(|recorded| recorded.rejected.as_ref())
         && *sha256 == candidate.sha256
+        && !situation.policy.force.contains(name)
     {
-        return Judgement::Refuse(Refusal::new(Reason::HaproxyRejects, words.clone()));
+        let detail = format!("{words}; run {} to try it again", force(name));
+        return Judgement::Refuse(Refusal::new(Reason::HaproxyRejects, detail));
     }
     let Some(deployed) = place.deployed else { return Judgement::Do(Action::Install) };
     let Kind::Regular { owner, mode } = deployed.kind else {
@@ -463,7 +465,7 @@ fn too_good_to_replace(
         return None;
     }
     let new = &candidate.leaf;
-    let force = format!("run assemble --force '{}' if this is wanted", escaped(name.as_encoded_bytes()));
+    let force = format!("run {} if this is wanted", force(name));
     if !old.issuer_is_staging && old.not_before <= now {
         let worse = match new {
             _ if candidate.staging => Some("comes from a staging CA"),
@@ -481,6 +483,11 @@ fn too_good_to_replace(
         );
         Refusal::new(Reason::OlderThanDeployed, detail)
     })
+}
+
+/// The command that deploys a lineage against what speaks against it.
+fn force(name: &OsStr) -> String {
+    format!("assemble --force '{}'", escaped(name.as_encoded_bytes()))
 }
 
 /// A file that no wanted lineage needs.

@@ -64,7 +64,7 @@ pub struct Rejected {
     pub sha256: String,
     /// HAProxy's words.
     pub words: String,
-    /// Which HAProxy program it was: another one may take it.
+    /// Which HAProxy it was, see [`crate::haproxy::identity`]: another one may take it.
     pub by: String,
 }
 

@@ -8,11 +8,11 @@ use std::time::SystemTime;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-use crate::assemble::haproxy_identity;
 use crate::certified_key::Leaf;
 use crate::config::Settings;
 use crate::escape::escaped_path;
 use crate::failure::{Failure, FailureKind};
+use crate::haproxy::identity::identity;
 use crate::parallel::Progress;
 use crate::plan::{Deployed, Lineage, Policy, Reason, Role, Row, Situation, plan};
 use crate::sites::last_run::LastRun;
@@ -83,7 +83,7 @@ pub fn look_around(settings: &Settings, world: &World, progress: Progress<'_>) -
         ground.last_run = ground.noted(last_run);
     }
     let state = ground.state.clone().unwrap_or_default();
-    let identity = haproxy_identity(settings, world);
+    let identity = identity(world, &settings.haproxys);
     match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, progress) {
         Ok(swept) => {
             ground.sees_certbot = true;
