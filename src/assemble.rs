@@ -10,6 +10,7 @@ use crate::config::{Haproxy, Method, Settings};
 use crate::escape::escaped_path;
 use crate::failure::{Failure, FailureKind};
 use crate::haproxy::identity::identity;
+use crate::haproxy::worker::can_be_shown;
 use crate::haproxy::{self, Batch, Change, Expected, Outcome, Target, Verdict, check};
 use crate::parallel::Progress;
 use crate::plan::{Policy, Reason, Refusal, Role, Row, Warning, plan};
@@ -278,6 +279,7 @@ fn change(committed: &Committed<'_>, row: Option<&Row>, target: Target) -> Chang
             key_type: leaf.key_type.clone(),
             names_won: row.map(|row| row.names_won.clone()).unwrap_or_default(),
             addable: row.is_some_and(|row| row.addable),
+            can_be_shown: can_be_shown(leaf),
         })
     });
     Change { target, now }

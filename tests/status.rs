@@ -509,6 +509,46 @@ fn in_step_stale_and_missing_on_the_oldest_and_the_newest_version() {
     }
 }
 
+/// Asked for a certificate of so many names that they just fill its buffer, 2.6 ends; the others break off.
+#[test]
+fn a_certificate_with_too_many_names_to_be_shown_leaves_the_others_seen() {
+    for version in [Some(system_haproxy()), version("2.2"), version("3.4")].into_iter().flatten() {
+        for count in [738, 1200] {
+            let mut tree = Tree::new();
+            issue(&mut tree, "a.example", Validity::days(90));
+            let names: Vec<String> = (0..count).map(|number| format!("{number}.many.example")).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            tree.issue("many.example", KeyKind::P256, &names, Validity::days(90));
+            tree.issue("z.example", KeyKind::Ed25519, &["z.example"], Validity::days(90));
+            let cmd = Cmd::new(tree.live());
+            let haproxy = served(&cmd, &version);
+            let cmd = cmd.haproxy(&haproxy, "timeout = \"30s\"");
+            let states = |run: &Run| {
+                ["a", "many", "z"].map(|name| {
+                    let view = run.site(&format!("{name}.example.pem"))["haproxy"][0].clone();
+                    view["state"].as_str().unwrap().to_owned()
+                })
+            };
+            let run = json(&cmd).exits(3);
+            assert_eq!(states(&run), ["current", "unknown", "current"], "{}: {run}", version.full);
+            let human = cmd.run(&["status"]).exits(3).stdout;
+            let said = "not all can be seen: many.example.pem has too many names for HAProxy to show it";
+            assert!(human.replace("\n         ", " ").contains(said), "{human}");
+
+            let new = tree.authority().issue(KeyKind::P256, &names, Validity::days(90));
+            tree.renew_with("many.example", &new);
+            let told = cmd.assemble(&[]).exits(0).json()["haproxy"][0].clone();
+            assert_eq!(
+                (&told["outcome"], &told["confirmed"]),
+                (&"reloaded".into(), &true.into()),
+                "{}: {told}",
+                version.full
+            );
+            assert_eq!(support::served(haproxy.address(), names[0]).serial, new.serial(), "{}", version.full);
+        }
+    }
+}
+
 #[test]
 fn what_is_in_memory_and_not_served_is_missing() {
     let (mut tree, cmd, haproxy) = healthy(&system_haproxy());

@@ -157,7 +157,15 @@ pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Shown {
             .answering(deadline)
             .and_then(|answering| Ok((answering, first_missing(&worker, haproxy, batch.changes, deadline)?)));
         match looked {
-            Ok((answering, None)) => return Shown::All(answering),
+            Ok((answering, None)) => match batch.changes.iter().find(|change| !can_be_shown(change)) {
+                Some(change) => {
+                    return Shown::Unseen(
+                        format!("{}: has too many names to be shown", change.target),
+                        false,
+                    );
+                }
+                None => return Shown::All(answering),
+            },
             Ok((answering, Some(missing))) => return Shown::Not(missing, answering),
             Err(trouble) => {
                 may_answer_later |=
@@ -185,20 +193,25 @@ pub fn store(haproxy: &Haproxy, target: &Target, deadline: Instant) -> Result<Op
     Err(unusable.join("; "))
 }
 
-/// The first change that isn't as it must be.
+/// The first change that isn't as it must be, of those that can be asked for.
 fn first_missing(
     worker: &Worker<'_>,
     haproxy: &Haproxy,
     changes: &[Change],
     deadline: Instant,
 ) -> Result<Option<String>, Trouble> {
-    for change in changes {
+    for change in changes.iter().filter(|change| can_be_shown(change)) {
         let store = worker.store(&change.target.spelled(haproxy), deadline)?;
         if let Err(how) = agrees(change.now.as_ref(), store.as_ref()) {
             return Ok(Some(format!("{}: {how}", change.target)));
         }
     }
     Ok(None)
+}
+
+/// Whether HAProxy can be asked for it; what was pruned it doesn't have.
+fn can_be_shown(change: &Change) -> bool {
+    change.now.as_ref().is_none_or(|now| now.can_be_shown)
 }
 
 /// Whether a store is what a file's contents must make of it.
@@ -240,6 +253,9 @@ impl<'a> Job<'a> {
         let Some(expected) = &change.now else {
             return Err("is removed, which needs a reload".to_owned());
         };
+        if !expected.can_be_shown {
+            return Err("has too many names for HAProxy to show it".to_owned());
+        }
         let file = target.spelled(haproxy);
         if !target.is_plain() || !is_plain(&file) {
             return Err("its name is no plain word".to_owned());

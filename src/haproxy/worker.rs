@@ -3,6 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::certified_key::Leaf;
 use crate::config::{Address, Haproxy};
 
 use super::replies::{self, Info, Listing, Store};
@@ -16,6 +17,16 @@ const BUSY_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often something is looked at again.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest text of a certificate's names that HAProxy is asked to show. Its buffer has 16 KB: names that fill it to
+/// within some bytes end 2.6.12, other versions break off (measured, 2.2 to 3.4).
+const LONGEST_NAMES: usize = 8000;
+
+/// Whether HAProxy can be asked for what it has of this certificate.
+#[must_use]
+pub fn can_be_shown(leaf: &Leaf) -> bool {
+    leaf.names.iter().map(|name| "DNS:, ".len() + name.len()).sum::<usize>() < LONGEST_NAMES
+}
 
 /// A way to a worker's command line.
 #[derive(Debug, Clone, Copy)]

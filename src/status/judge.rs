@@ -234,10 +234,18 @@ fn loaded_state(views: &SiteViews, loaded: &Sight<Loaded>) -> PlaceState {
         (Sight::Absent, _) => PlaceState::Missing,
         (Sight::Here(_), Sight::Absent | Sight::Damaged) => PlaceState::Stale,
         (Sight::Here(loaded), Sight::Here(leaf)) => match loaded.status {
-            StoreStatus::Used if loaded.sha1 == Some(leaf.sha1) => PlaceState::Current,
+            StoreStatus::Used if is_same(loaded, leaf) => PlaceState::Current,
             StoreStatus::Used => PlaceState::Stale,
             StoreStatus::Unused | StoreStatus::Empty | StoreStatus::Uncommitted => PlaceState::Missing,
         },
+    }
+}
+
+/// Of an Ed25519 certificate HAProxy shows no fingerprint.
+fn is_same(loaded: &Loaded, leaf: &Leaf) -> bool {
+    match &loaded.sha1 {
+        Some(sha1) => *sha1 == leaf.sha1,
+        None => loaded.serial.as_ref() == Some(&leaf.serial),
     }
 }
 
