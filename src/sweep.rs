@@ -49,7 +49,8 @@ pub fn sweep(
     let discovery = tree.discover()?;
     let names: Vec<&OsString> =
         discovery.lineages.iter().filter(|name| settings.selection.includes(name)).collect();
-    let recorded = |name: &str| state.recorded(name, &settings.live_dir, haproxy);
+    let live_dirs = state.spellings(&settings.live_dir);
+    let recorded = |name: &str| state.recorded(name, &live_dirs, haproxy);
     let look_for = |name: &OsStr, lineage: &Lineage| {
         let file = site_file(name).ok()?;
         let record = file.to_str().and_then(recorded);

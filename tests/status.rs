@@ -412,6 +412,36 @@ fn what_haproxy_refused_is_named() {
     assert_eq!(problems(&run, "a.example.pem"), ["haproxy-rejects"], "{run}");
 }
 
+/// Refused before it was put in place: by the run that asked, and by a status after it.
+#[test]
+fn what_haproxy_refused_before_it_was_deployed_is_named() {
+    let mut tree = Tree::new();
+    issue(&mut tree, "a.example", Validity::days(90));
+    let binary = support::cmd::toml(&system_haproxy().program);
+    let cmd = Cmd::new(tree.live()).table(&format!("[[haproxy]]\nreload = \"none\"\nbinary = {binary}"));
+    untold(&cmd);
+    let sibling = cmd.sites().join("a.example.pem.sctl");
+    fs::write(&sibling, "").unwrap();
+    tree.renew("a.example");
+    issue(&mut tree, "b.example", Validity::days(90));
+    fs::write(cmd.sites().join("b.example.pem.sctl"), "").unwrap();
+    let refused = cmd.assemble(&[]).exits(1).site("a.example.pem")["detail"].clone();
+    let run = json(&cmd).exits(2);
+    assert_eq!(problems(&run, "a.example.pem"), ["haproxy-rejects", "sibling-files"], "{run}");
+    assert_eq!(run.site("a.example.pem")["details"][0]["fact"], refused);
+    assert_eq!(
+        problems(&run, "b.example.pem"),
+        ["disk-missing", "haproxy-rejects", "sibling-files"],
+        "{run}"
+    );
+    // What certbot has since then was never refused.
+    tree.renew("a.example");
+    assert_eq!(problems(&json(&cmd).exits(2), "a.example.pem"), ["sibling-files", "disk-stale"]);
+    fs::remove_file(&sibling).unwrap();
+    cmd.assemble(&[]).exits(1);
+    assert_eq!(problems(&json(&cmd).exits(2), "a.example.pem"), Vec::<String>::new());
+}
+
 #[test]
 fn pruning_that_is_held_is_named() {
     let names: Vec<String> = (0..8).map(|number| format!("{number}.example")).collect();

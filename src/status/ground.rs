@@ -14,7 +14,7 @@ use crate::escape::escaped_path;
 use crate::failure::{Failure, FailureKind};
 use crate::haproxy::identity::identity;
 use crate::parallel::Progress;
-use crate::plan::{Deployed, Lineage, Policy, Reason, Role, Row, Situation, plan};
+use crate::plan::{Deployed, Lineage, Policy, Reason, Refusal, Role, Row, Situation, plan};
 use crate::sites::last_run::LastRun;
 use crate::sites::state::State;
 use crate::sites::{Place, guard, look, look_at_state};
@@ -110,7 +110,14 @@ pub fn look_around(settings: &Settings, world: &World, progress: Progress<'_>) -
 
 /// Each row of the plan with what certbot and the disk have for it.
 fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<SiteViews> {
-    let rows = plan(&situation).rows;
+    let mut rows = plan(&situation).rows;
+    // A run would ask HAProxy again, a status takes the answer of the last one.
+    let last_run = ground.last_run.as_ref().and_then(Option::as_ref);
+    for row in &mut rows {
+        if let Some(words) = last_run.and_then(|run| run.rejected(row)) {
+            row.refuse(Refusal::new(Reason::HaproxyRejects, words));
+        }
+    }
     let Situation { mut lineages, mut deployed, mut host, .. } = situation;
     rows.into_iter()
         .map(|row| {
