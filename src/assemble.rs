@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use crate::certbot::{CertbotTree, foreign_renewal};
 use crate::certified_key::CertifiedKey;
 use crate::config::{Haproxy, Method, Settings};
-use crate::escape::escaped_path;
+use crate::escape::{escaped, escaped_path};
 use crate::failure::{Failure, FailureKind};
 use crate::haproxy::identity::identity;
 use crate::haproxy::worker::can_be_shown;
 use crate::haproxy::{self, Batch, Change, Expected, Outcome, Target, Verdict, check};
 use crate::parallel::Progress;
-use crate::plan::{Policy, Reason, Refusal, Role, Row, Warning, plan};
+use crate::plan::{Policy, Reason, Refusal, Role, Row, Situation, Warning, plan};
 use crate::report::{HaproxyRow, Note, Report, Weight};
 use crate::sites::{self, Committed, Place, SitesDir, Staged, guard};
 use crate::sweep::{now, prove, sweep};
@@ -69,6 +69,7 @@ fn dry_run(
     }
     let identity = identity(world, &settings.haproxys);
     let swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
+    report.notes.extend(forced_in_vain(&swept.situation));
     report.rows = plan(&swept.situation).rows;
     report.error = swept.failure;
     report.owed =
@@ -96,6 +97,7 @@ fn deploy(
     let tree = CertbotTree::new(&settings.live_dir);
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
 
+    report.notes.extend(forced_in_vain(&swept.situation));
     let plan = plan(&swept.situation);
     let (missing, unread) = (swept.live_dir_missing, swept.failure);
     drop(swept.situation);
@@ -122,6 +124,20 @@ fn missing_tree(settings: &Settings, missing: bool, ours: bool) -> Result<(), Fa
         "{live_dir} is missing; what was deployed from it stays. Set live_dir if certbot's tree moved"
     );
     Err(Failure::new(FailureKind::Io, fact))
+}
+
+/// A note for each name that was forced and is no lineage: mistyped, as a rule.
+fn forced_in_vain(situation: &Situation) -> Vec<Note> {
+    let is_host = |name: &OsString| situation.host.as_ref().is_some_and(|host| host.lineage == *name);
+    let forced = situation.policy.force.iter();
+    forced
+        .filter(|name| !situation.lineages.contains_key(*name) && !is_host(name))
+        .map(|name| {
+            let name = escaped(name.as_encoded_bytes());
+            let text = format!("--force {name}: there is no such lineage, or it is excluded");
+            Note { text, weight: Weight::Fact }
+        })
+        .collect()
 }
 
 /// Whether certbot has no tree and nothing was ever deployed.

@@ -50,6 +50,8 @@ fn an_older_certificate_is_refused_while_the_deployed_one_is_valid() {
         brief(&cmd.assemble(&["--force", "another"]).exits(1)),
         [format!("{FILE} refuse older-than-deployed")]
     );
+    let mistyped = cmd.run(&["assemble", "--force", "another"]).exits(1).stdout;
+    assert!(mistyped.contains("note       --force another: there is no such lineage"), "{mistyped}");
     let row = cmd.assemble(&["--dry-run"]).exits(1).site(FILE);
     assert_eq!(row["serial"], new.serial(), "what certbot has");
     assert!(row["detail"].as_str().unwrap().contains("--force"));

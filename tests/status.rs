@@ -232,7 +232,8 @@ fn an_expired_leftover_that_sorts_first_is_named_with_the_file_it_shadows() {
         assert_eq!(problems(&run, "old-shop.pem"), ["foreign"]);
         assert_eq!(run.site("old-shop.pem")["severity"], "ok");
         let human = cmd.run(&["status"]).stdout;
-        assert!(human.contains("shadowed: shop.example is served from old-shop.pem"), "{human}");
+        let fact = "shop.example is served from old-shop.pem, which sorts first, isn't ours and has expired";
+        assert_eq!(run.site("shop.example.pem")["details"][0]["fact"], fact, "{human}");
     }
 }
 
@@ -518,6 +519,27 @@ fn the_host_certificate_is_a_site_of_its_own() {
     untold(&cmd);
     haproxy.reload_and_wait();
     json(&cmd).exits(0);
+}
+
+#[test]
+fn without_a_socket_that_is_said() {
+    let mut tree = Tree::new();
+    issue(&mut tree, "a.example", Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    let haproxy = served(&cmd, &system_haproxy());
+    let pidfile = support::cmd::toml(&haproxy.pidfile());
+    let cmd = cmd.table(&format!("[[haproxy]]\nmaster_socket = \"\"\npidfile = {pidfile}"));
+    tree.renew("a.example");
+    let text = fs::read_to_string(haproxy.config()).unwrap();
+    fs::write(haproxy.config(), format!("{text}  bogus-keyword on\n")).unwrap();
+    let told = cmd.assemble(&[]).exits(2).json()["haproxy"][0]["detail"].as_str().unwrap().to_owned();
+    let reason = "neither runtime_socket nor master_socket is set";
+    assert!(told.contains(&format!("runtime: {reason}; ")), "{told}");
+    assert!(
+        told.contains(&format!("0 of 1 files are replaced in memory meanwhile (a.example.pem: {reason})")),
+        "{told}"
+    );
+    assert_eq!(json(&cmd).exits(1).json()["haproxy"][0]["detail"], reason);
 }
 
 /// One case of each on the versions that the other tests leave out.

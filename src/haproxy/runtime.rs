@@ -18,7 +18,7 @@ use super::absent;
 use super::master::{self, Unseen};
 use super::replies::{self, CommitReply, Listing, SetReply, Status, Store, quoted};
 use super::socket::{self, LONGEST_COMMAND, SocketError};
-use super::worker::{Answering, PAUSE, Trouble, Worker, unexpected};
+use super::worker::{Answering, PAUSE, Trouble, Worker, no_use, unexpected};
 use super::{Attempt, Batch, Change, Expected, Target};
 
 /// How long a transaction of somebody else's is waited for: other tools take milliseconds, a forgotten one stays.
@@ -100,7 +100,7 @@ pub fn update(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
             Err(Stop::Unusable(trouble)) => unusable.push(format!("{}: {trouble}", worker.address())),
         }
     }
-    Attempt::NotApplicable(unusable.join("; "))
+    Attempt::NotApplicable(no_use(&unusable))
 }
 
 /// Replaces in memory what can be, where HAProxy can't reload for a reason that isn't ours.
@@ -114,7 +114,7 @@ pub fn update_what_can_be(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, d
             Err(why) => partial.left.push((change.target.clone(), why)),
         }
     }
-    let mut obstacle = String::new();
+    let mut obstacle = no_use(&[]);
     for worker in Worker::ways(haproxy) {
         let telling = Telling { world, haproxy, batch, worker, deadline };
         let (before, listing) = match telling.look(RELOAD_BEFORE) {
@@ -174,7 +174,7 @@ pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Shown {
             }
         }
     }
-    Shown::Unseen(unusable.join("; "), may_answer_later)
+    Shown::Unseen(no_use(&unusable), may_answer_later)
 }
 
 /// One store as a HAProxy's worker shows it; `None` where it has none of that name.
@@ -190,7 +190,7 @@ pub fn store(haproxy: &Haproxy, target: &Target, deadline: Instant) -> Result<Op
             Err(trouble) => unusable.push(format!("{}: {trouble}", worker.address())),
         }
     }
-    Err(unusable.join("; "))
+    Err(no_use(&unusable))
 }
 
 /// The first change that isn't as it must be, of those that can be asked for.

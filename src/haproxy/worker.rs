@@ -36,6 +36,15 @@ pub struct Worker<'a> {
     limit: Duration,
 }
 
+/// Why none of a HAProxy's sockets is of use; where there are none, that.
+#[must_use]
+pub fn no_use(troubles: &[String]) -> String {
+    match troubles {
+        [] => "neither runtime_socket nor master_socket is set".to_owned(),
+        troubles => troubles.join("; "),
+    }
+}
+
 /// Why a command has no reply to rely on.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {

@@ -11,7 +11,7 @@ use crate::config::Haproxy;
 use crate::escape::escaped;
 use crate::haproxy::replies;
 use crate::haproxy::socket::{LONGEST_COMMAND, SocketError};
-use crate::haproxy::worker::{Trouble, Worker};
+use crate::haproxy::worker::{Trouble, Worker, no_use};
 
 use super::views::Loaded;
 
@@ -57,7 +57,7 @@ pub fn memory(haproxy: &Haproxy, hidden: &BTreeSet<String>, deadline: Instant) -
             Err(trouble) => unusable.push(format!("{}: {trouble}", worker.address())),
         }
     }
-    Err(unusable.join("; "))
+    Err(no_use(&unusable))
 }
 
 fn all(
