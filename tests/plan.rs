@@ -408,7 +408,7 @@ fn what_haproxy_refused_is_tried_again_on_request_and_with_another_configuration
     let remembered = cmd.assemble(&[]).exits(1);
     assert_eq!(remembered.json()["haproxy"][0]["outcome"], "not-needed");
     let detail = remembered.site(FILE)["detail"].as_str().unwrap().to_owned();
-    assert!(detail.ends_with("; run assemble --force 'example.org' to try it again"), "{detail}");
+    assert!(detail.ends_with("; run assemble --force example.org to try it again"), "{detail}");
     is_rolled_back(&cmd.assemble(&["--force", NAME]).exits(2));
     cmd.assemble(&[]).exits(1);
     let text = fs::read_to_string(haproxy.config()).unwrap();

@@ -267,6 +267,7 @@ fn foreign_files_are_fine_and_conflicts_are_not() {
     fs::write(cmd.sites().join("zz.pem"), other.combined()).unwrap();
     let run = json(&cmd).exits(0);
     assert_eq!(problems(&run, "zz.pem"), ["foreign"]);
+    assert!(cmd.run(&["status"]).stdout.contains("OK: 1 site in step"), "a foreign file is no site");
     issue(&mut tree, "zz", Validity::days(90));
     let run = json(&cmd).exits(1);
     assert_eq!(problems(&run, "zz.pem"), ["conflict"]);
@@ -542,6 +543,37 @@ fn without_a_socket_that_is_said() {
     assert_eq!(json(&cmd).exits(1).json()["haproxy"][0]["detail"], reason);
 }
 
+#[test]
+fn advice_can_be_followed() {
+    let (mut tree, cmd) = lonely(|tree| {
+        for name in ["a.example", "it's $HOME", "z.example"] {
+            tree.issue(name, KeyKind::P256, &["a.example"], Validity::days(90));
+        }
+    });
+    tree.overwrite("it's $HOME", Kind::Privkey, Key::fresh(KeyKind::P256).pem());
+    tree.issue("folder", KeyKind::P256, &["folder.example"], Validity::days(90));
+    fs::create_dir(cmd.site("folder")).unwrap();
+    let said = cmd.run(&["assemble", "--adopt"]).exits(1).stdout;
+    assert!(said.contains(r"--cert-name 'it'\''s $HOME'"), "{said}");
+    assert!(said.contains("conflict   folder.pem: it is a directory; move it away\n"), "{said}");
+    // Whichever guard holds a file says itself what helps.
+    for name in ["a.example", "it's $HOME", "z.example", "folder"] {
+        tree.delete(name);
+    }
+    let held = json(&cmd).exits(1).site("z.example.pem")["details"][1].clone();
+    assert!(held["fact"].as_str().unwrap().contains("no lineage at all; set live_dir"), "{held}");
+    let mut other = Tree::new();
+    other.issue("new.example", KeyKind::P256, &["a.example"], Validity::days(90));
+    let run = cmd.run(&["--live-dir", other.live().to_str().unwrap(), "status", "--format", "json"]).exits(2);
+    assert_eq!(problems(&run, "z.example.pem"), ["shadowed", "prune-held"]);
+    let details = run.site("z.example.pem")["details"].clone();
+    for (detail, fact) in
+        [(0, "another file that sorts before it"), (1, "another live directory; set live_dir right")]
+    {
+        assert!(details[detail]["fact"].as_str().unwrap().contains(fact), "{details}");
+    }
+}
+
 /// One case of each on the versions that the other tests leave out.
 #[test]
 fn in_step_stale_and_missing_on_the_oldest_and_the_newest_version() {
@@ -665,6 +697,8 @@ fn what_is_owed_is_a_warning_and_after_an_hour_critical() {
         ("warning".into(), &"reload-owed".into())
     );
     assert_eq!(run.json()["haproxy"][0]["owed"], true);
+    let human = cmd.run(&["status"]).stdout;
+    assert!(human.contains("\nWARN reload-owed: haproxy is still to be told"), "no site's: {human}");
     let state = cmd.sites().join(".haproxy-certs/state.json");
     let mut remembered: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
     remembered["owed"]["haproxy"]["since"] = Value::from(1_000_000);

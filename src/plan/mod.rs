@@ -16,7 +16,7 @@ pub use words::{Action, Reason, Warning};
 
 use crate::certified_key::{ChainState, Leaf};
 use crate::config::Owner;
-use crate::escape::escaped;
+use crate::escape::shell_word;
 
 /// Endings that HAProxy never takes for a certificate (`.key` since 2.2, the others since 1.8).
 const SIBLING_ENDINGS: [&str; 4] = ["key", "ocsp", "issuer", "sctl"];
@@ -245,6 +245,15 @@ impl Row {
         self.alarming || matches!(self.action, Action::Refuse | Action::Conflict)
     }
 
+    /// The advice with the lineage's name in the place of NAME.
+    #[must_use]
+    pub fn with_name(&self, advice: &str) -> String {
+        match &self.lineage {
+            Some(lineage) => advice.replace("NAME", &shell_word(lineage)),
+            None => advice.to_owned(),
+        }
+    }
+
     /// Turns the row into a refusal: what is deployed stays.
     pub fn refuse(&mut self, refusal: Refusal) {
         self.action = Action::Refuse;
@@ -412,10 +421,10 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Pla
     }
     let Some(deployed) = place.deployed else { return Judgement::Do(Action::Install) };
     let Kind::Regular { owner, mode } = deployed.kind else {
-        return if situation.policy.adopt && deployed.kind != Kind::Directory {
-            Judgement::Adopt
-        } else {
-            Judgement::Conflict(conflict_fact("is not a regular file"))
+        return match deployed.kind {
+            Kind::Directory => Judgement::Conflict("it is a directory; move it away".to_owned()),
+            _ if situation.policy.adopt => Judgement::Adopt,
+            _ => Judgement::Conflict(conflict_fact("is not a regular file")),
         };
     };
     if deployed.sha256 == Some(candidate.sha256) {
@@ -487,7 +496,7 @@ fn too_good_to_replace(
 
 /// The command that deploys a lineage against what speaks against it.
 fn force(name: &OsStr) -> String {
-    format!("assemble --force '{}'", escaped(name.as_encoded_bytes()))
+    format!("assemble --force {}", shell_word(name))
 }
 
 /// A file that no wanted lineage needs.

@@ -261,6 +261,11 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
     let mut problems = Vec::new();
     let fact = || row.detail.clone().unwrap_or_default();
     let ownership_unknown = disk == PlaceState::Unknown;
+    // Where there is a refusal the plan's detail is its fact, else that of the first of these.
+    let is_of_the_action = matches!(row.action, Action::Refuse | Action::Conflict);
+    let of_the_detail = [Warning::PruneHeld, Warning::Shadowed, Warning::DefaultCertificateChanged]
+        .into_iter()
+        .find(|warning| !is_of_the_action && row.warnings.contains(warning));
     match (row.action, row.reason) {
         (Action::Refuse, Some(reason)) if !is_only_forbidden(views) => {
             let advice = advice::refused(reason, row);
@@ -290,14 +295,7 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
             | Warning::SiblingFiles
             | Warning::PruneHeld => Severity::Warning,
         };
-        // Where there is a refusal the plan's detail is its fact.
-        let is_of_the_action = matches!(row.action, Action::Refuse | Action::Conflict);
-        let said = match warning {
-            Warning::Shadowed | Warning::DefaultCertificateChanged | Warning::PruneHeld => {
-                row.detail.clone().filter(|_| !is_of_the_action)
-            }
-            _ => None,
-        };
+        let said = row.detail.clone().filter(|_| of_the_detail == Some(warning));
         let (fact, advice) = advice::warned(warning, row);
         problems.push(problem(Kind::Warned(warning), severity, said.unwrap_or(fact), advice));
     }
