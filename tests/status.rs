@@ -561,16 +561,46 @@ fn advice_can_be_followed() {
         tree.delete(name);
     }
     let held = json(&cmd).exits(1).site("z.example.pem")["details"][1].clone();
-    assert!(held["fact"].as_str().unwrap().contains("no lineage at all; set live_dir"), "{held}");
+    assert!(held["fact"].as_str().unwrap().contains("live_dir has no lineage at all"), "{held}");
     let mut other = Tree::new();
     other.issue("new.example", KeyKind::P256, &["a.example"], Validity::days(90));
     let run = cmd.run(&["--live-dir", other.live().to_str().unwrap(), "status", "--format", "json"]).exits(2);
     assert_eq!(problems(&run, "z.example.pem"), ["shadowed", "prune-held"]);
     let details = run.site("z.example.pem")["details"].clone();
     for (detail, fact) in
-        [(0, "another file that sorts before it"), (1, "another live directory; set live_dir right")]
+        [(0, "another file that sorts before it"), (1, "another live directory; see live_dir")]
     {
         assert!(details[detail]["fact"].as_str().unwrap().contains(fact), "{details}");
+    }
+}
+
+#[test]
+fn an_output_that_is_lost_is_no_success() {
+    let (_tree, cmd) = lonely(|tree| issue(tree, "a.example", Validity::days(90)));
+    let commands: [&[&str]; 8] = [
+        &["status"],
+        &["status", "--format", "json"],
+        &["status", "--format", "monitoring"],
+        &["status", "--format", "prometheus"],
+        &["assemble"],
+        &["assemble", "--format", "json"],
+        &["haproxy-config"],
+        &["completions", "bash"],
+    ];
+    for arguments in commands {
+        let start = |out: std::process::Stdio| {
+            let mut command = Command::new(Cmd::program());
+            command.arg("--config").arg(cmd.config()).args(arguments).stdout(out);
+            let output = command.output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let said = "haproxy-certs: cannot write to stdout: no space left on device\n";
+        assert_eq!(start(full.into()), (Some(3), said.to_owned()), "{arguments:?}");
+        // Somebody who has read enough, as `head`.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(start(writer.into()), (Some(0), String::new()), "{arguments:?}");
     }
 }
 

@@ -17,17 +17,9 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut BTreeMap<OsString,
         let same_tree = situation.recorded.get(file).is_some_and(|recorded| recorded.same_tree);
         match () {
             () if situation.policy.no_prune => keep(row),
-            () if !situation.any_lineage => hold(
-                row,
-                "certbot's live directory has no lineage at all; set live_dir if certbot's tree moved",
-            ),
-            () if !same_tree => hold(
-                row,
-                "it was written from another live directory; set live_dir right, or remove the file by hand",
-            ),
-            () if too_many => {
-                hold(row, "too many files would be pruned at once; if that is meant: assemble --prune-many")
-            }
+            () if !situation.any_lineage => hold(row, "live_dir has no lineage at all"),
+            () if !same_tree => hold(row, "it was written from another live directory; see live_dir"),
+            () if too_many => hold(row, "too many would be pruned at once; if it is meant: --prune-many"),
             () => {}
         }
     }
