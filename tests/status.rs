@@ -379,6 +379,9 @@ fn every_reason_of_a_refusal_is_named() {
     issue(&mut tree, "new", Validity::days(90));
     tree.overwrite("new", Kind::Privkey, Key::fresh(KeyKind::P256).pem());
     assert_eq!(problems(&json(&cmd).exits(2), "new.pem"), ["disk-missing", "key-mismatch"]);
+    let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    tree.overwrite("new", Kind::Fullchain, garbage);
+    assert_eq!(problems(&json(&cmd).exits(2), "new.pem"), ["disk-missing", "certificate-unreadable"]);
 }
 
 #[test]
@@ -701,6 +704,9 @@ fn a_damaged_record_counts_as_owed() {
     fs::write(cmd.sites().join(".haproxy-certs/state.json"), "{").unwrap();
     let report = json(&cmd).exits(1).json();
     assert_eq!(report["problems"][0]["problem"], "reload-owed", "{report}");
+    let fact = "haproxy counts as still to be told: .haproxy-certs/state.json is damaged";
+    assert_eq!((&report["problems"][0]["fact"], &report["haproxy"][0]["owed"]), (&fact.into(), &true.into()));
+    assert_eq!(report["haproxy"][0]["owed_since"], Value::Null);
     cmd.run(&["assemble"]).exits(0);
     json(&cmd).exits(0);
 }
@@ -865,6 +871,8 @@ fn who_may_not_read_sees_that_it_is_unknown() {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let run = as_nobody("json").exits(3);
+    let unseen: Vec<Value> = run.json()["unseen"].as_array().unwrap().clone();
+    assert!(unseen.iter().enumerate().all(|(place, what)| !unseen[..place].contains(what)), "{run}");
     let site = run.site("a.example.pem");
     assert_eq!((&site["severity"], &site["disk"]), (&"unknown".into(), &Value::Null), "{run}");
     assert_eq!(site["problems"], Value::Array(vec![]));

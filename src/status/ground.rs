@@ -50,6 +50,8 @@ impl Ground {
     /// Keeps a failure for the report: what is only forbidden is no error.
     fn note(&mut self, failure: Failure) {
         match failure.kind {
+            // Two looks may fail at the same place.
+            FailureKind::Permission if self.unseen.contains(&failure.message) => {}
             FailureKind::Permission => self.unseen.push(failure.message),
             FailureKind::Lock | FailureKind::Io | FailureKind::Config => {
                 self.error.get_or_insert(failure);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::certified_key::{Leaf, hex};
 use crate::escape::escaped;
 use crate::haproxy::replies::Status as StoreStatus;
-use crate::plan::{Action, Role, Row, Warning, is_loaded_name};
+use crate::plan::{Action, Reason, Role, Row, Warning, is_loaded_name};
 
 use super::advice;
 use super::running::Running;
@@ -313,7 +313,10 @@ fn on_disk(views: &SiteViews, disk: PlaceState) -> Option<Problem> {
     match (row.action, disk) {
         (Action::Install | Action::Refuse, PlaceState::Missing) => {
             views.file.as_ref()?;
-            views.certbot.here()?;
+            let has_none = row.reason == Some(Reason::CertificateMissing) || views.certbot.is_unseen();
+            if has_none && views.certbot.here().is_none() {
+                return None;
+            }
             let fact = "certbot has a certificate, and there is no file for it".to_owned();
             let advice = (row.action == Action::Install).then(|| advice::ASSEMBLE.to_owned());
             Some(problem(Kind::DiskMissing, Severity::Critical, fact, advice))
@@ -480,22 +483,23 @@ fn owed(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
         .zip(around.owed)
         .filter_map(|(running, files)| Some((files.get(file)?, running)));
     let (since, running) = oldest.min_by_key(|(since, _)| **since)?;
-    Some(owed_problem(&running.name, *since, around.now))
+    Some(owed_problem(&running.name, Some(*since), around.now))
 }
 
-/// A HAProxy that is still to be told since `since`.
+/// A HAProxy that is still to be told since `since`; `None`: the record of it is lost.
 #[must_use]
-pub fn owed_problem(name: &str, since: i64, now: i64) -> Problem {
-    let ago = now.saturating_sub(since);
-    let severity = if ago > OWED_PATIENCE { Severity::Critical } else { Severity::Warning };
+pub fn owed_problem(name: &str, since: Option<i64>, now: i64) -> Problem {
+    let ago = since.map(|since| now.saturating_sub(since));
+    let is_long = ago.is_some_and(|ago| ago > OWED_PATIENCE);
+    let severity = if is_long { Severity::Critical } else { Severity::Warning };
+    let name_shown = escaped(name);
+    let fact = match ago {
+        Some(ago) => format!("{name_shown} is still to be told, since {}", advice::span(ago)),
+        None => format!("{name_shown} counts as still to be told: .haproxy-certs/state.json is damaged"),
+    };
     Problem {
         haproxy: Some(name.to_owned()),
-        ..problem(
-            Kind::ReloadOwed,
-            severity,
-            format!("{} is still to be told, since {}", escaped(name), advice::span(ago)),
-            Some(advice::ASSEMBLE.to_owned()),
-        )
+        ..problem(Kind::ReloadOwed, severity, fact, Some(advice::ASSEMBLE.to_owned()))
     }
 }
 
