@@ -258,8 +258,9 @@ fn tell_all(
 fn refuse_rows(committed: &mut Committed<'_>, refused: &[(Target, String)], back: &[Target]) {
     for row in &mut committed.plan.rows {
         let Some(of_row) = Target::of(row).filter(|target| back.contains(target)) else { continue };
-        if let Some((_, words)) = refused.iter().find(|(target, _)| *target == of_row) {
-            row.refuse(Refusal::new(Reason::HaproxyRejects, words.clone()));
+        let words = refused.iter().find(|(target, _)| *target == of_row).map(|(_, words)| words);
+        if let (Some(words), Some(lineage)) = (words, &row.lineage) {
+            row.refuse(Refusal::remembered(lineage, words));
         }
     }
 }

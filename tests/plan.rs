@@ -404,10 +404,12 @@ fn is_rolled_back(run: &Run) {
 fn what_haproxy_refused_is_tried_again_on_request_and_with_another_configuration() {
     let (_tree, cmd, haproxy, openssl) = refused_renewal();
     let cmd = cmd.haproxy(&haproxy, "reload = \"pidfile\"");
-    is_rolled_back(&cmd.assemble(&[]).exits(2));
+    let refused = cmd.assemble(&[]).exits(2);
+    is_rolled_back(&refused);
     let remembered = cmd.assemble(&[]).exits(1);
     assert_eq!(remembered.json()["haproxy"][0]["outcome"], "not-needed");
     let detail = remembered.site(FILE)["detail"].as_str().unwrap().to_owned();
+    assert_eq!(refused.site(FILE)["detail"], detail, "one complaint in the system log");
     assert!(detail.ends_with("; run assemble --force example.org to try it again"), "{detail}");
     is_rolled_back(&cmd.assemble(&["--force", NAME]).exits(2));
     cmd.assemble(&[]).exits(1);

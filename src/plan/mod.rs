@@ -35,6 +35,12 @@ impl Refusal {
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
     }
+
+    /// A refusal of HAProxy's that is remembered, with its words.
+    #[must_use]
+    pub fn remembered(lineage: &OsStr, words: &str) -> Self {
+        Self::new(Reason::HaproxyRejects, format!("{words}; run {} to try it again", force(lineage)))
+    }
 }
 
 /// A lineage whose key was proved to belong to its leaf: the facts, without the key.
@@ -416,8 +422,7 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Pla
         && *sha256 == candidate.sha256
         && !situation.policy.force.contains(name)
     {
-        let detail = format!("{words}; run {} to try it again", force(name));
-        return Judgement::Refuse(Refusal::new(Reason::HaproxyRejects, detail));
+        return Judgement::Refuse(Refusal::remembered(name, words));
     }
     let Some(deployed) = place.deployed else { return Judgement::Do(Action::Install) };
     let Kind::Regular { owner, mode } = deployed.kind else {
