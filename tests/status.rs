@@ -460,6 +460,8 @@ fn pruning_that_is_held_is_named() {
     }
     let run = json(&cmd).exits(1);
     assert_eq!(problems(&run, "0.example.pem"), ["prune-held"], "{run}");
+    let detail = run.site("0.example.pem")["details"][0].clone();
+    assert!(detail["fact"].as_str().unwrap().ends_with("if meant: assemble --prune-many"), "{detail}");
     assert_eq!(problems(&run, "7.example.pem"), Vec::<String>::new());
     assert_eq!(cmd.deployed().len(), 8, "status changes nothing");
 }
@@ -565,6 +567,7 @@ fn advice_can_be_followed() {
     }
     let held = json(&cmd).exits(1).site("z.example.pem")["details"][1].clone();
     assert!(held["fact"].as_str().unwrap().contains("live_dir has no lineage at all"), "{held}");
+    assert!(!held.to_string().contains("--prune-many"), "it wouldn't help: {held}");
     let mut other = Tree::new();
     other.issue("new.example", KeyKind::P256, &["a.example"], Validity::days(90));
     let run = cmd.run(&["--live-dir", other.live().to_str().unwrap(), "status", "--format", "json"]).exits(2);

@@ -19,7 +19,7 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut BTreeMap<OsString,
             () if situation.policy.no_prune => keep(row),
             () if !situation.any_lineage => hold(row, "live_dir has no lineage at all"),
             () if !same_tree => hold(row, "it was written from another live directory; see live_dir"),
-            () if too_many => hold(row, "too many would be pruned at once; if it is meant: --prune-many"),
+            () if too_many => hold(row, "too many to prune at once; if meant: assemble --prune-many"),
             () => {}
         }
     }

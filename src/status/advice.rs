@@ -69,7 +69,7 @@ pub fn warned(warning: Warning, row: &Row) -> (String, Option<String>) {
         Warning::NotChecked => ("HAProxy could not be asked whether it would load it", ""),
         Warning::PruneHeld => (
             "it is kept although its lineage is gone",
-            "see --prune-many and the other guards in haproxy-certs(8)",
+            "haproxy-certs(8) says under WHAT IS DONE WITH A FILE what holds it",
         ),
     };
     (fact.to_owned(), Some(advice).filter(|advice| !advice.is_empty()).map(|advice| row.with_name(advice)))
