@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::certbot::{CertbotTree, foreign_renewal};
 use crate::certified_key::CertifiedKey;
 use crate::config::{Haproxy, Method, Settings};
-use crate::escape::escaped_path;
+use crate::escape::{escaped, escaped_path};
 use crate::failure::{Failure, FailureKind};
+use crate::haproxy::identity::identity;
+use crate::haproxy::worker::can_be_shown;
 use crate::haproxy::{self, Batch, Change, Expected, Outcome, Target, Verdict, check};
 use crate::parallel::Progress;
-use crate::plan::{Policy, Reason, Refusal, Role, Row, Warning, plan};
+use crate::plan::{Policy, Reason, Refusal, Role, Row, Situation, Warning, plan};
 use crate::report::{HaproxyRow, Note, Report, Weight};
 use crate::sites::{self, Committed, Place, SitesDir, Staged, guard};
 use crate::sweep::{now, prove, sweep};
@@ -66,8 +67,9 @@ fn dry_run(
     if let Some(place) = &place {
         note_group_writable(place, report);
     }
-    let identity = haproxy_identity(settings, world);
+    let identity = identity(world, &settings.haproxys);
     let swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
+    report.notes.extend(forced_in_vain(&swept.situation));
     report.rows = plan(&swept.situation).rows;
     report.error = swept.failure;
     report.owed =
@@ -88,13 +90,14 @@ fn deploy(
     }
     let mut sites = SitesDir::lock(settings, world, patience(settings))?;
     note_group_writable(&sites.place, report);
-    let identity = haproxy_identity(settings, world);
+    let identity = identity(world, &settings.haproxys);
     let swept =
         sweep(settings, Some(&sites.place), &sites.state, options.policy.clone(), &identity, progress)?;
     let ours = sites.state.knows_lineages();
     let tree = CertbotTree::new(&settings.live_dir);
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
 
+    report.notes.extend(forced_in_vain(&swept.situation));
     let plan = plan(&swept.situation);
     let (missing, unread) = (swept.live_dir_missing, swept.failure);
     drop(swept.situation);
@@ -121,6 +124,20 @@ fn missing_tree(settings: &Settings, missing: bool, ours: bool) -> Result<(), Fa
         "{live_dir} is missing; what was deployed from it stays. Set live_dir if certbot's tree moved"
     );
     Err(Failure::new(FailureKind::Io, fact))
+}
+
+/// A note for each name that was forced and is no lineage: mistyped, as a rule.
+fn forced_in_vain(situation: &Situation) -> Vec<Note> {
+    let is_host = |name: &OsString| situation.host.as_ref().is_some_and(|host| host.lineage == *name);
+    let forced = situation.policy.force.iter();
+    forced
+        .filter(|name| !situation.lineages.contains_key(*name) && !is_host(name))
+        .map(|name| {
+            let name = escaped(name.as_encoded_bytes());
+            let text = format!("--force {name}: there is no such lineage, or it is excluded");
+            Note { text, weight: Weight::Fact }
+        })
+        .collect()
 }
 
 /// Whether certbot has no tree and nothing was ever deployed.
@@ -241,8 +258,9 @@ fn tell_all(
 fn refuse_rows(committed: &mut Committed<'_>, refused: &[(Target, String)], back: &[Target]) {
     for row in &mut committed.plan.rows {
         let Some(of_row) = Target::of(row).filter(|target| back.contains(target)) else { continue };
-        if let Some((_, words)) = refused.iter().find(|(target, _)| *target == of_row) {
-            row.refuse(Refusal::new(Reason::HaproxyRejects, words.clone()));
+        let words = refused.iter().find(|(target, _)| *target == of_row).map(|(_, words)| words);
+        if let (Some(words), Some(lineage)) = (words, &row.lineage) {
+            row.refuse(Refusal::remembered(lineage, words));
         }
     }
 }
@@ -278,17 +296,8 @@ fn change(committed: &Committed<'_>, row: Option<&Row>, target: Target) -> Chang
             key_type: leaf.key_type.clone(),
             names_won: row.map(|row| row.names_won.clone()).unwrap_or_default(),
             addable: row.is_some_and(|row| row.addable),
+            can_be_shown: can_be_shown(leaf),
         })
     });
     Change { target, now }
-}
-
-/// Which HAProxy programs these are: a PEM that one refused may be taken by another.
-pub(crate) fn haproxy_identity(settings: &Settings, world: &World) -> String {
-    let describe = |path: &Path| {
-        let file = std::fs::metadata(path).ok()?;
-        Some(format!("{} {} {:?}", path.display(), file.len(), file.modified().ok()?))
-    };
-    let programs = settings.haproxys.iter().filter_map(|haproxy| world.program(haproxy.binary.as_ref()?));
-    programs.filter_map(|path| describe(&path)).collect::<Vec<_>>().join("; ")
 }

@@ -79,6 +79,9 @@ impl CertbotTree {
     /// # Errors
     /// Either directory is there but can't be read.
     pub fn discover(&self) -> Result<Discovery, Failure> {
+        if self.live_dir.metadata().is_ok_and(|meta| !meta.is_dir()) {
+            return Err(Failure::io("read", &self.live_dir, &io::ErrorKind::NotADirectory.into()));
+        }
         let mut found = Discovery::default();
         for entry in WalkDir::new(&self.live_dir).min_depth(1).max_depth(1).follow_links(true) {
             match entry {

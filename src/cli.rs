@@ -182,7 +182,7 @@ pub struct Assemble {
     /// Take over files that haproxy-certs didn't write, where a lineage needs their name; a copy is kept
     #[arg(long)]
     pub adopt: bool,
-    /// Deploy this lineage although its certificate is older, not yet valid, or from a staging CA
+    /// Deploy this lineage although its certificate is older, not yet valid, from a staging CA, or was refused by HAProxy before
     #[arg(long, value_name = "LINEAGE", action = clap::ArgAction::Append)]
     pub force: Vec<OsString>,
     /// Put the files in place, and leave telling HAProxy to the next run

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::escape::{escaped, escaped_path};
 use crate::failure::{Failure, FailureKind};
+use crate::sites::OWN_DIR;
 
 /// The configuration file that is read when none is named; its absence means the defaults.
 pub const DEFAULT_FILE: &str = "/etc/haproxy-certs.toml";
@@ -216,6 +217,20 @@ impl Settings {
                 escaped_path(&host_file)
             ));
         }
+        let live_dir = directory("live_dir", flags.live_dir.as_ref().unwrap_or(&file.live_dir))?;
+        if sites_dir.starts_with(&live_dir) || sites_dir == Path::new("/") {
+            return Err(format!(
+                "sites_dir {} must be a directory of its own, outside live_dir {}",
+                escaped_path(&sites_dir),
+                escaped_path(&live_dir)
+            ));
+        }
+        if host_file == sites_dir || host_file.starts_with(sites_dir.join(OWN_DIR)) {
+            return Err(format!(
+                "host_file {} is sites_dir or a place of our own in it; put it beside the directory",
+                escaped_path(&host_file)
+            ));
+        }
         if let Some(name) = &file.host_lineage
             && (name.is_empty() || name.contains('/') || name == "." || name == "..")
         {
@@ -225,6 +240,9 @@ impl Settings {
         let mut names = BTreeSet::new();
         let mut haproxys = Vec::with_capacity(tables.len());
         for table in tables {
+            if table.name.is_empty() {
+                return Err("name of a [[haproxy]] table must not be empty".to_owned());
+            }
             if !names.insert(table.name.clone()) {
                 return Err(format!("two [[haproxy]] tables have the name \"{}\"", escaped(&table.name)));
             }
@@ -233,8 +251,11 @@ impl Settings {
         if file.certbot.http_01_port == 0 {
             return Err("http_01_port must not be 0".to_owned());
         }
+        if file.certbot.binary.is_empty() {
+            return Err("[certbot] binary must not be empty".to_owned());
+        }
         Ok(Self {
-            live_dir: directory("live_dir", flags.live_dir.as_ref().unwrap_or(&file.live_dir))?,
+            live_dir,
             sites_dir,
             owner: file.owner.as_deref().map_or_else(|| Ok(ourselves()), parse_owner)?,
             mode: parse_mode(&file.mode)?,
@@ -518,6 +539,16 @@ mod tests {
             ("owner = \"nobody-of-that-name\"", "no user"),
             ("include = [\"[\"]", "not a shell glob"),
             ("host_file = \"/usr/local/ssl/certs/sites/host.pem\"", "lies in sites_dir"),
+            ("sites_dir = \"/\"", "sites_dir / must be a directory of its own"),
+            ("sites_dir = \"/etc/letsencrypt/live/\"", "sites_dir /etc/letsencrypt/live must be"),
+            ("sites_dir = \"/etc/letsencrypt/live/sites\"", "outside live_dir"),
+            (
+                "host_file = \"/usr/local/ssl/certs/sites/\"",
+                "host_file /usr/local/ssl/certs/sites is sites_dir",
+            ),
+            ("host_file = \"/usr/local/ssl/certs/sites/.haproxy-certs/h.pem\"", "a place of our own in it"),
+            ("[[haproxy]]\nname = \"\"", "name of a [[haproxy]] table must not be empty"),
+            ("[certbot]\nbinary = \"\"", "[certbot] binary must not be empty"),
             ("host_lineage = \"../x\"", "not a lineage's name"),
             ("[[haproxy]]\n[[haproxy]]\n", "two [[haproxy]] tables"),
             ("[[haproxy]]\nreload = \"command\"", "needs the command"),

@@ -1,5 +1,6 @@
 //! Names and quotations from outside, made fit for a terminal, a log line and certbot's decoder.
 
+use std::ffi::OsStr;
 use std::fmt::{self, Write};
 use std::path::Path;
 
@@ -22,6 +23,19 @@ pub fn escaped_path(path: &Path) -> Escaped<'_> {
     Escaped(path.as_os_str().as_encoded_bytes())
 }
 
+/// A name as a word of a shell's command line, in printable ASCII.
+#[must_use]
+pub fn shell_word(name: &OsStr) -> String {
+    let shown = escaped(name.as_encoded_bytes()).to_string();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    match () {
+        () if !shown.is_empty() && shown.bytes().all(is_plain) => shown,
+        // bash and zsh read there what `escaped` writes.
+        () if shown.contains('\\') => format!("$'{}'", shown.replace('\'', "\\'")),
+        () => format!("'{}'", shown.replace('\'', "'\\''")),
+    }
+}
+
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for &byte in self.0 {
@@ -37,10 +51,21 @@ impl fmt::Display for Escaped<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use std::ffi::OsStr;
+
+    use super::{escaped, shell_word};
 
     #[test]
     fn control_bytes_and_foreign_letters_become_ascii() {
         assert_eq!(escaped("a\x1b[31m\n\u{fc}\\b c").to_string(), "a\\x1b[31m\\x0a\\xc3\\xbc\\\\b c");
+    }
+
+    #[test]
+    fn a_shell_reads_the_name_again() {
+        for name in ["example.org", "a b;c", "it's", "", "*", "a\n\u{fc}\\'b"] {
+            let script = format!("printf %s {}", shell_word(OsStr::new(name)));
+            let output = std::process::Command::new("bash").arg("-c").arg(script).output().unwrap();
+            assert_eq!(output.stdout, name.as_bytes(), "{name:?}");
+        }
     }
 }

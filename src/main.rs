@@ -20,7 +20,7 @@ use haproxy_certs::cli::{
 };
 use haproxy_certs::config::{DEFAULT_FILE, Settings};
 use haproxy_certs::escape::{escaped, escaped_path};
-use haproxy_certs::failure::Failure;
+use haproxy_certs::failure::{Failure, FailureKind, io_cause};
 use haproxy_certs::haproxy_config::{self, haproxy_config};
 use haproxy_certs::init;
 use haproxy_certs::issue::{CertbotCall, Deed, passed_on};
@@ -81,7 +81,31 @@ fn run(cli: Cli) -> u8 {
             Exit::Fine
         }
     };
-    exit.code()
+    unless_lost(exit).code()
+}
+
+/// The first error of writing to stdout; a reader that doesn't want any more is none.
+static LOST: OnceLock<String> = OnceLock::new();
+
+fn print(text: &str) {
+    let mut out = std::io::stdout();
+    note_lost(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
+fn note_lost(written: std::io::Result<()>) {
+    if let Err(e) = written
+        && e.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        LOST.get_or_init(|| io_cause(&e));
+    }
+}
+
+/// How a command ends whose output may be lost: nobody is to take an empty one for the truth.
+fn unless_lost(exit: Exit) -> Exit {
+    match LOST.get() {
+        Some(why) => unable(&Failure::new(FailureKind::Io, format!("cannot write to stdout: {why}"))),
+        None => exit,
+    }
 }
 
 fn print_completions(shell: clap_complete::Shell) {
@@ -89,7 +113,7 @@ fn print_completions(shell: clap_complete::Shell) {
     clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut script);
     // clap_complete spells a name with a hyphen in two ways (clap issue 6421): no command's option would be found.
     let script = String::from_utf8_lossy(&script).replace("haproxy__subcmd__certs", "haproxy__certs");
-    let _ = std::io::stdout().write_all(script.as_bytes());
+    print(&script);
 }
 
 fn run_assemble(global: &Global, args: &Assemble) -> Exit {
@@ -187,7 +211,7 @@ fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> u8 {
         return passed_on(status);
     }
     let exit = run_assemble(global, &Assemble::default());
-    if status.success() { exit.code() } else { passed_on(status) }
+    if status.success() { unless_lost(exit).code() } else { passed_on(status) }
 }
 
 fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
@@ -219,7 +243,7 @@ fn print_haproxy_config(global: &Global, args: &HaproxyConfig) -> Result<Exit, F
         )));
     };
     let host = haproxy_config::Host::look(&World::host());
-    let _ = std::io::stdout().write_all(haproxy_config(&settings, haproxy, &host).as_bytes());
+    print(&haproxy_config(&settings, haproxy, &host));
     Ok(Exit::Fine)
 }
 
@@ -275,14 +299,13 @@ fn print_lines(global: &Global, lines: &[human::Line]) {
             human::Tone::Bad => AnsiColor::Red.on_default(),
             human::Tone::Plain => Style::new(),
         };
-        // Nobody is left to complain to when stdout is gone.
-        let _ = writeln!(out, "{style}{}{style:#}", line.text);
+        note_lost(writeln!(out, "{style}{}{style:#}", line.text));
     }
-    let _ = out.flush();
+    note_lost(out.flush());
 }
 
 fn print_line(text: &str) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    print(&format!("{text}\n"));
 }
 
 fn complain(text: &str) {

@@ -32,8 +32,8 @@ pub struct Swept {
     pub failure: Option<Failure>,
 }
 
-/// Reads and proves every lineage, and looks at every deployed file. `haproxy` says which HAProxy program refused what
-/// the state remembers as refused.
+/// Reads and proves every lineage, and looks at every deployed file. `haproxy` says which HAProxy this is: what
+/// another one refused isn't held against a PEM.
 ///
 /// # Errors
 /// A whole directory can't be read; what is wrong with one lineage or file is part of the situation.
@@ -49,7 +49,8 @@ pub fn sweep(
     let discovery = tree.discover()?;
     let names: Vec<&OsString> =
         discovery.lineages.iter().filter(|name| settings.selection.includes(name)).collect();
-    let recorded = |name: &str| state.recorded(name, &settings.live_dir, haproxy);
+    let live_dirs = state.spellings(&settings.live_dir);
+    let recorded = |name: &str| state.recorded(name, &live_dirs, haproxy);
     let look_for = |name: &OsStr, lineage: &Lineage| {
         let file = site_file(name).ok()?;
         let record = file.to_str().and_then(recorded);

@@ -1290,6 +1290,7 @@ fn expected(leaf: &Leaf, addable: bool) -> Expected {
         key_type,
         names_won: leaf.served().names,
         addable,
+        can_be_shown: true,
     }
 }
 

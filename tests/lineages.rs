@@ -637,13 +637,15 @@ fn without_its_tree_what_was_deployed_stays_and_that_is_an_error() {
         );
         assert_eq!(report["summary"]["prune"], 0);
     }
-    // Empty, and a file: no lineage at all.
+    // Empty: no lineage at all.
     make_directory(&tree.live(), 0o700);
     fs::remove_file(tree.conf("example.org")).unwrap();
     assert_eq!(brief(&cmd.assemble(&["--prune-many"]).exits(1)), ["example.org.pem unchanged [prune-held]"]);
     fs::remove_dir(tree.live()).unwrap();
     fs::write(tree.live(), "a file").unwrap();
-    assert_eq!(brief(&cmd.assemble(&["--prune-many"]).exits(1)), ["example.org.pem unchanged [prune-held]"]);
+    let error = cmd.assemble(&["--prune-many"]).exits(3).json()["error"].clone();
+    assert_eq!(error["kind"], "io");
+    assert!(error["message"].as_str().unwrap().ends_with("/live: not a directory"), "{error}");
     assert_eq!(listing(&cmd.site("example.org")), before);
     fs::remove_file(tree.live()).unwrap();
     fs::rename(aside, tree.live()).unwrap();
@@ -705,6 +707,23 @@ fn a_user_without_rights_works_on_his_own_tree() {
     assert_eq!(brief(&user.assemble(&[]).exits(0)), ["example.org.pem unchanged"]);
     fs::set_permissions(user.cmd.site("example.org"), fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(brief(&user.assemble(&[]).exits(0)), ["example.org.pem repair"]);
+}
+
+#[test]
+fn files_that_cannot_be_given_to_their_owner_say_so() {
+    let mut user = Unprivileged::new(&["example.org"]);
+    user.cmd = user.cmd.option("owner = \"root\"");
+    for _ in ["the directory is missing", "a renewal"] {
+        let error = user.assemble(&[]).exits(3).json()["error"].clone();
+        assert_eq!(error["kind"], "permission", "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.ends_with("(its owner is to be 0:0); run it as root, or set owner to who runs it"),
+            "{error}"
+        );
+        support::tree::make_directory(&user.cmd.sites(), 0o700);
+        give(&user.cmd.sites(), nobody());
+    }
 }
 
 #[test]

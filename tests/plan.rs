@@ -13,7 +13,7 @@ use time::Duration;
 
 use contract::{brief, brief_of, haproxy_objects_to, self_signed};
 use support::tree::{make_directory, write};
-use support::{Authority, Cmd, Key, KeyKind, Kind, Leaf, Tree, Validity};
+use support::{Authority, Cmd, Haproxy, Key, KeyKind, Kind, Leaf, Run, Tree, Validity, system_haproxy};
 
 const NAME: &str = "example.org";
 const FILE: &str = "example.org.pem";
@@ -50,6 +50,8 @@ fn an_older_certificate_is_refused_while_the_deployed_one_is_valid() {
         brief(&cmd.assemble(&["--force", "another"]).exits(1)),
         [format!("{FILE} refuse older-than-deployed")]
     );
+    let mistyped = cmd.run(&["assemble", "--force", "another"]).exits(1).stdout;
+    assert!(mistyped.contains("note       --force another: there is no such lineage"), "{mistyped}");
     let row = cmd.assemble(&["--dry-run"]).exits(1).site(FILE);
     assert_eq!(row["serial"], new.serial(), "what certbot has");
     assert!(row["detail"].as_str().unwrap().contains("--force"));
@@ -377,6 +379,61 @@ fn what_haproxy_rejects_is_refused_in_its_words_and_the_rest_is_deployed() {
     // What was rejected is asked again: here its cause is gone.
     fs::remove_file(cmd.sites().join("b.example.pem.sctl")).unwrap();
     assert_eq!(brief_of(&cmd.assemble(&[]).exits(1), &files)[1], "b.example.pem install");
+}
+
+/// A running HAProxy that refuses RSA keys of 2048 bits, by its own environment, and a renewal with one.
+fn refused_renewal() -> (Tree, Cmd, Haproxy, PathBuf) {
+    let mut tree = Tree::new();
+    issue_leaf(&mut tree, NAME, Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    cmd.assemble(&["--reload", "none"]).exits(0);
+    let demanding = support::live::demanding_openssl(cmd.sites().parent().unwrap());
+    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).env("OPENSSL_CONF", &demanding).start();
+    let weak = tree.authority().issue(KeyKind::Rsa2048, &[NAME], Validity::days(90));
+    tree.renew_with(NAME, &weak);
+    (tree, cmd, haproxy, demanding.into())
+}
+
+#[track_caller]
+fn is_rolled_back(run: &Run) {
+    assert_eq!(run.json()["haproxy"][0]["outcome"], "rolled-back", "{run}");
+    assert_eq!(brief(run), [format!("{FILE} refuse haproxy-rejects")]);
+}
+
+#[test]
+fn what_haproxy_refused_is_tried_again_on_request_and_with_another_configuration() {
+    let (_tree, cmd, haproxy, openssl) = refused_renewal();
+    let cmd = cmd.haproxy(&haproxy, "reload = \"pidfile\"");
+    let refused = cmd.assemble(&[]).exits(2);
+    is_rolled_back(&refused);
+    let remembered = cmd.assemble(&[]).exits(1);
+    assert_eq!(remembered.json()["haproxy"][0]["outcome"], "not-needed");
+    let detail = remembered.site(FILE)["detail"].as_str().unwrap().to_owned();
+    assert_eq!(refused.site(FILE)["detail"], detail, "one complaint in the system log");
+    assert!(detail.ends_with("; run assemble --force example.org to try it again"), "{detail}");
+    is_rolled_back(&cmd.assemble(&["--force", NAME]).exits(2));
+    cmd.assemble(&[]).exits(1);
+    let text = fs::read_to_string(haproxy.config()).unwrap();
+    fs::write(haproxy.config(), format!("{text}# another one\n")).unwrap();
+    is_rolled_back(&cmd.assemble(&[]).exits(2));
+    cmd.assemble(&[]).exits(1);
+    fs::write(openssl, "").unwrap();
+    assert_eq!(brief(&cmd.assemble(&["--force", NAME]).exits(0)), [format!("{FILE} replace")]);
+    assert_eq!(brief(&cmd.assemble(&[]).exits(0)), [format!("{FILE} unchanged")]);
+}
+
+#[test]
+fn what_haproxy_refused_is_tried_again_after_its_restart() {
+    let (_tree, cmd, mut haproxy, openssl) = refused_renewal();
+    let (pidfile, socket) = (haproxy.pidfile(), haproxy.master_socket());
+    let (pidfile, socket) = (support::cmd::toml(&pidfile), support::cmd::toml(&socket));
+    let cmd =
+        cmd.table(&format!("[[haproxy]]\nbinary = \"\"\npidfile = {pidfile}\nmaster_socket = {socket}"));
+    is_rolled_back(&cmd.assemble(&[]).exits(2));
+    cmd.assemble(&[]).exits(1);
+    fs::write(openssl, "").unwrap();
+    haproxy.run_again();
+    assert_eq!(brief(&cmd.assemble(&[]).exits(0)), [format!("{FILE} replace")]);
 }
 
 /// An executable that stands in for a HAProxy that is broken.

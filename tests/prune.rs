@@ -226,6 +226,21 @@ fn files_from_another_live_directory_are_kept() {
 }
 
 #[test]
+fn a_link_to_the_live_directory_is_the_same_one() {
+    let (mut tree, cmd) = deployed(3);
+    let link = cmd.beside("live");
+    std::os::unix::fs::symlink(tree.live(), &link).unwrap();
+    tree.delete("02.example");
+    let by_link = ["--live-dir", link.to_str().unwrap()];
+    assert_eq!(
+        brief(&cmd.assemble(&by_link).exits(0)),
+        ["00.example.pem unchanged", "01.example.pem unchanged", "02.example.pem prune"]
+    );
+    tree.delete("01.example");
+    assert_eq!(brief(&cmd.assemble(&[]).exits(0)), ["00.example.pem unchanged", "01.example.pem prune"]);
+}
+
+#[test]
 fn a_file_that_is_not_as_it_was_written_is_pruned_only_if_it_is_damaged_or_the_lineages() {
     let (mut tree, cmd) = deployed(6);
     let stranger = tree.authority().issue(KeyKind::P256, &["stranger.example"], Validity::days(90));

@@ -230,6 +230,7 @@ fn change(file: &str) -> Change {
         key_type: KeyType::EcdsaP256,
         names_won: Vec::new(),
         addable: false,
+        can_be_shown: true,
     };
     Change { target: Target::Site(file.to_owned()), now: Some(now) }
 }

@@ -232,7 +232,8 @@ fn an_expired_leftover_that_sorts_first_is_named_with_the_file_it_shadows() {
         assert_eq!(problems(&run, "old-shop.pem"), ["foreign"]);
         assert_eq!(run.site("old-shop.pem")["severity"], "ok");
         let human = cmd.run(&["status"]).stdout;
-        assert!(human.contains("shadowed: shop.example is served from old-shop.pem"), "{human}");
+        let fact = "shop.example is served from old-shop.pem, which sorts first, isn't ours and has expired";
+        assert_eq!(run.site("shop.example.pem")["details"][0]["fact"], fact, "{human}");
     }
 }
 
@@ -266,6 +267,7 @@ fn foreign_files_are_fine_and_conflicts_are_not() {
     fs::write(cmd.sites().join("zz.pem"), other.combined()).unwrap();
     let run = json(&cmd).exits(0);
     assert_eq!(problems(&run, "zz.pem"), ["foreign"]);
+    assert!(cmd.run(&["status"]).stdout.contains("OK: 1 site in step"), "a foreign file is no site");
     issue(&mut tree, "zz", Validity::days(90));
     let run = json(&cmd).exits(1);
     assert_eq!(problems(&run, "zz.pem"), ["conflict"]);
@@ -377,6 +379,9 @@ fn every_reason_of_a_refusal_is_named() {
     issue(&mut tree, "new", Validity::days(90));
     tree.overwrite("new", Kind::Privkey, Key::fresh(KeyKind::P256).pem());
     assert_eq!(problems(&json(&cmd).exits(2), "new.pem"), ["disk-missing", "key-mismatch"]);
+    let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    tree.overwrite("new", Kind::Fullchain, garbage);
+    assert_eq!(problems(&json(&cmd).exits(2), "new.pem"), ["disk-missing", "certificate-unreadable"]);
 }
 
 #[test]
@@ -412,6 +417,36 @@ fn what_haproxy_refused_is_named() {
     assert_eq!(problems(&run, "a.example.pem"), ["haproxy-rejects"], "{run}");
 }
 
+/// Refused before it was put in place: by the run that asked, and by a status after it.
+#[test]
+fn what_haproxy_refused_before_it_was_deployed_is_named() {
+    let mut tree = Tree::new();
+    issue(&mut tree, "a.example", Validity::days(90));
+    let binary = support::cmd::toml(&system_haproxy().program);
+    let cmd = Cmd::new(tree.live()).table(&format!("[[haproxy]]\nreload = \"none\"\nbinary = {binary}"));
+    untold(&cmd);
+    let sibling = cmd.sites().join("a.example.pem.sctl");
+    fs::write(&sibling, "").unwrap();
+    tree.renew("a.example");
+    issue(&mut tree, "b.example", Validity::days(90));
+    fs::write(cmd.sites().join("b.example.pem.sctl"), "").unwrap();
+    let refused = cmd.assemble(&[]).exits(1).site("a.example.pem")["detail"].clone();
+    let run = json(&cmd).exits(2);
+    assert_eq!(problems(&run, "a.example.pem"), ["haproxy-rejects", "sibling-files"], "{run}");
+    assert_eq!(run.site("a.example.pem")["details"][0]["fact"], refused);
+    assert_eq!(
+        problems(&run, "b.example.pem"),
+        ["disk-missing", "haproxy-rejects", "sibling-files"],
+        "{run}"
+    );
+    // What certbot has since then was never refused.
+    tree.renew("a.example");
+    assert_eq!(problems(&json(&cmd).exits(2), "a.example.pem"), ["sibling-files", "disk-stale"]);
+    fs::remove_file(&sibling).unwrap();
+    cmd.assemble(&[]).exits(1);
+    assert_eq!(problems(&json(&cmd).exits(2), "a.example.pem"), Vec::<String>::new());
+}
+
 #[test]
 fn pruning_that_is_held_is_named() {
     let names: Vec<String> = (0..8).map(|number| format!("{number}.example")).collect();
@@ -425,6 +460,8 @@ fn pruning_that_is_held_is_named() {
     }
     let run = json(&cmd).exits(1);
     assert_eq!(problems(&run, "0.example.pem"), ["prune-held"], "{run}");
+    let detail = run.site("0.example.pem")["details"][0].clone();
+    assert!(detail["fact"].as_str().unwrap().ends_with("if meant: assemble --prune-many"), "{detail}");
     assert_eq!(problems(&run, "7.example.pem"), Vec::<String>::new());
     assert_eq!(cmd.deployed().len(), 8, "status changes nothing");
 }
@@ -490,6 +527,89 @@ fn the_host_certificate_is_a_site_of_its_own() {
     json(&cmd).exits(0);
 }
 
+#[test]
+fn without_a_socket_that_is_said() {
+    let mut tree = Tree::new();
+    issue(&mut tree, "a.example", Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    let haproxy = served(&cmd, &system_haproxy());
+    let pidfile = support::cmd::toml(&haproxy.pidfile());
+    let cmd = cmd.table(&format!("[[haproxy]]\nmaster_socket = \"\"\npidfile = {pidfile}"));
+    tree.renew("a.example");
+    let text = fs::read_to_string(haproxy.config()).unwrap();
+    fs::write(haproxy.config(), format!("{text}  bogus-keyword on\n")).unwrap();
+    let told = cmd.assemble(&[]).exits(2).json()["haproxy"][0]["detail"].as_str().unwrap().to_owned();
+    let reason = "neither runtime_socket nor master_socket is set";
+    assert!(told.contains(&format!("runtime: {reason}; ")), "{told}");
+    assert!(
+        told.contains(&format!("0 of 1 files are replaced in memory meanwhile (a.example.pem: {reason})")),
+        "{told}"
+    );
+    assert_eq!(json(&cmd).exits(1).json()["haproxy"][0]["detail"], reason);
+}
+
+#[test]
+fn advice_can_be_followed() {
+    let (mut tree, cmd) = lonely(|tree| {
+        for name in ["a.example", "it's $HOME", "z.example"] {
+            tree.issue(name, KeyKind::P256, &["a.example"], Validity::days(90));
+        }
+    });
+    tree.overwrite("it's $HOME", Kind::Privkey, Key::fresh(KeyKind::P256).pem());
+    tree.issue("folder", KeyKind::P256, &["folder.example"], Validity::days(90));
+    fs::create_dir(cmd.site("folder")).unwrap();
+    let said = cmd.run(&["assemble", "--adopt"]).exits(1).stdout;
+    assert!(said.contains(r"--cert-name 'it'\''s $HOME'"), "{said}");
+    assert!(said.contains("conflict   folder.pem: it is a directory; move it away\n"), "{said}");
+    // Whichever guard holds a file says itself what helps.
+    for name in ["a.example", "it's $HOME", "z.example", "folder"] {
+        tree.delete(name);
+    }
+    let held = json(&cmd).exits(1).site("z.example.pem")["details"][1].clone();
+    assert!(held["fact"].as_str().unwrap().contains("live_dir has no lineage at all"), "{held}");
+    assert!(!held.to_string().contains("--prune-many"), "it wouldn't help: {held}");
+    let mut other = Tree::new();
+    other.issue("new.example", KeyKind::P256, &["a.example"], Validity::days(90));
+    let run = cmd.run(&["--live-dir", other.live().to_str().unwrap(), "status", "--format", "json"]).exits(2);
+    assert_eq!(problems(&run, "z.example.pem"), ["shadowed", "prune-held"]);
+    let details = run.site("z.example.pem")["details"].clone();
+    for (detail, fact) in
+        [(0, "another file that sorts before it"), (1, "another live directory; see live_dir")]
+    {
+        assert!(details[detail]["fact"].as_str().unwrap().contains(fact), "{details}");
+    }
+}
+
+#[test]
+fn an_output_that_is_lost_is_no_success() {
+    let (_tree, cmd) = lonely(|tree| issue(tree, "a.example", Validity::days(90)));
+    let commands: [&[&str]; 8] = [
+        &["status"],
+        &["status", "--format", "json"],
+        &["status", "--format", "monitoring"],
+        &["status", "--format", "prometheus"],
+        &["assemble"],
+        &["assemble", "--format", "json"],
+        &["haproxy-config"],
+        &["completions", "bash"],
+    ];
+    for arguments in commands {
+        let start = |out: std::process::Stdio| {
+            let mut command = Command::new(Cmd::program());
+            command.arg("--config").arg(cmd.config()).args(arguments).stdout(out);
+            let output = command.output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let said = "haproxy-certs: cannot write to stdout: no space left on device\n";
+        assert_eq!(start(full.into()), (Some(3), said.to_owned()), "{arguments:?}");
+        // Somebody who has read enough, as `head`.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(start(writer.into()), (Some(0), String::new()), "{arguments:?}");
+    }
+}
+
 /// One case of each on the versions that the other tests leave out.
 #[test]
 fn in_step_stale_and_missing_on_the_oldest_and_the_newest_version() {
@@ -506,6 +626,46 @@ fn in_step_stale_and_missing_on_the_oldest_and_the_newest_version() {
         haproxy.reload_and_wait();
         let run = json(&cmd).exits(0);
         assert_eq!(run.site("a.example.pem")["haproxy"][0]["seen_by"], "runtime", "{}: {run}", version.full);
+    }
+}
+
+/// Asked for a certificate of so many names that they just fill its buffer, 2.6 ends; the others break off.
+#[test]
+fn a_certificate_with_too_many_names_to_be_shown_leaves_the_others_seen() {
+    for version in [Some(system_haproxy()), version("2.2"), version("3.4")].into_iter().flatten() {
+        for count in [738, 1200] {
+            let mut tree = Tree::new();
+            issue(&mut tree, "a.example", Validity::days(90));
+            let names: Vec<String> = (0..count).map(|number| format!("{number}.many.example")).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            tree.issue("many.example", KeyKind::P256, &names, Validity::days(90));
+            tree.issue("z.example", KeyKind::Ed25519, &["z.example"], Validity::days(90));
+            let cmd = Cmd::new(tree.live());
+            let haproxy = served(&cmd, &version);
+            let cmd = cmd.haproxy(&haproxy, "timeout = \"30s\"");
+            let states = |run: &Run| {
+                ["a", "many", "z"].map(|name| {
+                    let view = run.site(&format!("{name}.example.pem"))["haproxy"][0].clone();
+                    view["state"].as_str().unwrap().to_owned()
+                })
+            };
+            let run = json(&cmd).exits(3);
+            assert_eq!(states(&run), ["current", "unknown", "current"], "{}: {run}", version.full);
+            let human = cmd.run(&["status"]).exits(3).stdout;
+            let said = "not all can be seen: many.example.pem has too many names for HAProxy to show it";
+            assert!(human.replace("\n         ", " ").contains(said), "{human}");
+
+            let new = tree.authority().issue(KeyKind::P256, &names, Validity::days(90));
+            tree.renew_with("many.example", &new);
+            let told = cmd.assemble(&[]).exits(0).json()["haproxy"][0].clone();
+            assert_eq!(
+                (&told["outcome"], &told["confirmed"]),
+                (&"reloaded".into(), &true.into()),
+                "{}: {told}",
+                version.full
+            );
+            assert_eq!(support::served(haproxy.address(), names[0]).serial, new.serial(), "{}", version.full);
+        }
     }
 }
 
@@ -547,6 +707,9 @@ fn a_damaged_record_counts_as_owed() {
     fs::write(cmd.sites().join(".haproxy-certs/state.json"), "{").unwrap();
     let report = json(&cmd).exits(1).json();
     assert_eq!(report["problems"][0]["problem"], "reload-owed", "{report}");
+    let fact = "haproxy counts as still to be told: .haproxy-certs/state.json is damaged";
+    assert_eq!((&report["problems"][0]["fact"], &report["haproxy"][0]["owed"]), (&fact.into(), &true.into()));
+    assert_eq!(report["haproxy"][0]["owed_since"], Value::Null);
     cmd.run(&["assemble"]).exits(0);
     json(&cmd).exits(0);
 }
@@ -573,6 +736,8 @@ fn what_is_owed_is_a_warning_and_after_an_hour_critical() {
         ("warning".into(), &"reload-owed".into())
     );
     assert_eq!(run.json()["haproxy"][0]["owed"], true);
+    let human = cmd.run(&["status"]).stdout;
+    assert!(human.contains("\nWARN reload-owed: haproxy is still to be told"), "no site's: {human}");
     let state = cmd.sites().join(".haproxy-certs/state.json");
     let mut remembered: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
     remembered["owed"]["haproxy"]["since"] = Value::from(1_000_000);
@@ -709,6 +874,8 @@ fn who_may_not_read_sees_that_it_is_unknown() {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let run = as_nobody("json").exits(3);
+    let unseen: Vec<Value> = run.json()["unseen"].as_array().unwrap().clone();
+    assert!(unseen.iter().enumerate().all(|(place, what)| !unseen[..place].contains(what)), "{run}");
     let site = run.site("a.example.pem");
     assert_eq!((&site["severity"], &site["disk"]), (&"unknown".into(), &Value::Null), "{run}");
     assert_eq!(site["problems"], Value::Array(vec![]));

@@ -300,7 +300,8 @@ fn read_arguments(arguments: &[OsString]) -> Vec<Word<'_>> {
     words
 }
 
-fn configuration_files(arguments: &[OsString]) -> Vec<PathBuf> {
+/// The configuration files among HAProxy's arguments.
+pub(super) fn configuration_files(arguments: &[OsString]) -> Vec<PathBuf> {
     let file = |word: Word<'_>| if let Word::File(file) = word { Some(PathBuf::from(file)) } else { None };
     read_arguments(arguments).into_iter().filter_map(file).collect()
 }

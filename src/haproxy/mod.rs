@@ -4,6 +4,7 @@ mod absent;
 mod as_started;
 pub mod check;
 pub mod command;
+pub mod identity;
 pub mod master;
 pub mod pidfile;
 pub mod probe;
@@ -86,6 +87,8 @@ pub struct Expected {
     /// Whether it can be added at run time without changing what a reload would serve: it doesn't sort first, it
     /// shares no name with another file, and its name needs no quoting.
     pub addable: bool,
+    /// Whether HAProxy can be asked for it, see [`worker::can_be_shown`].
+    pub can_be_shown: bool,
 }
 
 /// What a HAProxy is told about, all at once.

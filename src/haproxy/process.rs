@@ -299,7 +299,7 @@ impl Proc {
             .collect()
     }
 
-    fn is_haproxy(&self, pid: i32, stat: &Stat) -> bool {
+    pub(super) fn is_haproxy(&self, pid: i32, stat: &Stat) -> bool {
         let named = |name: &OsStr| name.as_encoded_bytes().starts_with(b"haproxy");
         named(OsStr::new(&stat.comm))
             || self.executable(pid).is_ok_and(|exe| exe.file_name().is_some_and(named))

@@ -18,7 +18,7 @@ use super::absent;
 use super::master::{self, Unseen};
 use super::replies::{self, CommitReply, Listing, SetReply, Status, Store, quoted};
 use super::socket::{self, LONGEST_COMMAND, SocketError};
-use super::worker::{Answering, PAUSE, Trouble, Worker, unexpected};
+use super::worker::{Answering, PAUSE, Trouble, Worker, no_use, unexpected};
 use super::{Attempt, Batch, Change, Expected, Target};
 
 /// How long a transaction of somebody else's is waited for: other tools take milliseconds, a forgotten one stays.
@@ -100,7 +100,7 @@ pub fn update(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
             Err(Stop::Unusable(trouble)) => unusable.push(format!("{}: {trouble}", worker.address())),
         }
     }
-    Attempt::NotApplicable(unusable.join("; "))
+    Attempt::NotApplicable(no_use(&unusable))
 }
 
 /// Replaces in memory what can be, where HAProxy can't reload for a reason that isn't ours.
@@ -114,7 +114,7 @@ pub fn update_what_can_be(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, d
             Err(why) => partial.left.push((change.target.clone(), why)),
         }
     }
-    let mut obstacle = String::new();
+    let mut obstacle = no_use(&[]);
     for worker in Worker::ways(haproxy) {
         let telling = Telling { world, haproxy, batch, worker, deadline };
         let (before, listing) = match telling.look(RELOAD_BEFORE) {
@@ -157,7 +157,15 @@ pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Shown {
             .answering(deadline)
             .and_then(|answering| Ok((answering, first_missing(&worker, haproxy, batch.changes, deadline)?)));
         match looked {
-            Ok((answering, None)) => return Shown::All(answering),
+            Ok((answering, None)) => match batch.changes.iter().find(|change| !can_be_shown(change)) {
+                Some(change) => {
+                    return Shown::Unseen(
+                        format!("{}: has too many names to be shown", change.target),
+                        false,
+                    );
+                }
+                None => return Shown::All(answering),
+            },
             Ok((answering, Some(missing))) => return Shown::Not(missing, answering),
             Err(trouble) => {
                 may_answer_later |=
@@ -166,7 +174,7 @@ pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Shown {
             }
         }
     }
-    Shown::Unseen(unusable.join("; "), may_answer_later)
+    Shown::Unseen(no_use(&unusable), may_answer_later)
 }
 
 /// One store as a HAProxy's worker shows it; `None` where it has none of that name.
@@ -182,23 +190,28 @@ pub fn store(haproxy: &Haproxy, target: &Target, deadline: Instant) -> Result<Op
             Err(trouble) => unusable.push(format!("{}: {trouble}", worker.address())),
         }
     }
-    Err(unusable.join("; "))
+    Err(no_use(&unusable))
 }
 
-/// The first change that isn't as it must be.
+/// The first change that isn't as it must be, of those that can be asked for.
 fn first_missing(
     worker: &Worker<'_>,
     haproxy: &Haproxy,
     changes: &[Change],
     deadline: Instant,
 ) -> Result<Option<String>, Trouble> {
-    for change in changes {
+    for change in changes.iter().filter(|change| can_be_shown(change)) {
         let store = worker.store(&change.target.spelled(haproxy), deadline)?;
         if let Err(how) = agrees(change.now.as_ref(), store.as_ref()) {
             return Ok(Some(format!("{}: {how}", change.target)));
         }
     }
     Ok(None)
+}
+
+/// Whether HAProxy can be asked for it; what was pruned it doesn't have.
+fn can_be_shown(change: &Change) -> bool {
+    change.now.as_ref().is_none_or(|now| now.can_be_shown)
 }
 
 /// Whether a store is what a file's contents must make of it.
@@ -240,6 +253,9 @@ impl<'a> Job<'a> {
         let Some(expected) = &change.now else {
             return Err("is removed, which needs a reload".to_owned());
         };
+        if !expected.can_be_shown {
+            return Err("has too many names for HAProxy to show it".to_owned());
+        }
         let file = target.spelled(haproxy);
         if !target.is_plain() || !is_plain(&file) {
             return Err("its name is no plain word".to_owned());

@@ -3,6 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::certified_key::Leaf;
 use crate::config::{Address, Haproxy};
 
 use super::replies::{self, Info, Listing, Store};
@@ -17,12 +18,31 @@ const BUSY_LIMIT: Duration = Duration::from_secs(2);
 /// How often something is looked at again.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
 
+/// The longest text of a certificate's names that HAProxy is asked to show. Its buffer has 16 KB: names that fill it to
+/// within some bytes end 2.6.12, other versions break off (measured, 2.2 to 3.4).
+const LONGEST_NAMES: usize = 8000;
+
+/// Whether HAProxy can be asked for what it has of this certificate.
+#[must_use]
+pub fn can_be_shown(leaf: &Leaf) -> bool {
+    leaf.names.iter().map(|name| "DNS:, ".len() + name.len()).sum::<usize>() < LONGEST_NAMES
+}
+
 /// A way to a worker's command line.
 #[derive(Debug, Clone, Copy)]
 pub struct Worker<'a> {
     address: &'a Address,
     through_master: bool,
     limit: Duration,
+}
+
+/// Why none of a HAProxy's sockets is of use; where there are none, that.
+#[must_use]
+pub fn no_use(troubles: &[String]) -> String {
+    match troubles {
+        [] => "neither runtime_socket nor master_socket is set".to_owned(),
+        troubles => troubles.join("; "),
+    }
 }
 
 /// Why a command has no reply to rely on.

@@ -16,7 +16,7 @@ pub use words::{Action, Reason, Warning};
 
 use crate::certified_key::{ChainState, Leaf};
 use crate::config::Owner;
-use crate::escape::escaped;
+use crate::escape::shell_word;
 
 /// Endings that HAProxy never takes for a certificate (`.key` since 2.2, the others since 1.8).
 const SIBLING_ENDINGS: [&str; 4] = ["key", "ocsp", "issuer", "sctl"];
@@ -34,6 +34,12 @@ impl Refusal {
     /// A refusal for this reason.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
+    }
+
+    /// A refusal of HAProxy's that is remembered, with its words.
+    #[must_use]
+    pub fn remembered(lineage: &OsStr, words: &str) -> Self {
+        Self::new(Reason::HaproxyRejects, format!("{words}; run {} to try it again", force(lineage)))
     }
 }
 
@@ -124,7 +130,7 @@ pub struct Policy {
     pub prune_many: bool,
     /// Take over every file that a lineage needs.
     pub adopt: bool,
-    /// Lineages to deploy although they are older, from staging, or not yet valid.
+    /// Lineages to deploy although they are older, from staging or not yet valid, or were refused by HAProxy before.
     pub force: BTreeSet<OsString>,
 }
 
@@ -243,6 +249,15 @@ impl Row {
     #[must_use]
     pub fn is_bad(&self) -> bool {
         self.alarming || matches!(self.action, Action::Refuse | Action::Conflict)
+    }
+
+    /// The advice with the lineage's name in the place of NAME.
+    #[must_use]
+    pub fn with_name(&self, advice: &str) -> String {
+        match &self.lineage {
+            Some(lineage) => advice.replace("NAME", &shell_word(lineage)),
+            None => advice.to_owned(),
+        }
     }
 
     /// Turns the row into a refusal: what is deployed stays.
@@ -405,15 +420,16 @@ enum Judgement {
 fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Place<'_>) -> Judgement {
     if let Some((sha256, words)) = place.recorded.and_then(|recorded| recorded.rejected.as_ref())
         && *sha256 == candidate.sha256
+        && !situation.policy.force.contains(name)
     {
-        return Judgement::Refuse(Refusal::new(Reason::HaproxyRejects, words.clone()));
+        return Judgement::Refuse(Refusal::remembered(name, words));
     }
     let Some(deployed) = place.deployed else { return Judgement::Do(Action::Install) };
     let Kind::Regular { owner, mode } = deployed.kind else {
-        return if situation.policy.adopt && deployed.kind != Kind::Directory {
-            Judgement::Adopt
-        } else {
-            Judgement::Conflict(conflict_fact("is not a regular file"))
+        return match deployed.kind {
+            Kind::Directory => Judgement::Conflict("it is a directory; move it away".to_owned()),
+            _ if situation.policy.adopt => Judgement::Adopt,
+            _ => Judgement::Conflict(conflict_fact("is not a regular file")),
         };
     };
     if deployed.sha256 == Some(candidate.sha256) {
@@ -463,7 +479,7 @@ fn too_good_to_replace(
         return None;
     }
     let new = &candidate.leaf;
-    let force = format!("run assemble --force '{}' if this is wanted", escaped(name.as_encoded_bytes()));
+    let force = format!("run {} if this is wanted", force(name));
     if !old.issuer_is_staging && old.not_before <= now {
         let worse = match new {
             _ if candidate.staging => Some("comes from a staging CA"),
@@ -481,6 +497,11 @@ fn too_good_to_replace(
         );
         Refusal::new(Reason::OlderThanDeployed, detail)
     })
+}
+
+/// The command that deploys a lineage against what speaks against it.
+fn force(name: &OsStr) -> String {
+    format!("assemble --force {}", shell_word(name))
 }
 
 /// A file that no wanted lineage needs.

@@ -17,9 +17,9 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut BTreeMap<OsString,
         let same_tree = situation.recorded.get(file).is_some_and(|recorded| recorded.same_tree);
         match () {
             () if situation.policy.no_prune => keep(row),
-            () if !situation.any_lineage => hold(row, "certbot's live directory has no lineage at all"),
-            () if !same_tree => hold(row, "it was written from another live directory"),
-            () if too_many => hold(row, "too many files would be pruned at once; see --prune-many"),
+            () if !situation.any_lineage => hold(row, "live_dir has no lineage at all"),
+            () if !same_tree => hold(row, "it was written from another live directory; see live_dir"),
+            () if too_many => hold(row, "too many to prune at once; if meant: assemble --prune-many"),
             () => {}
         }
     }
@@ -36,7 +36,10 @@ impl Plan {
         }
         let last = self.rows.iter_mut().rfind(|row| row.action == Action::Prune && row.loadable);
         if let Some(row) = last {
-            hold(row, "HAProxy doesn't start with an empty directory, and this is its last file");
+            hold(
+                row,
+                "HAProxy doesn't start with an empty directory, and this is its last file; deploy another first",
+            );
         }
     }
 }

@@ -13,8 +13,17 @@ type Served = (String, KeyFamily);
 /// The file that HAProxy serves a name from.
 struct Winner {
     file: OsString,
-    /// Foreign or expired: whoever is shadowed by it is not served as certbot's user expects.
-    alarming: bool,
+    /// It isn't ours.
+    foreign: bool,
+    /// It has expired.
+    expired: bool,
+}
+
+impl Winner {
+    /// Whoever is shadowed by it is not served as certbot's user expects.
+    fn alarming(&self) -> bool {
+        self.foreign || self.expired
+    }
 }
 
 /// What became of one file's names.
@@ -38,8 +47,8 @@ pub(super) fn note_shadows(situation: &Situation, sites: &mut BTreeMap<OsString,
                 claim.lost.push(served);
                 continue;
             }
-            let alarming = is_foreign(row) || leaf.not_after < situation.now;
-            winners.insert(served.clone(), Winner { file: file.clone(), alarming });
+            let (foreign, expired) = (is_foreign(row), leaf.not_after < situation.now);
+            winners.insert(served.clone(), Winner { file: file.clone(), foreign, expired });
             claim.won.push(served);
         }
         claims.push((file.clone(), claim));
@@ -64,13 +73,19 @@ fn note_lost(row: &mut Row, lost: &[Served], winners: &HashMap<Served, Winner>) 
     let worst = lost
         .iter()
         .filter_map(|served| Some((served, winners.get(served)?)))
-        .reduce(|worst, next| if next.1.alarming && !worst.1.alarming { next } else { worst });
+        .reduce(|worst, next| if next.1.alarming() && !worst.1.alarming() { next } else { worst });
     let Some(((name, _), winner)) = worst else { return };
     row.warnings.insert(Warning::Shadowed);
-    row.alarming |= winner.alarming;
+    row.alarming |= winner.alarming();
     row.detail.get_or_insert_with(|| {
+        let besides = match (winner.foreign, winner.expired) {
+            (false, false) => "",
+            (true, false) => " and isn't ours",
+            (false, true) => " and has expired",
+            (true, true) => ", isn't ours and has expired",
+        };
         let winner = escaped(winner.file.as_encoded_bytes());
-        format!("{} is served from {winner}, which sorts first", escaped(name))
+        format!("{} is served from {winner}, which sorts first{besides}", escaped(name))
     });
 }
 

@@ -165,7 +165,9 @@ impl Reason {
             Self::KeyTooSmall => Some("issue it with --rsa-key-size 2048 or more"),
             Self::LineageTorn => Some("run certbot renew, which mends an interrupted renewal"),
             Self::NotARegularFile | Self::TooLarge => Some("put certbot's own file or link back"),
-            Self::HaproxyRejects => Some("it is tried again when the lineage or HAProxy changes"),
+            Self::HaproxyRejects => {
+                Some("it is tried again when the lineage, HAProxy or its configuration changes")
+            }
             Self::NameUnsafe | Self::OlderThanDeployed | Self::WouldReplaceGood | Self::ReadError => None,
         }
     }

@@ -82,9 +82,8 @@ pub(super) fn row_line(row: &Row) -> Line {
     if let Some(detail) = &row.detail {
         let _ = write!(text, ": {detail}");
     }
-    if let (Some(advice), Some(lineage)) = (row.reason.and_then(Reason::advice), &row.lineage) {
-        let name = escaped(lineage.as_encoded_bytes()).to_string();
-        let _ = write!(text, "; {}", advice.replace("NAME", &name));
+    if let Some(advice) = row.reason.and_then(Reason::advice) {
+        let _ = write!(text, "; {}", row.with_name(advice));
     }
     Line { tone, text }
 }

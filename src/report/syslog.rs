@@ -7,11 +7,12 @@ use std::os::unix::net::UnixDatagram;
 
 use super::human::{Tone, haproxy_line, has_news, row_line, was_told};
 use super::{Exit, HaproxyRow, Report, Weight};
+use crate::certified_key::hex;
 use crate::config::Settings;
 use crate::escape::escaped;
 use crate::failure::Failure;
-use crate::plan::Row;
-use crate::sites::last_run::{LastRun, Told};
+use crate::plan::{Reason, Row};
+use crate::sites::last_run::{LastRun, Rejected, Told};
 use crate::sweep::now;
 use crate::world::World;
 
@@ -45,6 +46,7 @@ pub fn log(settings: &Settings, world: &World, report: &Report, exit: Exit) {
         succeeded: if exit == Exit::Fine { at } else { before.succeeded },
         told: told(report, before.told, at),
         complaints,
+        rejected: report.rows.iter().filter_map(rejected).collect(),
     };
     // Status and the log's reminders live on it, nothing else does: a run that can't write it has said why already.
     let _ = run.save(settings);
@@ -66,6 +68,15 @@ fn told(report: &Report, mut before: BTreeMap<String, Told>, at: i64) -> BTreeMa
         before.insert(row.name.clone(), told);
     }
     before
+}
+
+/// What HAProxy refused of a row, by its file.
+fn rejected(row: &Row) -> Option<(String, Rejected)> {
+    if row.reason != Some(Reason::HaproxyRejects) {
+        return None;
+    }
+    let words = row.detail.clone().unwrap_or_default();
+    Some((row.file.as_ref()?.to_str()?.to_owned(), Rejected { sha256: hex(row.sha256.as_ref()?), words }))
 }
 
 type Lines = Vec<(Severity, String)>;

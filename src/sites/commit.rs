@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::durable::{create, remove};
 use super::look;
 use super::state::{Owed, Pending, Record, Rejected, digest, key, target};
-use super::{PREVIOUS_DIR, Place, SitesDir};
+use super::{PREVIOUS_DIR, Place, SitesDir, unmade};
 use crate::certified_key::CombinedPem;
 use crate::config::{Owner, Settings};
 use crate::failure::Failure;
@@ -104,7 +104,7 @@ impl SitesDir {
             let file = create(dir.dir.as_fd(), &name, Some(settings.owner), settings.mode, pem.as_bytes())?;
             if batched { Ok(()) } else { fsync(&file) }
         };
-        write().map_err(|e| Unstaged::Unwritten(Failure::io("write", &dir.path.join(&name), &e.into())))
+        write().map_err(|e| Unstaged::Unwritten(unmade("write", &dir.path.join(&name), settings.owner, e)))
     }
 
     /// Where a row's PEM is staged.

@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::durable::{create, remove};
 use super::{OWN_DIR, Place, guard, look};
+use crate::certified_key::hex;
 use crate::config::{Method, Settings};
 use crate::failure::Failure;
 use crate::haproxy::Outcome;
+use crate::plan::Row;
 
 const LAST_RUN_FILE: &str = "last-run.json";
 
@@ -33,6 +35,17 @@ pub struct LastRun {
     pub told: BTreeMap<String, Told>,
     /// What is wrong, each with the time when it was last logged.
     pub complaints: BTreeMap<String, i64>,
+    /// What HAProxy refused, by the file's name, the host certificate by its whole path.
+    pub rejected: BTreeMap<String, Rejected>,
+}
+
+/// A PEM that HAProxy refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// Its SHA-256, in hex.
+    pub sha256: String,
+    /// HAProxy's words.
+    pub words: String,
 }
 
 /// How a HAProxy was last told.
@@ -49,6 +62,14 @@ pub struct Told {
 }
 
 impl LastRun {
+    /// HAProxy's words where it refused what this row is about to put in place.
+    #[must_use]
+    pub fn rejected(&self, row: &Row) -> Option<&str> {
+        let sha256 = row.sha256.filter(|_| row.action.writes())?;
+        let rejected = self.rejected.get(row.file.as_ref()?.to_str()?)?;
+        (rejected.sha256 == hex(&sha256)).then_some(rejected.words.as_str())
+    }
+
     /// The last run on this sites directory; the default where nothing is known of one.
     #[must_use]
     pub fn load(sites_dir: &Path) -> Self {

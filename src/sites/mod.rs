@@ -253,6 +253,22 @@ fn finish_making(settings: &Settings, place: &Place) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Why a file or directory of this owner could not be made: whoever may make it, may not always give it away.
+fn unmade(deed: &str, path: &Path, owner: Owner, e: Errno) -> Failure {
+    let failure = Failure::io(deed, path, &e.into());
+    match e {
+        Errno::PERM => {
+            let Owner { uid, gid } = owner;
+            let advice = "run it as root, or set owner to who runs it";
+            Failure {
+                message: format!("{} (its owner is to be {uid}:{gid}); {advice}", failure.message),
+                ..failure
+            }
+        }
+        _ => failure,
+    }
+}
+
 /// Makes the sites directory and its parents. It is closed to everybody else; where the files' owner isn't root it is
 /// his, since an unprivileged HAProxy lists it.
 fn make_sites_dir(settings: &Settings) -> Result<Place, Failure> {
@@ -273,7 +289,7 @@ fn make_sites_dir(settings: &Settings) -> Result<Place, Failure> {
                 if folder == path {
                     let Owner { uid, gid } = settings.owner;
                     fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-                        .map_err(|e| fail(folder, e))?;
+                        .map_err(|e| unmade("create", folder, settings.owner, e))?;
                 }
                 fchmod(&dir, Mode::from_raw_mode(mode)).map_err(|e| fail(folder, e))?;
                 let parent = folder.parent().unwrap_or(Path::new("/"));

@@ -1,6 +1,6 @@
 //! The state file: which files are ours, what HAProxy has not accepted yet, and who is still to be told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -64,7 +64,7 @@ pub struct Rejected {
     pub sha256: String,
     /// HAProxy's words.
     pub words: String,
-    /// Which HAProxy program it was: another one may take it.
+    /// Which HAProxy it was, see [`crate::haproxy::identity`]: another one may take it.
     pub by: String,
 }
 
@@ -177,9 +177,19 @@ impl State {
         self.files.values().any(|record| !record.lineage.is_empty())
     }
 
-    /// What the planner needs to know of a file.
+    /// The spellings of this `live` directory among the records: a link may lead to it.
     #[must_use]
-    pub fn recorded(&self, name: &str, live_dir: &Path, haproxy: &str) -> Option<Recorded> {
+    pub fn spellings(&self, live_dir: &Path) -> BTreeSet<&Path> {
+        let real = live_dir.canonicalize().ok();
+        let all: BTreeSet<&Path> = self.files.values().map(|record| Path::new(&record.live_dir)).collect();
+        let is_same =
+            |&other: &&Path| other == live_dir || (real.is_some() && other.canonicalize().ok() == real);
+        all.into_iter().filter(is_same).collect()
+    }
+
+    /// What the planner needs to know of a file; `live_dirs` are the spellings of this run's.
+    #[must_use]
+    pub fn recorded(&self, name: &str, live_dirs: &BTreeSet<&Path>, haproxy: &str) -> Option<Recorded> {
         let record = self.files.get(name)?;
         let pending = self.pending.get(name);
         let known = [
@@ -191,7 +201,7 @@ impl State {
             lineage: OsString::from(&record.lineage),
             chain: unhex(&record.sha256).zip(record.chain),
             sha256: known.into_iter().flatten().filter_map(|text| unhex(text)).collect(),
-            same_tree: Path::new(&record.live_dir) == live_dir,
+            same_tree: live_dirs.contains(Path::new(&record.live_dir)),
             rejected: record
                 .rejected
                 .as_ref()

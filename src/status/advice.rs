@@ -1,8 +1,5 @@
 //! What to do about each problem, in one line. Pure.
 
-use std::ffi::OsStr;
-
-use crate::escape::escaped;
 use crate::plan::{Reason, Row, Warning};
 
 /// A run does what is missing.
@@ -32,7 +29,7 @@ pub fn refused(reason: Reason, row: &Row) -> Option<String> {
         Reason::ReadError => "mend its permissions or the disk, and run: haproxy-certs assemble",
         _ => reason.advice()?,
     };
-    Some(with_name(advice, row))
+    Some(row.with_name(advice))
 }
 
 /// A warning's fact, and the next step.
@@ -72,22 +69,10 @@ pub fn warned(warning: Warning, row: &Row) -> (String, Option<String>) {
         Warning::NotChecked => ("HAProxy could not be asked whether it would load it", ""),
         Warning::PruneHeld => (
             "it is kept although its lineage is gone",
-            "see the guards in haproxy-certs(8); --prune-many prunes however many there are",
+            "haproxy-certs(8) says under WHAT IS DONE WITH A FILE what holds it",
         ),
     };
-    (fact.to_owned(), Some(advice).filter(|advice| !advice.is_empty()).map(|advice| with_name(advice, row)))
-}
-
-/// With the lineage's name in the place of NAME, as a word of a shell command.
-fn with_name(advice: &str, row: &Row) -> String {
-    let Some(lineage) = row.lineage.as_deref() else { return advice.to_owned() };
-    advice.replace("NAME", &shell_word(lineage))
-}
-
-fn shell_word(name: &OsStr) -> String {
-    let shown = escaped(name.as_encoded_bytes()).to_string();
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if shown.bytes().all(is_plain) { shown } else { format!("'{}'", shown.replace('\'', "'\\''")) }
+    (fact.to_owned(), Some(advice).filter(|advice| !advice.is_empty()).map(|advice| row.with_name(advice)))
 }
 
 /// A number of seconds for people: `89 days`, `40 hours`, `5 minutes`.

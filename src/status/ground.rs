@@ -8,13 +8,13 @@ use std::time::SystemTime;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-use crate::assemble::haproxy_identity;
 use crate::certified_key::Leaf;
 use crate::config::Settings;
 use crate::escape::escaped_path;
 use crate::failure::{Failure, FailureKind};
+use crate::haproxy::identity::identity;
 use crate::parallel::Progress;
-use crate::plan::{Deployed, Lineage, Policy, Reason, Role, Row, Situation, plan};
+use crate::plan::{Deployed, Lineage, Policy, Reason, Refusal, Role, Row, Situation, plan};
 use crate::sites::last_run::LastRun;
 use crate::sites::state::State;
 use crate::sites::{Place, guard, look, look_at_state};
@@ -50,6 +50,8 @@ impl Ground {
     /// Keeps a failure for the report: what is only forbidden is no error.
     fn note(&mut self, failure: Failure) {
         match failure.kind {
+            // Two looks may fail at the same place.
+            FailureKind::Permission if self.unseen.contains(&failure.message) => {}
             FailureKind::Permission => self.unseen.push(failure.message),
             FailureKind::Lock | FailureKind::Io | FailureKind::Config => {
                 self.error.get_or_insert(failure);
@@ -83,7 +85,7 @@ pub fn look_around(settings: &Settings, world: &World, progress: Progress<'_>) -
         ground.last_run = ground.noted(last_run);
     }
     let state = ground.state.clone().unwrap_or_default();
-    let identity = haproxy_identity(settings, world);
+    let identity = identity(world, &settings.haproxys);
     match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, progress) {
         Ok(swept) => {
             ground.sees_certbot = true;
@@ -110,7 +112,14 @@ pub fn look_around(settings: &Settings, world: &World, progress: Progress<'_>) -
 
 /// Each row of the plan with what certbot and the disk have for it.
 fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<SiteViews> {
-    let rows = plan(&situation).rows;
+    let mut rows = plan(&situation).rows;
+    // A run would ask HAProxy again, a status takes the answer of the last one.
+    let last_run = ground.last_run.as_ref().and_then(Option::as_ref);
+    for row in &mut rows {
+        if let Some(words) = last_run.and_then(|run| run.rejected(row)) {
+            row.refuse(Refusal::new(Reason::HaproxyRejects, words));
+        }
+    }
     let Situation { mut lineages, mut deployed, mut host, .. } = situation;
     rows.into_iter()
         .map(|row| {

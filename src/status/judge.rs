@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::certified_key::{Leaf, hex};
 use crate::escape::escaped;
 use crate::haproxy::replies::Status as StoreStatus;
-use crate::plan::{Action, Role, Row, Warning, is_loaded_name};
+use crate::plan::{Action, Reason, Role, Row, Warning, is_loaded_name};
 
 use super::advice;
 use super::running::Running;
@@ -234,10 +234,18 @@ fn loaded_state(views: &SiteViews, loaded: &Sight<Loaded>) -> PlaceState {
         (Sight::Absent, _) => PlaceState::Missing,
         (Sight::Here(_), Sight::Absent | Sight::Damaged) => PlaceState::Stale,
         (Sight::Here(loaded), Sight::Here(leaf)) => match loaded.status {
-            StoreStatus::Used if loaded.sha1 == Some(leaf.sha1) => PlaceState::Current,
+            StoreStatus::Used if is_same(loaded, leaf) => PlaceState::Current,
             StoreStatus::Used => PlaceState::Stale,
             StoreStatus::Unused | StoreStatus::Empty | StoreStatus::Uncommitted => PlaceState::Missing,
         },
+    }
+}
+
+/// Of an Ed25519 certificate HAProxy shows no fingerprint.
+fn is_same(loaded: &Loaded, leaf: &Leaf) -> bool {
+    match &loaded.sha1 {
+        Some(sha1) => *sha1 == leaf.sha1,
+        None => loaded.serial.as_ref() == Some(&leaf.serial),
     }
 }
 
@@ -253,6 +261,11 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
     let mut problems = Vec::new();
     let fact = || row.detail.clone().unwrap_or_default();
     let ownership_unknown = disk == PlaceState::Unknown;
+    // Where there is a refusal the plan's detail is its fact, else that of the first of these.
+    let is_of_the_action = matches!(row.action, Action::Refuse | Action::Conflict);
+    let of_the_detail = [Warning::PruneHeld, Warning::Shadowed, Warning::DefaultCertificateChanged]
+        .into_iter()
+        .find(|warning| !is_of_the_action && row.warnings.contains(warning));
     match (row.action, row.reason) {
         (Action::Refuse, Some(reason)) if !is_only_forbidden(views) => {
             let advice = advice::refused(reason, row);
@@ -282,14 +295,7 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
             | Warning::SiblingFiles
             | Warning::PruneHeld => Severity::Warning,
         };
-        // Where there is a refusal the plan's detail is its fact.
-        let is_of_the_action = matches!(row.action, Action::Refuse | Action::Conflict);
-        let said = match warning {
-            Warning::Shadowed | Warning::DefaultCertificateChanged | Warning::PruneHeld => {
-                row.detail.clone().filter(|_| !is_of_the_action)
-            }
-            _ => None,
-        };
+        let said = row.detail.clone().filter(|_| of_the_detail == Some(warning));
         let (fact, advice) = advice::warned(warning, row);
         problems.push(problem(Kind::Warned(warning), severity, said.unwrap_or(fact), advice));
     }
@@ -307,7 +313,10 @@ fn on_disk(views: &SiteViews, disk: PlaceState) -> Option<Problem> {
     match (row.action, disk) {
         (Action::Install | Action::Refuse, PlaceState::Missing) => {
             views.file.as_ref()?;
-            views.certbot.here()?;
+            let has_none = row.reason == Some(Reason::CertificateMissing) || views.certbot.is_unseen();
+            if has_none && views.certbot.here().is_none() {
+                return None;
+            }
             let fact = "certbot has a certificate, and there is no file for it".to_owned();
             let advice = (row.action == Action::Install).then(|| advice::ASSEMBLE.to_owned());
             Some(problem(Kind::DiskMissing, Severity::Critical, fact, advice))
@@ -474,22 +483,23 @@ fn owed(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
         .zip(around.owed)
         .filter_map(|(running, files)| Some((files.get(file)?, running)));
     let (since, running) = oldest.min_by_key(|(since, _)| **since)?;
-    Some(owed_problem(&running.name, *since, around.now))
+    Some(owed_problem(&running.name, Some(*since), around.now))
 }
 
-/// A HAProxy that is still to be told since `since`.
+/// A HAProxy that is still to be told since `since`; `None`: the record of it is lost.
 #[must_use]
-pub fn owed_problem(name: &str, since: i64, now: i64) -> Problem {
-    let ago = now.saturating_sub(since);
-    let severity = if ago > OWED_PATIENCE { Severity::Critical } else { Severity::Warning };
+pub fn owed_problem(name: &str, since: Option<i64>, now: i64) -> Problem {
+    let ago = since.map(|since| now.saturating_sub(since));
+    let is_long = ago.is_some_and(|ago| ago > OWED_PATIENCE);
+    let severity = if is_long { Severity::Critical } else { Severity::Warning };
+    let name_shown = escaped(name);
+    let fact = match ago {
+        Some(ago) => format!("{name_shown} is still to be told, since {}", advice::span(ago)),
+        None => format!("{name_shown} counts as still to be told: .haproxy-certs/state.json is damaged"),
+    };
     Problem {
         haproxy: Some(name.to_owned()),
-        ..problem(
-            Kind::ReloadOwed,
-            severity,
-            format!("{} is still to be told, since {}", escaped(name), advice::span(ago)),
-            Some(advice::ASSEMBLE.to_owned()),
-        )
+        ..problem(Kind::ReloadOwed, severity, fact, Some(advice::ASSEMBLE.to_owned()))
     }
 }
 

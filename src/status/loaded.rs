@@ -4,13 +4,14 @@
 //! line, with `;` between them, 8 to 40 us, on every version: they have no payload. A line stays well below the
 //! length that kills 2.2 and 2.6.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
 use crate::config::Haproxy;
+use crate::escape::escaped;
 use crate::haproxy::replies;
-use crate::haproxy::socket::LONGEST_COMMAND;
-use crate::haproxy::worker::{Trouble, Worker};
+use crate::haproxy::socket::{LONGEST_COMMAND, SocketError};
+use crate::haproxy::worker::{Trouble, Worker, no_use};
 
 use super::views::Loaded;
 
@@ -27,37 +28,72 @@ pub struct Memory {
     pub stores: Stores,
     /// Files of ours that don't serve one of their names, since a file from elsewhere does: the name, and that file.
     pub outranked: HashMap<String, (String, String)>,
+    /// Files that it can't be asked for.
+    pub hidden: BTreeSet<String>,
 }
 
-/// Everything that a HAProxy has loaded from its sites directory, and its host certificate.
+impl Memory {
+    /// Why a part of it can't be seen.
+    #[must_use]
+    pub fn unseen(&self) -> Option<String> {
+        let file = escaped(self.hidden.first()?.rsplit('/').next().unwrap_or_default()).to_string();
+        Some(match self.hidden.len() - 1 {
+            0 => format!("{file} has too many names for HAProxy to show it"),
+            others => format!("{file} and {others} more have too many names for HAProxy to show them"),
+        })
+    }
+}
+
+/// Everything that a HAProxy has loaded from its sites directory, and its host certificate; it is not asked for `hidden`
+/// files.
 ///
 /// # Errors
 /// No socket answers: why.
-pub fn memory(haproxy: &Haproxy, deadline: Instant) -> Result<Memory, String> {
+pub fn memory(haproxy: &Haproxy, hidden: &BTreeSet<String>, deadline: Instant) -> Result<Memory, String> {
     let mut unusable = Vec::new();
     for worker in Worker::ways(haproxy) {
-        match all(haproxy, worker, deadline) {
+        match all(haproxy, worker, hidden, deadline) {
             Ok(memory) => return Ok(memory),
             Err(trouble) => unusable.push(format!("{}: {trouble}", worker.address())),
         }
     }
-    Err(unusable.join("; "))
+    Err(no_use(&unusable))
 }
 
-fn all(haproxy: &Haproxy, worker: Worker<'_>, deadline: Instant) -> Result<Memory, Trouble> {
+fn all(
+    haproxy: &Haproxy,
+    worker: Worker<'_>,
+    hidden: &BTreeSet<String>,
+    deadline: Instant,
+) -> Result<Memory, Trouble> {
     let ours = |file: &String| is_ours(haproxy, file);
     let files: Vec<String> = worker.listing(deadline)?.stores.into_iter().filter(ours).collect();
+    let (hidden, files): (Vec<String>, Vec<String>) =
+        files.into_iter().partition(|file| hidden.contains(file));
+    let mut hidden = BTreeSet::from_iter(hidden);
     let (plain, others): (Vec<String>, Vec<String>) = files.into_iter().partition(|file| is_plain(file));
     let mut stores = Stores::with_capacity(plain.len());
     for line in lines(&worker, &plain) {
-        read_into(&worker.command(&line, deadline)?, &mut stores);
+        match worker.command(&line, deadline) {
+            Ok(replies) => read_into(&replies, &mut stores),
+            Err(trouble) if breaks_off(&trouble) => {}
+            Err(trouble) => return Err(trouble),
+        }
     }
-    // One that was replaced meanwhile is asked for again, as is one whose name needs quoting.
+    // One that was replaced meanwhile is asked for again, as is one whose name needs quoting or whose reply broke off.
     let asked: HashSet<&String> = stores.keys().collect();
     let left: Vec<String> =
         plain.iter().filter(|file| !asked.contains(file)).chain(&others).cloned().collect();
     for file in left {
-        let Some(store) = worker.store(&file, deadline)? else { continue };
+        let store = match worker.store(&file, deadline) {
+            Ok(Some(store)) => store,
+            Ok(None) => continue,
+            Err(trouble) if breaks_off(&trouble) => {
+                hidden.insert(file);
+                continue;
+            }
+            Err(trouble) => return Err(trouble),
+        };
         let (serial, sha1, not_after) = (store.serial, store.sha1, store.not_after.as_deref().and_then(date));
         stores.insert(file, Loaded { status: store.status, serial, sha1, not_before: None, not_after });
     }
@@ -66,7 +102,12 @@ fn all(haproxy: &Haproxy, worker: Worker<'_>, deadline: Instant) -> Result<Memor
         Ok(reply) if !stores.is_empty() => outranked(&reply, |file| is_ours(haproxy, file)),
         _ => HashMap::new(),
     };
-    Ok(Memory { stores, outranked })
+    Ok(Memory { stores, outranked, hidden })
+}
+
+/// A certificate with many names fills HAProxy's buffer.
+fn breaks_off(trouble: &Trouble) -> bool {
+    matches!(trouble, Trouble::Socket(SocketError::Cut))
 }
 
 /// Whether a file is one that we look after: of the sites directory, or the host certificate.

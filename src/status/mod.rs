@@ -49,8 +49,8 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// The HAProxys, as far as they can be seen.
     pub haproxy: Vec<Running>,
-    /// For each HAProxy that is still to be told: since when.
-    pub owed: BTreeMap<String, i64>,
+    /// For each HAProxy that is still to be told: since when; `None`: the record of it is lost.
+    pub owed: BTreeMap<String, Option<i64>>,
     /// The last run of `assemble`; outer `None`: it can't be seen.
     pub last_run: Option<Option<LastRun>>,
     /// Places that can't be seen, and why.
@@ -83,7 +83,7 @@ fn judged(
     let around = Circumstances { now, sees_state, running: &haproxy, owed: &owed };
     let mut sites: Vec<Site> = ground.sites.into_iter().map(|views| judge(views, &around)).collect();
     sites.sort_by_key(|site| std::cmp::Reverse(site.severity));
-    let owed = owed_since(settings, &state, now);
+    let owed = owed_since(settings, &state);
     let mut problems: Vec<Problem> =
         owed.iter().map(|(name, since)| judge::owed_problem(name, *since, now)).collect();
     if let Some(last_run) = &ground.last_run {
@@ -113,10 +113,10 @@ fn owed_files(state: &State, name: &str) -> BTreeMap<String, i64> {
 }
 
 /// Which HAProxys are still to be told, and since when. Where the state was lost, all of them are.
-fn owed_since(settings: &Settings, state: &State, now: i64) -> BTreeMap<String, i64> {
+fn owed_since(settings: &Settings, state: &State) -> BTreeMap<String, Option<i64>> {
     let since = |name: &String| match state.owed.get(name) {
-        Some(owed) => Some(owed.since),
-        None => state.lost.then_some(now),
+        Some(owed) => Some(Some(owed.since)),
+        None => state.lost.then_some(None),
     };
     let names = settings.haproxys.iter().map(|haproxy| &haproxy.name);
     names.filter_map(|name| Some((name.clone(), since(name)?))).collect()

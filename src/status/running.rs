@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy::Target;
+use crate::haproxy::worker::can_be_shown;
 use crate::plan::{Role, is_loaded_name};
 
 use super::ground::Ground;
@@ -73,7 +74,9 @@ struct Look {
 
 impl Look {
     fn at(haproxy: &Haproxy, sites: &[SiteViews]) -> Self {
-        let memory = loaded::memory(haproxy, Instant::now() + SOCKETS.min(haproxy.timeout));
+        let is_long = |site: &&SiteViews| site.disk.here().is_some_and(|leaf| !can_be_shown(leaf));
+        let hidden = sites.iter().filter(is_long).filter_map(|site| spelled(haproxy, site)).collect();
+        let memory = loaded::memory(haproxy, &hidden, Instant::now() + SOCKETS.min(haproxy.timeout));
         let asked: Vec<Asked<'_>> = sites
             .iter()
             .enumerate()
@@ -90,7 +93,7 @@ impl Look {
     fn shown(&mut self, haproxy: &Haproxy, site: &SiteViews, place: usize) -> Shown {
         let presented = self.answers.take(place);
         match (&mut self.memory, spelled(haproxy, site)) {
-            (Ok(memory), Some(file)) => Shown {
+            (Ok(memory), Some(file)) if !memory.hidden.contains(&file) => Shown {
                 loaded: memory.stores.remove(&file).map_or(Sight::Absent, Sight::Here),
                 presented,
                 outranked: memory.outranked.remove(&file),
@@ -100,14 +103,15 @@ impl Look {
     }
 
     fn running(&self, haproxy: &Haproxy) -> Running {
-        let why = [self.memory.as_ref().err(), self.answers.unseen.as_ref()];
+        let unshown = self.memory.as_ref().map_or_else(|why| Some(why.clone()), Memory::unseen);
+        let why = [unshown, self.answers.unseen.clone()];
         let seen = self.memory.is_ok() || !self.answers.sites.is_empty();
         Running {
             name: haproxy.name.clone(),
             loaded: self.memory.is_ok(),
             presented: !haproxy.probe.is_empty() && self.answers.unseen.is_none(),
             wanted: haproxy.method != Method::None || !haproxy.probe.is_empty() || seen,
-            unseen: why.into_iter().flatten().next().cloned(),
+            unseen: why.into_iter().flatten().next(),
         }
     }
 }

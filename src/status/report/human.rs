@@ -59,11 +59,12 @@ pub fn lines(status: &Status, width: usize, detail: Detail) -> Vec<Line> {
     for site in sites {
         lines.push(Line { tone: tone(site.severity), text: row(&columns, cells(site, &columns, status.at)) });
         for problem in site.problems.iter().filter(|problem| is_worth_a_line(problem, detail)) {
-            lines.extend(explained(problem, &columns));
+            lines.extend(explained("", problem, &columns));
         }
     }
+    // A line of its own, as that of a site.
     for problem in &status.problems {
-        lines.extend(explained(problem, &columns));
+        lines.extend(explained(stat(problem.severity), problem, &columns));
     }
     if detail != Detail::Quiet {
         lines.extend(status.unseen.iter().flat_map(|what| wrapped("unseen: ", what, &columns, Tone::Wary)));
@@ -183,9 +184,10 @@ fn is_worth_a_line(problem: &Problem, detail: Detail) -> bool {
 }
 
 /// A problem and what to do about it.
-fn explained(problem: &Problem, columns: &Columns) -> Vec<Line> {
+fn explained(stat: &str, problem: &Problem, columns: &Columns) -> Vec<Line> {
     let tone = tone(problem.severity);
-    let mut lines = wrapped(&format!("     {}: ", problem.kind.name()), &problem.fact, columns, tone);
+    let first = format!("{stat:<4} {}: ", problem.kind.name());
+    let mut lines = wrapped(&first, &problem.fact, columns, tone);
     if let Some(advice) = &problem.advice {
         lines.extend(wrapped("       -> ", advice, columns, Tone::Plain));
     }

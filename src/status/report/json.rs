@@ -148,7 +148,7 @@ pub fn status(status: &Status, with_setup: bool) -> String {
                     .filter_map(|(way, seen)| seen.then_some(way))
                     .collect(),
                 owed: status.owed.contains_key(&haproxy.name),
-                owed_since: status.owed.get(&haproxy.name).copied().and_then(timestamp),
+                owed_since: status.owed.get(&haproxy.name).copied().flatten().and_then(timestamp),
                 detail: haproxy.unseen.as_deref(),
                 last_told: run
                     .and_then(|run| run.told.get(&haproxy.name))

@@ -9,15 +9,17 @@ pub mod textfile;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::judge::Site;
-use super::words::Severity;
+use super::words::{Kind, Severity};
 use super::{Status, advice};
 use crate::escape::escaped;
 
 /// The verdict in one line, without its first word.
 #[must_use]
 pub fn verdict(status: &Status) -> String {
-    let (all, counts) = (status.sites.len(), status.counts());
-    let bad = all - counts.get(&Severity::Ok).copied().unwrap_or_default();
+    let counts = status.counts();
+    let foreign = status.sites.iter().filter(|site| is_foreign(site)).count();
+    let all = status.sites.len() - foreign;
+    let bad = status.sites.len() - counts.get(&Severity::Ok).copied().unwrap_or_default();
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     for (_, problem) in status.all_problems() {
         *kinds.entry(problem.kind.name()).or_default() += 1;
@@ -63,6 +65,11 @@ pub fn verdict(status: &Status) -> String {
 
 fn sites(count: usize) -> String {
     if count == 1 { "1 site".to_owned() } else { format!("{count} sites") }
+}
+
+/// Somebody else's file, which is no site of certbot's: nothing is wrong with it.
+fn is_foreign(site: &Site) -> bool {
+    site.severity == Severity::Ok && site.problems.iter().any(|problem| problem.kind == Kind::Foreign)
 }
 
 /// A site's file, else its lineage, for display.

@@ -101,9 +101,11 @@ fn runs(page: &mut Page, status: &Status) {
     for haproxy in &status.haproxy {
         page.sample(&[("haproxy", &haproxy.name)], u8::from(status.owed.contains_key(&haproxy.name)));
     }
-    if !status.owed.is_empty() {
+    let since: Vec<(&String, i64)> =
+        status.owed.iter().filter_map(|(name, since)| Some((name, (*since)?))).collect();
+    if !since.is_empty() {
         page.gauge("reload_owed_since_timestamp_seconds", "Since when this HAProxy is still to be told.");
-        for (name, since) in &status.owed {
+        for (name, since) in since {
             page.sample(&[("haproxy", name)], since);
         }
     }
