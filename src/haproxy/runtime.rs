@@ -177,22 +177,6 @@ pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Shown {
     Shown::Unseen(no_use(&unusable), may_answer_later)
 }
 
-/// One store as a HAProxy's worker shows it; `None` where it has none of that name.
-///
-/// # Errors
-/// No socket answers: why.
-pub fn store(haproxy: &Haproxy, target: &Target, deadline: Instant) -> Result<Option<Store>, String> {
-    let file = target.spelled(haproxy);
-    let mut unusable = Vec::new();
-    for worker in Worker::ways(haproxy) {
-        match worker.store(&file, deadline) {
-            Ok(store) => return Ok(store),
-            Err(trouble) => unusable.push(format!("{}: {trouble}", worker.address())),
-        }
-    }
-    Err(no_use(&unusable))
-}
-
 /// The first change that isn't as it must be, of those that can be asked for.
 fn first_missing(
     worker: &Worker<'_>,
