@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
 use crate::certbot::{CertbotTree, foreign_renewal};
-use crate::certified_key::CertifiedKey;
+use crate::certified_key::{CertifiedKey, read_leaf};
 use crate::config::{Haproxy, Method, Settings};
 use crate::escape::{escaped, escaped_path};
 use crate::failure::{Failure, FailureKind};
@@ -285,6 +285,9 @@ fn tell(world: &World, options: &Options, haproxy: &Haproxy, committed: &Committ
 
 /// What HAProxy must show for a target, as its file is now.
 fn change(committed: &Committed<'_>, row: Option<&Row>, target: Target) -> Change {
+    // Until it is told, HAProxy has the previous one.
+    let previous = || committed.read_previous(&target).and_then(|pem| read_leaf(&pem).ok());
+    let was_shown = || previous().is_none_or(|leaf| can_be_shown(&leaf));
     let now = committed.read(&target).ok().and_then(|pem| {
         let proved = CertifiedKey::prove(&pem, &pem).ok()?;
         let leaf = proved.leaf();
@@ -296,7 +299,7 @@ fn change(committed: &Committed<'_>, row: Option<&Row>, target: Target) -> Chang
             key_type: leaf.key_type.clone(),
             names_won: row.map(|row| row.names_won.clone()).unwrap_or_default(),
             addable: row.is_some_and(|row| row.addable),
-            can_be_shown: can_be_shown(leaf),
+            can_be_shown: can_be_shown(leaf) && was_shown(),
         })
     });
     Change { target, now }

@@ -466,6 +466,8 @@ fn directories_swapped_for_links_while_it_runs() {
         sites.join(".haproxy-certs/stage"),
         sites.join(".haproxy-certs/previous"),
         sites.join(".haproxy-certs"),
+        sites.join(".haproxy-certs/state.json"),
+        scene.cmd.site("one"),
         sites.clone(),
     ];
     let before = snapshot(outside.path());
@@ -483,8 +485,13 @@ fn directories_swapped_for_links_while_it_runs() {
                         thread::yield_now();
                         continue;
                     }
+                    // Files lead to somebody's file of the same name.
+                    let target = match place.file_name().and_then(OsStr::to_str) {
+                        Some(name @ ("state.json" | "one.pem")) => outside.path().join(name),
+                        _ => outside.path().to_owned(),
+                    };
                     // Unless the run has made a new one already.
-                    if symlink(outside.path(), place).is_ok() {
+                    if symlink(target, place).is_ok() {
                         thread::yield_now();
                         fs::remove_file(place).unwrap();
                     }

@@ -665,6 +665,14 @@ fn a_certificate_with_too_many_names_to_be_shown_leaves_the_others_seen() {
                 version.full
             );
             assert_eq!(support::served(haproxy.address(), names[0]).serial, new.serial(), "{}", version.full);
+
+            // HAProxy isn't asked for the long one either when a short one takes its place.
+            let short = tree.authority().issue(KeyKind::P256, &["many.example"], Validity::days(90));
+            tree.renew_with("many.example", &short);
+            let told = cmd.assemble(&[]).exits(0).json()["haproxy"][0].clone();
+            assert_eq!(told["outcome"], "reloaded", "{}: {told}", version.full);
+            assert_eq!(support::served(haproxy.address(), "many.example").serial, short.serial());
+            json(&cmd).exits(0);
         }
     }
 }

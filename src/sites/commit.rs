@@ -286,6 +286,13 @@ impl Committed<'_> {
         look::bytes(&place.dir, &name)
     }
 
+    /// Reads what a target's file held when HAProxy last accepted it, where that is kept.
+    #[must_use]
+    pub fn read_previous(&self, target: &Target) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+        let (place, name) = self.sites.attic(target);
+        look::bytes(&place.dir, &name).ok()
+    }
+
     /// Puts the previous files of these targets back, each with HAProxy's words; returns those that were put back.
     /// What HAProxy refused is remembered, so that it isn't tried again until it changes.
     pub fn put_back(&mut self, refused: &[(Target, String)], by: &str) -> Vec<Target> {

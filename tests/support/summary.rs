@@ -93,7 +93,7 @@ impl Count {
             Self::Hostile => "hostile files, directories and names in certbot's tree",
             Self::InPlace => "hostile entries in the place of the program's own files and directories",
             Self::StateFiles => "corrupt and lying state files",
-            Self::Swapped => "directories swapped for links while it ran",
+            Self::Swapped => "directories and files swapped for links while it ran",
             Self::Keys => "private keys looked for in its memory and its writes, and not found",
         }
     }
