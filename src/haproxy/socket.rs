@@ -24,6 +24,9 @@ const LONGEST_REPLY: usize = 16 << 20;
 /// The longest command that is sent, its payload included: 16,384 bytes kill HAProxy 2.2 and 2.6.
 pub const LONGEST_COMMAND: usize = 15_000;
 
+/// How long the last words of a peer are waited for that didn't read the whole command.
+const CLOSED: Duration = Duration::from_secs(2);
+
 /// Why there is no reply to rely on.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -94,13 +97,16 @@ pub fn ask(address: &Address, command: &[u8], deadline: Instant) -> Result<Strin
         return Err(SocketError::TooLong(command.len()));
     }
     let stream = connect(address, deadline)?;
-    // A peer that closes early has said why, or says nothing: the reply decides.
-    match send(&stream, command, deadline) {
-        Ok(()) => rustix::net::shutdown(&stream, Shutdown::Write).or_else(unless_closed)?,
-        Err(Errno::PIPE | Errno::CONNRESET) => {}
+    let until = match send(&stream, command, deadline) {
+        Ok(()) => {
+            rustix::net::shutdown(&stream, Shutdown::Write).or_else(unless_closed)?;
+            deadline
+        }
+        // A peer that closed early has said why, or says nothing: the reply decides.
+        Err(Errno::PIPE | Errno::CONNRESET) => deadline.min(Instant::now() + CLOSED),
         Err(other) => return Err(other.into()),
-    }
-    whole(&receive(&stream, deadline)?)
+    };
+    whole(&receive(&stream, until)?)
 }
 
 /// Whether somebody accepts connections there, or may do so where we may not look.
