@@ -271,7 +271,6 @@ fn kill_live(context: &str, live: &mut Live, work: Work, call: &Call, processor:
         work(live);
         let traced = strace::inject(&live.cmd, &ASSEMBLE, &[], call, Fault::Kill, processor);
         live.must_be_whole(context, &old);
-        assert!(traced.happened() || !call.changes(), "{context}: the kill did not happen: {}", traced.run);
         traced.happened()
     })
 }

@@ -1366,6 +1366,19 @@ fn no_damage_is_accepted() {
     }
 }
 
+/// A kind of string that OpenSSL doesn't read in a name.
+#[test]
+fn a_name_of_a_visible_string_is_refused() {
+    for (label, key, chain) in pairs() {
+        let mut leaf = chain[0].clone();
+        let common_name = [0x06, 0x03, 0x55, 0x04, 0x03];
+        let at = leaf.windows(5).position(|bytes| bytes == common_name).unwrap() + 5;
+        leaf[at] = 0x1a;
+        assert!(X509::from_der(&leaf).is_err());
+        assert!(CertifiedKey::prove(&pem(label, key), &pem("CERTIFICATE", &leaf)).is_err());
+    }
+}
+
 #[test]
 fn haproxy_loads_whatever_is_accepted() {
     let folder = tempfile::tempdir().unwrap();
