@@ -22,6 +22,7 @@ use support::summary::Count;
 use support::{Cmd, Haproxy, Key, KeyKind, Kind, Tree, Validity, system_haproxy};
 
 const README: &str = include_str!("../README.md");
+const MAN_7: &str = include_str!("../man/haproxy-certs.7");
 const MAN_8: &str = include_str!("../man/haproxy-certs.8");
 const MAN_5: &str = include_str!("../man/haproxy-certs.toml.5");
 
@@ -127,25 +128,6 @@ fn all_options() -> Words {
 
 // ---- the README -------------------------------------------------------------------------------------------------
 
-/// The text under a heading of the second level.
-fn section(title: &str) -> &'static str {
-    let heading = format!("\n## {title}\n");
-    let start =
-        README.find(&heading).unwrap_or_else(|| panic!("README has no section {title}")) + heading.len();
-    let text = README.get(start..).unwrap();
-    text.get(..text.find("\n## ").unwrap_or(text.len())).unwrap()
-}
-
-/// What the first column of a section's tables names, without the heads.
-fn first_column(title: &str) -> Words {
-    let rows: Vec<&str> = section(title).lines().filter(|line| line.starts_with('|')).collect();
-    let is_rule = |line: &str| line.starts_with("|---");
-    let bodies = rows.iter().enumerate().filter(|(position, line)| {
-        !is_rule(line) && !rows.get(position + 1).is_some_and(|next| is_rule(next))
-    });
-    bodies.map(|(_, line)| line.split('|').nth(1).unwrap().trim().trim_matches('`').to_owned()).collect()
-}
-
 /// The fenced blocks of a language.
 fn fenced(language: &str) -> Vec<String> {
     let mut blocks = Vec::new();
@@ -160,13 +142,11 @@ fn fenced(language: &str) -> Vec<String> {
     blocks
 }
 
+/// One sitting: what is longer belongs into the manual pages.
 #[test]
-fn the_readme_explains_every_word_and_no_other() {
-    assert_eq!(first_column("Actions"), actions());
-    assert_eq!(first_column("Exit status"), exit_codes());
-    let methods = Method::value_variants().iter().filter(|method| **method != Method::Auto);
-    let methods: Words = methods.map(|method| method.name().to_owned()).collect();
-    assert_eq!(first_column("Telling HAProxy"), methods);
+fn the_readme_is_short() {
+    let lines = README.lines().count();
+    assert!(lines <= 200, "{lines} lines");
 }
 
 #[test]
@@ -190,21 +170,21 @@ fn words_with_dashes(text: &str) -> Words {
 }
 
 #[test]
-fn the_readmes_links_lead_somewhere() {
-    let anchor = |heading: &str| -> String {
-        let title = heading.trim_start_matches('#').trim().to_lowercase();
-        title
-            .chars()
-            .filter(|l| l.is_alphanumeric() || *l == ' ' || *l == '-')
-            .collect::<String>()
-            .replace(' ', "-")
-    };
-    let anchors: Words = README.lines().filter(|line| line.starts_with("##")).map(anchor).collect();
-    for link in README.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
-        match link.strip_prefix('#') {
-            Some(target) => assert!(anchors.contains(target), "#{target}"),
-            None if link.starts_with("https://") => {}
-            None => assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(link).exists(), "{link}"),
+fn the_links_of_the_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for document in [
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "tests/README.md",
+        "tests/bench/README.md",
+    ] {
+        let path = root.join(document);
+        let text = fs::read_to_string(&path).unwrap();
+        for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            let leads = link.starts_with("https://") || path.parent().unwrap().join(link).exists();
+            assert!(leads, "{document}: {link}");
         }
     }
 }
@@ -378,22 +358,38 @@ fn every_example_of_a_configuration_is_accepted() {
     for text in of_the_manual {
         parse(text);
     }
+    let of_the_topics = MAN_7.split("\n.Bd -literal -offset indent\n").skip(1);
+    let of_the_topics = of_the_topics.map(|rest| rest.split("\n.Ed\n").next().unwrap());
+    let tables = of_the_topics.filter(|text| text.contains("[[haproxy]]")).map(parse).count();
+    assert_eq!(tables, 2, "one for a container, one for two HAProxys");
     for text in fenced("toml") {
         parse(&text);
     }
 }
 
+/// The settings that the package shows, without their comment signs.
 #[test]
-fn the_readmes_first_configuration_has_every_key_and_only_defaults() {
-    let text = fenced("toml").swap_remove(0);
-    let table: toml::Table = text.parse().unwrap();
+fn the_shown_settings_have_every_key_and_only_defaults() {
+    let shown = include_str!("../src/packaging/haproxy-certs.toml");
+    let uncommented = shown.lines().filter_map(|line| line.strip_prefix("# "));
+    let is_setting =
+        |line: &&str| line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| is_key(key));
+    let lines: Vec<&str> = uncommented.filter(is_setting).collect();
+    let table: toml::Table = lines.join("\n").parse().unwrap();
     let keys_of = |table: &toml::Table| -> Words { table.keys().cloned().collect() };
     assert_eq!(keys_of(&table), keys(""));
     assert_eq!(keys_of(table["haproxy"][0].as_table().unwrap()), keys("[[haproxy]]"));
     assert_eq!(keys_of(table["certbot"].as_table().unwrap()), keys("[certbot]"));
-    let is_default = |line: &&str| !line.starts_with("host_lineage") && !line.starts_with("owner");
-    let rest: Vec<&str> = text.lines().filter(is_default).collect();
+    let is_default = |line: &&&str| !line.starts_with("host_lineage") && !line.starts_with("owner");
+    let rest: Vec<&str> = lines.iter().filter(is_default).copied().collect();
     assert_eq!(format!("{:?}", parse(&rest.join("\n"))), format!("{:?}", parse("")));
+}
+
+/// Whether a commented line sets something, and isn't prose.
+fn is_key(text: &str) -> bool {
+    text.trim_end()
+        .bytes()
+        .all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == b'_')
 }
 
 #[test]
@@ -498,7 +494,7 @@ fn the_manual_has_every_command_and_option_and_no_other() {
 #[test]
 fn the_manuals_name_no_option_that_does_not_exist() {
     let known = all_options();
-    for man in [MAN_8, MAN_5] {
+    for man in [MAN_8, MAN_7, MAN_5] {
         let words: Vec<&str> = man.split_whitespace().collect();
         let flags = words.windows(2).filter(|pair| matches!(pair, ["Fl" | ".Fl", _]));
         let mut named: Words = flags.filter_map(|pair| Some(format!("-{}", pair.last()?))).collect();
@@ -582,7 +578,7 @@ fn the_manual_has_every_environment_variable() {
 
 #[test]
 fn mandoc_has_nothing_to_say() {
-    for page in ["haproxy-certs.8", "haproxy-certs.toml.5"] {
+    for page in ["haproxy-certs.7", "haproxy-certs.8", "haproxy-certs.toml.5"] {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(page);
         let lint = ["-T", "lint", "-W", "warning"];
         let output = Command::new("mandoc").args(lint).arg(page).env("PATH", SYSTEM_PATH).output();
@@ -652,10 +648,10 @@ fn bash_completes_every_option() {
     }
 }
 
-/// `tests/run` ends with the README's table: its rows are what the tests count, each with the number of some run.
+/// `tests/run` ends with the table of `tests/README.md`: its rows are what the tests count, each with the number of some run.
 #[test]
-fn the_readme_quotes_the_table_of_counts() {
-    let readme = fs::read_to_string("README.md").unwrap();
+fn the_tests_readme_quotes_the_table_of_counts() {
+    let readme = fs::read_to_string("tests/README.md").unwrap();
     let table = readme.split("| in one run of the tests | times |\n| --- | ---: |\n").nth(1).unwrap();
     let cells = |row: &str| {
         let (words, number) = row.strip_prefix("| ")?.strip_suffix(" |")?.rsplit_once(" | ")?;

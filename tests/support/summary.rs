@@ -1,4 +1,4 @@
-//! What the tests count: the rows of the table at the end of `tests/run`, which the README quotes.
+//! What the tests count: the rows of the table at the end of `tests/run`, which `tests/README.md` quotes.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
