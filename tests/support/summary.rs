@@ -101,6 +101,11 @@ impl Count {
     /// Adds to the row, and says on stderr for `what`, captured output or not.
     pub fn add(self, what: &str, number: usize) {
         say(&format!("{number:>9} {} ({what})", self.words()));
+        self.add_quietly(number);
+    }
+
+    /// Adds to the row.
+    pub fn add_quietly(self, number: usize) {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("counts");
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join(env!("CARGO_CRATE_NAME"));
