@@ -8,6 +8,8 @@
 //! chain file ─► pem_text ──► leaf, chain ─┘
 //! ```
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod chain;
 mod combined_pem;
 mod der;

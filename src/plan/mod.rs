@@ -2,6 +2,8 @@
 //!
 //! A pure function of values. Nothing here touches a file, a process or a socket.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod prune;
 mod serving;
 mod words;
