@@ -238,6 +238,9 @@ pub struct Init {
     /// Link haproxy-certs into certbot's renewal-hooks/post, so that every renewal is deployed at once
     #[arg(long)]
     pub hook: bool,
+    /// Only write a configuration file, where there is none: every setting with its default, as a comment
+    #[arg(long, conflicts_with = "hook")]
+    pub write_config: bool,
     /// Say what would be made; make nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -20,6 +20,7 @@ pub mod assemble;
 pub mod certbot;
 pub mod certified_key;
 pub mod cli;
+pub mod cli_ini;
 pub mod config;
 pub mod escape;
 pub mod failure;

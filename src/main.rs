@@ -215,10 +215,17 @@ fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> u8 {
 }
 
 fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
-    let settings = Settings::load(global.config_file(), &global.overrides(None))?;
-    let (world, places) = (World::host(), init::Places::host()?);
-    let found = init::look(&settings, &world, &places, args.hook);
-    let plan = init::plan(&settings, &found, args.hook);
+    let world = World::host();
+    let (settings, plan) = if args.write_config {
+        // By no file: this one is only to be made.
+        let settings = Settings::parse("", &global.overrides(None)).map_err(Failure::config)?;
+        (settings, init::plan_config(global.config_file().unwrap_or(Path::new(DEFAULT_FILE))))
+    } else {
+        let settings = Settings::load(global.config_file(), &global.overrides(None))?;
+        let found = init::look(&settings, &world, &init::Places::host()?, args.hook);
+        let plan = init::plan(&settings, &found, args.hook);
+        (settings, plan)
+    };
     if args.dry_run {
         print_lines(global, &init::dry_lines(&plan));
     } else {
