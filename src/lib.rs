@@ -36,4 +36,5 @@ pub mod report;
 pub mod sites;
 pub mod status;
 pub mod sweep;
+pub mod tree_mark;
 pub mod world;

@@ -27,7 +27,11 @@ use haproxy_certs::issue::{CertbotCall, Deed, passed_on};
 use haproxy_certs::report::{Exit, Report, human, json, syslog};
 use haproxy_certs::status::words::Severity;
 use haproxy_certs::status::{self, report as status_report, report::textfile, status};
+use haproxy_certs::tree_mark::TreeMark;
 use haproxy_certs::world::World;
+
+/// How many times a run sweeps a tree that changes under it.
+const ROUNDS: usize = 3;
 
 /// A sweep that takes longer than this shows its progress.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -129,14 +133,24 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
         }
     };
     let world = World::host();
-    let report = assemble(&settings, &world, &args.options(std::env::var_os("RENEWED_LINEAGE")), &progress());
-    match args.format {
-        Format::Json => print_line(&json::assemble(&report)),
-        Format::Human => print_report(global, &report),
-    }
-    let exit = report.exit(args.exit_code);
-    if !report.dry_run {
-        syslog::log(&settings, &world, &report, exit);
+    let options = args.options(std::env::var_os("RENEWED_LINEAGE"));
+    let mut exit = Exit::Fine;
+    for _ in 0..ROUNDS {
+        let before = TreeMark::look(&settings);
+        let report = assemble(&settings, &world, &options, &progress());
+        match args.format {
+            Format::Json => print_line(&json::assemble(&report)),
+            Format::Human => print_report(global, &report),
+        }
+        exit = report.exit(args.exit_code);
+        if !report.dry_run {
+            syslog::log(&settings, &world, &report, exit);
+        }
+        // JSON is one object, and a run that failed wouldn't be better for another one.
+        let looks_again = args.format == Format::Human && !report.dry_run && report.error.is_none();
+        if !looks_again || TreeMark::look(&settings) == before {
+            break;
+        }
     }
     exit
 }
