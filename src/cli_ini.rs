@@ -71,7 +71,11 @@ pub fn saved_hooks(folder: &Path) -> Vec<SavedHook> {
     files.insert(0, folder.join("cli.ini"));
     let hooks = |file: PathBuf| {
         let text = fs::read_to_string(&file).unwrap_or_default();
-        hooks_in(&text).into_iter().map(move |(line, command)| SavedHook { file: file.clone(), line, command })
+        hooks_in(&text).into_iter().map(move |(line, command)| SavedHook {
+            file: file.clone(),
+            line,
+            command,
+        })
     };
     files.into_iter().flat_map(hooks).collect()
 }
@@ -133,9 +137,13 @@ mod tests {
         fs::create_dir(folder.path().join("renewal")).unwrap();
         let (cli_ini, conf) = (folder.path().join("cli.ini"), folder.path().join("renewal/a.test.conf"));
         fs::write(&cli_ini, "max-log-backups = 0").unwrap();
-        fs::write(&conf, format!("[renewalparams]\npost_hook = {LINK}\nrenew_hook = /x && {LINK}\n")).unwrap();
+        fs::write(&conf, format!("[renewalparams]\npost_hook = {LINK}\nrenew_hook = /x && {LINK}\n"))
+            .unwrap();
         let run = |command: &str| {
-            assert!(std::process::Command::new("sh").args(["-ec", command]).status().unwrap().success(), "{command}");
+            assert!(
+                std::process::Command::new("sh").args(["-ec", command]).status().unwrap().success(),
+                "{command}"
+            );
         };
         let wanted = line("post", Path::new(LINK));
         run(&add(&wanted, &cli_ini));

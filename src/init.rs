@@ -294,8 +294,7 @@ pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Plan {
         HostFile::Other => Fate::Blocked("something that is no file has this name"),
     };
     items.push((Item::HostFile(settings.host_file.clone()), host_file));
-    if let Some((link, there)) = found.hook.as_ref().filter(|(_, there)| hook || *there == Hook::Ours)
-    {
+    if let Some((link, there)) = found.hook.as_ref().filter(|(_, there)| hook || *there == Hook::Ours) {
         let fate = match there {
             Hook::Absent => Fate::Make,
             Hook::Ours => Fate::There,
@@ -306,7 +305,9 @@ pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Plan {
     let is_ours = found.drop_in.as_ref().is_some_and(|there| there.starts_with(DROP_IN_MARK));
     if found.unit && (needs_drop_in(settings) || is_ours) {
         let (text, fate) = match (drop_in(settings), &found.drop_in) {
-            (None, _) => (String::new(), Fate::Blocked("systemd can't be told of a directory with this name")),
+            (None, _) => {
+                (String::new(), Fate::Blocked("systemd can't be told of a directory with this name"))
+            }
             (Some(text), Some(there)) if *there == text => (text, Fate::There),
             (Some(text), Some(_)) if !is_ours => (text, Fate::Blocked("it wasn't written by init")),
             (Some(text), _) => (text, Fate::Make),
@@ -446,7 +447,8 @@ fn unit_word(path: &Path) -> Option<String> {
 /// A path in a unit's condition, which is taken as it is to the end of its line; `%` begins a specifier. systemd passes
 /// over lines that aren't UTF-8, and a path can't hold the end of a line.
 fn unit_path(path: &Path) -> Option<String> {
-    let text = path.to_str().filter(|text| !text.contains(char::is_control) && !text.ends_with([' ', '\\']))?;
+    let text =
+        path.to_str().filter(|text| !text.contains(char::is_control) && !text.ends_with([' ', '\\']))?;
     Some(text.replace('%', "%%"))
 }
 
@@ -471,9 +473,7 @@ pub fn carry_out(
 
 fn make(settings: &Settings, world: &World, item: &Item) -> Result<(), Failure> {
     match item {
-        Item::Config(file) => {
-            write_whole(file, CONFIG).map_err(|e| Failure::io("write", file, &e))
-        }
+        Item::Config(file) => write_whole(file, CONFIG).map_err(|e| Failure::io("write", file, &e)),
         Item::SitesDir(_) | Item::OwnDir(_) => SitesDir::lock(settings, world, patience(settings)).map(drop),
         Item::HostFile(_) => {
             let pem = placeholder()?;
@@ -641,7 +641,10 @@ mod tests {
         let plan = plan(&settings(""), &nothing(), true);
         assert_eq!(fates(&plan), [&Fate::Make; 3]);
         let left = left(&plan);
-        assert!(left.contains("\n       -> haproxy-certs haproxy-config\n") && left.contains("issue -d"), "{left}");
+        assert!(
+            left.contains("\n       -> haproxy-certs haproxy-config\n") && left.contains("issue -d"),
+            "{left}"
+        );
     }
 
     #[test]
@@ -725,7 +728,8 @@ mod tests {
         let beside = settings("sites_dir = \"/srv/my 100%/sites\"\nhost_file = \"/srv/my 100%/host.pem\"");
         assert!(drop_in(&beside).unwrap().contains("\nReadWritePaths=\"/srv/my 100%%\"\n"));
         assert!(drop_in(&settings("sites_dir = \"/srv/sites\"")).unwrap().contains("\nProtectSystem=no\n"));
-        let condition = "ConditionPathIsDirectory=\nConditionPathIsDirectory=/srv/my 100%%/sites/.haproxy-certs\n";
+        let condition =
+            "ConditionPathIsDirectory=\nConditionPathIsDirectory=/srv/my 100%%/sites/.haproxy-certs\n";
         assert!(text.contains(condition));
         // Another directory among those that the unit may write to: only the condition is another.
         let near = drop_in(&settings("sites_dir = \"/usr/local/ssl/certs/edge\"")).unwrap();

@@ -21,6 +21,7 @@ pub mod certbot;
 pub mod certified_key;
 pub mod cli;
 pub mod cli_ini;
+pub mod completions;
 pub mod config;
 pub mod escape;
 pub mod failure;

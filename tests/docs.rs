@@ -116,7 +116,8 @@ fn possible_values(arg: &Arg) -> Words {
     if !arg.get_action().takes_values() {
         return Words::new();
     }
-    arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect()
+    let values = arg.get_possible_values();
+    values.iter().filter(|value| !value.is_hide_set()).map(|value| value.get_name().to_owned()).collect()
 }
 
 fn all_options() -> Words {

@@ -131,6 +131,44 @@ fn the_configuration_is_written_once_and_means_the_defaults() {
     assert!(!cmd.sites().exists(), "nothing else is made");
 }
 
+/// What is printed at this width, without the commands, which are never broken.
+fn printed(cmd: &Cmd, columns: &str, arguments: &[&str]) -> (Vec<String>, Vec<String>) {
+    let mut command = std::process::Command::new(Cmd::program());
+    command.arg("--config").arg(cmd.config()).args(arguments).env("COLUMNS", columns);
+    let output = finish(&mut command, LIMIT);
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(ToOwned::to_owned).partition(|line| !line.starts_with("       -> "))
+}
+
+#[test]
+fn init_and_assemble_break_their_lines_at_words() {
+    let mut tree = support::Tree::new();
+    tree.issue("a.test", support::KeyKind::P256, &["a.test"], support::Validity::days(90));
+    tree.overwrite("a.test", support::Kind::Privkey, "nothing");
+    // The default certbot is asked for its version.
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    let host_file = cmd.beside("host.pem");
+    let cmd = cmd.option(&format!("host_file = {}", support::cmd::toml(&host_file)));
+    for arguments in [&["init", "--hook", "--dry-run"][..], &["assemble", "--dry-run"]] {
+        let (narrow, commands) = printed(&cmd, "80", arguments);
+        let (wide, same) = printed(&cmd, "9999", arguments);
+        assert!(narrow.len() > wide.len(), "{narrow:#?}");
+        assert_eq!(commands, same, "a command stays whole");
+        for line in &narrow {
+            // A path may be longer than a line, and a command stays whole.
+            let text = line.get(11..).unwrap_or_default();
+            assert!(line.len() <= 80 || !text.contains(' ') || text.starts_with("certbot "), "{line}");
+        }
+        let words = |lines: &[String]| -> Vec<String> {
+            lines.iter().flat_map(|line| line.split_whitespace().map(ToOwned::to_owned)).collect()
+        };
+        assert_eq!(words(&narrow), words(&wide));
+    }
+    let (narrow, _) = printed(&cmd, "80", &["assemble", "--dry-run"]);
+    let command = "certbot renew --force-renewal --cert-name a.test";
+    assert!(narrow.iter().any(|line| line.trim_start() == command), "{narrow:#?}");
+}
+
 #[test]
 fn a_hook_of_somebody_elses_is_not_overwritten() {
     let (_temporary, letsencrypt, cmd) = host();

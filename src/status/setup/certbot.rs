@@ -177,7 +177,9 @@ mod tests {
         let old = judged(there(), Hook::Absent, Some((2, 1)));
         assert!(old.fact.contains("certbot 2.1 runs it when it renews, not when it issues"), "{old:?}");
         let add = |kind: &str| {
-            format!("'{kind}-hook = test ! -x /le/renewal-hooks/post/x || /le/renewal-hooks/post/x' >> /le/cli.ini")
+            format!(
+                "'{kind}-hook = test ! -x /le/renewal-hooks/post/x || /le/renewal-hooks/post/x' >> /le/cli.ini"
+            )
         };
         assert!(old.mend[0].ends_with(&add("post")), "{old:?}");
         assert_eq!(old.severity, Severity::Ok);
