@@ -35,6 +35,8 @@ pub fn script(shell: Shell) -> String {
     let script = String::from_utf8_lossy(&script).replace("haproxy__subcmd__certs", "haproxy__certs");
     match shell {
         Shell::Bash => {
+            // Here clap_complete offers hidden values, too.
+            let script = script.replace(" lineages\"\n", "\"\n");
             let script = script.replacen("    prev=\"$3\"\n", BASH_PREVIOUS, 1);
             with_lineages(&script, "--force)\n", "compgen -f \"${cur}\"", BASH_WORDS, BASH)
         }

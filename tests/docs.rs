@@ -592,6 +592,30 @@ fn mandoc_has_nothing_to_say() {
     }
 }
 
+/// What a reader sees at the top and at the bottom: the section, and this version of this program, not some system's.
+#[test]
+fn the_manuals_say_what_they_are_of() {
+    for page in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("man")).unwrap() {
+        let page = page.unwrap().path();
+        let name = page.file_stem().unwrap().to_str().unwrap().to_uppercase();
+        let section = page.extension().unwrap().to_str().unwrap();
+        for formatter in [&["mandoc", "-T", "ascii"][..], &["groff", "-mandoc", "-T", "ascii", "-P", "-c"]] {
+            let (program, arguments) = formatter.split_first().unwrap();
+            let output = Command::new(program).args(arguments).arg(&page).env("PATH", SYSTEM_PATH).output();
+            // groff is what most systems have; mandoc is one of the packages that tests/install installs.
+            let Ok(output) = output else { continue };
+            let text = String::from_utf8(output.stdout).unwrap();
+            let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+            let (head, foot) = (lines.first().unwrap(), lines.last().unwrap());
+            let title = format!("{name}({section})");
+            assert!(head.starts_with(&title) && head.ends_with(&title), "{head}");
+            assert!(!head.contains("BSD") && !head.contains("LOCAL"), "{program}: {head}");
+            let version = concat!("haproxy-certs ", env!("CARGO_PKG_VERSION"));
+            assert!(foot.starts_with(version) && foot.ends_with(version), "{program}: {foot}");
+        }
+    }
+}
+
 // ---- the completions --------------------------------------------------------------------------------------------
 
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
