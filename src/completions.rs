@@ -90,7 +90,7 @@ _haproxy_certs_lineages() {
 }
 "#;
 
-const FISH: &str = r#"
+const FISH: &str = r"
 function __haproxy_certs_lineages
     set -l words (commandline -opc)
     set -l options
@@ -106,7 +106,7 @@ function __haproxy_certs_lineages
     end
     $words[1] $options completions lineages 2>/dev/null
 end
-"#;
+";
 
 /// The script with `function` in it, and with `own` in the place of `general` where the values of --force are completed.
 /// zsh's begins with a line that says what it is for; it has to stay the first.

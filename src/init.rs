@@ -668,9 +668,9 @@ mod tests {
             let found = Found { certbot, saved_hooks: saved_hooks.collect(), ..everything() };
             left(&plan(&settings(""), &found, true))
         };
-        let line = format!("'post-hook = test ! -x {link} || {link}' >> /etc/letsencrypt/cli.ini");
-        assert!(said(Some([2, 1, 0]), &[]).contains(&line));
-        assert!(said(None, &[]).contains(&line));
+        let quoted = format!("'post-hook = test ! -x {link} || {link}' >> /etc/letsencrypt/cli.ini");
+        assert!(said(Some([2, 1, 0]), &[]).contains(&quoted));
+        assert!(said(None, &[]).contains(&quoted));
         assert_eq!(said(Some([3, 2, 0]), &[]), "");
         assert_eq!(said(Some([2, 1, 0]), &[&format!("test ! -x {link} || {link}")]), "");
         // One of the first version's, which stops certbot once the link is gone.
