@@ -384,6 +384,18 @@ fn every_example_of_a_configuration_is_accepted() {
     }
 }
 
+/// The host may have a HAProxy of its own, where all the defaults lead.
+#[test]
+fn the_readmes_container_is_not_taken_for_the_hosts_haproxy() {
+    let text = fenced("toml").into_iter().find(|text| text.contains("/srv/lb/")).unwrap();
+    let settings = parse(&text);
+    let haproxy = settings.haproxys.first().unwrap();
+    assert_eq!(haproxy.unit, "");
+    assert_eq!(haproxy.pidfile, Path::new(""));
+    assert!(haproxy.master_socket.is_none() && haproxy.binary.is_none() && !haproxy.config.is_empty());
+    assert!(haproxy.runtime_socket.is_some(), "{text}");
+}
+
 #[test]
 fn the_readmes_first_configuration_has_every_key_and_only_defaults() {
     let text = fenced("toml").swap_remove(0);
