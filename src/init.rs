@@ -364,8 +364,8 @@ fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
     left.extend(bare_hooks(&found.saved_hooks));
     if !found.unit {
         left.push(Left::new(
-            "no haproxy-certs.service is installed: run this daily, from cron",
-            &["haproxy-certs assemble"],
+            "no haproxy-certs.service is installed: run this daily, from cron; it says only what failed",
+            &["haproxy-certs -q assemble"],
         ));
     }
     left
