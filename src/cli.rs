@@ -3,9 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::assemble::Options;
+use crate::completions::Completions;
 use crate::config::{Method, Overrides};
 use crate::plan::Policy;
 
@@ -65,13 +66,13 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct Global {
     /// The configuration file [default: /etc/haproxy-certs.toml, if it is there]
-    #[arg(long, global = true, value_name = "FILE", env = "HAPROXY_CERTS_CONFIG", hide_env_values = true, value_parser = clap::value_parser!(OsString))]
+    #[arg(long, global = true, value_name = "FILE", env = "HAPROXY_CERTS_CONFIG", hide_env_values = true, value_hint = ValueHint::FilePath, value_parser = clap::value_parser!(OsString))]
     pub config: Option<OsString>,
     /// certbot's directory of lineages [default: /etc/letsencrypt/live]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub live_dir: Option<PathBuf>,
     /// The directory that HAProxy loads [default: /usr/local/ssl/certs/sites]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub sites_dir: Option<PathBuf>,
     /// Say also what is unchanged
     #[arg(short, long, global = true, conflicts_with = "quiet")]
@@ -159,7 +160,7 @@ pub enum Command {
     /// Print the completions for a shell
     Completions {
         /// The shell
-        shell: clap_complete::Shell,
+        shell: Completions,
     },
 }
 
@@ -203,7 +204,7 @@ pub struct StatusArgs {
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub format: StatusFormat,
     /// Write the metrics for Prometheus to this file too, for the textfile collector of its node exporter
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub textfile: Option<PathBuf>,
     /// Look also at what is around the certificates: HAProxy's configuration, sockets, hooks, timers, modes
     ///
@@ -238,6 +239,9 @@ pub struct Init {
     /// Link haproxy-certs into certbot's renewal-hooks/post, so that every renewal is deployed at once
     #[arg(long)]
     pub hook: bool,
+    /// Only write a configuration file, where there is none: every setting with its default, as a comment
+    #[arg(long, conflicts_with = "hook")]
+    pub write_config: bool,
     /// Say what would be made; make nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -109,9 +109,9 @@ pub struct Haproxy {
     pub name: String,
     /// How it is told.
     pub method: Method,
-    /// Its systemd unit.
+    /// Its systemd unit; empty: it has none.
     pub unit: String,
-    /// The file with its master's process id.
+    /// The file with its master's process id; empty: it has none.
     pub pidfile: PathBuf,
     /// The master CLI's socket, where it is to be used.
     pub master_socket: Option<Address>,
@@ -374,7 +374,7 @@ impl HaproxyTable {
         if self.command.first().is_some_and(String::is_empty) {
             return Err(wrong("the first word of command is empty"));
         }
-        if self.unit.is_empty() || self.unit.starts_with('-') {
+        if self.unit.starts_with('-') {
             return Err(wrong("unit must be the name of a systemd unit"));
         }
         let address = |key: &str, text: &str| match text {
@@ -403,7 +403,10 @@ impl HaproxyTable {
             host_file: spelled(&self.host_file, host_file),
             config: self.config.iter().map(|path| directory("config", path)).collect::<Result<_, _>>()?,
             binary: Some(self.binary).filter(|binary| !binary.is_empty()),
-            pidfile: directory("pidfile", &self.pidfile)?,
+            pidfile: match self.pidfile {
+                pidfile if pidfile.as_os_str().is_empty() => pidfile,
+                pidfile => directory("pidfile", &pidfile)?,
+            },
             unit: self.unit,
             command: self.command,
             timeout,

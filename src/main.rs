@@ -18,16 +18,22 @@ use haproxy_certs::assemble::assemble;
 use haproxy_certs::cli::{
     Assemble, Cli, Color, Command, Format, Global, HaproxyConfig, Init, StatusArgs, StatusFormat,
 };
+use haproxy_certs::completions::{self, Completions};
 use haproxy_certs::config::{DEFAULT_FILE, Settings};
 use haproxy_certs::escape::{escaped, escaped_path};
 use haproxy_certs::failure::{Failure, FailureKind, io_cause};
 use haproxy_certs::haproxy_config::{self, haproxy_config};
 use haproxy_certs::init;
 use haproxy_certs::issue::{CertbotCall, Deed, passed_on};
+use haproxy_certs::report::wrap::wrapped;
 use haproxy_certs::report::{Exit, Report, human, json, syslog};
 use haproxy_certs::status::words::Severity;
 use haproxy_certs::status::{self, report as status_report, report::textfile, status};
+use haproxy_certs::tree_mark::TreeMark;
 use haproxy_certs::world::World;
+
+/// How many times a run sweeps a tree that changes under it.
+const ROUNDS: usize = 3;
 
 /// A sweep that takes longer than this shows its progress.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -76,10 +82,7 @@ fn run(cli: Cli) -> u8 {
         Command::Renew(args) => return run_certbot(global, Deed::Renew, &args.certbot),
         Command::Init(args) => run_init(global, &args).unwrap_or_else(|e| unable(&e)),
         Command::HaproxyConfig(args) => print_haproxy_config(global, &args).unwrap_or_else(|e| unable(&e)),
-        Command::Completions { shell } => {
-            print_completions(shell);
-            Exit::Fine
-        }
+        Command::Completions { shell } => print_completions(global, shell).unwrap_or_else(|e| unable(&e)),
     };
     unless_lost(exit).code()
 }
@@ -108,12 +111,20 @@ fn unless_lost(exit: Exit) -> Exit {
     }
 }
 
-fn print_completions(shell: clap_complete::Shell) {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "haproxy-certs", &mut script);
-    // clap_complete spells a name with a hyphen in two ways (clap issue 6421): no command's option would be found.
-    let script = String::from_utf8_lossy(&script).replace("haproxy__subcmd__certs", "haproxy__certs");
-    print(&script);
+fn print_completions(global: &Global, what: Completions) -> Result<Exit, Failure> {
+    use clap_complete::Shell;
+    let text = match what {
+        Completions::Bash => completions::script(Shell::Bash),
+        Completions::Elvish => completions::script(Shell::Elvish),
+        Completions::Fish => completions::script(Shell::Fish),
+        Completions::PowerShell => completions::script(Shell::PowerShell),
+        Completions::Zsh => completions::script(Shell::Zsh),
+        Completions::Lineages => {
+            completions::lineages(&Settings::load(global.config_file(), &global.overrides(None))?)
+        }
+    };
+    print(&text);
+    Ok(Exit::Fine)
 }
 
 fn run_assemble(global: &Global, args: &Assemble) -> Exit {
@@ -129,14 +140,24 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
         }
     };
     let world = World::host();
-    let report = assemble(&settings, &world, &args.options(std::env::var_os("RENEWED_LINEAGE")), &progress());
-    match args.format {
-        Format::Json => print_line(&json::assemble(&report)),
-        Format::Human => print_report(global, &report),
-    }
-    let exit = report.exit(args.exit_code);
-    if !report.dry_run {
-        syslog::log(&settings, &world, &report, exit);
+    let options = args.options(std::env::var_os("RENEWED_LINEAGE"));
+    let mut exit = Exit::Fine;
+    for _ in 0..ROUNDS {
+        let before = TreeMark::look(&settings);
+        let report = assemble(&settings, &world, &options, &progress());
+        match args.format {
+            Format::Json => print_line(&json::assemble(&report)),
+            Format::Human => print_report(global, &report),
+        }
+        exit = report.exit(args.exit_code);
+        if !report.dry_run {
+            syslog::log(&settings, &world, &report, exit);
+        }
+        // JSON is one object, and a run that failed wouldn't be better for another one.
+        let looks_again = args.format == Format::Human && !report.dry_run && report.error.is_none();
+        if !looks_again || TreeMark::look(&settings) == before {
+            break;
+        }
     }
     exit
 }
@@ -182,14 +203,23 @@ fn print_status(global: &Global, status: &status::Status) {
         (false, true) => Detail::Verbose,
         (false, false) => Detail::Normal,
     };
-    print_lines(global, &status_report::human::lines(status, width(), detail));
+    print_lines(global, &status_report::human::lines(status, width().unwrap_or(80), detail));
 }
 
 /// How many columns there are: the terminal's, else those that `COLUMNS` tells.
-fn width() -> usize {
+fn width() -> Option<usize> {
     let terminal = rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
     let told = || std::env::var("COLUMNS").ok()?.parse().ok();
-    terminal.filter(|&columns| columns > 0).or_else(told).unwrap_or(80)
+    terminal.filter(|&columns| columns > 0).or_else(told)
+}
+
+/// Prints lines that are broken only for a terminal: in a file each thing is one line.
+fn print_wrapped(global: &Global, lines: Vec<human::Line>) {
+    let lines = match width() {
+        Some(width) => wrapped(lines, width),
+        None => lines,
+    };
+    print_lines(global, &lines);
 }
 
 /// Runs certbot, and then sweeps; where certbot failed its exit status is passed on.
@@ -215,16 +245,23 @@ fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> u8 {
 }
 
 fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
-    let settings = Settings::load(global.config_file(), &global.overrides(None))?;
-    let (world, places) = (World::host(), init::Places::host()?);
-    let found = init::look(&settings, &world, &places, args.hook);
-    let plan = init::plan(&settings, &found, args.hook);
-    if args.dry_run {
-        print_lines(global, &init::dry_lines(&plan));
+    let world = World::host();
+    let (settings, plan) = if args.write_config {
+        // By no file: this one is only to be made.
+        let settings = Settings::parse("", &global.overrides(None)).map_err(Failure::config)?;
+        (settings, init::plan_config(global.config_file().unwrap_or(Path::new(DEFAULT_FILE))))
     } else {
-        init::carry_out(&settings, &world, &plan, &mut |line| print_lines(global, &[line]))?;
+        let settings = Settings::load(global.config_file(), &global.overrides(None))?;
+        let found = init::look(&settings, &world, &init::Places::host()?, args.hook);
+        let plan = init::plan(&settings, &found, args.hook);
+        (settings, plan)
+    };
+    if args.dry_run {
+        print_wrapped(global, init::dry_lines(&plan));
+    } else {
+        init::carry_out(&settings, &world, &plan, &mut |line| print_wrapped(global, vec![line]))?;
     }
-    print_lines(global, &init::left_lines(&plan));
+    print_wrapped(global, init::left_lines(&plan));
     if let Some(path) = global.config_file().filter(|path| *path != Path::new(DEFAULT_FILE)) {
         let path = escaped_path(path);
         complain(&format!("note: certbot's hook and the timer read {DEFAULT_FILE}, not {path}"));
@@ -279,7 +316,7 @@ fn print_report(global: &Global, report: &Report) {
     if global.quiet {
         lines.retain(|line| line.tone == human::Tone::Bad);
     }
-    print_lines(global, &lines);
+    print_wrapped(global, lines);
     if let Some(failure) = &report.error {
         complain(&failure.message);
     }

@@ -708,3 +708,18 @@ fn output_is_ascii_and_holds_no_key_whatever_certbot_has() {
     assert!(rows.iter().any(|row| row["lineage"] == "uml-\u{fc}" && row["file"] == "uml-\u{fc}.pem"));
     assert!(rows.iter().any(|row| row["lineage"] == "new\nline" && row["file"] == Value::Null));
 }
+
+/// systemd doesn't start a service again for what changes while it runs: the run itself looks again.
+#[test]
+fn what_arrives_while_a_run_works_is_deployed_by_it() {
+    let (tree, ..) = one_lineage();
+    let mut other = Tree::new();
+    other.issue("late.example", KeyKind::P256, &["late.example"], Validity::days(90));
+    // Telling HAProxy is when it arrives: as if rsync weren't done yet.
+    let bring = ["/bin/cp", "-a", &format!("{}/.", other.root().display()), tree.root().to_str().unwrap()];
+    let cmd = Cmd::new(tree.live())
+        .table(&format!("[[haproxy]]\nreload = \"command\"\nbinary = \"\"\ncommand = {bring:?}"));
+    let run = cmd.run(&["assemble"]).exits(0);
+    assert_eq!(cmd.deployed(), ["example.org.pem", "late.example.pem"], "{run}");
+    assert!(run.stdout.contains("install    late.example.pem"), "{run}");
+}

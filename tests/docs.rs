@@ -117,7 +117,8 @@ fn possible_values(arg: &Arg) -> Words {
     if !arg.get_action().takes_values() {
         return Words::new();
     }
-    arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect()
+    let values = arg.get_possible_values();
+    values.iter().filter(|value| !value.is_hide_set()).map(|value| value.get_name().to_owned()).collect()
 }
 
 fn all_options() -> Words {
@@ -358,13 +359,30 @@ fn every_example_of_a_configuration_is_accepted() {
     for text in of_the_manual {
         parse(text);
     }
-    let of_the_topics = MAN_7.split("\n.Bd -literal -offset indent\n").skip(1);
-    let of_the_topics = of_the_topics.map(|rest| rest.split("\n.Ed\n").next().unwrap());
-    let tables = of_the_topics.filter(|text| text.contains("[[haproxy]]")).map(parse).count();
+    let tables = tables_of_topics().map(parse).count();
     assert_eq!(tables, 2, "one for a container, one for two HAProxys");
     for text in fenced("toml") {
         parse(&text);
     }
+}
+
+/// The host may have a HAProxy of its own, where all the defaults lead.
+#[test]
+fn the_container_of_the_manual_is_not_taken_for_the_hosts_haproxy() {
+    let text = tables_of_topics().find(|text| text.contains("/srv/lb/")).unwrap();
+    let settings = parse(text);
+    let haproxy = settings.haproxys.first().unwrap();
+    assert_eq!(haproxy.unit, "");
+    assert_eq!(haproxy.pidfile, Path::new(""));
+    assert!(haproxy.master_socket.is_none() && haproxy.binary.is_none() && !haproxy.config.is_empty());
+    assert!(haproxy.runtime_socket.is_some(), "{text}");
+}
+
+/// The examples of a configuration on the page of topics.
+fn tables_of_topics() -> impl Iterator<Item = &'static str> {
+    let displays = MAN_7.split("\n.Bd -literal -offset indent\n").skip(1);
+    let displays = displays.map(|rest| rest.split("\n.Ed\n").next().unwrap());
+    displays.filter(|text| text.contains("[[haproxy]]"))
 }
 
 /// The settings that the package shows, without their comment signs.
@@ -584,6 +602,30 @@ fn mandoc_has_nothing_to_say() {
         let output = Command::new("mandoc").args(lint).arg(page).env("PATH", SYSTEM_PATH).output();
         let output = output.expect("mandoc is one of the packages that tests/install installs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+/// What a reader sees at the top and at the bottom: the section, and this version of this program, not some system's.
+#[test]
+fn the_manuals_say_what_they_are_of() {
+    for page in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("man")).unwrap() {
+        let page = page.unwrap().path();
+        let name = page.file_stem().unwrap().to_str().unwrap().to_uppercase();
+        let section = page.extension().unwrap().to_str().unwrap();
+        for formatter in [&["mandoc", "-T", "ascii"][..], &["groff", "-mandoc", "-T", "ascii", "-P", "-c"]] {
+            let (program, arguments) = formatter.split_first().unwrap();
+            let output = Command::new(program).args(arguments).arg(&page).env("PATH", SYSTEM_PATH).output();
+            // groff is what most systems have; mandoc is one of the packages that tests/install installs.
+            let Ok(output) = output else { continue };
+            let text = String::from_utf8(output.stdout).unwrap();
+            let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+            let (head, foot) = (lines.first().unwrap(), lines.last().unwrap());
+            let title = format!("{name}({section})");
+            assert!(head.starts_with(&title) && head.ends_with(&title), "{head}");
+            assert!(!head.contains("BSD") && !head.contains("LOCAL"), "{program}: {head}");
+            let version = concat!("haproxy-certs ", env!("CARGO_PKG_VERSION"));
+            assert!(foot.starts_with(version) && foot.ends_with(version), "{program}: {foot}");
+        }
     }
 }
 

@@ -117,6 +117,109 @@ fn issued_renewed_and_deleted(reload: &str) {
     nothing_to_do(&cmd, &haproxy, 2);
 }
 
+/// A certbot before 3.2 runs no directory hook when it issues: the line of `init` in cli.ini makes it do so, is harmless
+/// beside the link, and neither it nor what certbot saves of it stops certbot once the program is gone.
+#[test]
+fn the_line_for_cli_ini_deploys_and_outlives_the_program() {
+    let port = Port::free();
+    let pebble = Pebble::start(&port);
+    let certbot = Certbot::of(&pebble, &port);
+    // One that doesn't say its version is taken for an old one.
+    let cmd = Cmd::new(certbot.live()).without_haproxy().table("[certbot]\nbinary = \"/nonexistent\"");
+    let host_file = cmd.beside("host.pem");
+    let cmd = cmd.option(&format!("host_file = {}", support::cmd::toml(&host_file)));
+    let certbot = certbot.env("HAPROXY_CERTS_CONFIG", cmd.config());
+
+    // The printed command, as it is.
+    let printed = cmd.run(&["init", "--hook"]).exits(0).stdout;
+    let add = printed
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix("-> ").filter(|line| line.starts_with("printf")));
+    shell(add.unwrap_or_else(|| panic!("no command in {printed}")));
+    let cli_ini = certbot.config_dir().join("cli.ini");
+    let conf = certbot.config_dir().join("renewal/a.test.conf");
+    // certbot reads cli.ini of its default directory only, unless it is told.
+    let with_it = |arguments: &[&str]| {
+        let mut all = arguments.to_vec();
+        all.extend(["--config", cli_ini.to_str().unwrap()]);
+        let output = certbot.run(&all);
+        let said =
+            String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(!said.contains("reported error code"), "{said}\n{}", certbot.log());
+        output.status.success()
+    };
+    let deployed = || fs::read_to_string(cmd.site("a.test")).unwrap_or_default();
+    let issue = ["certonly", "--standalone", "-d", "a.test"];
+    let renew = ["renew", "--force-renewal"];
+
+    assert!(with_it(&issue));
+    let first = deployed();
+    assert!(first.contains("BEGIN CERTIFICATE"), "deployed when it was issued: {}", certbot.log());
+    assert!(fs::read_to_string(&conf).unwrap().contains("post_hook = test ! -x "), "certbot saves it");
+    // Now the directory's hook runs, too: one of the two has nothing to do.
+    assert!(with_it(&renew));
+    let second = deployed();
+    assert_ne!(first, second);
+
+    // The program is removed, with its link: certbot goes on, with the line and with what it saved.
+    let link = certbot.config_dir().join("renewal-hooks/post/haproxy-certs");
+    fs::remove_file(&link).unwrap();
+    assert!(with_it(&renew) && with_it(&["certonly", "--standalone", "--force-renewal", "-d", "a.test"]));
+    assert_eq!(deployed(), second);
+
+    // The line that an earlier version printed stops it.
+    let bare = format!("post-hook = {}\n", link.display());
+    fs::write(&cli_ini, format!("max-log-backups = 0\n{bare}")).unwrap();
+    assert!(!with_it(&renew));
+    let finding = cmd.run(&["init", "--dry-run"]).exits(0).stdout;
+    let mend = finding
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix("-> ").filter(|line| line.starts_with("sed")));
+    shell(mend.unwrap_or_else(|| panic!("no command in {finding}")));
+    assert!(with_it(&renew));
+    assert!(cmd.run(&["init", "--dry-run"]).exits(0).stdout.lines().all(|line| !line.contains("sed -i")));
+
+    // What the packages say of it when they are removed: the command leaves nothing of ours, and the rest as it is.
+    let theirs = format!("deploy-hook = /x && {}\n", link.display());
+    for script in ["debian/prerm", "rpm/preun"] {
+        fs::write(&cli_ini, format!("max-log-backups = 0\n# post-hook = haproxy-certs\n{bare}{theirs}"))
+            .unwrap();
+        let saved = format!("{}post_hook = test ! -x {1} || {1}\n", without_hooks(&conf), link.display());
+        fs::write(&conf, saved).unwrap();
+        let say = format!(
+            "eval \"$(sed -n '/^name_hooks()/,/^}}/p' src/packaging/{script})\"; name_hooks {}",
+            certbot.config_dir().display()
+        );
+        let said = shell(&say);
+        let remove = said.lines().find_map(|line| line.trim_start().strip_prefix("sed -i "));
+        shell(&format!("sed -i {}", remove.unwrap_or_else(|| panic!("no command in {said}"))));
+        assert_eq!(
+            fs::read_to_string(&cli_ini).unwrap(),
+            format!("max-log-backups = 0\n# post-hook = haproxy-certs\n{theirs}")
+        );
+        assert!(said.contains(&format!("cli.ini:4:{theirs}")), "{said}");
+        assert!(!fs::read_to_string(&conf).unwrap().contains("hook"), "{said}");
+    }
+    fs::write(&cli_ini, "max-log-backups = 0\n").unwrap();
+    assert!(with_it(&renew));
+}
+
+/// A renewal configuration without its hooks.
+fn without_hooks(conf: &std::path::Path) -> String {
+    let text = fs::read_to_string(conf).unwrap();
+    text.split_inclusive('\n').filter(|line| !line.contains("hook")).collect()
+}
+
+/// What a shell says to this, on both of its outputs; it must succeed.
+#[track_caller]
+fn shell(command: &str) -> String {
+    let output =
+        std::process::Command::new("sh").args(["-ec", &format!("exec 2>&1; {command}")]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command}: {said}");
+    said
+}
+
 /// A run with nothing to do changes nothing, tells nobody, and exits 0.
 fn nothing_to_do(cmd: &Cmd, haproxy: &Haproxy, sites: usize) {
     let (processes, log) = (haproxy.processes(), haproxy.log());

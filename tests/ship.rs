@@ -74,6 +74,101 @@ fn init_makes_a_host_ready_and_is_safe_to_repeat() {
     assert_eq!(pem, fs::read(&host_file).unwrap());
 }
 
+/// The files of an earlier script: only `init`, or a run by hand, makes what haproxy-certs.service waits for.
+#[test]
+fn in_a_directory_that_was_there_init_makes_what_the_service_waits_for() {
+    let (_temporary, _, cmd) = host();
+    support::tree::make_directory(&cmd.sites(), 0o700);
+    let own = cmd.sites().join(".haproxy-certs");
+    for only_looking in [&["assemble", "--dry-run"][..], &["status", "--setup"], &["init", "--dry-run"]] {
+        cmd.run(only_looking);
+        assert!(!own.exists(), "{only_looking:?}");
+    }
+    let first = cmd.run(&["init"]).exits(0);
+    assert!(first.stdout.contains(&format!("made       {} (what", own.display())), "{first}");
+    assert!(own.is_dir());
+    let again = cmd.run(&["init"]).exits(0);
+    assert_eq!(again.stdout.matches("there ").count(), 2, "{again}");
+}
+
+#[test]
+fn what_cannot_be_loaded_is_no_host_certificate() {
+    let (_temporary, _, cmd) = host();
+    let file = cmd.beside("host.pem");
+    symlink("nowhere", &file).unwrap();
+    let dangling = cmd.run(&["init"]).exits(1);
+    assert!(dangling.stdout.contains("left alone"), "{dangling}");
+    assert!(dangling.stdout.contains("a link that leads nowhere"), "{dangling}");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let directory = cmd.run(&["init"]).exits(1);
+    assert!(directory.stdout.contains("a directory has this name"), "{directory}");
+    fs::remove_dir(&file).unwrap();
+    cmd.run(&["init"]).exits(0);
+    assert!(file.is_file());
+}
+
+#[test]
+fn the_configuration_is_written_once_and_means_the_defaults() {
+    let (_temporary, _, cmd) = host();
+    let file = cmd.beside("new.toml");
+    let init = |more: &[&str]| {
+        let mut command = std::process::Command::new(Cmd::program());
+        finish(command.arg("--config").arg(&file).arg("init").args(more), LIMIT)
+    };
+    assert_eq!(init(&["--dry-run"]).status.code(), Some(3), "a file that is named has to be there");
+    assert_eq!(init(&["--write-config", "--dry-run"]).status.code(), Some(0));
+    assert!(!file.exists(), "a dry run");
+    let made = init(&["--write-config"]);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(String::from_utf8_lossy(&made.stdout).starts_with("made "), "{made:?}");
+    assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#')), "{text}");
+    // It says what the defaults are, as tests/package/check makes sure of, and stays as it is edited.
+    fs::write(&file, format!("{text}mode = \"0440\"\n")).unwrap();
+    let again = init(&["--write-config"]);
+    assert!(String::from_utf8_lossy(&again.stdout).starts_with("there "), "{again:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), format!("{text}mode = \"0440\"\n"));
+    assert!(!cmd.sites().exists(), "nothing else is made");
+}
+
+/// What is printed at this width, without the commands, which are never broken.
+fn printed(cmd: &Cmd, columns: &str, arguments: &[&str]) -> (Vec<String>, Vec<String>) {
+    let mut command = std::process::Command::new(Cmd::program());
+    command.arg("--config").arg(cmd.config()).args(arguments).env("COLUMNS", columns);
+    let output = finish(&mut command, LIMIT);
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(ToOwned::to_owned).partition(|line| !line.starts_with("       -> "))
+}
+
+#[test]
+fn init_and_assemble_break_their_lines_at_words() {
+    let mut tree = support::Tree::new();
+    tree.issue("a.test", support::KeyKind::P256, &["a.test"], support::Validity::days(90));
+    tree.overwrite("a.test", support::Kind::Privkey, "nothing");
+    // The default certbot is asked for its version.
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    let host_file = cmd.beside("host.pem");
+    let cmd = cmd.option(&format!("host_file = {}", support::cmd::toml(&host_file)));
+    for arguments in [&["init", "--hook", "--dry-run"][..], &["assemble", "--dry-run"]] {
+        let (narrow, commands) = printed(&cmd, "80", arguments);
+        let (wide, same) = printed(&cmd, "9999", arguments);
+        assert!(narrow.len() > wide.len(), "{narrow:#?}");
+        assert_eq!(commands, same, "a command stays whole");
+        for line in &narrow {
+            // A path may be longer than a line, and a command stays whole.
+            let text = line.get(11..).unwrap_or_default();
+            assert!(line.len() <= 80 || !text.contains(' ') || text.starts_with("certbot "), "{line}");
+        }
+        let words = |lines: &[String]| -> Vec<String> {
+            lines.iter().flat_map(|line| line.split_whitespace().map(ToOwned::to_owned)).collect()
+        };
+        assert_eq!(words(&narrow), words(&wide));
+    }
+    let (narrow, _) = printed(&cmd, "80", &["assemble", "--dry-run"]);
+    let command = "certbot renew --force-renewal --cert-name a.test";
+    assert!(narrow.iter().any(|line| line.trim_start() == command), "{narrow:#?}");
+}
+
 #[test]
 fn a_hook_of_somebody_elses_is_not_overwritten() {
     let (_temporary, letsencrypt, cmd) = host();

@@ -256,30 +256,35 @@ fn hooks_are_looked_for_where_this_certbot_runs_them() {
     let deploy = link_hook(&tree, "deploy");
     let old = look_with(&says("4.0.0"));
     finds(&old, "hook", "ok", "certbot 4.0 runs it when it renews, not when it issues");
-    assert_eq!(
-        all(&old, "hook")[0]["mend"],
-        serde_json::json!([format!("deploy-hook = {}", deploy.display())])
-    );
+    let line = |kind: &str, link: &Path| format!("{kind}-hook = test ! -x {0} || {0}", link.display());
+    let mend = all(&old, "hook")[0]["mend"][0].clone();
+    assert!(mend.as_str().unwrap().contains(&line("deploy", &deploy)), "{mend}");
     finds(&look_with(&says("5.3.0")), "hook", "ok", deploy.to_str().unwrap());
 
     let post = link_hook(&tree, "post");
-    let line = format!("post-hook = {}", post.display());
-    for (version, mend) in [("2.1.0", serde_json::json!([line])), ("3.2.0", serde_json::json!([]))] {
-        let run = look_with(&says(version));
-        finds(&run, "hook", "ok", post.to_str().unwrap());
-        assert_eq!(all(&run, "hook")[0]["mend"], mend, "{run}");
-    }
-    // This line is the one that `init --hook` prints, and with it all is well.
+    let new = look_with(&says("3.2.0"));
+    finds(&new, "hook", "ok", post.to_str().unwrap());
+    assert_eq!(all(&new, "hook")[0]["mend"], serde_json::json!([]), "{new}");
+    let old = look_with(&says("2.1.0"));
+    finds(&old, "hook", "ok", post.to_str().unwrap());
+    // The command is the one that `init --hook` prints; it is done, and all is well.
+    let mend = all(&old, "hook")[0]["mend"][0].clone();
     let human =
         Cmd::new(tree.live()).without_haproxy().table(&says("2.1.0")).run(&["status", "--setup"]).stdout;
-    assert!(human.contains("post-hook = "), "{human}");
-    fs::write(tree.root().join("cli.ini"), format!("max-log-backups = 0\n{line}\n")).unwrap();
+    assert!(human.contains(&format!("-> {}\n", mend.as_str().unwrap())), "{human}");
+    fs::write(tree.root().join("cli.ini"), "max-log-backups = 0\n").unwrap();
+    let status = std::process::Command::new("sh").args(["-ec", mend.as_str().unwrap()]).status();
+    assert!(status.unwrap().success());
+    let cli_ini = fs::read_to_string(tree.root().join("cli.ini")).unwrap();
+    assert_eq!(cli_ini, format!("max-log-backups = 0\n\n{}\n", line("post", &post)));
     let mended = look_with(&says("2.1.0"));
     finds(&mended, "hook", "ok", &format!("and in {}", tree.root().join("cli.ini").display()));
     assert_eq!(all(&mended, "hook")[0]["mend"], serde_json::json!([]));
 
-    // The program is gone.
+    // The program is gone: the line of the first version stops certbot, this one doesn't.
     fs::remove_file(&post).unwrap();
+    finds(&look_with(""), "hook", "ok", "and in ");
+    fs::write(tree.root().join("cli.ini"), format!("post-hook = {}\n", post.display())).unwrap();
     finds(&look_with(""), "hook", "warning", "which is not a program: certbot stops before it issues");
     fs::remove_file(tree.root().join("cli.ini")).unwrap();
     symlink("/nonexistent/haproxy-certs", &post).unwrap();

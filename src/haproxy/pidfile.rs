@@ -24,6 +24,9 @@ const LARGEST: u64 = 4096;
 pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt {
     let begin = Instant::now();
     let deadline = begin + haproxy.timeout;
+    if haproxy.pidfile.as_os_str().is_empty() {
+        return Attempt::NotApplicable("no pidfile is configured".to_owned());
+    }
     let file = escaped_path(&haproxy.pidfile);
     let pid = match read(&haproxy.pidfile) {
         Ok(Some(pid)) => pid,

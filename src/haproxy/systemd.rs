@@ -24,6 +24,9 @@ const CHANGING: Duration = Duration::from_secs(60);
 pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt {
     let begin = Instant::now();
     let deadline = begin + haproxy.timeout;
+    if haproxy.unit.is_empty() {
+        return Attempt::NotApplicable("no unit is configured".to_owned());
+    }
     if !world.has_systemd() {
         return Attempt::NotApplicable("systemd is not PID 1 here".to_owned());
     }

@@ -3,6 +3,7 @@
 pub mod human;
 pub mod json;
 pub mod syslog;
+pub mod wrap;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

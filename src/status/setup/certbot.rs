@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::cli_ini::{self, hooks_in};
 use crate::config::Settings;
 use crate::escape::{escaped, escaped_path};
 use crate::issue::certbot_dir;
@@ -33,7 +34,7 @@ pub(super) fn findings(settings: &Settings, world: &World) -> Vec<Finding> {
     let cli_ini = std::fs::read_to_string(folder.join("cli.ini")).unwrap_or_default();
     let hooks = folder.join("renewal-hooks");
     let found = Found {
-        in_cli_ini: in_cli_ini(&cli_ini),
+        in_cli_ini: hooks_in(&cli_ini).into_iter().next().map(|(_, command)| command),
         post: hook(&hooks.join("post")),
         deploy: hook(&hooks.join("deploy")),
     };
@@ -61,10 +62,11 @@ enum Hook {
 /// The judgement. Pure but for a look whether the program that cli.ini names is there.
 fn judge(folder: &Path, found: &Found, version: Option<(u32, u32)>) -> Finding {
     let install = "haproxy-certs init --hook";
-    let cli_ini = folder.join("cli.ini");
-    let cli_ini = escaped_path(&cli_ini);
+    let cli_ini_file = folder.join("cli.ini");
+    let cli_ini = escaped_path(&cli_ini_file);
     let hooks = folder.join("renewal-hooks");
     let there = |path: &Path, kind: &str, since: (u32, u32)| {
+        let add = cli_ini::add(&cli_ini::line(kind, path), &cli_ini_file);
         let path = escaped_path(path);
         match (&found.in_cli_ini, version) {
             (Some(_), _) => Finding::fine("hook", format!("{path}, and in {cli_ini}")),
@@ -74,9 +76,9 @@ fn judge(folder: &Path, found: &Found, version: Option<(u32, u32)>) -> Finding {
                     "hook",
                     format!(
                         "{path}; certbot {major}.{minor} runs it when it renews, not when it issues: haproxy-certs issue \
-                         deploys by itself, but certbot certonly needs this line in {cli_ini}"
+                         deploys by itself, but certbot certonly needs a line in {cli_ini}"
                     ),
-                    &[&format!("{kind}-hook = {path}")],
+                    &[&add],
                 )
             },
             _ => Finding::fine("hook", path.to_string()),
@@ -108,16 +110,6 @@ fn judge(folder: &Path, found: &Found, version: Option<(u32, u32)>) -> Finding {
             &[install],
         ),
     }
-}
-
-/// The command of a hook in cli.ini that names us.
-fn in_cli_ini(text: &str) -> Option<String> {
-    let hook = |line: &str| {
-        let (key, command) = line.split_once('=')?;
-        let is_hook = ["post-hook", "deploy-hook", "renew-hook"].contains(&key.trim());
-        Some(command.trim().to_owned()).filter(|command| is_hook && command.contains("haproxy-certs"))
-    };
-    text.lines().find_map(hook)
 }
 
 /// Whether certbot would run this command: only its first word is looked at, as certbot does, and only if it is a path.
@@ -174,7 +166,8 @@ mod tests {
     fn hooks_are_judged_by_what_this_certbot_runs() {
         let there = || Hook::There("/le/renewal-hooks/post/x".into());
         let with = |post: Hook, deploy: Hook, cli_ini: &str, version| {
-            judge(Path::new("/le"), &Found { in_cli_ini: in_cli_ini(cli_ini), post, deploy }, version)
+            let in_cli_ini = hooks_in(cli_ini).into_iter().next().map(|(_, command)| command);
+            judge(Path::new("/le"), &Found { in_cli_ini, post, deploy }, version)
         };
         let judged = |post: Hook, deploy: Hook, version| with(post, deploy, "", version);
         assert_eq!(judged(Hook::Absent, Hook::Absent, None).severity, Severity::Warning);
@@ -183,10 +176,15 @@ mod tests {
         assert_eq!(judged(there(), Hook::Absent, Some((4, 0))).fact, "/le/renewal-hooks/post/x");
         let old = judged(there(), Hook::Absent, Some((2, 1)));
         assert!(old.fact.contains("certbot 2.1 runs it when it renews, not when it issues"), "{old:?}");
-        assert_eq!(old.mend, ["post-hook = /le/renewal-hooks/post/x"]);
+        let add = |kind: &str| {
+            format!(
+                "'{kind}-hook = test ! -x /le/renewal-hooks/post/x || /le/renewal-hooks/post/x' >> /le/cli.ini"
+            )
+        };
+        assert!(old.mend[0].ends_with(&add("post")), "{old:?}");
         assert_eq!(old.severity, Severity::Ok);
         let deploy = judged(Hook::Absent, there(), Some((4, 0)));
-        assert_eq!(deploy.mend, ["deploy-hook = /le/renewal-hooks/post/x"]);
+        assert!(deploy.mend[0].ends_with(&add("deploy")), "{deploy:?}");
         assert_eq!(judged(Hook::Absent, there(), Some((5, 3))).fact, "/le/renewal-hooks/post/x");
         // A line of cli.ini runs with every certbot.
         let line = "max-log-backups = 0\npost-hook = haproxy-certs assemble\n";
