@@ -229,6 +229,15 @@ fn a_haproxy_that_is_down_is_owed_nothing_beside_other_haproxys() {
     }
 }
 
+/// Does something when it is dropped.
+struct AtTheEnd<F: Fn()>(F);
+
+impl<F: Fn()> Drop for AtTheEnd<F> {
+    fn drop(&mut self) {
+        self.0();
+    }
+}
+
 /// A configuration file that HAProxy can't read to its end before somebody writes into it.
 struct Gate(PathBuf);
 
@@ -248,9 +257,9 @@ impl Gate {
                     thread::sleep(Duration::from_millis(5));
                 }
             });
-            let result = f();
-            done.store(true, Ordering::Relaxed);
-            result
+            // Also where it fails: the thread must end.
+            let _at_the_end = AtTheEnd(|| done.store(true, Ordering::Relaxed));
+            f()
         })
     }
 
@@ -280,29 +289,39 @@ fn a_restart_in_progress_is_waited_for() {
         let config = haproxy.config();
         let is_starting =
             || processes().iter().any(|(_, arguments)| arguments.contains(config.to_str().unwrap()));
-        let haproxy = thread::scope(|scope| {
-            // It reads the directory before the gate.
-            let restart = scope.spawn(move || {
-                haproxy.run_again();
-                haproxy
+        let tree = &mut bed.tree;
+        let (over, gate) = (AtomicBool::new(false), &gate);
+        let is_over = || over.load(Ordering::Relaxed);
+        thread::scope(|scope| {
+            let run = scope.spawn(|| {
+                // It has not come to the gate before; what it reads there of the directory may be old.
+                wait_until(LIMIT, "HAProxy starts", is_starting);
+                let leaf = tree.renew("a.example");
+                let run = cmd.assemble(&[]);
+                over.store(true, Ordering::Relaxed);
+                (leaf, run)
             });
-            wait_until(LIMIT, "HAProxy starts", is_starting);
-            let leaf = bed.tree.renew("a.example");
-            let run = scope.spawn(|| cmd.assemble(&[]));
-            let begin = Instant::now();
-            while begin.elapsed() < Duration::from_secs(5) && !run.is_finished() {
-                thread::sleep(Duration::from_millis(20));
-            }
-            let has_waited = !run.is_finished();
-            gate.held_open(|| {
-                let haproxy = restart.join().unwrap();
-                let run = run.join().unwrap();
-                assert!(has_waited && run.code == Some(0), "{}: {run}", version.full);
-                serves(&haproxy, &leaf);
-                haproxy
-            })
+            let opened = scope.spawn(move || {
+                wait_until(LIMIT, "HAProxy starts", is_starting);
+                let begin = Instant::now();
+                while begin.elapsed() < Duration::from_secs(5) && !is_over() {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                let has_waited = !is_over();
+                // A reload comes through it again.
+                let begin = Instant::now();
+                while !is_over() && begin.elapsed() < LIMIT {
+                    gate.let_through();
+                    thread::sleep(Duration::from_millis(5));
+                }
+                has_waited
+            });
+            // In this thread: HAProxy ends with the one that starts it.
+            haproxy.run_again();
+            let ((leaf, run), has_waited) = (run.join().unwrap(), opened.join().unwrap());
+            assert!(has_waited && run.code == Some(0), "{}: {run}{}", version.full, haproxy.log());
+            serves(&haproxy, &leaf);
         });
-        drop(haproxy);
     }
 }
 

@@ -328,8 +328,12 @@ impl Telling<'_> {
             Err(how) => return Somebody::Unseen(how),
         };
         let is_coming = |process: &sight::Process| {
-            let opened = process::Master::open(self.world, process.pid);
-            process.is_between || matches!(opened, Err(process::NotAMaster::Starting(_)))
+            process.is_between
+                || match process::Master::open(self.world, process.pid) {
+                    // It holds signals back while it loads.
+                    Ok(master) => !master.is_ready(),
+                    Err(why) => matches!(why, process::NotAMaster::Starting(_)),
+                }
         };
         match processes.first() {
             None => Somebody::Nobody,

@@ -172,10 +172,15 @@ impl Master {
         matches!(poll(&mut fds, Some(&timeout)), Ok(1..))
     }
 
+    /// Whether it listens for signals: it isn't loading.
+    pub(super) fn is_ready(&self) -> bool {
+        self.proc.usr2(self.pid).is_ok_and(Disposition::is_ready)
+    }
+
     /// Waits until it isn't loading, as far as time allows: while it executes itself anew it can't be read.
     pub(super) fn settle(&self, deadline: Instant) {
-        let ready = || self.proc.usr2(self.pid).is_ok_and(Disposition::is_ready);
-        while !ready() && Instant::now() < deadline && !self.ended_within(Duration::from_millis(10)) {}
+        while !self.is_ready() && Instant::now() < deadline && !self.ended_within(Duration::from_millis(10)) {
+        }
     }
 
     pub(super) fn proc(&self) -> &Proc {
