@@ -356,7 +356,7 @@ pub(super) fn value_of<'a>(arguments: &'a [OsString], option: &str) -> Option<&'
         Word::Keep([name, value]) if name == option => Some(value.as_os_str()),
         _ => None,
     };
-    read_arguments(arguments).into_iter().filter_map(value).last()
+    read_arguments(arguments).into_iter().filter_map(value).next_back()
 }
 
 /// The arguments of a check: those of the start, without what only a start means; `configuration` replaces the files.

@@ -263,7 +263,7 @@ impl Telling<'_> {
             match self.somebody() {
                 Somebody::Coming if may_come && Instant::now() + AGAIN < self.deadline => sleep(AGAIN),
                 Somebody::There(_) if evidence.is_some() && begin.elapsed() < GRACE => sleep(AGAIN),
-                somebody => return self.untold(methods, evidence, &somebody, before, passed_over),
+                somebody => return self.untold(methods, evidence, &somebody, before, &passed_over),
             }
         }
     }
@@ -275,7 +275,7 @@ impl Telling<'_> {
         evidence: Option<(Method, String)>,
         somebody: &Somebody,
         before: Option<Answering>,
-        passed_over: Vec<String>,
+        passed_over: &[String],
     ) -> Verdict {
         let Some((method, why)) = evidence else {
             let name = escaped(&self.haproxy.name);

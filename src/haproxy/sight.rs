@@ -167,11 +167,11 @@ impl Started {
             texts.push(text(&file)?);
         }
         let config = || texts.iter().flat_map(|text| lines(text));
-        let based = config().filter_map(|words| match words.as_slice() {
+        let crt_bases = config().filter_map(|words| match words.as_slice() {
             ["crt-base", base, ..] => Some(self.folder.join(base)),
             _ => None,
         });
-        let bases: Vec<PathBuf> = based.chain([self.folder.clone()]).collect();
+        let bases: Vec<PathBuf> = crt_bases.chain([self.folder.clone()]).collect();
         let is_target = |path: &Path| {
             let inside = self.inside(proc, path);
             targets
