@@ -60,10 +60,11 @@ fn dry_run(
         return Ok(());
     }
     let place = sites::look_at(settings)?;
-    let state = match &place {
+    let mut state = match &place {
         Some(place) => sites::look_at_state(place)?,
         None => sites::state::State::default(),
     };
+    state.pass_debts_on(settings);
     if let Some(place) = &place {
         note_group_writable(place, report);
     }
@@ -90,9 +91,8 @@ fn deploy(
     }
     let mut sites = SitesDir::lock(settings, world, patience(settings))?;
     note_group_writable(&sites.place, report);
-    let identity = identity(world, &settings.haproxys);
-    let swept =
-        sweep(settings, Some(&sites.place), &sites.state, options.policy.clone(), &identity, progress)?;
+    let who = identity(world, &settings.haproxys);
+    let swept = sweep(settings, Some(&sites.place), &sites.state, options.policy.clone(), &who, progress)?;
     let ours = sites.state.knows_lineages();
     let tree = CertbotTree::new(&settings.live_dir);
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
@@ -104,7 +104,8 @@ fn deploy(
     let mut staged = sites.stage(settings, plan, &supply, progress);
     ask(settings, world, &mut staged);
     let mut committed = staged.commit(now())?;
-    let verdicts = tell_all(settings, world, options, &mut committed, &identity);
+    let verdicts = tell_all(settings, world, options, &mut committed, &who);
+    committed.still_refused(&who, &identity(world, &settings.haproxys));
     let owed = verdicts.iter().map(|row| (row.name.clone(), row.owed)).collect();
     let (plan, failure) = committed.keep(&owed);
 

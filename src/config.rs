@@ -1,6 +1,5 @@
 //! What is meant: the configuration file and the command line's flags, validated into [`Settings`].
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf, absolute};
@@ -56,6 +55,8 @@ impl Method {
 /// Everything that a run needs to know, validated.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// The file that they were read from, absolute; `None`: none.
+    pub file: Option<PathBuf>,
     /// certbot's `live` directory, absolute.
     pub live_dir: PathBuf,
     /// The directory that HAProxy loads, absolute.
@@ -131,6 +132,63 @@ pub struct Haproxy {
     pub timeout: Duration,
     /// `host:port` addresses to do a TLS handshake with.
     pub probe: Vec<String>,
+    /// What the HAProxys of the other tables are known by.
+    pub others: Vec<Marks>,
+}
+
+/// What a running HAProxy is known by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marks {
+    /// Its systemd unit; empty: none.
+    pub unit: String,
+    /// Its pidfile; empty: none.
+    pub pidfile: PathBuf,
+    /// Its sockets: the master CLI's and the Runtime API's, as far as it has them.
+    pub sockets: Vec<Address>,
+    /// Its configuration files, where they are named.
+    pub config: Vec<PathBuf>,
+}
+
+impl Haproxy {
+    /// What it is known by.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        let sockets = self.master_socket.iter().chain(&self.runtime_socket);
+        Marks {
+            unit: self.unit.clone(),
+            pidfile: self.pidfile.clone(),
+            sockets: sockets.cloned().collect(),
+            config: self.config.clone(),
+        }
+    }
+
+    /// What both would be known by: the key of the table, and its value.
+    fn shared_with(&self, other: &Self) -> Option<(&'static str, String)> {
+        if !self.unit.is_empty() && unit_name(&self.unit) == unit_name(&other.unit) {
+            return Some(("unit", escaped(&self.unit).to_string()));
+        }
+        if !self.pidfile.as_os_str().is_empty() && place(&self.pidfile) == place(&other.pidfile) {
+            return Some(("pidfile", escaped_path(&self.pidfile).to_string()));
+        }
+        let theirs = other.marks().sockets;
+        let sockets = [("master_socket", &self.master_socket), ("runtime_socket", &self.runtime_socket)];
+        sockets.into_iter().find_map(|(key, address)| {
+            let address = address.as_ref()?;
+            theirs.iter().any(|their| their.is_same(address)).then(|| (key, address.to_string()))
+        })
+    }
+}
+
+/// A unit's whole name: systemctl adds the ending of a service where there is none.
+#[must_use]
+pub fn unit_name(unit: &str) -> String {
+    if unit.contains('.') { unit.to_owned() } else { format!("{unit}.service") }
+}
+
+/// A file's place, whatever links lead to its directory: `/var/run` is `/run`.
+fn place(path: &Path) -> PathBuf {
+    let real = |path: &Path| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    real(path).unwrap_or_else(|| path.components().collect())
 }
 
 /// Where a stream socket is.
@@ -149,6 +207,13 @@ impl Address {
             return Some(Self::Unix(text.into()));
         }
         is_host_port(text).then(|| Self::Tcp(text.to_owned()))
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(one), Self::Unix(two)) => place(one) == place(two),
+            _ => self == other,
+        }
     }
 }
 
@@ -199,8 +264,9 @@ impl Settings {
                 return Err(Failure { kind, ..cause });
             }
         };
-        Self::parse(&text, flags)
-            .map_err(|message| Failure::config(format!("{}: {message}", escaped_path(path))))
+        let settings = Self::parse(&text, flags)
+            .map_err(|message| Failure::config(format!("{}: {message}", escaped_path(path))))?;
+        Ok(Self { file: absolute(path).ok(), ..settings })
     }
 
     /// Validates the configuration `text` with the flags over it.
@@ -236,18 +302,7 @@ impl Settings {
         {
             return Err(format!("host_lineage \"{}\" is not a lineage's name", escaped(name)));
         }
-        let tables = if file.haproxy.is_empty() { vec![HaproxyTable::default()] } else { file.haproxy };
-        let mut names = BTreeSet::new();
-        let mut haproxys = Vec::with_capacity(tables.len());
-        for table in tables {
-            if table.name.is_empty() {
-                return Err("name of a [[haproxy]] table must not be empty".to_owned());
-            }
-            if !names.insert(table.name.clone()) {
-                return Err(format!("two [[haproxy]] tables have the name \"{}\"", escaped(&table.name)));
-            }
-            haproxys.push(table.validate(flags.reload, &sites_dir, &host_file)?);
-        }
+        let haproxys = haproxys(file.haproxy, flags.reload, &sites_dir, &host_file)?;
         if file.certbot.http_01_port == 0 {
             return Err("http_01_port must not be 0".to_owned());
         }
@@ -255,6 +310,7 @@ impl Settings {
             return Err("[certbot] binary must not be empty".to_owned());
         }
         Ok(Self {
+            file: None,
             live_dir,
             sites_dir,
             owner: file.owner.as_deref().map_or_else(|| Ok(ourselves()), parse_owner)?,
@@ -273,6 +329,43 @@ impl Settings {
             },
         })
     }
+}
+
+/// The HAProxys of the tables, at least one. The default socket, unit and pidfile are those of one HAProxy: the first.
+fn haproxys(
+    tables: Vec<HaproxyTable>,
+    reload: Option<Method>,
+    sites_dir: &Path,
+    host_file: &Path,
+) -> Result<Vec<Haproxy>, String> {
+    let tables = if tables.is_empty() { vec![HaproxyTable::default()] } else { tables };
+    let mut haproxys: Vec<Haproxy> = Vec::with_capacity(tables.len());
+    for (index, table) in tables.into_iter().enumerate() {
+        if table.name.is_empty() {
+            return Err("name of a [[haproxy]] table must not be empty".to_owned());
+        }
+        let defaults = if index == 0 { Defaults::OF_THE_FIRST } else { Defaults::NONE };
+        let haproxy = table.validate(reload, sites_dir, host_file, &defaults)?;
+        let name = escaped(&haproxy.name);
+        for before in &haproxys {
+            if before.name == haproxy.name {
+                return Err(format!("two [[haproxy]] tables have the name \"{name}\""));
+            }
+            if let Some((key, value)) = haproxy.shared_with(before) {
+                return Err(format!(
+                    "[[haproxy]] \"{}\" and \"{name}\" have the same {key} {value}; give each its own, or {key} = \"\" where it has none",
+                    escaped(&before.name)
+                ));
+            }
+        }
+        haproxys.push(haproxy);
+    }
+    let marks: Vec<Marks> = haproxys.iter().map(Haproxy::marks).collect();
+    for (own, haproxy) in haproxys.iter_mut().enumerate() {
+        let others = marks.iter().enumerate().filter(|(index, _)| *index != own);
+        haproxy.others = others.map(|(_, marks)| marks.clone()).collect();
+    }
+    Ok(haproxys)
 }
 
 #[derive(Deserialize)]
@@ -327,9 +420,9 @@ impl Default for CertbotTable {
 struct HaproxyTable {
     name: String,
     reload: Method,
-    unit: String,
-    pidfile: PathBuf,
-    master_socket: String,
+    unit: Option<String>,
+    pidfile: Option<PathBuf>,
+    master_socket: Option<String>,
     runtime_socket: String,
     command: Vec<String>,
     sites_dir: String,
@@ -345,9 +438,9 @@ impl Default for HaproxyTable {
         Self {
             name: "haproxy".into(),
             reload: Method::Auto,
-            unit: "haproxy.service".into(),
-            pidfile: "/run/haproxy.pid".into(),
-            master_socket: "/run/haproxy-master.sock".into(),
+            unit: None,
+            pidfile: None,
+            master_socket: None,
             runtime_socket: String::new(),
             command: Vec::new(),
             sites_dir: String::new(),
@@ -360,21 +453,58 @@ impl Default for HaproxyTable {
     }
 }
 
+/// What a table has that doesn't say otherwise.
+struct Defaults {
+    unit: &'static str,
+    pidfile: &'static str,
+    master_socket: &'static str,
+}
+
+impl Defaults {
+    const OF_THE_FIRST: Self = Self {
+        unit: "haproxy.service",
+        pidfile: "/run/haproxy.pid",
+        master_socket: "/run/haproxy-master.sock",
+    };
+    const NONE: Self = Self { unit: "", pidfile: "", master_socket: "" };
+}
+
+/// A time-out that is longer is a slip.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl HaproxyTable {
-    fn validate(self, reload: Option<Method>, sites_dir: &Path, host_file: &Path) -> Result<Haproxy, String> {
+    fn validate(
+        self,
+        reload: Option<Method>,
+        sites_dir: &Path,
+        host_file: &Path,
+        defaults: &Defaults,
+    ) -> Result<Haproxy, String> {
+        let unit = self.unit.unwrap_or_else(|| defaults.unit.to_owned());
+        let pidfile = self.pidfile.unwrap_or_else(|| defaults.pidfile.into());
+        let master_socket = self.master_socket.unwrap_or_else(|| defaults.master_socket.to_owned());
         let name = self.name;
         let wrong = |what: &str| format!("[[haproxy]] \"{}\": {what}", escaped(&name));
         let method = reload.unwrap_or(self.reload);
         if method == Method::Command && self.command.is_empty() {
             return Err(wrong("reload = \"command\" needs the command, as a list of words"));
         }
-        if method == Method::Runtime && self.runtime_socket.is_empty() && self.master_socket.is_empty() {
-            return Err(wrong("reload = \"runtime\" needs runtime_socket or master_socket"));
+        let needs = match method {
+            Method::Runtime if self.runtime_socket.is_empty() && master_socket.is_empty() => {
+                "runtime_socket or master_socket"
+            }
+            Method::Master if master_socket.is_empty() => "master_socket",
+            Method::Systemd if unit.is_empty() => "unit",
+            Method::Pidfile if pidfile.as_os_str().is_empty() => "pidfile",
+            _ => "",
+        };
+        if !needs.is_empty() {
+            return Err(wrong(&format!("reload = \"{}\" needs {needs}", method.name())));
         }
         if self.command.first().is_some_and(String::is_empty) {
             return Err(wrong("the first word of command is empty"));
         }
-        if self.unit.starts_with('-') {
+        if unit.starts_with('-') {
             return Err(wrong("unit must be the name of a systemd unit"));
         }
         let address = |key: &str, text: &str| match text {
@@ -389,6 +519,9 @@ impl HaproxyTable {
             .ok_or_else(|| {
                 wrong(&format!("timeout must be like \"5m\" or \"30s\", not \"{}\"", escaped(&self.timeout)))
             })?;
+        if timeout > LONGEST_TIMEOUT {
+            return Err(wrong(&format!("timeout must be a day at most, not \"{}\"", escaped(&self.timeout))));
+        }
         if let Some(bad) = self.probe.iter().find(|probe| !is_host_port(probe)) {
             return Err(wrong(&format!("probe must be like \"127.0.0.1:443\", not \"{}\"", escaped(bad))));
         }
@@ -397,20 +530,21 @@ impl HaproxyTable {
         }
         Ok(Haproxy {
             method,
-            master_socket: address("master_socket", &self.master_socket)?,
+            master_socket: address("master_socket", &master_socket)?,
             runtime_socket: address("runtime_socket", &self.runtime_socket)?,
             sites_dir: spelled(&self.sites_dir, sites_dir),
             host_file: spelled(&self.host_file, host_file),
             config: self.config.iter().map(|path| directory("config", path)).collect::<Result<_, _>>()?,
             binary: Some(self.binary).filter(|binary| !binary.is_empty()),
-            pidfile: match self.pidfile {
+            pidfile: match pidfile {
                 pidfile if pidfile.as_os_str().is_empty() => pidfile,
                 pidfile => directory("pidfile", &pidfile)?,
             },
-            unit: self.unit,
+            unit,
             command: self.command,
             timeout,
             probe: self.probe,
+            others: Vec::new(),
             name,
         })
     }
@@ -489,13 +623,47 @@ fn parse_owner(text: &str) -> Result<Owner, String> {
 /// The parser's message with the line that it is about, in one line.
 fn locate(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().replace('\n', ", ");
-    match error.span() {
-        Some(span) => {
-            let line = 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count();
-            format!("line {line}: {}", escaped(&message))
-        }
-        None => escaped(&message).to_string(),
+    let Some(span) = error.span() else { return escaped(&message).to_string() };
+    let before = text.get(..span.start).unwrap_or_default();
+    let number = 1 + before.bytes().filter(|&byte| byte == b'\n').count();
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    match better(line, &message) {
+        Some(answer) => format!("line {number}: {}", escaped(&answer)),
+        None => format!("line {number}: {}", escaped(&message)),
     }
+}
+
+/// What to write instead, where a line is nearly right.
+fn better(line: &str, message: &str) -> Option<String> {
+    let code = line.split('#').next().unwrap_or_default().trim();
+    let is_a = |found: &str, wanted: &str| {
+        message.starts_with(&format!("invalid type: {found}"))
+            && message.contains(&format!("expected {wanted}"))
+    };
+    if is_a("map", "a sequence") && code.trim_start_matches('[').starts_with("haproxy") {
+        return Some(
+            "write [[haproxy]], with two brackets on each side: there may be several of them".to_owned(),
+        );
+    }
+    if message.starts_with("invalid type: map") && code.starts_with("[[certbot") {
+        return Some("write [certbot], with one bracket on each side: there is only one".to_owned());
+    }
+    let (key, value) = code.split_once('=').map(|(key, value)| (key.trim(), value.trim()))?;
+    let quoted = value.trim_matches(['"', '\'']);
+    if ["integer", "floating point", "boolean"]
+        .iter()
+        .any(|found| is_a(found, "a string") || is_a(found, "path string"))
+    {
+        let unit = if key == "timeout" { "s" } else { "" };
+        return Some(format!("{key} = {value} needs quotes: write {key} = \"{quoted}{unit}\""));
+    }
+    if is_a("string", "a sequence") {
+        return Some(format!("{key} is a list: write {key} = [\"{quoted}\"]"));
+    }
+    if is_a("string", "u16") {
+        return Some(format!("{key} is a number: write {key} = {quoted}"));
+    }
+    None
 }
 
 #[cfg(test)]
@@ -554,6 +722,45 @@ mod tests {
             ("[certbot]\nbinary = \"\"", "[certbot] binary must not be empty"),
             ("host_lineage = \"../x\"", "not a lineage's name"),
             ("[[haproxy]]\n[[haproxy]]\n", "two [[haproxy]] tables"),
+            (
+                "[[haproxy]]\n[[haproxy]]\nname = \"lab\"\nmaster_socket = \"/run/./haproxy-master.sock\"",
+                "[[haproxy]] \"haproxy\" and \"lab\" have the same master_socket /run/",
+            ),
+            (
+                "[[haproxy]]\n[[haproxy]]\nname = \"lab\"\nunit = \"haproxy\"",
+                "[[haproxy]] \"haproxy\" and \"lab\" have the same unit haproxy;",
+            ),
+            (
+                "[[haproxy]]\n[[haproxy]]\nname = \"lab\"\npidfile = \"/run/haproxy.pid\"",
+                "have the same pidfile /run/haproxy.pid; give each its own, or pidfile = \"\" where it has none",
+            ),
+            (
+                "[[haproxy]]\n[[haproxy]]\nname = \"lab\"\nruntime_socket = \"/run/haproxy-master.sock\"",
+                "have the same runtime_socket /run/haproxy-master.sock",
+            ),
+            (
+                "[[haproxy]]\n[[haproxy]]\nname = \"lab\"\nreload = \"master\"",
+                "\"lab\": reload = \"master\" needs master_socket",
+            ),
+            (
+                "[[haproxy]]\n[[haproxy]]\nname = \"lab\"\nreload = \"runtime\"",
+                "needs runtime_socket or master_socket",
+            ),
+            ("[[haproxy]]\nreload = \"systemd\"\nunit = \"\"", "needs unit"),
+            ("[[haproxy]]\nreload = \"pidfile\"\npidfile = \"\"", "needs pidfile"),
+            ("[[haproxy]]\ntimeout = \"300000000000y\"", "timeout must be"),
+            ("[[haproxy]]\ntimeout = \"25h\"", "timeout must be a day at most, not \"25h\""),
+            ("[[haproxy]]\ntimeout = 30", "line 2: timeout = 30 needs quotes: write timeout = \"30s\""),
+            ("mode = 400", "line 1: mode = 400 needs quotes: write mode = \"400\""),
+            ("sites_dir = true", "sites_dir = true needs quotes"),
+            ("[haproxy]\nname = \"x\"", "line 1: write [[haproxy]], with two brackets on each side"),
+            ("[[certbot]]\nargs = []", "line 1: write [certbot], with one bracket on each side"),
+            (
+                "[[haproxy]]\nprobe = \"127.0.0.1:443\" # ours",
+                "line 2: probe is a list: write probe = [\"127.0.0.1:443\"]",
+            ),
+            ("include = \"*\"", "include is a list: write include = [\"*\"]"),
+            ("[certbot]\nhttp_01_port = \"54321\"", "http_01_port is a number: write http_01_port = 54321"),
             ("[[haproxy]]\nreload = \"command\"", "needs the command"),
             ("[[haproxy]]\ntimeout = \"soon\"", "timeout must be like"),
             ("[[haproxy]]\ntimeout = \"0s\"", "timeout must be like"),
@@ -566,6 +773,24 @@ mod tests {
             let message = parse(text).expect_err(text);
             assert!(message.contains(said), "{text}: {message}");
         }
+    }
+
+    #[test]
+    fn only_the_first_table_has_default_sockets_unit_and_pidfile() {
+        let text = "[[haproxy]]\nname = \"edge\"\n[[haproxy]]\nname = \"lab\"\npidfile = \"/run/lab.pid\"\n\
+                    [[haproxy]]\nname = \"none\"\n";
+        let haproxys = parse(text).unwrap().haproxys;
+        let known_by: Vec<Marks> = haproxys.iter().map(Haproxy::marks).collect();
+        assert_eq!(known_by[0], parse("").unwrap().haproxys[0].marks());
+        assert_eq!(known_by[0].sockets, [Address::Unix("/run/haproxy-master.sock".into())]);
+        assert_eq!(known_by[1].pidfile, Path::new("/run/lab.pid"));
+        for marks in &known_by[1..] {
+            assert_eq!((marks.unit.as_str(), marks.sockets.as_slice()), ("", [].as_slice()));
+        }
+        assert_eq!(known_by[2].pidfile, Path::new(""));
+        assert_eq!(haproxys[1].others, [known_by[0].clone(), known_by[2].clone()]);
+        let nothing = "[[haproxy]]\nunit = \"\"\npidfile = \"\"\nmaster_socket = \"\"\n";
+        assert_eq!(parse(nothing).unwrap().haproxys[0].marks(), known_by[2]);
     }
 
     #[test]

@@ -738,7 +738,16 @@ fn broken_elsewhere(version: &Version) {
         "{verdict:?}"
     );
     assert_eq!(bed.haproxy.processes(), processes, "what the check refuses is not reloaded");
-    assert!(detail(&verdict).contains("bogus-keyword"), "{verdict:?}");
+    let line = config.lines().count() + 1;
+    let config_file = bed.haproxy.config();
+    let file = config_file.display();
+    let said = verdict.detail.clone().unwrap();
+    assert!(
+        said.starts_with(&format!("[{file}:{line}] ")) && said.contains("bogus-keyword"),
+        "the cause first: {said}"
+    );
+    let advice = format!("; mend line {line} of {file}, then check it with: haproxy -c -f {file}; ");
+    assert!(said.contains(&advice), "{said}");
     assert!(detail(&verdict).contains("all of it is replaced in memory meanwhile"), "{verdict:?}");
     bed.serves_all();
     bed.renew("c.pem");
@@ -1044,12 +1053,14 @@ fn down(version: &Version) {
     assert_eq!(verdict.outcome, Outcome::NotRunning, "{verdict:?}");
     let quick = start.elapsed();
     assert!(quick < Duration::from_secs(20), "{quick:?}");
-    // Where processes can't be seen, the sockets might be those of a master that executes itself anew.
+    // Where processes can't be seen, the sockets might be those of a master that executes itself anew, and another
+    // HAProxy may be there.
     let nothing = TempDir::new().unwrap();
     nothing.path().clone_into(&mut bed.world.proc);
     let start = Instant::now();
     let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
-    assert_eq!(verdict.outcome, Outcome::NotRunning, "{verdict:?}");
+    assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
+    assert!(detail(&verdict).contains("can't be seen"), "{verdict:?}");
     let slow = start.elapsed();
     assert!(quick < slow || !sees_every_process(), "{quick:?} {slow:?}");
     bed.world = World { run: bed.world.run, ..World::host() };
@@ -1289,8 +1300,10 @@ fn seen(verdict: &Verdict) -> (Outcome, Option<bool>, Option<&str>) {
     (verdict.outcome, verdict.confirmed, verdict.detail.as_deref())
 }
 
-fn detail(verdict: &Verdict) -> &str {
-    verdict.detail.as_deref().unwrap_or_default()
+/// All that it says, the ways that were passed over too.
+fn detail(verdict: &Verdict) -> String {
+    let said = verdict.detail.iter().chain(&verdict.passed_over);
+    said.map(String::as_str).collect::<Vec<_>>().join("; ")
 }
 
 /// A file of the configuration behind its certificates, which can keep HAProxy from coming to the end of loading.

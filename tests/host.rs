@@ -245,3 +245,23 @@ fn its_directory_must_be_safe_too() {
     assert_eq!(report["error"]["kind"], "permission");
     assert!(report["error"]["message"].as_str().unwrap().contains("chmod o-w"), "{report}");
 }
+
+/// Which lineage it is made of is the operator's choice: that one may have been renewed earlier than the one before.
+#[test]
+fn another_lineage_may_be_an_older_one() {
+    let mut tree = Tree::new();
+    let older = tree.issue("older.example", KeyKind::P256, &["older.example"], Validity::left(0.6));
+    tree.issue(HOST, KeyKind::P256, &[HOST], Validity::days(90));
+    let cmd = |lineage: &str, sites: Option<&Path>, file: &Path| {
+        let cmd = Cmd::new(tree.live()).without_haproxy();
+        let cmd = if let Some(sites) = sites { cmd.with_sites(sites) } else { cmd };
+        cmd.option(&format!("host_lineage = \"{lineage}\"")).option(&format!("host_file = {}", toml(file)))
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (file, sites) = (folder.path().join("host.pem"), folder.path().join("sites"));
+    cmd(HOST, Some(&sites), &file).assemble(&[]).exits(0);
+    let changed = cmd("older.example", Some(&sites), &file);
+    assert_eq!(brief(&changed.assemble(&[]).exits(0))[0], "host:host.pem replace");
+    assert_eq!(read(&file), older.combined());
+    assert_eq!(brief(&changed.assemble(&[]).exits(0))[0], "host:host.pem unchanged");
+}

@@ -221,7 +221,7 @@ prop_compose! {
         owed in btree_map("[a-z]{1,9}", (any::<i64>(), option::of(vec("[a-z]{1,9}\\.pem", 0..3))), 0..3),
     ) -> State {
         let pending = pending.into_iter().map(|(name, (was, now))| (name, Pending { was, now })).collect();
-        let owed = owed.into_iter().map(|(name, (since, files))| (name, Owed { since, files })).collect();
+        let owed = owed.into_iter().map(|(name, (since, files))| (name, Owed { since, files, file: None })).collect();
         with(files, pending, owed)
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn is_nobodys(world: &World, address: &Address) -> bool {
     let may_have_it = |pid: i32| {
         let arguments = proc.arguments(pid).unwrap_or_default();
         let may_name = |argument: &OsString| match path_in(argument, name) {
-            Some(path) if path.is_absolute() && sees_our_files(&proc, pid) => {
+            Some(path) if path.is_absolute() && proc.sees_our_files(pid) => {
                 resolved(path).is_none_or(|other| other == place)
             }
             Some(_) => true,
@@ -42,13 +42,6 @@ pub(super) fn is_nobodys(world: &World, address: &Address) -> bool {
 fn sees_all(proc: &Proc) -> bool {
     fs::read_link(proc.own("ns/pid")).is_ok_and(|own| own == Path::new(FIRST_NAMESPACE))
         && proc.arguments(1).is_ok_and(|arguments| !arguments.is_empty())
-}
-
-/// Whether a process means the same files as we do: it is in no container and no chroot.
-fn sees_our_files(proc: &Proc, pid: i32) -> bool {
-    let link = |path: PathBuf| fs::read_link(path).ok();
-    link(proc.own("ns/mnt")).is_some_and(|ours| link(proc.path(pid, "ns/mnt")) == Some(ours))
-        && link(proc.path(pid, "root")).is_some_and(|root| root == Path::new("/"))
 }
 
 /// The path in an argument that has this name in it: `/run/haproxy-master.sock,mode,600`, `unix@master.sock`.

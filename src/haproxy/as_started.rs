@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::geteuid;
 
@@ -16,9 +16,13 @@ use crate::failure::io_cause;
 use crate::program::Program;
 use crate::world::World;
 
-use super::process::{Master, STARTING, same_file};
+use super::process::{Master, Proc, STARTING, same_file};
 use super::watch::Seen;
-use super::{Attempt, Batch, words};
+use super::{Attempt, Batch, sight, words};
+
+/// Where OpenSSL's configuration is on most systems, and where it is otherwise (`openssl version -d`).
+const OPENSSL_CONF: [&str; 3] =
+    ["/etc/ssl/openssl.cnf", "/etc/pki/tls/openssl.cnf", "/usr/local/ssl/openssl.cnf"];
 
 /// How long the check after a failed reload may take.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -306,6 +310,55 @@ pub(super) fn configuration_files(arguments: &[OsString]) -> Vec<PathBuf> {
     read_arguments(arguments).into_iter().filter_map(file).collect()
 }
 
+/// The configuration files of this HAProxy: those that the settings name, else those that its master was started with.
+pub(super) fn configuration(world: &World, haproxy: &Haproxy) -> Vec<PathBuf> {
+    if !haproxy.config.is_empty() {
+        return haproxy.config.clone();
+    }
+    let Some(pid) = sight::master(world, haproxy) else { return Vec::new() };
+    let proc = Proc::new(world);
+    let folder = fs::read_link(proc.path(pid, "cwd")).unwrap_or_default();
+    let files = configuration_files(&proc.arguments(pid).unwrap_or_default());
+    files.into_iter().map(|file| folder.join(file)).collect()
+}
+
+/// All files by which this HAProxy judges a PEM: its configuration, a directory's files each, and OpenSSL's.
+pub(super) fn sources(world: &World, haproxy: &Haproxy) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for path in configuration(world, haproxy) {
+        if !path.is_dir() {
+            files.push(path);
+            continue;
+        }
+        let mut entries: Vec<PathBuf> =
+            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        entries.sort();
+        files.extend(entries.into_iter().filter(|entry| entry.is_file()));
+    }
+    let environment = sight::master(world, haproxy)
+        .and_then(|pid| Proc::new(world).environment(pid).ok())
+        .unwrap_or_default();
+    let named = environment.iter().filter_map(|entry| entry.as_bytes().strip_prefix(b"OPENSSL_CONF="));
+    files.extend(named.map(|path| PathBuf::from(OsStr::from_bytes(path))));
+    files.extend(OPENSSL_CONF.map(PathBuf::from));
+    files
+}
+
+/// Whether one of them is newer than this moment, in which a worker started.
+pub(super) fn is_newer(world: &World, haproxy: &Haproxy, moment: SystemTime) -> bool {
+    let changed = |file: &PathBuf| fs::metadata(file).and_then(|meta| meta.modified()).ok();
+    sources(world, haproxy).iter().filter_map(changed).any(|changed| changed > moment)
+}
+
+/// The value of an option (`-p`, `-S`) among HAProxy's arguments; the last one counts.
+pub(super) fn value_of<'a>(arguments: &'a [OsString], option: &str) -> Option<&'a OsStr> {
+    let value = |word: Word<'a>| match word {
+        Word::Keep([name, value]) if name == option => Some(value.as_os_str()),
+        _ => None,
+    };
+    read_arguments(arguments).into_iter().filter_map(value).next_back()
+}
+
 /// The arguments of a check: those of the start, without what only a start means; `configuration` replaces the files.
 fn for_check(arguments: &[OsString], configuration: &[PathBuf]) -> Vec<OsString> {
     let mut check = vec![OsString::from("-c")];
@@ -381,6 +434,8 @@ mod tests {
         let mut expected = list("-c -W -f");
         expected.push("/x y.cfg".into());
         assert_eq!(for_check(&list("haproxy -W -f /a -- /b"), &other), expected);
+        assert_eq!(value_of(&list("haproxy -p /a -f /b -p /c"), "-p"), Some(OsStr::new("/c")));
+        assert_eq!(value_of(&list("haproxy -f -p /c"), "-p"), None);
         assert_eq!(configuration_files(&list("haproxy -W -f a -- /b")), [Path::new("a"), Path::new("/b")]);
     }
 

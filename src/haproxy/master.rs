@@ -10,7 +10,7 @@ use super::process::{ConfigCheck, Master};
 use super::replies::{self, Processes, ReloadReply, quoted};
 use super::socket::{self, SocketError};
 use super::worker::PAUSE;
-use super::{Attempt, Batch, absent, words};
+use super::{Attempt, Batch, absent, is_another_ones, words};
 
 /// The first release whose `reload` answers whether it worked.
 const ANSWERS_SINCE: (u32, u32) = (2, 7);
@@ -60,7 +60,15 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
         let version = quoted(&processes.version);
         return Attempt::NotApplicable(format!("HAProxy {version} doesn't say whether a reload worked"));
     }
-    match check(world, haproxy, processes.master, deadline) {
+    let knows = |pid| Some(patiently(world, address, deadline).ok()?.has(pid));
+    if let Some(why) = is_another_ones(haproxy, deadline, knows) {
+        return Attempt::NotApplicable(format!(
+            "master_socket {address} {why}; set it to its own, or to \"\""
+        ));
+    }
+    // A check that takes too long must leave time for the reload.
+    let until = deadline.min(Instant::now() + haproxy.timeout / 2);
+    match check(world, haproxy, processes.master, until) {
         ConfigCheck::Invalid { words, log } => {
             let files = words::named_changes(&log, haproxy, batch.changes);
             return Attempt::Refused { words, files };
@@ -73,6 +81,10 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
                 ReloadReply::Success => return Attempt::Told { seen: Some(true), detail: None },
                 ReloadReply::Failure(log) => return refused(haproxy, batch, &log),
                 ReloadReply::InProgress => {}
+                ReloadReply::Unexpected if reply.trim() == "Permission denied" => {
+                    let why = "permission denied: the option -S needs `,level,admin`";
+                    return Attempt::NotApplicable(format!("{address}: {why}"));
+                }
                 ReloadReply::Unexpected => {
                     return Attempt::Failed(format!("an unexpected reply to `reload`: {}", quoted(&reply)));
                 }

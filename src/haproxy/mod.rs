@@ -11,6 +11,7 @@ pub mod probe;
 pub mod process;
 pub mod replies;
 pub mod runtime;
+mod sight;
 pub mod socket;
 pub mod systemd;
 mod watch;
@@ -47,6 +48,12 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How often HAProxy is looked at until it shows the change.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a HAProxy that starts is looked for.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// How long a HAProxy that is there gets to write its pidfile and open its sockets.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// The ways that `auto` tries, the best one first.
 const AUTO: [Method; 4] = [Method::Runtime, Method::Master, Method::Systemd, Method::Pidfile];
@@ -132,8 +139,10 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// Whether it was seen to have taken it; `None` where there is no way to see.
     pub confirmed: Option<bool>,
-    /// Facts for people, ASCII: why not a better way, what HAProxy said.
+    /// Facts for people, ASCII: the cause first, in HAProxy's words where it said something, then what to do.
     pub detail: Option<String>,
+    /// The better ways that didn't apply, each with why, ASCII.
+    pub passed_over: Vec<String>,
     /// Files that it refused explicitly, with its words.
     pub rejected: Vec<(Target, String)>,
 }
@@ -175,13 +184,21 @@ pub fn tell(world: &World, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict {
     }
     match haproxy.method {
         Method::None => Verdict::of(Method::None, Outcome::Skipped),
-        Method::Auto => telling.auto(),
-        Method::Runtime | Method::Master | Method::Systemd | Method::Pidfile | Method::Command => {
-            let before = telling.answering();
-            let attempt = telling.attempt(haproxy.method);
-            telling.verdict(haproxy.method, before, attempt)
-        }
+        Method::Auto => telling.by(&AUTO),
+        method => telling.by(&[method]),
     }
+}
+
+/// Who there is, where no way leads to a HAProxy.
+enum Somebody {
+    /// No process in sight may be it, and no socket of its accepts connections.
+    Nobody,
+    /// One that may be it is still starting.
+    Coming,
+    /// One may be it: which, and why.
+    There(String),
+    /// The processes can't be seen: why.
+    Unseen(String),
 }
 
 /// One HAProxy being told about a batch.
@@ -216,40 +233,115 @@ impl Telling<'_> {
         }
     }
 
-    /// The first way that applies; the detail says why the better ones didn't.
-    fn auto(&self) -> Verdict {
+    /// By the first of these ways that applies.
+    fn by(&self, methods: &[Method]) -> Verdict {
         let before = self.answering();
-        let mut passed_over = Vec::new();
-        let mut evidence = None;
-        for method in AUTO {
-            match self.attempt(method) {
-                Attempt::NotApplicable(why) => passed_over.push(format!("{}: {why}", method.name())),
-                Attempt::NotRunning(why) => {
-                    passed_over.push(format!("{}: {why}", method.name()));
-                    evidence.get_or_insert((method, why));
+        let begin = Instant::now();
+        loop {
+            let mut passed_over = Vec::new();
+            let mut evidence = None;
+            let mut refused = None;
+            for &method in methods {
+                let pass = |why: &str| format!("{}: {why}", method.name());
+                match self.attempt(method) {
+                    Attempt::NotApplicable(why) => passed_over.push(pass(&why)),
+                    Attempt::NotRunning(why) => {
+                        passed_over.push(pass(&why));
+                        evidence.get_or_insert((method, why));
+                    }
+                    attempt if methods.len() > 1 && self.may_take_it_now(method, before, &attempt) => {
+                        passed_over.push(pass("refuses it, but the configuration is newer than its worker"));
+                        refused = Some((method, attempt));
+                    }
+                    attempt => return self.verdict(method, before, attempt).passing_over(passed_over),
                 }
-                attempt => return self.verdict(method, before, attempt).with(passed_over.join("; ")),
             }
-        }
-        match evidence {
-            Some((method, why)) if before.is_some() => Verdict::of(method, Outcome::Failed)
-                .with(format!("HAProxy answered at first, and has ended since: {why}")),
-            Some((method, why)) if !self.somebody_listens() => {
-                Verdict::of(method, Outcome::NotRunning).with(why)
+            if let Some((method, attempt)) = refused {
+                return self.verdict(method, before, attempt).passing_over(passed_over);
             }
-            _ => Verdict::of(Method::Auto, Outcome::Failed).with(format!(
-                "found no way to tell HAProxy; set `reload` and what it needs for \"{}\" ({})",
-                escaped(&self.haproxy.name),
-                passed_over.join("; ")
-            )),
+            let may_come = evidence.is_some() || before.is_none();
+            match self.somebody() {
+                Somebody::Coming if may_come && Instant::now() + AGAIN < self.deadline => sleep(AGAIN),
+                Somebody::There(_) if evidence.is_some() && begin.elapsed() < GRACE => sleep(AGAIN),
+                somebody => return self.untold(methods, evidence, &somebody, before, &passed_over),
+            }
         }
     }
 
-    /// Whether a socket of this HAProxy accepts connections: then it runs, whatever its unit or pidfile says.
-    fn somebody_listens(&self) -> bool {
+    /// What it means that no way applies.
+    fn untold(
+        &self,
+        methods: &[Method],
+        evidence: Option<(Method, String)>,
+        somebody: &Somebody,
+        before: Option<Answering>,
+        passed_over: &[String],
+    ) -> Verdict {
+        let Some((method, why)) = evidence else {
+            let name = escaped(&self.haproxy.name);
+            return match methods {
+                [method] => {
+                    let why = passed_over.concat();
+                    let why = why.split_once(": ").map_or(why.as_str(), |(_, why)| why);
+                    Verdict::of(*method, Outcome::Failed).with(why)
+                }
+                _ => Verdict::of(Method::Auto, Outcome::Failed).with(format!(
+                    "found no way to tell HAProxy; set `reload` and what it needs for \"{name}\" ({})",
+                    passed_over.join("; ")
+                )),
+            };
+        };
+        let failed = |fact: String| Verdict::of(method, Outcome::Failed).with(fact);
+        match somebody {
+            Somebody::Nobody if before.is_some() => {
+                failed(format!("HAProxy answered at first, and has ended since: {why}"))
+            }
+            Somebody::Nobody => Verdict::of(method, Outcome::NotRunning).with(why),
+            Somebody::Coming => {
+                failed(format!("{why}, and a HAProxy is still starting; the next run tells it"))
+            }
+            Somebody::There(who) => {
+                failed(format!("{why}, but {who}; set unit, pidfile or master_socket to its own"))
+            }
+            Somebody::Unseen(how) => failed(format!("{why}, but {how}; set reload")),
+        }
+    }
+
+    /// Whether a reload may take what memory has refused: a worker judges by what it read when it started.
+    fn may_take_it_now(&self, method: Method, before: Option<Answering>, attempt: &Attempt) -> bool {
+        let Attempt::Refused { files, .. } = attempt else { return false };
+        let since = before.filter(|_| method == Method::Runtime && !files.is_empty()).map(|it| it.since);
+        since.is_some_and(|since| as_started::is_newer(self.world, self.haproxy, since))
+    }
+
+    /// Who there is that may be this HAProxy, whatever its unit or pidfile says.
+    fn somebody(&self) -> Somebody {
         let sockets = self.haproxy.runtime_socket.iter().chain(&self.haproxy.master_socket);
         let soon = Instant::now() + CONTRADICTION_LIMIT;
-        sockets.into_iter().any(|address| socket::listens(address, soon))
+        for address in sockets {
+            if socket::listens(address, soon) {
+                return Somebody::There(format!("{address} accepts connections"));
+            }
+        }
+        let processes = match sight::in_sight(self.world, self.haproxy) {
+            Ok(processes) => processes,
+            Err(how) => return Somebody::Unseen(how),
+        };
+        let is_coming = |process: &sight::Process| {
+            process.is_between
+                || match process::Master::open(self.world, process.pid) {
+                    // It holds signals back while it loads.
+                    Ok(master) => !master.is_ready(),
+                    Err(why) => matches!(why, process::NotAMaster::Starting(_)),
+                }
+        };
+        match processes.first() {
+            None => Somebody::Nobody,
+            Some(_) if processes.iter().any(is_coming) => Somebody::Coming,
+            Some(process) => {
+                Somebody::There(format!("the HAProxy of process {} {}", process.pid, process.why))
+            }
+        }
     }
 
     /// What an attempt comes to, once it is confirmed or made good as far as can be.
@@ -263,19 +355,20 @@ impl Telling<'_> {
                     ..Verdict::of(method, outcome).with(detail.unwrap_or_default()).with(why)
                 }
             }
-            Attempt::NotRunning(why) => Verdict::of(method, Outcome::NotRunning).with(why),
-            Attempt::NotApplicable(why) | Attempt::Failed(why) => {
+            // [`Self::by`] passes over the first two.
+            Attempt::NotRunning(why) | Attempt::NotApplicable(why) | Attempt::Failed(why) => {
                 Verdict::of(method, Outcome::Failed).with(why)
             }
             Attempt::Refused { words, files } if files.is_empty() => {
                 let made_good = self.replace_what_can_be();
+                let files = as_started::configuration(self.world, self.haproxy);
                 Verdict::of(method, Outcome::Failed)
+                    .with(words::cause(&words))
+                    .with(words::advice(&words, &files))
                     .with(made_good)
-                    .with(format!("HAProxy refuses its configuration for something that isn't ours: {words}"))
             }
             Attempt::Refused { words, files } => {
-                Verdict { rejected: files, ..Verdict::of(method, Outcome::Failed) }
-                    .with(format!("HAProxy refuses: {words}"))
+                Verdict { rejected: files, ..Verdict::of(method, Outcome::Failed) }.with(words::cause(&words))
             }
         }
     }
@@ -365,11 +458,37 @@ impl Telling<'_> {
     }
 }
 
+/// Why a master isn't the one of the worker that answers at `runtime_socket`, where it surely isn't: the default places
+/// are those of the host's HAProxy, and this one may live in a container. `knows`: whether the master has this worker.
+fn is_another_ones(
+    haproxy: &Haproxy,
+    deadline: Instant,
+    knows: impl Fn(u32) -> Option<bool>,
+) -> Option<String> {
+    let worker = Worker::ways(haproxy).into_iter().find(|worker| !worker.is_through_master())?;
+    let begin = Instant::now();
+    loop {
+        let answering = worker.answering(deadline).ok()?;
+        if knows(answering.pid)? {
+            return None;
+        }
+        // In the middle of a reload either may be ahead.
+        if begin.elapsed() > BLINK_LIMIT || Instant::now() + PAUSE >= deadline {
+            return Some(format!("belongs to another HAProxy than runtime_socket {}", worker.address()));
+        }
+        sleep(PAUSE);
+    }
+}
+
 impl Verdict {
     /// A verdict without more to say.
     #[must_use]
     pub fn of(method: Method, outcome: Outcome) -> Self {
-        Self { method, outcome, confirmed: None, detail: None, rejected: Vec::new() }
+        Self { method, outcome, confirmed: None, detail: None, passed_over: Vec::new(), rejected: Vec::new() }
+    }
+
+    fn passing_over(self, passed_over: Vec<String>) -> Self {
+        Self { passed_over, ..self }
     }
 
     /// With a fact more, where there is one.

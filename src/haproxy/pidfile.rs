@@ -12,7 +12,7 @@ use crate::failure::io_cause;
 use crate::world::World;
 
 use super::process::{Master, NotAMaster, Watch};
-use super::{Attempt, Batch, as_started};
+use super::{Attempt, Batch, as_started, is_another_ones};
 
 /// A pidfile holds a number or a few.
 const LARGEST: u64 = 4096;
@@ -42,6 +42,9 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt {
         Ok(master) => master,
         Err(why) => return no_master(&haproxy.pidfile, &why),
     };
+    if let Some(why) = is_another_ones(haproxy, deadline, |pid| master.has_worker(pid)) {
+        return Attempt::NotApplicable(format!("pidfile {file} {why}; set it to its own, or to \"\""));
+    }
     let unchecked =
         match as_started::before_reload(world, haproxy, batch, &master, begin + haproxy.timeout / 2) {
             Ok(unchecked) => unchecked,

@@ -139,6 +139,18 @@ impl Master {
         self.proc.workers(self.pid)
     }
 
+    /// Whether one of its workers calls itself by this process id, in its own namespace; `None`: it has none.
+    #[must_use]
+    pub fn has_worker(&self, pid: u32) -> Option<bool> {
+        let workers = self.workers();
+        let calls_itself = |worker: &Worker| {
+            let status = self.proc.status(worker.pid).unwrap_or_default();
+            let own = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            own.and_then(|own| own.split_ascii_whitespace().last()) == Some(pid.to_string().as_str())
+        };
+        (!workers.is_empty()).then(|| workers.iter().any(calls_itself))
+    }
+
     /// Sends it the signal to reload (SIGUSR2).
     ///
     /// # Errors
@@ -160,10 +172,15 @@ impl Master {
         matches!(poll(&mut fds, Some(&timeout)), Ok(1..))
     }
 
+    /// Whether it listens for signals: it isn't loading.
+    pub(super) fn is_ready(&self) -> bool {
+        self.proc.usr2(self.pid).is_ok_and(Disposition::is_ready)
+    }
+
     /// Waits until it isn't loading, as far as time allows: while it executes itself anew it can't be read.
     pub(super) fn settle(&self, deadline: Instant) {
-        let ready = || self.proc.usr2(self.pid).is_ok_and(Disposition::is_ready);
-        while !ready() && Instant::now() < deadline && !self.ended_within(Duration::from_millis(10)) {}
+        while !self.is_ready() && Instant::now() < deadline && !self.ended_within(Duration::from_millis(10)) {
+        }
     }
 
     pub(super) fn proc(&self) -> &Proc {
@@ -345,6 +362,26 @@ impl Proc {
         Ok(inodes)
     }
 
+    /// Whether a process means the same files as we do: it is in no container and no chroot.
+    pub(super) fn sees_our_files(&self, pid: i32) -> bool {
+        let link = |path: PathBuf| fs::read_link(path).ok();
+        link(self.own("ns/mnt")).is_some_and(|ours| link(self.path(pid, "ns/mnt")) == Some(ours))
+            && link(self.path(pid, "root")).is_some_and(|root| root == Path::new("/"))
+    }
+
+    /// Whether a process has this UNIX socket open.
+    pub(super) fn has_open(&self, pid: i32, path: &Path) -> bool {
+        let Ok(table) = fs::read(self.path(pid, "net/unix")) else { return false };
+        let named = parse_unix(&String::from_utf8_lossy(&table), path);
+        !named.is_empty() && self.sockets(pid).is_ok_and(|own| named.iter().any(|inode| own.contains(inode)))
+    }
+
+    /// Whether a process is in this unit's control group.
+    pub(super) fn is_in_unit(&self, pid: i32, unit: &str) -> bool {
+        let groups = fs::read_to_string(self.path(pid, "cgroup")).unwrap_or_default();
+        groups.lines().any(|line| line.rsplit('/').any(|part| part == unit))
+    }
+
     /// The inodes of the TCP sockets that listen in the network namespace of a process.
     pub(super) fn listening(&self, pid: i32) -> HashSet<u64> {
         ["net/tcp", "net/tcp6"]
@@ -411,6 +448,25 @@ fn parse_listening(table: &str) -> Vec<u64> {
         .collect()
 }
 
+/// `num refcount protocol flags type st inode path`: the sockets of this path. HAProxy binds under a name with an
+/// ending of its own and renames it: the kernel goes on showing that one.
+fn parse_unix(table: &str, path: &Path) -> Vec<u64> {
+    let path = path.to_string_lossy();
+    let is_bound = |shown: &str| {
+        let rest = shown.strip_prefix(&*path)?;
+        let ending = rest.strip_prefix('.').and_then(|rest| rest.strip_suffix(".tmp"));
+        let is_own =
+            ending.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()));
+        (rest.is_empty() || is_own).then_some(())
+    };
+    let inode = |line: &str| {
+        let mut fields = line.split_ascii_whitespace().skip(6);
+        let inode = fields.next()?.parse().ok()?;
+        is_bound(fields.next()?).map(|()| inode)
+    };
+    table.lines().skip(1).filter_map(inode).collect()
+}
+
 /// Whether two names are of one file.
 pub(super) fn same_file(one: &Path, two: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -458,6 +514,17 @@ mod tests {
             \x20  0: 0100007F:C5AB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2104 1 0\n\
             \x20  1: 0100007F:C5AB 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 2105 1 0\n";
         assert_eq!(parse_listening(table), [2104]);
+    }
+
+    #[test]
+    fn a_unix_socket_is_known_by_the_name_that_it_was_bound_to() {
+        let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+            0000: 00000002 00000000 00010000 0001 01 11 /run/a.sock\n\
+            0000: 00000002 00000000 00010000 0001 01 12 /run/a.sock.1234.tmp\n\
+            0000: 00000002 00000000 00010000 0001 01 13 /run/a.sock.old.tmp\n\
+            0000: 00000002 00000000 00010000 0001 01 14 /run/a.socket\n\
+            0000: 00000002 00000000 00010000 0001 01 15\n";
+        assert_eq!(parse_unix(table, Path::new("/run/a.sock")), [11, 12]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::program::{Finished, Program};
 use crate::world::World;
 
 use super::process::{Master, Seen, Watch};
-use super::{Attempt, Batch, as_started};
+use super::{Attempt, Batch, as_started, is_another_ones};
 
 /// How long a question to systemd may take.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -58,6 +58,11 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt {
     }
 
     let master = Master::open_started(world, state.main_pid, deadline);
+    let knows = |pid| master.as_ref().ok()?.has_worker(pid);
+    if let Some(why) = is_another_ones(haproxy, deadline, knows) {
+        let unit = unit.escaped();
+        return Attempt::NotApplicable(format!("unit {unit} {why}; set it to its own, or to \"\""));
+    }
     let unchecked = match &master {
         Ok(master) => as_started::before_reload(world, haproxy, batch, master, begin + haproxy.timeout / 2),
         Err(why) => Ok(Some(format!("the configuration was not checked: {why}"))),

@@ -1,7 +1,9 @@
 //! HAProxy's own words about what it could not load, and which files they name. Pure.
 
+use std::path::PathBuf;
+
 use crate::config::Haproxy;
-use crate::escape::escaped;
+use crate::escape::{escaped, shell_word};
 
 use super::{Change, Target};
 
@@ -21,6 +23,34 @@ pub fn words(log: &str) -> String {
         words.push_str("; ...");
     }
     words
+}
+
+/// HAProxy's words, beginning with the place that they are about: `[haproxy.cfg:60] unknown keyword ...`.
+pub(super) fn cause(words: &str) -> String {
+    match words.strip_prefix("parsing ") {
+        Some(rest) if rest.starts_with('[') => rest.replacen("] : ", "] ", 1),
+        _ => words.to_owned(),
+    }
+}
+
+/// What to do about a configuration that HAProxy refuses; `files`: all that it consists of, as far as they are known.
+pub(super) fn advice(words: &str, files: &[PathBuf]) -> String {
+    let place = words.find('[').and_then(|start| words.get(start + 1..)?.split_once(']'));
+    let place = place.and_then(|(place, _)| place.rsplit_once(':'));
+    let place = place.filter(|(file, _)| !file.is_empty() && !file.ends_with(':'));
+    let place = place.filter(|(_, line)| !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit()));
+    let named = place.map(|(file, _)| PathBuf::from(file));
+    let files = if files.is_empty() { named.as_slice() } else { files };
+    let mut command = String::from("haproxy -c");
+    for file in files {
+        command.push_str(" -f ");
+        command.push_str(&shell_word(file.as_os_str()));
+    }
+    let check = if files.is_empty() { String::new() } else { format!(", then check it with: {command}") };
+    match place {
+        Some((file, line)) => format!("mend line {line} of {file}{check}"),
+        None => format!("mend its configuration{check}"),
+    }
 }
 
 /// The files that the log's error lines name, or whose siblings they name: the index in `paths` and the line, each
@@ -196,6 +226,29 @@ mod tests {
     fn a_line_that_continues_an_alert_belongs_to_it() {
         let log = "[ALERT]    (1) : config : one\n  more of it\n\nnot this\n[NOTICE]   (1) : x\nnor this\n";
         assert_eq!(words(log), "one more of it");
+    }
+
+    #[test]
+    fn the_cause_comes_first_and_the_advice_can_be_pasted() {
+        let said = "parsing [/etc/haproxy/haproxy.cfg:60] : unknown keyword 'bogus' in 'global' section";
+        assert_eq!(cause(said), "[/etc/haproxy/haproxy.cfg:60] unknown keyword 'bogus' in 'global' section");
+        let of = |words, files: &[&str]| advice(words, &files.iter().map(PathBuf::from).collect::<Vec<_>>());
+        assert_eq!(
+            of(said, &[]),
+            "mend line 60 of /etc/haproxy/haproxy.cfg, then check it with: haproxy -c -f /etc/haproxy/haproxy.cfg"
+        );
+        assert_eq!(
+            of("parsing [b.cfg:2] : x", &["/etc/a.cfg", "/etc/b c.cfg"]),
+            "mend line 2 of b.cfg, then check it with: haproxy -c -f /etc/a.cfg -f '/etc/b c.cfg'"
+        );
+        let proxy = "Proxy 'x': unable to find required default_backend: 'y'.";
+        assert_eq!(cause(proxy), proxy);
+        assert_eq!(
+            of(proxy, &["/a.cfg"]),
+            "mend its configuration, then check it with: haproxy -c -f /a.cfg"
+        );
+        assert_eq!(of(proxy, &[]), "mend its configuration");
+        assert_eq!(of("x [::1] y", &[]), "mend its configuration");
     }
 
     #[test]

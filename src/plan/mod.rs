@@ -442,9 +442,11 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Pla
     if !ours && !situation.policy.adopt {
         return Judgement::Conflict(conflict_fact("was not written by haproxy-certs"));
     }
-    // Somebody else's certificate may be younger than the lineage's: whoever adopts it knows.
+    // Somebody else's certificate may be younger than the lineage's: whoever adopts it knows. So may another lineage's,
+    // of which the host certificate was made before: whoever sets host_lineage knows.
+    let is_another = !ours || place.recorded.is_some_and(|recorded| recorded.lineage != *name);
     let guard = too_good_to_replace(situation, name, candidate, deployed)
-        .filter(|refusal| ours || refusal.reason != Reason::OlderThanDeployed);
+        .filter(|refusal| !is_another || refusal.reason != Reason::OlderThanDeployed);
     match guard {
         Some(refusal) => Judgement::Refuse(refusal),
         None if ours => Judgement::Do(Action::Replace),

@@ -36,7 +36,9 @@ pub fn lines(report: &Report, verbose: bool) -> Vec<Line> {
     let notes = report.notes.iter().filter(|note| closely || note.weight != Weight::Hint);
     let mut lines: Vec<Line> = notes.map(note_line).collect();
     lines.extend(report.rows.iter().filter(|row| verbose || has_news(row)).map(row_line));
-    lines.extend(report.haproxy.iter().filter(|row| verbose || was_told(row)).map(haproxy_line));
+    lines.extend(
+        report.haproxy.iter().filter(|row| verbose || was_told(row)).map(|row| told_line(row, verbose)),
+    );
     // Where the run failed before it looked there is nothing to sum up.
     if report.error.is_none() || !report.rows.is_empty() {
         lines.push(summary(report));
@@ -95,16 +97,7 @@ pub(super) fn haproxy_line(row: &HaproxyRow) -> Line {
         false if row.owed => Tone::Wary,
         false => Tone::Good,
     };
-    let told = match row.outcome {
-        Outcome::Updated => "updated in memory",
-        Outcome::Reloaded => "reloaded",
-        Outcome::Failed => "could not be told",
-        Outcome::RolledBack => "refused, the previous files are back",
-        Outcome::NotNeeded => "nothing to tell",
-        Outcome::NotRunning => "not running",
-        Outcome::Skipped => "not told, as configured",
-        Outcome::Deferred => "to be told by the next run",
-    };
+    let told = outcome(row);
     let mut text = format!("{:<10} {}: {told} ({}", "tell", escaped(&row.name), row.method.name());
     text.push_str(match row.confirmed {
         Some(true) => ", confirmed)",
@@ -120,6 +113,29 @@ pub(super) fn haproxy_line(row: &HaproxyRow) -> Line {
     Line { tone, text }
 }
 
+/// How telling a HAProxy ended, in words.
+pub(super) fn outcome(row: &HaproxyRow) -> &'static str {
+    match row.outcome {
+        Outcome::Updated => "updated in memory",
+        Outcome::Reloaded => "reloaded",
+        Outcome::Failed => "could not be told",
+        Outcome::RolledBack => "refused, the previous files are back",
+        Outcome::NotNeeded => "nothing to tell",
+        Outcome::NotRunning => "not running",
+        Outcome::Skipped => "not told, as configured",
+        Outcome::Deferred => "to be told by the next run",
+    }
+}
+
+/// The line of one HAProxy; `verbose`: with the ways that were passed over.
+fn told_line(row: &HaproxyRow, verbose: bool) -> Line {
+    let Line { tone, mut text } = haproxy_line(row);
+    if verbose && !row.passed_over.is_empty() {
+        let _ = write!(text, "; passed over: {}", row.passed_over.join("; "));
+    }
+    Line { tone, text }
+}
+
 fn summary(report: &Report) -> Line {
     let counts = report.counts();
     let parts: Vec<String> = Action::ALL
@@ -127,11 +143,12 @@ fn summary(report: &Report) -> Line {
         .filter_map(|action| Some(format!("{} {}", counts.get(action)?, done(*action, report.dry_run))))
         .collect();
     let bad = report.rows.iter().any(Row::is_bad);
+    let outcome = if report.is_deployed_with_warnings() { "deployed, with warnings: " } else { "" };
     let list = if parts.is_empty() { "nothing there".to_owned() } else { parts.join(", ") };
     let owed = if report.owed { "; HAProxy is still to be told of an earlier run" } else { "" };
     Line {
         tone: if bad { Tone::Wary } else { Tone::Plain },
-        text: format!("{}: {list}{owed}", escaped_path(&report.sites_dir)),
+        text: format!("{}: {outcome}{list}{owed}", escaped_path(&report.sites_dir)),
     }
 }
 

@@ -69,6 +69,8 @@ pub struct HaproxyRow {
     pub owed: bool,
     /// The fact for people.
     pub detail: Option<String>,
+    /// The better ways that didn't apply, each with why.
+    pub passed_over: Vec<String>,
 }
 
 impl HaproxyRow {
@@ -95,6 +97,7 @@ impl HaproxyRow {
             confirmed: verdict.confirmed,
             owed,
             detail,
+            passed_over: verdict.passed_over,
         }
     }
 
@@ -165,6 +168,13 @@ impl Report {
             *counts.entry(row.action).or_default() += 1;
         }
         counts
+    }
+
+    /// Whether it ends with exit status 1 although everything is deployed.
+    #[must_use]
+    pub fn is_deployed_with_warnings(&self) -> bool {
+        let is_left = |row: &Row| matches!(row.action, Action::Refuse | Action::Conflict);
+        self.exit(false) == Exit::Partly && !self.dry_run && !self.rows.iter().any(is_left)
     }
 
     /// How the run ends. `exit_code`: a dry run says by its status whether there is something to do.

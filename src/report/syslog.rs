@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixDatagram;
 
-use super::human::{Tone, haproxy_line, has_news, row_line, was_told};
+use super::human::{Tone, haproxy_line, has_news, outcome, row_line, was_told};
 use super::{Exit, HaproxyRow, Report, Weight};
 use crate::certified_key::hex;
 use crate::config::Settings;
@@ -42,6 +42,7 @@ pub fn log(settings: &Settings, world: &World, report: &Report, exit: Exit) {
     let run = LastRun {
         at,
         exit: exit.code(),
+        only_warned: report.is_deployed_with_warnings(),
         changes: changes(report),
         succeeded: if exit == Exit::Fine { at } else { before.succeeded },
         told: told(report, before.told, at),
@@ -64,7 +65,8 @@ fn changes(report: &Report) -> usize {
 /// How each HAProxy was last told: by this run, where there was something to tell, else by an earlier one.
 fn told(report: &Report, mut before: BTreeMap<String, Told>, at: i64) -> BTreeMap<String, Told> {
     for row in report.haproxy.iter().filter(|row| was_told(row)) {
-        let told = Told { at, method: row.method, outcome: row.outcome, confirmed: row.confirmed };
+        let HaproxyRow { method, outcome, confirmed, .. } = *row;
+        let told = Told { at, method, outcome, confirmed, detail: row.detail.clone() };
         before.insert(row.name.clone(), told);
     }
     before
@@ -96,24 +98,80 @@ fn compose(report: &Report, before: &BTreeMap<String, i64>, now: i64) -> (Lines,
     let told = report.haproxy.iter().filter(|row| was_told(row) && !row.is_bad());
     lines.extend(told.map(|row| (Severity::Notice, haproxy_line(row).text)));
 
-    let alarms = report.notes.iter().filter(|note| note.weight == Weight::Alarm);
-    let mut standing: BTreeSet<String> = alarms.map(|note| note.text.clone()).collect();
-    standing.extend(report.rows.iter().filter(|row| row.is_bad()).map(|row| row_line(row).text));
-    standing.extend(
-        report.haproxy.iter().filter(|row: &&HaproxyRow| row.is_bad()).map(|row| haproxy_line(row).text),
-    );
-    standing.extend(report.error.iter().map(|error| error.message.clone()));
     let mut complaints = BTreeMap::new();
-    for text in standing {
-        let logged = before.get(&text).copied().filter(|&at| (0..REMINDER).contains(&now.saturating_sub(at)));
+    for Complaint { key, text } in standing(report) {
+        let logged = before.get(&key).copied().filter(|&at| (0..REMINDER).contains(&now.saturating_sub(at)));
         if logged.is_none() {
-            lines.push((Severity::Error, text.clone()));
+            lines.push((Severity::Error, text));
         }
-        complaints.insert(text, logged.unwrap_or(now));
+        complaints.insert(key, logged.unwrap_or(now));
     }
-    let cleared = before.keys().filter(|text| !complaints.contains_key(*text));
-    lines.extend(cleared.map(|text| (Severity::Notice, format!("no longer: {text}"))));
+    // What goes on for another cause was just logged anew.
+    let subjects: BTreeSet<String> = complaints.keys().map(|key| subject(key).to_owned()).collect();
+    let cleared: BTreeSet<&str> = before.keys().map(|key| subject(key)).collect();
+    let cleared = cleared.into_iter().filter(|subject| !subjects.contains(*subject));
+    lines.extend(cleared.map(|subject| (Severity::Notice, format!("no longer: {subject}"))));
     (lines, complaints)
+}
+
+/// Something that is wrong.
+struct Complaint {
+    /// By which a later run knows it again: what it is about, and the cause without what differs from run to run.
+    key: String,
+    /// The line for people.
+    text: String,
+}
+
+/// Between what a complaint is about and its cause.
+const BECAUSE: &str = " | ";
+
+/// What a complaint is about.
+fn subject(key: &str) -> &str {
+    key.split_once(BECAUSE).map_or(key, |(subject, _)| subject)
+}
+
+/// What is wrong after this run.
+fn standing(report: &Report) -> Vec<Complaint> {
+    let about = |subject: &str, cause: &str, text: String| {
+        let cause = without_numbers(cause);
+        Complaint { key: format!("{subject}{BECAUSE}{cause}"), text }
+    };
+    let mut standing = Vec::new();
+    let alarms = report.notes.iter().filter(|note| note.weight == Weight::Alarm);
+    standing.extend(alarms.map(|note| Complaint { key: note.text.clone(), text: note.text.clone() }));
+    for row in report.rows.iter().filter(|row| row.is_bad()) {
+        let name = row.file.as_ref().or(row.lineage.as_ref()).map(|name| name.as_encoded_bytes());
+        let name = escaped(name.unwrap_or_default());
+        let warnings: Vec<&str> = row.warnings.iter().map(|warning| warning.name()).collect();
+        let cause = row.reason.map_or_else(|| warnings.join(", "), |reason| reason.name().to_owned());
+        standing.push(about(&format!("{} {name}", row.action.name()), &cause, row_line(row).text));
+    }
+    for row in report.haproxy.iter().filter(|row| row.is_bad()) {
+        let cause = row.detail.as_deref().unwrap_or_default();
+        let cause = cause.split("; ").next().unwrap_or_default();
+        standing.push(about(
+            &format!("tell {}: {}", escaped(&row.name), outcome(row)),
+            cause,
+            haproxy_line(row).text,
+        ));
+    }
+    standing.extend(
+        report.error.iter().map(|error| about("the run failed", &error.message, error.message.clone())),
+    );
+    standing
+}
+
+/// Without process ids, durations, ports: a run of digits is one mark.
+fn without_numbers(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '0'..='9' if shown.ends_with('#') => {}
+            '0'..='9' => shown.push('#'),
+            _ => shown.push(letter),
+        }
+    }
+    shown
 }
 
 /// Sends lines to the system log; one that doesn't take them at once is not waited for.
@@ -135,8 +193,9 @@ fn send(world: &World, lines: &[(Severity, String)]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Overrides;
+    use crate::config::{Method, Overrides};
     use crate::failure::FailureKind;
+    use crate::haproxy::{Outcome, Verdict};
 
     fn failing(message: &str) -> Report {
         let mut report = Report::begin(&Settings::parse("", &Overrides::default()).unwrap(), false);
@@ -153,11 +212,39 @@ mod tests {
         let (lines, standing) = compose(&failing("disk full"), &standing, 1000 + REMINDER);
         assert_eq!(lines.len(), 1);
         let (lines, standing) = compose(&failing("something else"), &standing, 2000 + REMINDER);
-        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert_eq!(lines, [(Severity::Error, "something else".to_owned())]);
         let mut healthy = failing("");
         healthy.error = None;
         let (lines, standing) = compose(&healthy, &standing, 3000 + REMINDER);
-        assert_eq!(lines, [(Severity::Notice, "no longer: something else".to_owned())]);
+        assert_eq!(lines, [(Severity::Notice, "no longer: the run failed".to_owned())]);
         assert!(standing.is_empty());
+    }
+
+    fn untold(detail: &str) -> Report {
+        let mut report = failing("");
+        report.error = None;
+        let verdict = Verdict::of(Method::Pidfile, Outcome::Failed).with(detail);
+        report.haproxy = vec![HaproxyRow::new("haproxy", verdict, None)];
+        report
+    }
+
+    #[test]
+    fn the_problem_is_known_again_by_what_it_is_not_by_its_text() {
+        let told = |detail: &str, before: &BTreeMap<String, i64>, at| compose(&untold(detail), before, at);
+        let (lines, standing) = told("there is no process 77; set pidfile", &BTreeMap::new(), 1000);
+        assert_eq!(lines.len(), 1);
+        // The same cause in other words, with another number.
+        let (lines, standing) = told("there is no process 4242; 2 of 3 files are replaced", &standing, 1100);
+        assert_eq!(lines, []);
+        // Another cause: said, and nothing is over.
+        let (lines, standing) = told("[haproxy.cfg:60] unknown keyword", &standing, 1200);
+        assert!(
+            matches!(lines.as_slice(), [(Severity::Error, text)] if text.contains("unknown keyword")),
+            "{lines:?}"
+        );
+        let mut healthy = untold("");
+        healthy.haproxy.clear();
+        let (lines, _) = compose(&healthy, &standing, 1300);
+        assert_eq!(lines, [(Severity::Notice, "no longer: tell haproxy: could not be told".to_owned())]);
     }
 }

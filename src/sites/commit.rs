@@ -329,13 +329,22 @@ impl Committed<'_> {
         back
     }
 
+    /// Holds what HAProxy refused against it still, although this run has made it another one by reloading it.
+    pub fn still_refused(&mut self, before: &str, after: &str) {
+        let refusals = self.sites.state.files.values_mut().filter_map(|record| record.rejected.as_mut());
+        for refusal in refusals.filter(|refusal| refusal.by == before) {
+            after.clone_into(&mut refusal.by);
+        }
+    }
+
     /// Records who took the batch: `owed` says of each HAProxy whether it is still to be told. When nobody is, the previous
     /// files go.
     pub fn keep(self, still_owed: &BTreeMap<String, bool>) -> (Plan, Option<Failure>) {
         let Self { sites, settings, plan, mut failure, .. } = self;
         let before = sites.state.clone();
         let state = &mut sites.state;
-        state.owed.retain(|name, _| still_owed.get(name).copied().unwrap_or(false));
+        // Whoever isn't named here is another configuration's.
+        state.owed.retain(|name, _| still_owed.get(name).copied().unwrap_or(true));
         let accepted = state.owed.is_empty();
         if accepted {
             state.pending.clear();
@@ -387,7 +396,8 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
             told.push(key);
         }
     }
-    state.owed.retain(|name, _| settings.haproxys.iter().any(|haproxy| haproxy.name == *name));
+    state.pass_debts_on(settings);
+    let file = settings.file.as_ref().map(|file| file.to_string_lossy().into_owned());
     for haproxy in &settings.haproxys {
         let owed = state.owed.get(&haproxy.name);
         let files = match (owed.map(|owed| &owed.files), state.lost) {
@@ -399,7 +409,7 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
             }
         };
         let since = owed.map_or(now, |owed| owed.since);
-        state.owed.insert(haproxy.name.clone(), Owed { since, files });
+        state.owed.insert(haproxy.name.clone(), Owed { since, files, file: file.clone() });
     }
 }
 

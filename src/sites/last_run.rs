@@ -27,13 +27,15 @@ pub struct LastRun {
     pub at: i64,
     /// Its exit status.
     pub exit: u8,
+    /// Whether everything was deployed, and only a warning made it exit 1.
+    pub only_warned: bool,
     /// How many files it changed.
     pub changes: usize,
     /// When the last run ended that found everything in step, in seconds since 1970.
     pub succeeded: i64,
     /// How each HAProxy was last told, by its name.
     pub told: BTreeMap<String, Told>,
-    /// What is wrong, each with the time when it was last logged.
+    /// What is wrong, as [`crate::report::syslog`] knows it again, each with the time when it was last logged.
     pub complaints: BTreeMap<String, i64>,
     /// What HAProxy refused, by the file's name, the host certificate by its whole path.
     pub rejected: BTreeMap<String, Rejected>,
@@ -59,6 +61,9 @@ pub struct Told {
     pub outcome: Outcome,
     /// Whether it was seen to have taken it.
     pub confirmed: Option<bool>,
+    /// The cause where it wasn't told, and what to do.
+    #[serde(default)]
+    pub detail: Option<String>,
 }
 
 impl LastRun {

@@ -1,6 +1,7 @@
 //! The sites directory: who may change it, what is in it, and how a plan becomes files without a half-done moment.
 
 mod commit;
+pub mod debts;
 mod durable;
 pub mod guard;
 pub mod last_run;

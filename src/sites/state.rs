@@ -10,8 +10,10 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::debts;
 use super::durable::write_durably;
 use crate::certified_key::{ChainState, hex};
+use crate::config::Settings;
 use crate::failure::{Failure, FailureKind};
 use crate::haproxy::Target;
 use crate::plan::{Recorded, site_file};
@@ -84,6 +86,9 @@ pub struct Owed {
     pub since: i64,
     /// The files; `None`: all of ours.
     pub files: Option<Vec<String>>,
+    /// The configuration file that its table was in, by its absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
 }
 
 impl Default for State {
@@ -175,6 +180,12 @@ impl State {
     #[must_use]
     pub fn knows_lineages(&self) -> bool {
         self.files.values().any(|record| !record.lineage.is_empty())
+    }
+
+    /// Passes the debts of tables that were renamed on, see [`debts::inherit`].
+    pub fn pass_debts_on(&mut self, settings: &Settings) {
+        let names: Vec<&str> = settings.haproxys.iter().map(|haproxy| haproxy.name.as_str()).collect();
+        debts::inherit(&mut self.owed, &names, settings.file.as_deref(), Path::exists);
     }
 
     /// The spellings of this `live` directory among the records: a link may lead to it.
@@ -279,7 +290,7 @@ mod tests {
     fn what_is_written_is_read_again() {
         let mut state = State::default();
         state.files.insert("a.pem".into(), record());
-        state.owed.insert("haproxy".into(), Owed { since: 7, files: None });
+        state.owed.insert("haproxy".into(), Owed { since: 7, files: None, file: None });
         assert_eq!(State::parse(&serde_json::to_vec(&state).unwrap()), Ok(state));
     }
 

@@ -77,7 +77,8 @@ fn judged(
     now: i64,
 ) -> Status {
     let sees_state = ground.state.is_some();
-    let state = ground.state.unwrap_or_default();
+    let mut state = ground.state.unwrap_or_default();
+    state.pass_debts_on(settings);
     let owed: Vec<BTreeMap<String, i64>> =
         settings.haproxys.iter().map(|haproxy| owed_files(&state, &haproxy.name)).collect();
     let around = Circumstances { now, sees_state, running: &haproxy, owed: &owed };

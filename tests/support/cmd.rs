@@ -68,7 +68,7 @@ impl Cmd {
     /// `more` are further lines of the table.
     pub fn haproxy(self, haproxy: &Haproxy, more: &str) -> Self {
         let table = format!(
-            "[[haproxy]]\npidfile = {}\nmaster_socket = {}\nbinary = {}\nunit = \"no-such-unit.service\"\n{more}",
+            "[[haproxy]]\npidfile = {}\nmaster_socket = {}\nbinary = {}\nunit = \"\"\n{more}",
             toml(&haproxy.pidfile()),
             toml(&haproxy.master_socket()),
             toml(&haproxy.version().program),

@@ -232,7 +232,7 @@ fn last_run(status: &Status) -> Option<String> {
     let Some(run) = status.last_run.as_ref()? else {
         return Some("Last run: none is known of".to_owned());
     };
-    let mut text = format!("Last run: {} ago, {}", ago(run.at), ended(run.exit));
+    let mut text = format!("Last run: {} ago, {}", ago(run.at), ended(run));
     let files = if run.changes == 1 { "1 file" } else { &format!("{} files", run.changes) };
     let _ = write!(text, ", {files} changed");
     for (name, told) in &run.told {
@@ -242,13 +242,17 @@ fn last_run(status: &Status) -> Option<String> {
         if told.confirmed == Some(true) {
             text.push_str(" and confirmed");
         }
+        if let Some(detail) = told.detail.as_ref().filter(|_| run.exit == 2) {
+            let _ = write!(text, ": {detail}");
+        }
     }
     Some(text)
 }
 
-fn ended(exit: u8) -> &'static str {
-    match exit {
+fn ended(run: &crate::sites::last_run::LastRun) -> &'static str {
+    match run.exit {
         0 => "everything in step",
+        1 if run.only_warned => "deployed, with warnings",
         1 => "some lineages not deployed",
         2 => "HAProxy not told",
         _ => "not finished",

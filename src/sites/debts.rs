@@ -1,0 +1,114 @@
+//! What HAProxys are owed whose tables have other names now. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::state::Owed;
+
+/// Passes the debts of names that vanished from this configuration file to the names without an entry: a renamed table
+/// is still to be told. What another configuration file owes, which shares the sites directory, is its own.
+pub fn inherit(
+    owed: &mut BTreeMap<String, Owed>,
+    names: &[&str],
+    file: Option<&Path>,
+    exists: impl Fn(&Path) -> bool,
+) {
+    let is_ours = |owed: &Owed| match owed.file.as_deref().map(Path::new) {
+        Some(of) => Some(of) == file || !exists(of),
+        // An earlier version didn't record it.
+        None => true,
+    };
+    let has_vanished = |name: &String, owed: &Owed| !names.contains(&name.as_str()) && is_ours(owed);
+    let vanished = take(owed, has_vanished);
+    let Some((first, rest)) = vanished.split_first() else { return };
+    let estate = rest.iter().fold(first.clone(), joined);
+    let heirs: Vec<&str> = names.iter().copied().filter(|name| !owed.contains_key(*name)).collect();
+    if heirs.is_empty() {
+        // Each of them is to be told anyway: of these files too.
+        owed.values_mut().filter(|own| is_ours(own)).for_each(|own| *own = joined(own.clone(), &estate));
+    }
+    for name in heirs {
+        owed.insert(name.to_owned(), estate.clone());
+    }
+}
+
+fn take(owed: &mut BTreeMap<String, Owed>, wanted: impl Fn(&String, &Owed) -> bool) -> Vec<Owed> {
+    let names: Vec<String> =
+        owed.iter().filter(|(name, owed)| wanted(name, owed)).map(|(name, _)| name.clone()).collect();
+    names.iter().filter_map(|name| owed.remove(name)).collect()
+}
+
+/// Both debts as one.
+fn joined(mut one: Owed, other: &Owed) -> Owed {
+    one.since = one.since.min(other.since);
+    one.files = match (one.files, &other.files) {
+        (Some(one), Some(other)) => {
+            let all: BTreeSet<String> = one.into_iter().chain(other.iter().cloned()).collect();
+            Some(all.into_iter().collect())
+        }
+        _ => None,
+    };
+    one
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owed(since: i64, files: &[&str], file: Option<&str>) -> Owed {
+        let files = files.iter().map(|&file| file.to_owned()).collect();
+        Owed { since, files: Some(files), file: file.map(str::to_owned) }
+    }
+
+    fn after(
+        before: &[(&str, Owed)],
+        names: &[&str],
+        file: Option<&str>,
+    ) -> Vec<(String, i64, Option<Vec<String>>)> {
+        let mut debts = before.iter().map(|(name, owed)| ((*name).to_owned(), owed.clone())).collect();
+        inherit(&mut debts, names, file.map(Path::new), |path| path != Path::new("/gone.toml"));
+        debts.into_iter().map(|(name, owed)| (name, owed.since, owed.files)).collect()
+    }
+
+    fn entry(name: &str, since: i64, files: &[&str]) -> (String, i64, Option<Vec<String>>) {
+        (name.to_owned(), since, Some(files.iter().map(|&file| file.to_owned()).collect()))
+    }
+
+    #[test]
+    fn a_renamed_table_is_still_to_be_told() {
+        for written_by in [None, Some("/own.toml"), Some("/gone.toml")] {
+            let before = [("haproxy", owed(7, &["a.pem"], written_by))];
+            assert_eq!(after(&before, &["edge"], Some("/own.toml")), [entry("edge", 7, &["a.pem"])]);
+            let both = [entry("edge", 7, &["a.pem"]), entry("lab", 7, &["a.pem"])];
+            assert_eq!(after(&before, &["edge", "lab"], Some("/own.toml")), both, "either may be it");
+        }
+    }
+
+    #[test]
+    fn who_keeps_the_name_keeps_the_debt() {
+        let before = [("edge", owed(9, &["b.pem"], None)), ("haproxy", owed(7, &["a.pem"], None))];
+        assert_eq!(
+            after(&before, &["edge", "lab"], None),
+            [entry("edge", 9, &["b.pem"]), entry("lab", 7, &["a.pem"])]
+        );
+        assert_eq!(
+            after(&before, &["edge", "haproxy"], None),
+            [entry("edge", 9, &["b.pem"]), entry("haproxy", 7, &["a.pem"])]
+        );
+        // None without an entry: nothing is lost.
+        assert_eq!(after(&before, &["edge"], None), [entry("edge", 7, &["a.pem", "b.pem"])]);
+    }
+
+    #[test]
+    fn the_debts_of_another_configuration_stay_its_own() {
+        let before = [("lab", owed(7, &["a.pem"], Some("/other.toml")))];
+        assert_eq!(after(&before, &["edge"], Some("/own.toml")), [entry("lab", 7, &["a.pem"])]);
+    }
+
+    #[test]
+    fn all_files_are_more_than_some() {
+        let all = Owed { since: 5, files: None, file: None };
+        let before = [("a", all), ("b", owed(7, &["b.pem"], None))];
+        assert_eq!(after(&before, &["c"], None), [("c".to_owned(), 5, None)]);
+    }
+}
