@@ -12,6 +12,7 @@ pub mod process;
 pub mod replies;
 pub mod runtime;
 pub mod socket;
+pub mod started;
 pub mod systemd;
 mod watch;
 pub mod words;
