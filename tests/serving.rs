@@ -1,5 +1,7 @@
 //! What HAProxy loads and would serve, as the program sees it, against what a HAProxy that was just started does.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
+
 mod support;
 
 use std::fs;
