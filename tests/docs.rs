@@ -531,6 +531,7 @@ fn problems() -> Words {
         Problem::Conflict
         | Problem::Foreign
         | Problem::DiskMissing
+        | Problem::Unloadable
         | Problem::DiskStale
         | Problem::HaproxyStale
         | Problem::HaproxyMissing
@@ -541,6 +542,7 @@ fn problems() -> Words {
         Problem::Conflict,
         Problem::Foreign,
         Problem::DiskMissing,
+        Problem::Unloadable,
         Problem::DiskStale,
         Problem::HaproxyStale,
         Problem::HaproxyMissing,

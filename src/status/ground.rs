@@ -16,7 +16,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::haproxy::identity::identity;
 use crate::parallel::Progress;
 use crate::plan::{Action, Deployed, Lineage, Policy, Reason, Refusal, Role, Row, Situation, plan};
-use crate::serving::{Contents, Loaded, gather};
+use crate::serving::{Contents, Loaded, Store, gather};
 use crate::sites::last_run::LastRun;
 use crate::sites::state::State;
 use crate::sites::{Place, guard, look, look_at_state};
@@ -102,6 +102,7 @@ pub fn look_around(settings: &Settings, world: &World, progress: Progress<'_>) -
             ground.renewals = renewals(&settings.live_dir, swept.situation.lineages.keys());
             let elsewhere = elsewhere(settings, &swept.situation.loaded);
             ground.sites = views(settings, &ground, swept.situation);
+            let elsewhere = with_host(&mut ground.sites, elsewhere);
             ground.sites.extend(elsewhere);
         }
         Err(failure) => {
@@ -173,7 +174,9 @@ fn version(loaded: &Loaded) -> Option<(u32, u32)> {
 
 /// The files that HAProxys load from elsewhere, each once.
 fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
-    let has_host = settings.host_lineage.is_some() && loaded.host.is_some();
+    let host = |store: &Store| {
+        store.path == settings.host_file || (loaded.host.is_some() && store.identity == loaded.host)
+    };
     let mut found: BTreeMap<PathBuf, SiteViews> = BTreeMap::new();
     for serving in &loaded.servings {
         for (name, store) in &serving.stores {
@@ -182,7 +185,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
                     || gather::identity(folder).is_some_and(|it| Some(it) == loaded.sites)
             });
             let (disk, unloadable) = match &store.contents {
-                _ if is_site || (has_host && store.identity == loaded.host) => continue,
+                _ if is_site => continue,
                 Contents::Unseen(_) => continue,
                 Contents::Pair(leaf) => (Sight::Here(Arc::clone(leaf)), None),
                 Contents::Unloadable { leaf, why } => {
@@ -191,20 +194,34 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
             };
             let named =
                 serving.named.iter().find(|named| named.path == *name).map(|named| named.at.to_string());
-            let path = store.path.clone().into_os_string();
-            found.entry(store.path.clone()).or_insert_with(|| SiteViews {
+            // The host certificate by the name that it has in our settings.
+            let path = if host(store) { settings.host_file.clone() } else { store.path.clone() };
+            let file = path.clone().into_os_string();
+            found.entry(path.clone()).or_insert_with(|| SiteViews {
                 lineage: None,
-                file: Some(path.clone()),
+                file: Some(file.clone()),
                 role: Role::Site,
-                row: Some(Row::elsewhere(path, disk.here().cloned())),
+                row: Some(Row::elsewhere(file, disk.here().cloned())),
                 certbot: Sight::Absent,
                 disk,
-                place: SitePlace { path: store.path.clone(), unloadable, named, is_elsewhere: true },
+                place: SitePlace { path, unloadable, named, is_elsewhere: true },
                 haproxy: Vec::new(),
             });
         }
     }
     found.into_values().collect()
+}
+
+/// The files from elsewhere but the host certificate where that has a row of its own, which learns what is known of it.
+fn with_host(sites: &mut [SiteViews], mut elsewhere: Vec<SiteViews>) -> Vec<SiteViews> {
+    for host in sites.iter_mut().filter(|site| site.role == Role::Host) {
+        let Some(place) = elsewhere.iter().position(|other| other.place.path == host.place.path) else {
+            continue;
+        };
+        let SitePlace { unloadable, named, .. } = elsewhere.remove(place).place;
+        (host.place.unloadable, host.place.named) = (unloadable, named);
+    }
+    elsewhere
 }
 
 fn certbots(settings: &Settings, row: &Row, lineage: Option<Lineage>) -> Sight<Arc<Leaf>> {

@@ -323,7 +323,7 @@ fn unloadable(views: &SiteViews) -> Option<Problem> {
     let why = views.place.unloadable.as_ref()?;
     let fact = format!("HAProxy can't load this file, and won't start again: {why}");
     let advice = match (&views.row, &views.place.named) {
-        (Some(Row { action: Action::Replace, .. }), _) => advice::ASSEMBLE.to_owned(),
+        (Some(row), _) if row.action.writes() => advice::ASSEMBLE.to_owned(),
         (_, Some(at)) => format!("put a certificate with its key there, or take the file out of {at}"),
         (_, None) => format!("run: {}", move_out(&views.place.path)),
     };
