@@ -505,6 +505,13 @@ fn a_sites_directory_that_others_may_change_is_named() {
 }
 
 #[test]
+fn a_file_that_haproxy_cannot_load_is_critical() {
+    let (_tree, cmd) = lonely(|tree| issue(tree, "a.example", Validity::days(90)));
+    fs::write(cmd.sites().join("README"), "read me").unwrap();
+    assert_eq!(problems(&json(&cmd).exits(2), "README"), ["unloadable", "foreign"]);
+}
+
+#[test]
 fn the_host_certificate_is_a_site_of_its_own() {
     let mut tree = Tree::new();
     issue(&mut tree, "a.example", Validity::days(90));
