@@ -545,6 +545,7 @@ fn problems() -> Words {
         Problem::Conflict
         | Problem::Foreign
         | Problem::DiskMissing
+        | Problem::Unloadable
         | Problem::DiskStale
         | Problem::HaproxyStale
         | Problem::HaproxyMissing
@@ -555,6 +556,7 @@ fn problems() -> Words {
         Problem::Conflict,
         Problem::Foreign,
         Problem::DiskMissing,
+        Problem::Unloadable,
         Problem::DiskStale,
         Problem::HaproxyStale,
         Problem::HaproxyMissing,

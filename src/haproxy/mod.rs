@@ -13,6 +13,7 @@ pub mod replies;
 pub mod runtime;
 mod sight;
 pub mod socket;
+pub mod started;
 pub mod systemd;
 mod watch;
 pub mod words;

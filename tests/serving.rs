@@ -1,0 +1,449 @@
+//! What HAProxy loads and would serve, as the program sees it, against what a HAProxy that was just started does.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use haproxy_certs::certified_key::KeyFamily;
+use haproxy_certs::config::{self, Overrides, Settings};
+use haproxy_certs::serving::gather::{Known, gather};
+use haproxy_certs::world::World;
+use support::tls::try_served_to;
+use support::{
+    Authority, Cmd, Haproxy, Key, KeyKind, Reload, Run, Tree, Validity, Version, served, system_haproxy,
+    version, versions,
+};
+
+const BOTH: &[KeyFamily] = &[KeyFamily::Ecdsa, KeyFamily::Rsa];
+
+/// Clients by what they can: their signature algorithms as OpenSSL writes them.
+const CLIENTS: [(&[KeyFamily], Option<&str>); 3] = [
+    (BOTH, None),
+    (&[KeyFamily::Ecdsa], Some("ECDSA+SHA256:ECDSA+SHA384")),
+    (&[KeyFamily::Rsa], Some("RSA-PSS+SHA256:RSA+SHA256")),
+];
+
+/// Names that the certificates below have, and others.
+const NAMES: [&str; 14] = [
+    "",
+    "a.test",
+    "b.test",
+    "c.test",
+    "host.test",
+    "other.test",
+    "x.wild.test",
+    "no.wild.test",
+    "a.wild.test",
+    "only.filter.test",
+    "q.filter.test",
+    "no.filter.test",
+    "WWW.A.TEST",
+    "unknown.example",
+];
+
+/// The files of every world: a path, a kind of key and names.
+const FILES: [(&str, KeyKind, &[&str]); 19] = [
+    ("host.pem", KeyKind::P256, &["host.test"]),
+    ("rsa.pem", KeyKind::Rsa2048, &["host.test", "r.test"]),
+    ("ed.pem", KeyKind::Ed25519, &["ed.test"]),
+    ("sites/a.pem", KeyKind::P256, &["a.test", "www.a.test"]),
+    ("sites/a-0001.pem", KeyKind::P256, &["a.test"]),
+    ("sites/b.pem", KeyKind::Rsa2048, &["b.test", "c.test"]),
+    ("sites/c.pem", KeyKind::P384, &["c.test", "*.wild.test"]),
+    ("sites/d.pem", KeyKind::Rsa2048, &["*.wild.test", "a.wild.test"]),
+    ("sites/e.pem", KeyKind::Ed25519, &["ed.test", "b.test"]),
+    ("sites/note.key", KeyKind::P256, &["a.test"]),
+    ("sites/sub/z.pem", KeyKind::P256, &["a.test"]),
+    ("legacy/a.pem", KeyKind::P256, &["a.test", "b.test"]),
+    ("legacy/z.crt.old", KeyKind::Rsa2048, &["a.test", "other.test"]),
+    ("legacy/b c.pem", KeyKind::P256, &["c.test"]),
+    ("listed/l1.pem", KeyKind::P256, &["l1.test", "a.test"]),
+    ("listed/l2.pem", KeyKind::Rsa2048, &["l2.test", "b.test"]),
+    ("listed/l3.pem", KeyKind::P256, &["l3.test"]),
+    ("bundle.pem.ecdsa", KeyKind::P256, &["bundle.test"]),
+    ("bundle.pem.rsa", KeyKind::Rsa2048, &["bundle.test"]),
+];
+
+/// A crt-list; `@` stands for the folder, a relative path begins at `crt-base`.
+const LIST: &str = "# all of it\n\n@/listed/l1.pem [alpn h2] *.filter.test !no.filter.test\nlisted/l2.pem\n\
+                    \t@/listed/l3.pem only.filter.test !* no.filter.test A.Test\nlisted/l2.pem *.filter.test\n";
+
+/// The bind lines, `@` for the folder, and the first version that reads them.
+const BINDS: [((u32, u32), &str); 18] = [
+    ((2, 2), "crt @/sites"),
+    ((2, 2), "crt @/host.pem crt @/sites"),
+    ((2, 2), "crt @/sites crt @/legacy"),
+    ((2, 2), "crt @/legacy crt @/sites/"),
+    ((2, 2), "crt sites crt host.pem strict-sni"),
+    ((2, 2), "crt-list @/list crt @/sites"),
+    ((2, 2), "crt @/sites crt-list @/list strict-sni"),
+    ((2, 2), "crt '@/legacy/b c.pem' crt @/legacy/b\\ c.pem"),
+    ((2, 2), "crt \"${FOLDER}/rsa.pem\" crt @/sites # crt nothing"),
+    ((2, 2), "crt @/rsa.pem crt @/sites/../sites"),
+    ((2, 2), "crt @/ed.pem crt @/link"),
+    ((2, 3), "crt @/bundle.pem crt @/sites"),
+    ((3, 0), "crt @/sites default-crt @/host.pem"),
+    ((3, 0), "default-crt @/host.pem default-crt @/rsa.pem crt @/sites"),
+    ((3, 0), "crt @/legacy default-crt @/rsa.pem crt-list @/defaults"),
+    ((3, 0), "crt-list @/defaults crt @/sites"),
+    ((3, 0), "crt @/sites default-crt @/rsa.pem strict-sni"),
+    ((3, 0), "crt @store/one crt @store/listed/l2.pem crt @/sites"),
+];
+
+fn write(folder: &Path, authority: &Authority) {
+    for (file, kind, names) in FILES {
+        let path = folder.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, authority.issue(kind, names, Validity::days(90)).combined()).unwrap();
+    }
+    std::os::unix::fs::symlink(folder.join("sites"), folder.join("link")).unwrap();
+    std::os::unix::fs::symlink("../host.pem", folder.join("legacy/0-link.pem")).unwrap();
+    fs::write(folder.join("list"), within(folder, LIST)).unwrap();
+    fs::write(folder.join("defaults"), within(folder, "@/listed/l1.pem *\n@/listed/l2.pem * x.test\n"))
+        .unwrap();
+}
+
+fn within(folder: &Path, text: &str) -> String {
+    // `@store` is a name of HAProxy's.
+    text.replace("@/", &format!("{}/", folder.display()))
+}
+
+/// The program's idea of this HAProxy.
+fn table(haproxy: &Haproxy, more: &str) -> config::Haproxy {
+    let text = format!("[[haproxy]]\npidfile = {}\n{more}", support::cmd::toml(&haproxy.pidfile()));
+    Settings::parse(&text, &Overrides::default()).unwrap().haproxys.remove(0)
+}
+
+fn start(version: &Version, folder: &Path) -> (Haproxy, Vec<&'static str>) {
+    let mut setup = Haproxy::of(version).global(&format!("  crt-base {}", folder.display()));
+    let mut lines = Vec::new();
+    for (_, line) in BINDS.into_iter().filter(|(since, _)| version.number() >= *since) {
+        if !lines.is_empty() {
+            setup = setup.another_bind();
+        }
+        setup = setup.bind_option(&within(folder, line));
+        lines.push(line);
+    }
+    if version.number() >= (3, 0) {
+        let store = within(
+            folder,
+            "crt-store store\n  crt-base @/\n  load crt host.pem alias one\n  load crt listed/l2.pem",
+        );
+        setup = setup.global(&store);
+    }
+    (setup.env("FOLDER", folder.to_str().unwrap()).start(), lines)
+}
+
+/// Every bind, name and kind of client: what the value says is what a handshake shows.
+#[test]
+fn whoever_is_said_to_be_served_is_served() {
+    for version in &versions() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().canonicalize().unwrap();
+        write(&folder, &Authority::new());
+        let (haproxy, lines) = start(version, &folder);
+        let world = World::host();
+        let serving = gather(&world, &table(&haproxy, ""), Some(version.number()), &Known::new());
+        assert_eq!(serving.unclear, None, "{}", version.name);
+        assert_eq!(serving.binds.len(), lines.len());
+        assert_eq!(serving.unloadable().count(), 0, "{:?}", serving.unloadable().collect::<Vec<_>>());
+        let without_version = gather(&world, &table(&haproxy, ""), None, &Known::new());
+        let (mut wrong, mut answered) = (Vec::new(), 0);
+        for ((bind, line), address) in serving.binds.iter().zip(&lines).zip(haproxy.addresses()) {
+            let view = serving.view(bind);
+            let blind = without_version.binds.iter().find(|other| other.at == bind.at).unwrap();
+            let blind = without_version.view(blind);
+            for name in NAMES {
+                for (able, algorithms) in CLIENTS {
+                    let asked = Some(name).filter(|name| !name.is_empty());
+                    let said = view.presented(asked, able).unwrap();
+                    let expected = said
+                        .filter(|said| algorithms.is_none() || able.contains(&said.leaf.key_type.family()))
+                        .map(|said| said.leaf.serial.clone());
+                    let found = try_served_to(address, name, algorithms).ok().map(|served| served.serial);
+                    answered += usize::from(found.is_some());
+                    if expected != found {
+                        let store = said.map(|said| said.entry.store.clone());
+                        wrong.push(format!("{line}: {name:?} {able:?}: said {store:?}, is {found:?}"));
+                    }
+                    if let Ok(other) = blind.presented(asked, able) {
+                        let (one, other) = (said.map(|it| &it.leaf.serial), other.map(|it| &it.leaf.serial));
+                        assert_eq!(one, other, "without the version, {line}: {name:?} {able:?}");
+                    }
+                }
+            }
+        }
+        assert!(answered > 250, "{}: only {answered} handshakes", version.name);
+        assert!(wrong.is_empty(), "{}:\n{}", version.name, wrong.join("\n"));
+        // Every store has the name that HAProxy has for it.
+        let shown = haproxy.runtime("show ssl cert");
+        let mut shown: Vec<&str> =
+            shown.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        shown.sort_unstable();
+        let stores: Vec<&str> = serving.stores.keys().map(String::as_str).collect();
+        assert_eq!(stores, shown, "{}", version.name);
+    }
+}
+
+/// `a.example` and `b.example`, deployed.
+fn deployed() -> (Tree, Cmd) {
+    let mut tree = Tree::new();
+    for name in ["a.example", "b.example"] {
+        tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
+    }
+    let cmd = Cmd::new(tree.live());
+    cmd.run(&["assemble", "--reload", "none"]).exits(0);
+    (tree, cmd)
+}
+
+fn status(cmd: &Cmd) -> Run {
+    cmd.run(&["status", "--format", "json"])
+}
+
+#[track_caller]
+fn problems(run: &Run, file: &str) -> Vec<String> {
+    let words = run.site(file)["problems"].as_array().unwrap().clone();
+    words.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+}
+
+/// The fact and the advice of a file's problem.
+#[track_caller]
+fn said(run: &Run, file: &str, problem: &str) -> (String, String) {
+    let site = run.site(file);
+    let details = site["details"].as_array().unwrap();
+    let detail =
+        details.iter().find(|detail| detail["problem"] == problem).unwrap_or_else(|| panic!("{run}"));
+    (detail["fact"].as_str().unwrap().into(), detail["advice"].as_str().unwrap_or_default().into())
+}
+
+/// Runs what an advice says, with another place for what is moved out.
+#[track_caller]
+fn paste(cmd: &Cmd, advice: &str) {
+    let attic = cmd.beside("attic");
+    fs::create_dir_all(&attic).unwrap();
+    let command = advice.strip_prefix("run: ").unwrap().replace("/root/", attic.to_str().unwrap());
+    if let Some(arguments) = command.strip_prefix("haproxy-certs ") {
+        cmd.run(&arguments.split(' ').collect::<Vec<_>>()).exits(0);
+        return;
+    }
+    let done = Command::new("/bin/sh").args(["-c", &command]).status().unwrap();
+    assert!(done.success(), "{command}");
+}
+
+/// Whatever is in the directory and makes HAProxy refuse it is critical, and the advice mends it.
+#[test]
+fn what_haproxy_cannot_load_is_critical_whoever_put_it_there() {
+    for version in versions() {
+        let (tree, cmd) = deployed();
+        let haproxy = Haproxy::of(&version).crt(cmd.sites()).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        status(&cmd).exits(0);
+        let leaf = tree.authority().issue(KeyKind::P256, &["x.example"], Validity::days(90));
+        let crossed = format!("{}{}", Key::fresh(KeyKind::P256).pem(), leaf.fullchain());
+        let cut = leaf.combined().lines().take(9).collect::<Vec<_>>().join("\n");
+        let bad = [
+            ("README", "read me\n".to_owned(), "it holds no certificate"),
+            ("empty.pem", String::new(), "it is empty"),
+            ("crossed 1.pem", crossed, "its key belongs to another certificate"),
+            ("z.pem~", leaf.fullchain(), "it has no private key"),
+            ("key.bak", leaf.key.pem(), "it holds no certificate"),
+            ("cut", cut, "its certificate is damaged"),
+            ("link", "->".to_owned(), "there is no such file"),
+        ];
+        for (file, text, why) in bad {
+            let path = cmd.sites().join(file);
+            if text == "->" {
+                std::os::unix::fs::symlink("nowhere", &path).unwrap();
+            } else {
+                fs::write(&path, text).unwrap();
+            }
+            assert!(haproxy.check().is_err(), "{}: {file}", version.name);
+            let run = status(&cmd).exits(2);
+            assert_eq!(problems(&run, file), ["unloadable", "foreign"], "{run}");
+            let (fact, advice) = said(&run, file, "unloadable");
+            assert_eq!(fact, format!("HAProxy can't load this file, and won't start again: {why}"));
+            for arguments in [&["assemble"][..], &["assemble", "--dry-run"]] {
+                let run = cmd.run(arguments).exits(1);
+                assert!(run.stdout.contains(why) && run.stdout.contains("mv -- "), "{run}");
+            }
+            paste(&cmd, &advice);
+            assert_eq!(haproxy.check(), Ok(()), "{file}");
+            status(&cmd).exits(0);
+            cmd.run(&["assemble"]).exits(0);
+        }
+        // What HAProxy passes over, or loads, is fine.
+        for (file, text) in [("README.key", "no key"), ("good.old", &leaf.combined())] {
+            fs::write(cmd.sites().join(file), text).unwrap();
+        }
+        fs::create_dir(cmd.sites().join("folder")).unwrap();
+        assert_eq!(haproxy.check(), Ok(()));
+        status(&cmd).exits(0);
+        cmd.run(&["assemble"]).exits(0);
+    }
+}
+
+#[test]
+fn the_sites_directory_is_judged_also_where_nothing_is_known_of_haproxy() {
+    let (_tree, cmd) = deployed();
+    let cmd = cmd.without_haproxy();
+    fs::write(cmd.sites().join("README"), "read me").unwrap();
+    let run = status(&cmd).exits(2);
+    assert_eq!(problems(&run, "README"), ["unloadable", "foreign"], "{run}");
+    cmd.run(&["assemble"]).exits(1);
+}
+
+#[test]
+fn a_file_of_ours_with_another_key_is_critical_and_the_next_run_mends_it() {
+    let (tree, cmd) = deployed();
+    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    let text = format!("{}{}", Key::fresh(KeyKind::P256).pem(), tree.leaf("a.example").fullchain());
+    fs::remove_file(cmd.site("a.example")).unwrap();
+    support::tree::write(&cmd.site("a.example"), text, 0o400);
+    assert!(haproxy.check().is_err());
+    let run = status(&cmd).exits(2);
+    assert!(problems(&run, "a.example.pem").contains(&"unloadable".to_owned()), "{run}");
+    let (fact, advice) = said(&run, "a.example.pem", "unloadable");
+    assert!(fact.ends_with("its key belongs to another certificate"), "{fact}");
+    paste(&cmd, &advice);
+    assert_eq!(haproxy.check(), Ok(()));
+    status(&cmd).exits(0);
+}
+
+#[test]
+fn expiry_counts_for_every_file_that_haproxy_loads() {
+    let (tree, cmd) = deployed();
+    let legacy = cmd.beside("legacy");
+    fs::create_dir(&legacy).unwrap();
+    let issue = |validity, name: &str| tree.authority().issue(KeyKind::P256, &[name], validity).combined();
+    fs::write(legacy.join("bought.pem"), issue(Validity::days(365), "bought.example")).unwrap();
+    fs::write(cmd.sites().join("bought-too.pem"), issue(Validity::days(365), "other.example")).unwrap();
+    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).crt(&legacy).start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    let run = status(&cmd).exits(0);
+    assert_eq!(problems(&run, legacy.join("bought.pem").to_str().unwrap()), ["foreign"], "{run}");
+    for (path, shown) in [
+        (cmd.sites().join("old.pem"), "old.pem".to_owned()),
+        (legacy.join("old.pem"), legacy.join("old.pem").to_str().unwrap().to_owned()),
+    ] {
+        fs::write(&path, issue(Validity::expired(), "old.example")).unwrap();
+        let run = status(&cmd).exits(2);
+        assert_eq!(problems(&run, &shown), ["expired", "foreign"], "{run}");
+        let (fact, advice) = said(&run, &shown, "expired");
+        assert_eq!(fact, "the certificate on disk expired 24 hours ago; no lineage renews it");
+        assert!(advice.contains(" mv -- "), "{advice}");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, issue(Validity::left(0.2), "old.example")).unwrap();
+        assert_eq!(problems(&status(&cmd).exits(1), &shown), ["expires-soon", "foreign"]);
+        fs::remove_file(&path).unwrap();
+    }
+    status(&cmd).exits(0);
+}
+
+#[test]
+fn the_default_certificate_changes_only_where_the_directory_is_loaded_first() {
+    for version in versions() {
+        for (host_first, is_said) in [(true, false), (false, true)] {
+            let (mut tree, cmd) = deployed();
+            let host = cmd.beside("host.pem");
+            let host_leaf = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(365));
+            support::tree::write(&host, host_leaf.combined(), 0o400);
+            let setup = Haproxy::of(&version);
+            let setup = if host_first {
+                setup.crt(&host).crt(cmd.sites())
+            } else {
+                setup.crt(cmd.sites()).crt(&host)
+            };
+            let haproxy = setup.start();
+            let cmd = cmd.haproxy(&haproxy, "");
+            let before = served(haproxy.address(), "").serial;
+            tree.issue("0.example", KeyKind::P256, &["0.example"], Validity::days(90));
+            let row = cmd.assemble(&[]).exits(0).site("0.example.pem");
+            let warned = row["warnings"].as_array().unwrap().contains(&"default-certificate-changed".into());
+            assert_eq!(warned, is_said, "{row}");
+            assert_eq!(served(haproxy.address(), "").serial != before, is_said, "{}", version.name);
+            if is_said {
+                let expected =
+                    format!("it is HAProxy's default certificate now ({}:", haproxy.config().display());
+                assert!(row["detail"].as_str().unwrap().starts_with(&expected), "{row}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_name_that_an_earlier_directory_serves_is_shadowed_and_the_advice_says_which_line() {
+    for version in [system_haproxy(), version("3.0").unwrap()] {
+        let (tree, cmd) = deployed();
+        let legacy = cmd.beside("legacy");
+        fs::create_dir(&legacy).unwrap();
+        let old = tree.authority().issue(KeyKind::P256, &["a.example"], Validity::days(30));
+        fs::write(legacy.join("any.pem"), old.combined()).unwrap();
+        let mut haproxy = Haproxy::of(&version).crt(&legacy).crt(cmd.sites()).start();
+        let probe = format!("probe = [\"{}\"]", haproxy.address());
+        let cmd = cmd.haproxy(&haproxy, &probe);
+        assert_eq!(served(haproxy.address(), "a.example").serial, old.serial());
+        let report = cmd.assemble(&[]).exits(1);
+        let row = report.site("a.example.pem");
+        assert_eq!(row["warnings"], serde_json::json!(["shadowed"]), "{row}");
+        let fact = format!("a.example is served from {}/any.pem, which ", legacy.display());
+        assert!(row["detail"].as_str().unwrap().starts_with(&fact), "{row}");
+        assert_eq!(report.site("b.example.pem")["warnings"], serde_json::json!([]));
+        let run = status(&cmd).exits(1);
+        assert_eq!(problems(&run, "a.example.pem"), ["shadowed"], "{run}");
+        let (fact_again, advice) = said(&run, "a.example.pem", "shadowed");
+        assert!(fact_again.contains(&haproxy.config().display().to_string()), "{fact_again}");
+        assert!(advice.contains("before that file on the bind line"), "{advice}");
+        fs::remove_file(legacy.join("any.pem")).unwrap();
+        let other = tree.authority().issue(KeyKind::P256, &["other.example"], Validity::days(90));
+        fs::write(legacy.join("any.pem"), other.combined()).unwrap();
+        assert_eq!(haproxy.reload_and_wait(), Reload::Loaded);
+        assert_eq!(problems(&status(&cmd).exits(0), "a.example.pem"), [""; 0]);
+    }
+}
+
+/// HAProxy doesn't start without a file that a line names by itself: it isn't pruned until the line is gone.
+#[test]
+fn a_file_that_a_line_names_by_itself_is_not_pruned() {
+    for version in versions() {
+        for runs in [true, false] {
+            let (mut tree, cmd) = deployed();
+            let list = cmd.beside("list");
+            fs::write(&list, format!("# list\n{}\n", cmd.site("b.example").display())).unwrap();
+            let mut haproxy = Haproxy::of(&version)
+                .crt(cmd.sites())
+                .bind_option(&format!("crt-list {}", list.display()))
+                .start();
+            let mut more = String::new();
+            if !runs {
+                haproxy.stop();
+                more = format!("config = [{}]", support::cmd::toml(&haproxy.config()));
+            }
+            let cmd = cmd.haproxy(&haproxy, &more);
+            tree.delete("b.example");
+            for _ in 0..2 {
+                let row = cmd.assemble(&[]).exits(1).site("b.example.pem");
+                assert_eq!(
+                    (&row["action"], &row["warnings"][0]),
+                    (&"unchanged".into(), &"prune-held".into()),
+                    "{row}"
+                );
+                assert!(
+                    row["detail"].as_str().unwrap().contains(&format!("{}:2 names it", list.display())),
+                    "{row}"
+                );
+                assert_eq!(haproxy.check(), Ok(()));
+            }
+            fs::write(&list, format!("{}\n", cmd.site("a.example").display())).unwrap();
+            assert_eq!(cmd.assemble(&[]).exits(0).action("b.example.pem"), "prune");
+            assert_eq!(haproxy.check(), Ok(()));
+            if runs {
+                assert_eq!(haproxy.reload_and_wait(), Reload::Loaded);
+            }
+        }
+    }
+}
