@@ -1,0 +1,546 @@
+//! The lines of haproxy.cfg that load certificates, as HAProxy reads them.
+//!
+//! Every line is cut into words and looked at for what matters here; what could change the answer and isn't understood makes the
+//! whole [unclear](Configuration::unclear): conditional blocks, an unknown keyword on a bind line with certificates, a
+//! variable that nobody knows.
+
+use std::collections::BTreeMap;
+
+use super::At;
+use super::words::{Words, words};
+
+pub use super::words::Environment;
+
+/// What the lines of a configuration say about certificates.
+#[derive(Debug, Clone, Default)]
+pub struct Configuration {
+    /// The bind lines that load certificates.
+    pub binds: Vec<BindLine>,
+    /// The paths that lines name, whatever for.
+    pub paths: Vec<(String, At)>,
+    /// The certificates that `crt-store` sections define (3.0 and later), by their name.
+    pub defined: BTreeMap<String, Defined>,
+    /// Certificates that are loaded for something else than a bind: for servers, say. HAProxy doesn't start without them
+    /// either.
+    pub others: Vec<(String, At)>,
+    /// `crt-base` of the global section.
+    pub crt_base: Option<String>,
+    /// Whether the key may be in a file beside the certificate's (`ssl-load-extra-files`).
+    pub no_key_files: bool,
+    /// Whether `X.crt` has its key in `X.key` (`ssl-load-extra-del-ext`, 2.4 and later).
+    pub without_ending: bool,
+    /// Why this isn't all, or not surely.
+    pub unclear: Option<String>,
+    environment: Environment,
+    strict_sni: bool,
+    section: Section,
+}
+
+/// A bind line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindLine {
+    /// Where it is.
+    pub at: At,
+    /// Its section: `frontend https`.
+    pub section: String,
+    /// Its addresses.
+    pub addresses: String,
+    /// Whether it has `ssl`.
+    pub ssl: bool,
+    /// Whether it has `strict-sni`, or all have.
+    pub strict_sni: bool,
+    /// What it loads, in order, with `crt-base` where that belongs.
+    pub loads: Vec<(Keyword, String)>,
+}
+
+/// The words of a bind line that load certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keyword {
+    /// `crt FILE` or `crt DIRECTORY`.
+    Crt,
+    /// `default-crt FILE`.
+    DefaultCrt,
+    /// `crt-list FILE`.
+    CrtList,
+}
+
+/// A `load` line of a `crt-store`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defined {
+    /// The certificate's file.
+    pub crt: String,
+    /// The key's, where it is another one.
+    pub key: Option<String>,
+    /// The line.
+    pub at: At,
+    /// Whether there are words that change what is loaded in ways that aren't followed here.
+    pub is_special: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Section {
+    #[default]
+    None,
+    Global,
+    Store {
+        name: String,
+        crt_base: Option<String>,
+        key_base: Option<String>,
+    },
+    Other(String),
+}
+
+/// The first words of sections (2.2 to 3.5-dev).
+const SECTIONS: [&str; 25] = [
+    "acme",
+    "backend",
+    "cache",
+    "crt-store",
+    "defaults",
+    "dynamic-update",
+    "fcgi-app",
+    "frontend",
+    "global",
+    "healthcheck",
+    "http-errors",
+    "listen",
+    "log-forward",
+    "log-profile",
+    "mailers",
+    "namespace_list",
+    "peers",
+    "program",
+    "resolvers",
+    "ring",
+    "shards",
+    "traces",
+    "udp-forward",
+    "userlist",
+    "haload",
+];
+
+/// The words of a bind line without an argument (2.2 to 3.5-dev).
+const WITHOUT_ARGUMENT: [&str; 31] = [
+    "accept-proxy",
+    "allow-0rtt",
+    "defer-accept",
+    "force-sslv3",
+    "force-tlsv10",
+    "force-tlsv11",
+    "force-tlsv12",
+    "force-tlsv13",
+    "no-alpn",
+    "no-ca-names",
+    "no-sslv3",
+    "no-strict-sni",
+    "no-tls-tickets",
+    "no-tlsv10",
+    "no-tlsv11",
+    "no-tlsv12",
+    "no-tlsv13",
+    "prefer-client-ciphers",
+    "quic-force-retry",
+    "ssl",
+    "strict-sni",
+    "tfo",
+    "tls-tickets",
+    "transparent",
+    "v4v6",
+    "v6only",
+    // With certificates that HAProxy makes up: they are known, and not followed.
+    "generate-certificates",
+    "ca-sign-use-chain",
+    "check-ssl",
+    "no-check-ssl",
+    "no-defer-accept",
+];
+
+/// The words with one.
+const WITH_ARGUMENT: [&str; 55] = [
+    "accept-netscaler-cip",
+    "alpn",
+    "backlog",
+    "ca-file",
+    "ca-ignore-err",
+    "ca-sign-file",
+    "ca-sign-pass",
+    "ca-verify-file",
+    "cc",
+    "ciphers",
+    "ciphersuites",
+    "client-sigalgs",
+    "crl-file",
+    "crt",
+    "crt-ignore-err",
+    "crt-list",
+    "curves",
+    "default-crt",
+    "ecdhe",
+    "ech",
+    "expose-fd",
+    "gid",
+    "group",
+    "guid-prefix",
+    "id",
+    "idle-ping",
+    "interface",
+    "ktls",
+    "label",
+    "level",
+    "maxconn",
+    "mode",
+    "mss",
+    "name",
+    "namespace",
+    "nbconn",
+    "nice",
+    "npn",
+    "process",
+    "proto",
+    "quic-cc-algo",
+    "quic-socket",
+    "severity-output",
+    "shards",
+    "sigalgs",
+    "ssl-max-ver",
+    "ssl-min-ver",
+    "tcp-md5sig",
+    "tcp-ss",
+    "tcp-ut",
+    "thread",
+    "tls-ticket-keys",
+    "uid",
+    "user",
+    "verify",
+];
+
+impl Configuration {
+    /// Nothing yet, to be read in this environment.
+    #[must_use]
+    pub fn new(environment: Environment) -> Self {
+        Self { environment, ..Self::default() }
+    }
+
+    /// Adds the lines of one file.
+    pub fn read(&mut self, file: &str, text: &[u8]) {
+        self.section = Section::None;
+        for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
+            let at = At { file: file.to_owned(), line: index + 1 };
+            match words(line, &self.environment) {
+                Ok(found) => self.line(&found, &at),
+                Err(why) => self.note(&at, &format!("{why}")),
+            }
+        }
+    }
+
+    /// Keeps the first reason why this isn't clear.
+    pub fn note(&mut self, at: &At, why: &str) {
+        self.unclear.get_or_insert_with(|| format!("{at}: {why}"));
+    }
+
+    fn line(&mut self, line: &Words, at: &At) {
+        let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
+        let Some((&first, rest)) = words.split_first() else { return };
+        let word = |place: usize| rest.get(place).copied().unwrap_or_default();
+        self.paths.extend(
+            words.iter().filter(|word| word.contains('/')).map(|word| ((*word).to_owned(), at.clone())),
+        );
+        let is_ours =
+            line.words.iter().any(|word| word == "crt" || word == "crt-list" || word == "default-crt");
+        if line.has_unknown && (is_ours || first == "crt-base") {
+            self.note(at, "holds a variable whose value isn't known");
+        }
+        match first {
+            // The condition isn't followed: what is in it may count or not.
+            ".if" | ".elif" | ".else" => self.note(at, "what is in .if and .endif depends on conditions"),
+            _ if SECTIONS.contains(&first) => self.enter(&words),
+            "bind" => self.bind(rest, at),
+            "default-bind" if is_ours => self.note(at, "default-bind isn't followed"),
+            "ssl-f-use" => self.note(at, "ssl-f-use isn't followed"),
+            "server" | "default-server" | "server-template" => {
+                let crt = rest.iter().position(|word| *word == "crt").and_then(|place| rest.get(place + 1));
+                if let Some(crt) = crt {
+                    let path = self.with_base(crt);
+                    self.paths.push((path.clone(), at.clone()));
+                    self.others.push((path, at.clone()));
+                }
+            }
+            _ => match &mut self.section {
+                Section::Global => self.global(first, rest, at),
+                Section::Store { crt_base, .. } if first == "crt-base" => {
+                    *crt_base = Some(word(0).to_owned())
+                }
+                Section::Store { key_base, .. } if first == "key-base" => {
+                    *key_base = Some(word(0).to_owned())
+                }
+                Section::Store { .. } if first == "load" => self.define(rest, at),
+                _ => {}
+            },
+        }
+    }
+
+    fn enter(&mut self, words: &[&str]) {
+        self.section = match words {
+            ["global", ..] => Section::Global,
+            ["crt-store", name @ ..] => Section::Store {
+                name: name.first().copied().unwrap_or_default().to_owned(),
+                crt_base: None,
+                key_base: None,
+            },
+            _ => Section::Other(words.iter().take(2).copied().collect::<Vec<_>>().join(" ")),
+        };
+    }
+
+    fn global(&mut self, first: &str, rest: &[&str], at: &At) {
+        let word = |place: usize| rest.get(place).copied().unwrap_or_default().to_owned();
+        let variables = &mut self.environment.variables;
+        match first {
+            "crt-base" => self.crt_base = Some(word(0)),
+            "ssl-default-bind-options" => {
+                for option in rest {
+                    match *option {
+                        "strict-sni" => self.strict_sni = true,
+                        "no-strict-sni" => self.strict_sni = false,
+                        _ => {}
+                    }
+                }
+            }
+            "ssl-load-extra-files" => {
+                self.no_key_files = !rest.iter().any(|kind| matches!(*kind, "all" | "key"));
+            }
+            "ssl-load-extra-del-ext" => self.without_ending = true,
+            "setenv" => {
+                variables.insert(word(0), word(1));
+            }
+            "presetenv" => {
+                variables.entry(word(0)).or_insert_with(|| word(1));
+            }
+            "unsetenv" => {
+                for name in rest {
+                    variables.remove(*name);
+                }
+            }
+            "resetenv" => variables.retain(|name, _| rest.contains(&name.as_str())),
+            "default-path" if word(0) != "current" => self.note(at, "default-path isn't followed"),
+            _ => {}
+        }
+    }
+
+    fn bind(&mut self, words: &[&str], at: &At) {
+        let Section::Other(section) = &self.section else { return };
+        let mut bind = BindLine {
+            at: at.clone(),
+            section: section.clone(),
+            addresses: words.first().copied().unwrap_or_default().to_owned(),
+            ssl: false,
+            strict_sni: self.strict_sni,
+            loads: Vec::new(),
+        };
+        let mut unknown = None;
+        let mut rest = words.get(1..).unwrap_or_default();
+        while let Some((&word, behind)) = rest.split_first() {
+            let argument = behind.first().copied().unwrap_or_default();
+            let keyword = match word {
+                "crt" => Some(Keyword::Crt),
+                "default-crt" => Some(Keyword::DefaultCrt),
+                "crt-list" => Some(Keyword::CrtList),
+                _ => None,
+            };
+            match word {
+                "ssl" => bind.ssl = true,
+                "strict-sni" => bind.strict_sni = true,
+                "no-strict-sni" => bind.strict_sni = false,
+                "generate-certificates" => {
+                    unknown.get_or_insert_with(|| "generate-certificates isn't followed".to_owned());
+                }
+                _ => {}
+            }
+            if let Some(keyword) = keyword {
+                // HAProxy puts crt-base before what a bind line names, but not before a crt-list.
+                let path = match keyword {
+                    Keyword::Crt | Keyword::DefaultCrt => self.with_base(argument),
+                    Keyword::CrtList => argument.to_owned(),
+                };
+                self.paths.push((path.clone(), at.clone()));
+                bind.loads.push((keyword, path));
+            }
+            let length = match word {
+                _ if WITH_ARGUMENT.contains(&word) => 1,
+                _ if WITHOUT_ARGUMENT.contains(&word) => 0,
+                _ => {
+                    unknown.get_or_insert_with(|| {
+                        format!("\"{}\" isn't a known word of a bind line", crate::escape::escaped(word))
+                    });
+                    0
+                }
+            };
+            rest = behind.get(length..).unwrap_or_default();
+        }
+        if bind.loads.is_empty() {
+            return;
+        }
+        if let Some(why) = unknown {
+            self.note(at, &why);
+        }
+        self.binds.push(bind);
+    }
+
+    /// `load crt FILE [key FILE] [alias NAME]`.
+    fn define(&mut self, words: &[&str], at: &At) {
+        let Section::Store { name, crt_base, key_base } = &self.section else { return };
+        let joined = |base: &Option<String>, path: &str| match base {
+            Some(base) if !path.starts_with('/') => format!("{base}/{path}"),
+            _ => path.to_owned(),
+        };
+        let (mut crt, mut key, mut alias, mut is_special) = (None, None, None, false);
+        for pair in words.chunks(2) {
+            let value = pair.get(1).copied().unwrap_or_default();
+            match pair.first().copied().unwrap_or_default() {
+                "crt" => crt = Some(value),
+                "key" => key = Some(value),
+                "alias" => alias = Some(value),
+                "ocsp" | "issuer" | "sctl" | "ocsp-update" => {}
+                _ => is_special = true,
+            }
+        }
+        let Some(crt) = crt else { return };
+        let base = crt_base.clone().or_else(|| self.crt_base.clone());
+        let path = joined(&base, crt);
+        let known_as = match alias {
+            Some(alias) => format!("@{name}/{alias}"),
+            None if !name.is_empty() => format!("@{name}/{}", crt.strip_prefix('/').unwrap_or(crt)),
+            None => joined(&self.crt_base, crt),
+        };
+        let key = key.map(|key| joined(key_base, key));
+        for path in [Some(&path), key.as_ref()].into_iter().flatten() {
+            self.paths.push((path.clone(), at.clone()));
+        }
+        self.defined.insert(known_as, Defined { crt: path, key, at: at.clone(), is_special });
+    }
+
+    /// With `crt-base` before it, joined as HAProxy does (`bind_parse_crt()`).
+    #[must_use]
+    pub fn with_base(&self, path: &str) -> String {
+        match &self.crt_base {
+            Some(base) if !path.starts_with(['/', '@']) => format!("{base}/{path}"),
+            _ => path.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Configuration {
+        let environment =
+            Environment { variables: [("DIR".to_owned(), "/from/env".to_owned())].into(), is_whole: true };
+        let mut configuration = Configuration::new(environment);
+        configuration.read("h.cfg", text.as_bytes());
+        configuration
+    }
+
+    fn at(line: usize) -> At {
+        At { file: "h.cfg".into(), line }
+    }
+
+    #[test]
+    fn a_bind_has_its_certificates_in_order() {
+        let found = read(
+            "global\n crt-base /base/ # here\n setenv SITES sites\nfrontend https\n\
+             \x20bind :443,:8443 ssl crt host.pem alpn h2,http/1.1 crt \"${SITES}\" crt '/s p/x' strict-sni\n\
+             \x20bind :80\n bind :444 ssl crt-list list crt \"$DIR/z\" default-crt /d.pem\n\
+             backend b\n server s 127.0.0.1:1 ssl crt client.pem verify none\n",
+        );
+        assert_eq!(found.unclear, None);
+        assert_eq!(
+            found.binds,
+            [
+                BindLine {
+                    at: at(5),
+                    section: "frontend https".into(),
+                    addresses: ":443,:8443".into(),
+                    ssl: true,
+                    strict_sni: true,
+                    loads: ["/base//host.pem", "/base//sites", "/s p/x"]
+                        .map(|path| (Keyword::Crt, path.to_owned()))
+                        .into(),
+                },
+                BindLine {
+                    at: at(7),
+                    section: "frontend https".into(),
+                    addresses: ":444".into(),
+                    ssl: true,
+                    strict_sni: false,
+                    loads: vec![
+                        (Keyword::CrtList, "list".into()),
+                        (Keyword::Crt, "/from/env/z".into()),
+                        (Keyword::DefaultCrt, "/d.pem".into()),
+                    ],
+                },
+            ]
+        );
+        assert_eq!(found.others, [("/base//client.pem".to_owned(), at(9))]);
+        assert!(found.paths.contains(&("/base//host.pem".into(), at(5))));
+    }
+
+    #[test]
+    fn strict_sni_may_be_for_all_and_taken_back() {
+        let found = read(
+            "global\n ssl-default-bind-options ssl-min-ver TLSv1.2 strict-sni\n\
+             listen l\n bind :1 ssl crt /a\n bind :2 ssl crt /a no-strict-sni\n",
+        );
+        assert_eq!(found.binds.iter().map(|bind| bind.strict_sni).collect::<Vec<_>>(), [true, false]);
+    }
+
+    #[test]
+    fn what_is_not_understood_makes_it_unclear() {
+        for (text, why) in [
+            (
+                "frontend f\n bind :1 ssl crt /a new-word 3\n",
+                "h.cfg:2: \"new-word\" isn't a known word of a bind line",
+            ),
+            (".if feature(X)\nfrontend f\n bind :1 ssl crt /a\n.endif\n", "h.cfg:1: what is in .if"),
+            ("frontend f\n bind :1 ssl crt \"$HAPROXY_X\"\n", "h.cfg:2: holds a variable"),
+            ("frontend f\n bind :1 ssl crt \"/a\n", "h.cfg:2: a quote isn't closed"),
+            ("frontend f\n bind :1 ssl crt /a generate-certificates\n", "h.cfg:2: generate-certificates"),
+            ("global\n default-path config\n", "h.cfg:2: default-path"),
+            ("peers p\n default-bind ssl crt /a\n", "h.cfg:2: default-bind"),
+            ("frontend f\n ssl-f-use crt /a\n", "h.cfg:2: ssl-f-use"),
+        ] {
+            let unclear = read(text).unclear.unwrap_or_default();
+            assert!(unclear.starts_with(why), "{text}: {unclear}");
+        }
+        for clear in [
+            "frontend f\n bind :1 new-word 3\n",
+            "frontend f\n bind \"$HAPROXY_X\"\n http-request set-header x \"$HAPROXY_X\"\n",
+            "global\n default-path current\n",
+        ] {
+            assert_eq!(read(clear).unclear, None, "{clear}");
+        }
+    }
+
+    #[test]
+    fn a_store_has_a_name_of_its_own() {
+        let found = read(
+            "global\n crt-base /g\ncrt-store\n load crt a.pem\n load crt /b.crt key b.key alias b\n\
+             crt-store web\n crt-base /w\n key-base /k\n load crt c.pem key c.key\n load crt d.pem alias x acme le\n",
+        );
+        let name = |name: &str| found.defined.get(name).cloned();
+        let defined = |crt: &str, key: Option<&str>, line, is_special| {
+            Some(Defined { crt: crt.into(), key: key.map(str::to_owned), at: at(line), is_special })
+        };
+        assert_eq!(name("/g/a.pem"), defined("/g/a.pem", None, 4, false));
+        assert_eq!(name("@/b"), defined("/b.crt", Some("b.key"), 5, false));
+        assert_eq!(name("@web/c.pem"), defined("/w/c.pem", Some("/k/c.key"), 9, false));
+        assert_eq!(name("@web/x"), defined("/w/d.pem", None, 10, true));
+    }
+
+    #[test]
+    fn each_file_begins_without_a_section() {
+        let mut found = read("frontend f\n");
+        found.read("i.cfg", b" bind :1 ssl crt /a\nfrontend g\n bind :2 ssl crt /b\n");
+        assert_eq!(found.binds.len(), 1);
+        assert_eq!(found.binds[0].at.to_string(), "i.cfg:3");
+    }
+}

@@ -1,0 +1,468 @@
+//! Who answers whom on a bind.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::certified_key::{KeyFamily, Leaf};
+
+use super::{At, Bind, Contents, Entry, How, Identity, Serving};
+
+/// The first version with a list of default certificates in the place of one: `default-crt`, and the filter `*`.
+const DEFAULTS_SINCE: (u32, u32) = (3, 0);
+
+/// How the key of the default certificates is spelled here: a wildcard with nothing behind it, as HAProxy has it.
+const DEFAULT: &str = "*";
+
+/// One bind as a HAProxy that has just started answers on it.
+#[derive(Debug)]
+pub struct View<'a> {
+    bind: &'a Bind,
+    version: Option<(u32, u32)>,
+    certificates: Vec<Certificate<'a>>,
+    /// For a name (a wildcard with its `*`) and a family of keys the certificates, in load order.
+    by_name: HashMap<(String, KeyFamily), Vec<usize>>,
+    /// The places of a store's certificates.
+    by_store: HashMap<&'a str, Vec<usize>>,
+    is_whole: bool,
+}
+
+/// A certificate of a bind that is loaded.
+#[derive(Debug, Clone)]
+pub struct Certificate<'a> {
+    /// Where it comes from.
+    pub entry: &'a Entry,
+    /// What it is.
+    pub leaf: &'a Arc<Leaf>,
+    /// Which file it is.
+    pub identity: Option<Identity>,
+    /// Whether 3.0 and later has it among the default certificates.
+    is_default: bool,
+}
+
+impl Certificate<'_> {
+    fn family(&self) -> KeyFamily {
+        self.leaf.key_type.family()
+    }
+
+    /// Whether its own line excludes this name from its wildcards.
+    fn excludes(&self, name: &str) -> bool {
+        self.entry.filters.iter().any(|filter| {
+            filter.strip_prefix('!').is_some_and(|excluded| excluded.eq_ignore_ascii_case(name))
+        })
+    }
+}
+
+/// A store that stands behind another one for a name that both serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rival<'a> {
+    /// The store.
+    pub store: &'a str,
+    /// A name that both serve; `*` stands for clients that name no site.
+    pub name: String,
+    /// The bind.
+    pub bind: &'a At,
+}
+
+/// The names that a certificate with these filters is served for: what HAProxy has in its two trees.
+fn keys<'a>(filters: &'a [String], leaf: &'a Leaf) -> impl Iterator<Item = String> {
+    let own = leaf.served_names().filter(|_| filters.is_empty());
+    filters
+        .iter()
+        .map(String::as_str)
+        .chain(own)
+        .filter(|name| !name.starts_with('!') && !name.is_empty())
+        .map(str::to_ascii_lowercase)
+}
+
+impl<'a> View<'a> {
+    pub(super) fn of(serving: &'a Serving, bind: &'a Bind) -> Self {
+        let mut view = Self {
+            bind,
+            version: serving.version,
+            certificates: Vec::new(),
+            by_name: HashMap::new(),
+            by_store: HashMap::new(),
+            is_whole: true,
+        };
+        let has_any = |load: &&super::Load| !load.entries.is_empty();
+        let first = bind.loads.iter().position(|load| has_any(&load));
+        for (place, load) in bind.loads.iter().enumerate() {
+            for (index, entry) in load.entries.iter().enumerate() {
+                let Some(store) = serving.stores.get(&entry.store) else { continue };
+                let Contents::Pair(leaf) = &store.contents else {
+                    view.is_whole = false;
+                    continue;
+                };
+                // A bundle is one `crt` of several files.
+                let is_first = Some(place) == first && (index == 0 || load.how == How::File);
+                let is_default = is_first || load.how == How::Default;
+                view.add(Certificate { entry, leaf, identity: store.identity, is_default });
+            }
+        }
+        view
+    }
+
+    fn add(&mut self, certificate: Certificate<'a>) {
+        let place = self.certificates.len();
+        let mut names: Vec<String> = keys(&certificate.entry.filters, certificate.leaf).collect();
+        if certificate.is_default {
+            names.push(DEFAULT.to_owned());
+        }
+        for name in names {
+            let places = self.by_name.entry((name, certificate.family())).or_default();
+            if places.last() != Some(&place) {
+                places.push(place);
+            }
+        }
+        self.by_store.entry(&certificate.entry.store).or_default().push(place);
+        self.certificates.push(certificate);
+    }
+
+    /// The bind.
+    #[must_use]
+    pub fn bind(&self) -> &'a Bind {
+        self.bind
+    }
+
+    /// Whether every one of its files could be read and can be loaded.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Its certificates, in load order.
+    #[must_use]
+    pub fn certificates(&self) -> &[Certificate<'a>] {
+        &self.certificates
+    }
+
+    /// The certificate that serves this name with this family of keys: of those with the name itself the one that is
+    /// loaded first, else of those with its wildcard.
+    #[must_use]
+    pub fn serving(&self, name: &str, family: KeyFamily) -> Option<&Certificate<'a>> {
+        let name = name.to_ascii_lowercase();
+        let exact = self.all(&name, family).next().filter(|_| !name.is_empty());
+        exact.or_else(|| {
+            let wildcard = format!("*{}", name.get(name.find('.')?..)?);
+            self.all(&wildcard, family).find(|certificate| !certificate.excludes(&name))
+        })
+    }
+
+    /// Who is served for this entry of a certificate's names, a wildcard for itself.
+    #[must_use]
+    pub fn first_with(&self, name: &str, family: KeyFamily) -> Option<&Certificate<'a>> {
+        self.all(&name.to_ascii_lowercase(), family).next()
+    }
+
+    fn all(&self, name: &str, family: KeyFamily) -> impl Iterator<Item = &Certificate<'a>> {
+        let places = self.by_name.get(&(name.to_owned(), family)).map(Vec::as_slice).unwrap_or_default();
+        places.iter().filter_map(|&place| self.certificates.get(place))
+    }
+
+    /// The certificate that a client is presented that can these families of keys; `None`: it is refused.
+    ///
+    /// # Errors
+    /// It depends on a version that isn't known.
+    pub fn presented(
+        &self,
+        name: Option<&str>,
+        able: &[KeyFamily],
+    ) -> Result<Option<&Certificate<'a>>, String> {
+        let of_name = name.and_then(|name| best(able, |family| self.serving(name, family)));
+        match of_name {
+            Some(certificate) => Ok(Some(certificate)),
+            None if self.bind.strict_sni => Ok(None),
+            None => self.default(able),
+        }
+    }
+
+    /// The certificate for clients that name no site, or one that nobody has, where they aren't refused.
+    ///
+    /// # Errors
+    /// It depends on a version that isn't known.
+    pub fn default(&self, able: &[KeyFamily]) -> Result<Option<&Certificate<'a>>, String> {
+        let first = self.certificates.first();
+        let of_list = best(able, |family| self.all(DEFAULT, family).next());
+        match self.version {
+            Some(version) if version < DEFAULTS_SINCE => Ok(first),
+            Some(_) => Ok(of_list),
+            None if self.bind.loads.iter().any(|load| load.how == How::Default) => Ok(of_list),
+            None if first.map(|it| &it.entry.store) == of_list.map(|it| &it.entry.store) => Ok(first),
+            None => Err(format!(
+                "the default certificate of {} depends on HAProxy's version, which isn't known",
+                self.bind.at
+            )),
+        }
+    }
+
+    /// See [`Serving::rivals`].
+    fn rivals(&self, serving: &Serving, store: &str, now: &Leaf) -> Vec<Rival<'a>> {
+        let identity = serving.stores.get(store).and_then(|store| store.identity);
+        let is_other = |certificate: &&Certificate<'a>| {
+            certificate.entry.store != store && (identity.is_none() || certificate.identity != identity)
+        };
+        let mut found: Vec<(usize, Rival<'a>)> = Vec::new();
+        for &place in self.by_store.get(store).map(Vec::as_slice).unwrap_or_default() {
+            let Some(own) = self.certificates.get(place) else { continue };
+            let is_default = own.is_default && self.version.is_none_or(|version| version >= DEFAULTS_SINCE);
+            let names = keys(&own.entry.filters, now).chain(is_default.then(|| DEFAULT.to_owned()));
+            for name in names {
+                let key = (name, now.key_type.family());
+                let places = self.by_name.get(&key).map(Vec::as_slice).unwrap_or_default();
+                for &behind in places.iter().filter(|&&other| other > place) {
+                    let Some(other) = self.certificates.get(behind).filter(is_other) else { continue };
+                    let store = other.entry.store.as_str();
+                    if found.iter().all(|(_, rival)| rival.store != store) {
+                        found.push((behind, Rival { store, name: key.0.clone(), bind: &self.bind.at }));
+                    }
+                }
+            }
+        }
+        found.sort_by_key(|(place, _)| *place);
+        found.into_iter().map(|(_, rival)| rival).collect()
+    }
+}
+
+/// What a client prefers: ECDSA, then RSA, then what belongs to neither; where it can none of them, it gets one all the
+/// same.
+fn best<T>(able: &[KeyFamily], find: impl Fn(KeyFamily) -> Option<T>) -> Option<T> {
+    let able = |family| if able.contains(&family) { find(family) } else { None };
+    able(KeyFamily::Ecdsa)
+        .or_else(|| able(KeyFamily::Rsa))
+        .or_else(|| find(KeyFamily::Other))
+        .or_else(|| find(KeyFamily::Ecdsa))
+        .or_else(|| find(KeyFamily::Rsa))
+}
+
+/// The binds of a [`Serving`], looked at once: for many questions.
+#[derive(Debug)]
+pub struct Views<'a> {
+    serving: &'a Serving,
+    views: Vec<View<'a>>,
+}
+
+impl<'a> Views<'a> {
+    pub(super) fn of(serving: &'a Serving) -> Self {
+        Self { serving, views: serving.binds.iter().map(|bind| View::of(serving, bind)).collect() }
+    }
+
+    /// One for each bind.
+    pub fn iter(&self) -> impl Iterator<Item = &View<'a>> {
+        self.views.iter()
+    }
+
+    /// The stores that an update of `store` in memory, to `now`, would hand one of its names to: on some bind they are
+    /// loaded behind it and serve that name with the same family of keys, and HAProxy puts what is committed behind them
+    /// (measured, 2.2 to 3.4). In load order, bind by bind, each once; another spelling of the same file is none.
+    ///
+    /// Committing these again, with what they hold and in this order, makes the winner served again.
+    #[must_use]
+    pub fn rivals(&self, store: &str, now: &Leaf) -> Vec<Rival<'a>> {
+        let mut found: Vec<Rival<'a>> = Vec::new();
+        for view in &self.views {
+            for rival in view.rivals(self.serving, store, now) {
+                if found.iter().all(|known| known.store != rival.store) {
+                    found.push(rival);
+                }
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::certified_key::KeyType;
+    use crate::serving::{Load, Store};
+
+    const ECDSA: &[KeyFamily] = &[KeyFamily::Ecdsa];
+    const RSA: &[KeyFamily] = &[KeyFamily::Rsa];
+    const BOTH: &[KeyFamily] = &[KeyFamily::Ecdsa, KeyFamily::Rsa];
+
+    fn leaf(key_type: KeyType, names: &[&str]) -> Leaf {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        Leaf {
+            dns_names: names.clone(),
+            names,
+            common_names: Vec::new(),
+            key_type,
+            serial: "01".into(),
+            sha256: [0; 32],
+            sha1: [0; 20],
+            not_before: 0,
+            not_after: 1,
+            is_self_signed: false,
+            issuer_is_staging: false,
+        }
+    }
+
+    fn at() -> At {
+        At { file: "h.cfg".into(), line: 1 }
+    }
+
+    /// `FILE=KEY:NAMES` in load order, `[FILTERS]` behind; the files of one word of the bind line.
+    fn serving(version: Option<(u32, u32)>, loads: &[(How, &[&str])]) -> Serving {
+        let mut stores = BTreeMap::new();
+        let loads = loads
+            .iter()
+            .map(|(how, files)| Load {
+                how: *how,
+                path: "/x".into(),
+                entries: files
+                    .iter()
+                    .map(|text| {
+                        let (text, filters) = text.split_once('[').unwrap_or((text, ""));
+                        let (file, rest) = text.split_once('=').unwrap();
+                        let (kind, names) = rest.split_once(':').unwrap();
+                        let kind = match kind {
+                            "e" => KeyType::EcdsaP256,
+                            "r" => KeyType::Rsa(2048),
+                            _ => KeyType::Ed25519,
+                        };
+                        let names: Vec<&str> = names.split_whitespace().collect();
+                        let contents = Contents::Pair(Arc::new(leaf(kind, &names)));
+                        let store = Store { path: PathBuf::new(), identity: None, contents };
+                        stores.insert(file.to_owned(), store);
+                        let filters =
+                            filters.trim_end_matches(']').split_whitespace().map(str::to_owned).collect();
+                        Entry { store: file.to_owned(), at: at(), filters }
+                    })
+                    .collect(),
+            })
+            .collect();
+        let bind = Bind {
+            at: at(),
+            section: "frontend f".into(),
+            addresses: ":443".into(),
+            ssl: true,
+            strict_sni: false,
+            loads,
+        };
+        Serving { binds: vec![bind], stores, version, ..Serving::default() }
+    }
+
+    fn presented(serving: &Serving, name: Option<&str>, able: &[KeyFamily]) -> Option<String> {
+        let view = serving.view(&serving.binds[0]);
+        view.presented(name, able).unwrap().map(|certificate| certificate.entry.store.clone())
+    }
+
+    #[test]
+    fn the_first_file_with_the_name_is_served_and_the_wildcard_only_where_there_is_none() {
+        let world = serving(
+            Some((3, 2)),
+            &[
+                (How::File, &["host=e:host.x"]),
+                (How::Directory, &["0=e:*.x", "1=r:a.x", "2=r:a.x", "3=e:b.x", "4=r:*.x", "5=d:c.x"]),
+            ],
+        );
+        for (name, able, store) in [
+            (Some("host.x"), BOTH, "host"),
+            (Some("HOST.X"), ECDSA, "host"),
+            (Some("a.x"), RSA, "1"),
+            // The wildcard's ECDSA key beats the RSA key of the name itself where the client can both.
+            (Some("a.x"), BOTH, "0"),
+            (Some("b.x"), BOTH, "3"),
+            (Some("b.x"), RSA, "4"),
+            (Some("c.x"), BOTH, "0"),
+            (Some("z.x"), RSA, "4"),
+            (Some("a.b.x"), BOTH, "host"),
+            (Some("x"), BOTH, "host"),
+            (None, BOTH, "host"),
+            (None, RSA, "host"),
+        ] {
+            assert_eq!(presented(&world, name, able).as_deref(), Some(store), "{name:?} {able:?}");
+        }
+        let mut strict = world.clone();
+        strict.binds[0].strict_sni = true;
+        assert_eq!(presented(&strict, None, BOTH), None);
+        assert_eq!(presented(&strict, Some("y"), BOTH), None);
+        assert_eq!(presented(&strict, Some("b.x"), BOTH).as_deref(), Some("3"));
+    }
+
+    #[test]
+    fn filters_stand_for_the_names_and_exclude_from_their_own_wildcards_only() {
+        let world = serving(
+            Some((3, 0)),
+            &[(How::List, &["a=e:a.x [*.y !no.y]", "b=e:b.x [!*.y no.x]", "c=e:c.x [*.y]"])],
+        );
+        for (name, store) in
+            [("a.x", "a"), ("q.y", "a"), ("no.y", "c"), ("b.x", "a"), ("no.x", "b"), ("NO.Y", "c")]
+        {
+            assert_eq!(presented(&world, Some(name), ECDSA).as_deref(), Some(store), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_default_is_the_first_one_and_since_3_0_a_list() {
+        let explicit =
+            &[(How::Directory, &["a=e:a"][..]), (How::Default, &["b=r:b"]), (How::Default, &["c=e:c"])];
+        let world = serving(Some((3, 0)), explicit);
+        assert_eq!(presented(&world, None, BOTH).as_deref(), Some("a"));
+        assert_eq!(presented(&world, None, RSA).as_deref(), Some("b"));
+        assert_eq!(presented(&serving(None, explicit), None, RSA).as_deref(), Some("b"));
+        let list = &[(How::List, &["a=e:a", "b=r:b [* b]"][..])];
+        assert_eq!(presented(&serving(Some((3, 0)), list), None, RSA).as_deref(), Some("b"));
+        assert_eq!(presented(&serving(Some((2, 6)), list), None, RSA).as_deref(), Some("a"));
+        let unknown = serving(None, list);
+        let view = unknown.view(&unknown.binds[0]);
+        assert!(view.default(RSA).is_err());
+        assert_eq!(view.default(ECDSA).unwrap().unwrap().entry.store, "a");
+        let reversed = serving(Some((3, 2)), &[(How::Default, &["d=e:d"]), (How::Directory, &["a=e:a"])]);
+        assert_eq!(presented(&reversed, None, BOTH).as_deref(), Some("d"));
+    }
+
+    #[test]
+    fn rivals_are_loaded_behind_with_a_name_and_family_in_common() {
+        let world = serving(
+            Some((2, 6)),
+            &[
+                (How::File, &["host=e:a b"]),
+                (How::Directory, &["1=e:a *.w", "2=r:a", "3=e:c *.w", "4=e:a", "5=e:b"]),
+                (How::Directory, &["6=e:a"]),
+            ],
+        );
+        let views = world.views().unwrap();
+        let of = |store: &str, key, names: &[&str]| -> Vec<String> {
+            views.rivals(store, &leaf(key, names)).into_iter().map(|rival| rival.store.to_owned()).collect()
+        };
+        let ecdsa = || KeyType::EcdsaP384;
+        assert_eq!(of("1", ecdsa(), &["a", "*.w"]), ["3", "4", "6"]);
+        assert_eq!(of("1", ecdsa(), &["z"]), [""; 0]);
+        assert_eq!(of("1", KeyType::Rsa(4096), &["a"]), ["2"]);
+        assert_eq!(of("3", ecdsa(), &["c", "b"]), ["5"]);
+        assert_eq!(of("6", ecdsa(), &["a"]), [""; 0]);
+        assert_eq!(of("host", ecdsa(), &["a", "b"]), ["1", "4", "5", "6"]);
+        assert_eq!(of("unknown", ecdsa(), &["a"]), [""; 0]);
+
+        let same = Identity { device: 1, inode: 7 };
+        let mut twice = world.clone();
+        for store in ["1", "4"] {
+            twice.stores.get_mut(store).unwrap().identity = Some(same);
+        }
+        let views = twice.views().unwrap();
+        let found: Vec<&str> =
+            views.rivals("1", &leaf(ecdsa(), &["a"])).into_iter().map(|rival| rival.store).collect();
+        assert_eq!(found, ["6"]);
+        assert!(Serving::unknown("not read").views().is_err());
+    }
+
+    #[test]
+    fn the_defaults_have_an_order_too() {
+        let explicit = &[(How::Default, &["a=e:a"][..]), (How::Default, &["b=e:b"])];
+        let rivals = |version| {
+            let world = serving(version, explicit);
+            let views = world.views().unwrap();
+            views
+                .rivals("a", &leaf(KeyType::EcdsaP256, &["a"]))
+                .into_iter()
+                .map(|rival| rival.name)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(rivals(Some((3, 2))), ["*"]);
+        assert_eq!(rivals(None), ["*"]);
+    }
+}
