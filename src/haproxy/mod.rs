@@ -5,7 +5,9 @@ mod as_started;
 pub mod check;
 pub mod command;
 pub mod identity;
+mod in_flight;
 pub mod master;
+pub mod memory;
 pub mod pidfile;
 pub mod probe;
 pub mod process;
@@ -13,10 +15,12 @@ pub mod replies;
 pub mod runtime;
 pub mod socket;
 pub mod systemd;
+mod transaction;
 mod watch;
 pub mod words;
 pub mod worker;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::thread::sleep;
@@ -28,6 +32,7 @@ use zeroize::Zeroizing;
 use crate::config::{Haproxy, Method};
 use crate::escape::escaped;
 use crate::plan::{Role, Row};
+use crate::serving::{Identity, Serving};
 use crate::world::World;
 
 use self::probe::Probed;
@@ -99,6 +104,30 @@ pub struct Batch<'a> {
     pub read: &'a dyn Fn(&Target) -> io::Result<Zeroizing<Vec<u8>>>,
     /// When the last file was renamed into place.
     pub committed: SystemTime,
+    /// What this HAProxy would load if it started now.
+    pub serving: &'a Serving,
+    /// All our files, and which ones they are.
+    pub ours: &'a BTreeMap<Target, Identity>,
+}
+
+impl Batch<'_> {
+    /// Which file it is, where it is there.
+    fn identity(&self, target: &Target) -> Option<Identity> {
+        self.ours.get(target).copied()
+    }
+
+    /// The stores that a change is about, as HAProxy spells them: it may load one file under several names.
+    fn stores_of(&self, haproxy: &Haproxy, change: &Change) -> Vec<String> {
+        let spelled = change.target.spelled(haproxy);
+        let identity = change.now.as_ref().and_then(|_| self.identity(&change.target));
+        let known = memory::stores_of(self.serving, &spelled, identity).unwrap_or_default();
+        if known.is_empty() { vec![spelled] } else { known }
+    }
+
+    /// Those of all changes.
+    fn stores(&self, haproxy: &Haproxy) -> BTreeSet<String> {
+        self.changes.iter().flat_map(|change| self.stores_of(haproxy, change)).collect()
+    }
 }
 
 /// How telling one HAProxy ended; the `outcome` of the report.
