@@ -14,6 +14,7 @@ pub mod process;
 pub mod replies;
 pub mod runtime;
 pub mod socket;
+pub mod started;
 pub mod systemd;
 mod transaction;
 mod watch;

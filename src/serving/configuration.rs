@@ -268,10 +268,10 @@ impl Configuration {
             _ => match &mut self.section {
                 Section::Global => self.global(first, rest, at),
                 Section::Store { crt_base, .. } if first == "crt-base" => {
-                    *crt_base = Some(word(0).to_owned())
+                    *crt_base = Some(word(0).to_owned());
                 }
                 Section::Store { key_base, .. } if first == "key-base" => {
-                    *key_base = Some(word(0).to_owned())
+                    *key_base = Some(word(0).to_owned());
                 }
                 Section::Store { .. } if first == "load" => self.define(rest, at),
                 _ => {}

@@ -1,4 +1,4 @@
-//! The lines of a crt-list (`crtlist_parse_line()` in ssl_crtlist.c): no quotes, no escapes.
+//! The lines of a crt-list (`crtlist_parse_line()` in `ssl_crtlist.c`): no quotes, no escapes.
 
 /// A line that loads a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,6 +16,9 @@
 
 pub mod configuration;
 pub mod crt_list;
+mod disk;
+pub mod gather;
+pub mod pair;
 mod view;
 mod words;
 
@@ -320,6 +323,18 @@ impl Bind {
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.loads.iter().flat_map(|load| &load.entries)
     }
+}
+
+/// Whether HAProxy takes a directory's entry of this name for a certificate: dotfiles it passes over since 2.6; where its
+/// version isn't known they count as passed over.
+#[must_use]
+pub fn is_loaded(name: &OsStr, version: Option<(u32, u32)>) -> bool {
+    let bytes = name.as_bytes();
+    if bytes.starts_with(b".") && version.is_none_or(|version| version >= (2, 6)) {
+        return false;
+    }
+    let ending = bytes.iter().rposition(|&byte| byte == b'.').and_then(|dot| bytes.get(dot..));
+    !ending.is_some_and(|ending| [&b".key"[..], b".ocsp", b".issuer", b".sctl"].contains(&ending))
 }
 
 /// The last part of a path.

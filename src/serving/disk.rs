@@ -1,0 +1,164 @@
+//! The files that a HAProxy means by its paths: links are followed as they lead in its own root directory, and nothing
+//! that could hang is opened.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2};
+use rustix::io::Errno;
+use zeroize::Zeroizing;
+
+use crate::certbot::{Unopened, read_opened};
+use crate::failure::io_cause;
+
+use super::Identity;
+
+/// More than any configuration or crt-list.
+const MAX_TEXT: u64 = 64 << 20;
+
+/// A root directory, and the directory in it that relative paths begin at.
+#[derive(Debug)]
+pub(super) struct Disk {
+    /// `None`: ours.
+    root: Option<(OwnedFd, PathBuf)>,
+    folder: PathBuf,
+}
+
+/// What a path leads to.
+#[derive(Debug)]
+pub(super) struct Found {
+    fd: OwnedFd,
+    stat: Stat,
+}
+
+impl Found {
+    /// Which file it is.
+    pub(super) fn identity(&self) -> Identity {
+        identity(&self.stat)
+    }
+
+    /// Whether it is a directory.
+    pub(super) fn is_directory(&self) -> bool {
+        self.kind() == FileType::Directory
+    }
+
+    /// Whether it is a regular file.
+    pub(super) fn is_file(&self) -> bool {
+        self.kind() == FileType::RegularFile
+    }
+
+    fn kind(&self) -> FileType {
+        FileType::from_raw_mode(self.stat.st_mode)
+    }
+
+    /// Opens it for reading.
+    fn open(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        open(
+            path,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | flags,
+            Mode::empty(),
+        )
+    }
+
+    /// The bytes of a file that may hold a key.
+    pub(super) fn secret(&self) -> Result<Zeroizing<Vec<u8>>, String> {
+        let fd = self.open(OFlags::empty()).map_err(cause)?;
+        match read_opened(fd) {
+            Ok((bytes, _)) => Ok(bytes),
+            Err(Unopened::Io(e)) => Err(cause(e)),
+            Err(Unopened::NotRegular(what)) => Err(format!("it is {what}")),
+            Err(Unopened::TooLarge(size)) => Err(format!("it has {size} bytes")),
+        }
+    }
+
+    /// The bytes of a configuration or crt-list.
+    pub(super) fn text(&self) -> Result<Vec<u8>, String> {
+        use std::io::Read as _;
+        if !self.is_file() {
+            return Err("it isn't a regular file".to_owned());
+        }
+        if u64::try_from(self.stat.st_size).is_ok_and(|size| size > MAX_TEXT) {
+            return Err(format!("it has {} bytes", self.stat.st_size));
+        }
+        let fd = self.open(OFlags::empty()).map_err(cause)?;
+        let mut text = Vec::new();
+        std::fs::File::from(fd).take(MAX_TEXT).read_to_end(&mut text).map_err(cause)?;
+        Ok(text)
+    }
+
+    /// The names in a directory, in byte order, as HAProxy sorts them (`alphasort` in the C locale).
+    pub(super) fn names(&self) -> Result<Vec<OsString>, String> {
+        let fd = self.open(OFlags::DIRECTORY).map_err(cause)?;
+        let mut names = Vec::new();
+        for entry in Dir::read_from(fd.as_fd()).map_err(cause)? {
+            let entry = entry.map_err(cause)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if !matches!(name.as_bytes(), b"." | b"..") {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn identity(stat: &Stat) -> Identity {
+    #[allow(clippy::useless_conversion, reason = "the fields' types differ between architectures")]
+    Identity { device: stat.st_dev.into(), inode: stat.st_ino.into() }
+}
+
+fn cause(e: impl Into<io::Error>) -> String {
+    io_cause(&e.into())
+}
+
+impl Disk {
+    /// The files as we see them, relative paths from this directory.
+    pub(super) fn ours(folder: PathBuf) -> Self {
+        Self { root: None, folder }
+    }
+
+    /// The files below another root directory.
+    ///
+    /// # Errors
+    /// It isn't ours to see.
+    pub(super) fn below(root: &Path, folder: PathBuf) -> Result<Self, String> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = open(root, flags, Mode::empty()).map_err(cause)?;
+        Ok(Self { root: Some((fd, root.to_owned())), folder })
+    }
+
+    /// Where a path can be opened from here, for people.
+    pub(super) fn place(&self, path: &Path) -> PathBuf {
+        let whole = self.folder.join(path);
+        match &self.root {
+            None => whole,
+            Some((_, root)) => root.join(whole.strip_prefix("/").unwrap_or(&whole)),
+        }
+    }
+
+    /// Looks where a path leads, links followed.
+    pub(super) fn find(&self, path: &Path) -> Result<Found, Errno> {
+        let path = self.folder.join(path);
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let fd = match &self.root {
+            None => openat(CWD, &path, flags, Mode::empty())?,
+            Some((root, _)) => {
+                let path = path.strip_prefix("/").unwrap_or(&path);
+                let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+                openat2(
+                    root,
+                    path,
+                    flags,
+                    Mode::empty(),
+                    ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+                )?
+            }
+        };
+        let stat = fstat(&fd)?;
+        Ok(Found { fd, stat })
+    }
+}

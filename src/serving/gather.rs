@@ -1,0 +1,398 @@
+//! What a HAProxy loads, from its configuration as its master was started, or as the settings name it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::config::Haproxy;
+use crate::escape::{escaped, escaped_path};
+use crate::failure::io_cause as cause;
+use crate::haproxy::started::Started;
+use crate::parallel;
+use crate::world::World;
+
+use super::configuration::{BindLine, Configuration, Environment, Keyword};
+use super::disk::{Disk, Found};
+use super::{
+    At, Bind, Contents, Entry, How, Identity, Load, Named, Serving, Store, crt_list, is_loaded, pair,
+};
+
+/// The endings of a bundle's files, in the order that HAProxy loads them.
+const BUNDLE: [&str; 3] = ["dsa", "ecdsa", "rsa"];
+
+/// Contents that are known already, by the file that holds them: they aren't read again.
+pub type Known = HashMap<Identity, Contents>;
+
+/// Gathers what this HAProxy would load if it started now. Only its files are read, nothing is asked of it; `version` is
+/// its version, where somebody knows it.
+#[must_use]
+pub fn gather(world: &World, haproxy: &Haproxy, version: Option<(u32, u32)>, known: &Known) -> Serving {
+    let started = Started::find(world, haproxy);
+    let (files, environment, disk) = match (&started, haproxy.config.is_empty()) {
+        (Err(why), true) => return Serving::unknown(why.clone()),
+        (Err(_), false) => (haproxy.config.clone(), Environment::default(), Disk::ours("/".into())),
+        // The settings name our files, whatever root directory it has.
+        (Ok(started), false) => {
+            (haproxy.config.clone(), environment(started), Disk::ours(started.folder.clone()))
+        }
+        (Ok(started), true) => {
+            let disk = match &started.root {
+                None => Disk::ours(started.folder.clone()),
+                Some(root) => match Disk::below(root, started.folder.clone()) {
+                    Ok(disk) => disk,
+                    Err(why) => {
+                        return Serving::unknown(format!(
+                            "cannot see the files of process {}: {why}",
+                            started.pid
+                        ));
+                    }
+                },
+            };
+            (started.files.clone(), environment(started), disk)
+        }
+    };
+    let configuration = match configuration(&files, environment, &disk) {
+        Ok(configuration) => configuration,
+        Err(why) => return Serving::unknown(why),
+    };
+    let is_guess = haproxy.config.is_empty() && !started.is_ok_and(|started| started.is_surely_this);
+    let mut gathering = Gathering::of(&configuration, &disk, version);
+    let binds = gathering.binds();
+    if is_guess && !gathering.loads(&haproxy.sites_dir) {
+        return Serving::unknown("no HAProxy that runs here loads the sites directory");
+    }
+    gathering.read(binds, known)
+}
+
+/// Which file a path of ours leads to, links followed.
+#[must_use]
+pub fn identity(path: &Path) -> Option<Identity> {
+    Disk::ours("/".into()).find(path).ok().map(|found| found.identity())
+}
+
+fn environment(started: &Started) -> Environment {
+    let Some(variables) = &started.environment else { return Environment::default() };
+    let variables = variables
+        .iter()
+        .filter_map(|entry| {
+            let (name, value) = entry.to_str()?.split_once('=')?;
+            Some((name.to_owned(), value.to_owned()))
+        })
+        .collect();
+    Environment { variables, is_whole: true }
+}
+
+/// Reads the configuration files in their order; of a directory those that end in `.cfg`.
+fn configuration(files: &[PathBuf], environment: Environment, disk: &Disk) -> Result<Configuration, String> {
+    let mut configuration = Configuration::new(environment);
+    if files.is_empty() {
+        return Err("HAProxy was started without a configuration file".to_owned());
+    }
+    for file in files {
+        let cannot = |why: String| format!("cannot read {}: {why}", escaped_path(file));
+        let no = |e: Errno| cannot(cause(&e.into()));
+        let found = disk.find(file).map_err(no)?;
+        if !found.is_directory() {
+            configuration.read(&file.to_string_lossy(), &found.text().map_err(cannot)?);
+            continue;
+        }
+        for name in found.names().map_err(cannot)? {
+            if name.as_bytes().starts_with(b".") || !name.as_bytes().ends_with(b".cfg") {
+                continue;
+            }
+            let path = file.join(name);
+            let found = disk.find(&path).map_err(no)?;
+            if found.is_file() {
+                configuration.read(&path.to_string_lossy(), &found.text().map_err(cannot)?);
+            }
+        }
+    }
+    Ok(configuration)
+}
+
+/// A file that is to be read: where its key is, if not in itself.
+struct Wanted {
+    /// As HAProxy has it. No descriptor is held: there may be thousands of files.
+    path: PathBuf,
+    found: Result<Identity, String>,
+    key: Option<String>,
+}
+
+struct Gathering<'a> {
+    configuration: &'a Configuration,
+    disk: &'a Disk,
+    version: Option<(u32, u32)>,
+    wanted: BTreeMap<String, Wanted>,
+    directories: BTreeMap<String, (Option<Identity>, Vec<String>)>,
+    lists: BTreeMap<String, Vec<crt_list::Line>>,
+    paths: Vec<(String, At)>,
+    unclear: Option<String>,
+}
+
+impl<'a> Gathering<'a> {
+    fn of(configuration: &'a Configuration, disk: &'a Disk, version: Option<(u32, u32)>) -> Self {
+        Gathering {
+            configuration,
+            disk,
+            version,
+            wanted: BTreeMap::new(),
+            directories: BTreeMap::new(),
+            lists: BTreeMap::new(),
+            paths: configuration.paths.clone(),
+            unclear: configuration.unclear.clone(),
+        }
+    }
+
+    /// What every line loads.
+    fn binds(&mut self) -> Vec<Bind> {
+        for (name, defined) in &self.configuration.defined {
+            self.want(name, &defined.crt, defined.key.as_deref());
+            if defined.is_special {
+                self.note(format!("{}: this certificate's options aren't followed", defined.at));
+            }
+        }
+        let binds = self.configuration.binds.iter().map(|line| self.bind(line)).collect();
+        for (path, _) in &self.configuration.others {
+            self.single(path);
+        }
+        binds
+    }
+
+    /// Whether a bind loads this directory.
+    fn loads(&self, directory: &str) -> bool {
+        let ours = self.disk.find(Path::new(directory)).ok().map(|found| found.identity());
+        ours.is_some() && self.directories.values().any(|(identity, _)| *identity == ours)
+    }
+
+    fn note(&mut self, why: String) {
+        self.unclear.get_or_insert(why);
+    }
+
+    /// Reads every file once.
+    fn read(self, binds: Vec<Bind>, known: &Known) -> Serving {
+        let Gathering { disk, version, wanted, directories, paths, unclear, .. } = self;
+        let wanted: Vec<(String, Wanted)> = wanted.into_iter().collect();
+        let read = |(_, wanted): &(String, Wanted)| {
+            let contents = match &wanted.found {
+                Err(why) => Contents::Unloadable { leaf: None, why: why.clone() },
+                Ok(identity) => match known.get(identity) {
+                    Some(contents) => contents.clone(),
+                    None => judge(&wanted.path, wanted.key.as_deref(), disk, version),
+                },
+            };
+            Store { path: disk.place(&wanted.path), identity: wanted.found.clone().ok(), contents }
+        };
+        let stores = parallel::map(&wanted, read, &|_, _| ());
+        Serving {
+            binds,
+            stores: wanted.iter().map(|(name, _)| name.clone()).zip(stores).collect(),
+            directories: directories.into_iter().map(|(path, (identity, _))| (path, identity)).collect(),
+            named: named(paths, disk),
+            version,
+            unclear,
+        }
+    }
+
+    fn bind(&mut self, line: &BindLine) -> Bind {
+        let loads = line.loads.iter().map(|(keyword, path)| self.load(*keyword, path, &line.at)).collect();
+        Bind {
+            at: line.at.clone(),
+            section: line.section.clone(),
+            addresses: line.addresses.clone(),
+            ssl: line.ssl,
+            strict_sni: line.strict_sni,
+            loads,
+        }
+    }
+
+    fn load(&mut self, keyword: Keyword, path: &str, at: &At) -> Load {
+        let entry = |store: String| Entry { store, at: at.clone(), filters: Vec::new() };
+        let (how, path, entries) = match keyword {
+            Keyword::CrtList => (How::List, path.to_owned(), self.list(path)),
+            _ if !self.is_known(path)
+                && self.disk.find(Path::new(path)).is_ok_and(|it| it.is_directory()) =>
+            {
+                let path = path.trim_end_matches('/').to_owned();
+                let files = self.directory(&path);
+                (How::Directory, path, files.into_iter().map(entry).collect())
+            }
+            Keyword::Crt | Keyword::DefaultCrt => {
+                let how = if keyword == Keyword::Crt { How::File } else { How::Default };
+                (how, path.to_owned(), self.single(path).into_iter().map(entry).collect())
+            }
+        };
+        Load { how, path, entries }
+    }
+
+    fn is_known(&self, store: &str) -> bool {
+        self.wanted.contains_key(store)
+    }
+
+    /// A file by itself, or the files of a bundle.
+    fn single(&mut self, path: &str) -> Vec<String> {
+        if self.is_known(path) || path.starts_with('@') || self.disk.find(Path::new(path)).is_ok() {
+            self.want(path, path, None);
+            return vec![path.to_owned()];
+        }
+        let parts = BUNDLE.map(|ending| format!("{path}.{ending}"));
+        let there: Vec<String> = parts
+            .into_iter()
+            .filter(|part| self.is_known(part) || self.disk.find(Path::new(part)).is_ok())
+            .collect();
+        for part in &there {
+            self.want(part, part, None);
+        }
+        if there.is_empty() {
+            self.want(path, path, None);
+            return vec![path.to_owned()];
+        }
+        // Through 2.2 a bundle is one store, which has the path's name.
+        if self.version.is_none_or(|version| version < (2, 3)) {
+            let why = format!("how HAProxy names the bundle {} depends on its version", escaped(path));
+            self.note(why);
+        }
+        there
+    }
+
+    /// The files of a directory.
+    fn directory(&mut self, path: &str) -> Vec<String> {
+        if let Some((_, files)) = self.directories.get(path) {
+            return files.clone();
+        }
+        let mut files = Vec::new();
+        let found = self.disk.find(Path::new(path));
+        let identity = found.as_ref().ok().map(Found::identity);
+        let names = match &found {
+            Ok(found) => found.names(),
+            Err(e) => Err(cause(&(*e).into())),
+        };
+        match names {
+            Ok(names) => {
+                let version = self.version;
+                for name in names.iter().filter(|name| is_loaded(name, version)) {
+                    files.extend(self.in_directory(path, name));
+                }
+            }
+            Err(why) => {
+                self.note(format!("cannot read the directory {}: {why}", escaped(path)));
+            }
+        }
+        self.directories.insert(path.to_owned(), (identity, files.clone()));
+        files
+    }
+
+    /// A directory's entry, where HAProxy takes it for a certificate: links are followed, all but regular files passed
+    /// over.
+    fn in_directory(&mut self, path: &str, name: &OsStr) -> Option<String> {
+        let store = format!("{path}/{}", name.to_string_lossy());
+        let file = Path::new(path).join(name);
+        let found = match self.disk.find(&file) {
+            Ok(found) if !found.is_file() => return None,
+            Ok(found) => Ok(found.identity()),
+            Err(e) => Err(nowhere(e)),
+        };
+        if !self.is_known(&store) {
+            let key = self.key_file(&store);
+            self.wanted.insert(store.clone(), Wanted { path: file, found, key });
+        }
+        Some(store)
+    }
+
+    /// The certificates of a crt-list.
+    fn list(&mut self, path: &str) -> Vec<Entry> {
+        if !self.lists.contains_key(path) {
+            let lines = self.disk.find(Path::new(path)).map_err(|e| cause(&e.into()));
+            let lines = lines
+                .and_then(|found| found.text())
+                .and_then(|text| crt_list::lines(&text).map_err(|(line, why)| format!("line {line} {why}")));
+            let lines = lines.unwrap_or_else(|why| {
+                self.note(format!("cannot read the crt-list {}: {why}", escaped(path)));
+                Vec::new()
+            });
+            self.lists.insert(path.to_owned(), lines);
+        }
+        let lines = self.lists.get(path).cloned().unwrap_or_default();
+        let mut entries = Vec::new();
+        for line in lines {
+            let at = At { file: path.to_owned(), line: line.number };
+            let whole = self.configuration.with_base(&line.path);
+            if let Some(crt) = line.option("crt") {
+                self.note(format!("{at}: crt {} isn't followed", escaped(crt)));
+            }
+            if let (Some(key), false) = (line.option("key"), self.is_known(&whole)) {
+                self.want(&whole, &whole, Some(key));
+            }
+            self.paths.push((whole.clone(), at.clone()));
+            let filters = line.filters;
+            entries.extend(self.single(&whole).into_iter().map(|store| Entry {
+                store,
+                at: at.clone(),
+                filters: filters.clone(),
+            }));
+        }
+        entries
+    }
+
+    fn want(&mut self, store: &str, path: &str, key: Option<&str>) {
+        if self.is_known(store) {
+            return;
+        }
+        let found = match self.disk.find(Path::new(path)) {
+            Ok(found) if found.is_file() => Ok(found.identity()),
+            Ok(_) => Err("it isn't a regular file".to_owned()),
+            Err(e) => Err(nowhere(e)),
+        };
+        let key = key.map(str::to_owned).or_else(|| self.key_file(path));
+        self.wanted.insert(store.to_owned(), Wanted { path: path.into(), found, key });
+    }
+
+    /// Where HAProxy looks for the key of a file that has none.
+    fn key_file(&self, path: &str) -> Option<String> {
+        if self.configuration.no_key_files {
+            return None;
+        }
+        let stem = path.strip_suffix(".crt").filter(|_| self.configuration.without_ending);
+        Some(format!("{}.key", stem.unwrap_or(path)))
+    }
+}
+
+/// Why HAProxy finds no file there.
+fn nowhere(e: Errno) -> String {
+    match e {
+        Errno::NOENT | Errno::NOTDIR => "there is no such file".to_owned(),
+        Errno::LOOP => "it is a link to itself".to_owned(),
+        e => cause(&e.into()),
+    }
+}
+
+fn judge(path: &Path, key: Option<&str>, disk: &Disk, version: Option<(u32, u32)>) -> Contents {
+    let read = |path: &Path| disk.find(path).map_err(|e| cause(&e.into())).and_then(|found| found.secret());
+    let pem = match read(path) {
+        Ok(pem) => pem,
+        Err(why) => return Contents::Unseen(format!("cannot read {}: {why}", escaped_path(path))),
+    };
+    let beside = key.and_then(|key| read(Path::new(key)).ok());
+    pair::contents(&pem, beside.as_ref().map(|key| key.as_slice()), version)
+}
+
+/// The paths that lead somewhere.
+fn named(mut paths: Vec<(String, At)>, disk: &Disk) -> Vec<Named> {
+    paths.sort();
+    paths.dedup_by(|one, other| one.0 == other.0);
+    let mut folders: HashMap<PathBuf, Option<Identity>> = HashMap::new();
+    let named = |(path, at): (String, At)| {
+        let whole = Path::new(&path);
+        let folder = whole.parent().map_or_else(PathBuf::new, Path::to_owned);
+        let find = |path: &Path| disk.find(path).ok().map(|found| found.identity());
+        let in_folder = *folders.entry(folder).or_insert_with_key(|folder| {
+            find(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+        });
+        in_folder?;
+        let identity = find(whole);
+        Some(Named { path, folder: in_folder, identity, at })
+    };
+    paths.into_iter().filter_map(named).collect()
+}
