@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::certified_key::Leaf;
 use crate::escape::escaped;
-use crate::serving::{How, Identity, Serving, Views, base_name};
+use crate::serving::{Contents, How, Identity, Serving, Views, base_name};
 
 /// A file that is to be told.
 #[derive(Debug, Clone, Copy)]
@@ -18,8 +18,8 @@ pub struct File<'a> {
     pub spelled: &'a str,
     /// Which file it is.
     pub identity: Option<Identity>,
-    /// Its leaf.
-    pub leaf: &'a Leaf,
+    /// Its leaf; `None`: it has none, and HAProxy will refuse it.
+    pub leaf: Option<&'a Leaf>,
     /// Whether the directory's own files let it be added at run time.
     pub addable: bool,
 }
@@ -100,7 +100,12 @@ impl<'a> Memory<'a> {
     /// wouldn't load any more. `told` are the stores of the batch.
     #[must_use]
     pub fn difference(&self, told: &BTreeSet<String>) -> Option<String> {
-        let lacks = |store: &&str| !self.stores.contains(*store) && !told.contains(*store);
+        // With a file that it can't load it doesn't start at all.
+        let loads = |store: &str| {
+            self.serving.stores.get(store).is_some_and(|store| matches!(store.contents, Contents::Pair(_)))
+        };
+        let lacks =
+            |store: &&str| !self.stores.contains(*store) && !told.contains(*store) && loads(store);
         let loaded = || self.serving.binds.iter().flat_map(|bind| bind.entries()).map(|entry| entry.store.as_str());
         if let Some(store) = loaded().find(lacks) {
             return Some(format!("HAProxy doesn't have {} yet", escaped(store)));
@@ -173,7 +178,7 @@ impl<'a> Memory<'a> {
         while let Some(store) = open.pop() {
             let of_batch = steps.get(&store).and_then(Step::file).and_then(|file| files.get(file));
             let on_disk = || self.serving.stores.get(&store)?.contents.leaf().map(AsRef::as_ref);
-            let Some(leaf) = of_batch.map(|file| file.leaf).or_else(on_disk) else { continue };
+            let Some(leaf) = of_batch.map_or_else(on_disk, |file| file.leaf) else { continue };
             for rival in self.views.rivals(&store, leaf) {
                 before.entry(rival.store.to_owned()).or_default().insert(store.clone());
                 if !steps.contains_key(rival.store) {

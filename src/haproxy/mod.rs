@@ -37,7 +37,7 @@ use crate::serving::{Identity, Serving};
 use crate::world::World;
 
 use self::probe::Probed;
-use self::runtime::Shown;
+use self::runtime::{Partial, Shown};
 use self::worker::{Answering, Worker};
 
 /// How long a worker that surely read the disk after the change may go on showing something else: it doesn't load
@@ -251,6 +251,7 @@ impl Telling<'_> {
         let before = self.answering();
         let mut passed_over = Vec::new();
         let mut evidence = None;
+        let mut in_memory = None;
         for method in AUTO {
             match self.attempt(method) {
                 Attempt::NotApplicable(why) => passed_over.push(format!("{}: {why}", method.name())),
@@ -258,8 +259,22 @@ impl Telling<'_> {
                     passed_over.push(format!("{}: {why}", method.name()));
                     evidence.get_or_insert((method, why));
                 }
-                attempt => return self.verdict(method, before, attempt).with(passed_over.join("; ")),
+                attempt => {
+                    let verdict = self.verdict(method, before, attempt);
+                    match (method, verdict.confirmed) {
+                        // It is in memory, and something else is served: a reload may know better.
+                        (Method::Runtime, Some(false)) => {
+                            let why = verdict.detail.as_deref().unwrap_or("it isn't served");
+                            passed_over.push(format!("{}: {why}", method.name()));
+                            in_memory = Some(verdict);
+                        }
+                        _ => return verdict.with(passed_over.join("; ")),
+                    }
+                }
             }
+        }
+        if let Some(verdict) = in_memory {
+            return verdict;
         }
         match evidence {
             Some((method, why)) if before.is_some() => Verdict::of(method, Outcome::Failed)
@@ -267,11 +282,14 @@ impl Telling<'_> {
             Some((method, why)) if !self.somebody_listens() => {
                 Verdict::of(method, Outcome::NotRunning).with(why)
             }
-            _ => Verdict::of(Method::Auto, Outcome::Failed).with(format!(
-                "found no way to tell HAProxy; set `reload` and what it needs for \"{}\" ({})",
-                escaped(&self.haproxy.name),
-                passed_over.join("; ")
-            )),
+            _ => {
+                let why = format!(
+                    "found no way to tell HAProxy; set `reload` and what it needs for \"{}\" ({})",
+                    escaped(&self.haproxy.name),
+                    passed_over.join("; ")
+                );
+                self.without_reload(Method::Auto, before, why)
+            }
         }
     }
 
@@ -294,13 +312,11 @@ impl Telling<'_> {
                 }
             }
             Attempt::NotRunning(why) => Verdict::of(method, Outcome::NotRunning).with(why),
-            Attempt::NotApplicable(why) | Attempt::Failed(why) => {
-                Verdict::of(method, Outcome::Failed).with(why)
-            }
+            Attempt::NotApplicable(why) | Attempt::Failed(why) => self.without_reload(method, before, why),
             Attempt::Refused { words, files } if files.is_empty() => {
-                let made_good = self.replace_what_can_be();
+                let partial = self.replace_what_can_be();
                 Verdict::of(method, Outcome::Failed)
-                    .with(made_good)
+                    .with(self.said(&partial))
                     .with(format!("HAProxy refuses its configuration for something that isn't ours: {words}"))
             }
             Attempt::Refused { words, files } => {
@@ -310,13 +326,36 @@ impl Telling<'_> {
         }
     }
 
-    /// Replaces in memory what can be while HAProxy can't reload, and says what.
-    fn replace_what_can_be(&self) -> String {
-        let partial = runtime::update_what_can_be(self.world, self.haproxy, self.batch, self.deadline);
+    /// What HAProxy can be told without a reload, which isn't possible: `why`.
+    fn without_reload(&self, method: Method, before: Option<Answering>, why: String) -> Verdict {
+        let partial = self.replace_what_can_be();
+        if partial.updated.is_empty() {
+            return Verdict::of(method, Outcome::Failed).with(why);
+        }
+        if !partial.left.is_empty() {
+            return Verdict::of(method, Outcome::Failed).with(self.said(&partial)).with(why);
+        }
+        if let Some(differs) = &partial.differs {
+            let verdict = Verdict::of(Method::Runtime, Outcome::Updated).with(differs.as_str()).with(why);
+            return Verdict { confirmed: Some(false), ..verdict };
+        }
+        let seen = partial.unseen.is_none().then_some(true);
+        let told = Attempt::Told { seen, detail: partial.unseen };
+        self.verdict(Method::Runtime, before, told).with(why)
+    }
+
+    /// Replaces in memory what can be while HAProxy can't reload.
+    fn replace_what_can_be(&self) -> Partial {
+        runtime::update_what_can_be(self.world, self.haproxy, self.batch, self.deadline)
+    }
+
+    /// What is said of that.
+    fn said(&self, partial: &Partial) -> String {
         let (updated, all) = (partial.updated.len(), self.batch.changes.len());
-        match partial.left.first() {
-            None => "all of it is replaced in memory meanwhile".to_owned(),
-            Some((target, why)) => {
+        match (partial.left.first(), &partial.differs) {
+            (None, None) => "all of it is replaced in memory meanwhile".to_owned(),
+            (None, Some(differs)) => format!("all of it is replaced in memory meanwhile, but {differs}"),
+            (Some((target, why)), _) => {
                 format!("{updated} of {all} files are replaced in memory meanwhile ({target}: {why})")
             }
         }
@@ -338,7 +377,12 @@ impl Telling<'_> {
                 Shown::Unseen(..) => (seen, String::new()),
             },
         };
-        match probe::confirm(self.haproxy, self.batch, self.deadline) {
+        // In memory it is at once.
+        let deadline = match method {
+            Method::Runtime => self.deadline.min(Instant::now() + CONTRADICTION_LIMIT),
+            _ => self.deadline,
+        };
+        match probe::confirm(self.haproxy, self.batch, deadline) {
             Probed::Nothing => {}
             Probed::Right => confirmed = confirmed.or(Some(true)),
             Probed::Wrong(how) => {

@@ -20,7 +20,7 @@ use crate::world::World;
 use super::absent;
 use super::in_flight::{self, InFlight};
 use super::master::{self, Unseen};
-use super::memory::{self, File, Memory, Step};
+use super::memory::{File, Memory, Step};
 use super::replies::{Listing, Status, Store};
 use super::socket::{LONGEST_COMMAND, SocketError};
 use super::transaction::{Commands, TRANSACTION_LIMIT, Untaken, foreign, set_line};
@@ -51,7 +51,8 @@ struct Job<'a> {
     spelled: String,
     identity: Option<Identity>,
     expected: &'a Expected,
-    leaf: Leaf,
+    /// `None`: HAProxy will refuse it.
+    leaf: Option<Leaf>,
     pem: Zeroizing<Vec<u8>>,
 }
 
@@ -243,13 +244,13 @@ impl<'a> Job<'a> {
         }
         let pem = (batch.read)(target).map_err(|error| format!("cannot read it: {}", io_cause(&error)))?;
         can_be_sent(&spelled, &pem)?;
-        let leaf = read_leaf(&pem).map_err(|unproved| unproved.detail)?;
+        let leaf = read_leaf(&pem).ok();
         Ok(Self { target, spelled, identity: batch.identity(target), expected, leaf, pem })
     }
 
     fn file(&self) -> File<'_> {
         let Self { spelled, identity, leaf, expected, .. } = self;
-        File { spelled, identity: *identity, leaf, addable: expected.addable }
+        File { spelled, identity: *identity, leaf: leaf.as_ref(), addable: expected.addable }
     }
 }
 
@@ -520,7 +521,7 @@ impl<'a> Telling<'a> {
             return Err(cannot("it has parameters of its own"));
         }
         let proved = CertifiedKey::prove(&pem, &pem).map_err(|unproved| cannot(&unproved.detail))?;
-        let pem = proved.combined_pem().bytes();
+        let pem = Zeroizing::new(proved.combined_pem().as_bytes().to_vec());
         can_be_sent(store, &pem).map_err(|how| cannot(&how))?;
         let leaf = proved.leaf();
         if !is_plain(store) || !worker::can_be_shown(leaf) {
