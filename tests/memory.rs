@@ -19,7 +19,8 @@ use support::tls::try_served_to;
 use support::{Cmd, Haproxy, KeyKind, LIMIT, Reload, Run, Tree, Validity, Version, versions, wait_until};
 
 /// Clients by what they can: OpenSSL's signature algorithms.
-const CLIENTS: [Option<&str>; 3] = [None, Some("ECDSA+SHA256:ECDSA+SHA384"), Some("RSA-PSS+SHA256:RSA+SHA256")];
+const CLIENTS: [Option<&str>; 3] =
+    [None, Some("ECDSA+SHA256:ECDSA+SHA384"), Some("RSA-PSS+SHA256:RSA+SHA256")];
 
 /// Every name of a certificate below, and others.
 const NAMES: [&str; 9] = [
@@ -119,8 +120,30 @@ impl World {
     fn deploys(&self, context: &str) -> String {
         let (run, row) = self.run();
         assert!(matches!(run.code, Some(0 | 1)), "{context}: {run}");
-        assert_eq!((&row["confirmed"], &row["owed"]), (&Value::Bool(true), &Value::Bool(false)), "{context}: {run}");
+        assert_eq!(
+            (&row["confirmed"], &row["owed"]),
+            (&Value::Bool(true), &Value::Bool(false)),
+            "{context}: {run}"
+        );
         self.answers_as_a_fresh_one(context);
+        row["method"].as_str().unwrap().to_owned()
+    }
+
+    /// The same where the configuration was changed since the start: a restart shows what a fresh one answers.
+    #[track_caller]
+    fn runs(&mut self, context: &str) -> String {
+        let (run, row) = self.run();
+        assert_eq!(
+            (&row["confirmed"], &row["owed"]),
+            (&Value::Bool(true), &Value::Bool(false)),
+            "{context}: {run}"
+        );
+        wait_until(LIMIT, "the old workers' end", || {
+            self.haproxy.processes().is_some_and(|shown| shown.old_workers.is_empty())
+        });
+        let before = answers(&self.haproxy);
+        self.haproxy.run_again();
+        assert_eq!(before, answers(&self.haproxy), "{context}, HAProxy {}", self.haproxy.version().full);
         row["method"].as_str().unwrap().to_owned()
     }
 
@@ -259,8 +282,13 @@ fn what_needs_a_reload_holds_nothing_else_back() {
         for (what, table, setup) in [
             ("without a master", NO_MASTER, Setup::without_master as fn(Setup) -> Setup),
             ("runtime", "reload = \"runtime\"\nmaster_socket = MASTER", master),
+            ("broken elsewhere", "reload = \"master\"\nmaster_socket = MASTER", master),
         ] {
             let mut world = World::start(version, ALONE, table, setup);
+            let config = fs::read_to_string(world.haproxy.config()).unwrap();
+            if what == "broken elsewhere" {
+                fs::write(world.haproxy.config(), format!("{config}  bogus-keyword on\n")).unwrap();
+            }
             world.tree.delete("z");
             world.renew(&["a"]);
             for round in 1..=2 {
@@ -270,6 +298,7 @@ fn what_needs_a_reload_holds_nothing_else_back() {
                 let shown = support::served(world.haproxy.address(), "a.test");
                 assert_eq!(shown, world.tree.leaf("a").served(), "{what}");
             }
+            fs::write(world.haproxy.config(), config).unwrap();
             world.haproxy.run_again();
             world.answers_as_a_fresh_one(what);
         }
@@ -318,6 +347,60 @@ fn somebody_elses_reload_in_flight_is_seen_without_a_master_socket() {
 }
 
 #[test]
+fn the_filters_of_a_list_are_the_names_of_its_files() {
+    with_each(|version| {
+        let mut world = World::start(version, ALONE, MASTER, |setup| setup);
+        let list = world.cmd.beside("list");
+        let legacy = world.cmd.beside("legacy");
+        fs::write(&list, format!("{}/l.pem *.filter.test a.test\n", legacy.display())).unwrap();
+        let config = fs::read_to_string(world.haproxy.config()).unwrap();
+        let line = format!(" crt-list {}\n  http-request return", list.display());
+        let config = config.replace("\n  http-request return", &line);
+        let sites = format!("crt {}", world.cmd.sites().display());
+        assert!(config.contains(&sites), "{config}");
+        fs::write(world.haproxy.config(), config).unwrap();
+        assert_eq!(world.haproxy.reload_and_wait(), Reload::Loaded);
+        world.renew(&["z"]);
+        assert_eq!(world.runs("its own names don't count"), "runtime");
+        world.renew(&["a"]);
+        assert_ne!(world.runs("its filters do"), "runtime");
+    });
+}
+
+#[test]
+fn a_host_certificate_of_ours_that_shares_a_name_stays_the_winner() {
+    with_each(|version| {
+        let mut world = World::start(version, BEHIND_ANOTHER, MASTER, |setup| setup);
+        let host = world.cmd.beside("host.pem");
+        fs::remove_file(&host).unwrap();
+        world.cmd = world.cmd.option("host_lineage = \"z\"").option(&format!("host_file = {}", toml(&host)));
+        assert_ne!(world.deploys("another host certificate"), "runtime");
+        world.renew(&["z"]);
+        world.deploys("renewed in two places");
+        world.renew(&["example.com"]);
+        assert_eq!(world.deploys("another"), "runtime");
+    });
+}
+
+#[test]
+fn a_configuration_that_is_not_understood_is_told_by_a_reload() {
+    with_each(|version| {
+        if version.number() < (2, 4) {
+            return; // It has no conditional blocks.
+        }
+        let mut world = World::start(version, ALONE, MASTER, |setup| setup.section(".if 1\n.endif"));
+        world.renew(&["a"]);
+        assert_ne!(world.deploys("a conditional block"), "runtime");
+        world.cmd = world.cmd.table("reload = \"runtime\"");
+        world.renew(&["a"]);
+        let (run, row) = world.run();
+        // Nothing false is said.
+        assert_eq!((&row["outcome"], &row["confirmed"]), (&"updated".into(), &Value::Null), "{run}");
+        world.answers_as_a_fresh_one("in memory");
+    });
+}
+
+#[test]
 fn a_chain_that_haproxy_adds_is_no_difference() {
     with_each(|version| {
         let chains = tempfile::tempdir().unwrap();
@@ -335,7 +418,12 @@ fn a_chain_that_haproxy_adds_is_no_difference() {
         world.tree.renew_with("a", &leaf);
         assert_eq!(world.deploys("a leaf without its chain"), "runtime");
         assert_eq!(world.haproxy.worker_pids(), workers, "no reload");
-        assert_eq!(support::served(world.haproxy.address(), "a.test").chain_len, 2, "HAProxy {}", version.full);
+        assert_eq!(
+            support::served(world.haproxy.address(), "a.test").chain_len,
+            2,
+            "HAProxy {}",
+            version.full
+        );
     });
 }
 

@@ -96,6 +96,12 @@ impl<'a> Memory<'a> {
         self.stores.contains(store)
     }
 
+    /// Whether it would load this store when it starts.
+    #[must_use]
+    pub fn loads(&self, store: &str) -> bool {
+        self.serving.stores.contains_key(store)
+    }
+
     /// The first difference that isn't one of the batch's: a file that HAProxy would load and doesn't have, or has and
     /// wouldn't load any more. `told` are the stores of the batch.
     #[must_use]
@@ -104,9 +110,9 @@ impl<'a> Memory<'a> {
         let loads = |store: &str| {
             self.serving.stores.get(store).is_some_and(|store| matches!(store.contents, Contents::Pair(_)))
         };
-        let lacks =
-            |store: &&str| !self.stores.contains(*store) && !told.contains(*store) && loads(store);
-        let loaded = || self.serving.binds.iter().flat_map(|bind| bind.entries()).map(|entry| entry.store.as_str());
+        let lacks = |store: &&str| !self.stores.contains(*store) && !told.contains(*store) && loads(store);
+        let loaded =
+            || self.serving.binds.iter().flat_map(|bind| bind.entries()).map(|entry| entry.store.as_str());
         if let Some(store) = loaded().find(lacks) {
             return Some(format!("HAProxy doesn't have {} yet", escaped(store)));
         }
@@ -209,11 +215,16 @@ impl<'a> Memory<'a> {
 ///
 /// # Errors
 /// Whether a store is this file can't be seen.
-pub fn stores_of(serving: &Serving, spelled: &str, identity: Option<Identity>) -> Result<Vec<String>, String> {
+pub fn stores_of(
+    serving: &Serving,
+    spelled: &str,
+    identity: Option<Identity>,
+) -> Result<Vec<String>, String> {
     let mut stores = Vec::new();
     for store in serving.stores_of(identity, base_name(spelled)) {
         let is_certain = store == spelled
-            || (identity.is_some() && serving.stores.get(store).is_some_and(|store| store.identity == identity));
+            || (identity.is_some()
+                && serving.stores.get(store).is_some_and(|store| store.identity == identity));
         if !is_certain {
             return Err(format!("HAProxy also loads {}, which may be the same file", escaped(store)));
         }

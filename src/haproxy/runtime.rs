@@ -14,7 +14,7 @@ use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
 use crate::config::Haproxy;
 use crate::escape::escaped;
 use crate::failure::io_cause;
-use crate::serving::{Contents, Identity};
+use crate::serving::{Contents, Identity, Serving};
 use crate::world::World;
 
 use super::absent;
@@ -298,7 +298,8 @@ struct Settled {
 }
 
 /// What is said where a reload in flight would not be seen.
-const BLIND: &str = "whether a reload is in flight can't be seen: neither master_socket nor the worker's process is in sight";
+const BLIND: &str =
+    "whether a reload is in flight can't be seen: neither master_socket nor the worker's process is in sight";
 
 impl<'a> Telling<'a> {
     fn new(
@@ -336,21 +337,18 @@ impl<'a> Telling<'a> {
     }
 
     /// The commands for the whole batch, where they make HAProxy answer as after a start.
-    fn decide(
-        &self,
-        jobs: &[Job<'_>],
-        listing: &Listing,
-        worker: Answering,
-    ) -> Result<Vec<Step>, Stop> {
+    fn decide(&self, jobs: &[Job<'_>], listing: &Listing, worker: Answering) -> Result<Vec<Step>, Stop> {
         let reload = |why: String| Stop::Reload(why);
         let memory = Memory::of(self.batch.serving, &listing.stores)
             .map_err(|why| Stop::Reload(format!("what HAProxy loads isn't known: {why}")))?;
         let files: Vec<File<'_>> = jobs.iter().map(Job::file).collect();
         let mut steps = Vec::with_capacity(jobs.len());
         for (place, (job, file)) in jobs.iter().zip(&files).enumerate() {
-            let told = memory.told(place, file).and_then(|told| match told.iter().find(|step| !is_plain(step.store())) {
-                Some(_) => Err("its name is no plain word".to_owned()),
-                None => Ok(told),
+            let told = memory.told(place, file).and_then(|told| {
+                match told.iter().find(|step| !is_plain(step.store())) {
+                    Some(_) => Err("its name is no plain word".to_owned()),
+                    None => Ok(told),
+                }
             });
             steps.extend(told.map_err(|why| Stop::Reload(format!("{}: {why}", job.target)))?);
         }
@@ -441,30 +439,36 @@ impl<'a> Telling<'a> {
         let mut leave = |job: &Job<'_>, why: String| partial.left.push((job.target.clone(), why));
         let files: Vec<File<'_>> = jobs.iter().map(Job::file).collect();
         let mut steps = Vec::new();
+        let guess;
         let memory = match Memory::of(self.batch.serving, &listing.stores) {
             Ok(memory) => Some(memory),
             Err(why) => {
                 partial.unseen = Some(format!("what HAProxy loads isn't known: {why}"));
-                None
+                // What is known of it is better than nothing.
+                guess = Serving { unclear: None, ..self.batch.serving.clone() };
+                Memory::of(&guess, &listing.stores).ok()
             }
         };
         let mut losers: Vec<Loser> = Vec::new();
         for (place, (job, file)) in jobs.iter().zip(&files).enumerate() {
+            let is_there = listing.stores.contains(file.spelled);
             let told = match &memory {
-                Some(memory) => memory.told(place, file).and_then(|told| {
-                    for step in memory.sequence(told.clone(), &files)? {
-                        if let Step::Again { store, why } = step
-                            && losers.iter().all(|loser| loser.store != store)
-                        {
-                            losers.push(self.loser(&store).map_err(|how| format!("{why}: {how}"))?);
+                Some(memory) if partial.unseen.is_none() || !is_there || memory.loads(file.spelled) => {
+                    memory.told(place, file).and_then(|told| {
+                        for step in memory.sequence(told.clone(), &files)? {
+                            if let Step::Again { store, why } = step
+                                && losers.iter().all(|loser| loser.store != store)
+                            {
+                                losers.push(self.loser(&store).map_err(|how| format!("{why}: {how}"))?);
+                            }
                         }
-                    }
-                    Ok(told)
-                }),
-                None if listing.stores.contains(file.spelled) => {
+                        Ok(told)
+                    })
+                }
+                _ if is_there => {
                     Ok(vec![Step::Put { store: file.spelled.to_owned(), list: None, file: place }])
                 }
-                None => Err("is new, and what HAProxy loads isn't known".to_owned()),
+                _ => Err("is new, and what HAProxy loads isn't known".to_owned()),
             };
             match told {
                 Ok(told) => steps.extend(told),
@@ -500,7 +504,8 @@ impl<'a> Telling<'a> {
                 }
                 None => {
                     let store = escaped(step.store());
-                    partial.differs = Some(format!("{store} could not be put behind the others again: {why}"));
+                    partial.differs =
+                        Some(format!("{store} could not be put behind the others again: {why}"));
                 }
             }
         }
@@ -528,7 +533,9 @@ impl<'a> Telling<'a> {
             return Err(cannot("HAProxy can't be asked for it"));
         }
         match self.commands.worker.store(store, self.commands.deadline) {
-            Ok(Some(shown)) if is_of(&shown, &leaf.sha1, &leaf.serial) && shown.chain_len == proved.chain().len() => {
+            Ok(Some(shown))
+                if is_of(&shown, &leaf.sha1, &leaf.serial) && shown.chain_len == proved.chain().len() =>
+            {
                 Ok(Loser { store: store.to_owned(), pem })
             }
             Ok(_) => Err(cannot("HAProxy has something else than the disk")),
