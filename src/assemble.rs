@@ -1,7 +1,7 @@
 //! `assemble`: the whole pipeline, from certbot's tree to a HAProxy that took it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use crate::haproxy::{self, Batch, Change, Expected, Outcome, Target, Verdict, ch
 use crate::parallel::Progress;
 use crate::plan::{Action, Policy, Reason, Refusal, Role, Row, Situation, Warning, plan};
 use crate::report::{HaproxyRow, Note, Report, Weight};
-use crate::serving::gather::{Known, gather, identity as identity_of};
-use crate::serving::{Contents, Identity};
+use crate::serving::gather::{Known, gather, identity as identity_of, loaded, unloadable};
+use crate::serving::{Contents, Identity, move_out};
 use crate::sites::{self, Committed, Place, SitesDir, Staged, guard};
 use crate::sweep::{now, prove, sweep};
 use crate::world::World;
@@ -71,9 +71,11 @@ fn dry_run(
         note_group_writable(place, report);
     }
     let identity = identity(world, &settings.haproxys);
-    let swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
+    let mut swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
+    swept.situation.loaded = loaded(settings, world);
     report.notes.extend(forced_in_vain(&swept.situation));
     report.rows = plan(&swept.situation).rows;
+    report.notes.extend(unloadable_left(settings, &report.rows));
     report.error = swept.failure;
     report.owed =
         state.lost || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name));
@@ -94,8 +96,9 @@ fn deploy(
     let mut sites = SitesDir::lock(settings, world, patience(settings))?;
     note_group_writable(&sites.place, report);
     let identity = identity(world, &settings.haproxys);
-    let swept =
+    let mut swept =
         sweep(settings, Some(&sites.place), &sites.state, options.policy.clone(), &identity, progress)?;
+    swept.situation.loaded = loaded(settings, world);
     let ours = sites.state.knows_lineages();
     let tree = CertbotTree::new(&settings.live_dir);
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
@@ -112,6 +115,7 @@ fn deploy(
     let (plan, failure) = committed.keep(&owed);
 
     report.rows = plan.rows;
+    report.notes.extend(unloadable_left(settings, &report.rows));
     report.haproxy = verdicts;
     report.error = failure.or(unread);
     missing_tree(settings, missing, ours)
@@ -127,6 +131,30 @@ fn missing_tree(settings: &Settings, missing: bool, ours: bool) -> Result<(), Fa
         "{live_dir} is missing; what was deployed from it stays. Set live_dir if certbot's tree moved"
     );
     Err(Failure::new(FailureKind::Io, fact))
+}
+
+/// A note for each file that isn't ours to mend, or that stayed as it was, and that HAProxy can't load.
+fn unloadable_left(settings: &Settings, rows: &[Row]) -> Vec<Note> {
+    let is_left = |row: &Row| !row.proved || matches!(row.action, Action::Refuse | Action::Conflict);
+    let left: BTreeSet<&OsString> = rows
+        .iter()
+        .filter(|row| row.role == Role::Site && is_left(row) && row.action != Action::Prune)
+        .filter_map(|row| row.file.as_ref())
+        .collect();
+    let is_good = |file: &OsStr| !left.contains(&file.to_owned());
+    let found = unloadable(&settings.sites_dir, None, &is_good);
+    found
+        .into_iter()
+        .map(|(file, why)| {
+            let path = settings.sites_dir.join(file);
+            let text = format!(
+                "HAProxy can't load {} ({why}), and won't start again: {}",
+                escaped_path(&path),
+                move_out(&path)
+            );
+            Note { text, weight: Weight::Alarm }
+        })
+        .collect()
 }
 
 /// A note for each name that was forced and is no lineage: mistyped, as a rule.

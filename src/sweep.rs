@@ -16,6 +16,7 @@ use crate::plan::{
     Candidate, Deployed, HostSituation, Kind, Lineage, Policy, Reason, Recorded, Refusal, Situation,
     site_file,
 };
+use crate::serving::Loaded;
 use crate::sites::state::State;
 use crate::sites::{Place, look};
 
@@ -109,6 +110,7 @@ pub fn sweep(
             lineages,
             deployed,
             host,
+            loaded: Loaded::default(),
             owner: settings.owner,
             mode: settings.mode,
             now: now(),

@@ -16,6 +16,7 @@ use haproxy_certs::plan::{
     Action, Candidate, Deployed, HostSituation, Kind, Lineage, Plan, Policy, Reason, Recorded, Refusal, Role,
     Row, Situation, is_loaded_name, plan,
 };
+use haproxy_certs::serving::Loaded;
 use proptest::collection::{btree_map, btree_set};
 use proptest::option;
 use proptest::prelude::*;
@@ -267,6 +268,7 @@ prop_compose! {
             deployed,
             recorded,
             host,
+            loaded: Loaded::default(),
             owner: OURS,
             mode: MODE,
             now: NOW,

@@ -2,6 +2,7 @@
 //!
 //! A pure function of values. Nothing here touches a file, a process or a socket.
 
+mod elsewhere;
 mod prune;
 mod serving;
 mod words;
@@ -17,6 +18,7 @@ pub use words::{Action, Reason, Warning};
 use crate::certified_key::{ChainState, Leaf};
 use crate::config::Owner;
 use crate::escape::shell_word;
+use crate::serving::Loaded;
 
 /// Endings that HAProxy never takes for a certificate (`.key` since 2.2, the others since 1.8).
 const SIBLING_ENDINGS: [&str; 4] = ["key", "ocsp", "issuer", "sctl"];
@@ -147,6 +149,8 @@ pub struct Situation {
     pub recorded: BTreeMap<OsString, Recorded>,
     /// The host certificate, where one is configured.
     pub host: Option<HostSituation>,
+    /// What the HAProxys load besides.
+    pub loaded: Loaded,
     /// Who is to own the files.
     pub owner: Owner,
     /// The files' permission bits.
@@ -216,6 +220,8 @@ pub struct Row {
     pub adopts: bool,
     /// The DNS names that HAProxy serves from this file.
     pub names_won: Vec<String>,
+    /// Whether one of its names is served from a file that isn't in the sites directory.
+    pub outranked: bool,
     /// Whether adding it at run time serves the same as a reload would.
     pub addable: bool,
     /// Whether it makes the run exit 1 although it is deployed.
@@ -240,9 +246,16 @@ impl Row {
             loadable: false,
             adopts: false,
             names_won: Vec::new(),
+            outranked: false,
             addable: false,
             alarming: false,
         }
+    }
+
+    /// The row of a file that a HAProxy loads from elsewhere, by its whole path.
+    #[must_use]
+    pub fn elsewhere(path: OsString, leaf: Option<Arc<Leaf>>) -> Self {
+        Self { file: Some(path), leaf, ..Self::new(Role::Site, Action::Foreign) }
     }
 
     /// Whether it makes the run exit 1.
@@ -320,9 +333,8 @@ pub fn plan(situation: &Situation) -> Plan {
     prune::guard_prunes(situation, &mut sites);
     note_siblings(&mut sites);
     serving::note_shadows(situation, &mut sites);
-    if situation.host.is_none() {
-        serving::note_default_certificate(situation, &mut sites);
-    }
+    elsewhere::note(situation, &mut sites);
+    serving::note_default_certificate(situation, &mut sites);
     let mut rows: Vec<Row> = sites.into_values().collect();
     if let Some(host) = &situation.host {
         rows.push(decide_host(situation, host));

@@ -1,7 +1,7 @@
 //! What keeps a file from being pruned although its lineage is gone.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use super::{Action, Plan, Role, Row, Situation, Warning};
 
@@ -19,10 +19,17 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut BTreeMap<OsString,
             () if situation.policy.no_prune => keep(row),
             () if !situation.any_lineage => hold(row, "live_dir has no lineage at all"),
             () if !same_tree => hold(row, "it was written from another live directory; see live_dir"),
+            () if situation.loaded.named.contains_key(file) => hold(row, &named(situation, file)),
             () if too_many => hold(row, "too many to prune at once; if meant: assemble --prune-many"),
             () => {}
         }
     }
+}
+
+/// HAProxy doesn't start without a file that a line of its configuration names by itself.
+fn named(situation: &Situation, file: &OsStr) -> String {
+    let at = situation.loaded.named.get(file).map(ToString::to_string).unwrap_or_default();
+    format!("HAProxy doesn't start without it, since {at} names it; take it out of that line")
 }
 
 impl Plan {

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
 
-use super::{Action, Deployed, Row, Situation, Warning, is_loaded_name};
+use super::{Action, Deployed, Row, Situation, Warning, elsewhere, is_loaded_name};
 use crate::certified_key::{KeyFamily, Leaf};
 use crate::escape::escaped;
 
@@ -89,37 +90,44 @@ fn note_lost(row: &mut Row, lost: &[Served], winners: &HashMap<Served, Winner>) 
     });
 }
 
-/// Warns where another file than before sorts first: it answers clients that name no site, or one that nobody has.
+/// Warns where another file than before answers clients that name no site, or one that nobody has.
 pub(super) fn note_default_certificate(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
     let loadable = |(_, deployed): &(&OsString, &Deployed)| deployed.is_loadable();
-    let before =
-        situation.deployed.iter().filter(loadable).map(|(file, _)| file).find(|file| is_loaded_name(file));
-    let after = sites
-        .iter_mut()
-        .find(|(file, row)| is_loaded_name(file) && served_leaf(situation, file, row).is_some());
-    if let (Some(before), Some((after, row))) = (before, after)
-        && before != after
-    {
-        row.warnings.insert(Warning::DefaultCertificateChanged);
-        row.detail.get_or_insert_with(|| {
-            let before = escaped(before.as_encoded_bytes());
-            format!("it is HAProxy's default certificate now, which was {before}")
-        });
+    let before = situation.deployed.iter().filter(loadable).find(|(file, _)| is_loaded_name(file));
+    let after =
+        sites.iter().find(|(file, row)| is_loaded_name(file) && served_leaf(situation, file, row).is_some());
+    let (Some((before, _)), Some((after, _))) = (before, after) else { return };
+    if before == after {
+        return;
     }
+    let (before, after) = (before.clone(), after.clone());
+    let said = match elsewhere::first_on(situation) {
+        Some(binds) => match binds.first() {
+            Some(at) => format!("it is HAProxy's default certificate now ({at})"),
+            None => return,
+        },
+        // Where a host certificate is configured it is loaded first, as a rule.
+        None if situation.host.is_some() => return,
+        None => "it is HAProxy's default certificate now, if nothing is loaded before the sites directory"
+            .to_owned(),
+    };
+    let Some(row) = sites.get_mut(&after) else { return };
+    row.warnings.insert(Warning::DefaultCertificateChanged);
+    row.detail.get_or_insert_with(|| format!("{said}, which was {}", escaped(before.as_encoded_bytes())));
 }
 
 /// The leaf that HAProxy serves from this file after the plan is carried out.
-fn served_leaf<'a>(situation: &'a Situation, file: &OsStr, row: &'a Row) -> Option<&'a Leaf> {
+pub(super) fn served_leaf<'a>(situation: &'a Situation, file: &OsStr, row: &'a Row) -> Option<&'a Arc<Leaf>> {
     match row.action {
         Action::Prune => None,
-        Action::Install | Action::Replace | Action::Repair => row.leaf.as_deref(),
+        Action::Install | Action::Replace | Action::Repair => row.leaf.as_ref(),
         Action::Unchanged | Action::Refuse | Action::Conflict | Action::Foreign => {
-            situation.deployed.get(file).filter(|deployed| deployed.is_loadable())?.leaf.as_deref()
+            situation.deployed.get(file).filter(|deployed| deployed.is_loadable())?.leaf.as_ref()
         }
     }
 }
 
-fn is_foreign(row: &Row) -> bool {
+pub(super) fn is_foreign(row: &Row) -> bool {
     matches!(row.action, Action::Foreign | Action::Conflict)
 }
 

@@ -1,13 +1,13 @@
 //! What a HAProxy loads, from its configuration as its master was started, or as the settings name it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::config::Haproxy;
+use crate::config::{Haproxy, Settings};
 use crate::escape::{escaped, escaped_path};
 use crate::failure::io_cause as cause;
 use crate::haproxy::started::Started;
@@ -17,11 +17,14 @@ use crate::world::World;
 use super::configuration::{BindLine, Configuration, Environment, Keyword};
 use super::disk::{Disk, Found};
 use super::{
-    At, Bind, Contents, Entry, How, Identity, Load, Named, Serving, Store, crt_list, is_loaded, pair,
+    At, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, crt_list, is_loaded, pair,
 };
 
 /// The endings of a bundle's files, in the order that HAProxy loads them.
 const BUNDLE: [&str; 3] = ["dsa", "ecdsa", "rsa"];
+
+/// What distributions start HAProxy with.
+const DEFAULT_FILE: &str = "/etc/haproxy/haproxy.cfg";
 
 /// Contents that are known already, by the file that holds them: they aren't read again.
 pub type Known = HashMap<Identity, Contents>;
@@ -30,9 +33,83 @@ pub type Known = HashMap<Identity, Contents>;
 /// its version, where somebody knows it.
 #[must_use]
 pub fn gather(world: &World, haproxy: &Haproxy, version: Option<(u32, u32)>, known: &Known) -> Serving {
+    gather_around(world, haproxy, version, known, None)
+}
+
+/// What the HAProxys load around the sites directory.
+#[must_use]
+pub fn loaded(settings: &Settings, world: &World) -> Loaded {
+    let sites = identity(&settings.sites_dir);
+    let gather = |haproxy| gather_around(world, haproxy, None, &Known::new(), sites);
+    let servings: Vec<Serving> = settings.haproxys.iter().map(gather).collect();
+    let named = sites.map(|sites| named_in(&settings.sites_dir, sites, &servings)).unwrap_or_default();
+    Loaded { servings, sites, host: identity(&settings.host_file), named }
+}
+
+/// The files of a directory that a line names by itself, under whatever spelling.
+fn named_in(directory: &Path, identity: Identity, servings: &[Serving]) -> BTreeMap<OsString, At> {
+    let all = || servings.iter().flat_map(|serving| &serving.named);
+    let mut found: BTreeMap<OsString, At> = all()
+        .filter(|named| named.folder == Some(identity))
+        .map(|named| (named.base().into(), named.at.clone()))
+        .collect();
+    // Links from elsewhere lead here, too.
+    let elsewhere: HashMap<Identity, &At> = all()
+        .filter(|named| named.folder != Some(identity))
+        .filter_map(|named| Some((named.identity?, &named.at)))
+        .collect();
+    let disk = Disk::ours(directory.to_owned());
+    let names = disk.find(Path::new(".")).ok().and_then(|found| found.names().ok()).unwrap_or_default();
+    for name in names {
+        let file = disk.find(Path::new(&name)).ok().filter(Found::is_file);
+        if let Some(at) = file.and_then(|file| elsewhere.get(&file.identity())) {
+            found.entry(name).or_insert_with(|| (*at).clone());
+        }
+    }
+    found
+}
+
+/// The entries of a directory that HAProxy would take for certificates and can't load, and why; those that are known to
+/// be good aren't read.
+#[must_use]
+pub fn unloadable(
+    directory: &Path,
+    version: Option<(u32, u32)>,
+    is_good: &(dyn Fn(&OsStr) -> bool + Sync),
+) -> BTreeMap<OsString, String> {
+    let disk = Disk::ours(directory.to_owned());
+    let names = disk.find(Path::new(".")).ok().and_then(|found| found.names().ok()).unwrap_or_default();
+    let names: Vec<OsString> =
+        names.into_iter().filter(|name| is_loaded(name, version) && !is_good(name)).collect();
+    let judge = |name: &OsString| match disk.find(Path::new(name)) {
+        Ok(found) if !found.is_file() => None,
+        Ok(_) => {
+            let key = format!("{}.key", name.to_string_lossy());
+            match judge(Path::new(name), Some(&key), &disk, version) {
+                Contents::Unloadable { why, .. } => Some(why),
+                Contents::Pair(_) | Contents::Unseen(_) => None,
+            }
+        }
+        // It is gone again, or a link that leads nowhere.
+        Err(_) if directory.join(name).symlink_metadata().is_err() => None,
+        Err(Errno::ACCESS) => None,
+        Err(e) => Some(nowhere(e)),
+    };
+    let found = parallel::map(&names, judge, &|_, _| ());
+    names.iter().cloned().zip(found).filter_map(|(name, why)| Some((name, why?))).collect()
+}
+
+/// See [`gather`]; what is in the directory `unread` isn't read.
+fn gather_around(
+    world: &World,
+    haproxy: &Haproxy,
+    version: Option<(u32, u32)>,
+    known: &Known,
+    unread: Option<Identity>,
+) -> Serving {
     let started = Started::find(world, haproxy);
     let (files, environment, disk) = match (&started, haproxy.config.is_empty()) {
-        (Err(why), true) => return Serving::unknown(why.clone()),
+        (Err(why), true) => return stopped(why),
         (Err(_), false) => (haproxy.config.clone(), Environment::default(), Disk::ours("/".into())),
         // The settings name our files, whatever root directory it has.
         (Ok(started), false) => {
@@ -59,12 +136,26 @@ pub fn gather(world: &World, haproxy: &Haproxy, version: Option<(u32, u32)>, kno
         Err(why) => return Serving::unknown(why),
     };
     let is_guess = haproxy.config.is_empty() && !started.is_ok_and(|started| started.is_surely_this);
-    let mut gathering = Gathering::of(&configuration, &disk, version);
+    let mut gathering = Gathering { unread, ..Gathering::of(&configuration, &disk, version) };
     let binds = gathering.binds();
     if is_guess && !gathering.loads(&haproxy.sites_dir) {
         return Serving::unknown("no HAProxy that runs here loads the sites directory");
     }
     gathering.read(binds, known)
+}
+
+/// A HAProxy that doesn't run, with nothing that says what it loads: what distributions start it with still tells which files
+/// mustn't go. More isn't claimed from it: it may be somebody else's.
+fn stopped(why: &str) -> Serving {
+    let disk = Disk::ours("/".into());
+    let named = configuration(&[DEFAULT_FILE.into()], Environment::default(), &disk)
+        .map(|configuration| {
+            let mut gathering = Gathering::of(&configuration, &disk, None);
+            gathering.binds();
+            named(gathering.paths, &disk)
+        })
+        .unwrap_or_default();
+    Serving { named, ..Serving::unknown(why) }
 }
 
 /// Which file a path of ours leads to, links followed.
@@ -119,6 +210,7 @@ struct Wanted {
     path: PathBuf,
     found: Result<Identity, String>,
     key: Option<String>,
+    is_unread: bool,
 }
 
 struct Gathering<'a> {
@@ -130,6 +222,7 @@ struct Gathering<'a> {
     lists: BTreeMap<String, Vec<crt_list::Line>>,
     paths: Vec<(String, At)>,
     unclear: Option<String>,
+    unread: Option<Identity>,
 }
 
 impl<'a> Gathering<'a> {
@@ -143,6 +236,7 @@ impl<'a> Gathering<'a> {
             lists: BTreeMap::new(),
             paths: configuration.paths.clone(),
             unclear: configuration.unclear.clone(),
+            unread: None,
         }
     }
 
@@ -177,6 +271,7 @@ impl<'a> Gathering<'a> {
         let wanted: Vec<(String, Wanted)> = wanted.into_iter().collect();
         let read = |(_, wanted): &(String, Wanted)| {
             let contents = match &wanted.found {
+                _ if wanted.is_unread => Contents::Unseen("it wasn't read".to_owned()),
                 Err(why) => Contents::Unloadable { leaf: None, why: why.clone() },
                 Ok(identity) => match known.get(identity) {
                     Some(contents) => contents.clone(),
@@ -273,7 +368,7 @@ impl<'a> Gathering<'a> {
             Ok(names) => {
                 let version = self.version;
                 for name in names.iter().filter(|name| is_loaded(name, version)) {
-                    files.extend(self.in_directory(path, name));
+                    files.extend(self.in_directory(path, identity, name));
                 }
             }
             Err(why) => {
@@ -286,7 +381,7 @@ impl<'a> Gathering<'a> {
 
     /// A directory's entry, where HAProxy takes it for a certificate: links are followed, all but regular files passed
     /// over.
-    fn in_directory(&mut self, path: &str, name: &OsStr) -> Option<String> {
+    fn in_directory(&mut self, path: &str, folder: Option<Identity>, name: &OsStr) -> Option<String> {
         let store = format!("{path}/{}", name.to_string_lossy());
         let file = Path::new(path).join(name);
         let found = match self.disk.find(&file) {
@@ -296,7 +391,8 @@ impl<'a> Gathering<'a> {
         };
         if !self.is_known(&store) {
             let key = self.key_file(&store);
-            self.wanted.insert(store.clone(), Wanted { path: file, found, key });
+            let is_unread = folder.is_some() && folder == self.unread;
+            self.wanted.insert(store.clone(), Wanted { path: file, found, key, is_unread });
         }
         Some(store)
     }
@@ -346,7 +442,7 @@ impl<'a> Gathering<'a> {
             Err(e) => Err(nowhere(e)),
         };
         let key = key.map(str::to_owned).or_else(|| self.key_file(path));
-        self.wanted.insert(store.to_owned(), Wanted { path: path.into(), found, key });
+        self.wanted.insert(store.to_owned(), Wanted { path: path.into(), found, key, is_unread: false });
     }
 
     /// Where HAProxy looks for the key of a file that has none.

@@ -23,16 +23,16 @@ mod view;
 mod words;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use view::{Certificate, Rival, View, Views};
 
 use crate::certified_key::Leaf;
-use crate::escape::escaped;
+use crate::escape::{escaped, shell_word};
 
 /// What a HAProxy loads when it starts or reloads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +49,19 @@ pub struct Serving {
     pub version: Option<(u32, u32)>,
     /// Why it isn't all of what HAProxy loads, or not surely.
     pub unclear: Option<String>,
+}
+
+/// What the HAProxys load around the sites directory: for the planner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// One for each HAProxy. What is in the sites directory isn't read: the planner knows it better.
+    pub servings: Vec<Serving>,
+    /// Which directory the sites directory is.
+    pub sites: Option<Identity>,
+    /// Which file the host certificate is.
+    pub host: Option<Identity>,
+    /// The files of the sites directory that a line of a configuration or a crt-list names by itself, and the line.
+    pub named: BTreeMap<OsString, At>,
 }
 
 /// A line of a file.
@@ -255,6 +268,13 @@ impl Serving {
     #[must_use]
     pub fn with_directory(&self, identity: Identity, files: &[(String, Arc<Leaf>)]) -> Self {
         let mut changed = self.clone();
+        let in_directory = self.named.iter().filter(|named| named.folder == Some(identity));
+        for named in in_directory {
+            let leaf = files.iter().find(|(file, _)| file == named.base()).map(|(_, leaf)| leaf);
+            if let (Some(store), Some(leaf)) = (changed.stores.get_mut(&named.path), leaf) {
+                store.contents = Contents::Pair(Arc::clone(leaf));
+            }
+        }
         let spellings: Vec<String> = self
             .directories
             .iter()
@@ -323,6 +343,12 @@ impl Bind {
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.loads.iter().flat_map(|load| &load.entries)
     }
+}
+
+/// The command that moves a file out of HAProxy's way.
+#[must_use]
+pub fn move_out(path: &Path) -> String {
+    format!("mv -- {} /root/", shell_word(path.as_os_str()))
 }
 
 /// Whether HAProxy takes a directory's entry of this name for a certificate: dotfiles it passes over since 2.6; where its

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::certified_key::{KeyFamily, Leaf};
 
-use super::{At, Bind, Contents, Entry, How, Identity, Serving};
+use super::{At, Bind, Contents, Entry, How, Identity, Load, Serving};
 
 /// The first version with a list of default certificates in the place of one: `default-crt`, and the filter `*`.
 const DEFAULTS_SINCE: (u32, u32) = (3, 0);
@@ -29,6 +29,8 @@ pub struct View<'a> {
 /// A certificate of a bind that is loaded.
 #[derive(Debug, Clone)]
 pub struct Certificate<'a> {
+    /// The word of the bind line that loads it.
+    pub load: &'a Load,
     /// Where it comes from.
     pub entry: &'a Entry,
     /// What it is.
@@ -84,8 +86,7 @@ impl<'a> View<'a> {
             by_store: HashMap::new(),
             is_whole: true,
         };
-        let has_any = |load: &&super::Load| !load.entries.is_empty();
-        let first = bind.loads.iter().position(|load| has_any(&load));
+        let first = bind.loads.iter().position(|load| !load.entries.is_empty());
         for (place, load) in bind.loads.iter().enumerate() {
             for (index, entry) in load.entries.iter().enumerate() {
                 let Some(store) = serving.stores.get(&entry.store) else { continue };
@@ -96,7 +97,7 @@ impl<'a> View<'a> {
                 // A bundle is one `crt` of several files.
                 let is_first = Some(place) == first && (index == 0 || load.how == How::File);
                 let is_default = is_first || load.how == How::Default;
-                view.add(Certificate { entry, leaf, identity: store.identity, is_default });
+                view.add(Certificate { load, entry, leaf, identity: store.identity, is_default });
             }
         }
         view
@@ -148,13 +149,16 @@ impl<'a> View<'a> {
         })
     }
 
-    /// Who is served for this entry of a certificate's names, a wildcard for itself.
-    #[must_use]
-    pub fn first_with(&self, name: &str, family: KeyFamily) -> Option<&Certificate<'a>> {
-        self.all(&name.to_ascii_lowercase(), family).next()
+    /// All that have this name, a wildcard for itself, in load order: the first one is served.
+    pub fn all_with(&self, name: &str, family: KeyFamily) -> impl Iterator<Item = &Certificate<'a>> {
+        self.all(&name.to_ascii_lowercase(), family)
     }
 
-    fn all(&self, name: &str, family: KeyFamily) -> impl Iterator<Item = &Certificate<'a>> {
+    fn all<'s>(
+        &'s self,
+        name: &str,
+        family: KeyFamily,
+    ) -> impl Iterator<Item = &'s Certificate<'a>> + use<'s, 'a> {
         let places = self.by_name.get(&(name.to_owned(), family)).map(Vec::as_slice).unwrap_or_default();
         places.iter().filter_map(|&place| self.certificates.get(place))
     }
@@ -277,7 +281,7 @@ mod tests {
 
     use super::*;
     use crate::certified_key::KeyType;
-    use crate::serving::{Load, Store};
+    use crate::serving::Store;
 
     const ECDSA: &[KeyFamily] = &[KeyFamily::Ecdsa];
     const RSA: &[KeyFamily] = &[KeyFamily::Rsa];

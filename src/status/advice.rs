@@ -53,6 +53,10 @@ pub fn warned(warning: Warning, row: &Row) -> (String, Option<String>) {
             "it comes from a staging CA, which no visitor trusts",
             "issue it from the real CA: certbot renew --force-renewal --cert-name NAME --server URL",
         ),
+        Warning::Shadowed if row.outranked => (
+            "a file that is loaded before the sites directory serves one of its names",
+            "name the sites directory before that file on the bind line, or remove the file",
+        ),
         Warning::Shadowed => (
             "another file that sorts before it serves one of its names",
             "remove that file, or delete the lineage that isn't wanted: certbot delete --cert-name",

@@ -1,5 +1,6 @@
 //! What certbot has, what is on disk, and what this program remembers; what may not be read is unseen, and said so.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,14 +15,15 @@ use crate::escape::escaped_path;
 use crate::failure::{Failure, FailureKind};
 use crate::haproxy::identity::identity;
 use crate::parallel::Progress;
-use crate::plan::{Deployed, Lineage, Policy, Reason, Refusal, Role, Row, Situation, plan};
+use crate::plan::{Action, Deployed, Lineage, Policy, Reason, Refusal, Role, Row, Situation, plan};
+use crate::serving::{Contents, Loaded, gather};
 use crate::sites::last_run::LastRun;
 use crate::sites::state::State;
 use crate::sites::{Place, guard, look, look_at_state};
 use crate::sweep::sweep;
 use crate::world::World;
 
-use super::views::{Sight, SiteViews};
+use super::views::{Place as SitePlace, Sight, SiteViews};
 
 /// Everything that is known without HAProxy.
 #[derive(Debug, Default)]
@@ -87,8 +89,9 @@ pub fn look_around(settings: &Settings, world: &World, progress: Progress<'_>) -
     let state = ground.state.clone().unwrap_or_default();
     let identity = identity(world, &settings.haproxys);
     match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, progress) {
-        Ok(swept) => {
+        Ok(mut swept) => {
             ground.sees_certbot = true;
+            swept.situation.loaded = gather::loaded(settings, world);
             if swept.live_dir_missing && state.knows_lineages() {
                 let live_dir = escaped_path(&settings.live_dir);
                 ground.note(Failure::new(
@@ -97,7 +100,9 @@ pub fn look_around(settings: &Settings, world: &World, progress: Progress<'_>) -
                 ));
             }
             ground.renewals = renewals(&settings.live_dir, swept.situation.lineages.keys());
+            let elsewhere = elsewhere(settings, &swept.situation.loaded);
             ground.sites = views(settings, &ground, swept.situation);
+            ground.sites.extend(elsewhere);
         }
         Err(failure) => {
             ground.note(failure);
@@ -120,7 +125,14 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
             row.refuse(Refusal::new(Reason::HaproxyRejects, words));
         }
     }
-    let Situation { mut lineages, mut deployed, mut host, .. } = situation;
+    let Situation { mut lineages, mut deployed, mut host, loaded, .. } = situation;
+    let good: BTreeSet<OsString> = rows
+        .iter()
+        .filter(|row| row.proved && matches!(row.action, Action::Unchanged | Action::Repair))
+        .filter_map(|row| row.file.clone())
+        .collect();
+    let mut unloadable =
+        gather::unloadable(&settings.sites_dir, version(&loaded), &|file| good.contains(file));
     rows.into_iter()
         .map(|row| {
             let host = host.take_if(|_| row.role == Role::Host);
@@ -134,7 +146,14 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
                     (row.lineage.as_ref().and_then(|name| lineages.remove(name)), None, PathBuf::new())
                 }
             };
+            let place = SitePlace {
+                unloadable: row.file.as_ref().and_then(|file| unloadable.remove(file)),
+                named: row.file.as_ref().and_then(|file| loaded.named.get(file)).map(ToString::to_string),
+                path: path.clone(),
+                is_elsewhere: false,
+            };
             SiteViews {
+                place,
                 lineage: row.lineage.clone(),
                 file: row.file.clone(),
                 role: row.role,
@@ -145,6 +164,47 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
             }
         })
         .collect()
+}
+
+/// The version that all of them have, as far as it is known.
+fn version(loaded: &Loaded) -> Option<(u32, u32)> {
+    loaded.servings.iter().filter_map(|serving| serving.version).min()
+}
+
+/// The files that HAProxys load from elsewhere, each once.
+fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
+    let has_host = settings.host_lineage.is_some() && loaded.host.is_some();
+    let mut found: BTreeMap<PathBuf, SiteViews> = BTreeMap::new();
+    for serving in &loaded.servings {
+        for (name, store) in &serving.stores {
+            let is_site = store.path.parent().is_some_and(|folder| {
+                folder == settings.sites_dir
+                    || gather::identity(folder).is_some_and(|it| Some(it) == loaded.sites)
+            });
+            let (disk, unloadable) = match &store.contents {
+                _ if is_site || (has_host && store.identity == loaded.host) => continue,
+                Contents::Unseen(_) => continue,
+                Contents::Pair(leaf) => (Sight::Here(Arc::clone(leaf)), None),
+                Contents::Unloadable { leaf, why } => {
+                    (leaf.clone().map_or(Sight::Damaged, Sight::Here), Some(why.clone()))
+                }
+            };
+            let named =
+                serving.named.iter().find(|named| named.path == *name).map(|named| named.at.to_string());
+            let path = store.path.clone().into_os_string();
+            found.entry(store.path.clone()).or_insert_with(|| SiteViews {
+                lineage: None,
+                file: Some(path.clone()),
+                role: Role::Site,
+                row: Some(Row::elsewhere(path, disk.here().cloned())),
+                certbot: Sight::Absent,
+                disk,
+                place: SitePlace { path: store.path.clone(), unloadable, named, is_elsewhere: true },
+                haproxy: Vec::new(),
+            });
+        }
+    }
+    found.into_values().collect()
 }
 
 fn certbots(settings: &Settings, row: &Row, lineage: Option<Lineage>) -> Sight<Arc<Leaf>> {
@@ -185,9 +245,10 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
     let mut names = look::entries(&place.dir, &place.path)?;
     names.sort();
     let look = |file: OsString| {
+        let path = place.path.join(&file);
         let disk = match look::entry(&place.dir, &file, None) {
             Ok(Some(Deployed { kind: crate::plan::Kind::Directory, .. }) | None) => return None,
-            Ok(found) => on_disk(found, &place.path.join(&file)),
+            Ok(found) => on_disk(found, &path),
             Err(_) => Sight::Unseen,
         };
         Some(SiteViews {
@@ -197,6 +258,7 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
             row: None,
             certbot: Sight::Unseen,
             disk,
+            place: SitePlace { path, ..SitePlace::default() },
             haproxy: Vec::new(),
         })
     };

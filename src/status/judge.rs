@@ -7,6 +7,7 @@ use crate::certified_key::{Leaf, hex};
 use crate::escape::escaped;
 use crate::haproxy::replies::Status as StoreStatus;
 use crate::plan::{Action, Reason, Role, Row, Warning, is_loaded_name};
+use crate::serving::move_out;
 
 use super::advice;
 use super::running::Running;
@@ -123,12 +124,15 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
         .map(|(shown, running)| haproxy_view(&views, shown, running))
         .collect();
     let mut problems = planned(&views, disk, around);
+    problems.extend(unloadable(&views));
     problems.extend(on_disk(&views, disk));
     problems.extend(lifetimes(&views, &haproxy, around.now));
     if is_served(&views) {
         for (shown, view) in views.haproxy.iter().zip(&haproxy) {
             problems.extend(in_haproxy(&views, shown, view));
-            problems.extend(outranked(shown, view));
+            problems.extend(
+                outranked(shown, view).filter(|_| !views.row.as_ref().is_some_and(|row| row.outranked)),
+            );
         }
     }
     problems.extend(owed(&views, around));
@@ -145,9 +149,16 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
 
 /// Whether HAProxy is expected to serve what the file holds: it isn't a stranger's.
 fn is_served(views: &SiteViews) -> bool {
-    let foreign = |row: &Row| matches!(row.action, Action::Foreign | Action::Conflict);
-    let is_loaded = views.role == Role::Host || views.file.as_deref().is_some_and(is_loaded_name);
-    is_loaded && !views.row.as_ref().is_some_and(foreign)
+    is_loaded(views) && !is_foreign(views)
+}
+
+/// Whether HAProxy takes the file for a certificate.
+fn is_loaded(views: &SiteViews) -> bool {
+    views.role == Role::Host || views.place.is_elsewhere || views.file.as_deref().is_some_and(is_loaded_name)
+}
+
+fn is_foreign(views: &SiteViews) -> bool {
+    views.row.as_ref().is_some_and(|row| matches!(row.action, Action::Foreign | Action::Conflict))
 }
 
 fn certbot_state(views: &SiteViews) -> PlaceState {
@@ -307,6 +318,30 @@ fn is_only_forbidden(views: &SiteViews) -> bool {
     views.certbot.is_unseen() || views.disk.is_unseen()
 }
 
+/// A file that HAProxy would load at its next start, and can't.
+fn unloadable(views: &SiteViews) -> Option<Problem> {
+    let why = views.place.unloadable.as_ref()?;
+    let fact = format!("HAProxy can't load this file, and won't start again: {why}");
+    let advice = match (&views.row, &views.place.named) {
+        (Some(Row { action: Action::Replace, .. }), _) => advice::ASSEMBLE.to_owned(),
+        (_, Some(at)) => format!("put a certificate with its key there, or take the file out of {at}"),
+        (_, None) => format!("run: {}", move_out(&views.place.path)),
+    };
+    Some(problem(Kind::Unloadable, Severity::Critical, fact, Some(advice)))
+}
+
+/// What helps where no lineage renews a certificate that HAProxy loads.
+fn renew_elsewhere(views: &SiteViews) -> String {
+    match (&views.row, &views.place.named) {
+        (Some(Row { action: Action::Conflict, .. }), _) => "run: haproxy-certs assemble --adopt".to_owned(),
+        (_, Some(at)) => format!("renew it where it comes from, or take the file out of {at}"),
+        (_, None) => format!(
+            "renew it where it comes from, or: {} && haproxy-certs assemble",
+            move_out(&views.place.path)
+        ),
+    }
+}
+
 /// The disk, compared with certbot.
 fn on_disk(views: &SiteViews, disk: PlaceState) -> Option<Problem> {
     let row = views.row.as_ref()?;
@@ -427,9 +462,14 @@ fn outranked(shown: &Shown, view: &HaproxyView) -> Option<Problem> {
 
 /// How long the certificates have to live: in use on disk or in a HAProxy, else certbot's.
 fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], now: i64) -> Option<Problem> {
-    if !is_served(views) {
+    if !is_loaded(views) {
         return None;
     }
+    let (nobodys, advice) = if is_foreign(views) {
+        ("; no lineage renews it", renew_elsewhere(views))
+    } else {
+        ("", advice::RENEW.to_owned())
+    };
     let mut worst: Option<Problem> = None;
     let mut note = |place: &str, not_before: Option<i64>, not_after: i64, in_use: bool| {
         let left = not_after.saturating_sub(now);
@@ -447,10 +487,10 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], now: i64) -> Option<Pro
             return;
         }
         let fact = match left {
-            ..0 => format!("the certificate {place} expired {} ago", advice::span(-left)),
-            _ => format!("the certificate {place} expires in {}", advice::span(left)),
+            ..0 => format!("the certificate {place} expired {} ago{nobodys}", advice::span(-left)),
+            _ => format!("the certificate {place} expires in {}{nobodys}", advice::span(left)),
         };
-        worst = Some(problem(Kind::Warned(kind), severity, fact, Some(advice::RENEW.to_owned())));
+        worst = Some(problem(Kind::Warned(kind), severity, fact, Some(advice.clone())));
     };
     if let Some(leaf) = views.disk.here() {
         note("on disk", Some(leaf.not_before), leaf.not_after, true);

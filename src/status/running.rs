@@ -11,7 +11,7 @@ use crate::plan::{Role, is_loaded_name};
 use super::ground::Ground;
 use super::handshakes::{self, Asked};
 use super::loaded::{self, Memory};
-use super::views::{Shown, Sight, SiteViews};
+use super::views::{Place, Shown, Sight, SiteViews};
 
 /// How long looking at the sockets may take.
 const SOCKETS: Duration = Duration::from_secs(10);
@@ -136,6 +136,7 @@ fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut G
             row: None,
             certbot: unless_seen(ground.sees_certbot),
             disk: unless_seen(ground.sees_disk),
+            place: Place::default(),
             haproxy,
         });
     }
@@ -143,7 +144,7 @@ fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut G
 
 /// A site's file as this HAProxy spells it; `None`: HAProxy can't be asked for it.
 fn spelled(haproxy: &Haproxy, site: &SiteViews) -> Option<String> {
-    let file = site.file.as_ref()?.to_str()?;
+    let file = site.file.as_ref().filter(|_| !site.place.is_elsewhere)?.to_str()?;
     match site.role {
         Role::Host => Some(Target::Host.spelled(haproxy)),
         Role::Site => is_loaded_name(file.as_ref()).then(|| Target::Site(file.to_owned()).spelled(haproxy)),

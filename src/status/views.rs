@@ -1,6 +1,7 @@
 //! What was seen of one file in the three places, before anything is judged.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::certified_key::Leaf;
@@ -102,6 +103,21 @@ pub struct SiteViews {
     pub certbot: Sight<Arc<Leaf>>,
     /// What the file holds.
     pub disk: Sight<Arc<Leaf>>,
+    /// What keeps HAProxy from loading the file, and where it is.
+    pub place: Place,
     /// What each HAProxy shows, in the order of the settings.
     pub haproxy: Vec<Shown>,
+}
+
+/// A file among what HAProxy loads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its whole path.
+    pub path: PathBuf,
+    /// Why HAProxy can't load it.
+    pub unloadable: Option<String>,
+    /// The line of a configuration or crt-list that names it by itself.
+    pub named: Option<String>,
+    /// Whether it is none of the sites directory's.
+    pub is_elsewhere: bool,
 }

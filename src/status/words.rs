@@ -88,6 +88,8 @@ pub enum Kind {
     Foreign,
     /// certbot has a certificate, and there is no file.
     DiskMissing,
+    /// HAProxy would load the file, and can't: it won't start again.
+    Unloadable,
     /// The file isn't what certbot has.
     DiskStale,
     /// HAProxy has or presents another certificate than the file's.
@@ -110,6 +112,7 @@ impl Kind {
             Self::Conflict => "conflict",
             Self::Foreign => "foreign",
             Self::DiskMissing => "disk-missing",
+            Self::Unloadable => "unloadable",
             Self::DiskStale => "disk-stale",
             Self::HaproxyStale => "haproxy-stale",
             Self::HaproxyMissing => "haproxy-missing",
