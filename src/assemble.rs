@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::certbot::{CertbotTree, foreign_renewal};
@@ -15,8 +16,8 @@ use crate::haproxy::{self, Batch, Change, Expected, Outcome, Target, Verdict, ch
 use crate::parallel::Progress;
 use crate::plan::{Action, Policy, Reason, Refusal, Role, Row, Situation, Warning, plan};
 use crate::report::{HaproxyRow, Note, Report, Weight};
-use crate::serving::gather::{loaded, unloadable};
-use crate::serving::move_out;
+use crate::serving::gather::{Known, gather, identity as identity_of, loaded, unloadable};
+use crate::serving::{Contents, Identity, move_out};
 use crate::sites::{self, Committed, Place, SitesDir, Staged, guard};
 use crate::sweep::{now, prove, sweep};
 use crate::world::World;
@@ -265,7 +266,7 @@ fn tell_all(
     while let Some((haproxy, verdict)) =
         settings.haproxys.iter().zip(&mut verdicts).find(|(_, verdict)| verdict.is_none())
     {
-        let told = tell(world, options, haproxy, committed);
+        let told = tell(settings, world, options, haproxy, committed);
         let refused = told.rejected.clone();
         *verdict = Some(told);
         round += 1;
@@ -298,7 +299,13 @@ fn refuse_rows(committed: &mut Committed<'_>, refused: &[(Target, String)], back
 }
 
 /// Tells one HAProxy what it is owed.
-fn tell(world: &World, options: &Options, haproxy: &Haproxy, committed: &Committed<'_>) -> Verdict {
+fn tell(
+    settings: &Settings,
+    world: &World,
+    options: &Options,
+    haproxy: &Haproxy,
+    committed: &Committed<'_>,
+) -> Verdict {
     let quiet = |outcome| Verdict::of(haproxy.method, outcome);
     let Some(targets) = committed.owed_to(&haproxy.name) else { return quiet(Outcome::NotNeeded) };
     if haproxy.method == Method::None {
@@ -312,7 +319,30 @@ fn tell(world: &World, options: &Options, haproxy: &Haproxy, committed: &Committ
     let change = |target: Target| change(committed, rows.get(&target).copied(), target);
     let changes: Vec<Change> = targets.into_iter().map(change).collect();
     let read = |target: &Target| committed.read(target);
-    haproxy::tell(world, haproxy, &Batch { changes: &changes, read: &read, committed: committed.at })
+    let (ours, known) = ours(settings, &rows);
+    let serving = gather(world, haproxy, None, &known);
+    let batch =
+        Batch { changes: &changes, read: &read, committed: committed.at, serving: &serving, ours: &ours };
+    haproxy::tell(world, haproxy, &batch)
+}
+
+/// Our files, and what those hold that were proved in this run.
+fn ours(settings: &Settings, rows: &HashMap<Target, &Row>) -> (BTreeMap<Target, Identity>, Known) {
+    let (mut ours, mut known) = (BTreeMap::new(), Known::new());
+    for (target, row) in rows {
+        let path = match target {
+            Target::Site(file) => settings.sites_dir.join(file),
+            Target::Host => settings.host_file.clone(),
+        };
+        let is_ours = !matches!(row.action, Action::Foreign | Action::Conflict | Action::Prune);
+        let Some(identity) = is_ours.then(|| identity_of(&path)).flatten() else { continue };
+        ours.insert(target.clone(), identity);
+        let is_as_proved = row.proved && (row.action.writes() || row.action == Action::Unchanged);
+        if let (true, Some(leaf)) = (is_as_proved, &row.leaf) {
+            known.insert(identity, Contents::Pair(Arc::clone(leaf)));
+        }
+    }
+    (ours, known)
 }
 
 /// What HAProxy must show for a target, as its file is now.

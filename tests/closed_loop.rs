@@ -31,6 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 use haproxy_certs::certified_key::KeyType;
 use haproxy_certs::config::{self, Overrides, Settings};
 use haproxy_certs::haproxy::{Batch, Change, Expected, Outcome, Target, Verdict, tell};
+use haproxy_certs::serving::gather::{Known, gather, identity};
 use haproxy_certs::world::World;
 use openssl::hash::MessageDigest;
 use support::haproxy::{Setup, try_ask};
@@ -296,14 +297,13 @@ fn replace_host(version: &Version) {
     bed.committed = SystemTime::now();
     let changes = [Change { target: Target::Host, now: Some(expected(&leaf, true)) }];
     let read = |_: &Target| fs::read(&file).map(Zeroizing::new);
-    let batch = Batch { changes: &changes, read: &read, committed: bed.committed };
     let mut settings = bed.settings("runtime", Socket::Stats);
-    // By our own path HAProxy doesn't know it, and it can't be added: it belongs to no directory.
+    let serving = gather(&bed.world, &settings, None, &Known::new());
+    let ours = BTreeMap::from([(Target::Host, identity(&file).unwrap())]);
+    let committed = bed.committed;
+    let batch = Batch { changes: &changes, read: &read, committed, serving: &serving, ours: &ours };
+    // By our own path HAProxy doesn't know it: the file is the same.
     file.to_str().unwrap().clone_into(&mut settings.host_file);
-    let verdict = tell(&bed.world, &settings, &batch);
-    assert_eq!(verdict.outcome, Outcome::Failed);
-    assert!(detail(&verdict).contains("the host certificate: HAProxy doesn't have it"), "{verdict:?}");
-    spelled.to_str().unwrap().clone_into(&mut settings.host_file);
     let verdict = tell(&bed.world, &settings, &batch);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     assert_eq!(served(bed.haproxy.address(), "host.test"), leaf.served());
@@ -381,8 +381,9 @@ fn not_addable(version: &Version) {
     let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem", "d.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed);
     assert!(detail(&verdict).contains("d.pem: is new"), "{verdict:?}");
-    // None is sent where one needs a reload.
-    assert_ne!(served(bed.haproxy.address(), "b.test"), bed.leaves["b.pem"].served());
+    // What can be replaced is, where there is no other way.
+    assert_eq!(served(bed.haproxy.address(), "b.test"), bed.leaves["b.pem"].served());
+    assert_ne!(served(bed.haproxy.address(), "d.test"), bed.leaves["d.pem"].served());
     let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem", "d.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     bed.serves_all();
@@ -405,13 +406,12 @@ fn reload_by_the_master(version: &Version) {
     bed.renew("b.pem");
     let verdict = bed.tell(&bed.settings("master", Socket::Master), &["b.pem"]);
     if version.number() < (2, 7) {
-        assert_eq!(verdict.outcome, Outcome::Failed);
+        assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Updated, Some(true)), "{verdict:?}");
         assert!(detail(&verdict).contains("doesn't say whether a reload worked"), "{verdict:?}");
-        assert_ne!(served(bed.haproxy.address(), "b.test"), bed.leaves["b.pem"].served());
     } else {
         assert_eq!(seen(&verdict), (Outcome::Reloaded, Some(true), None));
-        bed.serves_all();
     }
+    bed.serves_all();
 }
 
 fn reload_by_signal(version: &Version) {
@@ -614,7 +614,7 @@ fn oversized(version: &Version) {
     assert_eq!(verdict.outcome, Outcome::Failed);
     assert!(detail(&verdict).contains("c.pem: a command of"), "{verdict:?}");
     assert_eq!(bed.haproxy.worker_pids(), workers);
-    assert_ne!(served(bed.haproxy.address(), "b.test"), bed.leaves["b.pem"].served(), "nothing was sent");
+    assert_eq!(served(bed.haproxy.address(), "b.test"), bed.leaves["b.pem"].served(), "the others are sent");
     let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem", "c.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     bed.serves_all();
@@ -713,10 +713,12 @@ fn somebodys_pem(version: &Version, pem: &str) {
     assert!(detail(&verdict).contains("1 of 2 files are replaced in memory meanwhile"), "{verdict:?}");
     assert_eq!(served(bed.haproxy.address(), "b.test"), bed.leaves["b.pem"].served());
     // In memory: nothing is in the way.
+    fs::rename(bed.path("d.pem"), bed.path("d.pem.key")).unwrap();
     bed.renew("c.pem");
     let verdict = bed.tell(&bed.settings("auto", Socket::Master), &["c.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     assert_eq!(served(bed.haproxy.address(), "c.test"), bed.leaves["c.pem"].served());
+    fs::rename(bed.path("d.pem.key"), bed.path("d.pem")).unwrap();
     // And once it is gone, the next run pays what is owed.
     fs::remove_file(bed.path("zz-somebodys.pem")).unwrap();
     let verdict = bed.tell(&bed.settings("auto", Socket::Master), &["b.pem", "d.pem"]);
@@ -869,10 +871,10 @@ fn spelled_otherwise(version: &Version) {
     let spelled = link.path().join("as-haproxy-spells-it");
     let mut bed = Bed::start_at(version, Some(&spelled), |setup| setup);
     bed.renew("b.pem");
-    bed.new_site("d.pem");
     let mut settings = bed.settings("runtime", Socket::Stats);
     let verdict = bed.tell(&settings, &["b.pem"]);
-    assert_eq!(verdict.outcome, Outcome::Failed, "by our own path HAProxy doesn't know it: {verdict:?}");
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None), "whatever its path");
+    bed.new_site("d.pem");
     spelled.to_str().unwrap().clone_into(&mut settings.sites_dir);
     let verdict = bed.tell(&settings, &["b.pem", "d.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
@@ -1230,8 +1232,15 @@ impl Bed {
             let Target::Site(file) = target else { panic!("no host certificate here") };
             fs::read(self.sites.path().join(file)).map(Zeroizing::new)
         };
-        let batch = Batch { changes: &changes, read: &read, committed: self.committed };
-        tell(&self.world, haproxy, &batch)
+        let file = |name: &String| Some((Target::Site(name.clone()), identity(&self.path(name))?));
+        let ours = self.leaves.keys().filter_map(file).collect();
+        let serving = gather(&self.world, haproxy, None, &Known::new());
+        let committed = self.committed;
+        tell(
+            &self.world,
+            haproxy,
+            &Batch { changes: &changes, read: &read, committed, serving: &serving, ours: &ours },
+        )
     }
 
     /// Every file's name is answered by that file's certificate, chain included.

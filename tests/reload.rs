@@ -4,18 +4,21 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 
 use haproxy_certs::certified_key::KeyType;
 use haproxy_certs::config::{Haproxy, Overrides, Settings};
 use haproxy_certs::haproxy::process::{ConfigCheck, Master, NotAMaster, Seen, Watch};
 use haproxy_certs::haproxy::{Attempt, Batch, Change, Expected, Target, check, command, pidfile, systemd};
+use haproxy_certs::serving::{Identity, Serving};
 use haproxy_certs::world::World;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -236,7 +239,10 @@ fn change(file: &str) -> Change {
 }
 
 fn batch(changes: &[Change]) -> Batch<'_> {
-    Batch { changes, read: &|_| Ok(Vec::new().into()), committed: SystemTime::now() }
+    static SERVING: LazyLock<Serving> = LazyLock::new(Serving::default);
+    static OURS: LazyLock<BTreeMap<Target, Identity>> = LazyLock::new(BTreeMap::new);
+    let committed = SystemTime::now();
+    Batch { changes, read: &|_| Ok(Vec::new().into()), committed, serving: &SERVING, ours: &OURS }
 }
 
 fn seen(attempt: &Attempt) -> Option<bool> {

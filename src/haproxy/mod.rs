@@ -5,7 +5,9 @@ mod as_started;
 pub mod check;
 pub mod command;
 pub mod identity;
+mod in_flight;
 pub mod master;
+pub mod memory;
 pub mod pidfile;
 pub mod probe;
 pub mod process;
@@ -15,10 +17,12 @@ mod sight;
 pub mod socket;
 pub mod started;
 pub mod systemd;
+mod transaction;
 mod watch;
 pub mod words;
 pub mod worker;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::thread::sleep;
@@ -30,10 +34,11 @@ use zeroize::Zeroizing;
 use crate::config::{Haproxy, Method};
 use crate::escape::escaped;
 use crate::plan::{Role, Row};
+use crate::serving::{Identity, Serving};
 use crate::world::World;
 
 use self::probe::Probed;
-use self::runtime::Shown;
+use self::runtime::{Partial, Shown};
 use self::worker::{Answering, Worker};
 
 /// How long a worker that surely read the disk after the change may go on showing something else: it doesn't load
@@ -107,6 +112,30 @@ pub struct Batch<'a> {
     pub read: &'a dyn Fn(&Target) -> io::Result<Zeroizing<Vec<u8>>>,
     /// When the last file was renamed into place.
     pub committed: SystemTime,
+    /// What this HAProxy would load if it started now.
+    pub serving: &'a Serving,
+    /// All our files, and which ones they are.
+    pub ours: &'a BTreeMap<Target, Identity>,
+}
+
+impl Batch<'_> {
+    /// Which file it is, where it is there.
+    fn identity(&self, target: &Target) -> Option<Identity> {
+        self.ours.get(target).copied()
+    }
+
+    /// The stores that a change is about, as HAProxy spells them: it may load one file under several names.
+    fn stores_of(&self, haproxy: &Haproxy, change: &Change) -> Vec<String> {
+        let spelled = change.target.spelled(haproxy);
+        let identity = change.now.as_ref().and_then(|_| self.identity(&change.target));
+        let known = memory::stores_of(self.serving, &spelled, identity).unwrap_or_default();
+        if known.is_empty() { vec![spelled] } else { known }
+    }
+
+    /// Those of all changes.
+    fn stores(&self, haproxy: &Haproxy) -> BTreeSet<String> {
+        self.changes.iter().flat_map(|change| self.stores_of(haproxy, change)).collect()
+    }
 }
 
 /// How telling one HAProxy ended; the `outcome` of the report.
@@ -241,7 +270,8 @@ impl Telling<'_> {
         loop {
             let mut passed_over = Vec::new();
             let mut evidence = None;
-            let mut refused = None;
+            // What memory didn't do well: a reload may do better.
+            let mut in_memory = None;
             for &method in methods {
                 let pass = |why: &str| format!("{}: {why}", method.name());
                 match self.attempt(method) {
@@ -252,13 +282,21 @@ impl Telling<'_> {
                     }
                     attempt if methods.len() > 1 && self.may_take_it_now(method, before, &attempt) => {
                         passed_over.push(pass("refuses it, but the configuration is newer than its worker"));
-                        refused = Some((method, attempt));
+                        in_memory = Some(self.verdict(method, before, attempt));
                     }
-                    attempt => return self.verdict(method, before, attempt).passing_over(passed_over),
+                    attempt => {
+                        let verdict = self.verdict(method, before, attempt);
+                        let is_served = method != Method::Runtime || verdict.confirmed != Some(false);
+                        if is_served || methods.len() == 1 {
+                            return verdict.passing_over(passed_over);
+                        }
+                        passed_over.push(pass(verdict.detail.as_deref().unwrap_or("it isn't served")));
+                        in_memory = Some(verdict);
+                    }
                 }
             }
-            if let Some((method, attempt)) = refused {
-                return self.verdict(method, before, attempt).passing_over(passed_over);
+            if let Some(verdict) = in_memory {
+                return verdict.passing_over(passed_over);
             }
             let may_come = evidence.is_some() || before.is_none();
             match self.somebody() {
@@ -284,12 +322,15 @@ impl Telling<'_> {
                 [method] => {
                     let why = passed_over.concat();
                     let why = why.split_once(": ").map_or(why.as_str(), |(_, why)| why);
-                    Verdict::of(*method, Outcome::Failed).with(why)
+                    self.without_reload(*method, before, why.to_owned())
                 }
-                _ => Verdict::of(Method::Auto, Outcome::Failed).with(format!(
-                    "found no way to tell HAProxy; set `reload` and what it needs for \"{name}\" ({})",
-                    passed_over.join("; ")
-                )),
+                _ => {
+                    let passed_over = passed_over.join("; ");
+                    let why = format!(
+                        "found no way to tell HAProxy; set `reload` and what it needs for \"{name}\" ({passed_over})"
+                    );
+                    self.without_reload(Method::Auto, before, why)
+                }
             };
         };
         let failed = |fact: String| Verdict::of(method, Outcome::Failed).with(fact);
@@ -302,7 +343,8 @@ impl Telling<'_> {
                 failed(format!("{why}, and a HAProxy is still starting; the next run tells it"))
             }
             Somebody::There(who) => {
-                failed(format!("{why}, but {who}; set unit, pidfile or master_socket to its own"))
+                let why = format!("{why}, but {who}; set unit, pidfile or master_socket to its own");
+                self.without_reload(method, before, why)
             }
             Somebody::Unseen(how) => failed(format!("{why}, but {how}; set reload")),
         }
@@ -356,17 +398,16 @@ impl Telling<'_> {
                     ..Verdict::of(method, outcome).with(detail.unwrap_or_default()).with(why)
                 }
             }
-            // [`Self::by`] passes over the first two.
-            Attempt::NotRunning(why) | Attempt::NotApplicable(why) | Attempt::Failed(why) => {
-                Verdict::of(method, Outcome::Failed).with(why)
-            }
+            // [`Self::by`] passes over it.
+            Attempt::NotRunning(why) => Verdict::of(method, Outcome::Failed).with(why),
+            Attempt::NotApplicable(why) | Attempt::Failed(why) => self.without_reload(method, before, why),
             Attempt::Refused { words, files } if files.is_empty() => {
-                let made_good = self.replace_what_can_be();
+                let partial = self.replace_what_can_be();
                 let files = as_started::configuration(self.world, self.haproxy);
                 Verdict::of(method, Outcome::Failed)
                     .with(words::cause(&words))
                     .with(words::advice(&words, &files))
-                    .with(made_good)
+                    .with(self.said(&partial))
             }
             Attempt::Refused { words, files } => {
                 Verdict { rejected: files, ..Verdict::of(method, Outcome::Failed) }.with(words::cause(&words))
@@ -374,13 +415,36 @@ impl Telling<'_> {
         }
     }
 
-    /// Replaces in memory what can be while HAProxy can't reload, and says what.
-    fn replace_what_can_be(&self) -> String {
-        let partial = runtime::update_what_can_be(self.world, self.haproxy, self.batch, self.deadline);
+    /// What HAProxy can be told without a reload, which isn't possible: `why`.
+    fn without_reload(&self, method: Method, before: Option<Answering>, why: String) -> Verdict {
+        let partial = self.replace_what_can_be();
+        if partial.updated.is_empty() {
+            return Verdict::of(method, Outcome::Failed).with(why);
+        }
+        if !partial.left.is_empty() {
+            return Verdict::of(method, Outcome::Failed).with(why).with(self.said(&partial));
+        }
+        if let Some(differs) = &partial.differs {
+            let verdict = Verdict::of(Method::Runtime, Outcome::Updated).with(differs.as_str()).with(why);
+            return Verdict { confirmed: Some(false), ..verdict };
+        }
+        let seen = partial.unseen.is_none().then_some(true);
+        let told = Attempt::Told { seen, detail: partial.unseen };
+        self.verdict(Method::Runtime, before, told).with(why)
+    }
+
+    /// Replaces in memory what can be while HAProxy can't reload.
+    fn replace_what_can_be(&self) -> Partial {
+        runtime::update_what_can_be(self.world, self.haproxy, self.batch, self.deadline)
+    }
+
+    /// What is said of that.
+    fn said(&self, partial: &Partial) -> String {
         let (updated, all) = (partial.updated.len(), self.batch.changes.len());
-        match partial.left.first() {
-            None => "all of it is replaced in memory meanwhile".to_owned(),
-            Some((target, why)) => {
+        match (partial.left.first(), &partial.differs) {
+            (None, None) => "all of it is replaced in memory meanwhile".to_owned(),
+            (None, Some(differs)) => format!("all of it is replaced in memory meanwhile, but {differs}"),
+            (Some((target, why)), _) => {
                 format!("{updated} of {all} files are replaced in memory meanwhile ({target}: {why})")
             }
         }
@@ -402,7 +466,12 @@ impl Telling<'_> {
                 Shown::Unseen(..) => (seen, String::new()),
             },
         };
-        match probe::confirm(self.haproxy, self.batch, self.deadline) {
+        // In memory it is at once.
+        let deadline = match method {
+            Method::Runtime => self.deadline.min(Instant::now() + CONTRADICTION_LIMIT),
+            _ => self.deadline,
+        };
+        match probe::confirm(self.haproxy, self.batch, deadline) {
             Probed::Nothing => {}
             Probed::Right => confirmed = confirmed.or(Some(true)),
             Probed::Wrong(how) => {

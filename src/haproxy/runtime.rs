@@ -1,28 +1,31 @@
 //! The Runtime API: certificates are replaced and added in memory, without a reload.
 //!
-//! HAProxy has one transaction for the whole process, whoever opened it: every reply is held against the file that we
-//! meant, and what isn't surely ours is never committed (2.3 to 3.1 put our PEM under another file's name where
-//! somebody else's transaction is open). Memory only: the disk is written first, a reload reads it again.
+//! What may be told so is decided in [`memory`]: what is in memory afterwards must be what HAProxy would load when it
+//! starts. Memory only: the disk is written first, a reload reads it again.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
+use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
 use crate::config::Haproxy;
 use crate::escape::escaped;
 use crate::failure::io_cause;
+use crate::serving::{Contents, Identity, Serving};
 use crate::world::World;
 
 use super::absent;
+use super::in_flight::{self, InFlight};
 use super::master::{self, Unseen};
-use super::replies::{self, CommitReply, Listing, SetReply, Status, Store, quoted};
-use super::socket::{self, LONGEST_COMMAND, SocketError};
-use super::worker::{Answering, PAUSE, Trouble, Worker, no_use, unexpected};
+use super::memory::{File, Memory, Step};
+use super::replies::{Listing, Status, Store};
+use super::socket::{LONGEST_COMMAND, SocketError};
+use super::transaction::{Commands, TRANSACTION_LIMIT, Untaken, foreign, set_line};
+use super::worker::{self, Answering, PAUSE, Trouble, Worker, no_use};
 use super::{Attempt, Batch, Change, Expected, Target};
-
-/// How long a transaction of somebody else's is waited for: other tools take milliseconds, a forgotten one stays.
-const TRANSACTION_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often the whole batch is told again because the worker changed meanwhile.
 const ROUNDS: usize = 4;
@@ -34,27 +37,23 @@ const RELOAD_BEFORE: Duration = Duration::from_secs(2);
 /// How long a reload that may be in flight is waited for after the last command.
 const RELOAD_AFTER: Duration = Duration::from_secs(30);
 
-/// How often a PEM is sent that is refused for its chain: a mismatched one, anybody's, leaves an error behind in a
-/// thread of HAProxy 2.2, which then refuses whatever it reads next for its chain, and forgets the error by doing so.
-const CHAIN_REFUSALS: usize = 4;
+/// How long a master that holds signals back, and has no worker that loads, is waited for: for good after a failed
+/// reload of 3.1 to 3.3.
+const DEAF: Duration = Duration::from_secs(3);
+
+/// How many files that aren't ours HAProxy is asked for.
+const ASKED_AT_MOST: usize = 1000;
 
 /// A file to be told.
 struct Job<'a> {
     target: &'a Target,
-    /// Its name as HAProxy spells it.
-    file: String,
+    /// Its name as the settings spell it for this HAProxy.
+    spelled: String,
+    identity: Option<Identity>,
     expected: &'a Expected,
+    /// `None`: HAProxy will refuse it.
+    leaf: Option<Leaf>,
     pem: Zeroizing<Vec<u8>>,
-}
-
-/// Why a file wasn't taken.
-enum Untaken {
-    /// Not this way; a reload may do it.
-    NeedsReload(String),
-    /// HAProxy refused it: its words.
-    Refused(String),
-    /// The socket is of no use at all.
-    Unusable(Trouble),
 }
 
 /// What could be replaced in memory, and what not.
@@ -64,6 +63,10 @@ pub struct Partial {
     pub updated: Vec<Target>,
     /// These not, and why.
     pub left: Vec<(Target, String)>,
+    /// Why it isn't seen that HAProxy answers as after a start, although it has them.
+    pub unseen: Option<String>,
+    /// Why HAProxy doesn't answer as after a start, although it has them.
+    pub differs: Option<String>,
 }
 
 /// What HAProxy shows of a batch.
@@ -89,10 +92,12 @@ pub fn update(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
     }
     let mut unusable = Vec::new();
     for worker in Worker::ways(haproxy) {
-        let telling = Telling { world, haproxy, batch, worker, deadline };
+        let telling = Telling::new(world, haproxy, batch, worker, deadline);
         match telling.all(&jobs) {
-            Ok(refused) if refused.is_empty() => return Attempt::Told { seen: Some(true), detail: None },
-            Ok(files) => {
+            Ok((refused, unseen)) if refused.is_empty() => {
+                return Attempt::Told { seen: unseen.is_none().then_some(true), detail: unseen };
+            }
+            Ok((files, _)) => {
                 let words: Vec<&str> = files.iter().map(|(_, words)| words.as_str()).collect();
                 return Attempt::Refused { words: words.join("; "), files };
             }
@@ -103,7 +108,7 @@ pub fn update(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
     Attempt::NotApplicable(no_use(&unusable))
 }
 
-/// Replaces in memory what can be, where HAProxy can't reload for a reason that isn't ours.
+/// Replaces in memory what can be, where HAProxy can't reload.
 #[must_use]
 pub fn update_what_can_be(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Partial {
     let mut partial = Partial::default();
@@ -116,32 +121,19 @@ pub fn update_what_can_be(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, d
     }
     let mut obstacle = no_use(&[]);
     for worker in Worker::ways(haproxy) {
-        let telling = Telling { world, haproxy, batch, worker, deadline };
-        let (before, listing) = match telling.look(RELOAD_BEFORE) {
-            Ok(looked) => looked,
-            Err(Stop::Reload(why)) => {
-                obstacle = why;
-                continue;
+        if jobs.is_empty() {
+            break;
+        }
+        match Telling::new(world, haproxy, batch, worker, deadline).some(&jobs) {
+            Ok(told) => {
+                partial.updated = told.updated;
+                partial.left.extend(told.left);
+                (partial.unseen, partial.differs) = (told.unseen, told.differs);
+                return partial;
             }
-            Err(Stop::Unusable(trouble)) => {
-                obstacle = trouble.to_string();
-                continue;
-            }
-        };
-        jobs.retain(|job| match telling.one(job, &listing, before) {
-            Ok(()) => {
-                partial.updated.push(job.target.clone());
-                false
-            }
-            Err(Untaken::Unusable(trouble)) => {
-                obstacle = trouble.to_string();
-                true
-            }
-            Err(Untaken::NeedsReload(why) | Untaken::Refused(why)) => {
-                partial.left.push((job.target.clone(), why));
-                false
-            }
-        });
+            Err(Stop::Reload(why)) => obstacle = why,
+            Err(Stop::Unusable(trouble)) => obstacle = trouble.to_string(),
+        }
     }
     partial.left.extend(jobs.iter().map(|job| (job.target.clone(), obstacle.clone())));
     partial
@@ -155,7 +147,7 @@ pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Shown {
     for worker in Worker::ways(haproxy) {
         let looked = worker
             .answering(deadline)
-            .and_then(|answering| Ok((answering, first_missing(&worker, haproxy, batch.changes, deadline)?)));
+            .and_then(|answering| Ok((answering, first_missing(&worker, haproxy, batch, deadline)?)));
         match looked {
             Ok((answering, None)) => match batch.changes.iter().find(|change| !can_be_shown(change)) {
                 Some(change) => {
@@ -181,13 +173,15 @@ pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Shown {
 fn first_missing(
     worker: &Worker<'_>,
     haproxy: &Haproxy,
-    changes: &[Change],
+    batch: &Batch<'_>,
     deadline: Instant,
 ) -> Result<Option<String>, Trouble> {
-    for change in changes.iter().filter(|change| can_be_shown(change)) {
-        let store = worker.store(&change.target.spelled(haproxy), deadline)?;
-        if let Err(how) = agrees(change.now.as_ref(), store.as_ref()) {
-            return Ok(Some(format!("{}: {how}", change.target)));
+    for change in batch.changes.iter().filter(|change| can_be_shown(change)) {
+        for name in batch.stores_of(haproxy, change) {
+            let store = worker.store(&name, deadline)?;
+            if let Err(how) = agrees(change.now.as_ref(), store.as_ref()) {
+                return Ok(Some(format!("{}: {how}", change.target)));
+            }
         }
     }
     Ok(None)
@@ -198,6 +192,15 @@ fn can_be_shown(change: &Change) -> bool {
     change.now.as_ref().is_none_or(|now| now.can_be_shown)
 }
 
+/// Whether a store's leaf is this one: of an Ed25519 certificate only the serial number is shown.
+fn is_of(store: &Store, sha1: &[u8; 20], serial: &str) -> bool {
+    match (&store.sha1, &store.serial) {
+        (Some(shown), _) => shown == sha1,
+        (None, Some(shown)) => shown == serial,
+        (None, None) => false,
+    }
+}
+
 /// Whether a store is what a file's contents must make of it.
 fn agrees(expected: Option<&Expected>, store: Option<&Store>) -> Result<(), String> {
     match (expected, store) {
@@ -205,13 +208,8 @@ fn agrees(expected: Option<&Expected>, store: Option<&Store>) -> Result<(), Stri
         (None, Some(_)) => Err("HAProxy still has it".to_owned()),
         (Some(_), None) => Err("HAProxy doesn't have it".to_owned()),
         (Some(expected), Some(store)) => {
-            let is_same = match (store.sha1, &store.serial) {
-                (Some(sha1), _) => sha1 == expected.sha1,
-                (None, Some(serial)) => *serial == expected.serial,
-                (None, None) => false,
-            };
             let chain_len = store.sha1.map_or(expected.chain_len, |_| store.chain_len);
-            if !is_same {
+            if !is_of(store, &expected.sha1, &expected.serial) {
                 Err("HAProxy has another certificate".to_owned())
             } else if store.status != Status::Used {
                 Err("HAProxy has it and doesn't serve it".to_owned())
@@ -240,25 +238,32 @@ impl<'a> Job<'a> {
         if !expected.can_be_shown {
             return Err("has too many names for HAProxy to show it".to_owned());
         }
-        let file = target.spelled(haproxy);
-        if !target.is_plain() || !is_plain(&file) {
+        let spelled = target.spelled(haproxy);
+        if !target.is_plain() || !is_plain(&spelled) {
             return Err("its name is no plain word".to_owned());
         }
         let pem = (batch.read)(target).map_err(|error| format!("cannot read it: {}", io_cause(&error)))?;
-        // An empty line ends a payload: what follows would be lost.
-        if pem.starts_with(b"\n") || pem.windows(2).any(|pair| pair == b"\n\n") || pem.contains(&0) {
-            return Err("has an empty line".to_owned());
-        }
-        let job = Self { target, file, expected, pem };
-        // With a few bytes for the prefix and the line ends.
-        match job.set_line().len() + job.pem.len() + 10 {
-            length if length > LONGEST_COMMAND => Err(SocketError::TooLong(length).to_string()),
-            _ => Ok(job),
-        }
+        can_be_sent(&spelled, &pem)?;
+        let leaf = read_leaf(&pem).ok();
+        Ok(Self { target, spelled, identity: batch.identity(target), expected, leaf, pem })
     }
 
-    fn set_line(&self) -> String {
-        format!("set ssl cert {}", self.file)
+    fn file(&self) -> File<'_> {
+        let Self { spelled, identity, leaf, expected, .. } = self;
+        File { spelled, identity: *identity, leaf: leaf.as_ref(), addable: expected.addable }
+    }
+}
+
+/// Whether a PEM can be the payload of a command that every version survives.
+fn can_be_sent(store: &str, pem: &[u8]) -> Result<(), String> {
+    // An empty line ends a payload: what follows would be lost.
+    if pem.starts_with(b"\n") || pem.windows(2).any(|pair| pair == b"\n\n") || pem.contains(&0) {
+        return Err("has an empty line".to_owned());
+    }
+    // With a few bytes for the prefix and the line ends.
+    match set_line(store).len() + pem.len() + 10 {
+        length if length > LONGEST_COMMAND => Err(SocketError::TooLong(length).to_string()),
+        _ => Ok(()),
     }
 }
 
@@ -270,29 +275,60 @@ enum Stop {
     Unusable(Trouble),
 }
 
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Self::Unusable(trouble)
+    }
+}
+
 /// A batch being told to a worker.
 struct Telling<'a> {
     world: &'a World,
     haproxy: &'a Haproxy,
     batch: &'a Batch<'a>,
-    worker: Worker<'a>,
-    deadline: Instant,
+    commands: Commands<'a>,
 }
 
-impl Telling<'_> {
-    /// All files or none, as far as can be known beforehand; the ones that HAProxy refuses, with its words.
-    fn all(&self, jobs: &[Job<'_>]) -> Result<Vec<(Target, String)>, Stop> {
+/// A worker that answers and that no reload is about to replace, as far as can be seen.
+#[derive(Clone, Copy)]
+struct Settled {
+    answering: Answering,
+    /// Whether it is seen that no reload is in flight.
+    is_seen: bool,
+}
+
+/// What is said where a reload in flight would not be seen.
+const BLIND: &str =
+    "whether a reload is in flight can't be seen: neither master_socket nor the worker's process is in sight";
+
+impl<'a> Telling<'a> {
+    fn new(
+        world: &'a World,
+        haproxy: &'a Haproxy,
+        batch: &'a Batch<'a>,
+        worker: Worker<'a>,
+        deadline: Instant,
+    ) -> Self {
+        Self { world, haproxy, batch, commands: Commands { worker, deadline } }
+    }
+
+    /// All files or none, as far as can be known beforehand; the ones that HAProxy refuses, with its words, and what
+    /// couldn't be seen.
+    fn all(&self, jobs: &[Job<'_>]) -> Result<(Vec<(Target, String)>, Option<String>), Stop> {
         let (mut before, mut listing) = self.look(RELOAD_BEFORE)?;
         for _ in 0..ROUNDS {
-            for job in jobs.iter().filter(|job| !listing.stores.contains(&job.file)) {
-                addable(job).map_err(|why| Stop::Reload(format!("{}: {why}", job.target)))?;
-            }
-            let round = self.round(jobs, &listing, before);
+            let sequence = self.decide(jobs, &listing, before.answering)?;
+            let round = self.round(jobs, &sequence, before.answering);
             // A reload that was in flight may have read the disk before it changed.
             match self.settled(RELOAD_AFTER) {
-                Ok(now) if now.pid == before.pid => return round,
+                Ok(now) if now.answering.pid == before.answering.pid => {
+                    let unseen = (!now.is_seen).then(|| BLIND.to_owned());
+                    return round.map(|refused| (refused, unseen));
+                }
                 // Whatever became of HAProxy meanwhile: what it refused it refused.
-                Err(_) if round.as_ref().is_ok_and(|refused| !refused.is_empty()) => return round,
+                Err(_) if round.as_ref().is_ok_and(|refused| !refused.is_empty()) => {
+                    return round.map(|refused| (refused, None));
+                }
                 now => now.map(drop)?,
             }
             (before, listing) = self.look(RELOAD_AFTER)?;
@@ -300,19 +336,72 @@ impl Telling<'_> {
         Err(Stop::Reload("HAProxy is reloaded again and again meanwhile".to_owned()))
     }
 
+    /// The commands for the whole batch, where they make HAProxy answer as after a start.
+    fn decide(&self, jobs: &[Job<'_>], listing: &Listing, worker: Answering) -> Result<Vec<Step>, Stop> {
+        let reload = |why: String| Stop::Reload(why);
+        let memory = Memory::of(self.batch.serving, &listing.stores)
+            .map_err(|why| Stop::Reload(format!("what HAProxy loads isn't known: {why}")))?;
+        let files: Vec<File<'_>> = jobs.iter().map(Job::file).collect();
+        let mut steps = Vec::with_capacity(jobs.len());
+        for (place, (job, file)) in jobs.iter().zip(&files).enumerate() {
+            let told = memory.told(place, file).and_then(|told| {
+                match told.iter().find(|step| !is_plain(step.store())) {
+                    Some(_) => Err("its name is no plain word".to_owned()),
+                    None => Ok(told),
+                }
+            });
+            steps.extend(told.map_err(|why| Stop::Reload(format!("{}: {why}", job.target)))?);
+        }
+        let sequence = memory.sequence(steps, &files).map_err(reload)?;
+        if let Some(Step::Again { why, .. }) = sequence.iter().find(|step| step.file().is_none()) {
+            return Err(Stop::Reload(why.clone()));
+        }
+        self.difference(&memory, worker)?.map_or(Ok(sequence), |why| Err(Stop::Reload(why)))
+    }
+
+    /// The first difference between memory and disk that this batch doesn't make up for.
+    fn difference(&self, memory: &Memory<'_>, worker: Answering) -> Result<Option<String>, Stop> {
+        let told = self.batch.stores(self.haproxy);
+        if let Some(difference) = memory.difference(&told) {
+            return Ok(Some(difference));
+        }
+        let ours: BTreeSet<Identity> = self.batch.ours.values().copied().collect();
+        let mut asked = 0;
+        for (name, store) in &self.batch.serving.stores {
+            let is_ours = store.identity.is_some_and(|identity| ours.contains(&identity));
+            let Contents::Pair(leaf) = &store.contents else { continue };
+            // What is older than the worker it has read.
+            if is_ours || told.contains(name) || !changed_since(store, worker) || !memory.has(name) {
+                continue;
+            }
+            asked += 1;
+            if !worker::can_be_shown(leaf) || asked > ASKED_AT_MOST {
+                return Ok(Some(format!("{}: HAProxy isn't asked for it", escaped(name))));
+            }
+            let shown = self.commands.worker.store(name, self.commands.deadline)?;
+            if !shown.is_some_and(|shown| is_of(&shown, &leaf.sha1, &leaf.serial)) {
+                return Ok(Some(format!("{}: HAProxy has another certificate", escaped(name))));
+            }
+        }
+        Ok(None)
+    }
+
     fn round(
         &self,
         jobs: &[Job<'_>],
-        listing: &Listing,
+        sequence: &[Step],
         before: Answering,
     ) -> Result<Vec<(Target, String)>, Stop> {
-        let mut refused = Vec::new();
-        for job in jobs {
-            match self.one(job, listing, before) {
+        let mut refused: Vec<(Target, String)> = Vec::new();
+        for step in sequence {
+            let Some(job) = step.file().and_then(|file| jobs.get(file)) else { continue };
+            match self.one(job, step, before) {
                 Ok(()) => {}
                 Err(Untaken::Refused(words)) => {
-                    let is_stuck = self.dies_of_an_abort(&words);
-                    refused.push((job.target.clone(), words));
+                    let is_stuck = self.commands.dies_of_an_abort(&words);
+                    if refused.iter().all(|(target, _)| target != job.target) {
+                        refused.push((job.target.clone(), words));
+                    }
                     // The open transaction would take the next file's PEM.
                     if is_stuck {
                         break;
@@ -327,14 +416,141 @@ impl Telling<'_> {
         Ok(refused)
     }
 
+    /// As many files as can be, where a reload is impossible.
+    fn some(&self, jobs: &[Job<'_>]) -> Result<Partial, Stop> {
+        let mut partial = Partial::default();
+        for _ in 0..ROUNDS {
+            let (before, listing) = self.look(RELOAD_AFTER)?;
+            partial = self.part(jobs, &listing, before.answering)?;
+            let now = self.settled(RELOAD_AFTER)?;
+            if now.answering.pid == before.answering.pid {
+                if !now.is_seen {
+                    partial.unseen.get_or_insert_with(|| BLIND.to_owned());
+                }
+                return Ok(partial);
+            }
+        }
+        partial.differs.get_or_insert_with(|| "HAProxy is reloaded again and again meanwhile".to_owned());
+        Ok(partial)
+    }
+
+    fn part(&self, jobs: &[Job<'_>], listing: &Listing, worker: Answering) -> Result<Partial, Stop> {
+        let mut partial = Partial::default();
+        let mut leave = |job: &Job<'_>, why: String| partial.left.push((job.target.clone(), why));
+        let files: Vec<File<'_>> = jobs.iter().map(Job::file).collect();
+        let mut steps = Vec::new();
+        let guess;
+        let memory = match Memory::of(self.batch.serving, &listing.stores) {
+            Ok(memory) => Some(memory),
+            Err(why) => {
+                partial.unseen = Some(format!("what HAProxy loads isn't known: {why}"));
+                // What is known of it is better than nothing.
+                guess = Serving { unclear: None, ..self.batch.serving.clone() };
+                Memory::of(&guess, &listing.stores).ok()
+            }
+        };
+        let mut losers: Vec<Loser> = Vec::new();
+        for (place, (job, file)) in jobs.iter().zip(&files).enumerate() {
+            let is_there = listing.stores.contains(file.spelled);
+            let told = match &memory {
+                Some(memory) if partial.unseen.is_none() || !is_there || memory.loads(file.spelled) => {
+                    memory.told(place, file).and_then(|told| {
+                        for step in memory.sequence(told.clone(), &files)? {
+                            if let Step::Again { store, why } = step
+                                && losers.iter().all(|loser| loser.store != store)
+                            {
+                                losers.push(self.loser(&store).map_err(|how| format!("{why}: {how}"))?);
+                            }
+                        }
+                        Ok(told)
+                    })
+                }
+                _ if is_there => {
+                    Ok(vec![Step::Put { store: file.spelled.to_owned(), list: None, file: place }])
+                }
+                _ => Err("is new, and what HAProxy loads isn't known".to_owned()),
+            };
+            match told {
+                Ok(told) => steps.extend(told),
+                Err(why) => leave(job, why),
+            }
+        }
+        let sequence = match &memory {
+            Some(memory) => memory.sequence(steps, &files).map_err(Stop::Reload)?,
+            None => steps,
+        };
+        let mut failed: BTreeSet<usize> = BTreeSet::new();
+        for step in &sequence {
+            let done = match step.file() {
+                Some(file) => match jobs.get(file).filter(|_| !failed.contains(&file)) {
+                    Some(job) => self.one(job, step, worker),
+                    None => continue,
+                },
+                None => match losers.iter().find(|loser| loser.store == step.store()) {
+                    Some(loser) => self.commands.put(&loser.store, &loser.pem),
+                    // Of a file that is left out.
+                    None => continue,
+                },
+            };
+            let why = match done {
+                Ok(()) => continue,
+                Err(Untaken::Unusable(trouble)) => return Err(Stop::Unusable(trouble)),
+                Err(Untaken::NeedsReload(why) | Untaken::Refused(why)) => why,
+            };
+            match step.file().and_then(|file| Some((file, jobs.get(file)?))) {
+                Some((file, job)) => {
+                    failed.insert(file);
+                    leave(job, why);
+                }
+                None => {
+                    let store = escaped(step.store());
+                    partial.differs =
+                        Some(format!("{store} could not be put behind the others again: {why}"));
+                }
+            }
+        }
+        let is_left = |job: &&Job<'_>| partial.left.iter().all(|(target, _)| target != job.target);
+        partial.updated = jobs.iter().filter(is_left).map(|job| job.target.clone()).collect();
+        if let (Some(memory), None) = (&memory, &partial.differs) {
+            partial.differs = self.difference(memory, worker)?;
+        }
+        Ok(partial)
+    }
+
+    /// What a store has that is to be committed again, where the disk has the same.
+    fn loser(&self, store: &str) -> Result<Loser, String> {
+        let cannot = |how: &str| format!("{} can't be committed again: {how}", escaped(store));
+        let on_disk = self.batch.serving.stores.get(store).ok_or_else(|| cannot("it isn't known"))?;
+        let pem = Zeroizing::new(fs::read(&on_disk.path).map_err(|error| cannot(&io_cause(&error)))?);
+        if pem.windows(DH.len()).any(|part| part == DH) {
+            return Err(cannot("it has parameters of its own"));
+        }
+        let proved = CertifiedKey::prove(&pem, &pem).map_err(|unproved| cannot(&unproved.detail))?;
+        let pem = Zeroizing::new(proved.combined_pem().as_bytes().to_vec());
+        can_be_sent(store, &pem).map_err(|how| cannot(&how))?;
+        let leaf = proved.leaf();
+        if !is_plain(store) || !worker::can_be_shown(leaf) {
+            return Err(cannot("HAProxy can't be asked for it"));
+        }
+        match self.commands.worker.store(store, self.commands.deadline) {
+            Ok(Some(shown))
+                if is_of(&shown, &leaf.sha1, &leaf.serial) && shown.chain_len == proved.chain().len() =>
+            {
+                Ok(Loser { store: store.to_owned(), pem })
+            }
+            Ok(_) => Err(cannot("HAProxy has something else than the disk")),
+            Err(trouble) => Err(cannot(&trouble.to_string())),
+        }
+    }
+
     /// Who answers, and what it has, once no reload is in flight and no transaction is open.
-    fn look(&self, limit: Duration) -> Result<(Answering, Listing), Stop> {
-        let answering = self.settled(limit)?;
-        let until = self.deadline.min(Instant::now() + TRANSACTION_LIMIT);
+    fn look(&self, limit: Duration) -> Result<(Settled, Listing), Stop> {
+        let settled = self.settled(limit)?;
+        let until = self.commands.deadline.min(Instant::now() + TRANSACTION_LIMIT);
         loop {
-            let listing = self.worker.listing(self.deadline).map_err(Stop::Unusable)?;
+            let listing = self.commands.worker.listing(self.commands.deadline)?;
             match &listing.transaction {
-                None => return Ok((answering, listing)),
+                None => return Ok((settled, listing)),
                 Some(file) if Instant::now() >= until => return Err(Stop::Reload(foreign(file))),
                 Some(_) => sleep(PAUSE),
             }
@@ -342,34 +558,68 @@ impl Telling<'_> {
     }
 
     /// The worker that answers, once its master shows no younger one.
-    fn settled(&self, limit: Duration) -> Result<Answering, Stop> {
-        let until = self.deadline.min(Instant::now() + limit);
+    fn settled(&self, limit: Duration) -> Result<Settled, Stop> {
+        let Commands { worker, deadline } = self.commands;
+        let begin = Instant::now();
+        let until = deadline.min(begin + limit);
+        // What is seen loading is waited for longer than what only might be.
+        let patient = until.max(begin + deadline.saturating_duration_since(begin) / 2);
         loop {
             // In this order: an old worker that answers now was there before, so the master has shown it.
-            let master = master::processes(self.haproxy.master_socket.as_ref(), self.deadline);
-            let answering = self.worker.answering(self.deadline);
+            let master = master::processes(self.haproxy.master_socket.as_ref(), deadline);
+            let answering = worker.answering(deadline);
             let is_last = Instant::now() >= until;
             match (answering, master) {
-                (Ok(answering), Ok(processes)) => {
+                (Ok(answering), Ok(processes)) if processes.has(answering.pid) => {
                     let newest = processes.newest().is_none_or(|newest| newest.pid == answering.pid);
-                    // Another HAProxy's master says nothing about this one.
-                    if newest || !processes.has(answering.pid) || limit == RELOAD_BEFORE && is_last {
-                        return Ok(answering);
+                    if newest || limit == RELOAD_BEFORE && is_last {
+                        return Ok(Settled { answering, is_seen: true });
                     }
                 }
                 // Through 3.0 the master accepts no connections while it loads.
                 (answering, Err(Unseen::Socket(error))) if error.is_of_a_reload() && !is_last => {
-                    let is_useless = answering.is_err() && !self.worker.is_through_master();
+                    let is_useless = answering.is_err() && !worker.is_through_master();
                     if is_useless || self.is_nobodys_socket(&error) {
-                        return answering.map_err(Stop::Unusable);
+                        match answering {
+                            Ok(answering) => {
+                                if let Some(settled) = self.by_processes(answering, begin, limit) {
+                                    return Ok(settled);
+                                }
+                            }
+                            Err(trouble) => return Err(trouble.into()),
+                        }
                     }
                 }
-                (answering, _) => return answering.map_err(Stop::Unusable),
+                // No master's word, or that of another HAProxy's, which says nothing about this one.
+                (Ok(answering), _) => match self.by_processes(answering, begin, limit) {
+                    Some(settled) => return Ok(settled),
+                    None if Instant::now() >= patient => {}
+                    None => {
+                        sleep(PAUSE);
+                        continue;
+                    }
+                },
+                (Err(trouble), _) => return Err(trouble.into()),
             }
             if is_last {
                 return Err(Stop::Reload("somebody else's reload doesn't end".to_owned()));
             }
             sleep(PAUSE);
+        }
+    }
+
+    /// The same where no master answers for it: by what is seen of its processes. `None`: a reload is in flight.
+    fn by_processes(&self, answering: Answering, begin: Instant, limit: Duration) -> Option<Settled> {
+        let settled = |is_seen| Some(Settled { answering, is_seen });
+        match in_flight::look(self.world, &answering) {
+            InFlight::Nothing => settled(true),
+            InFlight::Unseen => settled(false),
+            InFlight::Perhaps if begin.elapsed() >= DEAF => settled(true),
+            // It is looked at once more after the last command.
+            InFlight::Reload | InFlight::Perhaps if limit == RELOAD_BEFORE && begin.elapsed() >= limit => {
+                settled(true)
+            }
+            InFlight::Reload | InFlight::Perhaps => None,
         }
     }
 
@@ -380,188 +630,47 @@ impl Telling<'_> {
             && socket.is_some_and(|socket| absent::is_nobodys(self.world, socket))
     }
 
-    /// One file: replaced or added, and seen.
-    fn one(&self, job: &Job<'_>, listing: &Listing, worker: Answering) -> Result<(), Untaken> {
-        let known = listing.stores.contains(&job.file);
-        let store = if known { self.store(job)? } else { None };
+    /// One store of a file: replaced or added, and seen.
+    fn one(&self, job: &Job<'_>, step: &Step, worker: Answering) -> Result<(), Untaken> {
+        let store = step.store();
+        let shown = match step {
+            Step::Add { .. } => None,
+            _ => self.commands.store(store)?,
+        };
         // A worker that started after the file was renamed into place has read it.
         let is_young = worker.since > self.batch.committed;
-        if is_young && agrees(Some(job.expected), store.as_ref()).is_ok() {
+        if is_young && agrees(Some(job.expected), shown.as_ref()).is_ok() {
             return Ok(());
         }
-        match store {
-            Some(store) if store.status == Status::Used => self.put(job)?,
-            // An earlier run may have died between two commands.
-            Some(_) => {
-                let list = self.list_for(job)?;
-                self.put(job)?;
-                self.serve(job, &list)?;
-            }
-            None => {
-                let list = self.list_for(job)?;
-                self.create(job)?;
-                if let Err(untaken) = self.put(job).and_then(|()| self.serve(job, &list)) {
-                    self.tidy(&format!("del ssl cert {}", job.file));
-                    return Err(untaken);
+        match step {
+            Step::Add { list, .. } => self.commands.add(list, store, &job.pem)?,
+            Step::Put { list, .. } => {
+                self.commands.put(store, &job.pem)?;
+                // An earlier run may have died between two commands.
+                if let (Some(list), Some(false)) = (list, shown.map(|shown| shown.status == Status::Used)) {
+                    self.commands.serve(list, store)?;
                 }
             }
+            Step::Again { .. } => self.commands.put(store, &job.pem)?,
         }
-        agrees(Some(job.expected), self.store(job)?.as_ref()).map_err(Untaken::NeedsReload)
-    }
-
-    /// `new ssl cert`.
-    fn create(&self, job: &Job<'_>) -> Result<(), Untaken> {
-        let reply = self.command(&format!("new ssl cert {}", job.file))?;
-        let made = format!("New empty certificate store '{}'!", job.file);
-        let there = format!("Certificate '{}' already exists!", job.file);
-        if reply.contains(&made) || reply.contains(&there) {
-            return Ok(());
-        }
-        Err(unexpected("new ssl cert", &reply).into())
-    }
-
-    /// `set ssl cert` and `commit ssl cert`: the contents of a store.
-    fn put(&self, job: &Job<'_>) -> Result<(), Untaken> {
-        for _ in 1..CHAIN_REFUSALS {
-            match self.put_once(job) {
-                Err(Untaken::Refused(words)) if words.contains("unable to load certificate chain") => {}
-                put => return put,
-            }
-        }
-        self.put_once(job)
-    }
-
-    fn put_once(&self, job: &Job<'_>) -> Result<(), Untaken> {
-        self.set(job)?;
-        let reply = self.command(&format!("commit ssl cert {}", job.file));
-        let untaken = match reply.as_deref().map(replies::commit) {
-            Ok(CommitReply::Success) => return Ok(()),
-            Ok(CommitReply::Refused(words)) => Untaken::Refused(words),
-            Ok(CommitReply::Unexpected) => {
-                unexpected("commit ssl cert", reply.as_deref().unwrap_or_default()).into()
-            }
-            Err(_) => Untaken::NeedsReload("the certificate could not be committed".to_owned()),
-        };
-        // Some versions leave the transaction of a failed commit open.
-        if !matches!(&untaken, Untaken::Refused(words) if self.dies_of_an_abort(words)) {
-            self.abort(&job.file);
-        }
-        Err(untaken)
-    }
-
-    /// Whether an abort would end HAProxy: 2.2.9 frees twice what it had made of a certificate before its SSL context
-    /// refused it. There the transaction stays open until a reload.
-    fn dies_of_an_abort(&self, words: &str) -> bool {
-        words.contains("SSL Context")
-            && self.worker.answering(self.deadline).is_ok_and(|worker| worker.version < Some((2, 6)))
-    }
-
-    /// `set ssl cert`: opens a transaction that is ours and about this file, or leaves none.
-    fn set(&self, job: &Job<'_>) -> Result<(), Untaken> {
-        let until = self.deadline.min(Instant::now() + TRANSACTION_LIMIT);
-        let command = socket::with_payload(&self.worker.line(&job.set_line()), &job.pem);
-        loop {
-            let reply = match self.worker.ask(&command, self.deadline) {
-                Ok(reply) => reply,
-                Err(trouble) => {
-                    self.abort_if_open(&job.file, &trouble);
-                    return Err(trouble.into());
-                }
-            };
-            let holder = match replies::set(&reply) {
-                SetReply::Created(file) if file == job.file => return Ok(()),
-                // Our PEM went into a transaction that isn't ours. Committed, by us or by its owner, it would be
-                // served under that name: the transaction has to go.
-                SetReply::Created(file) | SetReply::Updated(file) => {
-                    self.abort(&file);
-                    file
-                }
-                SetReply::Held(file) => file,
-                SetReply::Refused(words) => return Err(Untaken::Refused(words)),
-                SetReply::Unknown => {
-                    return Err(Untaken::NeedsReload("HAProxy doesn't have it any more".to_owned()));
-                }
-                SetReply::Unexpected => {
-                    let trouble = unexpected("set ssl cert", &reply);
-                    self.abort_if_open(&job.file, &trouble);
-                    return Err(trouble.into());
-                }
-            };
-            if Instant::now() >= until {
-                return Err(Untaken::NeedsReload(foreign(&holder)));
-            }
-            sleep(PAUSE);
-        }
-    }
-
-    /// The name of the directory as HAProxy lists it, where the file may be added to it.
-    fn list_for(&self, job: &Job<'_>) -> Result<String, Untaken> {
-        addable(job).map_err(Untaken::NeedsReload)?;
-        let reply = self.command("show ssl crt-list")?;
-        replies::crt_lists(&reply).into_iter().find(|list| *list == self.haproxy.sites_dir).ok_or_else(|| {
-            Untaken::NeedsReload(format!(
-                "HAProxy doesn't load a directory {}",
-                escaped(&self.haproxy.sites_dir)
-            ))
-        })
-    }
-
-    /// `add ssl crt-list`: without it a new certificate is there and not served.
-    fn serve(&self, job: &Job<'_>, list: &str) -> Result<(), Untaken> {
-        let reply = self.command(&format!("add ssl crt-list {list} {}", job.file))?;
-        if replies::is_added(&reply) || reply.contains("file already exists in this directory") {
-            return Ok(());
-        }
-        Err(unexpected("add ssl crt-list", &reply).into())
-    }
-
-    fn store(&self, job: &Job<'_>) -> Result<Option<Store>, Untaken> {
-        Ok(self.worker.store(&job.file, self.deadline)?)
-    }
-
-    fn command(&self, command: &str) -> Result<String, Untaken> {
-        Ok(self.worker.command(command, self.deadline)?)
-    }
-
-    fn abort(&self, file: &str) {
-        self.tidy(&format!("abort ssl cert {file}"));
-    }
-
-    /// After a `set` whose reply can't be relied on: the transaction may be there, and then it is on our file.
-    fn abort_if_open(&self, file: &str, trouble: &Trouble) {
-        let may_be = !matches!(trouble, Trouble::Denied(_) | Trouble::Socket(SocketError::NotThere));
-        if may_be
-            && self.worker.listing(self.deadline).is_ok_and(|now| now.transaction.as_deref() == Some(file))
-        {
-            self.abort(file);
-        }
-    }
-
-    /// Puts something back after a failure, which is what gets reported: a transaction that stays open all the same
-    /// shows at the next look.
-    fn tidy(&self, command: &str) {
-        let _ = self.worker.command(command, self.deadline.max(Instant::now() + Duration::from_secs(1)));
+        agrees(Some(job.expected), self.commands.store(store)?.as_ref()).map_err(Untaken::NeedsReload)
     }
 }
 
-/// Whether a new file may be added in memory, or why not.
-fn addable(job: &Job<'_>) -> Result<(), String> {
-    match job.target {
-        Target::Host => Err("HAProxy doesn't have it, and it belongs to no directory".to_owned()),
-        Target::Site(_) if job.expected.addable => Ok(()),
-        Target::Site(_) => Err("is new, and sorts first or shares a name with another file".to_owned()),
-    }
+/// A certificate that is committed again.
+struct Loser {
+    store: String,
+    pem: Zeroizing<Vec<u8>>,
 }
 
-fn foreign(file: &str) -> String {
-    format!("somebody else has a transaction open on {}", quoted(file))
-}
+/// What a PEM must not have that is made anew from its key and certificates.
+const DH: &[u8] = b"-----BEGIN DH PARAMETERS";
 
-impl From<Trouble> for Untaken {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Unexpected { .. } | Trouble::Locked => Self::NeedsReload(trouble.to_string()),
-            Trouble::Socket(_) | Trouble::Denied(_) => Self::Unusable(trouble),
-        }
-    }
+/// Whether a store's file is one that the worker may not have read as it is.
+fn changed_since(store: &crate::serving::Store, worker: Answering) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata(&store.path).map_or(true, |meta| {
+        let since = worker.since.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(meta.ctime()).unwrap_or(u64::MAX) >= since.as_secs()
+    })
 }

@@ -59,6 +59,12 @@ impl Cmd {
         self
     }
 
+    /// With these tables in the place of all others.
+    pub fn with_tables(mut self, lines: &str) -> Self {
+        self.tables.clear();
+        self.table(lines)
+    }
+
     /// Tells nobody and asks nobody: for tests without a HAProxy.
     pub fn without_haproxy(self) -> Self {
         self.table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"")

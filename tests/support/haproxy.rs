@@ -93,6 +93,7 @@ pub struct Setup {
     rest: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    without_master: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -143,6 +144,12 @@ impl Setup {
     /// More sections at the end of the configuration.
     pub fn section(mut self, text: &str) -> Self {
         writeln!(self.rest, "{text}").unwrap();
+        self
+    }
+
+    /// One process that ignores SIGUSR2, as `haproxy -D` is; its pidfile is there all the same.
+    pub fn without_master(mut self) -> Self {
+        self.without_master = true;
         self
     }
 
@@ -206,7 +213,14 @@ impl Haproxy {
             rest: String::new(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            without_master: false,
         }
+    }
+
+    /// A HAProxy that starts now from the same certificates, on other ports.
+    #[track_caller]
+    pub fn twin(&self) -> Self {
+        self.setup.clone().start()
     }
 
     /// Which version it is.
@@ -364,7 +378,11 @@ impl Haproxy {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let start = self.log().len();
         let mut running = Running::start(&self.setup.version.program, |command| {
-            command.arg("-W").arg("-S").arg(self.master_socket()).arg("-p").arg(self.pidfile());
+            if self.setup.without_master {
+                command.arg("-db");
+            } else {
+                command.arg("-W").arg("-S").arg(self.master_socket()).arg("-p").arg(self.pidfile());
+            }
             command
                 .arg("-f")
                 .arg(self.config())
@@ -384,7 +402,8 @@ impl Haproxy {
             // answers for itself is it there to stay.
             if self.addresses().iter().all(serving)
                 && try_ask(&self.stats_socket(), "show info").is_ok_and(|reply| reply.contains("Version:"))
-                && self.processes().is_some_and(|shown| !shown.workers.is_empty())
+                && (self.setup.without_master
+                    || self.processes().is_some_and(|shown| !shown.workers.is_empty()))
             {
                 break;
             }
@@ -392,6 +411,9 @@ impl Haproxy {
                 return Err(format!("not serving after {LIMIT:?}\n{}", &self.log()[start..]));
             }
             std::thread::sleep(Duration::from_millis(10));
+        }
+        if self.setup.without_master {
+            fs::write(self.pidfile(), format!("{}\n", running.pid())).unwrap();
         }
         self.running = Some(running);
         note_that_it_ran(&self.setup.version);

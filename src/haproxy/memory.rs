@@ -1,0 +1,237 @@
+//! Whether files can be told in memory so that HAProxy then answers as one that starts from the same files would, by
+//! which commands, and in which order. Pure.
+//!
+//! A commit puts the certificate's names behind those of every other certificate that has the same name with the same
+//! family of keys (measured, 2.2 to 3.4): whoever was loaded behind it would be served from then on. Committing these
+//! again, in load order, restores the order; until then, for milliseconds, another file of the same name is served.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::certified_key::Leaf;
+use crate::escape::escaped;
+use crate::serving::{Contents, How, Identity, Serving, Views, base_name};
+
+/// A file that is to be told.
+#[derive(Debug, Clone, Copy)]
+pub struct File<'a> {
+    /// Its name as the settings spell it for this HAProxy.
+    pub spelled: &'a str,
+    /// Which file it is.
+    pub identity: Option<Identity>,
+    /// Its leaf; `None`: it has none, and HAProxy will refuse it.
+    pub leaf: Option<&'a Leaf>,
+    /// Whether the directory's own files let it be added at run time.
+    pub addable: bool,
+}
+
+/// One command, or a few that belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The contents of a store are replaced by those of this file of the batch.
+    Put {
+        /// The store.
+        store: String,
+        /// The directory that it may be added to, should nothing serve it yet.
+        list: Option<String>,
+        /// The file's place in the batch.
+        file: usize,
+    },
+    /// A store is made, filled, and put into a list.
+    Add {
+        /// The directory, as HAProxy spells it.
+        list: String,
+        /// The store.
+        store: String,
+        /// The file's place in the batch.
+        file: usize,
+    },
+    /// A store gets what it has once more, to stand behind the one that it shares a name with.
+    Again {
+        /// The store.
+        store: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Step {
+    /// The store that it is about.
+    #[must_use]
+    pub fn store(&self) -> &str {
+        match self {
+            Self::Put { store, .. } | Self::Add { store, .. } | Self::Again { store, .. } => store,
+        }
+    }
+
+    /// The place of its file in the batch.
+    #[must_use]
+    pub fn file(&self) -> Option<usize> {
+        match self {
+            Self::Put { file, .. } | Self::Add { file, .. } => Some(*file),
+            Self::Again { .. } => None,
+        }
+    }
+}
+
+/// What a HAProxy has in memory, beside what it would load when it starts.
+#[derive(Debug)]
+pub struct Memory<'a> {
+    serving: &'a Serving,
+    views: Views<'a>,
+    stores: &'a BTreeSet<String>,
+}
+
+impl<'a> Memory<'a> {
+    /// `stores`: the names of `show ssl cert`.
+    ///
+    /// # Errors
+    /// What it would load when it starts isn't surely known: why.
+    pub fn of(serving: &'a Serving, stores: &'a BTreeSet<String>) -> Result<Self, String> {
+        Ok(Self { serving, views: serving.views()?, stores })
+    }
+
+    /// Whether it has this store.
+    #[must_use]
+    pub fn has(&self, store: &str) -> bool {
+        self.stores.contains(store)
+    }
+
+    /// Whether it would load this store when it starts.
+    #[must_use]
+    pub fn loads(&self, store: &str) -> bool {
+        self.serving.stores.contains_key(store)
+    }
+
+    /// The first difference that isn't one of the batch's: a file that HAProxy would load and doesn't have, or has and
+    /// wouldn't load any more. `told` are the stores of the batch.
+    #[must_use]
+    pub fn difference(&self, told: &BTreeSet<String>) -> Option<String> {
+        // With a file that it can't load it doesn't start at all.
+        let loads = |store: &str| {
+            self.serving.stores.get(store).is_some_and(|store| matches!(store.contents, Contents::Pair(_)))
+        };
+        let lacks = |store: &&str| !self.stores.contains(*store) && !told.contains(*store) && loads(store);
+        let loaded =
+            || self.serving.binds.iter().flat_map(|bind| bind.entries()).map(|entry| entry.store.as_str());
+        if let Some(store) = loaded().find(lacks) {
+            return Some(format!("HAProxy doesn't have {} yet", escaped(store)));
+        }
+        let is_gone = |store: &&String| {
+            let folder = store.strip_suffix(base_name(store)).unwrap_or_default().trim_end_matches('/');
+            self.serving.directories.contains_key(folder)
+                && !self.serving.stores.contains_key(*store)
+                && !told.contains(*store)
+        };
+        let gone = self.stores.iter().find(is_gone)?;
+        Some(format!("HAProxy still has {}, which is gone", escaped(gone)))
+    }
+
+    /// The steps that tell one file: every store that it is.
+    ///
+    /// # Errors
+    /// It can't be told in memory: why.
+    pub fn told(&self, place: usize, file: &File<'_>) -> Result<Vec<Step>, String> {
+        let stores = stores_of(self.serving, file.spelled, file.identity)?;
+        let Some(first) = stores.first() else {
+            return Err(if self.stores.contains(file.spelled) {
+                "HAProxy has it, and its configuration doesn't load it".to_owned()
+            } else {
+                "HAProxy doesn't load it".to_owned()
+            });
+        };
+        if stores.iter().all(|store| self.stores.contains(store)) {
+            let put = |store: String| Step::Put { list: self.addable(file, &store).ok(), store, file: place };
+            return Ok(stores.into_iter().map(put).collect());
+        }
+        if stores.len() > 1 {
+            return Err("is new, and HAProxy loads it under more than one name".to_owned());
+        }
+        let list = self.addable(file, first)?;
+        Ok(vec![Step::Add { list, store: first.clone(), file: place }])
+    }
+
+    /// The directory that a new file may be added to: it belongs to that alone, and no bind has it first.
+    fn addable(&self, file: &File<'_>, store: &str) -> Result<String, String> {
+        let loads = || self.serving.binds.iter().flat_map(|bind| &bind.loads);
+        let has_it = |load: &&crate::serving::Load| load.entries.iter().any(|entry| entry.store == store);
+        let mut paths: BTreeSet<(&str, bool)> = BTreeSet::new();
+        paths.extend(loads().filter(has_it).map(|load| (load.path.as_str(), load.how == How::Directory)));
+        let mut paths = paths.into_iter();
+        let (Some((list, true)), None) = (paths.next(), paths.next()) else {
+            return Err("is new, and belongs to no directory alone".to_owned());
+        };
+        let is_first = self
+            .serving
+            .binds
+            .iter()
+            .any(|bind| bind.entries().next().is_some_and(|entry| entry.store == store));
+        if is_first || !file.addable {
+            return Err("is new, and sorts first or shares a name with another file".to_owned());
+        }
+        Ok(list.to_owned())
+    }
+
+    /// The steps in an order in which every certificate ends where a start would have it, with the ones that have to be
+    /// committed again for that.
+    ///
+    /// # Errors
+    /// There is none: the binds load them in different orders.
+    pub fn sequence(&self, steps: Vec<Step>, files: &[File<'_>]) -> Result<Vec<Step>, String> {
+        let mut open: Vec<String> = steps.iter().map(|step| step.store().to_owned()).collect();
+        let mut steps: BTreeMap<String, Step> =
+            steps.into_iter().map(|step| (step.store().to_owned(), step)).collect();
+        let mut before: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        while let Some(store) = open.pop() {
+            let of_batch = steps.get(&store).and_then(Step::file).and_then(|file| files.get(file));
+            let on_disk = || self.serving.stores.get(&store)?.contents.leaf().map(AsRef::as_ref);
+            let Some(leaf) = of_batch.map_or_else(on_disk, |file| file.leaf) else { continue };
+            for rival in self.views.rivals(&store, leaf) {
+                before.entry(rival.store.to_owned()).or_default().insert(store.clone());
+                if !steps.contains_key(rival.store) {
+                    let name = if rival.name == "*" { "the default" } else { &rival.name };
+                    let why = format!("shares {} with {}", escaped(name), escaped(rival.store));
+                    let step = Step::Again { store: rival.store.to_owned(), why };
+                    steps.insert(rival.store.to_owned(), step);
+                    open.push(rival.store.to_owned());
+                }
+            }
+        }
+        let mut sequence = Vec::with_capacity(steps.len());
+        while !steps.is_empty() {
+            let waits = |store: &String| {
+                before.get(store).is_some_and(|ahead| ahead.iter().any(|ahead| steps.contains_key(ahead)))
+            };
+            let Some(next) = steps.keys().find(|store| !waits(store)).cloned() else {
+                let names: Vec<&str> = steps.keys().map(String::as_str).take(2).collect();
+                return Err(format!("the binds load {} in different orders", escaped(&names.join(" and "))));
+            };
+            sequence.extend(steps.remove(&next));
+        }
+        Ok(sequence)
+    }
+}
+
+/// The stores that are this file, as HAProxy spells them: it may load one file under several names.
+///
+/// # Errors
+/// Whether a store is this file can't be seen.
+pub fn stores_of(
+    serving: &Serving,
+    spelled: &str,
+    identity: Option<Identity>,
+) -> Result<Vec<String>, String> {
+    let mut stores = Vec::new();
+    for store in serving.stores_of(identity, base_name(spelled)) {
+        let is_certain = store == spelled
+            || (identity.is_some()
+                && serving.stores.get(store).is_some_and(|store| store.identity == identity));
+        if !is_certain {
+            return Err(format!("HAProxy also loads {}, which may be the same file", escaped(store)));
+        }
+        stores.push(store.to_owned());
+    }
+    if stores.is_empty() && serving.stores.contains_key(spelled) {
+        stores.push(spelled.to_owned());
+    }
+    Ok(stores)
+}

@@ -1,0 +1,449 @@
+//! What is told in memory ends as a HAProxy would answer that starts from the same files: every name, on every bind,
+//! with either kind of key and without a name, is asked of the running HAProxy and of one that was just started.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::cmd::toml;
+use support::haproxy::Setup;
+use support::scene::put;
+use support::tls::try_served_to;
+use support::{Cmd, Haproxy, KeyKind, LIMIT, Reload, Run, Tree, Validity, Version, versions, wait_until};
+
+/// Clients by what they can: OpenSSL's signature algorithms.
+const CLIENTS: [Option<&str>; 3] =
+    [None, Some("ECDSA+SHA256:ECDSA+SHA384"), Some("RSA-PSS+SHA256:RSA+SHA256")];
+
+/// Every name of a certificate below, and others.
+const NAMES: [&str; 9] = [
+    "a.test",
+    "example.com",
+    "www.example.com",
+    "z.test",
+    "host.test",
+    "legacy.test",
+    "new.test",
+    "unknown.test",
+    "",
+];
+
+/// The `crt` of each bind line; `@` is the folder that the directory is in.
+type Binds = &'static [&'static [&'static str]];
+
+const ALONE: Binds = &[&["@/sites"]];
+const BEFORE_ANOTHER: Binds = &[&["@/host.pem", "@/sites", "@/legacy"]];
+const BEHIND_ANOTHER: Binds = &[&["@/host.pem", "@/legacy", "@/sites"]];
+const CROSSED: Binds = &[&["@/sites", "@/legacy"], &["@/legacy", "@/sites"]];
+const SPELLED: Binds = &[&["@/sites"], &["@/link", "@/other/./../sites/"], &["@/sites//a.pem", "@/sites"]];
+
+/// A HAProxy with certbot's tree beside it.
+struct World {
+    tree: Tree,
+    cmd: Cmd,
+    haproxy: Haproxy,
+}
+
+impl World {
+    /// Four lineages of which two share a name, a host certificate and another directory, each of which shares one with
+    /// them.
+    fn start(version: &Version, binds: Binds, table: &str, setup: impl FnOnce(Setup) -> Setup) -> Self {
+        let mut tree = Tree::new();
+        let cmd = Cmd::new(tree.live());
+        let folder = cmd.sites().parent().unwrap().to_owned();
+        for (name, names) in [
+            ("a", &["a.test"][..]),
+            ("example.com", &["example.com", "www.example.com"]),
+            ("example.com-0001", &["example.com"]),
+            ("z", &["z.test", "host.test"]),
+        ] {
+            tree.issue(name, KeyKind::P256, names, Validity::days(90));
+        }
+        for (file, names) in [
+            ("host.pem", &["host.test", "www.example.com"][..]),
+            ("legacy/a.pem", &["a.test"]),
+            ("legacy/l.pem", &["z.test", "legacy.test"]),
+        ] {
+            fs::create_dir_all(folder.join(file).parent().unwrap()).unwrap();
+            let leaf = tree.authority().issue(KeyKind::P256, names, Validity::days(90));
+            put(&folder.join(file), leaf.combined(), 0o400);
+        }
+        fs::create_dir(folder.join("other")).unwrap();
+        std::os::unix::fs::symlink(cmd.sites(), folder.join("link")).unwrap();
+        let cmd = cmd.table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"");
+        let first = cmd.assemble(&[]);
+        assert!(matches!(first.code, Some(0 | 1)), "{first}");
+        let mut making = Haproxy::of(version);
+        for (place, bind) in binds.iter().enumerate() {
+            if place > 0 {
+                making = making.another_bind();
+            }
+            for crt in *bind {
+                making = making.crt(crt.replace('@', folder.to_str().unwrap()));
+            }
+        }
+        let haproxy = setup(making).start();
+        let table = format!(
+            "[[haproxy]]\nunit = \"no-such-unit.service\"\nbinary = {}\npidfile = {}\nruntime_socket = {}\n{}",
+            toml(&haproxy.version().program),
+            toml(&haproxy.pidfile()),
+            toml(&haproxy.stats_socket()),
+            table.replace("MASTER", &toml(&haproxy.master_socket())),
+        );
+        let cmd = cmd.with_tables(&table);
+        Self { tree, cmd, haproxy }
+    }
+
+    fn renew(&mut self, names: &[&str]) {
+        for name in names {
+            self.tree.renew(name);
+        }
+    }
+
+    /// One run, and what it says of HAProxy.
+    #[track_caller]
+    fn run(&self) -> (Run, Value) {
+        let run = self.cmd.assemble(&[]);
+        let row = run.json()["haproxy"][0].clone();
+        (run, row)
+    }
+
+    /// One run that says that HAProxy has everything: then it answers as one that starts now. By which method.
+    #[track_caller]
+    fn deploys(&self, context: &str) -> String {
+        let (run, row) = self.run();
+        assert!(matches!(run.code, Some(0 | 1)), "{context}: {run}");
+        assert_eq!(
+            (&row["confirmed"], &row["owed"]),
+            (&Value::Bool(true), &Value::Bool(false)),
+            "{context}: {run}"
+        );
+        self.answers_as_a_fresh_one(context);
+        row["method"].as_str().unwrap().to_owned()
+    }
+
+    /// The same where the configuration was changed since the start: a restart shows what a fresh one answers.
+    #[track_caller]
+    fn runs(&mut self, context: &str) -> String {
+        let (run, row) = self.run();
+        assert_eq!(
+            (&row["confirmed"], &row["owed"]),
+            (&Value::Bool(true), &Value::Bool(false)),
+            "{context}: {run}"
+        );
+        wait_until(LIMIT, "the old workers' end", || {
+            self.haproxy.processes().is_some_and(|shown| shown.old_workers.is_empty())
+        });
+        let before = answers(&self.haproxy);
+        self.haproxy.run_again();
+        assert_eq!(before, answers(&self.haproxy), "{context}, HAProxy {}", self.haproxy.version().full);
+        row["method"].as_str().unwrap().to_owned()
+    }
+
+    #[track_caller]
+    fn answers_as_a_fresh_one(&self, context: &str) {
+        let fresh = self.haproxy.twin();
+        // Until the old workers are gone a connection may still reach one of them.
+        wait_until(LIMIT, "the old workers' end", || {
+            self.haproxy.processes().is_none_or(|shown| shown.old_workers.is_empty())
+        });
+        let version = &self.haproxy.version().full;
+        assert_eq!(answers(&self.haproxy), answers(&fresh), "{context}, HAProxy {version}");
+    }
+}
+
+/// What every client is shown on every bind.
+fn answers(haproxy: &Haproxy) -> BTreeMap<(usize, &'static str, usize), Option<String>> {
+    let mut answers = BTreeMap::new();
+    for (bind, address) in haproxy.addresses().into_iter().enumerate() {
+        for name in NAMES {
+            for (client, able) in CLIENTS.iter().enumerate() {
+                let shown = try_served_to(address, name, *able).ok().map(|shown| shown.sha256);
+                answers.insert((bind, name, client), shown);
+            }
+        }
+    }
+    answers
+}
+
+/// Each version on a thread of its own.
+fn with_each(test: fn(&Version)) {
+    thread::scope(|scope| {
+        for version in versions() {
+            scope.spawn(move || test(&version));
+        }
+    });
+}
+
+const MASTER: &str = "master_socket = MASTER";
+const NO_MASTER: &str = "master_socket = \"/nowhere/master.sock\"";
+
+#[test]
+fn a_name_shared_within_the_directory_stays_with_its_winner() {
+    with_each(|version| {
+        let mut world = World::start(version, ALONE, MASTER, |setup| setup);
+        world.renew(&["example.com"]);
+        assert_eq!(world.deploys("the loser"), "runtime");
+        world.renew(&["a"]);
+        assert_eq!(world.deploys("another"), "runtime");
+        world.renew(&["example.com-0001"]);
+        assert_ne!(world.deploys("the winner"), "runtime");
+        world.renew(&["example.com-0001", "example.com"]);
+        assert_eq!(world.deploys("both"), "runtime");
+    });
+}
+
+#[test]
+fn a_name_shared_with_another_directory_or_file_stays_with_its_winner() {
+    with_each(|version| {
+        let mut world = World::start(version, BEFORE_ANOTHER, MASTER, |setup| setup);
+        world.renew(&["a"]);
+        assert_ne!(world.deploys("the winner"), "runtime");
+        world.renew(&["example.com"]);
+        assert_eq!(world.deploys("a loser to the host certificate"), "runtime");
+        // New, and another directory has its name.
+        world.tree.issue("n", KeyKind::P256, &["new.test", "legacy.test"], Validity::days(90));
+        assert_ne!(world.deploys("new, before another"), "runtime");
+        world.tree.issue("o", KeyKind::P256, &["o.test"], Validity::days(90));
+        assert_eq!(world.deploys("new"), "runtime");
+
+        let mut world = World::start(version, BEHIND_ANOTHER, MASTER, |setup| setup);
+        world.renew(&["a", "z"]);
+        assert_eq!(world.deploys("losers"), "runtime");
+        world.tree.issue("n", KeyKind::P256, &["new.test", "legacy.test"], Validity::days(90));
+        assert_eq!(world.deploys("new, behind another"), "runtime");
+    });
+}
+
+#[test]
+fn a_file_that_is_loaded_under_several_names_is_told_under_each() {
+    with_each(|version| {
+        let mut world = World::start(version, SPELLED, MASTER, |setup| setup);
+        world.renew(&["a", "example.com", "z"]);
+        world.deploys("several spellings");
+        world.renew(&["example.com-0001"]);
+        world.deploys("several spellings, shared");
+        world.tree.issue("n", KeyKind::P256, &["new.test"], Validity::days(90));
+        world.deploys("several spellings, new");
+    });
+}
+
+#[test]
+fn what_is_not_ours_and_changed_is_not_passed_over() {
+    with_each(|version| {
+        let mut world = World::start(version, BEFORE_ANOTHER, MASTER, |setup| setup);
+        let legacy = world.cmd.beside("legacy").join("l.pem");
+        let leaf = world.tree.authority().issue(KeyKind::P256, &["legacy.test"], Validity::days(90));
+        put(&legacy, leaf.combined(), 0o400);
+        world.renew(&["example.com"]);
+        world.deploys("another's file changed");
+        put(&world.cmd.sites().join("0-first.pem"), leaf.combined(), 0o400);
+        world.renew(&["example.com"]);
+        world.deploys("another's file came");
+        fs::remove_file(world.cmd.sites().join("0-first.pem")).unwrap();
+        world.renew(&["example.com"]);
+        world.deploys("another's file went");
+    });
+}
+
+#[test]
+fn where_no_reload_is_possible_the_losers_are_committed_again() {
+    with_each(|version| {
+        let table = "reload = \"runtime\"\nmaster_socket = MASTER";
+        let mut world = World::start(version, BEFORE_ANOTHER, table, |setup| setup);
+        world.renew(&["example.com-0001", "a", "z"]);
+        assert_eq!(world.deploys("by the Runtime API alone"), "runtime");
+
+        let mut world = World::start(version, BEHIND_ANOTHER, NO_MASTER, Setup::without_master);
+        world.renew(&["example.com-0001", "a", "z"]);
+        assert_eq!(world.deploys("a HAProxy without a master"), "runtime");
+
+        // One order of commits can't serve both binds.
+        let mut world = World::start(version, CROSSED, table, |setup| setup);
+        world.renew(&["a", "example.com"]);
+        let (run, row) = world.run();
+        assert_eq!((run.code, &row["owed"]), (Some(2), &Value::Bool(true)), "{run}");
+        assert_ne!(row["confirmed"], Value::Bool(true), "{run}");
+        assert!(row["detail"].as_str().unwrap().contains("different orders"), "{run}");
+    });
+}
+
+#[test]
+fn what_needs_a_reload_holds_nothing_else_back() {
+    with_each(|version| {
+        let master = |setup: Setup| setup;
+        for (what, table, setup) in [
+            ("without a master", NO_MASTER, Setup::without_master as fn(Setup) -> Setup),
+            ("runtime", "reload = \"runtime\"\nmaster_socket = MASTER", master),
+            ("broken elsewhere", "reload = \"master\"\nmaster_socket = MASTER", master),
+        ] {
+            let mut world = World::start(version, ALONE, table, setup);
+            let config = fs::read_to_string(world.haproxy.config()).unwrap();
+            if what == "broken elsewhere" {
+                fs::write(world.haproxy.config(), format!("{config}  bogus-keyword on\n")).unwrap();
+            }
+            world.tree.delete("z");
+            world.renew(&["a"]);
+            for round in 1..=2 {
+                let (run, row) = world.run();
+                assert_eq!((run.code, &row["owed"]), (Some(2), &Value::Bool(true)), "{what}, {round}: {run}");
+                assert!(row["detail"].as_str().unwrap().contains("z.pem: is removed"), "{what}: {run}");
+                let shown = support::served(world.haproxy.address(), "a.test");
+                assert_eq!(shown, world.tree.leaf("a").served(), "{what}");
+            }
+            fs::write(world.haproxy.config(), config).unwrap();
+            world.haproxy.run_again();
+            world.answers_as_a_fresh_one(what);
+        }
+    });
+}
+
+#[test]
+fn somebody_elses_reload_in_flight_is_seen_without_a_master_socket() {
+    with_each(|version| {
+        let folder = tempfile::tempdir().unwrap();
+        let gate = folder.path().join("addresses");
+        fs::write(&gate, "127.0.0.1\n").unwrap();
+        let section = format!("backend gated\n  acl gated src -f {}", gate.display());
+        let mut world = World::start(version, ALONE, NO_MASTER, |setup| setup.section(&section));
+        let before = world.haproxy.processes().unwrap();
+        // It has read the certificates, and waits for the rest of its configuration.
+        fs::remove_file(&gate).unwrap();
+        nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        world.haproxy.signal_reload();
+        let mut held = None;
+        wait_until(LIMIT, "HAProxy reads the gate's file", || {
+            let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+            held = fs::File::options().write(true).custom_flags(flags).open(&gate).ok();
+            held.is_some()
+        });
+        world.renew(&["a"]);
+        let (run, row) = thread::scope(|scope| {
+            let running = scope.spawn(|| world.run());
+            let new = world.tree.leaf("a").combined();
+            wait_until(LIMIT, "the file is in place", || {
+                fs::read_to_string(world.cmd.site("a")).is_ok_and(|text| text == new)
+            });
+            thread::sleep(Duration::from_secs(3));
+            let next = folder.path().join("next");
+            fs::write(&next, "127.0.0.1\n").unwrap();
+            fs::rename(next, &gate).unwrap();
+            drop(held);
+            running.join().unwrap()
+        });
+        assert!(matches!(run.code, Some(0 | 1)), "{run}");
+        assert_eq!(row["confirmed"], Value::Bool(true), "{run}");
+        assert_eq!(world.haproxy.wait_for_reload(&before), Reload::Loaded);
+        let shown = support::served(world.haproxy.address(), "a.test");
+        assert_eq!(shown, world.tree.leaf("a").served(), "HAProxy {}: {run}", version.full);
+    });
+}
+
+#[test]
+fn the_filters_of_a_list_are_the_names_of_its_files() {
+    with_each(|version| {
+        let mut world = World::start(version, ALONE, MASTER, |setup| setup);
+        let list = world.cmd.beside("list");
+        let legacy = world.cmd.beside("legacy");
+        fs::write(&list, format!("{}/l.pem *.filter.test a.test\n", legacy.display())).unwrap();
+        let config = fs::read_to_string(world.haproxy.config()).unwrap();
+        let line = format!(" crt-list {}\n  http-request return", list.display());
+        let config = config.replace("\n  http-request return", &line);
+        let sites = format!("crt {}", world.cmd.sites().display());
+        assert!(config.contains(&sites), "{config}");
+        fs::write(world.haproxy.config(), config).unwrap();
+        assert_eq!(world.haproxy.reload_and_wait(), Reload::Loaded);
+        world.renew(&["z"]);
+        assert_eq!(world.runs("its own names don't count"), "runtime");
+        world.renew(&["a"]);
+        assert_ne!(world.runs("its filters do"), "runtime");
+    });
+}
+
+#[test]
+fn a_host_certificate_of_ours_that_shares_a_name_stays_the_winner() {
+    with_each(|version| {
+        let mut world = World::start(version, BEHIND_ANOTHER, MASTER, |setup| setup);
+        let host = world.cmd.beside("host.pem");
+        fs::remove_file(&host).unwrap();
+        world.cmd = world.cmd.option("host_lineage = \"z\"").option(&format!("host_file = {}", toml(&host)));
+        assert_ne!(world.deploys("another host certificate"), "runtime");
+        world.renew(&["z"]);
+        world.deploys("renewed in two places");
+        world.renew(&["example.com"]);
+        assert_eq!(world.deploys("another"), "runtime");
+    });
+}
+
+#[test]
+fn a_configuration_that_is_not_understood_is_told_by_a_reload() {
+    with_each(|version| {
+        if version.number() < (2, 4) {
+            return; // It has no conditional blocks.
+        }
+        let mut world = World::start(version, ALONE, MASTER, |setup| setup.section(".if 1\n.endif"));
+        world.renew(&["a"]);
+        assert_ne!(world.deploys("a conditional block"), "runtime");
+        world.cmd = world.cmd.table("reload = \"runtime\"");
+        world.renew(&["a"]);
+        let (run, row) = world.run();
+        // Nothing false is said.
+        assert_eq!((&row["outcome"], &row["confirmed"]), (&"updated".into(), &Value::Null), "{run}");
+        world.answers_as_a_fresh_one("in memory");
+    });
+}
+
+#[test]
+fn a_chain_that_haproxy_adds_is_no_difference() {
+    with_each(|version| {
+        let chains = tempfile::tempdir().unwrap();
+        let tree = Tree::new();
+        let authority = tree.authority();
+        fs::write(chains.path().join("i.pem"), authority.intermediate()).unwrap();
+        drop(tree);
+        let line = format!("  issuers-chain-path {}", chains.path().display());
+        let mut world = World::start(version, ALONE, MASTER, |setup| setup.global(&line));
+        fs::write(chains.path().join("i.pem"), world.tree.authority().intermediate()).unwrap();
+        assert_eq!(world.haproxy.reload_and_wait(), Reload::Loaded);
+        let workers = world.haproxy.worker_pids();
+        let mut leaf = world.tree.authority().issue(KeyKind::P256, &["a.test"], Validity::days(90));
+        leaf.chain = String::new();
+        world.tree.renew_with("a", &leaf);
+        assert_eq!(world.deploys("a leaf without its chain"), "runtime");
+        assert_eq!(world.haproxy.worker_pids(), workers, "no reload");
+        assert_eq!(
+            support::served(world.haproxy.address(), "a.test").chain_len,
+            2,
+            "HAProxy {}",
+            version.full
+        );
+    });
+}
+
+#[test]
+fn a_probe_that_contradicts_is_followed_by_a_reload() {
+    with_each(|version| {
+        let mut world = World::start(version, ALONE, MASTER, |setup| setup);
+        // Somebody has put another certificate before ours, in memory.
+        let folder = world.cmd.sites();
+        let reply = world.haproxy.runtime(&format!(
+            "set ssl cert {} <<\n{}\n",
+            folder.join("a.pem").display(),
+            world.tree.authority().issue(KeyKind::P256, &["z.test"], Validity::days(90)).combined()
+        ));
+        assert!(reply.contains("Transaction created"), "{reply}");
+        world.haproxy.runtime(&format!("commit ssl cert {}", folder.join("a.pem").display()));
+        let probe = format!("probe = [\"{}\"]\n", world.haproxy.address());
+        world.cmd = world.cmd.table(&probe);
+        world.renew(&["z"]);
+        let method = world.deploys("another certificate is in the way");
+        assert_ne!(method, "runtime");
+    });
+}
