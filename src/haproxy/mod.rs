@@ -12,6 +12,7 @@ pub mod process;
 pub mod replies;
 pub mod runtime;
 pub mod socket;
+pub mod surroundings;
 pub mod systemd;
 mod watch;
 pub mod words;
