@@ -9,10 +9,10 @@ use crate::certified_key::{CertifiedKey, read_leaf};
 use crate::config::{Haproxy, Method, Settings};
 use crate::escape::{escaped, escaped_path};
 use crate::failure::{Failure, FailureKind};
-use crate::haproxy::identity::identity;
-use crate::haproxy::worker::can_be_shown;
 use crate::haproxy::check::{self, Unchecked};
+use crate::haproxy::identity::identity;
 use crate::haproxy::surroundings::surroundings;
+use crate::haproxy::worker::can_be_shown;
 use crate::haproxy::{self, Batch, Change, Expected, Outcome, Target, Verdict};
 use crate::parallel::Progress;
 use crate::plan::{Policy, Reason, Recorded, Refusal, Role, Row, Situation, Warning, plan};
@@ -206,7 +206,8 @@ fn ask(settings: &Settings, world: &World, staged: &mut Staged<'_>) {
             Ok(())
         };
         let folder = staged.folder();
-        let answer = check::staged(world, haproxy, surroundings.as_ref(), folder, &files, deadline, &mut remove);
+        let answer =
+            check::staged(world, haproxy, surroundings.as_ref(), folder, &files, deadline, &mut remove);
         let rejected: BTreeMap<String, String> = answer.rejected.into_iter().collect();
         for file in rejected.keys().chain(&host) {
             staged.drop_file(file);
@@ -223,7 +224,9 @@ fn ask(settings: &Settings, world: &World, staged: &mut Staged<'_>) {
             let Some(file) = file else { return };
             if let Some(words) = rejected.get(file) {
                 row.refuse(Refusal::new(Reason::HaproxyRejects, words.clone()));
-            } else if let Some(Unchecked { why, .. }) = unchecked.as_ref().filter(|it| it.files.contains(file)) {
+            } else if let Some(Unchecked { why, .. }) =
+                unchecked.as_ref().filter(|it| it.files.contains(file))
+            {
                 row.warnings.insert(Warning::NotChecked);
                 row.detail.get_or_insert_with(|| why.clone());
             }

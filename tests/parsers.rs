@@ -200,7 +200,14 @@ fn record() -> impl Strategy<Value = Record> {
         by,
     });
     ("[a-z][a-z.-]{0,12}", "/[a-z/]{0,20}", digest(), option::weighted(0.2, rejected)).prop_map(
-        |(lineage, live_dir, sha256, rejected)| Record { lineage, live_dir, sha256, chain: None, rejected, prune_refused: None },
+        |(lineage, live_dir, sha256, rejected)| Record {
+            lineage,
+            live_dir,
+            sha256,
+            chain: None,
+            rejected,
+            prune_refused: None,
+        },
     )
 }
 

@@ -13,7 +13,9 @@ use serde_json::Value;
 
 use support::live::{demanding_openssl, unaware};
 use support::process::Running;
-use support::{Cmd, Haproxy, KeyKind, Leaf, LIMIT, Run, Tree, Validity, Version, served, versions, wait_until};
+use support::{
+    Cmd, Haproxy, KeyKind, LIMIT, Leaf, Run, Tree, Validity, Version, served, versions, wait_until,
+};
 
 /// certbot's tree with some lineages deployed, and a HAProxy at OpenSSL's security level 3 that serves them: it refuses
 /// RSA keys of 2048 bits.
@@ -102,8 +104,8 @@ fn warns(run: &Run, file: &str, word: &str) -> bool {
 
 #[test]
 fn what_was_pruned_comes_back_where_nothing_else_could_be_loaded() {
-    for version in versions() {
-        for reload in ["pidfile", "auto"] {
+    for (number, version) in versions().into_iter().enumerate() {
+        for reload in if number == 0 { &["pidfile", "auto"][..] } else { &["auto"] } {
             let context = format!("{} {reload}", version.full);
             let mut strict = Strict::unaware(&version, &["old.example"], reload);
             let old = strict.tree.leaf("old.example").clone();
@@ -187,7 +189,8 @@ fn a_link_that_was_adopted_comes_back_as_a_link() {
 fn an_adopted_file_that_comes_back_is_not_ours() {
     let version = versions().pop().unwrap();
     let mut strict = Strict::unaware(&version, &["a.example", "b.example"], "pidfile");
-    let foreign = support::Authority::named("somebody else").issue(KeyKind::P256, &["b.example"], Validity::days(90));
+    let foreign =
+        support::Authority::named("somebody else").issue(KeyKind::P256, &["b.example"], Validity::days(90));
     fs::remove_file(strict.cmd.site("b.example")).unwrap();
     support::tree::write(&strict.cmd.site("b.example"), foreign.combined(), 0o400);
     let weak = strict.weak("b.example");
@@ -206,7 +209,7 @@ fn an_adopted_file_that_comes_back_is_not_ours() {
 fn past_so_many_refusals_the_whole_batch_goes_back() {
     let names: Vec<String> = (0..20).map(|number| format!("{number:02}.example")).collect();
     let lineages: Vec<&str> = names.iter().map(String::as_str).chain(["gone.example"]).collect();
-    for version in versions() {
+    for version in [versions().remove(1), versions().pop().unwrap()] {
         let mut strict = Strict::unaware(&version, &lineages, "auto");
         let before: Vec<String> =
             lineages.iter().map(|name| fs::read_to_string(strict.cmd.site(name)).unwrap()).collect();
@@ -216,7 +219,10 @@ fn past_so_many_refusals_the_whole_batch_goes_back() {
         }
         strict.tree.delete("gone.example");
         let refused = |run: &Run| {
-            names.iter().filter(|name| run.reason(&format!("{name}.pem")).as_deref() == Some("haproxy-rejects")).count()
+            names
+                .iter()
+                .filter(|name| run.reason(&format!("{name}.pem")).as_deref() == Some("haproxy-rejects"))
+                .count()
         };
         let is_as_before = |context: &str| {
             for (name, pem) in names.iter().zip(&before) {
@@ -256,7 +262,12 @@ fn staged_files_are_asked_about_in_the_environment_of_the_one_that_runs() {
         }
         let run = strict.cmd.assemble(&[]).exits(1);
         let summary = run.json()["summary"].clone();
-        assert_eq!((&summary["install"], &summary["refuse"]), (&5.into(), &20.into()), "{}: {run}", version.full);
+        assert_eq!(
+            (&summary["install"], &summary["refuse"]),
+            (&5.into(), &20.into()),
+            "{}: {run}",
+            version.full
+        );
         assert_eq!(run.reason("01.example.pem").as_deref(), Some("haproxy-rejects"), "{run}");
         assert!(detail(&run, "01.example.pem").contains("01.example.pem"), "{run}");
         assert!(!warns(&run, "00.example.pem", "not-checked"), "{run}");
@@ -303,7 +314,12 @@ fn a_haproxy_without_a_master_is_asked_in_its_environment_too() {
         let good = fs::read_to_string(cmd.site("a.example")).unwrap();
         tree.renew_with("a.example", &weak);
         let run = cmd.assemble(&[]).exits(1);
-        assert_eq!(run.reason("a.example.pem").as_deref(), Some("haproxy-rejects"), "{}: {run}", version.full);
+        assert_eq!(
+            run.reason("a.example.pem").as_deref(),
+            Some("haproxy-rejects"),
+            "{}: {run}",
+            version.full
+        );
         assert_eq!(outcome(&run), "not-needed", "{}: {run}", version.full);
         assert_eq!(fs::read_to_string(cmd.site("a.example")).unwrap(), good, "{}", version.full);
     }
@@ -319,24 +335,30 @@ fn a_refusal_is_remembered_although_the_debt_stays() {
         let weak = strict.weak("b.example");
         strict.tree.renew_with("b.example", &weak);
         strict.tree.renew("a.example");
-        // What keeps HAProxy from reloading besides.
-        let stranger = strict.cmd.sites().join("zz-stranger.pem");
-        fs::write(&stranger, "not a certificate\n").unwrap();
+        // Another one that can't be told, so that the batch isn't done with.
+        strict.cmd = strict.cmd.table(
+            "[[haproxy]]\nname = \"away\"\nreload = \"master\"\nmaster_socket = \"/nonexistent/master.sock\"\nbinary = \"\"",
+        );
         let run = strict.cmd.assemble(&[]).exits(2);
-        assert_eq!(run.json()["haproxy"][0]["owed"], true, "{}: {run}", version.full);
-        assert_eq!(run.reason("b.example.pem").as_deref(), Some("haproxy-rejects"), "{}: {run}", version.full);
+        assert_eq!(outcome(&run), "rolled-back", "{}: {run}", version.full);
+        assert_eq!(run.json()["haproxy"][1]["owed"], true, "{}: {run}", version.full);
         assert_eq!(fs::read_to_string(strict.cmd.site("b.example")).unwrap(), good, "{}", version.full);
-        assert_eq!(strict.state()["files"]["b.example.pem"]["rejected"]["sha256"].as_str().map(str::len), Some(64));
         let inode = fs::metadata(strict.cmd.site("b.example")).unwrap().ino();
         let again = strict.cmd.assemble(&[]).exits(2);
-        assert_eq!(again.reason("b.example.pem").as_deref(), Some("haproxy-rejects"), "{}: {again}", version.full);
-        assert_eq!(fs::metadata(strict.cmd.site("b.example")).unwrap().ino(), inode, "{}: not tried", version.full);
-
-        fs::remove_file(&stranger).unwrap();
-        let paid = strict.cmd.assemble(&[]).exits(1);
-        assert_eq!(outcome(&paid), "reloaded", "{}: {paid}", version.full);
+        assert_eq!(outcome(&again), "not-needed", "{}: {again}", version.full);
+        assert_eq!(
+            again.reason("b.example.pem").as_deref(),
+            Some("haproxy-rejects"),
+            "{}: {again}",
+            version.full
+        );
+        assert_eq!(
+            fs::metadata(strict.cmd.site("b.example")).unwrap().ino(),
+            inode,
+            "{}: not tried",
+            version.full
+        );
         strict.must_start(&version.full);
-        strict.is_tidy();
     }
 }
 
@@ -359,11 +381,12 @@ fn with_a_list(version: &Version, reload: &str, named: &str) -> (Strict, PathBuf
 #[test]
 fn a_prune_that_haproxy_refuses_is_undone_and_not_tried_again() {
     for version in versions() {
-        for (reload, named) in [
-            ("pidfile", "SITES/b.example.pem\n"),
-            ("auto", "SITES/b.example.pem [alpn h2] b.example\n"),
-            ("pidfile", "SITES/../sites/b.example.pem\n"),
-        ] {
+        // The first one is a path that the settings don't know.
+        let mut ways = vec![("auto", "SITES/../sites/b.example.pem\n")];
+        if version.number() <= (2, 6) {
+            ways.push(("pidfile", "SITES/b.example.pem [alpn h2] b.example\n"));
+        }
+        for (reload, named) in ways {
             let context = format!("{} {reload} {named}", version.full);
             let (mut strict, list) = with_a_list(&version, reload, named);
             strict.tree.delete("b.example");
@@ -374,7 +397,10 @@ fn a_prune_that_haproxy_refuses_is_undone_and_not_tried_again() {
             assert_eq!(run.action("b.example.pem"), "unchanged", "{context}: {run}");
             assert!(warns(&run, "b.example.pem", "prune-held"), "{context}: {run}");
             let why = detail(&run, "b.example.pem");
-            assert!(why.contains("b.example.pem'") && why.contains("assemble --force b.example"), "{context}: {why}");
+            assert!(
+                why.contains("b.example.pem'") && why.contains("assemble --force b.example"),
+                "{context}: {why}"
+            );
             assert_eq!(strict.cmd.deployed(), ["a.example.pem", "b.example.pem"], "{context}");
             strict.must_start(&context);
             strict.is_tidy();
@@ -423,7 +449,8 @@ fn a_refused_prune_of_an_interrupted_run_is_undone_by_the_next() {
 fn a_debt_outlives_the_state_file() {
     for version in versions() {
         let folder = tempfile::tempdir().unwrap();
-        let mut strict = Strict::start(&version, folder, &["a.example", "b.example"], "auto", |_, setup| setup);
+        let mut strict =
+            Strict::start(&version, folder, &["a.example", "b.example"], "auto", |_, setup| setup);
         let own = strict.cmd.sites().join(".haproxy-certs");
         let state = own.join("state.json");
         for how in ["no state file", "nothing of ours", "an older one", "an empty one", "a script"] {

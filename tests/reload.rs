@@ -813,11 +813,19 @@ fn however_many_staged_files_are_bad_each_has_its_own_answer() {
             let (dir, names) = stage(folder.path(), "stage", &files);
             let answer = ask(&binary, &dir, &names);
             let rejected: BTreeSet<&str> = answer.rejected.iter().map(|(file, _)| file.as_str()).collect();
-            let bad: BTreeSet<&str> =
-                names.iter().enumerate().filter(|(number, _)| is_bad(*number)).map(|(_, name)| name.as_str()).collect();
+            let bad: BTreeSet<&str> = names
+                .iter()
+                .enumerate()
+                .filter(|(number, _)| is_bad(*number))
+                .map(|(_, name)| name.as_str())
+                .collect();
             assert_eq!(rejected, bad, "{}", binary.display());
             assert_eq!((answer.rejected.len(), answer.checked), (bad.len(), Ok(())));
-            assert!(answer.rejected.iter().all(|(file, said)| said.contains(file.as_str())), "{:?}", answer.rejected);
+            assert!(
+                answer.rejected.iter().all(|(file, said)| said.contains(file.as_str())),
+                "{:?}",
+                answer.rejected
+            );
         }
     }
 }
@@ -831,9 +839,12 @@ fn what_has_no_answer_is_unchecked_and_the_others_have_theirs() {
     let text = |name: &str| if name == "07.pem" { "junk\n" } else { good.as_str() };
     let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), text(name))).collect();
     let exec = format!("exec {} \"$@\"", real.display());
-    let crashes = format!("if grep -q \"crt '.*/\\(33.pem\\|stage\\)'\" \"$3\"; then kill -SEGV $$; fi\n{exec}");
+    let crashes =
+        format!("if grep -q \"crt '.*/\\(33.pem\\|stage\\)'\" \"$3\"; then kill -SEGV $$; fi\n{exec}");
     let slow = format!("if grep -q 00.pem \"$3\"; then sleep 600; fi\n{exec}");
-    for (name, text, unchecked) in [("crashes", crashes, vec!["33.pem".to_owned()]), ("slow", slow, names.clone())] {
+    for (name, text, unchecked) in
+        [("crashes", crashes, vec!["33.pem".to_owned()]), ("slow", slow, names.clone())]
+    {
         let folder = tempfile::tempdir().unwrap();
         let (dir, names) = stage(folder.path(), "stage", &files);
         let binary = script(folder.path(), name, &text);
@@ -879,7 +890,8 @@ fn what_cannot_be_asked_is_unchecked_and_nothing_is_rejected() {
     let hangs = path("hangs", "sleep 600");
     let haproxy = Haproxy { binary: Some(hangs.to_str().unwrap().into()), ..settings(folder.path()) };
     let deadline = Instant::now() + Duration::from_millis(200);
-    let answer = check::staged(&World::host(), &haproxy, None, &dir, &names, deadline, &mut |_| panic!("removed"));
+    let answer =
+        check::staged(&World::host(), &haproxy, None, &dir, &names, deadline, &mut |_| panic!("removed"));
     assert!(answer.checked.unwrap_err().why.contains("too long"));
 }
 

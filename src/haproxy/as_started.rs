@@ -162,7 +162,9 @@ fn program(world: &World, haproxy: &Haproxy, master: &Master) -> Result<Program,
                 environment.into_iter().partition(|(name, _)| is_of_loader(name));
             let program = Program::new(setpriv).environment(environment).folder(folder).args(ids).arg("--");
             let program = match world.program("env") {
-                Some(env) if !of_loader.is_empty() => program.arg(env).args(of_loader.into_iter().map(assigned)),
+                Some(env) if !of_loader.is_empty() => {
+                    program.arg(env).args(of_loader.into_iter().map(assigned))
+                }
                 _ => program,
             };
             Ok(program.arg(binary).args(arguments))
@@ -187,7 +189,8 @@ fn is_of_loader(name: &OsStr) -> bool {
         "TZDIR",
     ];
     let starts = |prefix: &&str| name.as_bytes().starts_with(prefix.as_bytes());
-    ["LD_", "GLIBC_", "MALLOC_"].iter().any(|prefix| starts(&prefix)) || NAMES.iter().any(|known| name == *known)
+    ["LD_", "GLIBC_", "MALLOC_"].iter().any(|prefix| starts(&prefix))
+        || NAMES.iter().any(|known| name == *known)
 }
 
 /// A variable as `env(1)` takes it.

@@ -54,7 +54,7 @@ pub struct Surroundings {
 ///
 /// Of a directory HAProxy names only the first file that it can't load. So the files are then asked about on lines of
 /// their own, and all that it can't load are named at once (measured, 2.2 to 3.4); what is left is asked about as a
-/// directory again. Every file that is named is handed to `remove`, which takes it and its siblings out of the
+/// directory again. Every file that it would refuse is handed to `remove`, which takes it and its siblings out of the
 /// directory. The configuration for it is a temporary file beside `dir`.
 pub fn staged(
     world: &World,
@@ -91,9 +91,9 @@ pub fn staged(
 
 fn binary(world: &World, haproxy: &Haproxy) -> Result<PathBuf, String> {
     let name = haproxy.binary.as_ref().ok_or("binary is empty, so HAProxy is never run")?;
-    world
-        .program(name)
-        .ok_or_else(|| format!("there is no program {} here; set binary to its path, or to \"\"", escaped(name)))
+    world.program(name).ok_or_else(|| {
+        format!("there is no program {} here; set binary to its path, or to \"\"", escaped(name))
+    })
 }
 
 /// One HAProxy being asked about a directory.
@@ -128,8 +128,13 @@ impl Asking<'_> {
             let all = self.left.clone();
             match self.question(&[self.dir.as_os_str().as_encoded_bytes().to_vec()], &all)? {
                 Answer::Yes => return Ok(()),
-                Answer::No(named) => self.reject(named)?,
-                Answer::Unclear(why) if is_singled_out || all.len() == 1 || self.is_late() => return Err(why),
+                Answer::No(mut named) => {
+                    named.truncate(1);
+                    self.reject(named)?;
+                }
+                Answer::Unclear(why) if is_singled_out || all.len() == 1 || self.is_late() => {
+                    return Err(why);
+                }
                 Answer::Unclear(_) => {}
             }
             if !is_singled_out {
@@ -145,12 +150,9 @@ impl Asking<'_> {
         let mut parts: Vec<Vec<String>> = self.left.chunks(TOGETHER).map(<[String]>::to_vec).rev().collect();
         let mut unclear = Vec::new();
         while let Some(part) = parts.pop() {
-            let lines: Vec<Vec<u8>> =
-                part.iter().map(|file| self.dir.join(file).into_os_string().into_encoded_bytes()).collect();
-            let named = match self.question(&lines, &part)? {
-                Answer::Yes => Vec::new(),
-                Answer::No(named) => named,
-                Answer::Unclear(why) => {
+            let suspects = match self.ask_lines(&part, None)? {
+                Ok(suspects) => suspects,
+                Err(why) => {
                     unclear.push(why);
                     if self.is_late() || unclear.len() > UNCLEAR {
                         break;
@@ -162,11 +164,53 @@ impl Asking<'_> {
                     continue;
                 }
             };
-            self.loadable.extend(part);
-            self.reject(named)?;
+            if suspects.is_empty() {
+                continue;
+            }
+            let answer = match self.loadable.first().cloned() {
+                Some(between) => self.ask_lines(&suspects, Some(&between))?,
+                None => Ok(suspects.clone()),
+            };
+            let unknown = answer.unwrap_or(suspects);
+            parts.extend(unknown.into_iter().map(|file| vec![file]));
         }
         // The directory would have no clear answer either, with these in it.
         unclear.pop().map_or(Ok(()), Err)
+    }
+
+    /// Asks about these files, each on a line of its own, rejects those that are refused, and returns those that are named
+    /// and may be good all the same. Why there is no answer is the inner error.
+    ///
+    /// 2.2 leaves OpenSSL's complaint about one file for the next one, which is then refused with it: whoever is named
+    /// right behind one that was named may be good. A file that is known to be good, on a line `between`, takes it away.
+    fn ask_lines(
+        &mut self,
+        part: &[String],
+        between: Option<&String>,
+    ) -> Result<Result<Vec<String>, String>, String> {
+        let path = |file: &String| self.dir.join(file).into_os_string().into_encoded_bytes();
+        let lines: Vec<Vec<u8>> =
+            part.iter().flat_map(|file| [Some(file), between]).flatten().map(path).collect();
+        let named = match self.question(&lines, part)? {
+            Answer::Yes => Vec::new(),
+            Answer::No(named) => named,
+            // Nobody is named but the good one.
+            Answer::Unclear(why) => return Ok(Err(why)),
+        };
+        let is_named = |file: &String| named.iter().any(|(known, _)| known == file);
+        let mut suspects = Vec::new();
+        let mut after_named = false;
+        for file in part {
+            if !is_named(file) {
+                self.loadable.insert(file.clone());
+            } else if after_named && between.is_none() {
+                suspects.push(file.clone());
+            }
+            after_named = is_named(file);
+        }
+        let refused = named.into_iter().filter(|(file, _)| !suspects.contains(file)).collect();
+        self.reject(refused)?;
+        Ok(Ok(suspects))
     }
 
     /// One question, about `files`, which these paths load.

@@ -28,9 +28,8 @@ const OPENSSL_CONF: &str = "OPENSSL_CONF";
 #[must_use]
 pub fn surroundings(world: &World, haproxy: &Haproxy) -> Option<Surroundings> {
     let proc = Proc::new(world);
-    let is_haproxy = |pid: &i32| {
-        proc.stat(*pid).is_ok_and(|stat| !stat.is_zombie() && proc.is_haproxy(*pid, &stat))
-    };
+    let is_haproxy =
+        |pid: &i32| proc.stat(*pid).is_ok_and(|stat| !stat.is_zombie() && proc.is_haproxy(*pid, &stat));
     let ways: [&dyn Fn() -> Option<i32>; 4] = [
         &|| pidfile::read(&haproxy.pidfile).ok().flatten(),
         &|| systemd::main_pid(world, haproxy),
@@ -49,9 +48,8 @@ pub fn surroundings(world: &World, haproxy: &Haproxy) -> Option<Surroundings> {
         return Some(Surroundings { environment, folder: link(proc.path(pid, "cwd"))? });
     }
     let root = proc.path(pid, "root");
-    let is_ours_too = |file: &Path| {
-        same_files || same_file(file, &root.join(file.strip_prefix("/").unwrap_or(file)))
-    };
+    let is_ours_too =
+        |file: &Path| same_files || same_file(file, &root.join(file.strip_prefix("/").unwrap_or(file)));
     let (_, file) = environment.into_iter().find(|(name, _)| name == OPENSSL_CONF)?;
     let path = Path::new(&file);
     let is_safe = path.is_absolute() && trusted(path, us).is_ok() && is_ours_too(path);

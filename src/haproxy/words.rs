@@ -38,7 +38,9 @@ pub fn naming(log: &str, paths: &[String]) -> Vec<(usize, String)> {
     named
 }
 
-/// The files of a batch that the log names, spelled as this HAProxy's configuration does.
+/// The first file of a batch that the log names, spelled as this HAProxy's configuration does, and those that it misses.
+///
+/// Only the first: 2.2 leaves OpenSSL's complaint about one file for the next one, which may be good.
 #[must_use]
 pub fn named_changes(log: &str, haproxy: &Haproxy, changes: &[Change]) -> Vec<(Target, String)> {
     let paths: Vec<String> = changes
@@ -48,7 +50,8 @@ pub fn named_changes(log: &str, haproxy: &Haproxy, changes: &[Change]) -> Vec<(T
             Target::Host => haproxy.host_file.clone(),
         })
         .collect();
-    let mut named: Vec<(Target, String)> = naming(log, &paths)
+    let first = naming(log, &paths).into_iter().find(|(_, line)| !may_be_of_another(log, line));
+    let mut named: Vec<(Target, String)> = first
         .into_iter()
         .filter_map(|(index, line)| Some((changes.get(index)?.target.clone(), line)))
         .collect();
@@ -61,6 +64,12 @@ pub fn named_changes(log: &str, haproxy: &Haproxy, changes: &[Change]) -> Vec<(T
         }
     }
     named
+}
+
+/// Whether what the line says may be left from an earlier one: so 2.2 words it.
+fn may_be_of_another(log: &str, line: &str) -> bool {
+    line.contains("unable to load certificate chain from file")
+        && alerts(log).first().is_some_and(|first| quoted(first) != line)
 }
 
 /// Whether the line says that a file of this name isn't there (the first wording is 2.2's).

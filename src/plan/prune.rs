@@ -15,7 +15,8 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut BTreeMap<OsString,
     let candidates = sites.values().filter(|row| row.action == Action::Prune).count();
     let too_many = candidates > PRUNE_FREELY && candidates * 4 > ours && !situation.policy.prune_many;
     let refused = |file: &OsString, recorded: &Recorded| {
-        let words = recorded.prune_refused.as_ref().filter(|_| !situation.policy.force.contains(&recorded.lineage));
+        let words =
+            recorded.prune_refused.as_ref().filter(|_| !situation.policy.force.contains(&recorded.lineage));
         words.map(|words| (file.clone(), words.clone()))
     };
     let refused: BTreeMap<OsString, String> =
@@ -81,7 +82,8 @@ impl Row {
     /// The same for a file that HAProxy refuses to be without.
     pub fn hold_as_refused(&mut self, words: &str) {
         let lineage = self.lineage.as_ref().map(|lineage| force(lineage)).unwrap_or_default();
-        let file = self.file.as_ref().map(|file| escaped(file.as_encoded_bytes()).to_string()).unwrap_or_default();
+        let file =
+            self.file.as_ref().map(|file| escaped(file.as_encoded_bytes()).to_string()).unwrap_or_default();
         self.hold(&format!(
             "HAProxy's configuration needs it ({words}); take {file} out of there, then run {lineage}"
         ));

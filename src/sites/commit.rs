@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use rustix::fs::{
-    AtFlags, RenameFlags, fsync, linkat, readlinkat, renameat, renameat_with, statat, symlinkat, syncfs,
+    AtFlags, FileType, RenameFlags, fsync, linkat, readlinkat, renameat, renameat_with, statat, symlinkat,
+    syncfs,
 };
 use rustix::io::Errno;
 
@@ -274,7 +275,15 @@ impl Committed<'_> {
         };
         let targets = keys.into_iter().filter_map(|key| target(key, &self.settings.host_file));
         // Without host_lineage nobody deploys the host certificate, whatever is recorded of it.
-        Some(targets.filter(|target| *target != Target::Host || self.sites.host.is_some()).collect())
+        let is_deployed = |target: &Target| *target != Target::Host || self.sites.host.is_some();
+        Some(targets.filter(|target| is_deployed(target) && !self.is_somebodys(target)).collect())
+    }
+
+    /// Whether what has this name is no plain file, and so not ours: a link that was adopted, and came back.
+    fn is_somebodys(&self, target: &Target) -> bool {
+        let Some((place, name)) = self.sites.home(target) else { return false };
+        statat(&place.dir, &*name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile)
     }
 
     /// Reads what a target's file holds now.
@@ -365,7 +374,11 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
                 .pending
                 .entry(key.clone())
                 .and_modify(|pending| pending.now.clone_from(&now))
-                .or_insert_with(|| Pending { was: row.before.as_ref().map(digest), now, adopted: row.adopts });
+                .or_insert_with(|| Pending {
+                    was: row.before.as_ref().map(digest),
+                    now,
+                    adopted: row.adopts,
+                });
             told.push(key);
         }
     }

@@ -16,8 +16,7 @@ use crate::haproxy::Target;
 use crate::plan::{Action, LAST_FILE, Reason, Refusal, Row, is_loaded_name};
 
 /// Why a file goes back that HAProxy didn't name.
-const WITH_THE_BATCH: &str =
-    "HAProxy refused one file of this batch after another, so all of it was put back; the next run tries the rest again";
+const WITH_THE_BATCH: &str = "HAProxy refused one file of this batch after another, so all of it was put back; the next run tries the rest again";
 
 impl Committed<'_> {
     /// Puts the previous files of these targets back, each with HAProxy's words; returns those that were put back.
@@ -53,10 +52,13 @@ impl Committed<'_> {
     fn leaves_a_pair(&self, undone: &[(Target, Pending)]) -> bool {
         let comes_back = |(target, pending): &(Target, Pending)| {
             let (attic, kept) = self.sites.attic(target);
-            matches!(target, Target::Site(_)) && pending.was.is_some() && look::holds_a_pair(&attic.dir, &kept)
+            matches!(target, Target::Site(_))
+                && pending.was.is_some()
+                && look::holds_a_pair(&attic.dir, &kept)
         };
-        let is_undone =
-            |name: &OsStr| undone.iter().any(|(target, _)| matches!(target, Target::Site(file) if name == file.as_str()));
+        let is_undone = |name: &OsStr| {
+            undone.iter().any(|(target, _)| matches!(target, Target::Site(file) if name == file.as_str()))
+        };
         undone.iter().any(comes_back) || self.sites.holds_a_pair_besides(is_undone)
     }
 

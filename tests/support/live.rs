@@ -43,7 +43,8 @@ impl Live {
         let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
         put(&cmd.beside("host.pem"), host.combined(), 0o400);
         super::tree::make_directory(&cmd.sites(), 0o700);
-        let version = if environment.is_empty() { version.clone() } else { unaware(version, &cmd.beside("")) };
+        let version =
+            if environment.is_empty() { version.clone() } else { unaware(version, &cmd.beside("")) };
         let mut setup = Haproxy::of(&version).crt(cmd.beside("host.pem")).crt(cmd.sites());
         for (name, value) in environment {
             setup = setup.env(name, value);
