@@ -196,7 +196,9 @@ fn ask(settings: &Settings, world: &World, staged: &mut Staged<'_>) {
         }
         let surroundings = surroundings(world, haproxy);
         if !asked.insert((binary, surroundings.clone())) {
-            host.iter().for_each(|host| staged.drop_file(host));
+            if let Some(host) = &host {
+                staged.drop_file(host);
+            }
             continue;
         }
         staged.copy_siblings();

@@ -188,9 +188,8 @@ fn is_of_loader(name: &OsStr) -> bool {
         "TMPDIR",
         "TZDIR",
     ];
-    let starts = |prefix: &&str| name.as_bytes().starts_with(prefix.as_bytes());
-    ["LD_", "GLIBC_", "MALLOC_"].iter().any(|prefix| starts(&prefix))
-        || NAMES.iter().any(|known| name == *known)
+    let starts = |prefix: &str| name.as_bytes().starts_with(prefix.as_bytes());
+    ["LD_", "GLIBC_", "MALLOC_"].into_iter().any(starts) || NAMES.iter().any(|known| name == *known)
 }
 
 /// A variable as `env(1)` takes it.
