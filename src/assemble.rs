@@ -10,11 +10,13 @@ use crate::certified_key::{CertifiedKey, read_leaf};
 use crate::config::{Haproxy, Method, Settings};
 use crate::escape::{escaped, escaped_path};
 use crate::failure::{Failure, FailureKind};
+use crate::haproxy::check::{self, Unchecked};
 use crate::haproxy::identity::identity;
+use crate::haproxy::surroundings::surroundings;
 use crate::haproxy::worker::can_be_shown;
-use crate::haproxy::{self, Batch, Change, Expected, Outcome, Target, Verdict, check};
+use crate::haproxy::{self, Batch, Change, Expected, Outcome, Target, Verdict};
 use crate::parallel::Progress;
-use crate::plan::{Action, Policy, Reason, Refusal, Role, Row, Situation, Warning, plan};
+use crate::plan::{Action, Policy, Reason, Recorded, Refusal, Role, Row, Situation, Warning, plan};
 use crate::report::{HaproxyRow, Note, Report, Weight};
 use crate::serving::gather::{Known, gather, identity as identity_of, loaded, unloadable};
 use crate::serving::{Contents, Identity, move_out};
@@ -22,7 +24,7 @@ use crate::sites::{self, Committed, Place, SitesDir, Staged, guard};
 use crate::sweep::{now, prove, sweep};
 use crate::world::World;
 
-/// How many times a HAProxy that refuses files is told again without them.
+/// How many times a HAProxy that refuses files is told again without them; then the whole batch goes back.
 const MAX_ROLL_BACKS: usize = 16;
 
 /// How the operator wants this run.
@@ -78,8 +80,9 @@ fn dry_run(
     report.rows = plan(&swept.situation).rows;
     report.notes.extend(unloadable_left(settings, &report.rows));
     report.error = swept.failure;
-    report.owed =
-        state.lost || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name));
+    report.owed = state.lost
+        || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
+        || report.rows.iter().any(|row| sites::takes_over(&state, settings, row));
     missing_tree(settings, swept.live_dir_missing, state.knows_lineages())
 }
 
@@ -162,9 +165,13 @@ fn unloadable_left(settings: &Settings, rows: &[Row]) -> Vec<Note> {
 /// A note for each name that was forced and is no lineage: mistyped, as a rule.
 fn forced_in_vain(situation: &Situation) -> Vec<Note> {
     let is_host = |name: &OsString| situation.host.as_ref().is_some_and(|host| host.lineage == *name);
+    let is_held = |name: &OsString| {
+        let of_it = |recorded: &Recorded| recorded.lineage == *name && recorded.prune_refused.is_some();
+        situation.recorded.values().any(of_it)
+    };
     let forced = situation.policy.force.iter();
     forced
-        .filter(|name| !situation.lineages.contains_key(*name) && !is_host(name))
+        .filter(|name| !situation.lineages.contains_key(*name) && !is_host(name) && !is_held(name))
         .map(|name| {
             let name = escaped(name.as_encoded_bytes());
             let text = format!("--force {name}: there is no such lineage, or it is excluded");
@@ -215,20 +222,27 @@ fn ask(settings: &Settings, world: &World, staged: &mut Staged<'_>) {
     let mut asked = BTreeSet::new();
     for haproxy in &settings.haproxys {
         let Some(binary) = &haproxy.binary else { continue };
-        if !asked.insert(binary) {
-            continue;
-        }
         let host = staged.show_host();
         let files: Vec<String> = staged.files().into_iter().chain(host.clone()).collect();
         if files.is_empty() {
             continue;
         }
+        let surroundings = surroundings(world, haproxy);
+        if !asked.insert((binary, surroundings.clone())) {
+            if let Some(host) = &host {
+                staged.drop_file(host);
+            }
+            continue;
+        }
         staged.copy_siblings();
         let deadline = Instant::now() + haproxy.timeout;
-        let answer = check::staged(world, haproxy, staged.folder(), &files, deadline, &mut |file| {
+        let mut remove = |file: &str| {
             staged.drop_file(file);
             Ok(())
-        });
+        };
+        let folder = staged.folder();
+        let answer =
+            check::staged(world, haproxy, surroundings.as_ref(), folder, &files, deadline, &mut remove);
         let rejected: BTreeMap<String, String> = answer.rejected.into_iter().collect();
         for file in rejected.keys().chain(&host) {
             staged.drop_file(file);
@@ -242,9 +256,12 @@ fn ask(settings: &Settings, world: &World, staged: &mut Staged<'_>) {
                 Role::Site => row.file.as_ref().and_then(|file| file.to_str()),
                 Role::Host => host.as_deref(),
             };
-            if let Some(words) = file.and_then(|file| rejected.get(file)) {
+            let Some(file) = file else { return };
+            if let Some(words) = rejected.get(file) {
                 row.refuse(Refusal::new(Reason::HaproxyRejects, words.clone()));
-            } else if let Some(why) = &unchecked {
+            } else if let Some(Unchecked { why, .. }) =
+                unchecked.as_ref().filter(|it| it.files.contains(file))
+            {
                 row.warnings.insert(Warning::NotChecked);
                 row.detail.get_or_insert_with(|| why.clone());
             }
@@ -262,22 +279,25 @@ fn tell_all(
 ) -> Vec<HaproxyRow> {
     let mut rolled_back: BTreeMap<String, String> = BTreeMap::new();
     let mut verdicts: Vec<Option<Verdict>> = settings.haproxys.iter().map(|_| None).collect();
-    let mut round = 0;
+    let mut refusals = 0;
     while let Some((haproxy, verdict)) =
         settings.haproxys.iter().zip(&mut verdicts).find(|(_, verdict)| verdict.is_none())
     {
         let told = tell(settings, world, options, haproxy, committed);
         let refused = told.rejected.clone();
         *verdict = Some(told);
-        round += 1;
-        if refused.is_empty() || round > MAX_ROLL_BACKS {
+        if refused.is_empty() {
             continue;
         }
+        refusals += 1;
         let words: Vec<String> = refused.iter().map(|(_, words)| words.clone()).collect();
-        let back = committed.put_back(&refused, identity);
+        let back = if refusals > MAX_ROLL_BACKS {
+            committed.put_all_back(&refused, identity)
+        } else {
+            committed.put_back(&refused, identity)
+        };
         if !back.is_empty() {
             rolled_back.insert(haproxy.name.clone(), words.join("; "));
-            refuse_rows(committed, &refused, &back);
             // Whoever was told of the files that just went back is told once more.
             verdicts.fill_with(|| None);
         }
@@ -285,17 +305,6 @@ fn tell_all(
     let rows = settings.haproxys.iter().zip(verdicts.into_iter().flatten());
     rows.map(|(haproxy, verdict)| HaproxyRow::new(&haproxy.name, verdict, rolled_back.remove(&haproxy.name)))
         .collect()
-}
-
-/// What the report says of the files that were put back.
-fn refuse_rows(committed: &mut Committed<'_>, refused: &[(Target, String)], back: &[Target]) {
-    for row in &mut committed.plan.rows {
-        let Some(of_row) = Target::of(row).filter(|target| back.contains(target)) else { continue };
-        let words = refused.iter().find(|(target, _)| *target == of_row).map(|(_, words)| words);
-        if let (Some(words), Some(lineage)) = (words, &row.lineage) {
-            row.refuse(Refusal::remembered(lineage, words));
-        }
-    }
 }
 
 /// Tells one HAProxy what it is owed.

@@ -21,6 +21,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long its output is read after its end, while something that it left behind goes on writing.
 const AFTERWARDS: Duration = Duration::from_millis(250);
 
+/// The environment of a program that isn't given another one.
+pub const FIXED: [(&str, &str); 2] = [("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C")];
+
 /// A program to run.
 ///
 /// It gets an empty stdin, a process group of its own and, unless told otherwise, nothing in its environment but a
@@ -49,11 +52,10 @@ impl Program {
     /// The program at this absolute path.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        let fixed = [("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C")];
         Self {
             path: path.into(),
             args: Vec::new(),
-            environment: fixed.map(|(name, value)| (name.into(), value.into())).into(),
+            environment: FIXED.map(|(name, value)| (name.into(), value.into())).into(),
             folder: "/".into(),
             user: None,
         }

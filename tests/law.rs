@@ -220,7 +220,7 @@ fn record(
     let proved = lineage.and_then(|lineage| lineage.proof.as_ref().ok());
     let rejected = proved.filter(|_| rejected).map(|proved| (proved.sha256, "HAProxy's words".to_owned()));
     let lineage = name.to_str().unwrap_or_default().trim_end_matches(".pem");
-    Recorded { lineage: lineage.into(), sha256, chain: None, same_tree, rejected }
+    Recorded { lineage: lineage.into(), sha256, chain: None, same_tree, rejected, prune_refused: None }
 }
 
 prop_compose! {
@@ -307,6 +307,7 @@ fn carried_out(before: &Situation, plan: &Plan) -> Situation {
                 chain: None,
                 same_tree: true,
                 rejected: None,
+                prune_refused: None,
             });
         }
         match row.role {

@@ -200,7 +200,14 @@ fn record() -> impl Strategy<Value = Record> {
         by,
     });
     ("[a-z][a-z.-]{0,12}", "/[a-z/]{0,20}", digest(), option::weighted(0.2, rejected)).prop_map(
-        |(lineage, live_dir, sha256, rejected)| Record { lineage, live_dir, sha256, chain: None, rejected },
+        |(lineage, live_dir, sha256, rejected)| Record {
+            lineage,
+            live_dir,
+            sha256,
+            chain: None,
+            rejected,
+            prune_refused: None,
+        },
     )
 }
 
@@ -220,7 +227,7 @@ prop_compose! {
         pending in btree_map("[a-z]{1,9}\\.pem", (option::of(digest()), option::of(digest())), 0..4),
         owed in btree_map("[a-z]{1,9}", (any::<i64>(), option::of(vec("[a-z]{1,9}\\.pem", 0..3))), 0..3),
     ) -> State {
-        let pending = pending.into_iter().map(|(name, (was, now))| (name, Pending { was, now })).collect();
+        let pending = pending.into_iter().map(|(name, (was, now))| (name, Pending { was, now, adopted: false })).collect();
         let owed = owed.into_iter().map(|(name, (since, files))| (name, Owed { since, files, file: None })).collect();
         with(files, pending, owed)
     }
@@ -255,7 +262,7 @@ proptest! {
 
     /// A file that somebody has written: only names that a lineage's file can have are acted on.
     fn forged_states(names in btree_map(any_name(), record(), 0..6), lineage in any_name()) {
-        let pending = names.keys().map(|name| (name.clone(), Pending { was: None, now: None })).collect();
+        let pending = names.keys().map(|name| (name.clone(), Pending { was: None, now: None, adopted: false })).collect();
         let files: BTreeMap<_, _> = names.into_iter().map(|(name, record)| (name, Record { lineage: lineage.clone(), ..record })).collect();
         let forged = with(files, pending, BTreeMap::new());
         let read = State::parse(&serde_json::to_vec(&forged).unwrap()).unwrap();

@@ -388,7 +388,8 @@ fn refused_renewal() -> (Tree, Cmd, Haproxy, PathBuf) {
     let cmd = Cmd::new(tree.live());
     cmd.assemble(&["--reload", "none"]).exits(0);
     let demanding = support::live::demanding_openssl(cmd.sites().parent().unwrap());
-    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).env("OPENSSL_CONF", &demanding).start();
+    let unaware = support::live::unaware(&system_haproxy(), cmd.sites().parent().unwrap());
+    let haproxy = Haproxy::of(&unaware).crt(cmd.sites()).env("OPENSSL_CONF", &demanding).start();
     let weak = tree.authority().issue(KeyKind::Rsa2048, &[NAME], Validity::days(90));
     tree.renew_with(NAME, &weak);
     (tree, cmd, haproxy, demanding.into())

@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -765,7 +766,7 @@ fn ask(binary: &Path, dir: &Path, files: &[String]) -> check::StagedCheck {
     let folder = tempfile::tempdir().unwrap();
     let haproxy = Haproxy { binary: Some(binary.to_str().unwrap().to_owned()), ..settings(folder.path()) };
     let mut remove = |file: &str| fs::remove_file(dir.join(file));
-    check::staged(&World::host(), &haproxy, dir, files, Instant::now() + PATIENCE, &mut remove)
+    check::staged(&World::host(), &haproxy, None, dir, files, Instant::now() + PATIENCE, &mut remove)
 }
 
 #[test]
@@ -801,20 +802,73 @@ fn staged_files_are_asked_about_one_by_one() {
 }
 
 #[test]
-fn only_so_many_staged_files_are_asked_about() {
+fn however_many_staged_files_are_bad_each_has_its_own_answer() {
     let (good, _) = pem("good.test");
+    let is_bad = [
+        |number: usize| number % 25 < 20,
+        |number: usize| [17, 130, 298].contains(&number),
+        |number: usize| number > 0,
+    ];
     for binary in binaries() {
+        for is_bad in is_bad {
+            let folder = tempfile::tempdir().unwrap();
+            let names: Vec<String> = (0..300).map(|n| format!("{n:03}.pem")).collect();
+            let text = |number| if is_bad(number) { "junk\n" } else { good.as_str() };
+            let files: Vec<(&str, &str)> =
+                names.iter().enumerate().map(|(number, name)| (name.as_str(), text(number))).collect();
+            let (dir, names) = stage(folder.path(), "stage", &files);
+            let answer = ask(&binary, &dir, &names);
+            let rejected: BTreeSet<&str> = answer.rejected.iter().map(|(file, _)| file.as_str()).collect();
+            let bad: BTreeSet<&str> = names
+                .iter()
+                .enumerate()
+                .filter(|(number, _)| is_bad(*number))
+                .map(|(_, name)| name.as_str())
+                .collect();
+            assert_eq!(rejected, bad, "{}", binary.display());
+            assert_eq!((answer.rejected.len(), answer.checked), (bad.len(), Ok(())));
+            assert!(
+                answer.rejected.iter().all(|(file, said)| said.contains(file.as_str())),
+                "{:?}",
+                answer.rejected
+            );
+        }
+    }
+}
+
+/// A file on which HAProxy crashes, and time that runs out: only what has no answer is unchecked.
+#[test]
+fn what_has_no_answer_is_unchecked_and_the_others_have_theirs() {
+    let (good, _) = pem("good.test");
+    let real = binaries().pop().unwrap();
+    let names: Vec<String> = (0..40).map(|n| format!("{n:02}.pem")).collect();
+    let text = |name: &str| if name == "07.pem" { "junk\n" } else { good.as_str() };
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), text(name))).collect();
+    let exec = format!("exec {} \"$@\"", real.display());
+    let crashes =
+        format!("if grep -q \"crt '.*/\\(33.pem\\|stage\\)'\" \"$3\"; then kill -SEGV $$; fi\n{exec}");
+    let slow = format!("if grep -q 00.pem \"$3\"; then sleep 600; fi\n{exec}");
+    for (name, text, unchecked) in
+        [("crashes", crashes, vec!["33.pem".to_owned()]), ("slow", slow, names.clone())]
+    {
         let folder = tempfile::tempdir().unwrap();
-        let names: Vec<String> = (10..40).map(|n| format!("{n}.pem")).collect();
-        let mut files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "junk\n")).collect();
-        files.push(("z.pem", &good));
         let (dir, names) = stage(folder.path(), "stage", &files);
-        let answer = ask(&binary, &dir, &names);
-        assert_eq!((answer.rejected.len(), answer.checked), (31, Ok(())));
-        assert!(answer.rejected[30].1.contains("16 staged files"));
-        let (dir, names) = stage(folder.path(), "few", &files[..16]);
-        let answer = ask(&binary, &dir, &names);
-        assert_eq!((answer.rejected.len(), answer.checked), (16, Ok(())));
+        let binary = script(folder.path(), name, &text);
+        let haproxy = Haproxy { binary: Some(binary), ..settings(folder.path()) };
+        let limit = if name == "slow" { Duration::from_secs(3) } else { PATIENCE };
+        let mut remove = |file: &str| fs::remove_file(dir.join(file));
+        let answer =
+            check::staged(&World::host(), &haproxy, None, &dir, &names, Instant::now() + limit, &mut remove);
+        let rejected: Vec<&str> = answer.rejected.iter().map(|(file, _)| file.as_str()).collect();
+        let files = answer.checked.unwrap_err().files;
+        if name == "slow" {
+            // The directory has named the junk, the lines never answer.
+            assert_eq!(rejected, ["07.pem"]);
+            assert_eq!(files, unchecked.into_iter().filter(|name| name != "07.pem").collect());
+        } else {
+            assert_eq!(rejected, ["07.pem"]);
+            assert_eq!(files, unchecked.into_iter().collect());
+        }
     }
 }
 
@@ -835,14 +889,16 @@ fn what_cannot_be_asked_is_unchecked_and_nothing_is_rejected() {
     ] {
         let answer = ask(&binary, &dir, &names);
         assert_eq!(answer.rejected, []);
-        let why = answer.checked.unwrap_err();
-        assert!(why.contains(said), "{why}");
+        let unchecked = answer.checked.unwrap_err();
+        assert!(unchecked.why.contains(said), "{unchecked:?}");
+        assert_eq!(unchecked.files.into_iter().collect::<Vec<_>>(), names);
     }
     let hangs = path("hangs", "sleep 600");
     let haproxy = Haproxy { binary: Some(hangs.to_str().unwrap().into()), ..settings(folder.path()) };
     let deadline = Instant::now() + Duration::from_millis(200);
-    let answer = check::staged(&World::host(), &haproxy, &dir, &names, deadline, &mut |_| panic!("removed"));
-    assert!(answer.checked.unwrap_err().contains("too long"));
+    let answer =
+        check::staged(&World::host(), &haproxy, None, &dir, &names, deadline, &mut |_| panic!("removed"));
+    assert!(answer.checked.unwrap_err().why.contains("too long"));
 }
 
 /// A world whose `systemctl` is a stand-in: a script that answers from files and, for `reload`, sends the signal as

@@ -1,7 +1,7 @@
 //! What HAProxy refuses although the key belongs to its certificate: the previous files come back, once and for good.
 //!
-//! The refusal is a real one: HAProxy runs with OpenSSL's security level 3, which refuses RSA keys of 2048 bits. Only its
-//! own environment says so, so the check of the staged files, which asks a HAProxy without it, passes.
+//! The refusal is a real one: HAProxy runs with OpenSSL's security level 3, which refuses RSA keys of 2048 bits. Its
+//! environment says so, and the check of the staged files passes because it is kept from seeing that.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
 
@@ -9,7 +9,7 @@ mod support;
 
 use std::fs;
 
-use support::live::demanding_openssl;
+use support::live::{demanding_openssl, unaware};
 use support::{Cmd, Haproxy, KeyKind, Leaf, Tree, Validity, Version, served, versions};
 
 /// A tree with two lineages, deployed, and a strict HAProxy that serves them.
@@ -32,7 +32,7 @@ impl Strict {
         first.assemble(&[]).exits(0);
         let sites = folder.path().join("sites");
         fs::rename(first.sites(), &sites).unwrap();
-        let setup = Haproxy::of(version).crt(&sites).env("OPENSSL_CONF", &level);
+        let setup = Haproxy::of(&unaware(version, folder.path())).crt(&sites).env("OPENSSL_CONF", &level);
         let haproxy = setup.start();
         let more = format!("reload = \"{reload}\"\ntimeout = \"30s\"");
         let cmd = Cmd::new(tree.live()).with_sites(&sites).haproxy(&haproxy, &more);

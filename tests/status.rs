@@ -408,7 +408,8 @@ fn what_haproxy_refused_is_named() {
     let cmd = Cmd::new(tree.live());
     untold(&cmd);
     let demanding = support::live::demanding_openssl(cmd.sites().parent().unwrap());
-    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).env("OPENSSL_CONF", &demanding).start();
+    let unaware = support::live::unaware(&system_haproxy(), cmd.sites().parent().unwrap());
+    let haproxy = Haproxy::of(&unaware).crt(cmd.sites()).env("OPENSSL_CONF", &demanding).start();
     let cmd = cmd.haproxy(&haproxy, "");
     json(&cmd).exits(0);
     let weak = tree.authority().issue(KeyKind::Rsa2048, &["a.example"], Validity::days(90));

@@ -142,7 +142,7 @@ fn program(world: &World, haproxy: &Haproxy, master: &Master) -> Result<Program,
 
     let arguments = for_check(&arguments, &haproxy.config);
     let environment = without_masters_own(environment);
-    let run = |program: Program| program.environment(environment).folder(folder);
+    let run = |program: Program| program.environment(environment.clone()).folder(&folder);
     let us = geteuid().as_raw();
     match user {
         _ if user.uid == us => {
@@ -161,9 +161,47 @@ fn program(world: &World, haproxy: &Haproxy, master: &Master) -> Result<Program,
                 format!("--regid={gid}"),
                 format!("--groups={}", groups.join(",")),
             ];
-            Ok(run(Program::new(setpriv)).args(ids).arg("--").arg(binary).args(arguments))
+            // setpriv runs as root, and the environment is the master's: what the loader reads of it comes after.
+            let (of_loader, environment): (Vec<_>, Vec<_>) =
+                environment.into_iter().partition(|(name, _)| is_of_loader(name));
+            let program = Program::new(setpriv).environment(environment).folder(folder).args(ids).arg("--");
+            let program = match world.program("env") {
+                Some(env) if !of_loader.is_empty() => {
+                    program.arg(env).args(of_loader.into_iter().map(assigned))
+                }
+                _ => program,
+            };
+            Ok(program.arg(binary).args(arguments))
         }
     }
+}
+
+/// Whether the loader or the C library obeys this variable in any program: what glibc itself takes away from a program
+/// with more rights than its caller (its `unsecvars.h`).
+fn is_of_loader(name: &OsStr) -> bool {
+    const NAMES: [&str; 11] = [
+        "GCONV_PATH",
+        "GETCONF_DIR",
+        "HOSTALIASES",
+        "LOCALDOMAIN",
+        "LOCPATH",
+        "NIS_PATH",
+        "NLSPATH",
+        "RESOLV_HOST_CONF",
+        "RES_OPTIONS",
+        "TMPDIR",
+        "TZDIR",
+    ];
+    let starts = |prefix: &str| name.as_bytes().starts_with(prefix.as_bytes());
+    ["LD_", "GLIBC_", "MALLOC_"].into_iter().any(starts) || NAMES.iter().any(|known| name == *known)
+}
+
+/// A variable as `env(1)` takes it.
+fn assigned((name, value): (OsString, OsString)) -> OsString {
+    let mut word = name;
+    word.push("=");
+    word.push(value);
+    word
 }
 
 /// Which files are the master's own choice, and not our configuration's.
@@ -209,7 +247,7 @@ fn sees_our_files(
 }
 
 /// Nobody but root and us may be able to replace what we run.
-fn trusted(binary: &Path, us: u32) -> Result<(), String> {
+pub(super) fn trusted(binary: &Path, us: u32) -> Result<(), String> {
     let path = binary
         .canonicalize()
         .map_err(|e| format!("cannot run {}: {}", escaped_path(binary), io_cause(&e)))?;
@@ -231,14 +269,14 @@ fn trusted(binary: &Path, us: u32) -> Result<(), String> {
 
 /// Whom a process runs as.
 #[derive(Debug, PartialEq, Eq)]
-struct User {
-    uid: u32,
+pub(super) struct User {
+    pub(super) uid: u32,
     gid: u32,
     groups: Vec<u32>,
 }
 
 impl User {
-    fn parse(status: &str) -> Option<Self> {
+    pub(super) fn parse(status: &str) -> Option<Self> {
         let numbers = |key: &str| -> Option<Vec<u32>> {
             let line = status.lines().find_map(|line| line.strip_prefix(key))?;
             line.split_ascii_whitespace().map(|word| word.parse().ok()).collect()
@@ -376,7 +414,7 @@ fn for_check(arguments: &[OsString], configuration: &[PathBuf]) -> Vec<OsString>
 /// The environment without what the master, or systemd for it alone, has put there.
 ///
 /// 2.2 cuts its `HAPROXY_PROCESSES` in place, so that its parts look like variables of their own.
-fn without_masters_own(environment: Vec<OsString>) -> Vec<(OsString, OsString)> {
+pub(super) fn without_masters_own(environment: Vec<OsString>) -> Vec<(OsString, OsString)> {
     const OWN: [&str; 9] = [
         "HAPROXY_CFGFILES",
         "HAPROXY_CLI",

@@ -16,6 +16,7 @@ pub mod runtime;
 mod sight;
 pub mod socket;
 pub mod started;
+pub mod surroundings;
 pub mod systemd;
 mod transaction;
 mod watch;

@@ -95,6 +95,13 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt {
     }
 }
 
+/// The main process of this HAProxy's unit, where systemd is PID 1 and has one.
+pub(super) fn main_pid(world: &World, haproxy: &Haproxy) -> Option<i32> {
+    let systemctl = world.has_systemd().then(|| world.program("systemctl"))??;
+    let state = Unit { systemctl: &systemctl, name: &haproxy.unit }.state().ok()?;
+    Some(state.main_pid).filter(|&pid| pid > 1)
+}
+
 /// What came of a reload without a master to look at.
 fn untold(seen: Seen, detail: Option<String>) -> Attempt {
     match seen {

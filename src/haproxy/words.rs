@@ -68,7 +68,9 @@ pub fn naming(log: &str, paths: &[String]) -> Vec<(usize, String)> {
     named
 }
 
-/// The files of a batch that the log names, spelled as this HAProxy's configuration does.
+/// The first file of a batch that the log names, spelled as this HAProxy's configuration does, and those that it misses.
+///
+/// Only the first: 2.2 leaves OpenSSL's complaint about one file for the next one, which may be good.
 #[must_use]
 pub fn named_changes(log: &str, haproxy: &Haproxy, changes: &[Change]) -> Vec<(Target, String)> {
     let paths: Vec<String> = changes
@@ -78,24 +80,56 @@ pub fn named_changes(log: &str, haproxy: &Haproxy, changes: &[Change]) -> Vec<(T
             Target::Host => haproxy.host_file.clone(),
         })
         .collect();
-    naming(log, &paths)
+    let first = naming(log, &paths).into_iter().find(|(_, line)| !may_be_of_another(log, line));
+    let mut named: Vec<(Target, String)> = first
         .into_iter()
         .filter_map(|(index, line)| Some((changes.get(index)?.target.clone(), line)))
-        .collect()
+        .collect();
+    for change in changes.iter().filter(|change| change.now.is_none()) {
+        // A crt-list may name it by another path.
+        let Target::Site(file) = &change.target else { continue };
+        let line = alerts(log).into_iter().find(|line| misses(line, file));
+        if let Some(line) = line.filter(|_| named.iter().all(|(target, _)| *target != change.target)) {
+            named.push((change.target.clone(), quoted(&line)));
+        }
+    }
+    named
 }
 
-/// The first of `files` in folder `dir` that the log names: its index, and what is wrong with it, without the place
-/// in the configuration and without the folder.
-pub(super) fn first_in(log: &str, dir: &str, files: &[String]) -> Option<(usize, String)> {
+/// Whether what the line says may be left from an earlier one: so 2.2 words it.
+fn may_be_of_another(log: &str, line: &str) -> bool {
+    line.contains("unable to load certificate chain from file")
+        && alerts(log).first().is_some_and(|first| quoted(first) != line)
+}
+
+/// Whether the line says that a file of this name isn't there (the first wording is 2.2's).
+fn misses(line: &str, file: &str) -> bool {
+    let is_about_one = ["Didn't find any certificate for bundle", "No such file or directory"];
+    is_about_one.iter().any(|words| line.contains(words))
+        && ["/", "'"].iter().any(|before| line.contains(&format!("{before}{file}'")))
+}
+
+/// The `files` in folder `dir` that the log names: the first of each line, as its index, and what is wrong with it,
+/// without the place in the configuration and without the folder.
+pub(super) fn named_in_folder(log: &str, dir: &str, files: &[String]) -> Vec<(usize, String)> {
     let paths: Vec<String> = files.iter().map(|file| format!("{dir}/{file}")).collect();
-    alerts(log).iter().find_map(|line| {
-        let index = *named_in(line, &paths).first()?;
-        let place = line.find(paths.get(index)?.as_str())?;
-        let (before, after) = line.split_at_checked(place)?;
-        let cause = before.rsplit_once(" : ").map_or(before, |(_, cause)| cause);
-        let after = after.replace(&format!("{dir}/"), "");
-        Some((index, quoted(format!("{cause}{after}").trim_start())))
-    })
+    let mut named: Vec<(usize, String)> = Vec::new();
+    for line in alerts(log) {
+        let Some((index, said)) = named_first(&line, dir, &paths) else { continue };
+        if named.iter().all(|&(known, _)| known != index) {
+            named.push((index, said));
+        }
+    }
+    named
+}
+
+fn named_first(line: &str, dir: &str, paths: &[String]) -> Option<(usize, String)> {
+    let index = *named_in(line, paths).first()?;
+    let place = line.find(paths.get(index)?.as_str())?;
+    let (before, after) = line.split_at_checked(place)?;
+    let cause = before.rsplit_once(" : ").map_or(before, |(_, cause)| cause);
+    let after = after.replace(&format!("{dir}/"), "");
+    Some((index, quoted(format!("{cause}{after}").trim_start())))
 }
 
 /// The messages of level ALERT with the lines that continue them, without time, process id and the closing ones
@@ -324,8 +358,8 @@ mod tests {
                 "No Private Key found in 'a.pem' or 'a.pem.key'.",
             ),
         ] {
-            assert_eq!(first_in(&new(message), "/d", &files), Some((1, cause.to_owned())));
+            assert_eq!(named_in_folder(&new(message), "/d", &files), [(1, cause.to_owned())]);
         }
-        assert_eq!(first_in(&new("out of memory"), "/d", &files), None);
+        assert_eq!(named_in_folder(&new("out of memory"), "/d", &files), []);
     }
 }

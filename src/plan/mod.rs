@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+pub use prune::LAST_FILE;
 pub use words::{Action, Reason, Warning};
 
 use crate::certified_key::{ChainState, Leaf};
@@ -123,6 +124,8 @@ pub struct Recorded {
     pub same_tree: bool,
     /// The SHA-256 of a PEM that HAProxy refused to take in this place, with its words.
     pub rejected: Option<([u8; 32], String)>,
+    /// HAProxy's words when the file was pruned and had to be put back.
+    pub prune_refused: Option<String>,
 }
 
 /// How the operator wants this run.

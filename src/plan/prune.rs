@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-use super::{Action, Plan, Role, Row, Situation, Warning};
+use super::{Action, Plan, Recorded, Role, Row, Situation, Warning, force};
+use crate::escape::escaped;
 
 /// How many of our files may be pruned at once whatever their share.
 const PRUNE_FREELY: usize = 3;
@@ -13,15 +14,26 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut BTreeMap<OsString,
     let ours = situation.recorded.keys().filter(|file| situation.deployed.contains_key(*file)).count();
     let candidates = sites.values().filter(|row| row.action == Action::Prune).count();
     let too_many = candidates > PRUNE_FREELY && candidates * 4 > ours && !situation.policy.prune_many;
+    let refused = |file: &OsString, recorded: &Recorded| {
+        let words =
+            recorded.prune_refused.as_ref().filter(|_| !situation.policy.force.contains(&recorded.lineage));
+        words.map(|words| (file.clone(), words.clone()))
+    };
+    let refused: BTreeMap<OsString, String> =
+        situation.recorded.iter().filter_map(|(file, recorded)| refused(file, recorded)).collect();
     for (file, row) in sites.iter_mut().filter(|(_, row)| row.action == Action::Prune) {
         let same_tree = situation.recorded.get(file).is_some_and(|recorded| recorded.same_tree);
         match () {
-            () if situation.policy.no_prune => keep(row),
-            () if !situation.any_lineage => hold(row, "live_dir has no lineage at all"),
-            () if !same_tree => hold(row, "it was written from another live directory; see live_dir"),
-            () if situation.loaded.named.contains_key(file) => hold(row, &named(situation, file)),
-            () if too_many => hold(row, "too many to prune at once; if meant: assemble --prune-many"),
-            () => {}
+            () if situation.policy.no_prune => row.keep(),
+            () if !situation.any_lineage => row.hold("live_dir has no lineage at all"),
+            () if !same_tree => row.hold("it was written from another live directory; see live_dir"),
+            () if situation.loaded.named.contains_key(file) => row.hold(&named(situation, file)),
+            () if too_many => row.hold("too many to prune at once; if meant: assemble --prune-many"),
+            () => {
+                if let Some(words) = refused.get(file) {
+                    row.hold_as_refused(words);
+                }
+            }
         }
     }
 }
@@ -32,9 +44,13 @@ fn named(situation: &Situation, file: &OsStr) -> String {
     format!("HAProxy doesn't start without it, since {at} names it; take it out of that line")
 }
 
+/// Why the last file isn't pruned.
+pub const LAST_FILE: &str =
+    "HAProxy doesn't start with an empty directory, and this is its last file; deploy another first";
+
 impl Plan {
     /// Holds back the last prune that would leave HAProxy without a file to load: it doesn't start with an empty
-    /// directory. To be asked again whenever a file that was to be written can't be.
+    /// directory.
     pub fn hold_last_file(&mut self) {
         let remains = |row: &Row| row.action.writes() || (row.loadable && row.action != Action::Prune);
         let mut sites = self.rows.iter_mut().filter(|row| row.role == Role::Site);
@@ -43,22 +59,40 @@ impl Plan {
         }
         let last = self.rows.iter_mut().rfind(|row| row.action == Action::Prune && row.loadable);
         if let Some(row) = last {
-            hold(
-                row,
-                "HAProxy doesn't start with an empty directory, and this is its last file; deploy another first",
-            );
+            row.hold(LAST_FILE);
         }
     }
 }
 
-fn keep(row: &mut Row) {
-    row.action = Action::Unchanged;
-    row.sha256 = row.before;
-}
+impl Row {
+    /// A row for a file that was pruned by an earlier run, and had to be put back.
+    #[must_use]
+    pub fn put_back(file: OsString, lineage: OsString, sha256: Option<[u8; 32]>) -> Self {
+        let mut row = Self::new(Role::Site, Action::Prune);
+        (row.file, row.lineage, row.before) = (Some(file), Some(lineage), sha256);
+        row
+    }
 
-fn hold(row: &mut Row, why: &str) {
-    keep(row);
-    row.warnings.insert(Warning::PruneHeld);
-    row.detail = Some(format!("kept: {why}"));
-    row.alarming = true;
+    fn keep(&mut self) {
+        self.action = Action::Unchanged;
+        self.sha256 = self.before;
+    }
+
+    /// Turns a prune into a file that is kept, and says why.
+    pub fn hold(&mut self, why: &str) {
+        self.keep();
+        self.warnings.insert(Warning::PruneHeld);
+        self.detail = Some(format!("kept: {why}"));
+        self.alarming = true;
+    }
+
+    /// The same for a file that HAProxy refuses to be without.
+    pub fn hold_as_refused(&mut self, words: &str) {
+        let lineage = self.lineage.as_ref().map(|lineage| force(lineage)).unwrap_or_default();
+        let file =
+            self.file.as_ref().map(|file| escaped(file.as_encoded_bytes()).to_string()).unwrap_or_default();
+        self.hold(&format!(
+            "HAProxy's configuration needs it ({words}); take {file} out of there, then run {lineage}"
+        ));
+    }
 }

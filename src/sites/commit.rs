@@ -6,19 +6,22 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::SystemTime;
 
-use rustix::fs::{AtFlags, RenameFlags, fsync, linkat, renameat, renameat_with, statat, syncfs};
+use rustix::fs::{
+    AtFlags, FileType, RenameFlags, fsync, linkat, readlinkat, renameat, renameat_with, statat, symlinkat,
+    syncfs,
+};
 use rustix::io::Errno;
 
 use super::durable::{create, remove};
 use super::look;
-use super::state::{Owed, Pending, Record, Rejected, digest, key, target};
+use super::state::{Owed, Pending, Record, State, digest, key, target};
 use super::{PREVIOUS_DIR, Place, SitesDir, unmade};
 use crate::certified_key::CombinedPem;
 use crate::config::{Owner, Settings};
 use crate::failure::Failure;
 use crate::haproxy::Target;
 use crate::parallel::{self, Progress};
-use crate::plan::{Action, Plan, Reason, Refusal, Role, Row};
+use crate::plan::{Action, LAST_FILE, Plan, Reason, Refusal, Role, Row};
 
 /// The host certificate's name while it is staged in our directory.
 pub(super) const HOST_STAGE: &str = "host.pem";
@@ -45,8 +48,8 @@ pub struct Staged<'a> {
 #[derive(Debug)]
 #[must_use = "the previous files are kept until it is decided about them"]
 pub struct Committed<'a> {
-    sites: &'a mut SitesDir,
-    settings: &'a Settings,
+    pub(super) sites: &'a mut SitesDir,
+    pub(super) settings: &'a Settings,
     /// The plan, with what failed turned into refusals.
     pub plan: Plan,
     /// What kept the run from finishing, if anything did.
@@ -116,7 +119,7 @@ impl SitesDir {
     }
 
     /// Where a target lives: its directory and its name there.
-    fn home(&self, target: &Target) -> Option<(&Place, OsString)> {
+    pub(super) fn home(&self, target: &Target) -> Option<(&Place, OsString)> {
         match target {
             Target::Site(name) => Some((&self.place, OsString::from(name))),
             Target::Host => Some((self.host.as_ref()?, self.host_file.file_name()?.to_owned())),
@@ -124,7 +127,7 @@ impl SitesDir {
     }
 
     /// Where a target's previous file is kept.
-    fn attic(&self, target: &Target) -> (&Place, OsString) {
+    pub(super) fn attic(&self, target: &Target) -> (&Place, OsString) {
         match target {
             Target::Site(name) => (&self.previous, OsString::from(name)),
             Target::Host => (&self.own, OsString::from(HOST_PREVIOUS)),
@@ -222,6 +225,7 @@ impl<'a> Staged<'a> {
     /// The intent can't be recorded: then nothing was changed.
     pub fn commit(self, now: i64) -> Result<Committed<'a>, Failure> {
         let Self { sites, settings, mut plan, mut failure } = self;
+        hold_last_file(sites, &mut plan);
         let before = sites.state.clone();
         record_intent(sites, settings, &plan, now);
         if sites.state != before || sites.state.lost {
@@ -240,16 +244,13 @@ impl<'a> Staged<'a> {
         }
         let changed = plan.has_changes();
         keep_previous(sites, &mut plan, &mut failure);
-        let mut carry_out = |plan: &mut Plan, wanted: fn(&Row) -> bool| {
-            for row in plan.rows.iter_mut().filter(|row| wanted(row)) {
-                if let Err(e) = put_in_place(sites, row) {
-                    fail_row(row, &mut failure, &e);
-                }
-            }
-        };
-        carry_out(&mut plan, |row| row.action.writes());
-        plan.hold_last_file();
-        carry_out(&mut plan, |row| row.action == Action::Prune);
+        carry_out(sites, &mut plan, &mut failure, |row| row.action.writes());
+        // What was to be written may have failed.
+        let held = hold_last_file(sites, &mut plan);
+        if let Some(pending) = held.and_then(|file| sites.state.pending.get_mut(&file)) {
+            pending.now.clone_from(&pending.was);
+        }
+        carry_out(sites, &mut plan, &mut failure, |row| row.action == Action::Prune);
         let at = SystemTime::now();
         if changed {
             let directories = [Some(&sites.place), sites.host.as_ref()];
@@ -274,7 +275,15 @@ impl Committed<'_> {
         };
         let targets = keys.into_iter().filter_map(|key| target(key, &self.settings.host_file));
         // Without host_lineage nobody deploys the host certificate, whatever is recorded of it.
-        Some(targets.filter(|target| *target != Target::Host || self.sites.host.is_some()).collect())
+        let is_deployed = |target: &Target| *target != Target::Host || self.sites.host.is_some();
+        Some(targets.filter(|target| is_deployed(target) && !self.is_somebodys(target)).collect())
+    }
+
+    /// Whether what has this name is no plain file, and so not ours: a link that was adopted, and came back.
+    fn is_somebodys(&self, target: &Target) -> bool {
+        let Some((place, name)) = self.sites.home(target) else { return false };
+        statat(&place.dir, &*name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile)
     }
 
     /// Reads what a target's file holds now.
@@ -291,42 +300,6 @@ impl Committed<'_> {
     pub fn read_previous(&self, target: &Target) -> Option<zeroize::Zeroizing<Vec<u8>>> {
         let (place, name) = self.sites.attic(target);
         look::bytes(&place.dir, &name).ok()
-    }
-
-    /// Puts the previous files of these targets back, each with HAProxy's words; returns those that were put back.
-    /// What HAProxy refused is remembered, so that it isn't tried again until it changes.
-    pub fn put_back(&mut self, refused: &[(Target, String)], by: &str) -> Vec<Target> {
-        let mut back = Vec::new();
-        for (target, words) in refused {
-            let key = key(target, &self.settings.host_file);
-            let Some(pending) = self.sites.state.pending.get(&key).cloned() else { continue };
-            match restore(self.sites, target, &pending) {
-                Ok(()) => {
-                    self.sites.state.pending.remove(&key);
-                    if let Some(record) = self.sites.state.files.get_mut(&key) {
-                        if let Some(was) = pending.was {
-                            record.sha256 = was;
-                        }
-                        record.rejected = pending.now.map(|sha256| Rejected {
-                            sha256,
-                            words: words.clone(),
-                            by: by.to_owned(),
-                        });
-                    }
-                    back.push(target.clone());
-                }
-                Err(e) => {
-                    self.failure.get_or_insert(e);
-                }
-            }
-        }
-        let directories = [Some(&self.sites.place), self.sites.host.as_ref()];
-        for place in directories.into_iter().flatten() {
-            if let Err(e) = fsync(&place.dir) {
-                self.failure.get_or_insert(Failure::io("sync", &place.path, &e.into()));
-            }
-        }
-        back
     }
 
     /// Holds what HAProxy refused against it still, although this run has made it another one by reloading it.
@@ -367,6 +340,21 @@ impl Committed<'_> {
     }
 }
 
+/// The SHA-256 of what a row's file holds by this program's doing or consent once the plan is carried out.
+fn is_to_be(row: &Row) -> Option<&[u8; 32]> {
+    let ours = row.action.writes() || (row.action == Action::Unchanged && row.proved);
+    row.sha256.as_ref().filter(|_| ours)
+}
+
+/// Whether a file is right as it is, but by whom it was put there isn't recorded: HAProxy may have loaded it or not. So
+/// it counts as news for HAProxy, like one that was just written.
+#[must_use]
+pub fn takes_over(state: &State, settings: &Settings, row: &Row) -> bool {
+    let is_right = matches!(row.action, Action::Unchanged | Action::Repair);
+    let Some(sha256) = is_to_be(row).filter(|_| is_right) else { return false };
+    Target::of(row).is_some_and(|target| !state.vouches_for(&key(&target, &settings.host_file), sha256))
+}
+
 /// Writes into the state what is about to happen, so that a crash at any later point is made good by the next run.
 fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i64) {
     let state = &mut sites.state;
@@ -375,14 +363,17 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
     for row in &plan.rows {
         let (Some(target), Some(lineage)) = (Target::of(row), &row.lineage) else { continue };
         let key = key(&target, &settings.host_file);
-        let ours = row.action.writes() || (row.action == Action::Unchanged && row.proved);
-        if let (true, Some(sha256)) = (ours, &row.sha256) {
+        if let Some(sha256) = is_to_be(row) {
+            if takes_over(state, settings, row) {
+                told.push(key.clone());
+            }
             let record = Record {
                 lineage: lineage.to_string_lossy().into_owned(),
                 live_dir: live_dir.clone(),
                 sha256: digest(sha256),
                 chain: row.chain,
                 rejected: None,
+                prune_refused: None,
             };
             state.files.insert(key.clone(), record);
         }
@@ -392,7 +383,11 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
                 .pending
                 .entry(key.clone())
                 .and_modify(|pending| pending.now.clone_from(&now))
-                .or_insert_with(|| Pending { was: row.before.as_ref().map(digest), now });
+                .or_insert_with(|| Pending {
+                    was: row.before.as_ref().map(digest),
+                    now,
+                    adopted: row.adopts,
+                });
             told.push(key);
         }
     }
@@ -440,6 +435,41 @@ fn keep_previous(sites: &SitesDir, plan: &mut Plan, failure: &mut Option<Failure
     }
 }
 
+/// Holds back the last prune where no other file that HAProxy can load would be left, by what is on disk now; returns
+/// its name.
+fn hold_last_file(sites: &SitesDir, plan: &mut Plan) -> Option<String> {
+    let of_sites = |row: &&Row| row.role == Role::Site;
+    let pruned: BTreeSet<String> =
+        plan.rows.iter().filter(of_sites).filter(|row| row.action == Action::Prune).map(file_name).collect();
+    if pruned.is_empty()
+        || plan.rows.iter().filter(of_sites).any(|row| row.action.writes())
+        || sites.holds_a_pair_besides(|name| name.to_str().is_some_and(|name| pruned.contains(name)))
+    {
+        return None;
+    }
+    let is_pair = |row: &Row| {
+        row.action == Action::Prune && look::holds_a_pair(&sites.place.dir, OsStr::new(&file_name(row)))
+    };
+    match plan.rows.iter_mut().rfind(|row| is_pair(row)) {
+        Some(row) => {
+            row.hold(LAST_FILE);
+            Some(file_name(row))
+        }
+        None => {
+            plan.hold_last_file();
+            None
+        }
+    }
+}
+
+fn carry_out(sites: &SitesDir, plan: &mut Plan, failure: &mut Option<Failure>, wanted: fn(&Row) -> bool) {
+    for row in plan.rows.iter_mut().filter(|row| wanted(row)) {
+        if let Err(e) = put_in_place(sites, row) {
+            fail_row(row, failure, &e);
+        }
+    }
+}
+
 /// Gives a staged file its name, or takes a pruned file's name away.
 fn put_in_place(sites: &SitesDir, row: &Row) -> Result<(), Failure> {
     let Some(target) = Target::of(row) else { return Ok(()) };
@@ -475,6 +505,11 @@ fn keep_aside(
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         // No hard links here, or not to somebody else's file: a copy does.
         Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::MLINK) => {
+            match readlinkat(&from.dir, name, Vec::new()) {
+                Ok(end) => return symlinkat(end, &to.dir, kept),
+                Err(Errno::INVAL) => {} // no link
+                Err(e) => return Err(e),
+            }
             let bytes =
                 look::bytes(&from.dir, name).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
             // Whole before it has its name: what is kept may be put back.
@@ -513,17 +548,6 @@ fn keep_adopted(sites: &SitesDir, place: &Place, row: &Row) -> Result<(), Failur
         kept.push(format!(".{number}"));
     }
     keep_aside(sites, home, &name, place, &kept).map_err(fail)
-}
-
-/// Undoes one file of a commit.
-fn restore(sites: &SitesDir, target: &Target, pending: &Pending) -> Result<(), Failure> {
-    let Some((home, name)) = sites.home(target) else { return Ok(()) };
-    let (attic, kept) = sites.attic(target);
-    let fail = |e: Errno| Failure::io("put back", &home.path.join(&name), &e.into());
-    match pending.was {
-        Some(_) => renameat(&attic.dir, &*kept, &home.dir, &*name).map_err(fail),
-        None => remove(&home.dir, &*name).map_err(fail),
-    }
 }
 
 fn fail_row(row: &mut Row, failure: &mut Option<Failure>, e: &Failure) {

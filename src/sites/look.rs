@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use crate::certbot::{Unopened, read_opened};
-use crate::certified_key::{Leaf, has_private_key, read_leaf, sha256};
+use crate::certified_key::{CertifiedKey, Leaf, has_private_key, read_leaf, sha256};
 use crate::config::Owner;
 use crate::failure::Failure;
 use crate::plan::{Deployed, Kind};
@@ -85,6 +85,12 @@ fn kind(stat: &Stat) -> Kind {
         FileType::Directory => Kind::Directory,
         _ => Kind::Other,
     }
+}
+
+/// Whether a directory holds a file of this name that HAProxy surely can load: a pair that was proved.
+#[must_use]
+pub fn holds_a_pair(dir: impl AsFd, name: &OsStr) -> bool {
+    bytes(dir, name).is_ok_and(|pem| CertifiedKey::prove(&pem, &pem).is_ok())
 }
 
 /// The bytes of a regular file in a directory; a link is not followed.

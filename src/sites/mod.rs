@@ -8,6 +8,7 @@ pub mod last_run;
 mod lock;
 pub mod look;
 mod placeholder;
+mod put_back;
 pub mod state;
 
 use std::os::fd::OwnedFd;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use rustix::fs::{CWD, Dir, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, mkdirat, open, openat};
 use rustix::io::Errno;
 
-pub use commit::{Committed, Staged};
+pub use commit::{Committed, Staged, takes_over};
 
 use crate::config::{Owner, Settings};
 use crate::escape::escaped_path;

@@ -41,6 +41,7 @@ impl SitesDir {
             live_dir: settings.live_dir.to_string_lossy().into_owned(),
             sha256: digest(&pem.sha256()),
             rejected: None,
+            prune_refused: None,
             chain: None,
         };
         let key = path.to_string_lossy().into_owned();

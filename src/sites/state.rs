@@ -57,6 +57,9 @@ pub struct Record {
     /// The PEM that HAProxy refused in this place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Rejected>,
+    /// That HAProxy refused to be without this file, which has the SHA-256 given there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune_refused: Option<Rejected>,
 }
 
 /// A PEM that HAProxy refused.
@@ -77,6 +80,9 @@ pub struct Pending {
     pub was: Option<String>,
     /// SHA-256 of what is there now, in hex; `None`: it was pruned.
     pub now: Option<String>,
+    /// Whether what was there before is somebody else's, and may be a link (`--adopt`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
 }
 
 /// What one HAProxy is still to be told.
@@ -198,6 +204,15 @@ impl State {
         all.into_iter().filter(is_same).collect()
     }
 
+    /// Whether it is known that a file with these bytes was put there by a run of ours, which has told, or is to tell,
+    /// every HAProxy. Otherwise nobody knows whether HAProxy has it.
+    #[must_use]
+    pub fn vouches_for(&self, name: &str, sha256: &[u8; 32]) -> bool {
+        let sha256 = digest(sha256);
+        let is_refused = |record: &Record| record.rejected.as_ref().is_some_and(|it| it.sha256 == sha256);
+        self.files.get(name).is_some_and(|record| record.sha256 == sha256 && !is_refused(record))
+    }
+
     /// What the planner needs to know of a file; `live_dirs` are the spellings of this run's.
     #[must_use]
     pub fn recorded(&self, name: &str, live_dirs: &BTreeSet<&Path>, haproxy: &str) -> Option<Recorded> {
@@ -205,9 +220,10 @@ impl State {
         let pending = self.pending.get(name);
         let known = [
             Some(&record.sha256),
-            pending.and_then(|pending| pending.was.as_ref()),
+            pending.filter(|pending| !pending.adopted).and_then(|pending| pending.was.as_ref()),
             pending.and_then(|pending| pending.now.as_ref()),
         ];
+        let of_this = |rejected: &&Rejected| rejected.by == haproxy;
         Some(Recorded {
             lineage: OsString::from(&record.lineage),
             chain: unhex(&record.sha256).zip(record.chain),
@@ -216,8 +232,9 @@ impl State {
             rejected: record
                 .rejected
                 .as_ref()
-                .filter(|rejected| rejected.by == haproxy)
+                .filter(of_this)
                 .and_then(|rejected| Some((unhex(&rejected.sha256)?, rejected.words.clone()))),
+            prune_refused: record.prune_refused.as_ref().filter(of_this).map(|refused| refused.words.clone()),
         })
     }
 }
@@ -283,6 +300,7 @@ mod tests {
             sha256: "0".repeat(64),
             chain: None,
             rejected: None,
+            prune_refused: None,
         }
     }
 
@@ -307,7 +325,7 @@ mod tests {
         let mut state = State::default();
         for name in ["../../etc/x.pem", "a/b.pem", ".hidden.pem", "x", "", "ok.pem"] {
             state.files.insert(name.into(), record());
-            state.pending.insert(name.into(), Pending { was: None, now: None });
+            state.pending.insert(name.into(), Pending { was: None, now: None, adopted: false });
         }
         let read = State::parse(&serde_json::to_vec(&state).unwrap()).unwrap();
         assert_eq!(read.files.keys().collect::<Vec<_>>(), ["ok.pem"]);

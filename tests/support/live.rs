@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
@@ -41,7 +43,9 @@ impl Live {
         let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
         put(&cmd.beside("host.pem"), host.combined(), 0o400);
         super::tree::make_directory(&cmd.sites(), 0o700);
-        let mut setup = Haproxy::of(version).crt(cmd.beside("host.pem")).crt(cmd.sites());
+        let version =
+            if environment.is_empty() { version.clone() } else { unaware(version, &cmd.beside("")) };
+        let mut setup = Haproxy::of(&version).crt(cmd.beside("host.pem")).crt(cmd.sites());
         for (name, value) in environment {
             setup = setup.env(name, value);
         }
@@ -152,6 +156,25 @@ pub fn one_refused(live: &mut Live) {
     live.renew("a.example");
     let weak = live.tree.authority().issue(KeyKind::Rsa2048, &["b.example"], Validity::days(90));
     live.tree.renew_with("b.example", &weak);
+}
+
+/// This version by a program whose check of staged files doesn't know of `OPENSSL_CONF`, as where a master's environment
+/// can't be read: then only the reload refuses what OpenSSL's configuration forbids.
+pub fn unaware(version: &Version, folder: &Path) -> Version {
+    let program = folder.join("unaware-haproxy");
+    let text = format!(
+        "#!/bin/sh\ncase \"$*\" in *.check-*) unset OPENSSL_CONF;; esac\nexec {} \"$@\"\n",
+        version.program.display()
+    );
+    let mut install = Command::new("/usr/bin/install")
+        .args(["-m", "755", "/dev/stdin"])
+        .arg(&program)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    install.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(install.wait().unwrap().success());
+    Version { program, ..version.clone() }
 }
 
 /// Writes a configuration for OpenSSL that asks more of keys than most, and says where it is.

@@ -1,0 +1,184 @@
+//! Undoing a commit that HAProxy refused: the previous files come back, and what it refused is remembered.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::time::SystemTime;
+
+use rustix::fs::{fsync, renameat};
+
+use super::commit::Committed;
+use super::durable::remove;
+use super::state::{Pending, Rejected, digest, key, target, unhex};
+use super::{SitesDir, look};
+use crate::certified_key::sha256;
+use crate::failure::Failure;
+use crate::haproxy::Target;
+use crate::plan::{Action, LAST_FILE, Reason, Refusal, Row, is_loaded_name};
+
+/// Why a file goes back that HAProxy didn't name.
+const WITH_THE_BATCH: &str = "HAProxy refused one file of this batch after another, so all of it was put back; the next run tries the rest again";
+
+impl Committed<'_> {
+    /// Puts the previous files of these targets back, each with HAProxy's words; returns those that were put back.
+    ///
+    /// What was pruned comes back with them where HAProxy would otherwise be left without a file that it can load. What
+    /// HAProxy refused is remembered, so that it isn't tried again until it changes; all of it is saved at once.
+    pub fn put_back(&mut self, refused: &[(Target, String)], by: &str) -> Vec<Target> {
+        let named: BTreeSet<Target> = refused.iter().map(|(target, _)| target.clone()).collect();
+        let mut undone: Vec<(Target, Pending)> = self.pending();
+        undone.retain(|(target, _)| named.contains(target));
+        if undone.iter().any(|(_, pending)| pending.now.is_some()) && !self.leaves_a_pair(&undone) {
+            let known: BTreeSet<Target> = undone.iter().map(|(target, _)| target.clone()).collect();
+            let pruned = self.pending().into_iter().filter(|(_, pending)| pending.now.is_none());
+            undone.extend(pruned.filter(|(target, _)| !known.contains(target)));
+        }
+        self.undo(undone, refused, by, LAST_FILE)
+    }
+
+    /// Puts everything back that isn't accepted by every HAProxy; only what HAProxy named is remembered.
+    pub fn put_all_back(&mut self, refused: &[(Target, String)], by: &str) -> Vec<Target> {
+        let all = self.pending();
+        self.undo(all, refused, by, WITH_THE_BATCH)
+    }
+
+    /// What could be put back.
+    fn pending(&self) -> Vec<(Target, Pending)> {
+        let pending = self.sites.state.pending.iter();
+        let target = |name: &String| target(name, &self.settings.host_file);
+        pending.filter_map(|(name, pending)| Some((target(name)?, pending.clone()))).collect()
+    }
+
+    /// Whether the sites directory still has a file that HAProxy can load once these are put back.
+    fn leaves_a_pair(&self, undone: &[(Target, Pending)]) -> bool {
+        let comes_back = |(target, pending): &(Target, Pending)| {
+            let (attic, kept) = self.sites.attic(target);
+            matches!(target, Target::Site(_))
+                && pending.was.is_some()
+                && look::holds_a_pair(&attic.dir, &kept)
+        };
+        let is_undone = |name: &OsStr| {
+            undone.iter().any(|(target, _)| matches!(target, Target::Site(file) if name == file.as_str()))
+        };
+        undone.iter().any(comes_back) || self.sites.holds_a_pair_besides(is_undone)
+    }
+
+    fn undo(
+        &mut self,
+        mut undone: Vec<(Target, Pending)>,
+        refused: &[(Target, String)],
+        by: &str,
+        why: &str,
+    ) -> Vec<Target> {
+        // First what was pruned, last what was new: at no moment is the directory emptier than before or after.
+        undone.sort_by_key(|(_, pending)| (pending.now.is_some(), pending.was.is_none() && !pending.adopted));
+        let mut back = Vec::new();
+        for (target, pending) in undone {
+            match restore(self.sites, &target, &pending) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(e) => {
+                    self.failure.get_or_insert(e);
+                    continue;
+                }
+            }
+            let words = refused.iter().find(|(named, _)| *named == target).map(|(_, words)| words.as_str());
+            self.remember(&target, &pending, words, by);
+            self.amend_row(&target, &pending, words, why);
+            back.push(target);
+        }
+        self.at = SystemTime::now();
+        let directories = [Some(&self.sites.place), self.sites.host.as_ref()];
+        for place in directories.into_iter().flatten() {
+            if let Err(e) = fsync(&place.dir) {
+                self.failure.get_or_insert(Failure::io("sync", &place.path, &e.into()));
+            }
+        }
+        // Whatever becomes of the rest: this is remembered. Not before the files are back: what is remembered as refused
+        // is left alone by the next run.
+        if !back.is_empty()
+            && let Err(e) = self.sites.state.save(&self.sites.own.dir, &self.sites.own.path)
+        {
+            self.failure.get_or_insert(e);
+        }
+        back
+    }
+
+    fn remember(&mut self, target: &Target, pending: &Pending, words: Option<&str>, by: &str) {
+        let key = key(target, &self.settings.host_file);
+        self.sites.state.pending.remove(&key);
+        let Some(record) = self.sites.state.files.get_mut(&key) else { return };
+        let refusal = |sha256: &Option<String>| {
+            let (sha256, words) = (sha256.clone()?, words?.to_owned());
+            Some(Rejected { sha256, words, by: by.to_owned() })
+        };
+        match (&pending.now, &pending.was) {
+            (None, was) => record.prune_refused = refusal(was),
+            (now, was) => {
+                record.rejected = refusal(now);
+                // Somebody else's file isn't ours for having been away.
+                if let Some(was) = was.as_ref().filter(|_| !pending.adopted) {
+                    record.sha256.clone_from(was);
+                }
+            }
+        }
+    }
+
+    /// What the report says of a file that was put back.
+    fn amend_row(&mut self, target: &Target, pending: &Pending, words: Option<&str>, why: &str) {
+        let of_target = |row: &Row| Target::of(row).as_ref() == Some(target);
+        let position = match (self.plan.rows.iter().position(of_target), target) {
+            (Some(position), _) => position,
+            (None, Target::Site(file)) => {
+                // Pruned by an earlier run.
+                let Some(record) = self.sites.state.files.get(file) else { return };
+                let sha256 = pending.was.as_deref().and_then(unhex);
+                let row = Row::put_back(OsString::from(file), OsString::from(&record.lineage), sha256);
+                let later = |row: &Row| row.file.is_none() || row.file.as_deref() > Some(OsStr::new(file));
+                let position = self.plan.rows.iter().position(later).unwrap_or(self.plan.rows.len());
+                self.plan.rows.insert(position, row);
+                position
+            }
+            (None, Target::Host) => return,
+        };
+        let Some(row) = self.plan.rows.get_mut(position) else { return };
+        match (row.action, words) {
+            (Action::Prune, Some(words)) => row.hold_as_refused(words),
+            (Action::Prune, None) => row.hold(why),
+            (_, Some(words)) => {
+                let lineage = row.lineage.clone().unwrap_or_default();
+                row.refuse(Refusal::remembered(&lineage, words));
+            }
+            (_, None) => row.refuse(Refusal::new(Reason::HaproxyRejects, why)),
+        }
+    }
+}
+
+impl SitesDir {
+    /// Whether the sites directory holds a file that HAProxy surely can load, and that isn't one of these.
+    pub(super) fn holds_a_pair_besides(&self, excepted: impl Fn(&OsStr) -> bool) -> bool {
+        look::entries(&self.place.dir, &self.place.path).is_ok_and(|names| {
+            let others = names.iter().filter(|name| is_loaded_name(name) && !excepted(name));
+            others.into_iter().any(|name| look::holds_a_pair(&self.place.dir, name))
+        })
+    }
+}
+
+/// Undoes one file of a commit, and says whether it did: what somebody else has put there since isn't touched.
+fn restore(sites: &SitesDir, target: &Target, pending: &Pending) -> Result<bool, Failure> {
+    let Some((home, name)) = sites.home(target) else { return Ok(false) };
+    let (attic, kept) = sites.attic(target);
+    let is_as_committed = match (look::bytes(&home.dir, &name), &pending.now) {
+        (Ok(pem), Some(now)) => digest(&sha256(&pem)) == *now,
+        (Ok(_), None) => false,
+        (Err(e), _) => e.kind() == std::io::ErrorKind::NotFound,
+    };
+    if !is_as_committed {
+        return Ok(false);
+    }
+    let undone = if pending.was.is_some() || pending.adopted {
+        renameat(&attic.dir, &*kept, &home.dir, &*name)
+    } else {
+        remove(&home.dir, &*name)
+    };
+    undone.map(|()| true).map_err(|e| Failure::io("put back", &home.path.join(&name), &e.into()))
+}
