@@ -265,7 +265,8 @@ fn a_dry_run_writes_nothing_at_all_and_says_what_would_be_done() {
     tree.renew("renewed.example");
     tree.issue("new.example", KeyKind::P256, &["new.example"], Validity::days(90));
     fs::set_permissions(cmd.site("mode.example"), fs::Permissions::from_mode(0o444)).unwrap();
-    write(&cmd.sites().join("foreign.pem"), "nothing", 0o600);
+    let foreign = tree.authority().issue(KeyKind::P256, &["foreign.example"], Validity::days(90));
+    write(&cmd.sites().join("foreign.pem"), foreign.combined(), 0o600);
     fs::write(cmd.sites().join(".haproxy-certs/stage/left.pem"), "left by a killed run").unwrap();
     let (sites, live) = (listing(&cmd.sites()), listing(tree.root()));
     let report = cmd.assemble(&["--dry-run", "--exit-code"]).exits(4);
