@@ -27,7 +27,7 @@ pub fn escaped_path(path: &Path) -> Escaped<'_> {
 #[must_use]
 pub fn shell_word(name: &OsStr) -> String {
     let shown = escaped(name.as_encoded_bytes()).to_string();
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
     match () {
         () if !shown.is_empty() && shown.bytes().all(is_plain) => shown,
         // bash and zsh read there what `escaped` writes.

@@ -10,7 +10,7 @@ use super::{Exit, HaproxyRow, Report, Weight};
 use crate::certified_key::hex;
 use crate::config::Settings;
 use crate::escape::escaped;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::plan::{Reason, Row};
 use crate::sites::last_run::{LastRun, Rejected, Told};
 use crate::sweep::now;
@@ -42,14 +42,19 @@ pub fn log(settings: &Settings, world: &World, report: &Report, exit: Exit) {
     let run = LastRun {
         at,
         exit: exit.code(),
+        error: report.error.clone(),
         changes: changes(report),
         succeeded: if exit == Exit::Fine { at } else { before.succeeded },
         told: told(report, before.told, at),
         complaints,
         rejected: report.rows.iter().filter_map(rejected).collect(),
     };
-    // Status and the log's reminders live on it, nothing else does: a run that can't write it has said why already.
-    let _ = run.save(settings);
+    // Status and the log's reminders live on it, nothing else does; who may not write there has been told so already.
+    if let Err(failure) = run.save(settings)
+        && failure.kind == FailureKind::Io
+    {
+        send(world, &[(Severity::Error, format!("the record of this run is not kept: {}", failure.message))]);
+    }
 }
 
 /// Logs a failure that happened before anything was known.
@@ -64,7 +69,8 @@ fn changes(report: &Report) -> usize {
 /// How each HAProxy was last told: by this run, where there was something to tell, else by an earlier one.
 fn told(report: &Report, mut before: BTreeMap<String, Told>, at: i64) -> BTreeMap<String, Told> {
     for row in report.haproxy.iter().filter(|row| was_told(row)) {
-        let told = Told { at, method: row.method, outcome: row.outcome, confirmed: row.confirmed };
+        let HaproxyRow { method, outcome, confirmed, .. } = *row;
+        let told = Told { at, method, outcome, confirmed, detail: row.detail.clone() };
         before.insert(row.name.clone(), told);
     }
     before
@@ -136,7 +142,6 @@ fn send(world: &World, lines: &[(Severity, String)]) {
 mod tests {
     use super::*;
     use crate::config::Overrides;
-    use crate::failure::FailureKind;
 
     fn failing(message: &str) -> Report {
         let mut report = Report::begin(&Settings::parse("", &Overrides::default()).unwrap(), false);
