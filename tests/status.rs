@@ -306,7 +306,7 @@ fn refusals_and_warnings_are_problems() {
     assert_eq!(problems(&run, "good.example.pem"), ["sibling-files"]);
     let human = cmd.run(&["status"]).stdout;
     let keys = tree.archive("loose.example");
-    assert!(human.contains(&format!("-> run: chmod 600 {}/privkey*.pem", keys.display())), "{human}");
+    assert!(human.contains(&format!("chmod 600 {}/privkey*.pem\n", keys.display())), "{human}");
     assert!(human.contains("the file's owner or mode is not as configured"), "{human}");
 }
 
