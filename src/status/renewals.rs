@@ -114,7 +114,7 @@ fn try_it(folder: &Path, name: &OsStr) -> String {
     )
 }
 
-/// Reads what matters of a renewal configuration (ConfigObj).
+/// Reads what matters of a renewal configuration (`ConfigObj`).
 fn conf(text: &str) -> Conf {
     let mut conf = Conf::default();
     for line in text.lines() {

@@ -15,7 +15,7 @@ pub(super) fn findings(world: &World) -> Vec<Finding> {
             "systemd is not PID 1 here: whether something runs haproxy-certs assemble regularly can't be seen",
         )];
     }
-    let timer = |unit: &str| timer(unit::show(world, unit).unwrap_or_default());
+    let timer = |unit: &str| timer(&unit::show(world, unit).unwrap_or_default());
     let mend = "systemctl enable --now haproxy-certs.timer";
     let ours = match timer("haproxy-certs.timer") {
         Timer::On => Finding::fine("timer", "haproxy-certs.timer is active"),
@@ -72,7 +72,7 @@ enum Timer {
     Off,
 }
 
-fn timer(unit: Unit) -> Timer {
+fn timer(unit: &Unit) -> Timer {
     match (unit.active.as_str(), unit.file.as_str()) {
         ("active", "disabled") => Timer::UntilBoot,
         ("active", _) => Timer::On,
