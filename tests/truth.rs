@@ -298,7 +298,7 @@ fn a_redirected_challenge_is_followed_and_what_is_not_proved_is_a_warning() {
         (way, "ok", "by a redirection to https://a.example/.well-known/acme-challenge/"),
         ("http-request return status 404", "warning", "got status 404 and did not reach port"),
     ] {
-        let (_tree, cmd, _) = healthy(&system_haproxy());
+        let (tree, cmd, _) = healthy(&system_haproxy());
         let challenge = Port::free();
         let port = challenge.number();
         let sections = format!(
@@ -308,7 +308,7 @@ fn a_redirected_challenge_is_followed_and_what_is_not_proved_is_a_warning() {
             cmd.sites().display()
         );
         let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).section(&sections).start();
-        let cmd = Cmd::new(_tree.live())
+        let cmd = Cmd::new(tree.live())
             .with_sites(cmd.sites())
             .haproxy(&haproxy, "")
             .table(&format!("[certbot]\nhttp_01_port = {port}"));
@@ -522,8 +522,8 @@ fn issue(tree: &mut Tree, name: &str) {
 #[test]
 fn what_is_wrong_on_the_disk_is_mended_by_what_is_advised() {
     use support::Kind;
-    let file = format!("{ODD}.pem");
     type Fault = (&'static str, &'static str, fn(&mut Tree, &Cmd));
+    let file = format!("{ODD}.pem");
     let faults: [Fault; 6] = [
         ("disk-missing", "critical", |_, cmd| fs::remove_file(cmd.site(ODD)).unwrap()),
         ("disk-stale", "warning", |tree, _| drop(tree.renew(ODD))),
@@ -552,7 +552,7 @@ fn what_is_wrong_on_the_disk_is_mended_by_what_is_advised() {
         let said = problem(&run, word, severity, "");
         shell.follow(&said);
         json(&cmd, &[]).exits(0);
-        assert_eq!(cmd.deployed(), [file.clone()], "{word}");
+        assert_eq!(cmd.deployed(), std::slice::from_ref(&file), "{word}");
     }
 }
 
@@ -564,7 +564,7 @@ fn what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands() {
     type Fault = (&'static str, &'static str, fn(&mut Tree, &str));
     let faults: [Fault; 6] = [
         ("expired", "renew", |tree, name| {
-            drop(tree.issue(name, KeyKind::P256, &["a.example"], Validity::expired()))
+            tree.issue(name, KeyKind::P256, &["a.example"], Validity::expired());
         }),
         ("expires-soon", "renew", |tree, name| {
             tree.issue(name, KeyKind::P256, &["a.example"], Validity::left(0.05));
