@@ -203,7 +203,14 @@ fn print_status(global: &Global, status: &status::Status) {
         (false, true) => Detail::Verbose,
         (false, false) => Detail::Normal,
     };
-    print_lines(global, &status_report::human::lines(status, width().unwrap_or(80), detail));
+    let lines = status_report::human::lines(status, width().unwrap_or(80), detail);
+    let mut out = stdout(global);
+    for line in lines {
+        let style = style(line.tone);
+        let (toned, rest) = line.text.split_at_checked(line.toned).unwrap_or(("", &line.text));
+        note_lost(writeln!(out, "{style}{toned}{style:#}{rest}"));
+    }
+    note_lost(out.flush());
 }
 
 /// How many columns there are: the terminal's, else those that `COLUMNS` tells.
@@ -323,22 +330,30 @@ fn print_report(global: &Global, report: &Report) {
 }
 
 fn print_lines(global: &Global, lines: &[human::Line]) {
+    let mut out = stdout(global);
+    for line in lines {
+        let style = style(line.tone);
+        note_lost(writeln!(out, "{style}{}{style:#}", line.text));
+    }
+    note_lost(out.flush());
+}
+
+fn stdout(global: &Global) -> AutoStream<std::io::StdoutLock<'static>> {
     let choice = match global.color {
         Color::Auto => AutoStream::choice(&std::io::stdout()),
         Color::Always => ColorChoice::Always,
         Color::Never => ColorChoice::Never,
     };
-    let mut out = AutoStream::new(std::io::stdout().lock(), choice);
-    for line in lines {
-        let style = match line.tone {
-            human::Tone::Good => AnsiColor::Green.on_default(),
-            human::Tone::Wary => AnsiColor::Yellow.on_default(),
-            human::Tone::Bad => AnsiColor::Red.on_default(),
-            human::Tone::Plain => Style::new(),
-        };
-        note_lost(writeln!(out, "{style}{}{style:#}", line.text));
+    AutoStream::new(std::io::stdout().lock(), choice)
+}
+
+fn style(tone: human::Tone) -> Style {
+    match tone {
+        human::Tone::Good => AnsiColor::Green.on_default(),
+        human::Tone::Wary => AnsiColor::Yellow.on_default(),
+        human::Tone::Bad => AnsiColor::Red.on_default(),
+        human::Tone::Plain => Style::new(),
     }
-    note_lost(out.flush());
 }
 
 fn print_line(text: &str) {

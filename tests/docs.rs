@@ -303,6 +303,9 @@ fn the_readmes_status_is_what_the_program_prints() {
     let shown = fenced("text");
     let shown = shown.iter().find(|text| text.starts_with("STAT ")).expect("README shows no status");
     let printed = seen.stdout.replace(tree.root().to_str().unwrap(), "/etc/letsencrypt");
+    // At their usual places.
+    let printed = printed.replace(" --config-dir /etc/letsencrypt", "");
+    let printed = printed.replace(haproxy.pidfile().to_str().unwrap(), "/run/haproxy.pid");
     assert_eq!(masked(shown), masked(&printed), "{seen}");
 
     tree.renew("example.org");
@@ -550,7 +553,12 @@ fn problems() -> Words {
         | Problem::HaproxyStale
         | Problem::HaproxyMissing
         | Problem::ReloadOwed
-        | Problem::HookNotRunning => Some(kind.name().to_owned()),
+        | Problem::HaproxyDown
+        | Problem::HaproxyConfig
+        | Problem::HookNotRunning
+        | Problem::HookBroken
+        | Problem::RenewalOverdue
+        | Problem::RunFailed => Some(kind.name().to_owned()),
     };
     let kinds = [
         Problem::Conflict,
@@ -561,7 +569,12 @@ fn problems() -> Words {
         Problem::HaproxyStale,
         Problem::HaproxyMissing,
         Problem::ReloadOwed,
+        Problem::HaproxyDown,
+        Problem::HaproxyConfig,
         Problem::HookNotRunning,
+        Problem::HookBroken,
+        Problem::RenewalOverdue,
+        Problem::RunFailed,
     ];
     kinds.into_iter().filter_map(own).collect()
 }

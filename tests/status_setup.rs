@@ -139,9 +139,9 @@ fn port_80() -> Option<SocketAddr> {
     TcpListener::bind(address).ok().map(|_| address)
 }
 
-/// All HTTP goes to HTTPS: the CA follows, and what it finds there isn't tried.
+/// All HTTP goes to HTTPS, at a port that no bind line here has: what isn't proved is a warning. tests/truth.rs follows one.
 #[test]
-fn a_redirection_is_not_taken_for_a_failure() {
+fn a_redirection_to_nowhere_is_not_proved() {
     let (_tree, cmd) = deployed();
     let (http, challenge) = (Port::free(), Port::free());
     let port = challenge.number();
@@ -153,7 +153,7 @@ fn a_redirection_is_not_taken_for_a_failure() {
     );
     let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).section(&sections).start();
     let cmd = with(cmd, &haproxy, "", port);
-    finds(&look(&cmd), "acme", "ok", "was redirected, status 302, which isn't followed");
+    finds(&look(&cmd), "acme", "warning", "and no bind line here has that port");
 }
 
 #[test]
@@ -163,15 +163,15 @@ fn where_it_cannot_be_tried_the_configuration_is_read() {
     let mut haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).acme(&http, &challenge).start();
     let config = format!("config = [{}]", support::cmd::toml(&haproxy.config()));
     let cmd = with(cmd, &haproxy, &config, challenge.number());
-    // certbot is running.
+    // Somebody else's.
     let busy = TcpListener::bind(challenge.address()).unwrap();
-    finds(&look(&cmd), "acme", "ok", "has a backend with certbot's port");
-    finds(&look(&cmd), "acme", "ok", "(only read: can't listen on port");
+    finds(&look(&cmd), "acme", "warning", "is taken by ");
     drop(busy);
     finds(&look(&cmd), "acme", "ok", "(tried)");
     // HAProxy isn't.
     haproxy.stop();
-    finds(&look(&cmd), "acme", "ok", "can't be reached from here");
+    finds(&look(&cmd), "acme", "warning", "has a backend with certbot's port");
+    finds(&look(&cmd), "acme", "warning", "can't be reached from here");
 }
 
 #[test]
@@ -229,10 +229,18 @@ fn sockets_are_told_apart_by_what_they_allow() {
     let cmd = with(cmd, &haproxy, "", Port::free().number());
     haproxy.stop();
     let run = look(&cmd);
+    // It should run: which sockets it might have besides isn't the question then.
+    assert_eq!(run.json()["problems"][0]["problem"], "haproxy-down", "{run}");
     let silent = all(&run, "socket");
+    assert!(silent.iter().all(|socket| socket["severity"] == "unknown"), "{run}");
+    let (_tree, cmd) = deployed();
+    let run = look(&with(cmd, &haproxy, "", Port::free().number()).table(
+        "[[haproxy]]\nname = \"other\"\nmaster_socket = \"/nonexistent/m\"\npidfile = \"/nonexistent/p\"\n\
+         unit = \"no-such-unit.service\"",
+    ));
     assert!(
-        silent.iter().any(|socket| socket["severity"] == "warning"
-            && socket["fact"].as_str().unwrap().starts_with("no socket of haproxy answers")),
+        all(&run, "socket").iter().any(|socket| socket["severity"] == "warning"
+            && socket["fact"].as_str().unwrap().starts_with("no socket of other answers")),
         "{run}"
     );
 }

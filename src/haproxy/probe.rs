@@ -170,7 +170,11 @@ impl Probe<'_> {
     }
 }
 
-fn config(key_type: &KeyType) -> Result<Arc<ClientConfig>, rustls::Error> {
+/// For a client that knows only `key_type` and accepts every issuer; any other than these kinds stands for all of them.
+///
+/// # Errors
+/// rustls has none of its protocol versions.
+pub fn config(key_type: &KeyType) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let schemes = schemes(key_type, &provider);
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))

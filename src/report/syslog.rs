@@ -10,7 +10,7 @@ use super::{Exit, HaproxyRow, Report, Weight};
 use crate::certified_key::hex;
 use crate::config::Settings;
 use crate::escape::escaped;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::plan::{Reason, Row};
 use crate::sites::last_run::{LastRun, Rejected, Told};
 use crate::sweep::now;
@@ -43,14 +43,19 @@ pub fn log(settings: &Settings, world: &World, report: &Report, exit: Exit) {
         at,
         exit: exit.code(),
         only_warned: report.is_deployed_with_warnings(),
+        error: report.error.clone(),
         changes: changes(report),
         succeeded: if exit == Exit::Fine { at } else { before.succeeded },
         told: told(report, before.told, at),
         complaints,
         rejected: report.rows.iter().filter_map(rejected).collect(),
     };
-    // Status and the log's reminders live on it, nothing else does: a run that can't write it has said why already.
-    let _ = run.save(settings);
+    // Status and the log's reminders live on it, nothing else does; who may not write there has been told so already.
+    if let Err(failure) = run.save(settings)
+        && failure.kind == FailureKind::Io
+    {
+        send(world, &[(Severity::Error, format!("the record of this run is not kept: {}", failure.message))]);
+    }
 }
 
 /// Logs a failure that happened before anything was known.

@@ -1,10 +1,14 @@
 //! When the last run was and how it ended: a file of its own beside the state, rewritten by every run and never synced.
+//!
+//! A run that failed is the last run too. Where there is no room for a new file the record is written over the old one,
+//! which has room to spare.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use rustix::fs::{fstat, renameat};
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat, renameat};
 use rustix::io::Errno;
 use rustix::process::{Pid, geteuid, test_kill_process};
 use serde::{Deserialize, Serialize};
@@ -19,6 +23,9 @@ use crate::plan::Row;
 
 const LAST_RUN_FILE: &str = "last-run.json";
 
+/// A record's length is a multiple of this.
+const ROOM: usize = 4096;
+
 /// What is known of the last run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -29,6 +36,8 @@ pub struct LastRun {
     pub exit: u8,
     /// Whether everything was deployed, and only a warning made it exit 1.
     pub only_warned: bool,
+    /// What kept it from being done, or from its end.
+    pub error: Option<Failure>,
     /// How many files it changed.
     pub changes: usize,
     /// When the last run ended that found everything in step, in seconds since 1970.
@@ -107,7 +116,7 @@ impl LastRun {
         if !ours {
             return Ok(());
         }
-        let text = serde_json::to_vec(self).unwrap_or_default();
+        let text = self.text();
         // Two runs may end at once: each writes a file of its own.
         let unnamed = format!("{LAST_RUN_FILE}.{}", std::process::id());
         let write = || {
@@ -115,8 +124,47 @@ impl LastRun {
             create(own.dir.as_fd(), &unnamed, None, 0o600, &text)?;
             renameat(&own.dir, &*unnamed, &own.dir, LAST_RUN_FILE)
         };
-        write().map_err(|e| Failure::io("write", &own.path.join(LAST_RUN_FILE), &e.into()))
+        let Err(failed) = write() else { return Ok(()) };
+        // Best effort: what there is of it takes room.
+        let _ = remove(&own.dir, &*unnamed);
+        overwrite(&own, &self.without_details().text())
+            .map_err(|_| Failure::io("write", &own.path.join(LAST_RUN_FILE), &failed.into()))
     }
+
+    /// As JSON, with blanks behind it: the next record finds room in its place on a disk that is full.
+    fn text(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec(self).unwrap_or_default();
+        let length = text.len().next_multiple_of(ROOM);
+        text.resize(length, b' ');
+        text
+    }
+
+    /// Without what may be long.
+    fn without_details(&self) -> Self {
+        let mut record = self.clone();
+        record.complaints.clear();
+        record.rejected.clear();
+        for told in record.told.values_mut() {
+            told.detail = None;
+        }
+        record
+    }
+}
+
+/// Writes over a record, in its own room, where the disk has none for another file.
+fn overwrite(own: &Place, text: &[u8]) -> rustix::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let record = openat(&own.dir, LAST_RUN_FILE, flags, Mode::empty())?;
+    let stat = fstat(&record)?;
+    let room = usize::try_from(stat.st_size).unwrap_or_default();
+    let is_ours = stat.st_uid == geteuid().as_raw() && FileType::from_raw_mode(stat.st_mode).is_file();
+    if !is_ours || room < text.len() {
+        return Err(Errno::NOSPC);
+    }
+    let mut whole = text.to_vec();
+    whole.resize(room, b' ');
+    let written = std::fs::File::from(record).write_all_at(&whole, 0);
+    written.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))
 }
 
 /// Removes what runs that were killed left half-written.

@@ -32,8 +32,8 @@ pub const OWN_DIR: &str = ".haproxy-certs";
 const STAGE_DIR: &str = "stage";
 const PREVIOUS_DIR: &str = "previous";
 
-/// How the temporary files begin that a killed run leaves in our directory: of the check, of the record of the last run.
-const LEFTOVERS: [&str; 2] = [".check-", "last-run.json."];
+/// How the temporary files of the check begin that a killed run leaves in our directory.
+const LEFTOVERS: &str = ".check-";
 
 /// A directory that is held open, with its path for messages.
 #[derive(Debug)]
@@ -197,7 +197,7 @@ impl SitesDir {
             .map_err(|e| Failure::io("remove", &self.own.path.join(commit::HOST_STAGE), &e.into()))?;
         // Their names end differently in every run.
         for name in look::entries(&self.own.dir, &self.own.path)? {
-            if LEFTOVERS.iter().any(|start| name.as_encoded_bytes().starts_with(start.as_bytes())) {
+            if name.as_encoded_bytes().starts_with(LEFTOVERS.as_bytes()) {
                 durable::remove(&self.own.dir, &*name)
                     .map_err(|e| Failure::io("remove", &self.own.path.join(&name), &e.into()))?;
             }

@@ -1,7 +1,10 @@
 //! The judgement: from what was seen in three places to problems and their severity. Pure.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
+
+use serde::Serialize;
 
 use crate::certified_key::{Leaf, hex};
 use crate::escape::escaped;
@@ -44,6 +47,8 @@ pub struct HaproxyView {
     pub seen_by: Option<&'static str>,
     /// What it holds, compared with the disk.
     pub state: PlaceState,
+    /// Which of its names it serves from this file, where it has it.
+    pub serves: Option<Serves>,
     /// The leaf's serial number, in hex.
     pub serial: Option<String>,
     /// The leaf's SHA-1 as HAProxy prints it: upper-case hex.
@@ -52,6 +57,18 @@ pub struct HaproxyView {
     pub not_before: Option<i64>,
     /// Until when it is valid.
     pub not_after: Option<i64>,
+}
+
+/// Which of a file's names are served from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Serves {
+    /// All of them.
+    All,
+    /// Some: another file has the others.
+    Some,
+    /// None: it is only loaded.
+    None,
 }
 
 /// One site, judged.
@@ -85,6 +102,16 @@ impl Site {
         shown.chain(self.leaf().map(|leaf| leaf.not_after)).min()
     }
 
+    /// Adds a problem that was seen elsewhere.
+    pub fn add(&mut self, problem: Problem) {
+        self.severity = match self.severity {
+            Severity::Unknown if problem.severity == Severity::Ok => Severity::Unknown,
+            severity => severity.max(problem.severity),
+        };
+        self.problems.push(problem);
+        sort(&mut self.problems);
+    }
+
     /// What all HAProxys hold: the worst of it.
     #[must_use]
     pub fn all_haproxys(&self) -> PlaceState {
@@ -110,6 +137,20 @@ pub struct Circumstances<'a> {
     pub running: &'a [Running],
     /// For each HAProxy the files that it is still to be told of, and since when.
     pub owed: &'a [BTreeMap<String, i64>],
+    /// The directory of certbot's `archive`, where there is one.
+    pub archive: &'a Path,
+    /// The sites directory.
+    pub sites_dir: &'a Path,
+}
+
+impl Circumstances<'_> {
+    /// What brings this HAProxy into step with the disk.
+    fn catch_up(&self, views: &SiteViews, name: &str) -> String {
+        let file = views.file.as_ref().and_then(|file| file.to_str()).unwrap_or_default();
+        let mut all = self.running.iter().zip(self.owed);
+        let found = all.find(|(running, _)| running.name == name);
+        found.map_or_else(String::new, |(running, owed)| running.catch_up(owed.contains_key(file)))
+    }
 }
 
 /// Judges one site.
@@ -129,14 +170,14 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
     problems.extend(lifetimes(&views, &haproxy, around.now));
     if is_served(&views) {
         for (shown, view) in views.haproxy.iter().zip(&haproxy) {
-            problems.extend(in_haproxy(&views, shown, view));
+            problems.extend(in_haproxy(&views, shown, view, around));
             problems.extend(
                 outranked(shown, view).filter(|_| !views.row.as_ref().is_some_and(|row| row.outranked)),
             );
         }
     }
     problems.extend(owed(&views, around));
-    problems.sort_by(|a, b| b.severity.cmp(&a.severity).then(a.kind.cmp(&b.kind)));
+    sort(&mut problems);
     let worst = problems.iter().map(|problem| problem.severity).max().unwrap_or(Severity::Ok);
     let is_unseen = [certbot, disk].contains(&PlaceState::Unknown)
         || (is_served(&views)
@@ -145,6 +186,11 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
             }));
     let severity = if worst == Severity::Ok && is_unseen { Severity::Unknown } else { worst };
     Site { views, severity, problems, certbot, disk, haproxy }
+}
+
+/// The worst first.
+fn sort(problems: &mut [Problem]) {
+    problems.sort_by(|a, b| b.severity.cmp(&a.severity).then(a.kind.cmp(&b.kind)));
 }
 
 /// Whether HAProxy is expected to serve what the file holds: it isn't a stranger's.
@@ -203,6 +249,7 @@ fn haproxy_view(views: &SiteViews, shown: &Shown, running: &Running) -> HaproxyV
         name: running.name.clone(),
         seen_by: None,
         state: PlaceState::Unknown,
+        serves: None,
         serial: None,
         fingerprint: None,
         not_before: None,
@@ -235,7 +282,26 @@ fn haproxy_view(views: &SiteViews, shown: &Shown, running: &Running) -> HaproxyV
             (view.not_before, view.not_after) = (loaded.not_before, loaded.not_after);
         }
     }
+    view.serves = serves(views, shown).filter(|_| view.state == PlaceState::Current);
     view
+}
+
+/// Which of a file's names HAProxy serves from it: loaded isn't served where another file wins.
+fn serves(views: &SiteViews, shown: &Shown) -> Option<Serves> {
+    let (row, leaf) = (views.row.as_ref()?, views.disk.here()?);
+    let is_shadowed = row.warnings.contains(&Warning::Shadowed);
+    Some(match (row.names_won.len(), &shown.outranked) {
+        (0, _) if is_shadowed => Serves::None,
+        (_, Some(_)) => {
+            if leaf.names.len() == 1 {
+                Serves::None
+            } else {
+                Serves::Some
+            }
+        }
+        _ if is_shadowed => Serves::Some,
+        _ => Serves::All,
+    })
 }
 
 /// What HAProxy has in memory, compared with the disk.
@@ -283,7 +349,8 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
             problems.push(problem(Kind::Refused(reason), Severity::Warning, fact(), advice));
         }
         (Action::Conflict, _) if !ownership_unknown => {
-            problems.push(problem(Kind::Conflict, Severity::Warning, fact(), None));
+            let advice = advice::conflict(&fact());
+            problems.push(problem(Kind::Conflict, Severity::Warning, fact(), Some(advice)));
         }
         (Action::Foreign, _) if !ownership_unknown => {
             problems.push(problem(Kind::Foreign, Severity::Ok, String::new(), None));
@@ -307,7 +374,7 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
             | Warning::PruneHeld => Severity::Warning,
         };
         let said = row.detail.clone().filter(|_| of_the_detail == Some(warning));
-        let (fact, advice) = advice::warned(warning, row);
+        let (fact, advice) = advice::warned(warning, row, around);
         problems.push(problem(Kind::Warned(warning), severity, said.unwrap_or(fact), advice));
     }
     problems
@@ -391,8 +458,15 @@ fn short(serial: &str) -> String {
 }
 
 /// What one HAProxy shows, compared with the disk.
-fn in_haproxy(views: &SiteViews, shown: &Shown, view: &HaproxyView) -> Option<Problem> {
+fn in_haproxy(
+    views: &SiteViews,
+    shown: &Shown,
+    view: &HaproxyView,
+    around: &Circumstances<'_>,
+) -> Option<Problem> {
     let name = escaped(&view.name).to_string();
+    let catch_up = around.catch_up(views, &view.name);
+    let or_another = |why: &str| format!("{catch_up}; if that changes nothing, {why}");
     let about = |kind, fact: String, advice: &str| {
         Some(Problem {
             haproxy: Some(view.name.clone()),
@@ -406,7 +480,7 @@ fn in_haproxy(views: &SiteViews, shown: &Shown, view: &HaproxyView) -> Option<Pr
             about(
                 Kind::HaproxyStale,
                 format!("{name} presents another certificate for {asked}"),
-                advice::PRESENTS_ANOTHER,
+                &or_another(advice::PRESENTS_ANOTHER),
             )
         }
         (PlaceState::Missing, Sight::Here(Presented::Refused { asked, why }), _)
@@ -415,7 +489,7 @@ fn in_haproxy(views: &SiteViews, shown: &Shown, view: &HaproxyView) -> Option<Pr
             about(
                 Kind::HaproxyMissing,
                 format!("{name} presents no certificate for {asked}: {why}"),
-                advice::NOT_LOADED,
+                &or_another(advice::NOT_LOADED),
             )
         }
         (PlaceState::Stale, _, Sight::Here(loaded)) => {
@@ -430,15 +504,13 @@ fn in_haproxy(views: &SiteViews, shown: &Shown, view: &HaproxyView) -> Option<Pr
                 (Sight::Absent, _) => format!("{name} still has it, and the file is gone"),
                 _ => format!("{name} has another certificate than the file"),
             };
-            about(Kind::HaproxyStale, fact, advice::RELOAD)
+            about(Kind::HaproxyStale, fact, &catch_up)
         }
-        (PlaceState::Missing, _, Sight::Here(_)) => about(
-            Kind::HaproxyMissing,
-            format!("{name} has it in memory and doesn't serve it"),
-            advice::RELOAD,
-        ),
+        (PlaceState::Missing, _, Sight::Here(_)) => {
+            about(Kind::HaproxyMissing, format!("{name} has it in memory and doesn't serve it"), &catch_up)
+        }
         (PlaceState::Missing, _, Sight::Absent) if views.disk.here().is_some() => {
-            about(Kind::HaproxyMissing, format!("{name} doesn't have it"), advice::NOT_LOADED)
+            about(Kind::HaproxyMissing, format!("{name} doesn't have it"), &or_another(advice::NOT_LOADED))
         }
         _ => None,
     }
@@ -468,7 +540,8 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], now: i64) -> Option<Pro
     let (nobodys, advice) = if is_foreign(views) {
         ("; no lineage renews it", renew_elsewhere(views))
     } else {
-        ("", advice::RENEW.to_owned())
+        let renew = views.row.as_ref().map(|row| row.with_name(advice::RENEW));
+        ("", renew.unwrap_or_else(|| advice::RENEW.to_owned()))
     };
     let mut worst: Option<Problem> = None;
     let mut note = |place: &str, not_before: Option<i64>, not_after: i64, in_use: bool| {
@@ -523,12 +596,13 @@ fn owed(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
         .zip(around.owed)
         .filter_map(|(running, files)| Some((files.get(file)?, running)));
     let (since, running) = oldest.min_by_key(|(since, _)| **since)?;
-    Some(owed_problem(&running.name, Some(*since), around.now))
+    Some(owed_problem(running, Some(*since), around.now))
 }
 
 /// A HAProxy that is still to be told since `since`; `None`: the record of it is lost.
 #[must_use]
-pub fn owed_problem(name: &str, since: Option<i64>, now: i64) -> Problem {
+pub fn owed_problem(running: &Running, since: Option<i64>, now: i64) -> Problem {
+    let name = running.name.as_str();
     let ago = since.map(|since| now.saturating_sub(since));
     let is_long = ago.is_some_and(|ago| ago > OWED_PATIENCE);
     let severity = if is_long { Severity::Critical } else { Severity::Warning };
@@ -539,7 +613,7 @@ pub fn owed_problem(name: &str, since: Option<i64>, now: i64) -> Problem {
     };
     Problem {
         haproxy: Some(name.to_owned()),
-        ..problem(Kind::ReloadOwed, severity, fact, Some(advice::ASSEMBLE.to_owned()))
+        ..problem(Kind::ReloadOwed, severity, fact, Some(running.catch_up(true)))
     }
 }
 
@@ -565,7 +639,11 @@ pub fn hook(renewals: &[i64], last_run: Option<i64>, now: i64) -> Option<Problem
 /// A sites directory that others could change: `assemble` refuses to write to it.
 #[must_use]
 pub fn open_to_others(fact: String) -> Problem {
-    problem(Kind::Warned(Warning::LoosePermissions), Severity::Warning, fact, None)
+    let (fact, advice) = match fact.split_once("; run: ") {
+        Some((fact, command)) => (fact.to_owned(), Some(format!("run: {command}"))),
+        None => (fact, None),
+    };
+    problem(Kind::Warned(Warning::LoosePermissions), Severity::Warning, fact, advice)
 }
 
 fn problem(kind: Kind, severity: Severity, fact: String, advice: Option<String>) -> Problem {

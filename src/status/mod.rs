@@ -5,13 +5,19 @@
 //! pure functions, and reported as one value.
 
 pub mod advice;
+pub mod checking;
+pub mod down;
 pub mod ground;
 pub mod handshakes;
 pub mod judge;
 pub mod loaded;
+pub mod reloading;
+pub mod renewals;
 pub mod report;
 pub mod running;
 pub mod setup;
+pub mod troubles;
+pub mod unit;
 pub mod views;
 pub mod words;
 
@@ -29,7 +35,8 @@ use crate::world::World;
 use ground::Ground;
 use judge::{Circumstances, Problem, Site, judge};
 use running::Running;
-use setup::Finding;
+use setup::{Finding, Setup};
+use troubles::Refused;
 use words::{Kind, Severity};
 
 /// Everything that a status says.
@@ -63,30 +70,56 @@ pub struct Status {
 #[must_use]
 pub fn status(settings: &Settings, world: &World, with_setup: bool, progress: Progress<'_>) -> Status {
     let mut ground = ground::look_around(settings, world, progress);
-    let haproxy = running::look(settings, &mut ground);
-    let findings = if with_setup { setup::findings(settings, world) } else { Vec::new() };
-    judged(settings, ground, haproxy, findings, now())
+    let mut haproxy = running::look(settings, world, &mut ground);
+    let known = ground.last_run.as_ref().and_then(Option::as_ref);
+    let mut setup = Setup::default();
+    for (running, settings) in haproxy.iter_mut().zip(&settings.haproxys) {
+        let told = known.and_then(|run| run.told.get(&running.name));
+        let is_suspect = told.is_some_and(|told| troubles::refusal(told).is_some());
+        // It reads every certificate: only where there is a reason, or all the time in the world.
+        if with_setup || is_suspect || running.down.is_some() {
+            let checked = checking::check(world, settings);
+            setup.findings.extend(setup::checked(settings, &checked));
+            running.refused = Refused::judge(checked, told);
+        }
+    }
+    if with_setup {
+        setup.add(setup::look(settings, world, &haproxy));
+    } else {
+        setup.findings.clear();
+    }
+    judged(settings, ground, haproxy, setup, now())
 }
 
 /// The verdict on what was seen.
-fn judged(
-    settings: &Settings,
-    ground: Ground,
-    haproxy: Vec<Running>,
-    findings: Vec<Finding>,
-    now: i64,
-) -> Status {
+fn judged(settings: &Settings, ground: Ground, haproxy: Vec<Running>, setup: Setup, now: i64) -> Status {
     let sees_state = ground.state.is_some();
     let mut state = ground.state.unwrap_or_default();
     state.pass_debts_on(settings);
     let owed: Vec<BTreeMap<String, i64>> =
         settings.haproxys.iter().map(|haproxy| owed_files(&state, &haproxy.name)).collect();
-    let around = Circumstances { now, sees_state, running: &haproxy, owed: &owed };
+    let archive = settings.live_dir.with_file_name("archive");
+    let around = Circumstances {
+        now,
+        sees_state,
+        running: &haproxy,
+        owed: &owed,
+        archive: &archive,
+        sites_dir: &settings.sites_dir,
+    };
     let mut sites: Vec<Site> = ground.sites.into_iter().map(|views| judge(views, &around)).collect();
+    renewals::note_overdue(settings, &mut sites, now);
     sites.sort_by_key(|site| std::cmp::Reverse(site.severity));
     let owed = owed_since(settings, &state);
-    let mut problems: Vec<Problem> =
-        owed.iter().map(|(name, since)| judge::owed_problem(name, *since, now)).collect();
+    let mut problems: Vec<Problem> = haproxy.iter().filter_map(troubles::down).collect();
+    problems.extend(haproxy.iter().filter_map(|running| troubles::refused(running, now)));
+    for (name, since) in &owed {
+        let running = haproxy.iter().find(|running| running.name == *name);
+        problems.extend(running.map(|running| judge::owed_problem(running, *since, now)));
+    }
+    problems.extend(setup.problems);
+    let last_run = ground.last_run.as_ref().and_then(Option::as_ref);
+    problems.extend(troubles::failed_run(last_run, now));
     if let Some(last_run) = &ground.last_run {
         problems.extend(judge::hook(&ground.renewals, last_run.as_ref().map(|run| run.at), now));
     }
@@ -102,7 +135,7 @@ fn judged(
         owed,
         last_run: ground.last_run,
         unseen: ground.unseen,
-        findings,
+        findings: setup.findings,
     }
 }
 

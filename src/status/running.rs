@@ -4,13 +4,19 @@ use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
 use crate::config::{Haproxy, Method, Settings};
+use crate::escape::escaped;
 use crate::haproxy::Target;
 use crate::haproxy::worker::can_be_shown;
 use crate::plan::{Role, is_loaded_name};
+use crate::world::World;
 
+use super::advice;
+use super::down::{self, Down};
 use super::ground::Ground;
 use super::handshakes::{self, Asked};
 use super::loaded::{self, Memory};
+use super::reloading;
+use super::troubles::Refused;
 use super::views::{Place, Shown, Sight, SiteViews};
 
 /// How long looking at the sockets may take.
@@ -32,9 +38,27 @@ pub struct Running {
     pub wanted: bool,
     /// Why it can't be seen, or not wholly.
     pub unseen: Option<String>,
+    /// What says that it should run, where it doesn't.
+    pub down: Option<Down>,
+    /// The command that makes it read its files again, where one is known.
+    pub reload: Option<String>,
+    /// That it refuses its configuration, where that is known.
+    pub refused: Option<Refused>,
 }
 
 impl Running {
+    /// What brings a HAProxy into step with the disk: where it is owed something a run does, else only a reload.
+    #[must_use]
+    pub fn catch_up(&self, is_owed: bool) -> String {
+        let first = self.refused.as_ref().map(|refused| format!("{}; then ", refused.advice));
+        let then = match (&self.reload, is_owed) {
+            (_, true) => advice::ASSEMBLE.to_owned(),
+            (Some(command), false) => format!("run: {command}"),
+            (None, false) => format!("reload {} the way it is reloaded here", escaped(&self.name)),
+        };
+        first.unwrap_or_default() + &then
+    }
+
     /// Whether nothing of it can be seen.
     #[must_use]
     pub fn is_unseen(&self) -> bool {
@@ -43,11 +67,14 @@ impl Running {
 }
 
 /// Looks at every HAProxy and adds what it shows to the sites; files that only a HAProxy has become sites of their own.
-pub fn look(settings: &Settings, ground: &mut Ground) -> Vec<Running> {
+pub fn look(settings: &Settings, world: &World, ground: &mut Ground) -> Vec<Running> {
     let sites = &ground.sites;
     let looks: Vec<Look> = scope(|scope| {
-        let looks: Vec<_> =
-            settings.haproxys.iter().map(|haproxy| scope.spawn(move || Look::at(haproxy, sites))).collect();
+        let looks: Vec<_> = settings
+            .haproxys
+            .iter()
+            .map(|haproxy| scope.spawn(move || Look::at(haproxy, world, sites)))
+            .collect();
         let join = |look: ScopedJoinHandle<'_, Look>| match look.join() {
             Ok(look) => look,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -70,10 +97,12 @@ pub fn look(settings: &Settings, ground: &mut Ground) -> Vec<Running> {
 struct Look {
     memory: Result<Memory, String>,
     answers: handshakes::Answers,
+    down: Option<Down>,
+    reload: Option<String>,
 }
 
 impl Look {
-    fn at(haproxy: &Haproxy, sites: &[SiteViews]) -> Self {
+    fn at(haproxy: &Haproxy, world: &World, sites: &[SiteViews]) -> Self {
         let is_long = |site: &&SiteViews| site.disk.here().is_some_and(|leaf| !can_be_shown(leaf));
         let hidden = sites.iter().filter(is_long).filter_map(|site| spelled(haproxy, site)).collect();
         let memory = loaded::memory(haproxy, &hidden, Instant::now() + SOCKETS.min(haproxy.timeout));
@@ -86,7 +115,11 @@ impl Look {
             })
             .collect();
         let deadline = Instant::now() + HANDSHAKES.min(haproxy.timeout);
-        Self { memory, answers: handshakes::ask(&haproxy.probe, &asked, deadline) }
+        let answers = handshakes::ask(&haproxy.probe, &asked, deadline);
+        let is_silent = memory.is_err() && (haproxy.probe.is_empty() || answers.unseen.is_some());
+        let is_wanted = haproxy.method != Method::None || !haproxy.probe.is_empty();
+        let down = if is_silent && is_wanted { down::look(world, haproxy) } else { None };
+        Self { memory, answers, down, reload: reloading::command(world, haproxy) }
     }
 
     /// What it shows for one site.
@@ -112,6 +145,9 @@ impl Look {
             presented: !haproxy.probe.is_empty() && self.answers.unseen.is_none(),
             wanted: haproxy.method != Method::None || !haproxy.probe.is_empty() || seen,
             unseen: why.into_iter().flatten().next(),
+            down: self.down.clone(),
+            reload: self.reload.clone(),
+            refused: None,
         }
     }
 }

@@ -98,8 +98,18 @@ pub enum Kind {
     HaproxyMissing,
     /// A HAProxy is still to be told.
     ReloadOwed,
+    /// A unit, a pidfile or a socket says that HAProxy should run, and it doesn't.
+    HaproxyDown,
+    /// HAProxy refuses its configuration.
+    HaproxyConfig,
     /// certbot renewed, and nothing followed.
     HookNotRunning,
+    /// certbot's configuration names a hook whose program isn't there.
+    HookBroken,
+    /// certbot should have renewed, and hasn't.
+    RenewalOverdue,
+    /// The last run could not be done, or not to its end.
+    RunFailed,
 }
 
 impl Kind {
@@ -117,7 +127,12 @@ impl Kind {
             Self::HaproxyStale => "haproxy-stale",
             Self::HaproxyMissing => "haproxy-missing",
             Self::ReloadOwed => "reload-owed",
+            Self::HaproxyDown => "haproxy-down",
+            Self::HaproxyConfig => "haproxy-config",
             Self::HookNotRunning => "hook-not-running",
+            Self::HookBroken => "hook-broken",
+            Self::RenewalOverdue => "renewal-overdue",
+            Self::RunFailed => "run-failed",
         }
     }
 }

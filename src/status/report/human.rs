@@ -2,27 +2,57 @@
 
 use std::fmt::Write;
 
-use time::OffsetDateTime;
-
 use super::{file, verdict};
 use crate::certified_key::KeyType;
 use crate::escape::escaped;
 use crate::plan::{Role, is_loaded_name};
-use crate::report::human::{Line, Tone};
+use crate::report::human::Tone;
 use crate::status::Status;
-use crate::status::advice::span;
-use crate::status::judge::{Problem, Site};
+use crate::status::advice::{Part, day, parts, span};
+use crate::status::judge::{Problem, Serves, Site};
 use crate::status::setup::Finding;
 use crate::status::words::{Kind, PlaceState, Severity};
 
 /// From this width on the names have a column of their own.
 const WIDE: usize = 110;
 
-/// What every row has beside its file and names, with a space before each column.
-const FIXED: usize = 4 + 8 + 11 + 6 + 8 + 8 + 8;
+/// The narrowest that a line is broken to.
+const NARROWEST: usize = 20;
 
-/// The narrowest table that is drawn.
-const NARROWEST: usize = 60;
+/// What a file's name gets at least before columns are left out for it.
+const LEAST_FILE: usize = 20;
+
+/// The columns beside the file and its names, each with its width, the dearest first.
+const COLUMNS: [(Column, usize); 6] = [
+    (Column::Haproxy, 7),
+    (Column::Left, 5),
+    (Column::Disk, 7),
+    (Column::Certbot, 7),
+    (Column::Expires, 10),
+    (Column::Key, 7),
+];
+
+/// A column that is left out where there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Column {
+    Key,
+    Expires,
+    Left,
+    Certbot,
+    Disk,
+    Haproxy,
+}
+
+/// A line, of which only the beginning has a tone: its first word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// What the toned part says of itself.
+    pub tone: Tone,
+    /// How long the toned part is, in bytes.
+    pub toned: usize,
+    /// The text, ASCII.
+    pub text: String,
+}
 
 /// How much is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +70,7 @@ struct Columns {
     all: usize,
     file: usize,
     names: usize,
+    others: Vec<(Column, usize)>,
 }
 
 /// The lines of a status, for a terminal of this width.
@@ -50,14 +81,16 @@ pub fn lines(status: &Status, width: usize, detail: Detail) -> Vec<Line> {
     let mut lines = Vec::new();
     let sites: Vec<&Site> = status.sites.iter().filter(shown).collect();
     if !sites.is_empty() {
-        lines.push(plain(row(
-            &columns,
-            ["STAT", "FILE", "NAMES", "KEY", "EXPIRES", "LEFT", "CERTBOT", "DISK", "HAPROXY"]
-                .map(str::to_owned),
-        )));
+        lines.push(plain(row(&columns, "STAT", "FILE", "NAMES", |column| column.title().to_owned())));
     }
     for site in sites {
-        lines.push(Line { tone: tone(site.severity), text: row(&columns, cells(site, &columns, status.at)) });
+        let text = row(&columns, stat(site.severity), &file_cell(site), &names(site), |column| {
+            cell(site, column, status.at)
+        });
+        lines.push(Line { tone: tone(site.severity), toned: stat(site.severity).len(), text });
+        if detail == Detail::Verbose {
+            lines.extend(in_full(site, &columns));
+        }
         for problem in site.problems.iter().filter(|problem| is_worth_a_line(problem, detail)) {
             lines.extend(explained("", problem, &columns));
         }
@@ -80,57 +113,106 @@ pub fn lines(status: &Status, width: usize, detail: Detail) -> Vec<Line> {
     lines
 }
 
+/// As many columns as there is room for beside the file.
 fn columns(status: &Status, width: usize) -> Columns {
-    let free = width - FIXED - 1;
-    let longest = status.sites.iter().map(|site| file_cell(site, width >= WIDE).len()).max().unwrap_or(4);
-    if width < WIDE {
-        return Columns { all: width, file: longest.clamp(20, free), names: 0 };
+    let longest = status.sites.iter().map(|site| file_cell(site).len()).max().unwrap_or(4);
+    let mut free = width.saturating_sub(4 + 1);
+    let mut others = Vec::new();
+    for (column, of) in COLUMNS {
+        if free < LEAST_FILE + 1 + of {
+            break;
+        }
+        free -= of + 1;
+        others.push((column, of));
     }
-    let file = longest.clamp(20, free / 2);
+    others.sort();
+    if width < WIDE {
+        return Columns { all: width, file: longest.max(LEAST_FILE).min(free), names: 0, others };
+    }
+    let file = longest.max(LEAST_FILE).min(free / 2);
     let names = status.sites.iter().map(|site| names(site).len()).max().unwrap_or(0);
-    Columns { all: width, file, names: names.clamp(5, free - file - 1) }
+    Columns { all: width, file, names: names.max(5).min(free.saturating_sub(file + 1)), others }
 }
 
 /// One line of the table.
-fn row(columns: &Columns, cells: [String; 9]) -> String {
-    let [stat, file, names, key, expires, left, certbot, disk, haproxy] = cells;
-    let mut text = format!("{stat:<4} {:<width$} ", cut(&file, columns.file), width = columns.file);
+fn row(columns: &Columns, stat: &str, file: &str, names: &str, cell: impl Fn(Column) -> String) -> String {
+    let mut text = format!("{stat:<4} {:<width$}", cut(file, columns.file), width = columns.file);
     if columns.names > 0 {
-        let _ = write!(text, "{:<width$} ", cut(&names, columns.names), width = columns.names);
+        let _ = write!(text, " {:<width$}", cut(names, columns.names), width = columns.names);
     }
-    let _ = write!(text, "{key:<7} {expires:<10} {left:>5} {certbot:<7} {disk:<7} {haproxy:<7}");
+    for (column, width) in &columns.others {
+        let _ = match column {
+            Column::Left => write!(text, " {:>width$}", cell(*column)),
+            _ => write!(text, " {:<width$}", cell(*column)),
+        };
+    }
     text.trim_end().to_owned()
 }
 
-fn cells(site: &Site, columns: &Columns, now: i64) -> [String; 9] {
-    let leaf = site.leaf();
+impl Column {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Key => "KEY",
+            Self::Expires => "EXPIRES",
+            Self::Left => "LEFT",
+            Self::Certbot => "CERTBOT",
+            Self::Disk => "DISK",
+            Self::Haproxy => "HAPROXY",
+        }
+    }
+}
+
+fn cell(site: &Site, column: Column, now: i64) -> String {
     let expires = site.expires();
     let is_loaded = site.views.role == Role::Host || site.views.file.as_deref().is_some_and(is_loaded_name);
-    [
-        stat(site.severity).to_owned(),
-        file_cell(site, columns.names > 0),
-        names(site),
-        leaf.map(|leaf| key(&leaf.key_type)).unwrap_or_default(),
-        expires.and_then(day).unwrap_or_default(),
-        expires.map(|at| left(at - now)).unwrap_or_default(),
-        place(site.certbot, site.views.lineage.is_some()),
-        place(site.disk, site.views.file.is_some()),
-        place(site.all_haproxys(), is_loaded && !site.haproxy.is_empty()),
-    ]
+    match column {
+        Column::Key => site.leaf().map(|leaf| key(&leaf.key_type)).unwrap_or_default(),
+        Column::Expires => expires.and_then(day).unwrap_or_default(),
+        Column::Left => expires.map(|at| left(at - now)).unwrap_or_default(),
+        Column::Certbot => place(site.certbot, site.views.lineage.is_some()),
+        Column::Disk => place(site.disk, site.views.file.is_some()),
+        Column::Haproxy => match served(site) {
+            Some(word) => word.to_owned(),
+            None => place(site.all_haproxys(), is_loaded && !site.haproxy.is_empty()),
+        },
+    }
+}
+
+/// The word for a file that HAProxy has loaded, and doesn't serve all names from.
+fn served(site: &Site) -> Option<&'static str> {
+    if site.all_haproxys() != PlaceState::Current {
+        return None;
+    }
+    let serves = |what: Serves| site.haproxy.iter().any(|view| view.serves == Some(what));
+    match () {
+        () if serves(Serves::None) => Some("loaded"),
+        () if serves(Serves::Some) => Some("partly"),
+        () => None,
+    }
+}
+
+/// What the table had no room for.
+fn in_full(site: &Site, columns: &Columns) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let file = file_cell(site);
+    if file.len() > columns.file {
+        lines.extend(wrapped("     file: ", &file, columns, Tone::Plain));
+    }
+    let names = names(site);
+    if !names.is_empty() && names.len() > columns.names {
+        lines.extend(wrapped("     names: ", &names, columns, Tone::Plain));
+    }
+    lines
 }
 
 fn place(state: PlaceState, is_expected: bool) -> String {
     if is_expected || state == PlaceState::Unknown { state.name() } else { "-" }.to_owned()
 }
 
-fn file_cell(site: &Site, names_have_a_column: bool) -> String {
-    let mut text = file(site);
+fn file_cell(site: &Site) -> String {
+    let text = file(site);
     if site.views.role == Role::Host {
-        text = format!("{} (host)", text.rsplit('/').next().unwrap_or_default());
-    }
-    let others = site.leaf().map_or(0, |leaf| leaf.names.len().saturating_sub(1));
-    if !names_have_a_column && others > 0 {
-        let _ = write!(text, " +{others}");
+        return format!("{} (host)", text.rsplit('/').next().unwrap_or_default());
     }
     text
 }
@@ -153,19 +235,14 @@ fn key(key: &KeyType) -> String {
     cut(&text, 7)
 }
 
-/// A time as a day: `2027-02-21`.
-fn day(at: i64) -> Option<String> {
-    let date = OffsetDateTime::from_unix_timestamp(at).ok()?.date();
-    Some(format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day()))
-}
-
-/// What is left, in as few letters as may be: `89d`, `40h`, `5m`; `-3d` where it is over.
+/// What is left, in as few letters as may be: `89d`, `40h`, `5m`, `40s`; `-3d` where it is over.
 fn left(seconds: i64) -> String {
     let sign = if seconds < 0 { "-" } else { "" };
     let text = match seconds.abs() {
         past @ 172_800.. => format!("{}d", past / 86_400),
         past @ 7_200.. => format!("{}h", past / 3_600),
-        past => format!("{}m", past / 60),
+        past @ 120.. => format!("{}m", past / 60),
+        past => format!("{past}s"),
     };
     format!("{sign}{text}")
 }
@@ -185,13 +262,32 @@ fn is_worth_a_line(problem: &Problem, detail: Detail) -> bool {
 
 /// A problem and what to do about it.
 fn explained(stat: &str, problem: &Problem, columns: &Columns) -> Vec<Line> {
-    let tone = tone(problem.severity);
     let first = format!("{stat:<4} {}: ", problem.kind.name());
-    let mut lines = wrapped(&first, &problem.fact, columns, tone);
+    let mut lines = wrapped(&first, &problem.fact, columns, tone(problem.severity));
     if let Some(advice) = &problem.advice {
-        lines.extend(wrapped("       -> ", advice, columns, Tone::Plain));
+        lines.extend(advised(advice, columns));
     }
     lines
+}
+
+/// What to do, broken at spaces, but never within a command: it is there to be copied.
+fn advised(advice: &str, columns: &Columns) -> Vec<Line> {
+    let mut pieces: Vec<String> = Vec::new();
+    for part in parts(advice) {
+        match part {
+            Part::Command(command) => pieces.push(command.to_owned()),
+            // What ends a command stays with it.
+            Part::Words(words) => {
+                let mut words = words;
+                if let (Some(last), true) = (pieces.last_mut(), words.starts_with(';')) {
+                    last.push(';');
+                    words = words.get(1..).unwrap_or_default();
+                }
+                pieces.extend(words.split_ascii_whitespace().map(str::to_owned));
+            }
+        }
+    }
+    broken("       -> ", pieces, columns, Tone::Plain)
 }
 
 fn found(finding: &Finding, columns: &Columns, detail: Detail) -> Vec<Line> {
@@ -200,6 +296,10 @@ fn found(finding: &Finding, columns: &Columns, detail: Detail) -> Vec<Line> {
     }
     let first = format!("setup {:<4} {}: ", stat(finding.severity), finding.name);
     let mut lines = wrapped(&first, &finding.fact, columns, tone(finding.severity));
+    for line in &mut lines {
+        // The word behind "setup".
+        line.toned = if line.text.starts_with("setup ") { 10 } else { 0 };
+    }
     for line in &finding.mend {
         // To be copied: never broken.
         lines.push(plain(format!("       -> {line}")));
@@ -213,7 +313,9 @@ fn haproxys(status: &Status, columns: &Columns, detail: Detail) -> Vec<Line> {
     for haproxy in &status.haproxy {
         let name = escaped(&haproxy.name);
         if let Some(why) = haproxy.unseen.as_ref().filter(|_| haproxy.wanted) {
-            if haproxy.is_unseen() {
+            if haproxy.down.is_some() {
+                // It is a problem with a line of its own.
+            } else if haproxy.is_unseen() {
                 let fact = format!("what {name} serves: {why}");
                 lines.extend(wrapped("unseen: ", &fact, columns, Tone::Wary));
                 let advice = "set runtime_socket, master_socket or probe of its [[haproxy]] table";
@@ -232,6 +334,9 @@ fn last_run(status: &Status) -> Option<String> {
     let Some(run) = status.last_run.as_ref()? else {
         return Some("Last run: none is known of".to_owned());
     };
+    if let Some(error) = &run.error {
+        return Some(format!("Last run: {} ago, failed: {}", ago(run.at), error.message));
+    }
     let mut text = format!("Last run: {} ago, {}", ago(run.at), ended(run));
     let files = if run.changes == 1 { "1 file" } else { &format!("{} files", run.changes) };
     let _ = write!(text, ", {files} changed");
@@ -261,27 +366,37 @@ fn ended(run: &crate::sites::last_run::LastRun) -> &'static str {
 
 /// A text behind its first words, broken at spaces and indented as far as they are.
 fn wrapped(first: &str, text: &str, columns: &Columns, tone: Tone) -> Vec<Line> {
-    let indent = " ".repeat(first.len().min(11));
+    broken(first, text.split(' ').map(str::to_owned), columns, tone)
+}
+
+/// Pieces behind the first words, on as many lines as they need. Only the first word of all has the tone.
+fn broken(first: &str, pieces: impl IntoIterator<Item = String>, columns: &Columns, tone: Tone) -> Vec<Line> {
+    let indent = " ".repeat(first.len().min(11).min(columns.all / 3));
     let mut lines = Vec::new();
     let mut line = first.to_owned();
     let mut is_empty = true;
-    for word in text.split(' ') {
-        if !is_empty && line.len() + 1 + word.len() > columns.all {
-            lines.push(Line { tone, text: std::mem::replace(&mut line, indent.clone()) });
+    for piece in pieces {
+        if !is_empty && line.len() + 1 + piece.len() > columns.all {
+            lines.push(plain(std::mem::replace(&mut line, indent.clone())));
             is_empty = true;
         }
         if !is_empty {
             line.push(' ');
         }
-        line.push_str(word);
+        line.push_str(&piece);
         is_empty = false;
     }
-    lines.push(Line { tone, text: line });
+    lines.push(plain(line));
+    if let Some(start) = lines.first_mut().filter(|_| !first.trim().is_empty()) {
+        let blanks = first.len() - first.trim_start().len();
+        let word = first.trim_start().find(' ').map_or(first.len(), |at| blanks + at);
+        (start.tone, start.toned) = (tone, word);
+    }
     lines
 }
 
 fn plain(text: String) -> Line {
-    Line { tone: Tone::Plain, text }
+    Line { tone: Tone::Plain, toned: 0, text }
 }
 
 fn tone(severity: Severity) -> Tone {

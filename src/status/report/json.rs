@@ -9,9 +9,9 @@ use crate::failure::Failure;
 use crate::plan::{Action, Reason, Role};
 use crate::report::json::{timestamp, to_text};
 use crate::sites::last_run::Told;
-use crate::status::judge::{HaproxyView, Problem, Site, fingerprint};
+use crate::status::judge::{HaproxyView, Problem, Serves, Site, fingerprint};
 use crate::status::words::{Kind, PlaceState, Severity};
-use crate::status::{Status, setup};
+use crate::status::{Status, advice, setup};
 
 /// The version of the format.
 const VERSION: u32 = 1;
@@ -61,6 +61,7 @@ struct Detail<'a> {
     haproxy: Option<&'a str>,
     fact: &'a str,
     advice: Option<&'a str>,
+    commands: Vec<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -79,6 +80,7 @@ struct InHaproxy<'a> {
     name: &'a str,
     seen_by: Option<&'static str>,
     state: PlaceState,
+    serves: Option<Serves>,
     serial: Option<&'a str>,
     fingerprint: Option<&'a str>,
     not_before: Option<String>,
@@ -106,6 +108,7 @@ struct LastTold {
 struct LastRun {
     time: Option<String>,
     exit: u8,
+    error: Option<Failure>,
     changes: usize,
     succeeded: Option<String>,
 }
@@ -158,6 +161,7 @@ pub fn status(status: &Status, with_setup: bool) -> String {
         last_run: run.map(|run| LastRun {
             time: timestamp(run.at),
             exit: run.exit,
+            error: run.error.clone(),
             changes: run.changes,
             succeeded: Some(run.succeeded).filter(|&at| at > 0).and_then(timestamp),
         }),
@@ -222,6 +226,7 @@ fn detail(problem: &Problem) -> Detail<'_> {
         haproxy: problem.haproxy.as_deref(),
         fact: &problem.fact,
         advice: problem.advice.as_deref(),
+        commands: problem.advice.as_deref().map(advice::commands).unwrap_or_default(),
     }
 }
 
@@ -242,6 +247,7 @@ fn in_haproxy(view: &HaproxyView) -> InHaproxy<'_> {
         name: &view.name,
         seen_by: view.seen_by,
         state: view.state,
+        serves: view.serves,
         serial: view.serial.as_deref(),
         fingerprint: view.fingerprint.as_deref(),
         not_before: view.not_before.and_then(timestamp),

@@ -25,7 +25,8 @@ pub fn text(status: &Status) -> String {
         let _ = write!(text, "\nand {left} more: haproxy-certs status");
     }
     for finding in status.findings.iter().filter(|finding| finding.severity != Severity::Ok) {
-        let line = format!("{}: setup: {}: {}", finding.severity.name(), finding.name, finding.fact);
+        let mend = finding.mend.first().map(|line| format!(" -> {line}")).unwrap_or_default();
+        let line = format!("{}: setup: {}: {}{mend}", finding.severity.name(), finding.name, finding.fact);
         let _ = write!(text, "\n{}", without_bars(&line));
     }
     text

@@ -1,13 +1,14 @@
 //! The status for Prometheus, in the text exposition format.
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
 use super::Status;
 use crate::plan::Action;
 use crate::sites::last_run::Told;
 use crate::status::judge::Site;
-use crate::status::words::PlaceState;
+use crate::status::words::{PlaceState, Severity};
 
 /// A label and its value.
 type Label<'a> = (&'static str, &'a str);
@@ -30,6 +31,7 @@ pub fn text(status: &Status) -> String {
         page.sample(&[("severity", severity.name())], count);
     }
     sites(&mut page, status);
+    setup(&mut page, status);
     runs(&mut page, status);
     page.text
 }
@@ -91,11 +93,30 @@ fn sites(page: &mut Page, status: &Status) {
     }
 }
 
+/// What `--setup` found.
+fn setup(page: &mut Page, status: &Status) {
+    if status.findings.is_empty() {
+        return;
+    }
+    page.gauge("setup", "How many findings of --setup there are of each name and severity.");
+    let mut counts: BTreeMap<(&str, Severity), usize> = BTreeMap::new();
+    for finding in &status.findings {
+        *counts.entry((finding.name, finding.severity)).or_default() += 1;
+    }
+    for ((name, severity), count) in counts {
+        page.sample(&[("name", name), ("severity", severity.name())], count);
+    }
+}
+
 /// What there is for each HAProxy, and of the last run.
 fn runs(page: &mut Page, status: &Status) {
     page.gauge("haproxy_seen", "Whether what this HAProxy serves can be seen.");
     for haproxy in &status.haproxy {
         page.sample(&[("haproxy", &haproxy.name)], u8::from(!haproxy.is_unseen()));
+    }
+    page.gauge("haproxy_down", "Whether this HAProxy should run and does not.");
+    for haproxy in &status.haproxy {
+        page.sample(&[("haproxy", &haproxy.name)], u8::from(haproxy.down.is_some()));
     }
     page.gauge("reload_owed", "Whether this HAProxy is still to be told.");
     for haproxy in &status.haproxy {

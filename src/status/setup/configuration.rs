@@ -16,13 +16,15 @@ pub struct Configuration {
     pub binds: Vec<Bind>,
     /// The addresses that listen without TLS.
     pub plain: Vec<Plain>,
+    /// The addresses that listen with TLS.
+    pub tls: Vec<Plain>,
     /// The sections with a line that names the path of the ACME challenge.
     pub acme_sections: BTreeSet<String>,
     /// The hosts and ports of the `server` lines.
     pub servers: Vec<(String, u16)>,
 }
 
-/// An address that listens without TLS.
+/// An address that listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plain {
     /// The section: `frontend http`.
@@ -76,24 +78,24 @@ impl Configuration {
     fn bind<'a>(&mut self, section: &str, at: String, mut words: impl Iterator<Item = &'a str>) {
         let mut bind = Bind { section: section.to_owned(), at, certificates: Vec::new(), strict_sni: false };
         let addresses = words.next().unwrap_or_default();
-        let (mut is_plain, mut v6only) = (true, false);
+        let (mut is_tls, mut is_reachable, mut v6only) = (false, true, false);
         while let Some(word) = words.next() {
             match word {
-                "ssl" | "accept-proxy" | "namespace" => is_plain = false,
+                "ssl" => is_tls = true,
+                "accept-proxy" | "namespace" => is_reachable = false,
                 "v6only" => v6only = true,
                 "crt" | "default-crt" => bind.certificates.extend(words.next().map(|name| self.whole(name))),
                 "strict-sni" => bind.strict_sni = true,
                 _ => {}
             }
         }
-        if is_plain {
-            let reached = addresses.split(',').filter_map(|address| reached(address, v6only));
-            let (section, at) = (&bind.section, &bind.at);
-            self.plain.extend(reached.map(|address| Plain {
-                section: section.clone(),
-                at: at.clone(),
-                address,
-            }));
+        let reached = addresses.split(',').filter_map(|address| reached(address, v6only));
+        let (section, at) = (&bind.section, &bind.at);
+        let there = reached.map(|address| Plain { section: section.clone(), at: at.clone(), address });
+        match (is_reachable, is_tls) {
+            (false, _) => {}
+            (true, false) => self.plain.extend(there),
+            (true, true) => self.tls.extend(there),
         }
         if !bind.certificates.is_empty() {
             self.binds.push(bind);
@@ -108,6 +110,14 @@ impl Configuration {
         let is_other_section = |plain: &Plain| !self.acme_sections.contains(&plain.section);
         let rank = |plain: &&Plain| (is_other_port(plain), is_other_section(plain));
         self.plain.iter().min_by_key(rank).filter(|plain| rank(plain) != (true, true))
+    }
+
+    /// Where a redirection leads that the CA follows: port 443 with TLS, port 80 without
+    /// (<https://letsencrypt.org/docs/challenge-types/#http-01-challenge>).
+    #[must_use]
+    pub fn redirected(&self, with_tls: bool) -> Option<&Plain> {
+        let (all, port) = if with_tls { (&self.tls, 443) } else { (&self.plain, 80) };
+        all.iter().find(|there| there.address.port() == port)
     }
 
     fn whole(&self, name: &str) -> String {

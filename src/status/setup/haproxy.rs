@@ -22,16 +22,16 @@ const USUAL: &str = "/etc/haproxy/haproxy.cfg";
 /// How long a socket may take.
 const SOCKET: Duration = Duration::from_secs(3);
 
-pub(super) fn findings(settings: &Settings, world: &World, haproxy: &Haproxy) -> Vec<Finding> {
+pub(super) fn findings(settings: &Settings, world: &World, haproxy: &Haproxy, is_down: bool) -> Vec<Finding> {
     let mut findings = match read(world, haproxy) {
         Ok(configuration) => {
             let mut findings = configured(haproxy, &configuration);
-            findings.push(challenge::finding(settings, &configuration));
+            findings.push(challenge::finding(settings, world, &configuration));
             findings
         }
         Err(why) => vec![Finding::unknown("configuration", format!("{}: {why}", escaped(&haproxy.name)))],
     };
-    findings.extend(sockets(haproxy));
+    findings.extend(sockets(haproxy, is_down));
     findings
 }
 
@@ -126,7 +126,7 @@ fn configured(haproxy: &Haproxy, configuration: &Configuration) -> Vec<Finding> 
 }
 
 /// Which sockets answer, and at which level.
-fn sockets(haproxy: &Haproxy) -> Vec<Finding> {
+fn sockets(haproxy: &Haproxy, is_down: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (mut answered, mut forbidden) = (false, false);
     for worker in Worker::ways(haproxy) {
@@ -155,13 +155,11 @@ fn sockets(haproxy: &Haproxy) -> Vec<Finding> {
                 forbidden = true;
                 findings.push(Finding::unknown("socket", format!("{what} {address}: permission denied")));
             }
-            Err(trouble) => findings.push(Finding {
-                severity: Severity::Ok,
-                ..Finding::wrong("socket", format!("{what} {address}: {trouble}"), &[])
-            }),
+            // Worth a warning where no other answers: below.
+            Err(trouble) => findings.push(Finding::unknown("socket", format!("{what} {address}: {trouble}"))),
         }
     }
-    if !answered && !forbidden && haproxy.method != Method::None {
+    if !answered && !forbidden && !is_down && haproxy.method != Method::None {
         findings.push(Finding::wrong(
             "socket",
             format!(

@@ -4,12 +4,18 @@ mod certbot;
 mod challenge;
 mod configuration;
 mod haproxy;
+mod hooks;
+mod listening;
 mod modes;
 mod timer;
 
-use crate::config::Settings;
+use crate::config::{Haproxy, Settings};
+use crate::escape::escaped;
 use crate::world::World;
 
+use super::checking::Checked;
+use super::judge::Problem;
+use super::running::Running;
 use super::words::Severity;
 
 pub use configuration::{Bind, Configuration, Plain};
@@ -25,6 +31,23 @@ pub struct Finding {
     pub fact: String,
     /// The lines that mend it, to be copied.
     pub mend: Vec<String>,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Everything that was looked at.
+    pub findings: Vec<Finding>,
+    /// What has a word of its own among the problems.
+    pub problems: Vec<Problem>,
+}
+
+impl Setup {
+    /// Together with what else was found.
+    pub fn add(&mut self, other: Self) {
+        self.findings.extend(other.findings);
+        self.problems.extend(other.problems);
+    }
 }
 
 impl Finding {
@@ -45,13 +68,33 @@ impl Finding {
     }
 }
 
+/// What HAProxy said of its own configuration; a refusal is a problem with a word of its own.
+#[must_use]
+pub fn checked(haproxy: &Haproxy, checked: &Checked) -> Option<Finding> {
+    let name = escaped(&haproxy.name);
+    match checked {
+        Checked::Accepted => {
+            Some(Finding::fine("configuration", format!("{name} accepts its configuration (haproxy -c)")))
+        }
+        Checked::Refused { .. } => None,
+        Checked::Unasked(why) => Some(Finding::unknown(
+            "configuration",
+            format!("{name} was not asked whether it accepts its configuration: {why}"),
+        )),
+    }
+}
+
 /// Looks at everything around the certificates.
 #[must_use]
-pub fn findings(settings: &Settings, world: &World) -> Vec<Finding> {
-    let mut findings: Vec<Finding> =
-        settings.haproxys.iter().flat_map(|haproxy| haproxy::findings(settings, world, haproxy)).collect();
+pub fn look(settings: &Settings, world: &World, running: &[Running]) -> Setup {
+    let haproxys = settings.haproxys.iter().zip(running);
+    let mut findings: Vec<Finding> = haproxys
+        .flat_map(|(haproxy, running)| haproxy::findings(settings, world, haproxy, running.down.is_some()))
+        .collect();
     findings.extend(certbot::findings(settings, world));
+    let (others, problems) = hooks::look(settings, world);
+    findings.extend(others);
     findings.extend(timer::findings(world));
     findings.extend(modes::findings(settings));
-    findings
+    Setup { findings, problems }
 }

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use nix::unistd::{Gid, Group};
 use rustix::fs::stat;
 
 use crate::config::Settings;
-use crate::escape::escaped_path;
+use crate::escape::{escaped, escaped_path, shell_word};
 use crate::sites::guard;
 
 use super::Finding;
@@ -14,11 +15,11 @@ pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();
     match std::fs::canonicalize(&settings.sites_dir) {
         Ok(path) => match guard::check(&path, settings.owner) {
-            Ok(()) => {
-                let fact = format!("nobody else can change {}", escaped_path(&settings.sites_dir));
-                findings.push(Finding::fine("modes", fact));
-            }
-            Err(failure) => findings.push(Finding::wrong("modes", failure.message, &[])),
+            Ok(()) => findings.extend(by_group(settings, &path)),
+            Err(failure) => findings.push(match failure.message.split_once("; run: ") {
+                Some((fact, command)) => Finding::wrong("modes", fact, &[command]),
+                None => Finding::wrong("modes", failure.message, &[]),
+            }),
         },
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => findings.push(Finding::wrong(
             "modes",
@@ -34,13 +35,34 @@ pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
     for folder in [&settings.live_dir, &archive] {
         let Ok(stat) = stat(folder) else { continue };
         let shown = escaped_path(folder);
+        let word = shell_word(folder.as_os_str());
         if stat.st_mode & 0o022 != 0 {
             findings.push(Finding::wrong(
                 "modes",
                 format!("others than the owner may write to {shown}"),
-                &[&format!("chmod go-w {shown}")],
+                &[&format!("chmod go-w {word}")],
             ));
         }
+    }
+    findings
+}
+
+/// The groups that can change what HAProxy loads; nobody else can.
+fn by_group(settings: &Settings, path: &Path) -> Vec<Finding> {
+    let finding = |folder: &Path| {
+        let gid = stat(folder).map_or(0, |stat| stat.st_gid);
+        let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
+        let group = group.map_or_else(|| gid.to_string(), |group| escaped(&group.name).to_string());
+        Finding::wrong(
+            "modes",
+            format!("group {group} can change {}", escaped_path(folder)),
+            &[&format!("chmod g-w {}", shell_word(folder.as_os_str()))],
+        )
+    };
+    let findings: Vec<Finding> = guard::group_writable(path).into_iter().map(finding).collect();
+    if findings.is_empty() {
+        let fact = format!("nobody else can change {}", escaped_path(&settings.sites_dir));
+        return vec![Finding::fine("modes", fact)];
     }
     findings
 }

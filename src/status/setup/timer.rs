@@ -1,24 +1,21 @@
 //! The timers: a hook alone misses deletions, repairs and, with some versions, first certificates.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
-
-use crate::program::Program;
+use crate::status::unit::{self, Unit};
 use crate::world::World;
 
 use super::Finding;
 
-const LIMIT: Duration = Duration::from_secs(10);
+/// What the timer starts.
+const SERVICE: &str = "haproxy-certs.service";
 
 pub(super) fn findings(world: &World) -> Vec<Finding> {
-    let systemctl = Some(()).filter(|()| world.has_systemd()).and_then(|()| world.program("systemctl"));
-    let Some(systemctl) = systemctl else {
+    if !world.has_systemd() || world.program("systemctl").is_none() {
         return vec![Finding::unknown(
             "timer",
             "systemd is not PID 1 here: whether something runs haproxy-certs assemble regularly can't be seen",
         )];
-    };
-    let timer = |unit: &str| timer(&systemctl, unit);
+    }
+    let timer = |unit: &str| timer(&unit::show(world, unit).unwrap_or_default());
     let mend = "systemctl enable --now haproxy-certs.timer";
     let ours = match timer("haproxy-certs.timer") {
         Timer::On => Finding::fine("timer", "haproxy-certs.timer is active"),
@@ -47,7 +44,24 @@ pub(super) fn findings(world: &World) -> Vec<Finding> {
             &["systemctl enable --now certbot.timer"],
         ),
     };
-    vec![ours, renewal]
+    let mut findings = vec![ours, renewal];
+    findings.extend(unit::show(world, SERVICE).and_then(|unit| service(&unit)));
+    findings
+}
+
+/// How what the timer starts ended; `None`: it has never run, or runs now.
+fn service(unit: &Unit) -> Option<Finding> {
+    match unit.load.as_str() {
+        "loaded" if unit.has_failed() => Some(Finding::wrong(
+            "service",
+            format!("{SERVICE} failed when it ran last: {}, exit status {}", unit.result, unit.exit),
+            &[&format!("journalctl -u {SERVICE} -n 20"), &format!("systemctl start {SERVICE}")],
+        )),
+        "loaded" if unit.active == "inactive" => {
+            Some(Finding::fine("service", format!("{SERVICE} did not fail when it ran last")))
+        }
+        _ => None,
+    }
 }
 
 /// Whether a timer runs.
@@ -58,12 +72,34 @@ enum Timer {
     Off,
 }
 
-fn timer(systemctl: &Path, unit: &str) -> Timer {
-    let show = ["show", "--property=ActiveState,UnitFileState", unit];
-    match Program::new(systemctl).args(show).run(Instant::now() + LIMIT) {
-        Ok(done) if !done.output.contains("ActiveState=active") => Timer::Off,
-        Ok(done) if done.output.contains("UnitFileState=disabled") => Timer::UntilBoot,
-        Ok(_) => Timer::On,
-        Err(_) => Timer::Off,
+fn timer(unit: &Unit) -> Timer {
+    match (unit.active.as_str(), unit.file.as_str()) {
+        ("active", "disabled") => Timer::UntilBoot,
+        ("active", _) => Timer::On,
+        _ => Timer::Off,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::words::Severity;
+
+    #[test]
+    fn the_last_result_of_the_service_counts() {
+        let unit = |active: &str, result: &str, exit| Unit {
+            load: "loaded".into(),
+            active: active.into(),
+            result: result.into(),
+            exit,
+            ..Unit::default()
+        };
+        let failed = service(&unit("failed", "exit-code", 3)).unwrap();
+        assert_eq!(failed.severity, Severity::Warning);
+        assert!(failed.fact.ends_with("ran last: exit-code, exit status 3"), "{failed:?}");
+        // 1 is a success of the unit: some lineages were refused, and status says which.
+        assert_eq!(service(&unit("inactive", "success", 1)).unwrap().severity, Severity::Ok);
+        assert_eq!(service(&unit("activating", "success", 0)), None);
+        assert_eq!(service(&Unit::default()), None);
     }
 }

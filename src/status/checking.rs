@@ -1,0 +1,109 @@
+//! Asking HAProxy whether it would load its configuration: as its master was started, else with what the settings name.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::config::Haproxy;
+use crate::escape::{escaped, escaped_path, shell_word};
+use crate::failure::io_cause;
+use crate::haproxy::process::Master;
+use crate::haproxy::words;
+use crate::program::Program;
+use crate::world::World;
+
+use super::unit;
+
+/// Where distributions put the configuration.
+pub const USUAL: &str = "/etc/haproxy/haproxy.cfg";
+
+/// How long HAProxy may take: it reads every certificate.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checked {
+    /// It would load it.
+    Accepted,
+    /// It wouldn't: its words, and what mends it.
+    Refused {
+        /// HAProxy's own, one line of ASCII.
+        words: String,
+        /// What to do, before anything else.
+        advice: String,
+    },
+    /// It could not be asked: why.
+    Unasked(String),
+}
+
+/// Asks it.
+#[must_use]
+pub fn check(world: &World, haproxy: &Haproxy) -> Checked {
+    use crate::haproxy::process::ConfigCheck as C;
+    let deadline = Instant::now() + LIMIT.min(haproxy.timeout);
+    let refused = |words: String, files: &[PathBuf]| {
+        let advice = mend(&words, files, haproxy);
+        Checked::Refused { words: words.trim_start_matches("parsing ").to_owned(), advice }
+    };
+    let Some(binary) = &haproxy.binary else {
+        return Checked::Unasked("binary is empty, so HAProxy is never run".to_owned());
+    };
+    if let Some(master) = master(world, haproxy) {
+        return match master.check_configuration(world, haproxy, deadline) {
+            C::Valid => Checked::Accepted,
+            C::Invalid { words, .. } => refused(words, &haproxy.config),
+            C::Unchecked(why) => Checked::Unasked(why),
+        };
+    }
+    let files = match haproxy.config.as_slice() {
+        [] if Path::new(USUAL).exists() => vec![PathBuf::from(USUAL)],
+        [] => return Checked::Unasked(format!("it does not run, and there is no {USUAL}; set config")),
+        files => files.to_vec(),
+    };
+    let Some(program) = world.program(binary) else {
+        return Checked::Unasked(format!("there is no program {} here", escaped(binary)));
+    };
+    let shown = escaped_path(&program).to_string();
+    let named = files.iter().flat_map(|file| [Path::new("-f"), file.as_path()]);
+    match Program::new(program).arg("-c").args(named).run(deadline) {
+        Err(e) => Checked::Unasked(format!("cannot run {shown}: {}", io_cause(&e))),
+        Ok(done) if done.succeeded() => Checked::Accepted,
+        Ok(done) => match words::words(&done.output) {
+            words if done.timed_out || words.is_empty() => {
+                Checked::Unasked(format!("{shown} -c {}", done.end()))
+            }
+            words => refused(words, &files),
+        },
+    }
+}
+
+/// Its running master, by the pidfile or the unit.
+fn master(world: &World, haproxy: &Haproxy) -> Option<Master> {
+    let pid = || std::fs::read_to_string(&haproxy.pidfile).ok()?.trim().parse().ok();
+    let by_pidfile = pid().and_then(|pid| Master::open(world, pid).ok());
+    let by_unit = || Master::open(world, unit::show(world, &haproxy.unit)?.main_pid).ok();
+    by_pidfile.or_else(by_unit)
+}
+
+/// What to do about a refused configuration: `[/etc/haproxy/haproxy.cfg:60]` is the place.
+fn mend(words: &str, files: &[PathBuf], haproxy: &Haproxy) -> String {
+    let place = words.find('[').and_then(|at| words.get(at + 1..)?.split_once(']')).and_then(|(place, _)| {
+        let (file, line) = place.rsplit_once(':')?;
+        let is_line = !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit());
+        (is_line && !file.is_empty() && !file.ends_with(':')).then_some((file, line))
+    });
+    let mut files = files.to_vec();
+    if files.is_empty() {
+        files.extend(place.map(|(file, _)| PathBuf::from(file)));
+    }
+    let what = match place {
+        Some((file, line)) => format!("mend line {line} of {file}"),
+        None => "mend its configuration".to_owned(),
+    };
+    if files.is_empty() {
+        return what;
+    }
+    let binary = haproxy.binary.as_deref().unwrap_or("haproxy");
+    let files: Vec<String> =
+        files.iter().map(|file| format!(" -f {}", shell_word(file.as_os_str()))).collect();
+    format!("{what}; check it with: {} -c{}", shell_word(binary.as_ref()), files.concat())
+}

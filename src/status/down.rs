@@ -1,0 +1,112 @@
+//! A HAProxy that should run and doesn't: what says that it should, and what starts it.
+//!
+//! Asked only where neither its sockets nor its addresses answer. A unit that is loaded and inactive, a pidfile whose
+//! process is gone, a socket that nobody listens at: each was left by a HAProxy that is meant to be there.
+
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::config::{Address, Haproxy};
+use crate::escape::{escaped, escaped_path, shell_word};
+use crate::haproxy::process::{Master, NotAMaster};
+use crate::world::World;
+
+use super::unit::{self, Unit};
+
+/// A master that executes itself anew refuses connections for as long as it loads its configuration.
+const BLINK: Duration = Duration::from_secs(3);
+
+/// Between two looks at a socket.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What says that a HAProxy should run, and doesn't.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Down {
+    /// One line of ASCII.
+    pub fact: String,
+    /// What starts it.
+    pub advice: String,
+}
+
+/// Whether it should run; `None`: nothing says so.
+#[must_use]
+pub fn look(world: &World, haproxy: &Haproxy) -> Option<Down> {
+    let unit = unit::show(world, &haproxy.unit);
+    let (unit_says, has_unit) = match &unit {
+        Some(unit) if unit.is_down() => {
+            (Some(format!("{} is {}", escaped(&haproxy.unit), unit.active)), true)
+        }
+        // It starts, stops or runs: systemd knows.
+        Some(Unit { load, .. }) if load == "loaded" => return None,
+        _ => (None, false),
+    };
+    let mut facts: Vec<String> = unit_says.into_iter().chain(stale_pidfile(world, haproxy)).collect();
+    if facts.is_empty() {
+        facts.push(dead_socket(haproxy)?);
+    }
+    Some(Down {
+        fact: format!("{} should run and does not: {}", escaped(&haproxy.name), facts.join(", ")),
+        advice: start(haproxy, has_unit),
+    })
+}
+
+/// What starts it.
+fn start(haproxy: &Haproxy, has_unit: bool) -> String {
+    if has_unit {
+        return format!("run: systemctl start {}", shell_word(haproxy.unit.as_ref()));
+    }
+    match haproxy.config.as_slice() {
+        [] => "start HAProxy the way it is started here".to_owned(),
+        files => {
+            let files: Vec<String> =
+                files.iter().map(|file| format!(" -f {}", shell_word(file.as_os_str()))).collect();
+            let binary = haproxy.binary.as_deref().unwrap_or("haproxy");
+            format!(
+                "start HAProxy the way it is started here; whether it can start says: {} -c{}",
+                shell_word(binary.as_ref()),
+                files.concat()
+            )
+        }
+    }
+}
+
+/// A pidfile whose process is gone, or is another program by now.
+fn stale_pidfile(world: &World, haproxy: &Haproxy) -> Option<String> {
+    let pid = std::fs::read_to_string(&haproxy.pidfile).ok()?.trim().parse().ok()?;
+    let shown = escaped_path(&haproxy.pidfile);
+    match Master::open(world, pid) {
+        Err(NotAMaster::Gone(_)) => Some(format!("process {pid} of {shown} is gone")),
+        Err(NotAMaster::Stranger { comm, .. }) => {
+            Some(format!("process {pid} of {shown} is {comm}, not HAProxy"))
+        }
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// A socket that is there and refuses connections for longer than a reload makes it.
+fn dead_socket(haproxy: &Haproxy) -> Option<String> {
+    let sockets = haproxy.runtime_socket.iter().chain(&haproxy.master_socket);
+    let begin = Instant::now();
+    let mut dead: Vec<&Path> = sockets
+        .filter_map(|address| match address {
+            Address::Unix(path) => Some(path.as_path()).filter(|path| path.exists()),
+            Address::Tcp(_) => None,
+        })
+        .collect();
+    let refuses = |path: &&Path| {
+        let connected = std::os::unix::net::UnixStream::connect(path);
+        connected.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+    };
+    loop {
+        dead.retain(refuses);
+        if dead.is_empty() {
+            return None;
+        }
+        if begin.elapsed() > BLINK {
+            break;
+        }
+        sleep(PAUSE);
+    }
+    Some(format!("nobody listens at {}", escaped_path(dead.first()?)))
+}

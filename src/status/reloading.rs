@@ -1,0 +1,37 @@
+//! The command that makes a HAProxy read its files again, for people to paste.
+
+use std::ffi::OsStr;
+
+use crate::config::{Haproxy, Method};
+use crate::escape::shell_word;
+use crate::haproxy::process::Master;
+use crate::world::World;
+
+use super::unit;
+
+/// The command; `None` where nothing here shows how this HAProxy is reloaded.
+///
+/// It doesn't depend on anything being owed: a reload reads the disk whatever this program remembers.
+#[must_use]
+pub fn command(world: &World, haproxy: &Haproxy) -> Option<String> {
+    let by_unit = || {
+        let is_active = unit::show(world, &haproxy.unit).is_some_and(|unit| unit.active == "active");
+        is_active.then(|| format!("systemctl reload {}", shell_word(haproxy.unit.as_ref())))
+    };
+    let by_pidfile = || {
+        let pid = std::fs::read_to_string(&haproxy.pidfile).ok()?.trim().parse().ok()?;
+        let is_master = Master::open(world, pid).is_ok();
+        is_master.then(|| format!("kill -USR2 \"$(cat {})\"", shell_word(haproxy.pidfile.as_os_str())))
+    };
+    match haproxy.method {
+        Method::Command => {
+            let words: Vec<String> =
+                haproxy.command.iter().map(|word| shell_word(OsStr::new(word))).collect();
+            Some(words.join(" ")).filter(|command| !command.is_empty())
+        }
+        Method::Pidfile => by_pidfile().or_else(by_unit),
+        Method::Auto | Method::Runtime | Method::Master | Method::Systemd | Method::None => {
+            by_unit().or_else(by_pidfile)
+        }
+    }
+}

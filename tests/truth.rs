@@ -1,0 +1,840 @@
+//! The whole truth of `status`: each fault is made with the real programs and seen by its own word, and what is advised is
+//! run by a shell. Afterwards the state is ok, or the test says why no command can bring it there.
+//!
+//! systemd can't run here: where a unit matters a script stands in for `systemctl`, which is said there.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code may fail loudly"
+)]
+
+mod support;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use haproxy_certs::config::{Overrides, Settings};
+use haproxy_certs::status::status;
+use haproxy_certs::world::World;
+use serde_json::Value;
+use support::process::finish;
+use support::{
+    Authority, Certbot, Cmd, Haproxy, KeyKind, LIMIT, Pebble, Port, Run, Tree, Validity, system_haproxy,
+    tree, versions, wait_until,
+};
+
+/// Two lineages, deployed, and a HAProxy of this version that serves them.
+fn healthy(version: &support::Version) -> (Tree, Cmd, Haproxy) {
+    let mut tree = Tree::new();
+    for name in ["a.example", "b.example"] {
+        tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
+    }
+    let cmd = Cmd::new(tree.live());
+    cmd.run(&["assemble", "--reload", "none"]).exits(0);
+    let haproxy = Haproxy::of(version).crt(cmd.sites()).bind_option("strict-sni").start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    (tree, cmd, haproxy)
+}
+
+fn json(cmd: &Cmd, more: &[&str]) -> Run {
+    let mut arguments = vec!["status", "--format", "json"];
+    arguments.extend(more);
+    cmd.run(&arguments)
+}
+
+/// All problems with their details: those of the sites, and those that aren't one's.
+fn details(report: &Value) -> Vec<Value> {
+    let sites = report["sites"].as_array().unwrap().iter();
+    let of_sites = sites.flat_map(|site| site["details"].as_array().unwrap().clone());
+    report["problems"].as_array().unwrap().iter().cloned().chain(of_sites).collect()
+}
+
+/// The problem of this word and severity; its fact has these words.
+#[track_caller]
+fn problem(run: &Run, word: &str, severity: &str, fact: &str) -> Value {
+    let report = run.json();
+    let all = details(&report);
+    let found = all.iter().find(|detail| detail["problem"] == word);
+    let found = found.unwrap_or_else(|| panic!("no {word} in {run}")).clone();
+    assert_eq!(found["severity"], severity, "{found}");
+    assert!(found["fact"].as_str().unwrap().contains(fact), "no {fact:?} in {found}");
+    found
+}
+
+/// The findings of `--setup` with this name.
+fn findings(run: &Run, name: &str) -> Vec<Value> {
+    let report = run.json();
+    report["setup"].as_array().unwrap().iter().filter(|finding| finding["name"] == name).cloned().collect()
+}
+
+/// The one finding of this name has this severity and fact.
+#[track_caller]
+fn finds(run: &Run, name: &str, severity: &str, fact: &str) -> Value {
+    let found = findings(run, name);
+    assert_eq!(found.len(), 1, "{name}: {run}");
+    assert_eq!(found[0]["severity"], severity, "{run}");
+    assert!(found[0]["fact"].as_str().unwrap().contains(fact), "no {fact:?} in {}", found[0]);
+    found[0].clone()
+}
+
+/// A shell in which the programs of an advice are those of the test.
+struct Shell {
+    programs: tempfile::TempDir,
+}
+
+impl Shell {
+    fn of(cmd: &Cmd, haproxy: Option<&Haproxy>) -> Self {
+        let shell = Self { programs: tempfile::tempdir().unwrap() };
+        let us = format!("exec {} --config {} \"$@\"", Cmd::program().display(), cmd.config().display());
+        shell.program("haproxy-certs", &us);
+        if let Some(haproxy) = haproxy {
+            shell.program("haproxy", &format!("exec {} \"$@\"", haproxy.version().program.display()));
+        }
+        shell
+    }
+
+    fn program(&self, name: &str, script: &str) {
+        tree::write(&self.programs.path().join(name), format!("#!/bin/sh\n{script}\n"), 0o755);
+    }
+
+    /// Runs a command as it is printed.
+    fn run(&self, command: &str) -> std::process::Output {
+        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.programs.path().display());
+        finish(Command::new("sh").args(["-c", command]).env("PATH", path), LIMIT)
+    }
+
+    /// Runs every command of a problem's advice.
+    #[track_caller]
+    fn follow(&self, problem: &Value) {
+        let commands = problem["commands"].as_array().unwrap();
+        assert!(!commands.is_empty(), "nothing to paste in {problem}");
+        for command in commands {
+            let command = command.as_str().unwrap();
+            let output = self.run(command);
+            assert!(
+                output.status.success(),
+                "{command}: {}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+    }
+
+    /// Runs what mends a finding.
+    #[track_caller]
+    fn mend(&self, finding: &Value) {
+        for command in finding["mend"].as_array().unwrap() {
+            let output = self.run(command.as_str().unwrap());
+            assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+/// A reload takes its time: the state is ok in the end.
+#[track_caller]
+fn becomes_ok(cmd: &Cmd, more: &[&str]) {
+    wait_until(LIMIT, "the status to be ok", || json(cmd, more).code == Some(0));
+}
+
+/// What the operator does who is told "mend line N of FILE".
+#[track_caller]
+fn mend_the_line(problem: &Value) {
+    let advice = problem["advice"].as_str().unwrap();
+    let (line, rest) = advice.split_once("mend line ").expect(advice).1.split_once(" of ").unwrap();
+    let file = rest.split([';', ',']).next().unwrap();
+    let sed = Command::new("sed").args(["-i", &format!("{line}d"), file]).status().unwrap();
+    assert!(sed.success(), "{advice}");
+}
+
+fn break_configuration(haproxy: &Haproxy) {
+    let text = fs::read_to_string(haproxy.config()).unwrap();
+    fs::write(haproxy.config(), text.replacen("defaults\n", "  no-such-keyword 1\ndefaults\n", 1)).unwrap();
+}
+
+// ---- HAProxy ------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_configuration_that_haproxy_refuses_is_critical_on_every_version() {
+    for version in versions() {
+        let (_tree, cmd, haproxy) = healthy(&version);
+        break_configuration(&haproxy);
+        let run = json(&cmd, &["--setup"]).exits(2);
+        let said = problem(&run, "haproxy-config", "critical", "no-such-keyword");
+        assert!(said["fact"].as_str().unwrap().contains("haproxy refuses its configuration"), "{said}");
+        mend_the_line(&said);
+        Shell::of(&cmd, Some(&haproxy)).follow(&said);
+        let mended = json(&cmd, &["--setup"]);
+        finds(&mended, "configuration", "ok", "haproxy accepts its configuration");
+        assert!(!details(&mended.json()).iter().any(|detail| detail["problem"] == "haproxy-config"));
+        json(&cmd, &[]).exits(0);
+    }
+}
+
+/// A run that could not reload knows it, and `status` asks again: it goes on being said until it is mended.
+#[test]
+fn what_the_last_run_could_not_do_is_explained_and_mended_without_a_circle() {
+    for version in versions() {
+        let (mut tree, cmd, haproxy) = healthy(&version);
+        break_configuration(&haproxy);
+        // What is pruned needs a reload.
+        tree.delete("b.example");
+        cmd.assemble(&[]).exits(2);
+        let run = json(&cmd, &[]).exits(2);
+        let said = problem(&run, "haproxy-config", "critical", "no-such-keyword");
+        let owed = problem(&run, "reload-owed", "warning", "haproxy is still to be told");
+        assert!(owed["advice"].as_str().unwrap().starts_with("mend line "), "{owed}");
+        assert!(
+            run.json()["haproxy"][0]["last_told"]["detail"].as_str().unwrap().contains("no-such-keyword"),
+            "{run}"
+        );
+        mend_the_line(&said);
+        Shell::of(&cmd, Some(&haproxy)).follow(&owed);
+        becomes_ok(&cmd, &[]);
+    }
+}
+
+#[test]
+fn a_haproxy_that_has_died_is_critical_on_every_version() {
+    for version in versions() {
+        let (_tree, cmd, mut haproxy) = healthy(&version);
+        haproxy.kill();
+        for more in [&[][..], &["--setup"]] {
+            let run = json(&cmd, more).exits(2);
+            problem(&run, "haproxy-down", "critical", "haproxy should run and does not: process ");
+        }
+        let human = cmd.run(&["status", "--setup"]).exits(2).stdout;
+        assert!(human.contains("CRIT haproxy-down: "), "{human}");
+        assert!(!human.contains("runtime_socket"), "{human}");
+        // No command can be said: without a unit nothing here tells how it is started.
+        haproxy.run_again();
+        json(&cmd, &[]).exits(0);
+    }
+}
+
+/// Without a pidfile a dead socket says it.
+#[test]
+fn a_socket_that_nobody_listens_at_is_evidence() {
+    let (_tree, cmd, mut haproxy) = healthy(&system_haproxy());
+    haproxy.kill();
+    fs::remove_file(haproxy.pidfile()).unwrap();
+    problem(&json(&cmd, &[]).exits(2), "haproxy-down", "critical", "nobody listens at ");
+    fs::remove_file(haproxy.master_socket()).unwrap();
+    // Nothing says any more that it should run.
+    let run = json(&cmd, &[]).exits(3);
+    assert!(!run.stdout.contains("haproxy-down"), "{run}");
+}
+
+/// A script stands in for `systemctl`: this isn't systemd.
+#[test]
+fn a_unit_that_is_not_active_is_started_by_the_advice() {
+    let (_tree, cmd, mut haproxy) = healthy(&system_haproxy());
+    let cmd = cmd.table("").option("");
+    haproxy.stop();
+    let folder = tempfile::tempdir().unwrap();
+    let programs = folder.path().join("programs");
+    fs::create_dir_all(&programs).unwrap();
+    fs::create_dir_all(folder.path().join("run/systemd/system")).unwrap();
+    for active in ["inactive", "failed"] {
+        let show = format!("LoadState=loaded\nActiveState={active}\nResult=success\nMainPID=0");
+        tree::write(&programs.join("systemctl"), format!("#!/bin/sh\ncat <<X\n{show}\nX\n"), 0o755);
+        let world =
+            World { run: folder.path().join("run"), programs: vec![programs.clone()], ..World::host() };
+        let text = fs::read_to_string(cmd.config()).unwrap().replace("no-such-unit", "haproxy");
+        let settings = Settings::parse(&text, &Overrides::default()).unwrap();
+        let seen = status(&settings, &world, false, &|_, _| {});
+        let down = seen.problems.iter().find(|problem| problem.kind.name() == "haproxy-down").unwrap();
+        assert!(down.fact.contains(&format!("haproxy.service is {active}")), "{down:?}");
+        assert_eq!(down.advice.as_deref(), Some("run: systemctl start haproxy.service"));
+        assert_eq!(seen.severity().name(), "critical");
+    }
+}
+
+/// Nothing is owed, and HAProxy has what the disk no longer has: no run would change that, a reload does.
+#[test]
+fn a_haproxy_behind_the_disk_is_reloaded_by_the_advice() {
+    for version in versions() {
+        let (mut tree, cmd, haproxy) = healthy(&version);
+        let shell = Shell::of(&cmd, Some(&haproxy));
+        // A file of somebody else's that was moved out.
+        let foreign = Authority::new().issue(KeyKind::P256, &["old.example"], Validity::days(30));
+        let place = cmd.site("zz-old");
+        tree::write(&place, foreign.combined(), 0o400);
+        let reload = format!("kill -USR2 \"$(cat {})\"", haproxy.pidfile().display());
+        assert!(shell.run(&reload).status.success());
+        becomes_ok(&cmd, &[]);
+        fs::rename(&place, cmd.beside("old.pem")).unwrap();
+        let said = problem(&json(&cmd, &[]).exits(2), "haproxy-stale", "critical", "and the file is gone");
+        assert_eq!(said["commands"], serde_json::json!([reload]));
+        shell.follow(&said);
+        becomes_ok(&cmd, &[]);
+        // A renewal that a run brought to the disk without telling anybody.
+        tree.renew("a.example");
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let said = problem(&json(&cmd, &[]).exits(2), "haproxy-stale", "critical", "haproxy has serial");
+        shell.follow(&said);
+        becomes_ok(&cmd, &[]);
+    }
+}
+
+// ---- what is around -------------------------------------------------------------------------------------------------
+
+/// A port of a loopback address of our own; `None` where everybody's is taken or forbidden.
+fn own(port: u16) -> Option<SocketAddr> {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    let address = SocketAddr::from((Ipv4Addr::new(127, 0x40 | (a & 0x3f), b, c.clamp(1, 254)), port));
+    TcpListener::bind(address).ok().map(|_| address)
+}
+
+#[test]
+fn a_redirected_challenge_is_followed_and_what_is_not_proved_is_a_warning() {
+    let (Some(http), Some(https)) = (own(80), own(443)) else { return };
+    let way = "use_backend certbot if { path_beg /.well-known/acme-challenge/ }";
+    for (there, severity, fact) in [
+        (way, "ok", "by a redirection to https://a.example/.well-known/acme-challenge/"),
+        ("http-request return status 404", "warning", "got status 404 and did not reach port"),
+    ] {
+        let (tree, cmd, _) = healthy(&system_haproxy());
+        let challenge = Port::free();
+        let port = challenge.number();
+        let sections = format!(
+            "frontend plain\n  bind {http}\n  http-request redirect scheme https code 301\n\
+             frontend tls\n  bind {https} ssl crt {}\n  {there}\n\
+             backend certbot\n  server certbot 127.0.0.1:{port}",
+            cmd.sites().display()
+        );
+        let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).section(&sections).start();
+        let cmd = Cmd::new(tree.live())
+            .with_sites(cmd.sites())
+            .haproxy(&haproxy, "")
+            .table(&format!("[certbot]\nhttp_01_port = {port}"));
+        finds(&json(&cmd, &["--setup"]), "acme", severity, fact);
+    }
+    // It leads to a port that the CA doesn't follow to, and then to another host: nothing is proved.
+    for (location, why) in [
+        ("https://a.example:8443/x", "the CA follows only to ports 80 and 443"),
+        ("https://elsewhere.example/x", "another name, which may be another host"),
+    ] {
+        let (tree, cmd, _) = healthy(&system_haproxy());
+        let challenge = Port::free();
+        let port = challenge.number();
+        let sections = format!(
+            "frontend plain\n  bind {http}\n  http-request redirect location {location}\n  {way}\n\
+             backend certbot\n  server certbot 127.0.0.1:{port}"
+        );
+        let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).section(&sections).start();
+        let cmd = Cmd::new(tree.live())
+            .with_sites(cmd.sites())
+            .haproxy(&haproxy, "")
+            .table(&format!("[certbot]\nhttp_01_port = {port}"));
+        let run = json(&cmd, &["--setup"]).exits(1);
+        finds(&run, "acme", "warning", why);
+        finds(&run, "acme", "warning", "it is not proved that a challenge arrives there");
+    }
+}
+
+#[test]
+fn a_taken_port_names_the_process() {
+    let (tree, cmd, _) = healthy(&system_haproxy());
+    let (http, challenge) = (Port::free(), Port::free());
+    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).acme(&http, &challenge).start();
+    let cmd = Cmd::new(tree.live())
+        .with_sites(cmd.sites())
+        .haproxy(&haproxy, "")
+        .table(&format!("[certbot]\nhttp_01_port = {}", challenge.number()));
+    let script = format!(
+        "import socket,sys\ns=socket.socket()\ns.bind(('127.0.0.1',{}))\ns.listen()\nsys.stdin.read()\n",
+        challenge.number()
+    );
+    let mut other =
+        Command::new("python3").args(["-c", &script]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let id = other.id();
+    wait_until(LIMIT, "the port to be taken", || std::net::TcpStream::connect(challenge.address()).is_ok());
+    let run = json(&cmd, &["--setup"]);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    finds(&run, "acme", "warning", &format!("is taken by python3 (process {id})"));
+    // Ending that program is what mends it.
+    finds(&json(&cmd, &["--setup"]), "acme", "ok", "(tried)");
+}
+
+#[test]
+fn a_group_that_can_write_is_named() {
+    let (_tree, cmd, haproxy) = healthy(&system_haproxy());
+    nix_chown(&cmd.sites(), "www-data");
+    fs::set_permissions(cmd.sites(), fs::Permissions::from_mode(0o770)).unwrap();
+    let found = finds(
+        &json(&cmd, &["--setup"]),
+        "modes",
+        "warning",
+        &format!("group www-data can change {}", cmd.sites().display()),
+    );
+    Shell::of(&cmd, Some(&haproxy)).mend(&found);
+    finds(&json(&cmd, &["--setup"]), "modes", "ok", "nobody else can change");
+}
+
+fn nix_chown(path: &Path, group: &str) {
+    assert!(Command::new("chgrp").arg(group).arg(path).status().unwrap().success());
+}
+
+// ---- certbot --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_dead_hook_is_named_with_its_line_and_removed_by_the_advice() {
+    let (tree, cmd, haproxy) = healthy(&system_haproxy());
+    let shell = Shell::of(&cmd, Some(&haproxy));
+    let cli_ini = tree.root().join("cli.ini");
+    fs::write(&cli_ini, "max-log-backups = 0\npost-hook = /nonexistent/haproxy-certs\n").unwrap();
+    let said = problem(&json(&cmd, &["--setup"]).exits(2), "hook-broken", "critical", "certbot stops before");
+    assert!(
+        said["fact"].as_str().unwrap().contains(&format!("{}:2 has post-hook", cli_ini.display())),
+        "{said}"
+    );
+    shell.follow(&said);
+    assert_eq!(fs::read_to_string(&cli_ini).unwrap(), "max-log-backups = 0\n");
+    // One that certbot saved doesn't stop it.
+    let conf = tree.conf("a.example");
+    let text = fs::read_to_string(&conf).unwrap();
+    fs::write(&conf, format!("{text}renew_hook = /nonexistent/deploy.sh --all\n")).unwrap();
+    let said = problem(&json(&cmd, &["--setup"]).exits(1), "hook-broken", "warning", "certbot renews, and");
+    shell.follow(&said);
+    assert_eq!(fs::read_to_string(&conf).unwrap(), text);
+    // Both spellings of ours are hooks that certbot can run, and nothing old.
+    let link = tree.root().join("renewal-hooks/post/haproxy-certs");
+    fs::create_dir_all(link.parent().unwrap()).unwrap();
+    symlink(Cmd::program(), &link).unwrap();
+    let link = link.display();
+    for line in [format!("{link}"), format!("test ! -x {link} || {link}")] {
+        fs::write(&cli_ini, format!("post-hook = {line}\n")).unwrap();
+        fs::write(&conf, format!("{text}post_hook = {line}\n")).unwrap();
+        let run = json(&cmd, &["--setup"]);
+        assert!(details(&run.json()).is_empty() && findings(&run, "old-hook").is_empty(), "{run}");
+        finds(&run, "hook", "ok", &format!("and in {}", cli_ini.display()));
+    }
+}
+
+#[test]
+fn an_old_script_beside_us_is_named_with_its_line_and_stopped_by_the_advice() {
+    let (tree, cmd, haproxy) = healthy(&system_haproxy());
+    let shell = Shell::of(&cmd, Some(&haproxy));
+    let script = tree.root().join("renewal-hooks/deploy/haproxy.sh");
+    let text = format!(
+        "#!/bin/sh\n# for HAProxy\ncat \"$RENEWED_LINEAGE\"/*.pem > {}/x.pem\nsystemctl reload haproxy\n",
+        cmd.sites().display()
+    );
+    fs::create_dir_all(script.parent().unwrap()).unwrap();
+    tree::write(&script, text, 0o755);
+    tree::write(&script.with_file_name("mail.sh"), "#!/bin/sh\nsystemctl reload postfix\n", 0o755);
+    let run = json(&cmd, &["--setup"]).exits(1);
+    let fact = format!("{}:3 writes to the sites directory", script.display());
+    shell.mend(&finds(&run, "old-hook", "warning", &fact));
+    assert!(findings(&json(&cmd, &["--setup"]), "old-hook").is_empty());
+    let conf = tree.conf("a.example");
+    let kept = fs::read_to_string(&conf).unwrap();
+    fs::write(&conf, format!("{kept}renew_hook = systemctl reload haproxy\n")).unwrap();
+    shell.mend(&finds(&json(&cmd, &["--setup"]), "old-hook", "warning", " reloads HAProxy"));
+    assert_eq!(fs::read_to_string(&conf).unwrap(), kept);
+}
+
+/// certbot's own words about a renewal that fails, and the renewal that the advice brings about.
+#[test]
+fn a_renewal_that_fails_is_said_with_certbots_words() {
+    let challenge = Port::free();
+    let pebble = Pebble::start(&challenge);
+    let certbot = Certbot::of(&pebble, &challenge);
+    certbot.certonly(&["-d", "a.example"]);
+    let folder = certbot.config_dir();
+    let logs = folder.parent().unwrap().join("logs");
+    fs::write(folder.join("cli.ini"), format!("logs-dir = {}\n", logs.display())).unwrap();
+    let cmd = Cmd::new(certbot.live()).without_haproxy();
+    cmd.run(&["assemble"]).exits(0);
+    json(&cmd, &[]).exits(0);
+    // Of a life of 90 days: it is due since ten days.
+    let conf = folder.join("renewal/a.example.conf");
+    let text = fs::read_to_string(&conf).unwrap();
+    fs::write(&conf, format!("renew_before_expiry = 100 days\n{text}")).unwrap();
+    let said =
+        problem(&json(&cmd, &[]).exits(1), "renewal-overdue", "warning", "for 10 days, and not renewed");
+    assert!(!said["fact"].as_str().unwrap().contains("certbot said"), "{said}");
+    let busy = TcpListener::bind(challenge.address()).unwrap();
+    assert!(!certbot.run(&["renew"]).status.success());
+    drop(busy);
+    let said = problem(&json(&cmd, &[]).exits(1), "renewal-overdue", "warning", "; certbot said: ");
+    assert!(said["fact"].as_str().unwrap().contains("ould not bind"), "{said}");
+    let before = certbot.serial("a.example");
+    // A dead hook that certbot saved doesn't stop it: this is why it is only a warning.
+    let text = fs::read_to_string(&conf).unwrap();
+    fs::write(&conf, format!("{text}post_hook = /nonexistent/hook\n")).unwrap();
+    let shell = Shell::of(&cmd, None);
+    shell.program(
+        "certbot",
+        &format!(
+            "export REQUESTS_CA_BUNDLE={}\nexec /usr/bin/certbot \"$@\" --work-dir {} --logs-dir {} --server {} \
+             --non-interactive --agree-tos --register-unsafely-without-email --http-01-port {} \
+             --no-random-sleep-on-renew",
+            pebble.api_ca().display(),
+            folder.parent().unwrap().join("work").display(),
+            logs.display(),
+            pebble.directory(),
+            challenge.number()
+        ),
+    );
+    shell.follow(&said);
+    assert_ne!(certbot.serial("a.example"), before);
+    // By the usual rule it isn't due any more: the line was the test's.
+    let text = fs::read_to_string(&conf).unwrap();
+    fs::write(&conf, text.replace("renew_before_expiry = 100 days\n", "")).unwrap();
+    cmd.run(&["assemble"]).exits(0);
+    json(&cmd, &[]).exits(0);
+}
+
+/// What certbot would do is done by the test; what it is called with is what the advice says.
+fn certbot_is_called(shell: &Shell, problem: &Value) -> String {
+    let called = shell.programs.path().join("called");
+    shell.program("certbot", &format!("echo \"$*\" >> {}", called.display()));
+    shell.follow(problem);
+    fs::read_to_string(called).unwrap()
+}
+
+// ---- certbot's tree and the disk ------------------------------------------------------------------------------------
+
+/// One lineage with an odd name and without a HAProxy, deployed unless it is refused.
+fn one(make: impl FnOnce(&mut Tree, &str)) -> (Tree, Cmd, Shell) {
+    let mut tree = Tree::new();
+    make(&mut tree, ODD);
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    cmd.run(&["assemble"]);
+    let shell = Shell::of(&cmd, None);
+    (tree, cmd, shell)
+}
+
+/// A shell must not take it apart.
+const ODD: &str = "it's a;site";
+
+fn issue(tree: &mut Tree, name: &str) {
+    tree.issue(name, KeyKind::P256, &["a.example"], Validity::days(90));
+}
+
+#[test]
+fn what_is_wrong_on_the_disk_is_mended_by_what_is_advised() {
+    use support::Kind;
+    type Fault = (&'static str, &'static str, fn(&mut Tree, &Cmd));
+    let file = format!("{ODD}.pem");
+    let faults: [Fault; 6] = [
+        ("disk-missing", "critical", |_, cmd| fs::remove_file(cmd.site(ODD)).unwrap()),
+        ("disk-stale", "warning", |tree, _| drop(tree.renew(ODD))),
+        ("loose-permissions", "warning", |_, cmd| {
+            fs::set_permissions(cmd.site(ODD), fs::Permissions::from_mode(0o644)).unwrap();
+        }),
+        ("loose-permissions", "warning", |tree, _| {
+            let key = tree.file(ODD, Kind::Privkey, 1);
+            fs::set_permissions(key, fs::Permissions::from_mode(0o644)).unwrap();
+        }),
+        ("sibling-files", "warning", |_, cmd| {
+            fs::write(cmd.sites().join(format!("{ODD}.pem.ocsp")), "x").unwrap();
+        }),
+        ("conflict", "warning", |_, cmd| {
+            let other =
+                Authority::named("somebody else").issue(KeyKind::P256, &["a.example"], Validity::days(30));
+            fs::remove_file(cmd.site(ODD)).unwrap();
+            tree::write(&cmd.site(ODD), other.combined(), 0o400);
+        }),
+    ];
+    for (word, severity, make) in faults {
+        let (mut tree, cmd, shell) = one(issue);
+        make(&mut tree, &cmd);
+        let run = json(&cmd, &[]);
+        assert_ne!(run.code, Some(0), "{word}: {run}");
+        let said = problem(&run, word, severity, "");
+        shell.follow(&said);
+        json(&cmd, &[]).exits(0);
+        assert_eq!(cmd.deployed(), std::slice::from_ref(&file), "{word}");
+    }
+}
+
+/// certbot is to do something for this lineage, which a script in its place writes down; the test does it, and certbot's
+/// hook sweeps.
+#[test]
+fn what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands() {
+    use support::Kind;
+    type Fault = (&'static str, &'static str, fn(&mut Tree, &str));
+    let faults: [Fault; 6] = [
+        ("expired", "renew", |tree, name| {
+            tree.issue(name, KeyKind::P256, &["a.example"], Validity::expired());
+        }),
+        ("expires-soon", "renew", |tree, name| {
+            tree.issue(name, KeyKind::P256, &["a.example"], Validity::left(0.05));
+        }),
+        ("renewal-overdue", "renew", |tree, name| {
+            tree.issue(name, KeyKind::P256, &["a.example"], Validity::left(0.2));
+        }),
+        ("key-mismatch", "renew --force-renewal", |tree, name| {
+            issue(tree, name);
+            tree.overwrite(name, Kind::Privkey, support::Key::fresh(KeyKind::P256).pem());
+        }),
+        ("key-missing", "renew --force-renewal", |tree, name| {
+            issue(tree, name);
+            tree.overwrite(name, Kind::Privkey, "no key");
+        }),
+        ("chain-incomplete", "renew --force-renewal", |tree, name| {
+            let leaf = tree.issue(name, KeyKind::P256, &["a.example"], Validity::days(90));
+            let alone = leaf.x509().to_pem().unwrap();
+            tree.overwrite(name, Kind::Fullchain, alone);
+        }),
+    ];
+    for (word, verb, make) in faults {
+        let (mut tree, cmd, shell) = one(make);
+        let run = json(&cmd, &[]);
+        let report = run.json();
+        let said = details(&report).into_iter().find(|detail| detail["problem"] == word);
+        let said = said.unwrap_or_else(|| panic!("no {word} in {run}"));
+        let called = certbot_is_called(&shell, &said);
+        assert!(called.lines().any(|line| line.starts_with(verb)), "{called}");
+        assert!(called.lines().all(|line| line.contains(&format!("--cert-name {ODD}"))), "{called}");
+        let fresh = tree.authority().issue(KeyKind::P256, &["a.example"], Validity::days(90));
+        tree.renew_with(ODD, &fresh);
+        cmd.run(&["assemble"]).exits(0);
+        json(&cmd, &[]).exits(0);
+    }
+}
+
+/// Of every word that the manual lists: the test that runs the advice, or why no command can help.
+const MENDED: [(&str, &str); 43] = [
+    ("haproxy-config", "a_configuration_that_haproxy_refuses_is_critical_on_every_version"),
+    ("reload-owed", "what_the_last_run_could_not_do_is_explained_and_mended_without_a_circle"),
+    ("haproxy-down", "a_unit_that_is_not_active_is_started_by_the_advice"),
+    ("haproxy-stale", "a_haproxy_behind_the_disk_is_reloaded_by_the_advice"),
+    ("haproxy-missing", "a_haproxy_behind_the_disk_is_reloaded_by_the_advice"),
+    ("hook-broken", "a_dead_hook_is_named_with_its_line_and_removed_by_the_advice"),
+    ("renewal-overdue", "a_renewal_that_fails_is_said_with_certbots_words"),
+    ("run-failed", "a_run_that_failed_for_a_full_disk_is_the_last_run"),
+    ("hook-not-running", "a_hook_that_does_not_run_is_made_good"),
+    ("disk-missing", "what_is_wrong_on_the_disk_is_mended_by_what_is_advised"),
+    ("disk-stale", "what_is_wrong_on_the_disk_is_mended_by_what_is_advised"),
+    ("conflict", "what_is_wrong_on_the_disk_is_mended_by_what_is_advised"),
+    ("loose-permissions", "what_is_wrong_on_the_disk_is_mended_by_what_is_advised"),
+    ("sibling-files", "what_is_wrong_on_the_disk_is_mended_by_what_is_advised"),
+    ("expired", "what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands"),
+    ("expires-soon", "what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands"),
+    ("key-mismatch", "what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands"),
+    ("key-inconsistent", "as key-mismatch: certbot renews it"),
+    ("key-unreadable", "as key-mismatch: certbot renews it"),
+    ("key-missing", "what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands"),
+    ("certificate-unreadable", "as key-mismatch: certbot renews it"),
+    ("certificate-missing", "as key-missing: certbot issues it again or deletes it"),
+    ("chain-incomplete", "what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands"),
+    ("chain-order", "as chain-incomplete: certbot renews it"),
+    ("staging-issuer", "as chain-incomplete: certbot renews it from the real CA"),
+    ("lineage-torn", "as key-mismatch: certbot renew mends it"),
+    ("shadowed", "a_lineage_that_is_shadowed_and_not_wanted_is_deleted"),
+    ("foreign", "no problem"),
+    ("key-encrypted", "no command: only the operator knows the passphrase"),
+    ("key-unsupported", "no command: the operator chooses another kind of key"),
+    ("key-too-small", "no command: the operator chooses a larger key"),
+    ("not-a-regular-file", "no command: what is meant by it isn't known"),
+    ("too-large", "no command: what is meant by it isn't known"),
+    ("name-unsafe", "no command: the lineage needs another name"),
+    ("older-than-deployed", "no command unless it is meant: tests/plan.rs runs --force"),
+    ("would-replace-good", "no command unless it is meant: tests/plan.rs runs --force"),
+    ("haproxy-rejects", "no command: the lineage, HAProxy or its configuration must change"),
+    ("read-error", "no command: the disk or its permissions must be mended"),
+    ("not-yet-valid", "no command: time mends it"),
+    ("default-certificate-changed", "no problem: a fact about the next run"),
+    ("not-checked", "no problem: only a run asks HAProxy about staged files"),
+    ("prune-held", "no command unless it is meant: tests/prune.rs runs --prune-many"),
+    ("unloadable", "as foreign files are judged: tests of what HAProxy loads"),
+];
+
+#[test]
+fn every_word_has_an_advice_that_was_run_or_a_reason_why_none_can() {
+    let manual = include_str!("../man/haproxy-certs.8");
+    let here = include_str!("truth.rs");
+    for title in ["Reasons of a refusal", "Warnings", "Problems"] {
+        let (_, part) = manual.split_once(&format!("\n.Ss {title}\n")).unwrap();
+        let part = part.split("\n.Ss ").next().unwrap().split("\n.Sh ").next().unwrap();
+        for word in part.lines().filter_map(|line| line.strip_prefix(".It Sy ")) {
+            let (_, how) = MENDED
+                .iter()
+                .find(|(of, _)| *of == word)
+                .unwrap_or_else(|| panic!("nobody says what mends {word}"));
+            let is_reason = how.contains(' ');
+            assert!(is_reason || here.contains(&format!("fn {how}()")), "{word}: no test {how}");
+        }
+    }
+}
+
+#[test]
+fn a_hook_that_does_not_run_is_made_good() {
+    let (mut tree, cmd, shell) = one(issue);
+    tree.renew(ODD);
+    cmd.run(&["assemble"]).exits(0);
+    // All of it was two days ago, and certbot renewed after the run: it looks the same again.
+    let record = cmd.sites().join(".haproxy-certs/last-run.json");
+    let mut run: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    run["at"] = (run["at"].as_i64().unwrap() - 3 * 86_400).into();
+    fs::write(&record, run.to_string()).unwrap();
+    let link = tree.link(ODD, support::Kind::Fullchain);
+    let touched = Command::new("touch").args(["-h", "-d", "2 days ago"]).arg(link).status().unwrap();
+    assert!(touched.success());
+    let said =
+        problem(&json(&cmd, &[]).exits(1), "hook-not-running", "warning", "certbot renewed 2 days ago");
+    // `init --hook` would change this machine: only the first command is run.
+    assert_eq!(said["commands"][1], "haproxy-certs init --hook");
+    assert!(shell.run(said["commands"][0].as_str().unwrap()).status.success());
+    json(&cmd, &[]).exits(0);
+}
+
+/// A script in certbot's place writes down what it is called with; the test deletes as certbot does.
+#[test]
+fn a_lineage_that_is_shadowed_and_not_wanted_is_deleted() {
+    let (mut tree, cmd, shell) = one(|tree, name| {
+        tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+        issue(tree, name);
+    });
+    let said = problem(&json(&cmd, &[]).exits(1), "shadowed", "warning", "");
+    let commands: Vec<&str> =
+        said["commands"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    assert_eq!(commands, [r"certbot delete --cert-name 'it'\''s a;site'", "haproxy-certs assemble"]);
+    let called = certbot_is_called(&shell, &said);
+    assert_eq!(called, format!("delete --cert-name {ODD}\n"));
+    tree.delete(ODD);
+    assert!(shell.run(commands[1]).status.success());
+    json(&cmd, &[]).exits(0);
+}
+
+// ---- the last run ---------------------------------------------------------------------------------------------------
+
+/// A file system of some kilobytes, which a file fills up.
+struct Tiny {
+    folder: tempfile::TempDir,
+}
+
+impl Tiny {
+    /// `None` where we may not mount one.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=256k,mode=755", "tmpfs"])
+            .arg(folder.path())
+            .status();
+        mounted.is_ok_and(|status| status.success()).then_some(Self { folder })
+    }
+
+    fn fill(&self) -> PathBuf {
+        use std::io::Write as _;
+        let path = self.folder.path().join("full");
+        let mut file = fs::File::create(&path).unwrap();
+        while file.write_all(&[0; 1024]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.folder.path()).status();
+    }
+}
+
+#[test]
+fn a_run_that_failed_for_a_full_disk_is_the_last_run() {
+    let Some(tiny) = Tiny::mount() else {
+        eprintln!("no file system can be mounted here: not tested");
+        return;
+    };
+    let mut tree = Tree::new();
+    tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+    let cmd = Cmd::new(tree.live()).with_sites(tiny.folder.path().join("sites")).without_haproxy();
+    cmd.run(&["assemble"]).exits(0);
+    json(&cmd, &[]).exits(0);
+    let filler = tiny.fill();
+    tree.renew("a.example");
+    let failed = cmd.run(&["assemble"]).exits(3);
+    assert!(failed.stderr.contains("no space left on device"), "{failed}");
+    let run = json(&cmd, &[]).exits(1);
+    let said = problem(&run, "run-failed", "warning", "no space left on device");
+    assert_eq!(run.json()["last_run"]["exit"], 3, "{run}");
+    let human = cmd.run(&["status"]).exits(1).stdout;
+    assert!(human.contains("ago, failed: "), "{human}");
+    assert!(!human.contains("everything in step"), "{human}");
+    // "mend that": make room.
+    fs::remove_file(filler).unwrap();
+    Shell::of(&cmd, None).follow(&said);
+    json(&cmd, &[]).exits(0);
+}
+
+/// What another run is writing just now isn't taken away from it; what a dead one left is.
+#[test]
+fn the_record_that_a_living_run_writes_stays() {
+    let (_tree, cmd, _haproxy) = healthy(&system_haproxy());
+    let own = cmd.sites().join(".haproxy-certs");
+    let [living, dead] = [std::process::id(), 4_194_300].map(|pid| own.join(format!("last-run.json.{pid}")));
+    for file in [&living, &dead] {
+        fs::write(file, "{}").unwrap();
+    }
+    cmd.run(&["assemble"]).exits(0);
+    assert!(living.exists() && !dead.exists());
+}
+
+// ---- how it looks ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn status_prints_at_every_width() {
+    let mut tree = Tree::new();
+    let names: Vec<String> = (0..9).map(|number| format!("a-long-name-{number}.of.a.site.example")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    tree.issue(names[0], KeyKind::P256, &names, Validity::left(0.2));
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    cmd.run(&["assemble"]).exits(0);
+    let mut cmd = cmd;
+    for columns in [1, 20, 21, 33, 40, 47, 54, 60, 66, 72, 73, 74, 80, 109, 110, 200] {
+        cmd = cmd.env("COLUMNS", columns.to_string());
+        let run = cmd.run(&["-v", "status"]).exits(1);
+        assert_eq!(run.stderr, "", "{columns}");
+        // No name is lost, and commands stay whole.
+        let text = run.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        for name in &names {
+            assert!(text.contains(name), "{columns}: no {name} in {run}");
+        }
+        let command = format!("certbot renew --cert-name {}", names[0]);
+        assert!(run.stdout.lines().any(|line| line.contains(&command)), "{columns}: {run}");
+        let table = run.stdout.lines().next().unwrap();
+        assert!(table.len() <= columns.max(20), "{columns}: {table:?}");
+    }
+}
+
+#[test]
+fn loaded_is_not_served() {
+    for version in versions() {
+        let (mut tree, cmd, mut haproxy) = healthy(&version);
+        tree.issue("z.example", KeyKind::P256, &["a.example"], Validity::days(90));
+        tree.issue("zz.example", KeyKind::P256, &["a.example", "zz.example"], Validity::days(90));
+        cmd.run(&["assemble", "--reload", "none"]);
+        haproxy.reload_and_wait();
+        let run = json(&cmd, &[]).exits(1);
+        for (file, serves) in [("a", "all"), ("z", "none"), ("zz", "some")] {
+            let site = run.site(&format!("{file}.example.pem"));
+            assert_eq!(site["haproxy"][0]["state"], "current", "{}: {run}", version.full);
+            assert_eq!(site["haproxy"][0]["serves"], serves, "{}: {run}", version.full);
+        }
+        let human = cmd.run(&["status"]).exits(1).stdout;
+        let row = |file: &str| human.lines().find(|line| line.contains(file)).unwrap().to_owned();
+        assert!(row("WARN z.example.pem").ends_with(" loaded"), "{human}");
+        assert!(row("WARN zz.example.pem").ends_with(" partly"), "{human}");
+        assert!(row("ok   a.example.pem").ends_with(" current"), "{human}");
+    }
+}
+
+/// What is wrong is coloured by its word, not as a whole.
+#[test]
+fn the_word_is_coloured() {
+    let (mut tree, cmd, _haproxy) = healthy(&system_haproxy());
+    tree.renew("a.example");
+    cmd.run(&["assemble", "--reload", "none"]).exits(0);
+    let text = cmd.run(&["--color", "always", "status"]).exits(2).stdout;
+    assert!(text.contains("\x1b[31mCRIT\x1b[0m a.example.pem"), "{text:?}");
+    assert!(text.contains("\x1b[31mCRITICAL:\x1b[0m "), "{text:?}");
+}
