@@ -81,12 +81,12 @@ impl Look {
     }
 
     fn judge(&self, answering: &Answering) -> InFlight {
-        match &self.master {
-            None => InFlight::Nothing,
-            Some(master) if master.youngest != Some(self.own) => InFlight::Reload,
-            Some(Master { is_ready: true, .. }) => InFlight::Nothing,
-            Some(_) if answering.version >= Some(WORKERS_LOAD_SINCE) => InFlight::Perhaps,
-            Some(_) => InFlight::Reload,
+        let Some(master) = &self.master else { return InFlight::Nothing };
+        match master {
+            master if master.youngest != Some(self.own) => InFlight::Reload,
+            Master { is_ready: true, .. } => InFlight::Nothing,
+            _ if answering.version >= Some(WORKERS_LOAD_SINCE) => InFlight::Perhaps,
+            _ => InFlight::Reload,
         }
     }
 }

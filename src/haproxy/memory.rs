@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::certified_key::Leaf;
 use crate::escape::escaped;
-use crate::serving::{Contents, How, Identity, Serving, Views, base_name};
+use crate::serving::{Bind, Contents, How, Identity, Serving, Views, base_name};
 
 /// A file that is to be told.
 #[derive(Debug, Clone, Copy)]
@@ -111,8 +111,7 @@ impl<'a> Memory<'a> {
             self.serving.stores.get(store).is_some_and(|store| matches!(store.contents, Contents::Pair(_)))
         };
         let lacks = |store: &&str| !self.stores.contains(*store) && !told.contains(*store) && loads(store);
-        let loaded =
-            || self.serving.binds.iter().flat_map(|bind| bind.entries()).map(|entry| entry.store.as_str());
+        let loaded = || self.serving.binds.iter().flat_map(Bind::entries).map(|entry| entry.store.as_str());
         if let Some(store) = loaded().find(lacks) {
             return Some(format!("HAProxy doesn't have {} yet", escaped(store)));
         }

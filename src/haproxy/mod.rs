@@ -319,20 +319,16 @@ impl Telling<'_> {
     ) -> Verdict {
         let Some((method, why)) = evidence else {
             let name = escaped(&self.haproxy.name);
-            return match methods {
-                [method] => {
-                    let why = passed_over.concat();
-                    let why = why.split_once(": ").map_or(why.as_str(), |(_, why)| why);
-                    self.without_reload(*method, before, why.to_owned())
-                }
-                _ => {
-                    let passed_over = passed_over.join("; ");
-                    let why = format!(
-                        "found no way to tell HAProxy; set `reload` and what it needs for \"{name}\" ({passed_over})"
-                    );
-                    self.without_reload(Method::Auto, before, why)
-                }
-            };
+            if let [method] = methods {
+                let why = passed_over.concat();
+                let why = why.split_once(": ").map_or(why.as_str(), |(_, why)| why);
+                return self.without_reload(*method, before, why.to_owned());
+            }
+            let passed_over = passed_over.join("; ");
+            let why = format!(
+                "found no way to tell HAProxy; set `reload` and what it needs for \"{name}\" ({passed_over})"
+            );
+            return self.without_reload(Method::Auto, before, why);
         };
         let failed = |fact: String| Verdict::of(method, Outcome::Failed).with(fact);
         match somebody {

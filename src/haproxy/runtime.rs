@@ -297,6 +297,9 @@ struct Settled {
     is_seen: bool,
 }
 
+/// Files that HAProxy refuses, each with its words.
+type Refused = Vec<(Target, String)>;
+
 /// What is said where a reload in flight would not be seen.
 const BLIND: &str =
     "whether a reload is in flight can't be seen: neither master_socket nor the worker's process is in sight";
@@ -312,9 +315,8 @@ impl<'a> Telling<'a> {
         Self { world, haproxy, batch, commands: Commands { worker, deadline } }
     }
 
-    /// All files or none, as far as can be known beforehand; the ones that HAProxy refuses, with its words, and what
-    /// couldn't be seen.
-    fn all(&self, jobs: &[Job<'_>]) -> Result<(Vec<(Target, String)>, Option<String>), Stop> {
+    /// All files or none, as far as can be known beforehand; the ones that HAProxy refuses, and what couldn't be seen.
+    fn all(&self, jobs: &[Job<'_>]) -> Result<(Refused, Option<String>), Stop> {
         let (mut before, mut listing) = self.look(RELOAD_BEFORE)?;
         for _ in 0..ROUNDS {
             let sequence = self.decide(jobs, &listing, before.answering)?;
@@ -497,16 +499,12 @@ impl<'a> Telling<'a> {
                 Err(Untaken::Unusable(trouble)) => return Err(Stop::Unusable(trouble)),
                 Err(Untaken::NeedsReload(why) | Untaken::Refused(why)) => why,
             };
-            match step.file().and_then(|file| Some((file, jobs.get(file)?))) {
-                Some((file, job)) => {
-                    failed.insert(file);
-                    leave(job, why);
-                }
-                None => {
-                    let store = escaped(step.store());
-                    partial.differs =
-                        Some(format!("{store} could not be put behind the others again: {why}"));
-                }
+            if let Some((file, job)) = step.file().and_then(|file| Some((file, jobs.get(file)?))) {
+                failed.insert(file);
+                leave(job, why);
+            } else {
+                let store = escaped(step.store());
+                partial.differs = Some(format!("{store} could not be put behind the others again: {why}"));
             }
         }
         let is_left = |job: &&Job<'_>| partial.left.iter().all(|(target, _)| target != job.target);
