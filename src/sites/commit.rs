@@ -440,16 +440,13 @@ fn hold_last_file(sites: &SitesDir, plan: &mut Plan) -> Option<String> {
     let is_pair = |row: &Row| {
         row.action == Action::Prune && look::holds_a_pair(&sites.place.dir, OsStr::new(&file_name(row)))
     };
-    match plan.rows.iter_mut().rfind(|row| is_pair(row)) {
-        Some(row) => {
-            row.hold(LAST_FILE);
-            Some(file_name(row))
-        }
-        None => {
-            plan.hold_last_file();
-            None
-        }
-    }
+    let Some(row) = plan.rows.iter_mut().rfind(|row| is_pair(row)) else {
+        // None of them is surely a pair: what may be one is held.
+        plan.hold_last_file();
+        return None;
+    };
+    row.hold(LAST_FILE);
+    Some(file_name(row))
 }
 
 fn carry_out(sites: &SitesDir, plan: &mut Plan, failure: &mut Option<Failure>, wanted: fn(&Row) -> bool) {
