@@ -809,7 +809,7 @@ fn however_many_staged_files_are_bad_each_has_its_own_answer() {
         |number: usize| [17, 130, 298].contains(&number),
         |number: usize| number > 0,
     ];
-    for binary in binaries() {
+    for binary in [binaries().remove(0), binaries().pop().unwrap()] {
         for is_bad in is_bad {
             let folder = tempfile::tempdir().unwrap();
             let names: Vec<String> = (0..300).map(|n| format!("{n:03}.pem")).collect();

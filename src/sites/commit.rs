@@ -451,6 +451,7 @@ fn hold_last_file(sites: &SitesDir, plan: &mut Plan) -> Option<String> {
         row.action == Action::Prune && look::holds_a_pair(&sites.place.dir, OsStr::new(&file_name(row)))
     };
     let Some(row) = plan.rows.iter_mut().rfind(|row| is_pair(row)) else {
+        // None of them is surely a pair: what may be one is held.
         plan.hold_last_file();
         return None;
     };
