@@ -94,6 +94,10 @@ fn word(run: &Run) -> Word {
     }
 }
 
+fn rolled_back(run: &Run) -> bool {
+    run.json()["haproxy"][0]["outcome"] == "rolled-back"
+}
+
 fn method(run: &Run) -> String {
     let told = run.json()["haproxy"][0].clone();
     let word = |key: &str| told[key].as_str().unwrap_or("-").to_owned();
@@ -126,13 +130,15 @@ fn carry_out(world: &World, steps: &[Step], counts: &Counts) -> Option<Finding> 
 type Found = Option<(String, String)>;
 
 /// One step.
+#[allow(clippy::too_many_lines, reason = "what happens, in its order")]
 fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
     let trouble = match step.trouble {
         // Which lines name a file can't be seen while HAProxy is down.
         Trouble::Down if step.changes.iter().any(|change| stage.unlists(change)) => Trouble::Calm,
         trouble => trouble,
     };
-    if trouble == Trouble::Broken {
+    let broken = matches!(trouble, Trouble::Broken | Trouble::Renamed);
+    if broken {
         stage.break_config(true);
     }
     let held = (trouble == Trouble::InFlight).then(|| stage.begin_reload()).flatten();
@@ -150,7 +156,7 @@ fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
         }
         Trouble::Down => stage.stop(),
         Trouble::Transaction => transaction = stage.open_transaction(),
-        Trouble::Calm | Trouble::InFlight | Trouble::Broken => {}
+        Trouble::Calm | Trouble::InFlight | Trouble::Broken | Trouble::Renamed => {}
     }
     let before = stage.foreign();
     let run = stage.run_meanwhile(held);
@@ -168,14 +174,21 @@ fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
     if let Some(command) = transaction {
         stage.end_transaction(&command);
     }
-    if trouble == Trouble::Broken {
+    if broken {
         stage.break_config(false);
+    }
+    if trouble == Trouble::Renamed {
+        stage.rename_table();
     }
     let obstructed = trouble != Trouble::Calm && trouble != Trouble::Reload && trouble != Trouble::Restart;
     let mut last = run;
     if word(&last) == Word::Trouble {
         stage.mend_list();
-        let next = stage.run(&[]);
+        let mut next = stage.run(&[]);
+        if rolled_back(&next) {
+            // Right, and the end of it: the run after that knows.
+            next = stage.run(&[]);
+        }
         if let Some(found) = judge_run(stage, &next, &before, "mended", counts) {
             return Some(found);
         }
@@ -210,9 +223,8 @@ fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
             }
             last = after;
         } else {
-            let rolled_back = last.json()["haproxy"][0]["outcome"] == "rolled-back";
             let listed = stage.world.uses(world::Item::List);
-            if !obstructed && !rolled_back && !listed && stage.world.master {
+            if !obstructed && !rolled_back(&last) && !listed && stage.world.master {
                 let class = format!("trouble without an obstacle: {}", method(&last));
                 return Some((class, format!("first {}\nthen {}", brief(&last), brief(&next))));
             }
@@ -259,7 +271,7 @@ fn judge_run(
         Err(log) => {
             return Some((
                 format!("no fresh start after {}, {when}", method(run)),
-                format!("{log}\n{}", brief(&run)),
+                format!("{log}\n{}", brief(run)),
             ));
         }
     };

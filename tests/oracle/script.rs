@@ -48,8 +48,16 @@ pub fn script(world: &World, class: &str, journal: &[String]) -> String {
         writeln!(text, "host_lineage = {:?}\nhost_file = \"$D/host.pem\"", LINEAGES[number]).unwrap();
     }
     text.push_str("[[haproxy]]\nunit = \"no-such-unit.service\"\npidfile = \"$D/haproxy.pid\"\n");
+    let binary = if world.unchecked { "" } else { "$HAPROXY" };
     let master_socket = if world.master_socket { "$D/master.sock" } else { "" };
-    writeln!(text, "master_socket = \"{master_socket}\"\nbinary = \"$HAPROXY\"\ntimeout = \"10s\"").unwrap();
+    writeln!(
+        text,
+        "master_socket = \"{master_socket}\"\nbinary = \"{binary}\"\nname = \"$name\"\ntimeout = \"10s\""
+    )
+    .unwrap();
+    if let Some(path) = world.sites_dir("$D") {
+        writeln!(text, "sites_dir = \"{path}\"").unwrap();
+    }
     if world.stats_socket == Some(true) {
         text.push_str("runtime_socket = \"$D/stats.sock\"\n");
     }
@@ -73,7 +81,7 @@ pub fn script(world: &World, class: &str, journal: &[String]) -> String {
 
 const PREAMBLE: &str = r#"set -u
 HAPROXY=$(command -v "${HAPROXY:-haproxy}") HAPROXY_CERTS=$(command -v "${HAPROXY_CERTS:-haproxy-certs}")
-D=$(mktemp -d) live=
+D=$(mktemp -d) live= name=haproxy
 echo "everything is in $D"
 trap 'stop' EXIT
 mkdir -m 700 -p $D/sites $D/other $D/ca $D/letsencrypt/{live,archive,renewal}

@@ -43,6 +43,8 @@ pub enum Change {
     Rekey(usize, KeyKind),
     /// It is renewed with a certificate that HAProxy refuses.
     Refused(usize),
+    /// All but it are deleted, and it is issued, or renewed, with a certificate that HAProxy refuses.
+    OnlyRefused(usize),
     /// It is deleted.
     Delete(usize),
     /// The configuration excludes it from now on.
@@ -72,6 +74,8 @@ pub enum Trouble {
     Down,
     /// haproxy.cfg is broken during the run.
     Broken,
+    /// It is, and before the next run the program's table for HAProxy is given another name.
+    Renamed,
 }
 
 /// A step.
@@ -95,7 +99,8 @@ impl Step {
             79..=84 => Trouble::Transaction,
             85..=89 => Trouble::Restart,
             90..=93 => Trouble::Down,
-            _ => Trouble::Broken,
+            94..=96 => Trouble::Broken,
+            _ => Trouble::Renamed,
         };
         Self { changes, trouble }
     }
@@ -112,8 +117,9 @@ impl Change {
             65..=74 => Self::Delete(lineage),
             75..=79 => Self::Exclude(lineage),
             80..=83 => Self::Include,
-            84..=87 => Self::Refused(lineage),
-            88..=93 => Self::Other(random.below(4), Wanted::random(random, demanding)),
+            84..=86 => Self::Refused(lineage),
+            87..=88 => Self::OnlyRefused(lineage),
+            89..=93 => Self::Other(random.below(4), Wanted::random(random, demanding)),
             _ => Self::Stray(random.below(STRAYS.len()), Wanted::random(random, demanding)),
         }
     }
@@ -139,6 +145,7 @@ pub struct Stage {
     excluded: BTreeSet<usize>,
     dropped: Vec<usize>,
     broken: bool,
+    names: usize,
     ports: Vec<Port>,
     live: Option<Running>,
     temporary: TempDir,
@@ -165,6 +172,7 @@ impl Stage {
             excluded: BTreeSet::new(),
             dropped: Vec::new(),
             broken: false,
+            names: 0,
             ports: world.binds.iter().map(|_| Port::free()).collect(),
             live: None,
             temporary,
@@ -210,7 +218,7 @@ impl Stage {
 
     /// The files in the sites directory that HAProxy would load.
     pub fn deployed(&self) -> Vec<String> {
-        names_in(&self.places.sites()).into_iter().filter(|name| name.ends_with(".pem")).collect()
+        names_in(&self.places.sites()).into_iter().filter(|name| name.contains(".pem")).collect()
     }
 
     /// A run of the program.
@@ -236,6 +244,13 @@ impl Stage {
         }
     }
 
+    /// Gives the program's table for HAProxy another name.
+    pub fn rename_table(&mut self) {
+        self.names += 1;
+        self.journal.push(format!("name=edge{}", self.names));
+        self.journal_excluded();
+    }
+
     /// The program's configuration.
     pub fn program_config(&self) -> String {
         let world = &self.world;
@@ -255,15 +270,21 @@ impl Stage {
             )
             .unwrap();
         }
+        let binary = if world.unchecked { "\"\"".to_owned() } else { toml(&self.version.program) };
         let master_socket = if world.master_socket { toml(&self.master_socket()) } else { "\"\"".to_owned() };
         writeln!(
             text,
             "[[haproxy]]\nunit = \"no-such-unit.service\"\npidfile = {}\nmaster_socket = {master_socket}\n\
-             binary = {}\ntimeout = \"10s\"",
+             binary = {binary}\ntimeout = \"10s\"",
             toml(&self.places.folder.join("haproxy.pid")),
-            toml(&self.version.program)
         )
         .unwrap();
+        if self.names > 0 {
+            writeln!(text, "name = \"edge{}\"", self.names).unwrap();
+        }
+        if let Some(path) = world.sites_dir(&self.places.folder.display().to_string()) {
+            writeln!(text, "sites_dir = {path:?}").unwrap();
+        }
         if world.stats_socket == Some(true) {
             writeln!(text, "runtime_socket = {}", toml(&self.stats_socket())).unwrap();
         }
@@ -289,6 +310,12 @@ impl Stage {
             Change::Rename(lineage, names) => self.renew(*lineage, |wanted| wanted.names.clone_from(names)),
             Change::Rekey(lineage, kind) => self.renew(*lineage, |wanted| wanted.kind = *kind),
             Change::Refused(lineage) => self.refused(*lineage),
+            Change::OnlyRefused(lineage) => {
+                self.refused(*lineage);
+                for other in (0..LINEAGES.len()).filter(|other| other != lineage) {
+                    self.change(&Change::Delete(other));
+                }
+            }
             Change::Delete(lineage) => {
                 // One at least stays, and the host certificate's own.
                 if self.there.len() > 1
@@ -378,7 +405,8 @@ impl Stage {
     }
 
     fn refused(&mut self, lineage: usize) {
-        let Some(mut wanted) = self.there.get(&lineage).cloned() else { return };
+        let known = self.there.get(&lineage).cloned();
+        let mut wanted = known.clone().unwrap_or_else(|| self.world.others[0].clone());
         let command = format!("lineage {}", LINEAGES[lineage]);
         let leaf = if self.world.demanding {
             wanted.kind = KeyKind::Rsa2048;
@@ -390,7 +418,12 @@ impl Stage {
         };
         self.issued += 1;
         self.labels.insert(leaf.serial(), format!("{} (refused)", LINEAGES[lineage]));
-        self.tree.renew_with(LINEAGES[lineage], &leaf);
+        if known.is_some() {
+            self.tree.renew_with(LINEAGES[lineage], &leaf);
+        } else {
+            self.tree.issue_leaf(LINEAGES[lineage], &leaf);
+            self.there.insert(lineage, wanted);
+        }
     }
 
     fn leaf(&mut self, called: &str, wanted: &Wanted) -> Leaf {
@@ -553,9 +586,10 @@ impl Stage {
 
     /// Whoever loads the configuration while there is a gate takes it away, and waits behind it.
     fn gate_script(&self) -> String {
-        let (gate, held) = (self.places.folder.join("gate"), self.places.folder.join("held"));
+        let folder = self.places.folder.display();
+        let (gate, held) = (format!("{folder}/gate"), format!("{folder}/held"));
         format!(
-            "if os.rename({gate:?}, {held:?}) then\n  local held = io.open({held:?}, \"r\")\n  held:read(\"*a\")\n  held:close()\nend\n"
+            "if os.rename(\"{gate}\", \"{held}\") then\n  local held = io.open(\"{held}\", \"r\")\n  held:read(\"*a\")\n  held:close()\nend\n"
         )
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::support::KeyKind;
 
-/// SplitMix64: the same seed gives the same worlds and steps everywhere.
+/// `SplitMix64`: the same seed gives the same worlds and steps everywhere.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -158,6 +158,7 @@ pub fn kind(random: &mut Random, demanding: bool) -> KeyKind {
 
 /// A world.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub struct World {
     /// Where it came from.
     pub seed: u64,
@@ -169,6 +170,10 @@ pub struct World {
     pub master_socket: bool,
     /// Whether it has a stats socket of level admin, and whether the program knows that.
     pub stats_socket: Option<bool>,
+    /// Whether the program is told how haproxy.cfg spells the directory, where it only does so in other ways.
+    pub told_spelling: bool,
+    /// Whether the program must not run HAProxy, so that only a reload or a commit shows what it refuses.
+    pub unchecked: bool,
     /// Whether the program is told to probe the bind lines.
     pub probe: bool,
     /// Whether HAProxy's OpenSSL refuses RSA keys of 2048 bits, which no other process here does.
@@ -198,7 +203,7 @@ impl World {
         let stats_socket = if master { random.percent(65).then(|| random.percent(85)) } else { Some(true) };
         let demanding = random.percent(15);
         let mut lineages = Vec::new();
-        let count = 3 + random.below(3);
+        let count = random.one(&[1, 2, 3, 3, 3, 4, 4, 5]);
         for number in 0..LINEAGES.len() {
             if random.below(LINEAGES.len() - number) < count - lineages.len() {
                 lineages.push((number, Wanted::random(random, demanding)));
@@ -218,7 +223,7 @@ impl World {
         let new = version.starts_with('3');
         let base = random.percent(50);
         let mut binds: Vec<Bind> = Vec::new();
-        for number in 0..1 + random.below(3) {
+        for number in 0..=random.below(3) {
             let frontend = if number == 0 { 0 } else { random.below(2) };
             binds.push(Bind {
                 frontend,
@@ -234,12 +239,16 @@ impl World {
         }
         let forced = forced.then(|| if version.starts_with('2') { "pidfile" } else { "master" });
         let probe = random.percent(15);
+        let told_spelling = forced.is_some() || random.percent(50);
+        let unchecked = new && master_socket && random.percent(12);
         let mut world = Self {
             seed,
             version,
             master,
             master_socket,
             stats_socket,
+            told_spelling,
+            unchecked,
             probe,
             demanding,
             host,
@@ -260,6 +269,22 @@ impl World {
         let mut items = self.binds.iter().flat_map(|bind| &bind.items);
         items.any(|item| matches!(item, Item::Sites(_)))
             && (self.host == HostFile::Foreign || self.uses(Item::Host))
+    }
+
+    /// The `sites_dir` of the `[[haproxy]]` table: what HAProxy calls the directory, where somebody would have to say so.
+    pub fn sites_dir(&self, folder: &str) -> Option<String> {
+        let items = || self.binds.iter().flat_map(|bind| &bind.items);
+        let plain = |item: &Item| matches!(item, Item::Sites(Spelling::Plain | Spelling::Slash));
+        if !self.told_spelling || items().any(plain) {
+            return None;
+        }
+        items().find_map(|item| match item {
+            Item::Sites(Spelling::Dot) => Some(format!("{folder}/./sites")),
+            Item::Sites(Spelling::Link) => Some(format!("{folder}/link")),
+            // A crt-base that ends with a slash is put before another one.
+            Item::Sites(Spelling::Twice | Spelling::BaseSlash) => Some(format!("{folder}//sites")),
+            _ => None,
+        })
     }
 
     /// What must not be deleted without haproxy.cfg being changed too.
