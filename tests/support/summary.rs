@@ -29,6 +29,12 @@ pub enum Count {
     Handshakes,
     /// Cases of the closed loop.
     Cases,
+    /// Random worlds of the oracle.
+    Worlds,
+    /// Steps in them.
+    Steps,
+    /// Handshakes compared with a fresh start's.
+    Compared,
     /// Mutated keys and chains.
     Mutated,
     /// Those of them that were accepted.
@@ -49,7 +55,7 @@ pub enum Count {
 
 impl Count {
     /// All of them, in the table's order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::Killed,
         Self::Failed,
         Self::Renames,
@@ -61,6 +67,9 @@ impl Count {
         Self::Reloads,
         Self::Handshakes,
         Self::Cases,
+        Self::Worlds,
+        Self::Steps,
+        Self::Compared,
         Self::Mutated,
         Self::Accepted,
         Self::Properties,
@@ -87,6 +96,11 @@ impl Count {
             Self::Reloads => "reloads of HAProxy meanwhile, none of which failed",
             Self::Handshakes => "TLS handshakes while certificates were replaced, each with the right one",
             Self::Cases => "cases of the closed loop, on HAProxy 2.2, 2.6, 3.0, 3.2 and 3.4",
+            Self::Worlds => "random worlds of HAProxy, certbot and other people's files",
+            Self::Steps => "random steps in them, the run judged by what clients are answered",
+            Self::Compared => {
+                "handshakes compared with those of a HAProxy freshly started from the same files"
+            }
             Self::Mutated => "pairs of key and chain with mutated bytes",
             Self::Accepted => "of these accepted, each right in OpenSSL's judgement",
             Self::Properties => "inputs of property tests: parsers, plans carried out and planned again",
