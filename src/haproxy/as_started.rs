@@ -83,7 +83,7 @@ pub(super) fn before_reload(
         ConfigCheck::Valid => Ok(None),
         ConfigCheck::Unchecked(why) => Ok(Some(format!("the configuration was not checked: {why}"))),
         ConfigCheck::Invalid { words, log } => {
-            let files = words::named_changes(&log, haproxy, batch.changes);
+            let files = words::named_changes(&log, haproxy, batch);
             Err(Attempt::Refused { words, files })
         }
     }

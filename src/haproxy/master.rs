@@ -70,7 +70,7 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
     let until = deadline.min(Instant::now() + haproxy.timeout / 2);
     match check(world, haproxy, processes.master, until) {
         ConfigCheck::Invalid { words, log } => {
-            let files = words::named_changes(&log, haproxy, batch.changes);
+            let files = words::named_changes(&log, haproxy, batch);
             return Attempt::Refused { words, files };
         }
         ConfigCheck::Valid | ConfigCheck::Unchecked(_) => {}
@@ -144,7 +144,7 @@ fn refused(haproxy: &Haproxy, batch: &Batch<'_>, log: &str) -> Attempt {
         words if words.is_empty() => "HAProxy says that the reload failed; its log has the reason".to_owned(),
         words => words,
     };
-    Attempt::Refused { words, files: words::named_changes(log, haproxy, batch.changes) }
+    Attempt::Refused { words, files: words::named_changes(log, haproxy, batch) }
 }
 
 /// Whether the newest worker is of the current generation and certainly started after `moment`. Uptimes are whole

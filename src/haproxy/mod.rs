@@ -267,6 +267,11 @@ impl Telling<'_> {
     /// By the first of these ways that applies.
     fn by(&self, methods: &[Method]) -> Verdict {
         let before = self.answering();
+        if before.is_some_and(|worker| self.has_read_it(worker)) {
+            let method = methods.first().copied().filter(|_| methods.len() == 1).unwrap_or(Method::Auto);
+            return Verdict::of(method, Outcome::NotNeeded)
+                .with("it has started since the change, and has it");
+        }
         let begin = Instant::now();
         loop {
             let mut passed_over = Vec::new();
@@ -306,6 +311,13 @@ impl Telling<'_> {
                 somebody => return self.untold(methods, evidence, &somebody, before, &passed_over),
             }
         }
+    }
+
+    /// Whether this worker read the disk after the last change, and shows all of the batch.
+    fn has_read_it(&self, worker: Answering) -> bool {
+        let is_young = |worker: Answering| worker.since > self.batch.committed;
+        is_young(worker)
+            && matches!(runtime::shown(self.haproxy, self.batch, self.deadline), Shown::All(it) if is_young(it))
     }
 
     /// What it means that no way applies.

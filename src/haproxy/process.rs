@@ -317,7 +317,11 @@ impl Proc {
     }
 
     pub(super) fn is_haproxy(&self, pid: i32, stat: &Stat) -> bool {
-        let named = |name: &OsStr| name.as_encoded_bytes().starts_with(b"haproxy");
+        // This program's name begins so, too.
+        let is_ours = |rest: &[u8]| matches!(rest, [b'-' | b'_', b'c', b'e', b'r', b't', b's', ..]);
+        let named = |name: &OsStr| {
+            name.as_encoded_bytes().strip_prefix(b"haproxy").is_some_and(|rest| !is_ours(rest))
+        };
         named(OsStr::new(&stat.comm))
             || self.executable(pid).is_ok_and(|exe| exe.file_name().is_some_and(named))
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::config::Haproxy;
 use crate::escape::{escaped, shell_word};
 
-use super::{Change, Target};
+use super::{Batch, Change, Target};
 
 /// How many bytes of one line are quoted.
 const LINE: usize = 600;
@@ -68,22 +68,20 @@ pub fn naming(log: &str, paths: &[String]) -> Vec<(usize, String)> {
     named
 }
 
-/// The first file of a batch that the log names, spelled as this HAProxy's configuration does, and those that it misses.
+/// The first file of a batch that the log names, by any name that this HAProxy loads it under, and those that it misses.
 ///
 /// Only the first: 2.2 leaves OpenSSL's complaint about one file for the next one, which may be good.
 #[must_use]
-pub fn named_changes(log: &str, haproxy: &Haproxy, changes: &[Change]) -> Vec<(Target, String)> {
-    let paths: Vec<String> = changes
+pub fn named_changes(log: &str, haproxy: &Haproxy, batch: &Batch<'_>) -> Vec<(Target, String)> {
+    let changes = batch.changes;
+    let (owners, paths): (Vec<&Change>, Vec<String>) = changes
         .iter()
-        .map(|change| match &change.target {
-            Target::Site(file) => format!("{}/{file}", haproxy.sites_dir),
-            Target::Host => haproxy.host_file.clone(),
-        })
-        .collect();
+        .flat_map(|change| batch.stores_of(haproxy, change).into_iter().map(move |path| (change, path)))
+        .unzip();
     let first = naming(log, &paths).into_iter().find(|(_, line)| !may_be_of_another(log, line));
     let mut named: Vec<(Target, String)> = first
         .into_iter()
-        .filter_map(|(index, line)| Some((changes.get(index)?.target.clone(), line)))
+        .filter_map(|(index, line)| Some((owners.get(index)?.target.clone(), line)))
         .collect();
     for change in changes.iter().filter(|change| change.now.is_none()) {
         // A crt-list may name it by another path.

@@ -54,7 +54,7 @@ pub struct Committed<'a> {
     pub plan: Plan,
     /// What kept the run from finishing, if anything did.
     pub failure: Option<Failure>,
-    /// When the last file was renamed into place.
+    /// When a file was last renamed into place, or out of it.
     pub at: SystemTime,
 }
 
@@ -251,7 +251,7 @@ impl<'a> Staged<'a> {
             pending.now.clone_from(&pending.was);
         }
         carry_out(sites, &mut plan, &mut failure, |row| row.action == Action::Prune);
-        let at = SystemTime::now();
+        let at = if changed { SystemTime::now() } else { last_change(sites) };
         if changed {
             let directories = [Some(&sites.place), sites.host.as_ref()];
             for place in directories.into_iter().flatten() {
@@ -457,6 +457,15 @@ fn hold_last_file(sites: &SitesDir, plan: &mut Plan) -> Option<String> {
     };
     row.hold(LAST_FILE);
     Some(file_name(row))
+}
+
+/// When a name in the directories was last changed, by anybody.
+fn last_change(sites: &SitesDir) -> SystemTime {
+    let directories = [Some(&sites.place), sites.host.as_ref()];
+    let changed = |place: &Place| std::fs::metadata(&place.path).and_then(|meta| meta.modified());
+    let each: Option<Vec<SystemTime>> =
+        directories.into_iter().flatten().map(|place| changed(place).ok()).collect();
+    each.and_then(|each| each.into_iter().max()).unwrap_or_else(SystemTime::now)
 }
 
 fn carry_out(sites: &SitesDir, plan: &mut Plan, failure: &mut Option<Failure>, wanted: fn(&Row) -> bool) {

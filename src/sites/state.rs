@@ -16,6 +16,7 @@ use crate::certified_key::{ChainState, hex};
 use crate::config::Settings;
 use crate::failure::{Failure, FailureKind};
 use crate::haproxy::Target;
+use crate::haproxy::identity::are_still;
 use crate::plan::{Recorded, site_file};
 
 /// The state file's name in our directory.
@@ -223,7 +224,7 @@ impl State {
             pending.filter(|pending| !pending.adopted).and_then(|pending| pending.was.as_ref()),
             pending.and_then(|pending| pending.now.as_ref()),
         ];
-        let of_this = |rejected: &&Rejected| rejected.by == haproxy;
+        let of_this = |rejected: &&Rejected| are_still(&rejected.by, haproxy);
         Some(Recorded {
             lineage: OsString::from(&record.lineage),
             chain: unhex(&record.sha256).zip(record.chain),
