@@ -149,6 +149,15 @@ pub struct Marks {
     pub config: Vec<PathBuf>,
 }
 
+impl Marks {
+    /// Whether nothing tells a process of this HAProxy from another's.
+    #[must_use]
+    pub fn are_none(&self) -> bool {
+        let Self { unit, pidfile, sockets, config } = self;
+        unit.is_empty() && pidfile.as_os_str().is_empty() && sockets.is_empty() && config.is_empty()
+    }
+}
+
 impl Haproxy {
     /// What it is known by.
     #[must_use]

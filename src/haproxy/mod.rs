@@ -315,7 +315,10 @@ impl Telling<'_> {
 
     /// Whether this worker read the disk after the last change, and shows all of the batch.
     fn has_read_it(&self, worker: Answering) -> bool {
-        let is_young = |worker: Answering| worker.since > self.batch.committed;
+        // Its uptime has whole seconds; procfs knows better, where this process is the worker.
+        let started = process::Proc::new(self.world).started_at(worker.pid);
+        let started = started.filter(|at| (worker.since..=worker.until).contains(at)).unwrap_or(worker.since);
+        let is_young = |it: Answering| it.pid == worker.pid && started > self.batch.committed;
         is_young(worker)
             && matches!(runtime::shown(self.haproxy, self.batch, self.deadline), Shown::All(it) if is_young(it))
     }

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -314,6 +314,17 @@ impl Proc {
                 Some(Worker { pid, started: stat.started })
             })
             .collect()
+    }
+
+    /// When a HAProxy's process started, to a clock tick; `None`: no such process is in sight.
+    pub(super) fn started_at(&self, pid: u32) -> Option<SystemTime> {
+        let pid = i32::try_from(pid).ok()?;
+        let stat = self.stat(pid).ok().filter(|stat| !stat.is_zombie() && self.is_haproxy(pid, stat))?;
+        let ticks = rustix::param::clock_ticks_per_second();
+        let started = Duration::from_millis(stat.started.checked_mul(1000)?.checked_div(ticks)?);
+        let since_boot =
+            Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Boottime)).ok()?;
+        SystemTime::now().checked_sub(since_boot.checked_sub(started)?)
     }
 
     pub(super) fn is_haproxy(&self, pid: i32, stat: &Stat) -> bool {

@@ -52,8 +52,11 @@ pub(super) fn master(world: &World, haproxy: &Haproxy) -> Option<i32> {
     let is_haproxy =
         |&pid: &i32| proc.stat(pid).is_ok_and(|stat| !stat.is_zombie() && proc.is_haproxy(pid, &stat));
     let named = pidfile::read(&haproxy.pidfile).ok().flatten().filter(is_haproxy);
+    let marks = haproxy.marks();
     named.or_else(|| {
-        let marks = haproxy.marks();
+        if marks.are_none() {
+            return None;
+        }
         let bears = |pid: &i32| Started::read(&proc, *pid).is_some_and(|it| it.mark(&proc, &marks).is_some());
         let mut marked: Vec<i32> =
             proc.all().unwrap_or_default().into_iter().filter(|pid| is_haproxy(pid) && bears(pid)).collect();

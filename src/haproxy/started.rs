@@ -36,6 +36,9 @@ impl Started {
     /// # Errors
     /// None runs, or it isn't clear which one it is: why.
     pub fn find(world: &World, haproxy: &Haproxy) -> Result<Self, String> {
+        if haproxy.marks().are_none() {
+            return Err("nothing says which HAProxy this is".to_owned());
+        }
         let proc = Proc::new(world);
         let named = pidfile::read(&haproxy.pidfile).ok().flatten().filter(|&pid| is_haproxy(&proc, pid));
         if let Some(pid) = named {

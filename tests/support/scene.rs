@@ -67,8 +67,11 @@ impl Scene {
             told.display()
         );
         let command = serde_json::json!(["/bin/sh", "-c", script]);
-        let cmd =
-            cmd.table(&format!("[[haproxy]]\nreload = \"command\"\ncommand = {command}\nbinary = \"\""));
+        // Nothing to know a HAProxy by: the calls of a run don't depend on which other processes there are.
+        let cmd = cmd.table(&format!(
+            "[[haproxy]]\nreload = \"command\"\ncommand = {command}\nbinary = \"\"\n\
+             unit = \"\"\npidfile = \"\"\nmaster_socket = \"\""
+        ));
         Self {
             tree,
             cmd,
