@@ -434,6 +434,8 @@ fn a_reload_by_somebody_else_clears_what_was_remembered_and_ours_does_not() {
     for version in some(&["2.6", "3.2"]) {
         let mut bed = Bed::new();
         let level = demanding_openssl(bed.folder.path());
+        // So that it is the reload that is refused.
+        let version = support::live::unaware(&version, bed.folder.path());
         let mut haproxy = bed.haproxy(&version).env("OPENSSL_CONF", &level).start();
         let cmd = bed.cmd().table(&by_pidfile("haproxy", &haproxy));
         let weak = bed.tree.authority().issue(KeyKind::Rsa2048, &["a.example"], Validity::days(90));

@@ -378,8 +378,9 @@ fn with_a_list(version: &Version, reload: &str, named: &str) -> (Strict, PathBuf
     (strict, list)
 }
 
+/// The list is read before anything is removed.
 #[test]
-fn a_prune_that_haproxy_refuses_is_undone_and_not_tried_again() {
+fn a_prune_that_a_list_forbids_is_not_tried() {
     for version in versions() {
         // The first one is a path that the settings don't know.
         let mut ways = vec![("auto", "SITES/../sites/b.example.pem\n")];
@@ -389,31 +390,26 @@ fn a_prune_that_haproxy_refuses_is_undone_and_not_tried_again() {
         for (reload, named) in ways {
             let context = format!("{} {reload} {named}", version.full);
             let (mut strict, list) = with_a_list(&version, reload, named);
+            let changed = fs::metadata(strict.cmd.site("b.example")).unwrap().ctime_nsec();
             strict.tree.delete("b.example");
             strict.tree.delete("c.example");
-            let run = strict.cmd.assemble(&[]).exits(2);
-            assert_eq!(outcome(&run), "rolled-back", "{context}: {run}");
-            assert_eq!(run.action("c.example.pem"), "prune", "{context}: {run}");
-            assert_eq!(run.action("b.example.pem"), "unchanged", "{context}: {run}");
-            assert!(warns(&run, "b.example.pem", "prune-held"), "{context}: {run}");
-            let why = detail(&run, "b.example.pem");
-            assert!(
-                why.contains("b.example.pem'") && why.contains("assemble --force b.example"),
-                "{context}: {why}"
-            );
-            assert_eq!(strict.cmd.deployed(), ["a.example.pem", "b.example.pem"], "{context}");
-            strict.must_start(&context);
-            strict.is_tidy();
-            let changed = fs::metadata(strict.cmd.site("b.example")).unwrap().ctime_nsec();
-            let again = strict.cmd.assemble(&[]).exits(1);
-            assert_eq!(outcome(&again), "not-needed", "{context}: {again}");
-            assert!(warns(&again, "b.example.pem", "prune-held"), "{context}: {again}");
+            for wanted in ["prune", "absent"] {
+                let run = strict.cmd.assemble(&[]).exits(1);
+                assert!(wanted == "absent" || run.action("c.example.pem") == "prune", "{context}: {run}");
+                assert_eq!(run.action("b.example.pem"), "unchanged", "{context}: {run}");
+                assert!(warns(&run, "b.example.pem", "prune-held"), "{context}: {run}");
+                let why = detail(&run, "b.example.pem");
+                assert!(why.contains("list.txt:1 names it"), "{context}: {why}");
+                assert_eq!(strict.cmd.deployed(), ["a.example.pem", "b.example.pem"], "{context}");
+                strict.must_start(&context);
+                strict.is_tidy();
+            }
             let unchanged = fs::metadata(strict.cmd.site("b.example")).unwrap().ctime_nsec() == changed;
             assert!(unchanged, "{context}: it wasn't even moved");
 
             // What the row says helps.
             fs::write(&list, format!("{}\n", strict.cmd.site("a.example").display())).unwrap();
-            let run = strict.cmd.assemble(&["--force", "b.example"]).exits(0);
+            let run = strict.cmd.assemble(&[]).exits(0);
             assert_eq!(run.action("b.example.pem"), "prune", "{context}: {run}");
             assert_eq!(strict.cmd.deployed(), ["a.example.pem"], "{context}");
             strict.must_start(&context);
@@ -422,14 +418,15 @@ fn a_prune_that_haproxy_refuses_is_undone_and_not_tried_again() {
     }
 }
 
-/// The run that pruned it has ended before it could tell HAProxy: the next one mends that.
+/// The list comes to name it after it was removed and before HAProxy was told: the next run mends that, and remembers it.
 #[test]
-fn a_refused_prune_of_an_interrupted_run_is_undone_by_the_next() {
+fn a_prune_that_haproxy_refuses_is_undone_and_not_tried_again() {
     for version in versions() {
-        let (mut strict, _) = with_a_list(&version, "pidfile", "SITES/b.example.pem\n");
+        let (mut strict, list) = with_a_list(&version, "pidfile", "SITES/a.example.pem\n");
         strict.tree.delete("b.example");
         strict.cmd.assemble(&["--defer-reload"]).exits(0);
         assert_eq!(strict.cmd.deployed(), ["a.example.pem", "c.example.pem"]);
+        fs::write(&list, format!("{}\n", strict.cmd.site("b.example").display())).unwrap();
         let run = strict.cmd.assemble(&[]).exits(2);
         assert_eq!(outcome(&run), "rolled-back", "{}: {run}", version.full);
         assert!(warns(&run, "b.example.pem", "prune-held"), "{}: {run}", version.full);

@@ -439,7 +439,10 @@ fn a_file_that_a_line_names_by_itself_is_not_pruned() {
                 assert_eq!(haproxy.check(), Ok(()));
             }
             fs::write(&list, format!("{}\n", cmd.site("a.example").display())).unwrap();
-            assert_eq!(cmd.assemble(&[]).exits(0).action("b.example.pem"), "prune");
+            // Whether one that is stopped counts as not running depends on the other HAProxys here.
+            let run = cmd.assemble(&[]);
+            assert_eq!(run.action("b.example.pem"), "prune", "{run}");
+            assert!(run.code == Some(0) || !runs, "{run}");
             assert_eq!(haproxy.check(), Ok(()));
             if runs {
                 assert_eq!(haproxy.reload_and_wait(), Reload::Loaded);

@@ -24,8 +24,8 @@ use haproxy_certs::world::World;
 use serde_json::Value;
 use support::process::finish;
 use support::{
-    Authority, Certbot, Cmd, Haproxy, KeyKind, LIMIT, Pebble, Port, Run, Tree, Validity, system_haproxy,
-    tree, versions, wait_until,
+    Authority, Certbot, Cmd, Haproxy, KeyKind, LIMIT, Pebble, Port, Reload, Run, Tree, Validity,
+    system_haproxy, tree, versions, wait_until,
 };
 
 /// Two lineages, deployed, and a HAProxy of this version that serves them.
@@ -244,7 +244,8 @@ fn a_unit_that_is_not_active_is_started_by_the_advice() {
         tree::write(&programs.join("systemctl"), format!("#!/bin/sh\ncat <<X\n{show}\nX\n"), 0o755);
         let world =
             World { run: folder.path().join("run"), programs: vec![programs.clone()], ..World::host() };
-        let text = fs::read_to_string(cmd.config()).unwrap().replace("no-such-unit", "haproxy");
+        let text =
+            fs::read_to_string(cmd.config()).unwrap().replace("unit = \"\"", "unit = \"haproxy.service\"");
         let settings = Settings::parse(&text, &Overrides::default()).unwrap();
         let seen = status(&settings, &world, false, &|_, _| {});
         let down = seen.problems.iter().find(|problem| problem.kind.name() == "haproxy-down").unwrap();
@@ -258,14 +259,14 @@ fn a_unit_that_is_not_active_is_started_by_the_advice() {
 #[test]
 fn a_haproxy_behind_the_disk_is_reloaded_by_the_advice() {
     for version in versions() {
-        let (mut tree, cmd, haproxy) = healthy(&version);
+        let (mut tree, cmd, mut haproxy) = healthy(&version);
         let shell = Shell::of(&cmd, Some(&haproxy));
         // A file of somebody else's that was moved out.
         let foreign = Authority::new().issue(KeyKind::P256, &["old.example"], Validity::days(30));
         let place = cmd.site("zz-old");
         tree::write(&place, foreign.combined(), 0o400);
         let reload = format!("kill -USR2 \"$(cat {})\"", haproxy.pidfile().display());
-        assert!(shell.run(&reload).status.success());
+        assert_eq!(haproxy.reload_and_wait(), Reload::Loaded);
         becomes_ok(&cmd, &[]);
         fs::rename(&place, cmd.beside("old.pem")).unwrap();
         let said = problem(&json(&cmd, &[]).exits(2), "haproxy-stale", "critical", "and the file is gone");

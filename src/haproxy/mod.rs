@@ -267,11 +267,16 @@ impl Telling<'_> {
     /// By the first of these ways that applies.
     fn by(&self, methods: &[Method]) -> Verdict {
         let before = self.answering();
-        if before.is_some_and(|worker| self.has_read_it(worker)) {
-            let method = methods.first().copied().filter(|_| methods.len() == 1).unwrap_or(Method::Auto);
-            return Verdict::of(method, Outcome::NotNeeded)
+        let verdict = self.by_the_first_of(methods, before);
+        let is_nothing_left = || before.is_some_and(|worker| self.has_read_it(worker));
+        if verdict.outcome == Outcome::Failed && verdict.rejected.is_empty() && is_nothing_left() {
+            return Verdict::of(verdict.method, Outcome::NotNeeded)
                 .with("it has started since the change, and has it");
         }
+        verdict
+    }
+
+    fn by_the_first_of(&self, methods: &[Method], before: Option<Answering>) -> Verdict {
         let begin = Instant::now();
         loop {
             let mut passed_over = Vec::new();

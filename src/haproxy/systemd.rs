@@ -97,7 +97,8 @@ pub fn reload(world: &World, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt {
 
 /// The main process of this HAProxy's unit, where systemd is PID 1 and has one.
 pub(super) fn main_pid(world: &World, haproxy: &Haproxy) -> Option<i32> {
-    let systemctl = world.has_systemd().then(|| world.program("systemctl"))??;
+    let may_ask = world.has_systemd() && !haproxy.unit.is_empty();
+    let systemctl = may_ask.then(|| world.program("systemctl"))??;
     let state = Unit { systemctl: &systemctl, name: &haproxy.unit }.state().ok()?;
     Some(state.main_pid).filter(|&pid| pid > 1)
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{
     AtFlags, FileType, RenameFlags, fsync, linkat, readlinkat, renameat, renameat_with, statat, symlinkat,
@@ -459,12 +460,17 @@ fn hold_last_file(sites: &SitesDir, plan: &mut Plan) -> Option<String> {
     Some(file_name(row))
 }
 
-/// When a name in the directories was last changed, by anybody.
+/// When a name in the sites directory or the host certificate was last changed, by anybody.
 fn last_change(sites: &SitesDir) -> SystemTime {
-    let directories = [Some(&sites.place), sites.host.as_ref()];
-    let changed = |place: &Place| std::fs::metadata(&place.path).and_then(|meta| meta.modified());
+    let changed = |path: &Path| {
+        let meta = std::fs::symlink_metadata(path).ok()?;
+        let seconds = Duration::from_secs(u64::try_from(meta.ctime()).ok()?);
+        let rest = Duration::from_nanos(u64::try_from(meta.ctime_nsec()).ok()?);
+        SystemTime::UNIX_EPOCH.checked_add(seconds + rest)
+    };
+    let host = sites.host.as_ref().map(|_| sites.host_file.as_path());
     let each: Option<Vec<SystemTime>> =
-        directories.into_iter().flatten().map(|place| changed(place).ok()).collect();
+        [Some(sites.place.path.as_path()), host].into_iter().flatten().map(changed).collect();
     each.and_then(|each| each.into_iter().max()).unwrap_or_else(SystemTime::now)
 }
 

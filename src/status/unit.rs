@@ -39,10 +39,11 @@ impl Unit {
     }
 }
 
-/// Asks systemd; `None` where it isn't PID 1, or doesn't answer.
+/// Asks systemd; `None` where no unit is named, or systemd isn't PID 1, or doesn't answer.
 #[must_use]
 pub fn show(world: &World, name: &str) -> Option<Unit> {
-    let systemctl = Some(()).filter(|()| world.has_systemd()).and_then(|()| world.program("systemctl"))?;
+    let may_ask = !name.is_empty() && world.has_systemd();
+    let systemctl = Some(()).filter(|()| may_ask).and_then(|()| world.program("systemctl"))?;
     let properties = "--property=LoadState,ActiveState,UnitFileState,Result,ExecMainStatus,MainPID";
     let arguments = ["--no-ask-password", "--no-pager", "show", properties, "--", name];
     let done = Program::new(systemctl).args(arguments).run(Instant::now() + LIMIT).ok()?;
