@@ -320,7 +320,7 @@ impl<'a> Telling<'a> {
         let (mut before, mut listing) = self.look(RELOAD_BEFORE)?;
         for _ in 0..ROUNDS {
             let sequence = self.decide(jobs, &listing, before.answering)?;
-            let round = self.round(jobs, &sequence, before.answering);
+            let round = self.round(jobs, &sequence);
             // A reload that was in flight may have read the disk before it changed.
             match self.settled(RELOAD_AFTER) {
                 Ok(now) if now.answering.pid == before.answering.pid => {
@@ -388,16 +388,11 @@ impl<'a> Telling<'a> {
         Ok(None)
     }
 
-    fn round(
-        &self,
-        jobs: &[Job<'_>],
-        sequence: &[Step],
-        before: Answering,
-    ) -> Result<Vec<(Target, String)>, Stop> {
+    fn round(&self, jobs: &[Job<'_>], sequence: &[Step]) -> Result<Refused, Stop> {
         let mut refused: Vec<(Target, String)> = Vec::new();
         for step in sequence {
             let Some(job) = step.file().and_then(|file| jobs.get(file)) else { continue };
-            match self.one(job, step, before) {
+            match self.one(job, step) {
                 Ok(()) => {}
                 Err(Untaken::Refused(words)) => {
                     let is_stuck = self.commands.dies_of_an_abort(&words);
@@ -485,7 +480,7 @@ impl<'a> Telling<'a> {
         for step in &sequence {
             let done = match step.file() {
                 Some(file) => match jobs.get(file).filter(|_| !failed.contains(&file)) {
-                    Some(job) => self.one(job, step, worker),
+                    Some(job) => self.one(job, step),
                     None => continue,
                 },
                 None => match losers.iter().find(|loser| loser.store == step.store()) {
@@ -628,18 +623,14 @@ impl<'a> Telling<'a> {
             && socket.is_some_and(|socket| absent::is_nobodys(self.world, socket))
     }
 
-    /// One store of a file: replaced or added, and seen.
-    fn one(&self, job: &Job<'_>, step: &Step, worker: Answering) -> Result<(), Untaken> {
+    /// One store of a file: replaced or added, and seen. Also where HAProxy has it already: what is committed stands behind
+    /// the others of its name, and only the whole sequence restores their order.
+    fn one(&self, job: &Job<'_>, step: &Step) -> Result<(), Untaken> {
         let store = step.store();
         let shown = match step {
             Step::Add { .. } => None,
             _ => self.commands.store(store)?,
         };
-        // A worker that started after the file was renamed into place has read it.
-        let is_young = worker.since > self.batch.committed;
-        if is_young && agrees(Some(job.expected), shown.as_ref()).is_ok() {
-            return Ok(());
-        }
         match step {
             Step::Add { list, .. } => self.commands.add(list, store, &job.pem)?,
             Step::Put { list, .. } => {
