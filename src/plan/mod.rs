@@ -459,7 +459,8 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Pla
     }
     // Somebody else's certificate may be younger than the lineage's: whoever adopts it knows. So may another lineage's,
     // of which the host certificate was made before: whoever sets host_lineage knows.
-    let is_another = !ours || place.recorded.is_some_and(|recorded| recorded.lineage != *name);
+    let is_anothers = |recorded: &Recorded| place.role == Role::Host && recorded.lineage != *name;
+    let is_another = !ours || place.recorded.is_some_and(is_anothers);
     let guard = too_good_to_replace(situation, name, candidate, deployed)
         .filter(|refusal| !is_another || refusal.reason != Reason::OlderThanDeployed);
     match guard {
