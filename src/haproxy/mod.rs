@@ -297,6 +297,13 @@ impl Telling<'_> {
                     }
                     attempt => {
                         let verdict = self.verdict(method, before, attempt);
+                        // What memory refused by name says more than a reload that failed without a word.
+                        let said: Option<Verdict> = in_memory.take_if(|refused: &mut Verdict| {
+                            !refused.rejected.is_empty()
+                                && verdict.outcome == Outcome::Failed
+                                && verdict.rejected.is_empty()
+                        });
+                        let verdict = said.unwrap_or(verdict);
                         let is_served = method != Method::Runtime || verdict.confirmed != Some(false);
                         if is_served || methods.len() == 1 {
                             return verdict.passing_over(passed_over);
