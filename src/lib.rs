@@ -14,7 +14,8 @@
 //! [`certified_key::CombinedPem`] comes only from a [`certified_key::CertifiedKey`], whose one constructor proves that
 //! key and leaf belong together; a [`sites::SitesDir`] that can be written exists only while its lock is held; what is
 //! [`sites::Committed`] must be kept or put back. [`config::Settings`] is what is meant, [`cli::Cli`] what was typed,
-//! [`world::World`] the host around us; [`serving::Serving`] is what a HAProxy loads, whoever put it there. The binary's `main.rs` is the only file that prints or exits.
+//! [`world::World`] the host around us; [`serving::Serving`] is what a HAProxy loads, whoever put it there. The binary's
+//! `main.rs` is the only file that prints or exits.
 
 pub mod assemble;
 pub mod certbot;

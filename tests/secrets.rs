@@ -252,7 +252,7 @@ fn not_even_its_user_looks_into_it() {
             lchown(entry.unwrap().path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
     }
-    let mut child = nobody(&cmd).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = nobody(&cmd).arg("assemble").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_until(LIMIT, "it tells", || told.exists());
     let owner = fs::metadata(format!("/proc/{}/environ", child.id())).unwrap().uid();
     let of = fs::metadata(format!("/proc/{}", child.id())).unwrap().uid();
@@ -274,12 +274,15 @@ fn nobody(cmd: &Cmd) -> Command {
     let id = NOBODY.to_string();
     command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--no-new-privs", "--"]);
     command.arg("/usr/bin/env").arg("-i").arg(cmd.beside("program")).arg("--config").arg(cmd.config());
-    command.args(["assemble", "--format", "json"]);
     command
 }
 
 fn as_nobody(cmd: &Cmd) -> Run {
-    let output = finish(&mut nobody(cmd), TRACED_LIMIT);
+    as_nobody_with(cmd, &["assemble", "--format", "json"])
+}
+
+fn as_nobody_with(cmd: &Cmd, arguments: &[&str]) -> Run {
+    let output = finish(nobody(cmd).args(arguments), TRACED_LIMIT);
     Run {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into(),
@@ -335,8 +338,10 @@ fn a_user_with_just_three_rights() {
     readable(&live);
     let run = as_nobody(&live.cmd).exits(2);
     let detail = run.json()["haproxy"][0]["detail"].as_str().unwrap().to_owned();
-    // The socket's words are those of a way that was passed over; the last way's are the cause.
     assert!(detail.contains("operation not permitted"), "{detail}");
+    // The socket's words are those of a way that was passed over.
+    let shown = as_nobody_with(&live.cmd, &["-v", "assemble"]).exits(2).stdout;
+    assert!(shown.contains(socket.to_str().unwrap()) && shown.contains("permission denied"), "{shown}");
     mode(&socket, 0o666);
     as_nobody(&live.cmd).exits(0);
     live.must_be_as_wanted("with the socket again");

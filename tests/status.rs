@@ -553,6 +553,8 @@ fn without_a_socket_that_is_said() {
     fs::write(haproxy.config(), format!("{text}  bogus-keyword on\n")).unwrap();
     let told = cmd.assemble(&[]).exits(2).json()["haproxy"][0]["detail"].as_str().unwrap().to_owned();
     let reason = "neither runtime_socket nor master_socket is set";
+    let shown = cmd.run(&["-v", "assemble"]).exits(2).stdout;
+    assert!(shown.contains(&format!("runtime: {reason}")), "{shown}");
     assert!(
         told.contains(&format!("0 of 1 files are replaced in memory meanwhile (a.example.pem: {reason})")),
         "{told}"

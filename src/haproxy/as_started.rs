@@ -353,17 +353,22 @@ pub(super) fn configuration(world: &World, haproxy: &Haproxy) -> Vec<PathBuf> {
     if !haproxy.config.is_empty() {
         return haproxy.config.clone();
     }
-    let Some(pid) = sight::master(world, haproxy) else { return Vec::new() };
-    let proc = Proc::new(world);
+    sight::master(world, haproxy).map_or_else(Vec::new, |pid| started_with(&Proc::new(world), pid))
+}
+
+fn started_with(proc: &Proc, pid: i32) -> Vec<PathBuf> {
     let folder = fs::read_link(proc.path(pid, "cwd")).unwrap_or_default();
     let files = configuration_files(&proc.arguments(pid).unwrap_or_default());
     files.into_iter().map(|file| folder.join(file)).collect()
 }
 
-/// All files by which this HAProxy judges a PEM: its configuration, a directory's files each, and OpenSSL's.
-pub(super) fn sources(world: &World, haproxy: &Haproxy) -> Vec<PathBuf> {
+/// All files by which this HAProxy, whose master or only process is `pid`, judges a PEM: its configuration, a directory's
+/// files each, and OpenSSL's.
+pub(super) fn sources(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Vec<PathBuf> {
+    let configuration =
+        if haproxy.config.is_empty() { started_with(proc, pid) } else { haproxy.config.clone() };
     let mut files = Vec::new();
-    for path in configuration(world, haproxy) {
+    for path in configuration {
         if !path.is_dir() {
             files.push(path);
             continue;
@@ -373,9 +378,7 @@ pub(super) fn sources(world: &World, haproxy: &Haproxy) -> Vec<PathBuf> {
         entries.sort();
         files.extend(entries.into_iter().filter(|entry| entry.is_file()));
     }
-    let environment = sight::master(world, haproxy)
-        .and_then(|pid| Proc::new(world).environment(pid).ok())
-        .unwrap_or_default();
+    let environment = proc.environment(pid).unwrap_or_default();
     let named = environment.iter().filter_map(|entry| entry.as_bytes().strip_prefix(b"OPENSSL_CONF="));
     files.extend(named.map(|path| PathBuf::from(OsStr::from_bytes(path))));
     files.extend(OPENSSL_CONF.map(PathBuf::from));
@@ -385,7 +388,8 @@ pub(super) fn sources(world: &World, haproxy: &Haproxy) -> Vec<PathBuf> {
 /// Whether one of them is newer than this moment, in which a worker started.
 pub(super) fn is_newer(world: &World, haproxy: &Haproxy, moment: SystemTime) -> bool {
     let changed = |file: &PathBuf| fs::metadata(file).and_then(|meta| meta.modified()).ok();
-    sources(world, haproxy).iter().filter_map(changed).any(|changed| changed > moment)
+    let Some(pid) = sight::master(world, haproxy) else { return false };
+    sources(&Proc::new(world), haproxy, pid).iter().filter_map(changed).any(|changed| changed > moment)
 }
 
 /// The value of an option (`-p`, `-S`) among HAProxy's arguments; the last one counts.

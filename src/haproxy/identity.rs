@@ -25,12 +25,12 @@ pub fn identity(world: &World, haproxys: &[Haproxy]) -> String {
 
 fn of_one(world: &World, haproxy: &Haproxy) -> String {
     let Some(pid) = sight::master(world, haproxy) else { return NOT_IN_SIGHT.to_owned() };
+    let proc = Proc::new(world);
     let mut facts = String::new();
     let program = haproxy.binary.as_ref().and_then(|name| world.program(name));
-    for file in program.into_iter().chain(as_started::sources(world, haproxy)) {
+    for file in program.into_iter().chain(as_started::sources(&proc, haproxy, pid)) {
         describe(&file, &mut facts);
     }
-    let proc = Proc::new(world);
     let since = proc.stat(pid).map(|stat| stat.started).unwrap_or_default();
     let newest = proc.workers(pid).into_iter().max_by_key(|worker| (worker.started, worker.pid));
     let _ = writeln!(facts, "process {pid} since {since}, {newest:?}");

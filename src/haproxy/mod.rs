@@ -297,19 +297,16 @@ impl Telling<'_> {
                     }
                     attempt => {
                         let verdict = self.verdict(method, before, attempt);
-                        // What memory refused by name says more than a reload that failed without a word.
-                        let said: Option<Verdict> = in_memory.take_if(|refused: &mut Verdict| {
-                            !refused.rejected.is_empty()
-                                && verdict.outcome == Outcome::Failed
-                                && verdict.rejected.is_empty()
-                        });
-                        let verdict = said.unwrap_or(verdict);
                         let is_served = method != Method::Runtime || verdict.confirmed != Some(false);
-                        if is_served || methods.len() == 1 {
-                            return verdict.passing_over(passed_over);
+                        if !is_served && methods.len() > 1 {
+                            passed_over.push(pass(verdict.detail.as_deref().unwrap_or("it isn't served")));
+                            in_memory = Some(verdict);
+                            continue;
                         }
-                        passed_over.push(pass(verdict.detail.as_deref().unwrap_or("it isn't served")));
-                        in_memory = Some(verdict);
+                        // A refusal by name says more than a reload that failed without one.
+                        let names_none = verdict.outcome == Outcome::Failed && verdict.rejected.is_empty();
+                        let by_name = in_memory.filter(|refused| names_none && !refused.rejected.is_empty());
+                        return by_name.unwrap_or(verdict).passing_over(passed_over);
                     }
                 }
             }

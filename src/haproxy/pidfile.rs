@@ -76,7 +76,10 @@ fn no_master(file: &Path, why: &NotAMaster) -> Attempt {
 }
 
 /// The process id in the first line; `None` where there is none.
-pub(super) fn read(path: &Path) -> io::Result<Option<i32>> {
+///
+/// # Errors
+/// It can't be read, or isn't a regular file.
+pub fn read(path: &Path) -> io::Result<Option<i32>> {
     // A FIFO in its place must not hang us.
     let flags = rustix::fs::OFlags::NONBLOCK.bits();
     let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;

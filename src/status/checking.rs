@@ -7,7 +7,7 @@ use crate::config::Haproxy;
 use crate::escape::{escaped, escaped_path, shell_word};
 use crate::failure::io_cause;
 use crate::haproxy::process::Master;
-use crate::haproxy::words;
+use crate::haproxy::{pidfile, words};
 use crate::program::Program;
 use crate::world::World;
 
@@ -78,8 +78,8 @@ pub fn check(world: &World, haproxy: &Haproxy) -> Checked {
 
 /// Its running master, by the pidfile or the unit.
 fn master(world: &World, haproxy: &Haproxy) -> Option<Master> {
-    let pid = || std::fs::read_to_string(&haproxy.pidfile).ok()?.trim().parse().ok();
-    let by_pidfile = pid().and_then(|pid| Master::open(world, pid).ok());
+    let pid = pidfile::read(&haproxy.pidfile).ok().flatten();
+    let by_pidfile = pid.and_then(|pid| Master::open(world, pid).ok());
     let by_unit = || Master::open(world, unit::show(world, &haproxy.unit)?.main_pid).ok();
     by_pidfile.or_else(by_unit)
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Address, Haproxy};
 use crate::escape::{escaped, escaped_path, shell_word};
+use crate::haproxy::pidfile;
 use crate::haproxy::process::{Master, NotAMaster};
 use crate::world::World;
 
@@ -73,7 +74,7 @@ fn start(haproxy: &Haproxy, has_unit: bool) -> String {
 
 /// A pidfile whose process is gone, or is another program by now.
 fn stale_pidfile(world: &World, haproxy: &Haproxy) -> Option<String> {
-    let pid = std::fs::read_to_string(&haproxy.pidfile).ok()?.trim().parse().ok()?;
+    let pid = pidfile::read(&haproxy.pidfile).ok().flatten()?;
     let shown = escaped_path(&haproxy.pidfile);
     match Master::open(world, pid) {
         Err(NotAMaster::Gone(_)) => Some(format!("process {pid} of {shown} is gone")),

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use crate::config::{Haproxy, Method};
 use crate::escape::shell_word;
+use crate::haproxy::pidfile;
 use crate::haproxy::process::Master;
 use crate::world::World;
 
@@ -19,7 +20,7 @@ pub fn command(world: &World, haproxy: &Haproxy) -> Option<String> {
         is_active.then(|| format!("systemctl reload {}", shell_word(haproxy.unit.as_ref())))
     };
     let by_pidfile = || {
-        let pid = std::fs::read_to_string(&haproxy.pidfile).ok()?.trim().parse().ok()?;
+        let pid = pidfile::read(&haproxy.pidfile).ok().flatten()?;
         let is_master = Master::open(world, pid).is_ok();
         is_master.then(|| format!("kill -USR2 \"$(cat {})\"", shell_word(haproxy.pidfile.as_os_str())))
     };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Haproxy, Method, Settings};
 use crate::escape::{escaped, escaped_path};
 use crate::failure::io_cause;
+use crate::haproxy::pidfile;
 use crate::haproxy::replies::quoted;
 use crate::haproxy::socket::SocketError;
 use crate::haproxy::worker::{Trouble, Worker};
@@ -61,8 +62,8 @@ fn files_of(path: &Path) -> Vec<PathBuf> {
 
 /// The files that the process of the pidfile was started with; `None`: there is none.
 fn running(world: &World, haproxy: &Haproxy) -> Result<Option<Vec<PathBuf>>, String> {
-    match std::fs::read_to_string(&haproxy.pidfile) {
-        Ok(pid) => Ok(pid.trim().parse().ok().and_then(|pid| started_with(world, pid))),
+    match pidfile::read(&haproxy.pidfile) {
+        Ok(pid) => Ok(pid.and_then(|pid| started_with(world, pid))),
         // Another one than the usual file may be in use.
         Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
             Err(format!("cannot read {}: {}", escaped_path(&haproxy.pidfile), io_cause(&e)))
@@ -71,7 +72,7 @@ fn running(world: &World, haproxy: &Haproxy) -> Result<Option<Vec<PathBuf>>, Str
     }
 }
 
-fn started_with(world: &World, pid: u32) -> Option<Vec<PathBuf>> {
+fn started_with(world: &World, pid: i32) -> Option<Vec<PathBuf>> {
     let process = world.proc.join(pid.to_string());
     let folder = std::fs::read_link(process.join("cwd")).unwrap_or_else(|_| "/".into());
     let line = std::fs::read(process.join("cmdline")).ok()?;
