@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use crate::assemble::Options;
-use crate::completions::Completions;
+use crate::commands::assemble::Options;
+use crate::commands::completions::Completions;
 use crate::config::{Method, Overrides};
 use crate::plan::Policy;
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use nix::unistd::{Group, User, geteuid};
 use serde::{Deserialize, Serialize};
 
-use crate::escape::{escaped, escaped_path};
-use crate::failure::{Failure, FailureKind};
 use crate::sites::OWN_DIR;
+use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::failure::{Failure, FailureKind};
 
 /// The configuration file that is read when none is named; its absence means the defaults.
 pub const DEFAULT_FILE: &str = "/etc/haproxy-certs.toml";

@@ -14,30 +14,20 @@
 //! [`certified_key::CombinedPem`] comes only from a [`certified_key::CertifiedKey`], whose one constructor proves that
 //! key and leaf belong together; a [`sites::SitesDir`] that can be written exists only while its lock is held; what is
 //! [`sites::Committed`] must be kept or put back. [`config::Settings`] is what is meant, [`cli::Cli`] what was typed,
-//! [`world::World`] the host around us; [`serving::Serving`] is what a HAProxy loads, whoever put it there. The binary's
+//! [`system::System`] the host around us; [`serving::Serving`] is what a HAProxy loads, whoever put it there. The binary's
 //! `main.rs` is the only file that prints or exits.
 
-pub mod assemble;
 pub mod certbot;
 pub mod certified_key;
 pub mod cli;
-pub mod cli_ini;
-pub mod completions;
+pub mod commands;
 pub mod config;
-pub mod escape;
-pub mod failure;
 pub mod haproxy;
-pub mod haproxy_config;
-pub mod init;
-pub mod issue;
-pub mod parallel;
-pub mod placeholder;
+pub mod host_setup;
+pub mod output;
 pub mod plan;
-pub mod program;
-pub mod report;
 pub mod serving;
 pub mod sites;
 pub mod status;
 pub mod sweep;
-pub mod tree_mark;
-pub mod world;
+pub mod sys;

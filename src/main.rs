@@ -14,23 +14,24 @@ use clap::builder::styling::{AnsiColor, Style};
 use clap::error::ErrorKind;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use haproxy_certs::assemble::assemble;
+use haproxy_certs::certbot::tree_mark::TreeMark;
 use haproxy_certs::cli::{
     Assemble, Cli, Color, Command, Format, Global, HaproxyConfig, Init, StatusArgs, StatusFormat,
 };
-use haproxy_certs::completions::{self, Completions};
+use haproxy_certs::commands::assemble::assemble;
+use haproxy_certs::commands::completions::{self, Completions};
+use haproxy_certs::commands::haproxy_config::{self, haproxy_config};
+use haproxy_certs::commands::init;
+use haproxy_certs::commands::issue::{CertbotCall, Deed, passed_on};
 use haproxy_certs::config::{DEFAULT_FILE, Settings};
-use haproxy_certs::escape::{escaped, escaped_path};
-use haproxy_certs::failure::{Failure, FailureKind, io_cause};
-use haproxy_certs::haproxy_config::{self, haproxy_config};
-use haproxy_certs::init;
-use haproxy_certs::issue::{CertbotCall, Deed, passed_on};
-use haproxy_certs::report::wrap::wrapped;
-use haproxy_certs::report::{Exit, Report, human, json, syslog};
-use haproxy_certs::status::words::Severity;
-use haproxy_certs::status::{self, report as status_report, report::textfile, status};
-use haproxy_certs::tree_mark::TreeMark;
-use haproxy_certs::world::World;
+use haproxy_certs::output::status::textfile;
+use haproxy_certs::output::wrap::wrapped;
+use haproxy_certs::output::{Exit, Report, human, json, status as status_report, syslog};
+use haproxy_certs::status::severity::Severity;
+use haproxy_certs::status::{self, status};
+use haproxy_certs::sys::escape::{escaped, escaped_path};
+use haproxy_certs::sys::failure::{Failure, FailureKind, io_cause};
+use haproxy_certs::sys::system::System;
 
 /// How many times a run sweeps a tree that changes under it.
 const ROUNDS: usize = 3;
@@ -135,23 +136,23 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
                 Format::Json => print_line(&json::failure("assemble", args.dry_run, &failure)),
                 Format::Human => complain(&failure.message),
             }
-            syslog::failure(&World::host(), &failure);
+            syslog::failure(&System::host(), &failure);
             return Exit::Unable;
         }
     };
-    let world = World::host();
+    let system = System::host();
     let options = args.options(std::env::var_os("RENEWED_LINEAGE"));
     let mut exit = Exit::Fine;
     for _ in 0..ROUNDS {
         let before = TreeMark::look(&settings);
-        let report = assemble(&settings, &world, &options, &progress());
+        let report = assemble(&settings, &system, &options, &progress());
         match args.format {
             Format::Json => print_line(&json::assemble(&report)),
             Format::Human => print_report(global, &report),
         }
         exit = report.exit(args.exit_code);
         if !report.dry_run {
-            syslog::log(&settings, &world, &report, exit);
+            syslog::log(&settings, &system, &report, exit);
         }
         // JSON is one object, and a run that failed wouldn't be better for another one.
         let looks_again = args.format == Format::Human && !report.dry_run && report.error.is_none();
@@ -174,7 +175,7 @@ fn run_status(global: &Global, args: &StatusArgs) -> Exit {
             return Exit::Unable;
         }
     };
-    let mut status = status(&settings, &World::host(), args.setup, &progress());
+    let mut status = status(&settings, &System::host(), args.setup, &progress());
     let unwritten = args.textfile.as_ref().and_then(|path| {
         let metrics = status_report::prometheus::text(&status);
         textfile::write(path, &metrics).err()
@@ -233,7 +234,7 @@ fn print_wrapped(global: &Global, lines: Vec<human::Line>) {
 fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> u8 {
     let run = || {
         let settings = Settings::load(global.config_file(), &global.overrides(None))?;
-        let call = CertbotCall::new(&settings, &World::host(), deed, more)?;
+        let call = CertbotCall::new(&settings, &System::host(), deed, more)?;
         if global.verbose {
             print_line(&format!("run        {call}"));
         }
@@ -252,21 +253,21 @@ fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> u8 {
 }
 
 fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
-    let world = World::host();
+    let system = System::host();
     let (settings, plan) = if args.write_config {
         // By no file: this one is only to be made.
         let settings = Settings::parse("", &global.overrides(None)).map_err(Failure::config)?;
         (settings, init::plan_config(global.config_file().unwrap_or(Path::new(DEFAULT_FILE))))
     } else {
         let settings = Settings::load(global.config_file(), &global.overrides(None))?;
-        let found = init::look(&settings, &world, &init::Places::host()?, args.hook);
+        let found = init::look(&settings, &system, &init::Places::host()?, args.hook);
         let plan = init::plan(&settings, &found, args.hook);
         (settings, plan)
     };
     if args.dry_run {
         print_wrapped(global, init::dry_lines(&plan));
     } else {
-        init::carry_out(&settings, &world, &plan, &mut |line| print_wrapped(global, vec![line]))?;
+        init::carry_out(&settings, &system, &plan, &mut |line| print_wrapped(global, vec![line]))?;
     }
     print_wrapped(global, init::left_lines(&plan));
     if let Some(path) = global.config_file().filter(|path| *path != Path::new(DEFAULT_FILE)) {
@@ -286,7 +287,7 @@ fn print_haproxy_config(global: &Global, args: &HaproxyConfig) -> Result<Exit, F
             escaped(name)
         )));
     };
-    let host = haproxy_config::Host::look(&World::host());
+    let host = haproxy_config::Host::look(&System::host());
     print(&haproxy_config(&settings, haproxy, &host));
     Ok(Exit::Fine)
 }

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::certbot::{CertbotTree, SETTLING};
 use crate::certified_key::{CertifiedKey, CombinedPem, Leaf, Unproved, read_leaf};
 use crate::config::Settings;
-use crate::escape::escaped_path;
-use crate::failure::{Failure, FailureKind, io_cause};
-use crate::parallel::{self, Progress};
 use crate::plan::{
     Candidate, Deployed, HostSituation, Kind, Lineage, Policy, Reason, Recorded, Refusal, Situation,
     site_file,
 };
 use crate::serving::Loaded;
 use crate::sites::state::State;
-use crate::sites::{Place, look};
+use crate::sites::{Place, entries};
+use crate::sys::escape::escaped_path;
+use crate::sys::failure::{Failure, FailureKind, io_cause};
+use crate::sys::parallel::{self, Progress};
 
 const POLL: Duration = Duration::from_millis(50);
 
@@ -81,7 +81,7 @@ pub fn sweep(
     }
     let mut failure = None;
     if let Some(sites) = sites {
-        let entries = look::entries(&sites.dir, &sites.path)?;
+        let entries = entries::entries(&sites.dir, &sites.path)?;
         let others: Vec<OsString> = entries.into_iter().filter(|name| !deployed.contains_key(name)).collect();
         let look = |file: &OsString| {
             let record = file.to_str().and_then(recorded);
@@ -209,7 +209,7 @@ fn look_at(
 ) -> Option<Result<Deployed, Refusal>> {
     let candidate = lineage.and_then(|lineage| lineage.proof.as_ref().ok());
     let known = candidate.map(|candidate| (&candidate.sha256, &candidate.leaf));
-    let found = match look::entry(&place.dir, file, known) {
+    let found = match entries::entry(&place.dir, file, known) {
         Ok(found) => found?,
         Err(e) => {
             let fact = format!(

@@ -620,14 +620,14 @@ fn a_lock_that_stays_held_is_a_failure_that_names_the_holder() {
     );
     let settings =
         haproxy_certs::config::Settings::parse(&text, &haproxy_certs::config::Overrides::default()).unwrap();
-    let world = haproxy_certs::world::World::host();
+    let system = haproxy_certs::sys::system::System::host();
     let lock =
-        || haproxy_certs::sites::SitesDir::lock(&settings, &world, std::time::Duration::from_millis(120));
+        || haproxy_certs::sites::SitesDir::lock(&settings, &system, std::time::Duration::from_millis(120));
     let failure = lock().map(|_| ()).unwrap_err();
-    assert_eq!(failure.kind, haproxy_certs::failure::FailureKind::Lock);
+    assert_eq!(failure.kind, haproxy_certs::sys::failure::FailureKind::Lock);
     assert!(failure.message.contains(&format!("process {} (", std::process::id())), "{failure}");
     assert!(failure.message.contains(cmd.sites().to_str().unwrap()), "{failure}");
-    let mut report = haproxy_certs::report::Report::begin(&settings, false);
+    let mut report = haproxy_certs::output::Report::begin(&settings, false);
     report.error = Some(failure);
     assert_eq!(report.exit(false).code(), 3);
     drop(held);

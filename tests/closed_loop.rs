@@ -32,7 +32,7 @@ use haproxy_certs::certified_key::KeyType;
 use haproxy_certs::config::{self, Overrides, Settings};
 use haproxy_certs::haproxy::{Batch, Change, Expected, Outcome, Target, Verdict, tell};
 use haproxy_certs::serving::gather::{Known, gather, identity};
-use haproxy_certs::world::World;
+use haproxy_certs::sys::system::System;
 use openssl::hash::MessageDigest;
 use support::haproxy::{Setup, try_ask};
 use support::summary::{Count, say};
@@ -298,13 +298,13 @@ fn replace_host(version: &Version) {
     let changes = [Change { target: Target::Host, now: Some(expected(&leaf, true)) }];
     let read = |_: &Target| fs::read(&file).map(Zeroizing::new);
     let mut settings = bed.settings("runtime", Socket::Stats);
-    let serving = gather(&bed.world, &settings, None, &Known::new());
+    let serving = gather(&bed.system, &settings, None, &Known::new());
     let ours = BTreeMap::from([(Target::Host, identity(&file).unwrap())]);
     let committed = bed.committed;
     let batch = Batch { changes: &changes, read: &read, committed, serving: &serving, ours: &ours };
     // By our own path HAProxy doesn't know it: the file is the same.
     file.to_str().unwrap().clone_into(&mut settings.host_file);
-    let verdict = tell(&bed.world, &settings, &batch);
+    let verdict = tell(&bed.system, &settings, &batch);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     assert_eq!(served(bed.haproxy.address(), "host.test"), leaf.served());
     bed.serves_all();
@@ -1058,14 +1058,14 @@ fn down(version: &Version) {
     // Where processes can't be seen, the sockets might be those of a master that executes itself anew, and another
     // HAProxy may be there.
     let nothing = TempDir::new().unwrap();
-    nothing.path().clone_into(&mut bed.world.proc);
+    nothing.path().clone_into(&mut bed.system.proc);
     let start = Instant::now();
     let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
     assert!(detail(&verdict).contains("can't be seen"), "{verdict:?}");
     let slow = start.elapsed();
     assert!(quick < slow || !sees_every_process(), "{quick:?} {slow:?}");
-    bed.world = World { run: bed.world.run, ..World::host() };
+    bed.system = System { run: bed.system.run, ..System::host() };
     // No evidence: not the same.
     fs::remove_file(bed.haproxy.pidfile()).unwrap();
     let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
@@ -1137,7 +1137,7 @@ struct Bed {
     leaves: BTreeMap<String, Leaf>,
     addable: bool,
     committed: SystemTime,
-    world: World,
+    system: System,
 }
 
 /// Which sockets the program is told of.
@@ -1175,9 +1175,9 @@ impl Bed {
         }
         // A trailing slash, as people write it.
         let haproxy = setup(Haproxy::of(version).crt(format!("{}/", spelled.display()))).start();
-        let world = World { run: sites.path().join("no-systemd-here"), ..World::host() };
+        let system = System { run: sites.path().join("no-systemd-here"), ..System::host() };
         let committed = SystemTime::now();
-        Self { haproxy, authority, sites, spelled, leaves, addable: true, committed, world }
+        Self { haproxy, authority, sites, spelled, leaves, addable: true, committed, system }
     }
 
     /// The file as HAProxy spells it.
@@ -1234,10 +1234,10 @@ impl Bed {
         };
         let file = |name: &String| Some((Target::Site(name.clone()), identity(&self.path(name))?));
         let ours = self.leaves.keys().filter_map(file).collect();
-        let serving = gather(&self.world, haproxy, None, &Known::new());
+        let serving = gather(&self.system, haproxy, None, &Known::new());
         let committed = self.committed;
         tell(
-            &self.world,
+            &self.system,
             haproxy,
             &Batch { changes: &changes, read: &read, committed, serving: &serving, ours: &ours },
         )

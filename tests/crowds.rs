@@ -20,11 +20,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use haproxy_certs::assemble::{Options, assemble};
+use haproxy_certs::commands::assemble::{Options, assemble};
 use haproxy_certs::config::{Overrides, Settings};
+use haproxy_certs::output::Report;
 use haproxy_certs::plan::{Action, Reason};
-use haproxy_certs::report::Report;
-use haproxy_certs::world::World;
+use haproxy_certs::sys::system::System;
 use support::live::{Live, one_of_each};
 use support::process::finish;
 use support::scene::{Scene, is_a_pair, put};
@@ -167,7 +167,7 @@ fn certbot_renews_and_haproxy_reloads_meanwhile() {
     // HAProxy is told by the test itself.
     let cmd = cmd.table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"");
     let settings = Settings::load(Some(&cmd.config()), &Overrides::default()).unwrap();
-    let run = || assemble(&settings, &World::host(), &Options::default(), &|_, _| ());
+    let run = || assemble(&settings, &System::host(), &Options::default(), &|_, _| ());
 
     let over = AtomicBool::new(false);
     let (runs, swaps, looks) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
@@ -274,7 +274,7 @@ fn rsync_brings_the_tree_meanwhile() {
     let copy = tempfile::tempdir().unwrap();
     let cmd = Cmd::new(copy.path().join("live")).without_haproxy();
     let settings = Settings::load(Some(&cmd.config()), &Overrides::default()).unwrap();
-    let run = || assemble(&settings, &World::host(), &Options::default(), &|_, _| ());
+    let run = || assemble(&settings, &System::host(), &Options::default(), &|_, _| ());
     let rsync = |source: &Tree| {
         let mut from = source.root().as_os_str().to_owned();
         from.push("/");

@@ -15,9 +15,9 @@ use clap::{Arg, CommandFactory as _, ValueEnum as _};
 use haproxy_certs::cli::Cli;
 use haproxy_certs::config::{Method, Overrides, Settings};
 use haproxy_certs::haproxy::Outcome;
+use haproxy_certs::output::Exit;
 use haproxy_certs::plan::{Action, Reason, Warning};
-use haproxy_certs::report::Exit;
-use haproxy_certs::status::words::{Kind as Problem, PlaceState, Severity};
+use haproxy_certs::status::severity::{Kind as Problem, PlaceState, Severity};
 use support::summary::Count;
 use support::{Cmd, Haproxy, Key, KeyKind, Kind, Tree, Validity, system_haproxy};
 
@@ -391,7 +391,7 @@ fn tables_of_topics() -> impl Iterator<Item = &'static str> {
 /// The settings that the package shows, without their comment signs.
 #[test]
 fn the_shown_settings_have_every_key_and_only_defaults() {
-    let shown = include_str!("../src/packaging/haproxy-certs.toml");
+    let shown = include_str!("../packaging/haproxy-certs.toml");
     let uncommented = shown.lines().filter_map(|line| line.strip_prefix("# "));
     let is_setting =
         |line: &&str| line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| is_key(key));
@@ -589,7 +589,7 @@ fn the_manual_explains_what_status_says() {
     assert_eq!(listed(text, ".It Em "), severities);
     assert_eq!(listed(subsection(MAN_8, "Problems"), ".It Sy "), problems());
     // Some metrics are there in some cases only: the source has them all.
-    let source = include_str!("../src/status/report/prometheus.rs");
+    let source = include_str!("../src/output/status/prometheus.rs");
     let named = source
         .split("gauge(")
         .skip(1)

@@ -187,7 +187,7 @@ fn the_line_for_cli_ini_deploys_and_outlives_the_program() {
         let saved = format!("{}post_hook = test ! -x {1} || {1}\n", without_hooks(&conf), link.display());
         fs::write(&conf, saved).unwrap();
         let say = format!(
-            "eval \"$(sed -n '/^name_hooks()/,/^}}/p' src/packaging/{script})\"; name_hooks {}",
+            "eval \"$(sed -n '/^name_hooks()/,/^}}/p' packaging/{script})\"; name_hooks {}",
             certbot.config_dir().display()
         );
         let said = shell(&say);

@@ -514,7 +514,7 @@ fn the_planner_and_the_proof_name_no_file_process_or_socket() {
         "crate::certbot",
         "crate::haproxy",
         "crate::program",
-        "crate::world",
+        "crate::system",
         "crate::sweep",
     ];
     // Values, not sockets: the addresses in a certificate.

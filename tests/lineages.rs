@@ -16,10 +16,10 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use haproxy_certs::assemble::{Options, assemble};
+use haproxy_certs::commands::assemble::{Options, assemble};
 use haproxy_certs::config::{Overrides, Settings};
 use haproxy_certs::plan::{Action, Reason};
-use haproxy_certs::world::World;
+use haproxy_certs::sys::system::System;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
@@ -224,7 +224,7 @@ fn a_renewal_between_sweep_and_staging() {
                 *newest = Some(tree.lock().unwrap().renew_stopped_before(call, "example.org"));
             }
         };
-        let report = assemble(&settings, &World::host(), &Options::default(), &renew);
+        let report = assemble(&settings, &System::host(), &Options::default(), &renew);
         let row = &report.rows[0];
         let context = format!("renewed up to call {call}: {row:?}");
         if call <= 7 {

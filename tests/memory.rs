@@ -45,13 +45,13 @@ const CROSSED: Binds = &[&["@/sites", "@/legacy"], &["@/legacy", "@/sites"]];
 const SPELLED: Binds = &[&["@/sites"], &["@/link", "@/other/./../sites/"], &["@/sites//a.pem", "@/sites"]];
 
 /// A HAProxy with certbot's tree beside it.
-struct World {
+struct System {
     tree: Tree,
     cmd: Cmd,
     haproxy: Haproxy,
 }
 
-impl World {
+impl System {
     /// Four lineages of which two share a name, a host certificate and another directory, each of which shares one with
     /// them.
     fn start(version: &Version, binds: Binds, table: &str, setup: impl FnOnce(Setup) -> Setup) -> Self {
@@ -188,68 +188,68 @@ const NO_MASTER: &str = "master_socket = \"/nowhere/master.sock\"";
 #[test]
 fn a_name_shared_within_the_directory_stays_with_its_winner() {
     with_each(|version| {
-        let mut world = World::start(version, ALONE, MASTER, |setup| setup);
-        world.renew(&["example.com"]);
-        assert_eq!(world.deploys("the loser"), "runtime");
-        world.renew(&["a"]);
-        assert_eq!(world.deploys("another"), "runtime");
-        world.renew(&["example.com-0001"]);
-        assert_ne!(world.deploys("the winner"), "runtime");
-        world.renew(&["example.com-0001", "example.com"]);
-        assert_eq!(world.deploys("both"), "runtime");
+        let mut system = System::start(version, ALONE, MASTER, |setup| setup);
+        system.renew(&["example.com"]);
+        assert_eq!(system.deploys("the loser"), "runtime");
+        system.renew(&["a"]);
+        assert_eq!(system.deploys("another"), "runtime");
+        system.renew(&["example.com-0001"]);
+        assert_ne!(system.deploys("the winner"), "runtime");
+        system.renew(&["example.com-0001", "example.com"]);
+        assert_eq!(system.deploys("both"), "runtime");
     });
 }
 
 #[test]
 fn a_name_shared_with_another_directory_or_file_stays_with_its_winner() {
     with_each(|version| {
-        let mut world = World::start(version, BEFORE_ANOTHER, MASTER, |setup| setup);
-        world.renew(&["a"]);
-        assert_ne!(world.deploys("the winner"), "runtime");
-        world.renew(&["example.com"]);
-        assert_eq!(world.deploys("a loser to the host certificate"), "runtime");
+        let mut system = System::start(version, BEFORE_ANOTHER, MASTER, |setup| setup);
+        system.renew(&["a"]);
+        assert_ne!(system.deploys("the winner"), "runtime");
+        system.renew(&["example.com"]);
+        assert_eq!(system.deploys("a loser to the host certificate"), "runtime");
         // New, and another directory has its name.
-        world.tree.issue("n", KeyKind::P256, &["new.test", "legacy.test"], Validity::days(90));
-        assert_ne!(world.deploys("new, before another"), "runtime");
-        world.tree.issue("o", KeyKind::P256, &["o.test"], Validity::days(90));
-        assert_eq!(world.deploys("new"), "runtime");
+        system.tree.issue("n", KeyKind::P256, &["new.test", "legacy.test"], Validity::days(90));
+        assert_ne!(system.deploys("new, before another"), "runtime");
+        system.tree.issue("o", KeyKind::P256, &["o.test"], Validity::days(90));
+        assert_eq!(system.deploys("new"), "runtime");
 
-        let mut world = World::start(version, BEHIND_ANOTHER, MASTER, |setup| setup);
-        world.renew(&["a", "z"]);
-        assert_eq!(world.deploys("losers"), "runtime");
-        world.tree.issue("n", KeyKind::P256, &["new.test", "legacy.test"], Validity::days(90));
-        world.deploys("new, behind another");
+        let mut system = System::start(version, BEHIND_ANOTHER, MASTER, |setup| setup);
+        system.renew(&["a", "z"]);
+        assert_eq!(system.deploys("losers"), "runtime");
+        system.tree.issue("n", KeyKind::P256, &["new.test", "legacy.test"], Validity::days(90));
+        system.deploys("new, behind another");
     });
 }
 
 #[test]
 fn a_file_that_is_loaded_under_several_names_is_told_under_each() {
     with_each(|version| {
-        let mut world = World::start(version, SPELLED, MASTER, |setup| setup);
-        world.renew(&["a", "example.com", "z"]);
-        world.deploys("several spellings");
-        world.renew(&["example.com-0001"]);
-        world.deploys("several spellings, shared");
-        world.tree.issue("n", KeyKind::P256, &["new.test"], Validity::days(90));
-        world.deploys("several spellings, new");
+        let mut system = System::start(version, SPELLED, MASTER, |setup| setup);
+        system.renew(&["a", "example.com", "z"]);
+        system.deploys("several spellings");
+        system.renew(&["example.com-0001"]);
+        system.deploys("several spellings, shared");
+        system.tree.issue("n", KeyKind::P256, &["new.test"], Validity::days(90));
+        system.deploys("several spellings, new");
     });
 }
 
 #[test]
 fn what_is_not_ours_and_changed_is_not_passed_over() {
     with_each(|version| {
-        let mut world = World::start(version, BEFORE_ANOTHER, MASTER, |setup| setup);
-        let legacy = world.cmd.beside("legacy").join("l.pem");
-        let leaf = world.tree.authority().issue(KeyKind::P256, &["legacy.test"], Validity::days(90));
+        let mut system = System::start(version, BEFORE_ANOTHER, MASTER, |setup| setup);
+        let legacy = system.cmd.beside("legacy").join("l.pem");
+        let leaf = system.tree.authority().issue(KeyKind::P256, &["legacy.test"], Validity::days(90));
         put(&legacy, leaf.combined(), 0o400);
-        world.renew(&["example.com"]);
-        world.deploys("another's file changed");
-        put(&world.cmd.sites().join("0-first.pem"), leaf.combined(), 0o400);
-        world.renew(&["example.com"]);
-        world.deploys("another's file came");
-        fs::remove_file(world.cmd.sites().join("0-first.pem")).unwrap();
-        world.renew(&["example.com"]);
-        world.deploys("another's file went");
+        system.renew(&["example.com"]);
+        system.deploys("another's file changed");
+        put(&system.cmd.sites().join("0-first.pem"), leaf.combined(), 0o400);
+        system.renew(&["example.com"]);
+        system.deploys("another's file came");
+        fs::remove_file(system.cmd.sites().join("0-first.pem")).unwrap();
+        system.renew(&["example.com"]);
+        system.deploys("another's file went");
     });
 }
 
@@ -257,18 +257,18 @@ fn what_is_not_ours_and_changed_is_not_passed_over() {
 fn where_no_reload_is_possible_the_losers_are_committed_again() {
     with_each(|version| {
         let table = "reload = \"runtime\"\nmaster_socket = MASTER";
-        let mut world = World::start(version, BEFORE_ANOTHER, table, |setup| setup);
-        world.renew(&["example.com-0001", "a", "z"]);
-        assert_eq!(world.deploys("by the Runtime API alone"), "runtime");
+        let mut system = System::start(version, BEFORE_ANOTHER, table, |setup| setup);
+        system.renew(&["example.com-0001", "a", "z"]);
+        assert_eq!(system.deploys("by the Runtime API alone"), "runtime");
 
-        let mut world = World::start(version, BEHIND_ANOTHER, NO_MASTER, Setup::without_master);
-        world.renew(&["example.com-0001", "a", "z"]);
-        assert_eq!(world.deploys("a HAProxy without a master"), "runtime");
+        let mut system = System::start(version, BEHIND_ANOTHER, NO_MASTER, Setup::without_master);
+        system.renew(&["example.com-0001", "a", "z"]);
+        assert_eq!(system.deploys("a HAProxy without a master"), "runtime");
 
         // One order of commits can't serve both binds.
-        let mut world = World::start(version, CROSSED, table, |setup| setup);
-        world.renew(&["a", "example.com"]);
-        let (run, row) = world.run();
+        let mut system = System::start(version, CROSSED, table, |setup| setup);
+        system.renew(&["a", "example.com"]);
+        let (run, row) = system.run();
         assert_eq!((run.code, &row["owed"]), (Some(2), &Value::Bool(true)), "{run}");
         assert_ne!(row["confirmed"], Value::Bool(true), "{run}");
         assert!(row["detail"].as_str().unwrap().contains("different orders"), "{run}");
@@ -284,23 +284,23 @@ fn what_needs_a_reload_holds_nothing_else_back() {
             ("runtime", "reload = \"runtime\"\nmaster_socket = MASTER", master),
             ("broken elsewhere", "reload = \"master\"\nmaster_socket = MASTER", master),
         ] {
-            let mut world = World::start(version, ALONE, table, setup);
-            let config = fs::read_to_string(world.haproxy.config()).unwrap();
+            let mut system = System::start(version, ALONE, table, setup);
+            let config = fs::read_to_string(system.haproxy.config()).unwrap();
             if what == "broken elsewhere" {
-                fs::write(world.haproxy.config(), format!("{config}  bogus-keyword on\n")).unwrap();
+                fs::write(system.haproxy.config(), format!("{config}  bogus-keyword on\n")).unwrap();
             }
-            world.tree.delete("z");
-            world.renew(&["a"]);
+            system.tree.delete("z");
+            system.renew(&["a"]);
             for round in 1..=2 {
-                let (run, row) = world.run();
+                let (run, row) = system.run();
                 assert_eq!((run.code, &row["owed"]), (Some(2), &Value::Bool(true)), "{what}, {round}: {run}");
                 assert!(row["detail"].as_str().unwrap().contains("z.pem: is removed"), "{what}: {run}");
-                let shown = support::served(world.haproxy.address(), "a.test");
-                assert_eq!(shown, world.tree.leaf("a").served(), "{what}");
+                let shown = support::served(system.haproxy.address(), "a.test");
+                assert_eq!(shown, system.tree.leaf("a").served(), "{what}");
             }
-            fs::write(world.haproxy.config(), config).unwrap();
-            world.haproxy.run_again();
-            world.answers_as_a_fresh_one(what);
+            fs::write(system.haproxy.config(), config).unwrap();
+            system.haproxy.run_again();
+            system.answers_as_a_fresh_one(what);
         }
     });
 }
@@ -312,24 +312,24 @@ fn somebody_elses_reload_in_flight_is_seen_without_a_master_socket() {
         let gate = folder.path().join("addresses");
         fs::write(&gate, "127.0.0.1\n").unwrap();
         let section = format!("backend gated\n  acl gated src -f {}", gate.display());
-        let mut world = World::start(version, ALONE, NO_MASTER, |setup| setup.section(&section));
-        let before = world.haproxy.processes().unwrap();
+        let mut system = System::start(version, ALONE, NO_MASTER, |setup| setup.section(&section));
+        let before = system.haproxy.processes().unwrap();
         // It has read the certificates, and waits for the rest of its configuration.
         fs::remove_file(&gate).unwrap();
         nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        world.haproxy.signal_reload();
+        system.haproxy.signal_reload();
         let mut held = None;
         wait_until(LIMIT, "HAProxy reads the gate's file", || {
             let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
             held = fs::File::options().write(true).custom_flags(flags).open(&gate).ok();
             held.is_some()
         });
-        world.renew(&["a"]);
+        system.renew(&["a"]);
         let (run, row) = thread::scope(|scope| {
-            let running = scope.spawn(|| world.run());
-            let new = world.tree.leaf("a").combined();
+            let running = scope.spawn(|| system.run());
+            let new = system.tree.leaf("a").combined();
             wait_until(LIMIT, "the file is in place", || {
-                fs::read_to_string(world.cmd.site("a")).is_ok_and(|text| text == new)
+                fs::read_to_string(system.cmd.site("a")).is_ok_and(|text| text == new)
             });
             thread::sleep(Duration::from_secs(3));
             let next = folder.path().join("next");
@@ -340,45 +340,46 @@ fn somebody_elses_reload_in_flight_is_seen_without_a_master_socket() {
         });
         assert!(matches!(run.code, Some(0 | 1)), "{run}");
         assert_eq!(row["confirmed"], Value::Bool(true), "{run}");
-        assert_eq!(world.haproxy.wait_for_reload(&before), Reload::Loaded);
-        let shown = support::served(world.haproxy.address(), "a.test");
-        assert_eq!(shown, world.tree.leaf("a").served(), "HAProxy {}: {run}", version.full);
+        assert_eq!(system.haproxy.wait_for_reload(&before), Reload::Loaded);
+        let shown = support::served(system.haproxy.address(), "a.test");
+        assert_eq!(shown, system.tree.leaf("a").served(), "HAProxy {}: {run}", version.full);
     });
 }
 
 #[test]
 fn the_filters_of_a_list_are_the_names_of_its_files() {
     with_each(|version| {
-        let mut world = World::start(version, ALONE, MASTER, |setup| setup);
-        let list = world.cmd.beside("list");
-        let legacy = world.cmd.beside("legacy");
+        let mut system = System::start(version, ALONE, MASTER, |setup| setup);
+        let list = system.cmd.beside("list");
+        let legacy = system.cmd.beside("legacy");
         fs::write(&list, format!("{}/l.pem *.filter.test a.test\n", legacy.display())).unwrap();
-        let config = fs::read_to_string(world.haproxy.config()).unwrap();
+        let config = fs::read_to_string(system.haproxy.config()).unwrap();
         let line = format!(" crt-list {}\n  http-request return", list.display());
         let config = config.replace("\n  http-request return", &line);
-        let sites = format!("crt {}", world.cmd.sites().display());
+        let sites = format!("crt {}", system.cmd.sites().display());
         assert!(config.contains(&sites), "{config}");
-        fs::write(world.haproxy.config(), config).unwrap();
-        assert_eq!(world.haproxy.reload_and_wait(), Reload::Loaded);
-        world.renew(&["z"]);
-        assert_eq!(world.runs("its own names don't count"), "runtime");
-        world.renew(&["a"]);
-        assert_ne!(world.runs("its filters do"), "runtime");
+        fs::write(system.haproxy.config(), config).unwrap();
+        assert_eq!(system.haproxy.reload_and_wait(), Reload::Loaded);
+        system.renew(&["z"]);
+        assert_eq!(system.runs("its own names don't count"), "runtime");
+        system.renew(&["a"]);
+        assert_ne!(system.runs("its filters do"), "runtime");
     });
 }
 
 #[test]
 fn a_host_certificate_of_ours_that_shares_a_name_stays_the_winner() {
     with_each(|version| {
-        let mut world = World::start(version, BEHIND_ANOTHER, MASTER, |setup| setup);
-        let host = world.cmd.beside("host.pem");
+        let mut system = System::start(version, BEHIND_ANOTHER, MASTER, |setup| setup);
+        let host = system.cmd.beside("host.pem");
         fs::remove_file(&host).unwrap();
-        world.cmd = world.cmd.option("host_lineage = \"z\"").option(&format!("host_file = {}", toml(&host)));
-        assert_ne!(world.deploys("another host certificate"), "runtime");
-        world.renew(&["z"]);
-        world.deploys("renewed in two places");
-        world.renew(&["example.com"]);
-        assert_eq!(world.deploys("another"), "runtime");
+        system.cmd =
+            system.cmd.option("host_lineage = \"z\"").option(&format!("host_file = {}", toml(&host)));
+        assert_ne!(system.deploys("another host certificate"), "runtime");
+        system.renew(&["z"]);
+        system.deploys("renewed in two places");
+        system.renew(&["example.com"]);
+        assert_eq!(system.deploys("another"), "runtime");
     });
 }
 
@@ -388,15 +389,15 @@ fn a_configuration_that_is_not_understood_is_told_by_a_reload() {
         if version.number() < (2, 4) {
             return; // It has no conditional blocks.
         }
-        let mut world = World::start(version, ALONE, MASTER, |setup| setup.section(".if 1\n.endif"));
-        world.renew(&["a"]);
-        assert_ne!(world.deploys("a conditional block"), "runtime");
-        world.cmd = world.cmd.table("reload = \"runtime\"");
-        world.renew(&["a"]);
-        let (run, row) = world.run();
+        let mut system = System::start(version, ALONE, MASTER, |setup| setup.section(".if 1\n.endif"));
+        system.renew(&["a"]);
+        assert_ne!(system.deploys("a conditional block"), "runtime");
+        system.cmd = system.cmd.table("reload = \"runtime\"");
+        system.renew(&["a"]);
+        let (run, row) = system.run();
         // Nothing false is said.
         assert_eq!((&row["outcome"], &row["confirmed"]), (&"updated".into(), &Value::Null), "{run}");
-        world.answers_as_a_fresh_one("in memory");
+        system.answers_as_a_fresh_one("in memory");
     });
 }
 
@@ -409,17 +410,17 @@ fn a_chain_that_haproxy_adds_is_no_difference() {
         fs::write(chains.path().join("i.pem"), authority.intermediate()).unwrap();
         drop(tree);
         let line = format!("  issuers-chain-path {}", chains.path().display());
-        let mut world = World::start(version, ALONE, MASTER, |setup| setup.global(&line));
-        fs::write(chains.path().join("i.pem"), world.tree.authority().intermediate()).unwrap();
-        assert_eq!(world.haproxy.reload_and_wait(), Reload::Loaded);
-        let workers = world.haproxy.worker_pids();
-        let mut leaf = world.tree.authority().issue(KeyKind::P256, &["a.test"], Validity::days(90));
+        let mut system = System::start(version, ALONE, MASTER, |setup| setup.global(&line));
+        fs::write(chains.path().join("i.pem"), system.tree.authority().intermediate()).unwrap();
+        assert_eq!(system.haproxy.reload_and_wait(), Reload::Loaded);
+        let workers = system.haproxy.worker_pids();
+        let mut leaf = system.tree.authority().issue(KeyKind::P256, &["a.test"], Validity::days(90));
         leaf.chain = String::new();
-        world.tree.renew_with("a", &leaf);
-        assert_eq!(world.deploys("a leaf without its chain"), "runtime");
-        assert_eq!(world.haproxy.worker_pids(), workers, "no reload");
+        system.tree.renew_with("a", &leaf);
+        assert_eq!(system.deploys("a leaf without its chain"), "runtime");
+        assert_eq!(system.haproxy.worker_pids(), workers, "no reload");
         assert_eq!(
-            support::served(world.haproxy.address(), "a.test").chain_len,
+            support::served(system.haproxy.address(), "a.test").chain_len,
             2,
             "HAProxy {}",
             version.full
@@ -430,20 +431,20 @@ fn a_chain_that_haproxy_adds_is_no_difference() {
 #[test]
 fn a_probe_that_contradicts_is_followed_by_a_reload() {
     with_each(|version| {
-        let mut world = World::start(version, ALONE, MASTER, |setup| setup);
+        let mut system = System::start(version, ALONE, MASTER, |setup| setup);
         // Somebody has put another certificate before ours, in memory.
-        let folder = world.cmd.sites();
-        let reply = world.haproxy.runtime(&format!(
+        let folder = system.cmd.sites();
+        let reply = system.haproxy.runtime(&format!(
             "set ssl cert {} <<\n{}\n",
             folder.join("a.pem").display(),
-            world.tree.authority().issue(KeyKind::P256, &["z.test"], Validity::days(90)).combined()
+            system.tree.authority().issue(KeyKind::P256, &["z.test"], Validity::days(90)).combined()
         ));
         assert!(reply.contains("Transaction created"), "{reply}");
-        world.haproxy.runtime(&format!("commit ssl cert {}", folder.join("a.pem").display()));
-        let probe = format!("probe = [\"{}\"]\n", world.haproxy.address());
-        world.cmd = world.cmd.table(&probe);
-        world.renew(&["z"]);
-        let method = world.deploys("another certificate is in the way");
+        system.haproxy.runtime(&format!("commit ssl cert {}", folder.join("a.pem").display()));
+        let probe = format!("probe = [\"{}\"]\n", system.haproxy.address());
+        system.cmd = system.cmd.table(&probe);
+        system.renew(&["z"]);
+        let method = system.deploys("another certificate is in the way");
         assert_ne!(method, "runtime");
     });
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use haproxy_certs::config::{Overrides, Settings};
-use haproxy_certs::haproxy::replies::{
+use haproxy_certs::haproxy::cli::replies::{
     CommitReply, Info, Listing, Processes, ReloadReply, SetReply, Status, Store, Worker, commit, crt_lists,
     info, is_added, listing, processes, quoted, reload, set, store,
 };

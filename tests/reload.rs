@@ -17,10 +17,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use haproxy_certs::certified_key::KeyType;
 use haproxy_certs::config::{Haproxy, Overrides, Settings};
-use haproxy_certs::haproxy::process::{ConfigCheck, Master, NotAMaster, Seen, Watch};
-use haproxy_certs::haproxy::{Attempt, Batch, Change, Expected, Target, check, command, pidfile, systemd};
+use haproxy_certs::haproxy::methods::{command, pidfile, systemd};
+use haproxy_certs::haproxy::process::master::{ConfigCheck, Master, NotAMaster, Seen, Watch};
+use haproxy_certs::haproxy::{Attempt, Batch, Change, Expected, Target, staged_check};
 use haproxy_certs::serving::{Identity, Serving};
-use haproxy_certs::world::World;
+use haproxy_certs::sys::system::System;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{LIMIT, Port, try_served, versions, wait_until};
@@ -151,7 +152,7 @@ impl Running {
     }
 
     fn master(&self) -> Result<Master, NotAMaster> {
-        Master::open(&World::host(), self.pid())
+        Master::open(&System::host(), self.pid())
     }
 
     fn certs(&self) -> PathBuf {
@@ -184,7 +185,7 @@ impl Running {
     }
 
     fn reload(&self) -> Attempt {
-        pidfile::reload(&World::host(), &self.settings, &batch(&[change("a.pem")]))
+        pidfile::reload(&System::host(), &self.settings, &batch(&[change("a.pem")]))
     }
 
     fn log(&self) -> String {
@@ -308,7 +309,7 @@ fn a_haproxy_without_tcp_listeners_is_seen_by_its_master() {
         assert_eq!(seen(&lb.reload()), Some(true), "{}", binary.display());
         fs::write(lb.certs().join("bad.pem"), "junk\n").unwrap();
         let unchecked = Haproxy { binary: None, ..lb.settings.clone() };
-        let attempt = pidfile::reload(&World::host(), &unchecked, &batch(&[change("bad.pem")]));
+        let attempt = pidfile::reload(&System::host(), &unchecked, &batch(&[change("bad.pem")]));
         assert!(matches!(attempt, Attempt::Failed(_)), "{}: {attempt:?}", binary.display());
     }
 }
@@ -342,7 +343,7 @@ fn a_broken_file_of_ours_is_named() {
         let lb = Running::start(&binary, Mode::Master);
         fs::write(lb.certs().join("b.pem"), "junk\n").unwrap();
         let changes = [change("bb.pem"), change("a.pem"), change("b.pem")];
-        match pidfile::reload(&World::host(), &lb.settings, &batch(&changes)) {
+        match pidfile::reload(&System::host(), &lb.settings, &batch(&changes)) {
             Attempt::Refused { words, files } => {
                 assert!(words.contains("/certs/b.pem'"), "{words}");
                 assert_eq!(files.len(), 1, "{files:?}");
@@ -361,7 +362,7 @@ fn a_reload_that_fails_is_noticed_soon_and_the_next_one_works() {
         let unchecked = Haproxy { binary: None, ..lb.settings.clone() };
         for _ in 0..2 {
             let begin = Instant::now();
-            let attempt = pidfile::reload(&World::host(), &unchecked, &batch(&[change("b.pem")]));
+            let attempt = pidfile::reload(&System::host(), &unchecked, &batch(&[change("b.pem")]));
             assert!(
                 matches!(&attempt, Attempt::Failed(why) if why.contains("could not load")),
                 "{}: {attempt:?}",
@@ -390,7 +391,7 @@ fn a_foreign_reload_that_is_going_on_is_not_taken_for_ours() {
             kill(Pid::from_raw(lb.pid()), Signal::SIGUSR2).unwrap();
             std::thread::sleep(Duration::from_millis(delay)); // not a condition: each moment of a load is tried
             let renewed = lb.renew();
-            let attempt = pidfile::reload(&World::host(), &unchecked, &batch(&[change("a.pem")]));
+            let attempt = pidfile::reload(&System::host(), &unchecked, &batch(&[change("a.pem")]));
             assert_eq!(seen(&attempt), Some(true), "{}: {attempt:?}", binary.display());
             assert!(lb.served() == renewed, "{}: the old one is served after {delay} ms", binary.display());
         }
@@ -486,9 +487,9 @@ fn a_haproxy_that_is_still_starting_is_waited_for() {
                 .spawn()
                 .unwrap();
             let pid = second.id().cast_signed();
-            let first = Master::open(&World::host(), pid);
+            let first = Master::open(&System::host(), pid);
             early += i32::from(matches!(first, Err(NotAMaster::Starting(_))));
-            let opened = Master::open_started(&World::host(), pid, Instant::now() + PATIENCE);
+            let opened = Master::open_started(&System::host(), pid, Instant::now() + PATIENCE);
             let stranger = matches!(first, Err(NotAMaster::Stranger { .. })); // not executed yet
             assert!(opened.is_ok() || stranger, "{}: {opened:?}", binary.display());
             let mut workers = opened.map(|master| master.workers()).unwrap_or_default();
@@ -512,7 +513,7 @@ fn a_stranger_is_never_signalled() {
     let mut stranger = Command::new("/bin/sleep").arg("600").spawn().unwrap();
     let haproxy = settings(folder.path());
     fs::write(&haproxy.pidfile, format!("{}\n", stranger.id())).unwrap();
-    let attempt = pidfile::reload(&World::host(), &haproxy, &batch(&[]));
+    let attempt = pidfile::reload(&System::host(), &haproxy, &batch(&[]));
     let alive = stranger.try_wait().unwrap().is_none();
     stranger.kill().unwrap();
     stranger.wait().unwrap();
@@ -522,7 +523,7 @@ fn a_stranger_is_never_signalled() {
     );
     assert!(alive);
     // The same number again: nobody is there now.
-    let attempt = pidfile::reload(&World::host(), &haproxy, &batch(&[]));
+    let attempt = pidfile::reload(&System::host(), &haproxy, &batch(&[]));
     assert!(
         matches!(&attempt, Attempt::NotRunning(why) if why.contains("there is no process")),
         "{attempt:?}"
@@ -537,7 +538,7 @@ fn a_program_that_only_has_the_name_is_never_signalled() {
     let mut stranger = Command::new(&fake).arg("600").spawn().unwrap();
     let haproxy = Haproxy { timeout: Duration::from_millis(300), ..settings(folder.path()) };
     fs::write(&haproxy.pidfile, format!("{}\n", stranger.id())).unwrap();
-    let attempt = pidfile::reload(&World::host(), &haproxy, &batch(&[]));
+    let attempt = pidfile::reload(&System::host(), &haproxy, &batch(&[]));
     let alive = stranger.try_wait().unwrap().is_none();
     stranger.kill().unwrap();
     stranger.wait().unwrap();
@@ -559,9 +560,9 @@ fn a_master_that_holds_the_signal_back_for_good_is_noticed() {
         .spawn()
         .unwrap();
     let pid = deaf.id().cast_signed();
-    let mut opened = Master::open(&World::host(), pid);
+    let mut opened = Master::open(&System::host(), pid);
     wait_until(LIMIT, "it looks like a master", || {
-        opened = Master::open(&World::host(), pid);
+        opened = Master::open(&System::host(), pid);
         opened.is_ok()
     });
     let master = opened.unwrap();
@@ -592,9 +593,9 @@ fn a_master_that_lost_its_worker_and_holds_the_signal_back_is_noticed() {
             .spawn()
             .unwrap();
         let pid = lost.id().cast_signed();
-        let mut opened = Master::open(&World::host(), pid);
+        let mut opened = Master::open(&System::host(), pid);
         wait_until(LIMIT, "it looks like a master", || {
-            opened = Master::open(&World::host(), pid);
+            opened = Master::open(&System::host(), pid);
             opened.is_ok()
         });
         let master = opened.unwrap();
@@ -619,7 +620,7 @@ fn a_master_that_lost_its_worker_and_holds_the_signal_back_is_noticed() {
 fn what_is_no_pidfile_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let haproxy = settings(folder.path());
-    let reload = || pidfile::reload(&World::host(), &haproxy, &batch(&[]));
+    let reload = || pidfile::reload(&System::host(), &haproxy, &batch(&[]));
     assert!(matches!(reload(), Attempt::NotApplicable(why) if why.contains("no pidfile")));
     fs::write(&haproxy.pidfile, "none\n").unwrap();
     assert!(matches!(reload(), Attempt::Failed(why) if why.contains("holds no process id")));
@@ -631,7 +632,7 @@ fn the_check_uses_what_the_master_was_started_with() {
         let lb = Running::start(&binary, Mode::Master);
         let master = lb.master().unwrap();
         let check = |haproxy: &Haproxy| {
-            master.check_configuration(&World::host(), haproxy, Instant::now() + PATIENCE)
+            master.check_configuration(&System::host(), haproxy, Instant::now() + PATIENCE)
         };
         assert_eq!(check(&lb.settings), ConfigCheck::Valid, "{}", binary.display());
         let never = Haproxy { binary: None, ..lb.settings.clone() };
@@ -654,8 +655,11 @@ fn the_check_is_done_in_the_masters_directory() {
     let launcher = ["/bin/sh", "-c", "cd \"$(dirname CONFIG)\" && exec \"$@\"", "sh"];
     for binary in binaries() {
         let lb = Running::launch(&launcher, &binary, Mode::Master, 1, |port, _| tls(port, "certs"));
-        let check =
-            lb.master().unwrap().check_configuration(&World::host(), &lb.settings, Instant::now() + PATIENCE);
+        let check = lb.master().unwrap().check_configuration(
+            &System::host(),
+            &lb.settings,
+            Instant::now() + PATIENCE,
+        );
         assert_eq!(check, ConfigCheck::Valid, "{}", binary.display());
     }
 }
@@ -672,7 +676,7 @@ fn the_check_of_another_users_master_runs_as_that_user() {
             let lb = Running::launch(&launcher, &binary, Mode::Master, 1, tls);
             let master = lb.master().unwrap();
             let check =
-                || master.check_configuration(&World::host(), &lb.settings, Instant::now() + PATIENCE);
+                || master.check_configuration(&System::host(), &lb.settings, Instant::now() + PATIENCE);
             assert_eq!(check(), ConfigCheck::Valid, "{}", binary.display());
             // Root would read it.
             let closed = lb.certs().join("closed.pem");
@@ -704,7 +708,7 @@ fn a_master_that_sees_other_files_is_not_checked() {
             let launcher = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", script, "sh"];
             let lb = Running::launch(&launcher, &binary, Mode::Master, 1, tls);
             let master = lb.master().unwrap();
-            match master.check_configuration(&World::host(), &lb.settings, Instant::now() + PATIENCE) {
+            match master.check_configuration(&System::host(), &lb.settings, Instant::now() + PATIENCE) {
                 ConfigCheck::Valid => assert!(same, "{}", binary.display()),
                 ConfigCheck::Unchecked(why) => assert!(!same && why.contains("container"), "{why}"),
                 ConfigCheck::Invalid { words, .. } => panic!("{}: {words}", binary.display()),
@@ -762,11 +766,11 @@ fn stage(folder: &Path, name: &str, files: &[(&str, &str)]) -> (PathBuf, Vec<Str
     (dir, files.iter().map(|(file, _)| (*file).to_owned()).collect())
 }
 
-fn ask(binary: &Path, dir: &Path, files: &[String]) -> check::StagedCheck {
+fn ask(binary: &Path, dir: &Path, files: &[String]) -> staged_check::StagedCheck {
     let folder = tempfile::tempdir().unwrap();
     let haproxy = Haproxy { binary: Some(binary.to_str().unwrap().to_owned()), ..settings(folder.path()) };
     let mut remove = |file: &str| fs::remove_file(dir.join(file));
-    check::staged(&World::host(), &haproxy, None, dir, files, Instant::now() + PATIENCE, &mut remove)
+    staged_check::staged(&System::host(), &haproxy, None, dir, files, Instant::now() + PATIENCE, &mut remove)
 }
 
 #[test]
@@ -857,8 +861,15 @@ fn what_has_no_answer_is_unchecked_and_the_others_have_theirs() {
         let haproxy = Haproxy { binary: Some(binary), ..settings(folder.path()) };
         let limit = if name == "slow" { Duration::from_secs(3) } else { PATIENCE };
         let mut remove = |file: &str| fs::remove_file(dir.join(file));
-        let answer =
-            check::staged(&World::host(), &haproxy, None, &dir, &names, Instant::now() + limit, &mut remove);
+        let answer = staged_check::staged(
+            &System::host(),
+            &haproxy,
+            None,
+            &dir,
+            &names,
+            Instant::now() + limit,
+            &mut remove,
+        );
         let rejected: Vec<&str> = answer.rejected.iter().map(|(file, _)| file.as_str()).collect();
         let files = answer.checked.unwrap_err().files;
         if name == "slow" {
@@ -896,14 +907,15 @@ fn what_cannot_be_asked_is_unchecked_and_nothing_is_rejected() {
     let hangs = path("hangs", "sleep 600");
     let haproxy = Haproxy { binary: Some(hangs.to_str().unwrap().into()), ..settings(folder.path()) };
     let deadline = Instant::now() + Duration::from_millis(200);
-    let answer =
-        check::staged(&World::host(), &haproxy, None, &dir, &names, deadline, &mut |_| panic!("removed"));
+    let answer = staged_check::staged(&System::host(), &haproxy, None, &dir, &names, deadline, &mut |_| {
+        panic!("removed")
+    });
     assert!(answer.checked.unwrap_err().why.contains("too long"));
 }
 
-/// A world whose `systemctl` is a stand-in: a script that answers from files and, for `reload`, sends the signal as
+/// A system whose `systemctl` is a stand-in: a script that answers from files and, for `reload`, sends the signal as
 /// the packages' units do. It is not systemd.
-fn stand_in(folder: &Path, show: &str, reload: &str) -> World {
+fn stand_in(folder: &Path, show: &str, reload: &str) -> System {
     let programs = folder.join("programs");
     fs::create_dir_all(&programs).unwrap();
     fs::create_dir_all(folder.join("run/systemd/system")).unwrap();
@@ -911,7 +923,7 @@ fn stand_in(folder: &Path, show: &str, reload: &str) -> World {
         "# a stand-in for systemctl, in a test\ncase \"$*\" in\n*' show '*) cat <<X\n{show}\nX\n;;\n*' reload -- haproxy.service') {reload};;\n*) exit 99;;\nesac"
     );
     script(&programs, "systemctl", &text);
-    World { run: folder.join("run"), programs: vec![programs], ..World::host() }
+    System { run: folder.join("run"), programs: vec![programs], ..System::host() }
 }
 
 #[test]
@@ -922,8 +934,8 @@ fn a_unit_is_reloaded_and_its_processes_watched() {
             "LoadState=loaded\nActiveState=active\nSubState=running\nMainPID={}\nStatusText=",
             lb.pid()
         );
-        let world = stand_in(lb.folder.path(), &show, &format!("kill -USR2 {}", lb.pid()));
-        let reload = |haproxy: &Haproxy| systemd::reload(&world, haproxy, &batch(&[change("b.pem")]));
+        let system = stand_in(lb.folder.path(), &show, &format!("kill -USR2 {}", lb.pid()));
+        let reload = |haproxy: &Haproxy| systemd::reload(&system, haproxy, &batch(&[change("b.pem")]));
         let renewed = lb.renew();
         assert_eq!(
             reload(&lb.settings),
@@ -942,8 +954,8 @@ fn a_unit_is_reloaded_and_its_processes_watched() {
         assert!(matches!(reload(&unchecked), Attempt::Failed(_)), "{}", binary.display());
         fs::remove_file(lb.certs().join("b.pem")).unwrap();
 
-        let world = stand_in(lb.folder.path(), &show, "echo 'Job for haproxy.service failed.' >&2; exit 1");
-        match systemd::reload(&world, &lb.settings, &batch(&[])) {
+        let system = stand_in(lb.folder.path(), &show, "echo 'Job for haproxy.service failed.' >&2; exit 1");
+        match systemd::reload(&system, &lb.settings, &batch(&[])) {
             Attempt::Failed(why) => {
                 assert!(why.contains("status 1: Job for haproxy.service failed."), "{why}");
             }
@@ -957,8 +969,8 @@ fn a_unit_that_does_not_run_is_told_apart_from_one_that_is_not_there() {
     let folder = tempfile::tempdir().unwrap();
     let haproxy = Haproxy { timeout: Duration::from_millis(500), ..settings(folder.path()) };
     let ask = |show: &str| {
-        let world = stand_in(folder.path(), show, "exit 98");
-        systemd::reload(&world, &haproxy, &batch(&[]))
+        let system = stand_in(folder.path(), show, "exit 98");
+        systemd::reload(&system, &haproxy, &batch(&[]))
     };
     assert!(
         matches!(ask("LoadState=loaded\nActiveState=inactive"), Attempt::NotRunning(why) if why.contains("is inactive"))
@@ -974,18 +986,18 @@ fn a_unit_that_does_not_run_is_told_apart_from_one_that_is_not_there() {
     assert!(
         matches!(ask("LoadState=loaded\nActiveState=active\nMainPID=0"), Attempt::Failed(why) if why.contains("status 98"))
     );
-    let world = stand_in(
+    let system = stand_in(
         folder.path(),
         "LoadState=loaded\nActiveState=active\nMainPID=0\nStatusText=Ready.",
         "exit 0",
     );
-    assert_eq!(seen(&systemd::reload(&world, &haproxy, &batch(&[]))), None);
+    assert_eq!(seen(&systemd::reload(&system, &haproxy, &batch(&[]))), None);
     let text = "LoadState=loaded\nActiveState=active\nMainPID=0\nStatusText=Reload failed!";
-    let world = stand_in(folder.path(), text, "exit 0");
+    let system = stand_in(folder.path(), text, "exit 0");
     assert!(
-        matches!(systemd::reload(&world, &haproxy, &batch(&[])), Attempt::Failed(why) if why.contains("Reload failed!"))
+        matches!(systemd::reload(&system, &haproxy, &batch(&[])), Attempt::Failed(why) if why.contains("Reload failed!"))
     );
-    let none = World { run: folder.path().join("none"), ..World::host() };
+    let none = System { run: folder.path().join("none"), ..System::host() };
     assert!(
         matches!(systemd::reload(&none, &haproxy, &batch(&[])), Attempt::NotApplicable(why) if why.contains("PID 1"))
     );
@@ -997,7 +1009,7 @@ fn the_operators_command_is_run() {
     let run = |words: &[&str]| {
         let command = words.iter().map(|&word| word.to_owned()).collect();
         command::run(
-            &World::host(),
+            &System::host(),
             &Haproxy { command, timeout: Duration::from_secs(1), ..settings(folder.path()) },
         )
     };

@@ -11,7 +11,7 @@ use std::process::Command;
 use haproxy_certs::certified_key::KeyFamily;
 use haproxy_certs::config::{self, Overrides, Settings};
 use haproxy_certs::serving::gather::{Known, gather};
-use haproxy_certs::world::World;
+use haproxy_certs::sys::system::System;
 use support::tls::try_served_to;
 use support::{
     Authority, Cmd, Haproxy, Key, KeyKind, Reload, Run, Tree, Validity, Version, served, system_haproxy,
@@ -45,7 +45,7 @@ const NAMES: [&str; 14] = [
     "unknown.example",
 ];
 
-/// The files of every world: a path, a kind of key and names.
+/// The files of every system: a path, a kind of key and names.
 const FILES: [(&str, KeyKind, &[&str]); 19] = [
     ("host.pem", KeyKind::P256, &["host.test"]),
     ("rsa.pem", KeyKind::Rsa2048, &["host.test", "r.test"]),
@@ -146,12 +146,12 @@ fn whoever_is_said_to_be_served_is_served() {
         let folder = folder.path().canonicalize().unwrap();
         write(&folder, &Authority::new());
         let (haproxy, lines) = start(version, &folder);
-        let world = World::host();
-        let serving = gather(&world, &table(&haproxy, ""), Some(version.number()), &Known::new());
+        let system = System::host();
+        let serving = gather(&system, &table(&haproxy, ""), Some(version.number()), &Known::new());
         assert_eq!(serving.unclear, None, "{}", version.name);
         assert_eq!(serving.binds.len(), lines.len());
         assert_eq!(serving.unloadable().count(), 0, "{:?}", serving.unloadable().collect::<Vec<_>>());
-        let without_version = gather(&world, &table(&haproxy, ""), None, &Known::new());
+        let without_version = gather(&system, &table(&haproxy, ""), None, &Known::new());
         let (mut wrong, mut answered) = (Vec::new(), 0);
         for ((bind, line), address) in serving.binds.iter().zip(&lines).zip(haproxy.addresses()) {
             let view = serving.view(bind);

@@ -123,7 +123,7 @@ fn the_configuration_is_written_once_and_means_the_defaults() {
     let text = fs::read_to_string(&file).unwrap();
     assert!(String::from_utf8_lossy(&made.stdout).starts_with("made "), "{made:?}");
     assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#')), "{text}");
-    // It says what the defaults are, as tests/package/check makes sure of, and stays as it is edited.
+    // It says what the defaults are, as packaging/check makes sure of, and stays as it is edited.
     fs::write(&file, format!("{text}mode = \"0440\"\n")).unwrap();
     let again = init(&["--write-config"]);
     assert!(String::from_utf8_lossy(&again.stdout).starts_with("there "), "{again:?}");

@@ -20,7 +20,7 @@ use std::process::Command;
 
 use haproxy_certs::config::{Overrides, Settings};
 use haproxy_certs::status::status;
-use haproxy_certs::world::World;
+use haproxy_certs::sys::system::System;
 use serde_json::Value;
 use support::process::finish;
 use support::{
@@ -242,12 +242,12 @@ fn a_unit_that_is_not_active_is_started_by_the_advice() {
     for active in ["inactive", "failed"] {
         let show = format!("LoadState=loaded\nActiveState={active}\nResult=success\nMainPID=0");
         tree::write(&programs.join("systemctl"), format!("#!/bin/sh\ncat <<X\n{show}\nX\n"), 0o755);
-        let world =
-            World { run: folder.path().join("run"), programs: vec![programs.clone()], ..World::host() };
+        let system =
+            System { run: folder.path().join("run"), programs: vec![programs.clone()], ..System::host() };
         let text =
             fs::read_to_string(cmd.config()).unwrap().replace("unit = \"\"", "unit = \"haproxy.service\"");
         let settings = Settings::parse(&text, &Overrides::default()).unwrap();
-        let seen = status(&settings, &world, false, &|_, _| {});
+        let seen = status(&settings, &system, false, &|_, _| {});
         let down = seen.problems.iter().find(|problem| problem.kind.name() == "haproxy-down").unwrap();
         assert!(down.fact.contains(&format!("haproxy.service is {active}")), "{down:?}");
         assert_eq!(down.advice.as_deref(), Some("run: systemctl start haproxy.service"));

@@ -1,4 +1,4 @@
-//! What the world wants to know about a certificate.
+//! What the system wants to know about a certificate.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 use std::fmt::Write;

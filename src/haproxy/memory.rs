@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::certified_key::Leaf;
-use crate::escape::escaped;
 use crate::serving::{Bind, Contents, How, Identity, Serving, Views, base_name};
+use crate::sys::escape::escaped;
 
 /// A file that is to be told.
 #[derive(Debug, Clone, Copy)]

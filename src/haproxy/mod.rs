@@ -1,27 +1,13 @@
 //! Telling each HAProxy what changed, and seeing that it took it.
 
-mod absent;
-mod as_started;
-pub mod check;
-pub mod command;
-pub mod identity;
-mod in_flight;
-pub mod master;
+pub mod alerts;
+pub mod cli;
+pub mod fingerprint;
 pub mod memory;
-pub mod pidfile;
-pub mod probe;
+pub mod methods;
 pub mod process;
-pub mod replies;
-pub mod runtime;
-mod sight;
-pub mod socket;
-pub mod started;
-pub mod surroundings;
-pub mod systemd;
-mod transaction;
-mod watch;
-pub mod words;
-pub mod worker;
+pub mod staged_check;
+pub mod tls_probe;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -33,14 +19,16 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::config::{Haproxy, Method};
-use crate::escape::escaped;
 use crate::plan::{Role, Row};
 use crate::serving::{Identity, Serving};
-use crate::world::World;
+use crate::sys::escape::escaped;
+use crate::sys::system::System;
 
-use self::probe::Probed;
-use self::runtime::{Partial, Shown};
-use self::worker::{Answering, Worker};
+use cli::worker::Answering;
+use cli::worker::Worker;
+use methods::runtime::Partial;
+use methods::runtime::Shown;
+use tls_probe::Probed;
 
 /// How long a worker that surely read the disk after the change may go on showing something else: it doesn't load
 /// the directory, or not as expected.
@@ -101,7 +89,7 @@ pub struct Expected {
     /// Whether it can be added at run time without changing what a reload would serve: it doesn't sort first, it
     /// shares no name with another file, and its name needs no quoting.
     pub addable: bool,
-    /// Whether HAProxy can be asked for it, see [`worker::can_be_shown`].
+    /// Whether HAProxy can be asked for it, see [`cli::worker::can_be_shown`].
     pub can_be_shown: bool,
 }
 
@@ -208,8 +196,8 @@ pub enum Attempt {
 ///
 /// All of it ends within the `timeout` of this HAProxy; nothing here touches another one.
 #[must_use]
-pub fn tell(world: &World, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict {
-    let telling = Telling { world, haproxy, batch, deadline: Instant::now() + haproxy.timeout };
+pub fn tell(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict {
+    let telling = Telling { system, haproxy, batch, deadline: Instant::now() + haproxy.timeout };
     if batch.changes.is_empty() {
         return Verdict::of(haproxy.method, Outcome::NotNeeded);
     }
@@ -234,7 +222,7 @@ enum Somebody {
 
 /// One HAProxy being told about a batch.
 struct Telling<'a> {
-    world: &'a World,
+    system: &'a System,
     haproxy: &'a Haproxy,
     batch: &'a Batch<'a>,
     deadline: Instant,
@@ -255,11 +243,11 @@ impl Telling<'_> {
             return Attempt::Failed("the time is up".to_owned());
         }
         match method {
-            Method::Runtime => runtime::update(self.world, self.haproxy, self.batch, self.deadline),
-            Method::Master => master::reload(self.world, self.haproxy, self.batch, self.deadline),
-            Method::Systemd => systemd::reload(self.world, &hurried(), self.batch),
-            Method::Pidfile => pidfile::reload(self.world, &hurried(), self.batch),
-            Method::Command => command::run(self.world, &hurried()),
+            Method::Runtime => methods::runtime::update(self.system, self.haproxy, self.batch, self.deadline),
+            Method::Master => methods::master::reload(self.system, self.haproxy, self.batch, self.deadline),
+            Method::Systemd => methods::systemd::reload(self.system, &hurried(), self.batch),
+            Method::Pidfile => methods::pidfile::reload(self.system, &hurried(), self.batch),
+            Method::Command => methods::command::run(self.system, &hurried()),
             Method::Auto | Method::None => Attempt::NotApplicable("is no way to tell it".to_owned()),
         }
     }
@@ -325,11 +313,11 @@ impl Telling<'_> {
     /// Whether this worker read the disk after the last change, and shows all of the batch.
     fn has_read_it(&self, worker: Answering) -> bool {
         // Its uptime has whole seconds; procfs knows better, where this process is the worker.
-        let started = process::Proc::new(self.world).started_at(worker.pid);
+        let started = process::master::Proc::new(self.system).started_at(worker.pid);
         let started = started.filter(|at| (worker.since..=worker.until).contains(at)).unwrap_or(worker.since);
         let is_young = |it: Answering| it.pid == worker.pid && started > self.batch.committed;
         is_young(worker)
-            && matches!(runtime::shown(self.haproxy, self.batch, self.deadline), Shown::All(it) if is_young(it))
+            && matches!(methods::runtime::shown(self.haproxy, self.batch, self.deadline), Shown::All(it) if is_young(it))
     }
 
     /// What it means that no way applies.
@@ -375,7 +363,7 @@ impl Telling<'_> {
     fn may_take_it_now(&self, method: Method, before: Option<Answering>, attempt: &Attempt) -> bool {
         let Attempt::Refused { files, .. } = attempt else { return false };
         let since = before.filter(|_| method == Method::Runtime && !files.is_empty()).map(|it| it.since);
-        since.is_some_and(|since| as_started::is_newer(self.world, self.haproxy, since))
+        since.is_some_and(|since| process::config_check::is_newer(self.system, self.haproxy, since))
     }
 
     /// Who there is that may be this HAProxy, whatever its unit or pidfile says.
@@ -383,20 +371,20 @@ impl Telling<'_> {
         let sockets = self.haproxy.runtime_socket.iter().chain(&self.haproxy.master_socket);
         let soon = Instant::now() + CONTRADICTION_LIMIT;
         for address in sockets {
-            if socket::listens(address, soon) {
+            if cli::socket::listens(address, soon) {
                 return Somebody::There(format!("{address} accepts connections"));
             }
         }
-        let processes = match sight::in_sight(self.world, self.haproxy) {
+        let processes = match process::sight::in_sight(self.system, self.haproxy) {
             Ok(processes) => processes,
             Err(how) => return Somebody::Unseen(how),
         };
-        let is_coming = |process: &sight::Process| {
+        let is_coming = |process: &process::sight::Process| {
             process.is_between
-                || match process::Master::open(self.world, process.pid) {
+                || match process::master::Master::open(self.system, process.pid) {
                     // It holds signals back while it loads.
                     Ok(master) => !master.is_ready(),
-                    Err(why) => matches!(why, process::NotAMaster::Starting(_)),
+                    Err(why) => matches!(why, process::master::NotAMaster::Starting(_)),
                 }
         };
         match processes.first() {
@@ -424,14 +412,15 @@ impl Telling<'_> {
             Attempt::NotApplicable(why) | Attempt::Failed(why) => self.without_reload(method, before, why),
             Attempt::Refused { words, files } if files.is_empty() => {
                 let partial = self.replace_what_can_be();
-                let files = as_started::configuration(self.world, self.haproxy);
+                let files = process::config_check::configuration(self.system, self.haproxy);
                 Verdict::of(method, Outcome::Failed)
-                    .with(words::cause(&words))
-                    .with(words::advice(&words, &files))
+                    .with(alerts::cause(&words))
+                    .with(alerts::advice(&words, &files))
                     .with(self.said(&partial))
             }
             Attempt::Refused { words, files } => {
-                Verdict { rejected: files, ..Verdict::of(method, Outcome::Failed) }.with(words::cause(&words))
+                Verdict { rejected: files, ..Verdict::of(method, Outcome::Failed) }
+                    .with(alerts::cause(&words))
             }
         }
     }
@@ -456,7 +445,7 @@ impl Telling<'_> {
 
     /// Replaces in memory what can be while HAProxy can't reload.
     fn replace_what_can_be(&self) -> Partial {
-        runtime::update_what_can_be(self.world, self.haproxy, self.batch, self.deadline)
+        methods::runtime::update_what_can_be(self.system, self.haproxy, self.batch, self.deadline)
     }
 
     /// What is said of that.
@@ -492,7 +481,7 @@ impl Telling<'_> {
             Method::Runtime => self.deadline.min(Instant::now() + CONTRADICTION_LIMIT),
             _ => self.deadline,
         };
-        match probe::confirm(self.haproxy, self.batch, deadline) {
+        match tls_probe::confirm(self.haproxy, self.batch, deadline) {
             Probed::Nothing => {}
             Probed::Right => confirmed = confirmed.or(Some(true)),
             Probed::Wrong(how) => {
@@ -512,7 +501,7 @@ impl Telling<'_> {
         };
         let (mut silent, mut contradicted, mut last_seen) = (None, None, None);
         loop {
-            let shown = match runtime::shown(self.haproxy, self.batch, self.deadline) {
+            let shown = match methods::runtime::shown(self.haproxy, self.batch, self.deadline) {
                 // What a worker of before the change shows it may have by chance.
                 Shown::All(worker) if is_new(worker) => return Shown::All(worker),
                 Shown::All(worker) => {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::serving::{is_foreign, served_leaf};
 use super::{Row, Situation, Warning, is_loaded_name};
 use crate::certified_key::Leaf;
-use crate::escape::escaped;
 use crate::serving::{At, Bind, Certificate, Identity, Serving, View, base_name};
+use crate::sys::escape::escaped;
 
 /// What a file from elsewhere takes from one of the sites directory.
 #[derive(Default)]

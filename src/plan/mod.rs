@@ -16,12 +16,14 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use prune::LAST_FILE;
-pub use words::{Action, Reason, Warning};
+pub use words::Action;
+pub use words::Reason;
+pub use words::Warning;
 
 use crate::certified_key::{ChainState, Leaf};
 use crate::config::Owner;
-use crate::escape::shell_word;
 use crate::serving::Loaded;
+use crate::sys::escape::shell_word;
 
 /// Endings that HAProxy never takes for a certificate (`.key` since 2.2, the others since 1.8).
 const SIBLING_ENDINGS: [&str; 4] = ["key", "ocsp", "issuer", "sctl"];

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 use super::{Action, Plan, Recorded, Role, Row, Situation, Warning, force};
-use crate::escape::escaped;
+use crate::sys::escape::escaped;
 
 /// How many of our files may be pruned at once whatever their share.
 const PRUNE_FREELY: usize = 3;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Action, Deployed, Row, Situation, Warning, elsewhere, is_loaded_name};
 use crate::certified_key::{KeyFamily, Leaf};
-use crate::escape::escaped;
+use crate::sys::escape::escaped;
 
 /// A name and the family of keys that it is served with: HAProxy keeps one certificate for each.
 type Served = (String, KeyFamily);

@@ -369,7 +369,7 @@ impl Configuration {
                 _ if WITHOUT_ARGUMENT.contains(&word) => 0,
                 _ => {
                     unknown.get_or_insert_with(|| {
-                        format!("\"{}\" isn't a known word of a bind line", crate::escape::escaped(word))
+                        format!("\"{}\" isn't a known word of a bind line", crate::sys::escape::escaped(word))
                     });
                     0
                 }

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use crate::certbot::{Unopened, read_opened};
-use crate::failure::io_cause;
+use crate::sys::failure::io_cause;
 
 use super::Identity;
 

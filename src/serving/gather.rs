@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::config::{Haproxy, Settings};
-use crate::escape::{escaped, escaped_path};
-use crate::failure::io_cause as cause;
-use crate::haproxy::started::Started;
-use crate::parallel;
-use crate::world::World;
+use crate::haproxy::process::started::Started;
+use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::failure::io_cause as cause;
+use crate::sys::parallel;
+use crate::sys::system::System;
 
 use super::configuration::{BindLine, Configuration, Environment, Keyword};
 use super::disk::{Disk, Found};
@@ -32,15 +32,15 @@ pub type Known = HashMap<Identity, Contents>;
 /// Gathers what this HAProxy would load if it started now. Only its files are read, nothing is asked of it; `version` is
 /// its version, where somebody knows it.
 #[must_use]
-pub fn gather(world: &World, haproxy: &Haproxy, version: Option<(u32, u32)>, known: &Known) -> Serving {
-    gather_around(world, haproxy, version, known, None)
+pub fn gather(system: &System, haproxy: &Haproxy, version: Option<(u32, u32)>, known: &Known) -> Serving {
+    gather_around(system, haproxy, version, known, None)
 }
 
 /// What the HAProxys load around the sites directory.
 #[must_use]
-pub fn loaded(settings: &Settings, world: &World) -> Loaded {
+pub fn loaded(settings: &Settings, system: &System) -> Loaded {
     let sites = identity(&settings.sites_dir);
-    let gather = |haproxy| gather_around(world, haproxy, None, &Known::new(), sites);
+    let gather = |haproxy| gather_around(system, haproxy, None, &Known::new(), sites);
     let servings: Vec<Serving> = settings.haproxys.iter().map(gather).collect();
     let named = sites.map(|sites| named_in(&settings.sites_dir, sites, &servings)).unwrap_or_default();
     Loaded { servings, sites, host: identity(&settings.host_file), named }
@@ -101,13 +101,13 @@ pub fn unloadable(
 
 /// See [`gather`]; what is in the directory `unread` isn't read.
 fn gather_around(
-    world: &World,
+    system: &System,
     haproxy: &Haproxy,
     version: Option<(u32, u32)>,
     known: &Known,
     unread: Option<Identity>,
 ) -> Serving {
-    let started = Started::find(world, haproxy);
+    let started = Started::find(system, haproxy);
     let (files, environment, disk) = match (&started, haproxy.config.is_empty()) {
         (Err(why), true) => return stopped(why),
         (Err(_), false) => (haproxy.config.clone(), Environment::default(), Disk::ours("/".into())),

@@ -29,10 +29,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use view::{Certificate, Rival, View, Views};
+pub use view::Certificate;
+pub use view::Rival;
+pub use view::View;
+pub use view::Views;
 
 use crate::certified_key::Leaf;
-use crate::escape::{escaped, shell_word};
+use crate::sys::escape::{escaped, shell_word};
 
 /// What a HAProxy loads when it starts or reloads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

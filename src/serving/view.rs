@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn the_first_file_with_the_name_is_served_and_the_wildcard_only_where_there_is_none() {
-        let world = serving(
+        let system = serving(
             Some((3, 2)),
             &[
                 (How::File, &["host=e:host.x"]),
@@ -378,9 +378,9 @@ mod tests {
             (None, BOTH, "host"),
             (None, RSA, "host"),
         ] {
-            assert_eq!(presented(&world, name, able).as_deref(), Some(store), "{name:?} {able:?}");
+            assert_eq!(presented(&system, name, able).as_deref(), Some(store), "{name:?} {able:?}");
         }
-        let mut strict = world.clone();
+        let mut strict = system.clone();
         strict.binds[0].strict_sni = true;
         assert_eq!(presented(&strict, None, BOTH), None);
         assert_eq!(presented(&strict, Some("y"), BOTH), None);
@@ -389,14 +389,14 @@ mod tests {
 
     #[test]
     fn filters_stand_for_the_names_and_exclude_from_their_own_wildcards_only() {
-        let world = serving(
+        let system = serving(
             Some((3, 0)),
             &[(How::List, &["a=e:a.x [*.y !no.y]", "b=e:b.x [!*.y no.x]", "c=e:c.x [*.y]"])],
         );
         for (name, store) in
             [("a.x", "a"), ("q.y", "a"), ("no.y", "c"), ("b.x", "a"), ("no.x", "b"), ("NO.Y", "c")]
         {
-            assert_eq!(presented(&world, Some(name), ECDSA).as_deref(), Some(store), "{name}");
+            assert_eq!(presented(&system, Some(name), ECDSA).as_deref(), Some(store), "{name}");
         }
     }
 
@@ -404,9 +404,9 @@ mod tests {
     fn the_default_is_the_first_one_and_since_3_0_a_list() {
         let explicit =
             &[(How::Directory, &["a=e:a"][..]), (How::Default, &["b=r:b"]), (How::Default, &["c=e:c"])];
-        let world = serving(Some((3, 0)), explicit);
-        assert_eq!(presented(&world, None, BOTH).as_deref(), Some("a"));
-        assert_eq!(presented(&world, None, RSA).as_deref(), Some("b"));
+        let system = serving(Some((3, 0)), explicit);
+        assert_eq!(presented(&system, None, BOTH).as_deref(), Some("a"));
+        assert_eq!(presented(&system, None, RSA).as_deref(), Some("b"));
         assert_eq!(presented(&serving(None, explicit), None, RSA).as_deref(), Some("b"));
         let list = &[(How::List, &["a=e:a", "b=r:b [* b]"][..])];
         assert_eq!(presented(&serving(Some((3, 0)), list), None, RSA).as_deref(), Some("b"));
@@ -421,7 +421,7 @@ mod tests {
 
     #[test]
     fn rivals_are_loaded_behind_with_a_name_and_family_in_common() {
-        let world = serving(
+        let system = serving(
             Some((2, 6)),
             &[
                 (How::File, &["host=e:a b"]),
@@ -429,7 +429,7 @@ mod tests {
                 (How::Directory, &["6=e:a"]),
             ],
         );
-        let views = world.views().unwrap();
+        let views = system.views().unwrap();
         let of = |store: &str, key, names: &[&str]| -> Vec<String> {
             views.rivals(store, &leaf(key, names)).into_iter().map(|rival| rival.store.to_owned()).collect()
         };
@@ -443,7 +443,7 @@ mod tests {
         assert_eq!(of("unknown", ecdsa(), &["a"]), [""; 0]);
 
         let same = Identity { device: 1, inode: 7 };
-        let mut twice = world.clone();
+        let mut twice = system.clone();
         for store in ["1", "4"] {
             twice.stores.get_mut(store).unwrap().identity = Some(same);
         }
@@ -458,8 +458,8 @@ mod tests {
     fn the_defaults_have_an_order_too() {
         let explicit = &[(How::Default, &["a=e:a"][..]), (How::Default, &["b=e:b"])];
         let rivals = |version| {
-            let world = serving(version, explicit);
-            let views = world.views().unwrap();
+            let system = serving(version, explicit);
+            let views = system.views().unwrap();
             views
                 .rivals("a", &leaf(KeyType::EcdsaP256, &["a"]))
                 .into_iter()

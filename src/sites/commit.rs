@@ -14,15 +14,14 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::durable::{create, remove};
-use super::look;
 use super::state::{Owed, Pending, Record, State, digest, key, target};
-use super::{PREVIOUS_DIR, Place, SitesDir, unmade};
+use super::{PREVIOUS_DIR, Place, SitesDir, entries, unmade};
 use crate::certified_key::CombinedPem;
 use crate::config::{Owner, Settings};
-use crate::failure::Failure;
 use crate::haproxy::Target;
-use crate::parallel::{self, Progress};
 use crate::plan::{Action, LAST_FILE, Plan, Reason, Refusal, Role, Row};
+use crate::sys::failure::Failure;
+use crate::sys::parallel::{self, Progress};
 
 /// The host certificate's name while it is staged in our directory.
 pub(super) const HOST_STAGE: &str = "host.pem";
@@ -140,7 +139,7 @@ impl SitesDir {
         let fail = |name: &OsStr, e: Errno| {
             Failure::io("remove", &self.own.path.join(PREVIOUS_DIR).join(name), &e.into())
         };
-        for name in look::entries(&self.previous.dir, &self.previous.path)? {
+        for name in entries::entries(&self.previous.dir, &self.previous.path)? {
             remove(&self.previous.dir, &*name).map_err(|e| fail(&name, e))?;
         }
         remove(&self.own.dir, HOST_PREVIOUS).map_err(|e| fail(OsStr::new(HOST_PREVIOUS), e))
@@ -196,7 +195,7 @@ impl<'a> Staged<'a> {
         for file in self.files() {
             for sibling in CHECKED_SIBLINGS.map(|ending| format!("{file}.{ending}")) {
                 if present.contains(OsStr::new(&sibling))
-                    && let Ok(bytes) = look::bytes(&self.sites.place.dir, OsStr::new(&sibling))
+                    && let Ok(bytes) = entries::bytes(&self.sites.place.dir, OsStr::new(&sibling))
                 {
                     // Best effort: without the copy the check is a little less strict.
                     let _ = create(self.sites.stage.dir.as_fd(), &sibling, None, 0o600, &bytes);
@@ -293,14 +292,14 @@ impl Committed<'_> {
     /// It is gone or can't be read.
     pub fn read(&self, target: &Target) -> std::io::Result<zeroize::Zeroizing<Vec<u8>>> {
         let (place, name) = self.sites.home(target).ok_or(std::io::ErrorKind::NotFound)?;
-        look::bytes(&place.dir, &name)
+        entries::bytes(&place.dir, &name)
     }
 
     /// Reads what a target's file held when HAProxy last accepted it, where that is kept.
     #[must_use]
     pub fn read_previous(&self, target: &Target) -> Option<zeroize::Zeroizing<Vec<u8>>> {
         let (place, name) = self.sites.attic(target);
-        look::bytes(&place.dir, &name).ok()
+        entries::bytes(&place.dir, &name).ok()
     }
 
     /// Holds what HAProxy refused against it still, although this run has made it another one by reloading it.
@@ -449,7 +448,7 @@ fn hold_last_file(sites: &SitesDir, plan: &mut Plan) -> Option<String> {
         return None;
     }
     let is_pair = |row: &Row| {
-        row.action == Action::Prune && look::holds_a_pair(&sites.place.dir, OsStr::new(&file_name(row)))
+        row.action == Action::Prune && entries::holds_a_pair(&sites.place.dir, OsStr::new(&file_name(row)))
     };
     let Some(row) = plan.rows.iter_mut().rfind(|row| is_pair(row)) else {
         // None of them is surely a pair: what may be one is held.
@@ -523,7 +522,7 @@ fn keep_aside(
                 Err(e) => return Err(e),
             }
             let bytes =
-                look::bytes(&from.dir, name).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+                entries::bytes(&from.dir, name).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
             // Whole before it has its name: what is kept may be put back.
             let stat = statat(&from.dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
             let owner = Owner { uid: stat.st_uid, gid: stat.st_gid };

@@ -6,8 +6,8 @@ use rustix::fs::{Stat, stat};
 use rustix::process::geteuid;
 
 use crate::config::Owner;
-use crate::escape::escaped_path;
-use crate::failure::{Failure, FailureKind};
+use crate::sys::escape::escaped_path;
+use crate::sys::failure::{Failure, FailureKind};
 
 /// Refuses a directory that anybody may write to, or that a stranger owns, itself or one of its parents.
 ///

@@ -14,12 +14,12 @@ use rustix::process::{Pid, geteuid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{create, remove};
-use super::{OWN_DIR, Place, guard, look};
+use super::{OWN_DIR, Place, entries, guard};
 use crate::certified_key::hex;
 use crate::config::{Method, Settings};
-use crate::failure::Failure;
 use crate::haproxy::Outcome;
 use crate::plan::Row;
+use crate::sys::failure::Failure;
 
 const LAST_RUN_FILE: &str = "last-run.json";
 
@@ -44,7 +44,7 @@ pub struct LastRun {
     pub succeeded: i64,
     /// How each HAProxy was last told, by its name.
     pub told: BTreeMap<String, Told>,
-    /// What is wrong, as [`crate::report::syslog`] knows it again, each with the time when it was last logged.
+    /// What is wrong, as [`crate::output::syslog`] knows it again, each with the time when it was last logged.
     pub complaints: BTreeMap<String, i64>,
     /// What HAProxy refused, by the file's name, the host certificate by its whole path.
     pub rejected: BTreeMap<String, Rejected>,
@@ -97,7 +97,7 @@ impl LastRun {
     pub fn look(sites_dir: &Path) -> Result<Option<Self>, Failure> {
         let Some(place) = Place::open(sites_dir)? else { return Ok(None) };
         let Some(own) = place.subdirectory(OWN_DIR)? else { return Ok(None) };
-        match look::bytes(&own.dir, LAST_RUN_FILE.as_ref()) {
+        match entries::bytes(&own.dir, LAST_RUN_FILE.as_ref()) {
             Ok(text) => Ok(serde_json::from_slice(&text).ok()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Failure::io("read", &own.path.join(LAST_RUN_FILE), &e)),
@@ -169,7 +169,7 @@ fn overwrite(own: &Place, text: &[u8]) -> rustix::io::Result<()> {
 
 /// Removes what runs that were killed left half-written.
 pub(super) fn clear_leftovers(own: &Place) -> Result<(), Failure> {
-    for name in look::entries(&own.dir, &own.path)? {
+    for name in entries::entries(&own.dir, &own.path)? {
         let writer =
             name.to_str().and_then(|name| name.strip_prefix(LAST_RUN_FILE)?.strip_prefix('.')?.parse().ok());
         let Some(writer) = writer.and_then(Pid::from_raw) else { continue };

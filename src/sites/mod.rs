@@ -3,10 +3,10 @@
 mod commit;
 pub mod debts;
 mod durable;
+pub mod entries;
 pub mod guard;
 pub mod last_run;
 mod lock;
-pub mod look;
 mod placeholder;
 mod put_back;
 pub mod state;
@@ -18,12 +18,14 @@ use std::time::Duration;
 use rustix::fs::{CWD, Dir, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, mkdirat, open, openat};
 use rustix::io::Errno;
 
-pub use commit::{Committed, Staged, takes_over};
+pub use commit::Committed;
+pub use commit::Staged;
+pub use commit::takes_over;
 
 use crate::config::{Owner, Settings};
-use crate::escape::escaped_path;
-use crate::failure::{Failure, FailureKind};
-use crate::world::World;
+use crate::sys::escape::escaped_path;
+use crate::sys::failure::{Failure, FailureKind};
+use crate::sys::system::System;
 use state::State;
 
 /// Our own directory inside the sites directory: every HAProxy version ignores subdirectories.
@@ -157,7 +159,7 @@ impl SitesDir {
     /// # Errors
     /// It can't be made, is not safe to write to, is locked by a run that doesn't end within `patience`, or its state is
     /// a later version's.
-    pub fn lock(settings: &Settings, world: &World, patience: Duration) -> Result<Self, Failure> {
+    pub fn lock(settings: &Settings, system: &System, patience: Duration) -> Result<Self, Failure> {
         let place = match Place::open(&settings.sites_dir)? {
             Some(place) => {
                 finish_making(settings, &place)?;
@@ -166,7 +168,7 @@ impl SitesDir {
             None => make_sites_dir(settings)?,
         };
         guard::check(&place.path, settings.owner)?;
-        lock::lock(&place, world, patience)?;
+        lock::lock(&place, system, patience)?;
         let own = place.private_subdirectory(OWN_DIR)?;
         let state = State::load(&own.dir, &own.path)?;
         let staging = own.private_subdirectory(STAGE_DIR)?;
@@ -189,14 +191,14 @@ impl SitesDir {
 
     /// Removes what a killed run staged, and previous files that nobody waits for any more.
     fn clear_leftovers(&self) -> Result<(), Failure> {
-        for name in look::entries(&self.stage.dir, &self.stage.path)? {
+        for name in entries::entries(&self.stage.dir, &self.stage.path)? {
             durable::remove(&self.stage.dir, &*name)
                 .map_err(|e| Failure::io("remove", &self.stage.path.join(&name), &e.into()))?;
         }
         durable::remove(&self.own.dir, commit::HOST_STAGE)
             .map_err(|e| Failure::io("remove", &self.own.path.join(commit::HOST_STAGE), &e.into()))?;
         // Their names end differently in every run.
-        for name in look::entries(&self.own.dir, &self.own.path)? {
+        for name in entries::entries(&self.own.dir, &self.own.path)? {
             if name.as_encoded_bytes().starts_with(LEFTOVERS.as_bytes()) {
                 durable::remove(&self.own.dir, &*name)
                     .map_err(|e| Failure::io("remove", &self.own.path.join(&name), &e.into()))?;

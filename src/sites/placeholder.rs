@@ -13,7 +13,7 @@ use super::state::{Record, digest};
 use super::{SitesDir, host_place};
 use crate::certified_key::CombinedPem;
 use crate::config::Settings;
-use crate::failure::Failure;
+use crate::sys::failure::Failure;
 
 impl SitesDir {
     /// Puts `pem` in the host certificate's place where there is none; whether it did.

@@ -9,11 +9,11 @@ use rustix::fs::{fsync, renameat};
 use super::commit::Committed;
 use super::durable::remove;
 use super::state::{Pending, Rejected, digest, key, target, unhex};
-use super::{SitesDir, look};
+use super::{SitesDir, entries};
 use crate::certified_key::sha256;
-use crate::failure::Failure;
 use crate::haproxy::Target;
 use crate::plan::{Action, LAST_FILE, Reason, Refusal, Row, is_loaded_name};
+use crate::sys::failure::Failure;
 
 /// Why a file goes back that HAProxy didn't name.
 const WITH_THE_BATCH: &str = "HAProxy refused one file of this batch after another, so all of it was put back; the next run tries the rest again";
@@ -54,7 +54,7 @@ impl Committed<'_> {
             let (attic, kept) = self.sites.attic(target);
             matches!(target, Target::Site(_))
                 && pending.was.is_some()
-                && look::holds_a_pair(&attic.dir, &kept)
+                && entries::holds_a_pair(&attic.dir, &kept)
         };
         let is_undone = |name: &OsStr| {
             undone.iter().any(|(target, _)| matches!(target, Target::Site(file) if name == file.as_str()))
@@ -156,9 +156,9 @@ impl Committed<'_> {
 impl SitesDir {
     /// Whether the sites directory holds a file that HAProxy surely can load, and that isn't one of these.
     pub(super) fn holds_a_pair_besides(&self, excepted: impl Fn(&OsStr) -> bool) -> bool {
-        look::entries(&self.place.dir, &self.place.path).is_ok_and(|names| {
+        entries::entries(&self.place.dir, &self.place.path).is_ok_and(|names| {
             let others = names.iter().filter(|name| is_loaded_name(name) && !excepted(name));
-            others.into_iter().any(|name| look::holds_a_pair(&self.place.dir, name))
+            others.into_iter().any(|name| entries::holds_a_pair(&self.place.dir, name))
         })
     }
 }
@@ -167,7 +167,7 @@ impl SitesDir {
 fn restore(sites: &SitesDir, target: &Target, pending: &Pending) -> Result<bool, Failure> {
     let Some((home, name)) = sites.home(target) else { return Ok(false) };
     let (attic, kept) = sites.attic(target);
-    let is_as_committed = match (look::bytes(&home.dir, &name), &pending.now) {
+    let is_as_committed = match (entries::bytes(&home.dir, &name), &pending.now) {
         (Ok(pem), Some(now)) => digest(&sha256(&pem)) == *now,
         (Ok(_), None) => false,
         (Err(e), _) => e.kind() == std::io::ErrorKind::NotFound,

@@ -14,10 +14,10 @@ use super::debts;
 use super::durable::write_durably;
 use crate::certified_key::{ChainState, hex};
 use crate::config::Settings;
-use crate::failure::{Failure, FailureKind};
 use crate::haproxy::Target;
-use crate::haproxy::identity::are_still;
+use crate::haproxy::fingerprint::are_still;
 use crate::plan::{Recorded, site_file};
+use crate::sys::failure::{Failure, FailureKind};
 
 /// The state file's name in our directory.
 pub const STATE_FILE: &str = "state.json";
@@ -70,7 +70,7 @@ pub struct Rejected {
     pub sha256: String,
     /// HAProxy's words.
     pub words: String,
-    /// Which HAProxy it was, see [`crate::haproxy::identity`]: another one may take it.
+    /// Which HAProxy it was, see [`crate::haproxy::fingerprint`]: another one may take it.
     pub by: String,
 }
 
@@ -127,8 +127,10 @@ impl State {
         let stat = fstat(&fd).map_err(|e| Failure::io("read", &path, &e.into()))?;
         let trusted = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || !trusted {
-            let fact =
-                format!("{} is not a regular file of ours; remove it", crate::escape::escaped_path(&path));
+            let fact = format!(
+                "{} is not a regular file of ours; remove it",
+                crate::sys::escape::escaped_path(&path)
+            );
             return Err(Failure::new(FailureKind::Permission, fact));
         }
         if u64::try_from(stat.st_size).is_ok_and(|size| size > MAX_BYTES) {
@@ -143,7 +145,7 @@ impl State {
         Self::parse(&text).map_err(|version| {
             Failure::config(format!(
                 "{} was written by a later haproxy-certs (version {version} of the file); install that one again",
-                crate::escape::escaped_path(&path)
+                crate::sys::escape::escaped_path(&path)
             ))
         })
     }

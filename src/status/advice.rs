@@ -1,7 +1,7 @@
 //! What to do about each problem, in one line. Pure.
 
-use crate::escape::shell_word;
 use crate::plan::{Reason, Row, Warning};
+use crate::sys::escape::shell_word;
 
 use super::judge::Circumstances;
 

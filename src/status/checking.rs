@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::Haproxy;
-use crate::escape::{escaped, escaped_path, shell_word};
-use crate::failure::io_cause;
-use crate::haproxy::process::Master;
-use crate::haproxy::{pidfile, words};
-use crate::program::Program;
-use crate::world::World;
+use crate::haproxy::alerts;
+use crate::haproxy::methods::pidfile;
+use crate::haproxy::process::master::Master;
+use crate::sys::escape::{escaped, escaped_path, shell_word};
+use crate::sys::failure::io_cause;
+use crate::sys::program::Program;
+use crate::sys::system::System;
 
 use super::unit;
 
@@ -37,8 +38,8 @@ pub enum Checked {
 
 /// Asks it.
 #[must_use]
-pub fn check(world: &World, haproxy: &Haproxy) -> Checked {
-    use crate::haproxy::process::ConfigCheck as C;
+pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
+    use crate::haproxy::process::master::ConfigCheck as C;
     let deadline = Instant::now() + LIMIT.min(haproxy.timeout);
     let refused = |words: String, files: &[PathBuf]| {
         let advice = mend(&words, files, haproxy);
@@ -47,8 +48,8 @@ pub fn check(world: &World, haproxy: &Haproxy) -> Checked {
     let Some(binary) = &haproxy.binary else {
         return Checked::Unasked("binary is empty, so HAProxy is never run".to_owned());
     };
-    if let Some(master) = master(world, haproxy) {
-        return match master.check_configuration(world, haproxy, deadline) {
+    if let Some(master) = master(system, haproxy) {
+        return match master.check_configuration(system, haproxy, deadline) {
             C::Valid => Checked::Accepted,
             C::Invalid { words, .. } => refused(words, &haproxy.config),
             C::Unchecked(why) => Checked::Unasked(why),
@@ -59,7 +60,7 @@ pub fn check(world: &World, haproxy: &Haproxy) -> Checked {
         [] => return Checked::Unasked(format!("it does not run, and there is no {USUAL}; set config")),
         files => files.to_vec(),
     };
-    let Some(program) = world.program(binary) else {
+    let Some(program) = system.program(binary) else {
         return Checked::Unasked(format!("there is no program {} here", escaped(binary)));
     };
     let shown = escaped_path(&program).to_string();
@@ -67,7 +68,7 @@ pub fn check(world: &World, haproxy: &Haproxy) -> Checked {
     match Program::new(program).arg("-c").args(named).run(deadline) {
         Err(e) => Checked::Unasked(format!("cannot run {shown}: {}", io_cause(&e))),
         Ok(done) if done.succeeded() => Checked::Accepted,
-        Ok(done) => match words::words(&done.output) {
+        Ok(done) => match alerts::words(&done.output) {
             words if done.timed_out || words.is_empty() => {
                 Checked::Unasked(format!("{shown} -c {}", done.end()))
             }
@@ -77,10 +78,10 @@ pub fn check(world: &World, haproxy: &Haproxy) -> Checked {
 }
 
 /// Its running master, by the pidfile or the unit.
-fn master(world: &World, haproxy: &Haproxy) -> Option<Master> {
+fn master(system: &System, haproxy: &Haproxy) -> Option<Master> {
     let pid = pidfile::read(&haproxy.pidfile).ok().flatten();
-    let by_pidfile = pid.and_then(|pid| Master::open(world, pid).ok());
-    let by_unit = || Master::open(world, unit::show(world, &haproxy.unit)?.main_pid).ok();
+    let by_pidfile = pid.and_then(|pid| Master::open(system, pid).ok());
+    let by_unit = || Master::open(system, unit::show(system, &haproxy.unit)?.main_pid).ok();
     by_pidfile.or_else(by_unit)
 }
 

@@ -8,10 +8,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::config::{Address, Haproxy};
-use crate::escape::{escaped, escaped_path, shell_word};
-use crate::haproxy::pidfile;
-use crate::haproxy::process::{Master, NotAMaster};
-use crate::world::World;
+use crate::haproxy::methods::pidfile;
+use crate::haproxy::process::master::{Master, NotAMaster};
+use crate::sys::escape::{escaped, escaped_path, shell_word};
+use crate::sys::system::System;
 
 use super::unit::{self, Unit};
 
@@ -32,8 +32,8 @@ pub struct Down {
 
 /// Whether it should run; `None`: nothing says so.
 #[must_use]
-pub fn look(world: &World, haproxy: &Haproxy) -> Option<Down> {
-    let unit = unit::show(world, &haproxy.unit);
+pub fn look(system: &System, haproxy: &Haproxy) -> Option<Down> {
+    let unit = unit::show(system, &haproxy.unit);
     let (unit_says, has_unit) = match &unit {
         Some(unit) if unit.is_down() => {
             (Some(format!("{} is {}", escaped(&haproxy.unit), unit.active)), true)
@@ -42,7 +42,7 @@ pub fn look(world: &World, haproxy: &Haproxy) -> Option<Down> {
         Some(Unit { load, .. }) if load == "loaded" => return None,
         _ => (None, false),
     };
-    let mut facts: Vec<String> = unit_says.into_iter().chain(stale_pidfile(world, haproxy)).collect();
+    let mut facts: Vec<String> = unit_says.into_iter().chain(stale_pidfile(system, haproxy)).collect();
     if facts.is_empty() {
         facts.push(dead_socket(haproxy)?);
     }
@@ -73,10 +73,10 @@ fn start(haproxy: &Haproxy, has_unit: bool) -> String {
 }
 
 /// A pidfile whose process is gone, or is another program by now.
-fn stale_pidfile(world: &World, haproxy: &Haproxy) -> Option<String> {
+fn stale_pidfile(system: &System, haproxy: &Haproxy) -> Option<String> {
     let pid = pidfile::read(&haproxy.pidfile).ok().flatten()?;
     let shown = escaped_path(&haproxy.pidfile);
-    match Master::open(world, pid) {
+    match Master::open(system, pid) {
         Err(NotAMaster::Gone(_)) => Some(format!("process {pid} of {shown} is gone")),
         Err(NotAMaster::Stranger { comm, .. }) => {
             Some(format!("process {pid} of {shown} is {comm}, not HAProxy"))

@@ -9,10 +9,10 @@ use std::time::Instant;
 use rustls::pki_types::ServerName;
 
 use crate::certified_key::{Leaf, leaf_of_der, sha256};
-use crate::escape::escaped;
-use crate::haproxy::probe::{ProbeError, presented};
+use crate::haproxy::tls_probe::{ProbeError, presented};
+use crate::sys::escape::escaped;
 
-use super::views::{Presented, Sight};
+use super::observation::{Presented, Sight};
 
 /// How many handshakes are under way at once.
 const AT_ONCE: usize = 16;

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::certified_key::{Leaf, hex};
-use crate::escape::escaped;
-use crate::haproxy::replies::Status as StoreStatus;
+use crate::haproxy::cli::replies::Status as StoreStatus;
 use crate::plan::{Action, Reason, Role, Row, Warning, is_loaded_name};
 use crate::serving::move_out;
+use crate::sys::escape::escaped;
 
 use super::advice;
+use super::observation::{Loaded, Presented, Shown, Sight, SiteViews};
 use super::running::Running;
-use super::views::{Loaded, Presented, Shown, Sight, SiteViews};
-use super::words::{Kind, PlaceState, Severity};
+use super::severity::{Kind, PlaceState, Severity};
 
 /// What is owed for longer than this is critical, in seconds.
 const OWED_PATIENCE: i64 = 60 * 60;

@@ -8,12 +8,12 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
 use crate::config::Haproxy;
-use crate::escape::escaped;
-use crate::haproxy::replies;
-use crate::haproxy::socket::{LONGEST_COMMAND, SocketError};
-use crate::haproxy::worker::{Trouble, Worker, no_use};
+use crate::haproxy::cli::replies;
+use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
+use crate::haproxy::cli::worker::{Trouble, Worker, no_use};
+use crate::sys::escape::escaped;
 
-use super::views::Loaded;
+use super::observation::Loaded;
 
 /// The longest line of commands: with room for its end.
 const LONGEST_LINE: usize = LONGEST_COMMAND - 1000;
@@ -217,7 +217,7 @@ pub fn date(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::haproxy::replies::Status;
+    use crate::haproxy::cli::replies::Status;
 
     #[test]
     fn dates_are_read_as_openssl_prints_them() {

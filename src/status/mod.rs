@@ -7,37 +7,39 @@
 pub mod advice;
 pub mod checking;
 pub mod down;
-pub mod ground;
 pub mod handshakes;
 pub mod judge;
 pub mod loaded;
+pub mod local;
+pub mod observation;
 pub mod reloading;
 pub mod renewals;
-pub mod report;
 pub mod running;
-pub mod setup;
+pub mod severity;
 pub mod troubles;
 pub mod unit;
-pub mod views;
-pub mod words;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::config::Settings;
-use crate::failure::Failure;
-use crate::parallel::Progress;
 use crate::sites::last_run::LastRun;
 use crate::sites::state::State;
 use crate::sweep::now;
-use crate::world::World;
+use crate::sys::failure::Failure;
+use crate::sys::parallel::Progress;
+use crate::sys::system::System;
 
-use ground::Ground;
-use judge::{Circumstances, Problem, Site, judge};
+use crate::host_setup::{Finding, Setup};
+use judge::Circumstances;
+use judge::Problem;
+use judge::Site;
+use judge::judge;
+use local::Ground;
 use running::Running;
-use setup::{Finding, Setup};
+use severity::Kind;
+use severity::Severity;
 use troubles::Refused;
-use words::{Kind, Severity};
 
 /// Everything that a status says.
 #[derive(Debug, Clone)]
@@ -68,23 +70,23 @@ pub struct Status {
 
 /// Looks at everything and judges it.
 #[must_use]
-pub fn status(settings: &Settings, world: &World, with_setup: bool, progress: Progress<'_>) -> Status {
-    let mut ground = ground::look_around(settings, world, progress);
-    let mut haproxy = running::look(settings, world, &mut ground);
+pub fn status(settings: &Settings, system: &System, with_setup: bool, progress: Progress<'_>) -> Status {
+    let mut ground = local::look_around(settings, system, progress);
+    let mut haproxy = running::look(settings, system, &mut ground);
     let known = ground.last_run.as_ref().and_then(Option::as_ref);
     let mut setup = Setup::default();
     for (running, settings) in haproxy.iter_mut().zip(&settings.haproxys) {
         let told = known.and_then(|run| run.told.get(&running.name));
         let is_suspect = told.is_some_and(|told| troubles::refusal(told).is_some());
-        // It reads every certificate: only where there is a reason, or all the time in the world.
+        // It reads every certificate: only where there is a reason, or all the time there is.
         if with_setup || is_suspect || running.down.is_some() {
-            let checked = checking::check(world, settings);
-            setup.findings.extend(setup::checked(settings, &checked));
+            let checked = checking::check(system, settings);
+            setup.findings.extend(crate::host_setup::checked(settings, &checked));
             running.refused = Refused::judge(checked, told);
         }
     }
     if with_setup {
-        setup.add(setup::look(settings, world, &haproxy));
+        setup.add(crate::host_setup::look(settings, system, &haproxy));
     } else {
         setup.findings.clear();
     }

@@ -3,10 +3,10 @@
 use std::ffi::OsStr;
 
 use crate::config::{Haproxy, Method};
-use crate::escape::shell_word;
-use crate::haproxy::pidfile;
-use crate::haproxy::process::Master;
-use crate::world::World;
+use crate::haproxy::methods::pidfile;
+use crate::haproxy::process::master::Master;
+use crate::sys::escape::shell_word;
+use crate::sys::system::System;
 
 use super::unit;
 
@@ -14,14 +14,14 @@ use super::unit;
 ///
 /// It doesn't depend on anything being owed: a reload reads the disk whatever this program remembers.
 #[must_use]
-pub fn command(world: &World, haproxy: &Haproxy) -> Option<String> {
+pub fn command(system: &System, haproxy: &Haproxy) -> Option<String> {
     let by_unit = || {
-        let is_active = unit::show(world, &haproxy.unit).is_some_and(|unit| unit.active == "active");
+        let is_active = unit::show(system, &haproxy.unit).is_some_and(|unit| unit.active == "active");
         is_active.then(|| format!("systemctl reload {}", shell_word(haproxy.unit.as_ref())))
     };
     let by_pidfile = || {
         let pid = pidfile::read(&haproxy.pidfile).ok().flatten()?;
-        let is_master = Master::open(world, pid).is_ok();
+        let is_master = Master::open(system, pid).is_ok();
         is_master.then(|| format!("kill -USR2 \"$(cat {})\"", shell_word(haproxy.pidfile.as_os_str())))
     };
     match haproxy.method {

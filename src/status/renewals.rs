@@ -11,13 +11,13 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::certified_key::Leaf;
+use crate::commands::issue::{CERTBOT_DIR, certbot_dir};
 use crate::config::Settings;
-use crate::escape::{escaped, shell_word};
-use crate::issue::{CERTBOT_DIR, certbot_dir};
+use crate::sys::escape::{escaped, shell_word};
 
 use super::advice;
 use super::judge::{Problem, Site};
-use super::words::{Kind, Severity};
+use super::severity::{Kind, Severity};
 
 const DAY: i64 = 24 * 60 * 60;
 

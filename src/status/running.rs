@@ -4,20 +4,19 @@ use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
 use crate::config::{Haproxy, Method, Settings};
-use crate::escape::escaped;
 use crate::haproxy::Target;
-use crate::haproxy::worker::can_be_shown;
+use crate::haproxy::cli::worker::can_be_shown;
 use crate::plan::{Role, is_loaded_name};
-use crate::world::World;
+use crate::sys::escape::escaped;
+use crate::sys::system::System;
 
-use super::advice;
 use super::down::{self, Down};
-use super::ground::Ground;
 use super::handshakes::{self, Asked};
 use super::loaded::{self, Memory};
-use super::reloading;
+use super::local::Ground;
+use super::observation::{Place, Shown, Sight, SiteViews};
 use super::troubles::Refused;
-use super::views::{Place, Shown, Sight, SiteViews};
+use super::{advice, reloading};
 
 /// How long looking at the sockets may take.
 const SOCKETS: Duration = Duration::from_secs(10);
@@ -67,13 +66,13 @@ impl Running {
 }
 
 /// Looks at every HAProxy and adds what it shows to the sites; files that only a HAProxy has become sites of their own.
-pub fn look(settings: &Settings, world: &World, ground: &mut Ground) -> Vec<Running> {
+pub fn look(settings: &Settings, system: &System, ground: &mut Ground) -> Vec<Running> {
     let sites = &ground.sites;
     let looks: Vec<Look> = scope(|scope| {
         let looks: Vec<_> = settings
             .haproxys
             .iter()
-            .map(|haproxy| scope.spawn(move || Look::at(haproxy, world, sites)))
+            .map(|haproxy| scope.spawn(move || Look::at(haproxy, system, sites)))
             .collect();
         let join = |look: ScopedJoinHandle<'_, Look>| match look.join() {
             Ok(look) => look,
@@ -102,7 +101,7 @@ struct Look {
 }
 
 impl Look {
-    fn at(haproxy: &Haproxy, world: &World, sites: &[SiteViews]) -> Self {
+    fn at(haproxy: &Haproxy, system: &System, sites: &[SiteViews]) -> Self {
         let is_long = |site: &&SiteViews| site.disk.here().is_some_and(|leaf| !can_be_shown(leaf));
         let hidden = sites.iter().filter(is_long).filter_map(|site| spelled(haproxy, site)).collect();
         let memory = loaded::memory(haproxy, &hidden, Instant::now() + SOCKETS.min(haproxy.timeout));
@@ -118,8 +117,8 @@ impl Look {
         let answers = handshakes::ask(&haproxy.probe, &asked, deadline);
         let is_silent = memory.is_err() && (haproxy.probe.is_empty() || answers.unseen.is_some());
         let is_wanted = haproxy.method != Method::None || !haproxy.probe.is_empty();
-        let down = if is_silent && is_wanted { down::look(world, haproxy) } else { None };
-        Self { memory, answers, down, reload: reloading::command(world, haproxy) }
+        let down = if is_silent && is_wanted { down::look(system, haproxy) } else { None };
+        Self { memory, answers, down, reload: reloading::command(system, haproxy) }
     }
 
     /// What it shows for one site.

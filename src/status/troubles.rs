@@ -1,14 +1,14 @@
 //! The problems that aren't one site's: of a HAProxy, of the last run. Pure.
 
-use crate::escape::escaped;
 use crate::haproxy::Outcome;
 use crate::sites::last_run::{LastRun, Told};
+use crate::sys::escape::escaped;
 
 use super::advice;
 use super::checking::Checked;
 use super::judge::Problem;
 use super::running::Running;
-use super::words::{Kind, Severity};
+use super::severity::{Kind, Severity};
 
 /// A HAProxy that should run and doesn't.
 #[must_use]

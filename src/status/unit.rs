@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::program::Program;
-use crate::world::World;
+use crate::sys::program::Program;
+use crate::sys::system::System;
 
 /// How long systemd may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -41,9 +41,9 @@ impl Unit {
 
 /// Asks systemd; `None` where no unit is named, or systemd isn't PID 1, or doesn't answer.
 #[must_use]
-pub fn show(world: &World, name: &str) -> Option<Unit> {
-    let may_ask = !name.is_empty() && world.has_systemd();
-    let systemctl = Some(()).filter(|()| may_ask).and_then(|()| world.program("systemctl"))?;
+pub fn show(system: &System, name: &str) -> Option<Unit> {
+    let may_ask = !name.is_empty() && system.has_systemd();
+    let systemctl = Some(()).filter(|()| may_ask).and_then(|()| system.program("systemctl"))?;
     let properties = "--property=LoadState,ActiveState,UnitFileState,Result,ExecMainStatus,MainPID";
     let arguments = ["--no-ask-password", "--no-pager", "show", properties, "--", name];
     let done = Program::new(systemctl).args(arguments).run(Instant::now() + LIMIT).ok()?;

@@ -1,0 +1,434 @@
+//! certbot's tree: which lineages there are, and a read of key and chain that can't mix two renewals.
+//!
+//! certbot swaps a lineage's four links one by one (`storage.py`, `update_all_links_to`; the same in 2.1 and 5.8),
+//! so for a moment, or for good when it is killed, a new key stands beside an old chain.
+
+pub mod cli_ini;
+pub mod tree_mark;
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, openat, readlinkat, statat};
+use walkdir::WalkDir;
+use zeroize::Zeroizing;
+
+use crate::certified_key::{Leaf, read_leaf};
+use crate::plan::{Reason, Refusal};
+use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::failure::{Failure, io_cause};
+
+/// The most that a key or chain file may hold, in bytes.
+pub const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// How long a lineage that changes under our eyes is waited for, and how recent a change counts as one.
+pub const SETTLING: Duration = Duration::from_secs(3);
+
+const KEY: &str = "privkey";
+const CHAIN: &str = "fullchain";
+
+/// certbot's configuration directory, known by its `live` directory.
+#[derive(Debug, Clone)]
+pub struct CertbotTree {
+    live_dir: PathBuf,
+}
+
+/// The lineages that are there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Discovery {
+    /// Their names, in byte order.
+    pub lineages: BTreeSet<OsString>,
+    /// Whether the `live` directory itself is missing.
+    pub live_dir_missing: bool,
+}
+
+/// The private key and the chain of one lineage, read together.
+pub struct KeyAndChain {
+    /// The key file's bytes.
+    pub key: Zeroizing<Vec<u8>>,
+    /// The chain file's bytes.
+    pub chain: Vec<u8>,
+    /// Whether others than the key file's owner may read or write it.
+    pub loose_permissions: bool,
+    /// Whether the links name different versions, as they do in the middle of a renewal.
+    pub versions_differ: bool,
+    /// Whether it was changed so recently that the change may still go on.
+    pub unsettled: bool,
+}
+
+/// Why a lineage could not be read.
+#[derive(Debug)]
+pub struct Unread {
+    /// For the report.
+    pub refusal: Refusal,
+    /// Whether it may be whole in a moment.
+    pub unsettled: bool,
+}
+
+impl CertbotTree {
+    /// The tree around this `live` directory.
+    #[must_use]
+    pub fn new(live_dir: &Path) -> Self {
+        Self { live_dir: live_dir.to_owned() }
+    }
+
+    /// Finds every lineage: each directory of `live` with a key or a chain in it, and each renewal configuration.
+    ///
+    /// # Errors
+    /// Either directory is there but can't be read.
+    pub fn discover(&self) -> Result<Discovery, Failure> {
+        if self.live_dir.metadata().is_ok_and(|meta| !meta.is_dir()) {
+            return Err(Failure::io("read", &self.live_dir, &io::ErrorKind::NotADirectory.into()));
+        }
+        let mut found = Discovery::default();
+        for entry in WalkDir::new(&self.live_dir).min_depth(1).max_depth(1).follow_links(true) {
+            match entry {
+                Ok(entry) if entry.file_type().is_dir() && has_key_or_chain(entry.path()) => {
+                    found.lineages.insert(entry.file_name().to_owned());
+                }
+                Ok(_) => {}
+                // A broken or circular link beside the lineages isn't one.
+                Err(e) if e.depth() > 0 && e.io_error().is_none_or(leads_nowhere) => {}
+                // What can't be looked at isn't known to be gone: reading it says why.
+                Err(e) if e.depth() > 0 && e.path().and_then(Path::file_name).is_some() => {
+                    found.lineages.extend(e.path().and_then(Path::file_name).map(OsStr::to_owned));
+                }
+                Err(e) => {
+                    let path = e.path().unwrap_or(&self.live_dir).to_owned();
+                    let cause = e.into_io_error().unwrap_or_else(|| io::Error::other("a loop of links"));
+                    if cause.kind() == io::ErrorKind::NotFound && path == self.live_dir {
+                        found.live_dir_missing = true;
+                        return Ok(found);
+                    }
+                    return Err(Failure::io("read", &path, &cause));
+                }
+            }
+        }
+        self.add_renewal_configurations(&mut found.lineages)?;
+        Ok(found)
+    }
+
+    /// Adds the lineages that have a renewal configuration, whatever is left of them in `live`.
+    fn add_renewal_configurations(&self, lineages: &mut BTreeSet<OsString>) -> Result<(), Failure> {
+        let folder = self.sibling("renewal");
+        let fail = |e: &io::Error| Failure::io("read", &folder, e);
+        let entries = match std::fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(fail(&e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| fail(&e))?;
+            let file_name = entry.file_name();
+            let Some(name) = file_name.as_bytes().strip_suffix(b".conf").map(OsStr::from_bytes) else {
+                continue;
+            };
+            if !matches!(name.as_bytes(), b"" | b"." | b"..") && !self.is_abandoned(&entry.path(), name) {
+                lineages.insert(name.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// An empty configuration beside a plain file in `live`: what certbot leaves of `--cert-name README`.
+    fn is_abandoned(&self, configuration: &Path, name: &OsStr) -> bool {
+        std::fs::metadata(configuration).is_ok_and(|file| file.len() == 0)
+            && std::fs::metadata(self.live_dir.join(name)).is_ok_and(|entry| !entry.is_dir())
+    }
+
+    /// Reads key and chain of one lineage so that they can't come from two different renewals unseen: the files that
+    /// the links name are opened directly, and the links are read again afterwards.
+    ///
+    /// # Errors
+    /// What is missing or can't be read, and whether it may be whole in a moment.
+    pub fn read(&self, lineage: &OsStr) -> Result<KeyAndChain, Unread> {
+        let folder = self.folder(lineage);
+        let dir = match open(&folder, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(dir) => dir,
+            Err(e) if e == rustix::io::Errno::NOENT || e == rustix::io::Errno::NOTDIR => {
+                return Err(settled(
+                    Reason::CertificateMissing,
+                    format!("{} is missing", escaped_path(&folder)),
+                ));
+            }
+            Err(e) => return Err(settled(Reason::ReadError, cannot("open", &folder, &e.into()))),
+        };
+        let mut changed = fstat(&dir).map_or(SystemTime::UNIX_EPOCH, |stat| changed_at(&stat));
+        let read = read_pair(&dir, &folder, &mut changed);
+        let unsettled = SystemTime::now().duration_since(changed).is_ok_and(|age| age < SETTLING)
+            || changed > SystemTime::now();
+        match read {
+            Ok(pair) => Ok(KeyAndChain { unsettled, ..pair }),
+            Err((refusal, moved)) => Err(Unread { refusal, unsettled: unsettled || moved }),
+        }
+    }
+
+    /// The leaf of a lineage whose pair can't be had, where its chain can be read.
+    #[must_use]
+    pub fn leaf(&self, lineage: &OsStr) -> Option<Leaf> {
+        leaf_of_file(&self.folder(lineage).join(format!("{CHAIN}.pem")))
+    }
+
+    /// Whether one of the lineage's archived certificates is the leaf with this SHA-256.
+    #[must_use]
+    pub fn has_archived(&self, lineage: &OsStr, leaf_sha256: &[u8; 32]) -> bool {
+        let folder = self.sibling("archive").join(lineage);
+        let Ok(entries) = std::fs::read_dir(&folder) else { return false };
+        entries
+            .flatten()
+            .filter(|entry| {
+                let name = entry.file_name();
+                let name = name.as_bytes();
+                name.ends_with(b".pem") && (name.starts_with(b"cert") || name.starts_with(b"fullchain"))
+            })
+            .filter_map(|entry| leaf_of_file(&entry.path()))
+            .any(|leaf| leaf.sha256 == *leaf_sha256)
+    }
+
+    /// A lineage's directory.
+    #[must_use]
+    pub fn folder(&self, lineage: &OsStr) -> PathBuf {
+        self.live_dir.join(lineage)
+    }
+
+    /// A directory beside `live`.
+    fn sibling(&self, name: &str) -> PathBuf {
+        self.live_dir.parent().unwrap_or(Path::new("/")).join(name)
+    }
+}
+
+fn leaf_of_file(path: &Path) -> Option<Leaf> {
+    let (text, _) = read_regular(&CWD, path.as_os_str()).ok()?;
+    read_leaf(&text).ok()
+}
+
+/// Whether a key or a chain is there, or can't be told not to be.
+fn has_key_or_chain(folder: &Path) -> bool {
+    [KEY, CHAIN].iter().any(|kind| match folder.join(format!("{kind}.pem")).symlink_metadata() {
+        Ok(_) => true,
+        Err(e) => e.kind() != io::ErrorKind::NotFound,
+    })
+}
+
+/// Whether a link is broken or leads in a circle.
+fn leads_nowhere(cause: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(cause);
+    matches!(errno, Some(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP))
+}
+
+/// A refusal, and whether the files moved while they were read.
+type Moved = (Refusal, bool);
+
+/// One of a lineage's two files: what its link names, and what was read through it.
+struct Part {
+    target: Option<OsString>,
+    stat: Stat,
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+fn read_pair(dir: &OwnedFd, folder: &Path, changed: &mut SystemTime) -> Result<KeyAndChain, Moved> {
+    let key = read_part(dir, folder, KEY, changed);
+    let chain = read_part(dir, folder, CHAIN, changed);
+    let (key, mut chain) = match (key, chain) {
+        (Ok(key), Ok(chain)) => (key, chain),
+        // The chain's absence says more than the key's: a lineage that has neither was never issued.
+        (_, Err(refused)) | (Err(refused), _) => return Err(refused),
+    };
+    for (kind, part) in [(KEY, &key), (CHAIN, &chain)] {
+        let path = folder.join(format!("{kind}.pem"));
+        match moved(dir, kind, part) {
+            Ok(false) => {}
+            Ok(true) => {
+                let detail = format!("{} changed while it was read", escaped_path(&path));
+                return Err((Refusal::new(Reason::LineageTorn, detail), true));
+            }
+            Err(e) => return Err((Refusal::new(Reason::ReadError, cannot("read", &path, &e)), false)),
+        }
+    }
+    let versions = (version(KEY, &key), version(CHAIN, &chain));
+    Ok(KeyAndChain {
+        loose_permissions: key.stat.st_mode & 0o077 != 0,
+        versions_differ: matches!(versions, (Some(key), Some(chain)) if key != chain),
+        key: key.bytes,
+        chain: std::mem::take(&mut *chain.bytes),
+        unsettled: false,
+    })
+}
+
+fn read_part(dir: &OwnedFd, folder: &Path, kind: &str, changed: &mut SystemTime) -> Result<Part, Moved> {
+    let name = format!("{kind}.pem");
+    let path = folder.join(&name);
+    let target = link_target(dir, &name)
+        .map_err(|e| (Refusal::new(Reason::ReadError, cannot("read", &path, &e)), false))?;
+    let opened = target.clone().unwrap_or_else(|| OsString::from(&name));
+    match read_regular(dir, &opened) {
+        Ok((bytes, stat)) => {
+            *changed = (*changed).max(changed_at(&stat));
+            Ok(Part { target, stat, bytes })
+        }
+        Err(Unopened::NotRegular(what)) => Err((
+            Refusal::new(
+                Reason::NotARegularFile,
+                format!("{} is {what}, not a regular file", escaped_path(&path)),
+            ),
+            false,
+        )),
+        Err(Unopened::TooLarge(size)) => Err((
+            Refusal::new(
+                Reason::TooLarge,
+                format!("{} has {size} bytes, more than {MAX_FILE_BYTES}", escaped_path(&path)),
+            ),
+            false,
+        )),
+        Err(Unopened::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
+            // Half of an interrupted swap: certbot removes previous_* last.
+            let interrupted = matches!(link_target(dir, &format!("previous_{name}")), Ok(Some(_)));
+            let reason = match kind {
+                _ if interrupted => Reason::LineageTorn,
+                KEY => Reason::KeyMissing,
+                _ => Reason::CertificateMissing,
+            };
+            let detail = match target {
+                Some(target) => {
+                    format!("{} is a broken link to {}", escaped_path(&path), escaped(target.as_bytes()))
+                }
+                None => format!("{} is missing", escaped_path(&path)),
+            };
+            Err((Refusal::new(reason, detail), false))
+        }
+        Err(Unopened::Io(e)) => Err((Refusal::new(Reason::ReadError, cannot("read", &path, &e)), false)),
+    }
+}
+
+/// Whether the name no longer leads to what was read.
+fn moved(dir: &OwnedFd, kind: &str, part: &Part) -> io::Result<bool> {
+    let name = format!("{kind}.pem");
+    if link_target(dir, &name)? != part.target {
+        return Ok(true);
+    }
+    match statat(dir, part.target.as_deref().unwrap_or(OsStr::new(&name)), AtFlags::empty()) {
+        Ok(now) => Ok(identity(&now) != identity(&part.stat)),
+        Err(rustix::io::Errno::NOENT) => Ok(true),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The version number N of `../../archive/NAME/kindN.pem`.
+fn version(kind: &str, part: &Part) -> Option<u64> {
+    let file = Path::new(part.target.as_ref()?).file_name()?.to_str()?;
+    file.strip_prefix(kind)?.strip_suffix(".pem")?.parse().ok()
+}
+
+/// What a link names; `None`: there is no link of this name.
+fn link_target(dir: &OwnedFd, name: &str) -> io::Result<Option<OsString>> {
+    match readlinkat(dir, name, Vec::new()) {
+        Ok(target) => Ok(Some(OsString::from_vec(target.into_bytes()))),
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Why a file was not read.
+pub(crate) enum Unopened {
+    /// It is something else: what.
+    NotRegular(&'static str),
+    /// It has this many bytes.
+    TooLarge(u64),
+    /// The operating system's error.
+    Io(io::Error),
+}
+
+/// Reads a regular file of at most [`MAX_FILE_BYTES`], following links; never waits for a FIFO, never opens a device.
+pub(crate) fn read_regular(
+    dir: &impl std::os::fd::AsFd,
+    path: &OsStr,
+) -> Result<(Zeroizing<Vec<u8>>, Stat), Unopened> {
+    let errno = |e: rustix::io::Errno| match e {
+        rustix::io::Errno::LOOP => Unopened::NotRegular("a loop of links"),
+        e => Unopened::Io(e.into()),
+    };
+    must_be_regular(&statat(dir, path, AtFlags::empty()).map_err(errno)?)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = openat(dir, path, flags, Mode::empty()).map_err(errno)?;
+    read_opened(fd)
+}
+
+/// Reads an opened file if it is a regular one of at most [`MAX_FILE_BYTES`] that doesn't change meanwhile.
+pub(crate) fn read_opened(fd: OwnedFd) -> Result<(Zeroizing<Vec<u8>>, Stat), Unopened> {
+    let before = fstat(&fd).map_err(|e| Unopened::Io(e.into()))?;
+    let size = must_be_regular(&before)?;
+    // One byte more than expected shows growth; no reallocation leaves a copy of a key behind.
+    let room = usize::try_from(size).unwrap_or_default() + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
+    let file = std::fs::File::from(fd);
+    (&file).take(room as u64).read_to_end(&mut bytes).map_err(Unopened::Io)?;
+    let after = fstat(&file).map_err(|e| Unopened::Io(e.into()))?;
+    if identity(&before) != identity(&after) || bytes.len() as u64 != size {
+        return Err(Unopened::Io(io::Error::other("the file changed while it was read")));
+    }
+    Ok((bytes, after))
+}
+
+fn must_be_regular(stat: &Stat) -> Result<u64, Unopened> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Directory => return Err(Unopened::NotRegular("a directory")),
+        FileType::Fifo => return Err(Unopened::NotRegular("a FIFO")),
+        FileType::Socket => return Err(Unopened::NotRegular("a socket")),
+        FileType::Symlink => return Err(Unopened::NotRegular("a link")),
+        _ => return Err(Unopened::NotRegular("a device")),
+    }
+    match u64::try_from(stat.st_size) {
+        Ok(size) if size <= MAX_FILE_BYTES => Ok(size),
+        size => Err(Unopened::TooLarge(size.unwrap_or(u64::MAX))),
+    }
+}
+
+/// What stays the same as long as a file isn't replaced or written to.
+fn identity(stat: &Stat) -> (u64, u64, i64, i64, u64) {
+    #[allow(clippy::useless_conversion, reason = "the fields' types differ between architectures")]
+    (
+        stat.st_dev.into(),
+        stat.st_ino.into(),
+        stat.st_size.into(),
+        stat.st_mtime.into(),
+        stat.st_mtime_nsec.into(),
+    )
+}
+
+fn changed_at(stat: &Stat) -> SystemTime {
+    let seconds = u64::try_from(stat.st_ctime).unwrap_or_default();
+    let nanoseconds = u32::try_from(stat.st_ctime_nsec).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)
+}
+
+fn settled(reason: Reason, detail: String) -> Unread {
+    Unread { refusal: Refusal::new(reason, detail), unsettled: false }
+}
+
+fn cannot(deed: &str, path: &Path, cause: &io::Error) -> String {
+    format!("cannot {deed} {}: {}", escaped_path(path), io_cause(cause))
+}
+
+/// What certbot told its hook: the lineage that it believes was renewed, where that isn't one of this tree's.
+///
+/// certbot leaks `RENEWED_LINEAGE` into later hooks, so it is only ever a hint.
+#[must_use]
+pub fn foreign_renewal(live_dir: &Path, renewed_lineage: Option<&OsStr>) -> Option<String> {
+    let renewed = Path::new(renewed_lineage.filter(|name| !name.is_empty())?);
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let parent = real(renewed.parent()?);
+    (parent != real(live_dir)).then(|| {
+        format!(
+            "RENEWED_LINEAGE names {}, which is not in {}: another certbot tree shares this hook; give it a \
+             configuration of its own",
+            escaped_path(renewed),
+            escaped_path(live_dir)
+        )
+    })
+}

@@ -1,0 +1,106 @@
+//! `haproxy-config`: a HAProxy configuration that fits these settings, for HAProxy 2.2 and later.
+
+use std::fmt::Write;
+
+use crate::config::{Address, Haproxy, Settings};
+use crate::sys::escape::escaped;
+use crate::sys::system::System;
+
+/// What the configuration depends on besides the settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Whether IPv6 sockets can be bound.
+    pub ipv6: bool,
+    /// Where the admin socket goes when the settings don't say.
+    pub admin_socket: String,
+}
+
+impl Host {
+    /// This host.
+    #[must_use]
+    pub fn look(system: &System) -> Self {
+        // Debian and its derivatives make /run/haproxy at boot; Fedora's package has /var/lib/haproxy only.
+        let has_run =
+            system.run.join("haproxy").is_dir() || !std::path::Path::new("/var/lib/haproxy").is_dir();
+        let admin_socket = if has_run { "/run/haproxy/admin.sock" } else { "/var/lib/haproxy/stats" };
+        Self { ipv6: system.proc.join("net/if_inet6").exists(), admin_socket: admin_socket.to_owned() }
+    }
+}
+
+/// The configuration file for one HAProxy.
+#[must_use]
+pub fn haproxy_config(settings: &Settings, haproxy: &Haproxy, host: &Host) -> String {
+    let mut text = TEMPLATE.to_owned();
+    let admin_socket = match &haproxy.runtime_socket {
+        Some(Address::Unix(path)) => word(&path.to_string_lossy()),
+        Some(Address::Tcp(address)) => word(address),
+        None => word(&host.admin_socket),
+    };
+    let any = |port: u16| if host.ipv6 { format!(":::{port} v4v6") } else { format!(":{port}") };
+    for (mark, value) in [
+        ("@NAME@", escaped(&haproxy.name).to_string()),
+        ("@VERSION@", env!("CARGO_PKG_VERSION").to_owned()),
+        ("@ADMIN_SOCKET@", admin_socket),
+        ("@HTTP@", any(80)),
+        ("@HTTPS@", any(443)),
+        ("@HOST_FILE@", word(&haproxy.host_file)),
+        ("@SITES_DIR@", word(&haproxy.sites_dir)),
+        ("@PORT@", settings.certbot.http_01_port.to_string()),
+    ] {
+        text = text.replace(mark, &value);
+    }
+    text
+}
+
+/// A word of HAProxy's configuration language: what it would take for a separator, a comment, a quote or an escape is
+/// escaped, and so is whatever isn't ASCII.
+fn word(text: &str) -> String {
+    let mut word = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        // Writing to a String never fails.
+        let _ = match byte {
+            b' ' | b'#' | b'\\' | b'"' | b'\'' => write!(word, "\\{}", char::from(byte)),
+            b'!'..=b'~' => write!(word, "{}", char::from(byte)),
+            _ => write!(word, "\\x{byte:02x}"),
+        };
+    }
+    word
+}
+
+const TEMPLATE: &str = include_str!("haproxy_config.cfg");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    fn config(text: &str, ipv6: bool) -> String {
+        let settings = Settings::parse(text, &Overrides::default()).unwrap();
+        let host = Host { ipv6, admin_socket: "/run/haproxy/admin.sock".into() };
+        haproxy_config(&settings, &settings.haproxys[0], &host)
+    }
+
+    #[test]
+    fn the_host_certificate_comes_first_and_every_mark_is_filled() {
+        let text = config("[certbot]\nhttp_01_port = 8888", true);
+        assert!(text.contains(
+            "bind :::443 v4v6 ssl crt /usr/local/ssl/certs/host.pem crt /usr/local/ssl/certs/sites alpn h2,http/1.1\n"
+        ));
+        assert!(text.contains("server certbot 127.0.0.1:8888\n"), "{text}");
+        assert!(text.contains("stats socket /run/haproxy/admin.sock mode 660 level admin\n"));
+        assert!(!text.contains('@'), "{text}");
+        assert!(text.is_ascii());
+    }
+
+    #[test]
+    fn it_speaks_of_paths_as_this_haproxy_spells_them() {
+        let text = config(
+            "[[haproxy]]\nsites_dir = \"/certs/my sites/\"\nhost_file = \"/certs/h#1.pem\"\nruntime_socket = \"/x/a.sock\"",
+            false,
+        );
+        assert!(text.contains("bind :443 ssl crt /certs/h\\#1.pem crt /certs/my\\ sites alpn"), "{text}");
+        assert!(text.contains("stats socket /x/a.sock mode"));
+        assert!(text.contains("bind :80\n"));
+        assert_eq!(word("\u{fc}\t"), "\\xc3\\xbc\\x09");
+    }
+}

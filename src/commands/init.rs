@@ -1,0 +1,777 @@
+//! `init`: makes a host ready, and is safe to repeat.
+//!
+//! [`look`] gathers facts, [`plan`] decides (pure), [`carry_out`] does: what is there already is only said.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::assemble::patience;
+use super::issue::certbot_dir;
+use crate::certbot::CertbotTree;
+use crate::certbot::cli_ini::{self, SavedHook};
+use crate::config::Settings;
+use crate::host_setup::placeholder::placeholder;
+use crate::output::human::{Line, Tone};
+use crate::sites::{OWN_DIR, SitesDir};
+use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::failure::{Failure, FailureKind};
+use crate::sys::program::Program;
+use crate::sys::system::System;
+
+/// The name of the link in certbot's directory of hooks.
+pub const HOOK_NAME: &str = "haproxy-certs";
+/// The first certbot that runs the hooks of `renewal-hooks/post` on a first issue, too.
+const POST_ON_FIRST_ISSUE: [u32; 3] = [3, 2, 0];
+/// The first line of the drop-in: a file that begins with it is ours to write again.
+const DROP_IN_MARK: &str = "# Written by haproxy-certs init.";
+/// What haproxy-certs.service may write to without a drop-in, and the sites directory that it waits for.
+const WRITABLE_BY_DEFAULT: &str = "/usr/local/ssl/certs";
+const SITES_DIR_BY_DEFAULT: &str = "/usr/local/ssl/certs/sites";
+/// The configuration that `--write-config` writes: all comments.
+const CONFIG: &str = include_str!("../../packaging/haproxy-certs.toml");
+/// How long another program may take to say its version.
+const SHORTLY: Duration = Duration::from_secs(30);
+
+/// Where things are that `init` looks at, besides what the settings name.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Where systemd's units may be installed.
+    pub units: Vec<PathBuf>,
+    /// The administrator's units and drop-ins.
+    pub drop_ins: PathBuf,
+    /// HAProxy's configuration, where the settings name none.
+    pub haproxy_config: PathBuf,
+    /// The program that the hook is to run: this one.
+    pub program: PathBuf,
+}
+
+impl Places {
+    /// This host's.
+    ///
+    /// # Errors
+    /// It can't be told which program is running.
+    pub fn host() -> Result<Self, Failure> {
+        let program = std::env::current_exe()
+            .map_err(|e| Failure::io("find the running program,", Path::new("/proc/self/exe"), &e))?;
+        Ok(Self {
+            units: ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"]
+                .map(PathBuf::from)
+                .into(),
+            drop_ins: "/etc/systemd/system".into(),
+            haproxy_config: "/etc/haproxy/haproxy.cfg".into(),
+            program,
+        })
+    }
+}
+
+/// What is found in the place of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostFile {
+    /// Nothing.
+    Absent,
+    /// A file, or a link to one.
+    File,
+    /// A link that leads nowhere: HAProxy can't load it.
+    Dangling,
+    /// A directory: HAProxy would load what is in it.
+    Directory,
+    /// Anything else.
+    Other,
+}
+
+/// What is found in the place of the hook's link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hook {
+    /// Nothing.
+    Absent,
+    /// A link to this program.
+    Ours,
+    /// Anything else.
+    Other,
+}
+
+/// The facts that the plan is made from.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Whether the sites directory is there.
+    pub sites_dir: bool,
+    /// Whether our own directory is in it, without which haproxy-certs.service does nothing.
+    pub own_dir: bool,
+    /// What is in the place of the host certificate.
+    pub host_file: HostFile,
+    /// certbot's directory of hooks, and what it has under our name; `None`: the tree isn't certbot's own.
+    pub hook: Option<(PathBuf, Hook)>,
+    /// certbot's version, where it could be asked.
+    pub certbot: Option<[u32; 3]>,
+    /// The hooks in certbot's own files that name this program.
+    pub saved_hooks: Vec<SavedHook>,
+    /// Whether there is a lineage.
+    pub any_lineage: bool,
+    /// Whether our systemd unit is installed.
+    pub unit: bool,
+    /// What the drop-in of our unit holds, where there is one.
+    pub drop_in: Option<String>,
+    /// Where that drop-in is, or would be.
+    pub drop_in_file: PathBuf,
+    /// Whether HAProxy's configuration names the sites directory; `None`: it can't be read.
+    pub configured: Option<bool>,
+    /// The program that the hook is to run.
+    pub program: PathBuf,
+}
+
+/// One thing that a ready host has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// The configuration file, all comments.
+    Config(PathBuf),
+    /// The sites directory, with our own directory in it.
+    SitesDir(PathBuf),
+    /// Our own directory, in a sites directory that was there before.
+    OwnDir(PathBuf),
+    /// A certificate in the host certificate's place.
+    HostFile(PathBuf),
+    /// The link that makes certbot call this program.
+    Hook {
+        /// Where it is.
+        link: PathBuf,
+        /// What it leads to.
+        program: PathBuf,
+    },
+    /// What tells our hardened unit of other directories than the default ones.
+    DropIn {
+        /// Where it is.
+        file: PathBuf,
+        /// What it holds.
+        text: String,
+    },
+}
+
+/// What becomes of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It is there.
+    There,
+    /// It is to be made.
+    Make,
+    /// Something else is in its place, and stays.
+    Blocked(&'static str),
+}
+
+/// What is to be made, and what is left to the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a plan is only a value: it does nothing until it is carried out"]
+pub struct Plan {
+    /// The items in the order in which they are made.
+    pub items: Vec<(Item, Fate)>,
+    /// What is left to do.
+    pub left: Vec<Left>,
+}
+
+/// Something that is left to the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// What, and why.
+    pub text: String,
+    /// The commands that do it, to be pasted.
+    pub commands: Vec<String>,
+}
+
+impl Left {
+    fn new(text: impl Into<String>, commands: &[&str]) -> Self {
+        Self { text: text.into(), commands: commands.iter().map(|&command| command.to_owned()).collect() }
+    }
+}
+
+/// Gathers the facts; changes nothing.
+#[must_use]
+pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -> Found {
+    let folder = certbot_dir(settings);
+    let link = folder.map(|folder| folder.join("renewal-hooks/post").join(HOOK_NAME));
+    let drop_in_file = places.drop_ins.join("haproxy-certs.service.d/paths.conf");
+    Found {
+        sites_dir: settings.sites_dir.is_dir(),
+        own_dir: settings.sites_dir.join(OWN_DIR).is_dir(),
+        host_file: host_file_at(&settings.host_file),
+        hook: link.map(|link| {
+            let found = hook_at(&link, &places.program);
+            (link, found)
+        }),
+        certbot: if hook { certbot_version(settings, system) } else { None },
+        saved_hooks: folder.map(cli_ini::saved_hooks).unwrap_or_default(),
+        any_lineage: CertbotTree::new(&settings.live_dir)
+            .discover()
+            .is_ok_and(|found| !found.lineages.is_empty()),
+        unit: places.units.iter().any(|folder| folder.join("haproxy-certs.service").exists()),
+        drop_in: fs::read_to_string(&drop_in_file).ok(),
+        drop_in_file,
+        configured: names_sites_dir(settings, &places.haproxy_config),
+        program: places.program.clone(),
+    }
+}
+
+fn host_file_at(path: &Path) -> HostFile {
+    match (fs::symlink_metadata(path), fs::metadata(path)) {
+        (Err(_), _) => HostFile::Absent,
+        (Ok(_), Err(_)) => HostFile::Dangling,
+        (_, Ok(found)) if found.is_file() => HostFile::File,
+        (_, Ok(found)) if found.is_dir() => HostFile::Directory,
+        _ => HostFile::Other,
+    }
+}
+
+fn hook_at(link: &Path, program: &Path) -> Hook {
+    match fs::symlink_metadata(link) {
+        Err(_) => Hook::Absent,
+        Ok(found) if found.is_symlink() && leads_to(link, program) => Hook::Ours,
+        Ok(_) => Hook::Other,
+    }
+}
+
+fn leads_to(link: &Path, program: &Path) -> bool {
+    fs::read_link(link).is_ok_and(|target| target == program)
+        || fs::canonicalize(link).is_ok_and(|target| fs::canonicalize(program).is_ok_and(|own| own == target))
+}
+
+/// Asks certbot for its version.
+fn certbot_version(settings: &Settings, system: &System) -> Option<[u32; 3]> {
+    let program = system.program(&settings.certbot.binary)?;
+    let done = Program::new(program).arg("--version").run(Instant::now() + SHORTLY).ok()?;
+    version_in(&done.output)
+}
+
+/// The version in what `certbot --version` says: "certbot 2.1.0".
+fn version_in(output: &str) -> Option<[u32; 3]> {
+    let text = output.lines().find_map(|line| line.strip_prefix("certbot "))?;
+    let mut numbers = text.trim().split('.').map(|part| {
+        let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
+    });
+    let mut next = || numbers.next().unwrap_or(Some(0));
+    Some([next()?, next()?, next()?])
+}
+
+/// Whether the configuration of one of the HAProxys names its sites directory; `None`: none could be read.
+fn names_sites_dir(settings: &Settings, default: &Path) -> Option<bool> {
+    let mut any = None;
+    for haproxy in &settings.haproxys {
+        let files: Vec<&Path> = match haproxy.config.as_slice() {
+            [] => vec![default],
+            files => files.iter().map(PathBuf::as_path).collect(),
+        };
+        for text in files.iter().filter_map(|file| fs::read_to_string(file).ok()) {
+            let named = text
+                .lines()
+                .any(|line| !line.trim_start().starts_with('#') && line.contains(&haproxy.sites_dir));
+            any = Some(any.unwrap_or(false) || named);
+        }
+    }
+    any
+}
+
+impl Found {
+    /// Whether certbot's cli.ini calls this program.
+    fn in_cli_ini(&self) -> bool {
+        self.saved_hooks.iter().any(|hook| hook.file.ends_with("cli.ini"))
+    }
+}
+
+/// Decides what is to be made. `hook`: the link among certbot's hooks is wanted.
+pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Plan {
+    let make_unless = |there: bool| if there { Fate::There } else { Fate::Make };
+    let mut items = vec![(Item::SitesDir(settings.sites_dir.clone()), make_unless(found.sites_dir))];
+    if found.sites_dir && !found.own_dir {
+        items.push((Item::OwnDir(settings.sites_dir.join(OWN_DIR)), Fate::Make));
+    }
+    let host_file = match found.host_file {
+        HostFile::Absent => Fate::Make,
+        HostFile::File => Fate::There,
+        HostFile::Dangling => Fate::Blocked("a link that leads nowhere has this name; HAProxy can't load it"),
+        HostFile::Directory => Fate::Blocked("a directory has this name"),
+        HostFile::Other => Fate::Blocked("something that is no file has this name"),
+    };
+    items.push((Item::HostFile(settings.host_file.clone()), host_file));
+    if let Some((link, there)) = found.hook.as_ref().filter(|(_, there)| hook || *there == Hook::Ours) {
+        let fate = match there {
+            Hook::Absent => Fate::Make,
+            Hook::Ours => Fate::There,
+            Hook::Other => Fate::Blocked("something else has this name"),
+        };
+        items.push((Item::Hook { link: link.clone(), program: found.program.clone() }, fate));
+    }
+    let is_ours = found.drop_in.as_ref().is_some_and(|there| there.starts_with(DROP_IN_MARK));
+    if found.unit && (needs_drop_in(settings) || is_ours) {
+        let (text, fate) = match (drop_in(settings), &found.drop_in) {
+            (None, _) => {
+                (String::new(), Fate::Blocked("systemd can't be told of a directory with this name"))
+            }
+            (Some(text), Some(there)) if *there == text => (text, Fate::There),
+            (Some(text), Some(_)) if !is_ours => (text, Fate::Blocked("it wasn't written by init")),
+            (Some(text), _) => (text, Fate::Make),
+        };
+        items.push((Item::DropIn { file: found.drop_in_file.clone(), text }, fate));
+    }
+    Plan { items, left: left_to_do(settings, found, hook) }
+}
+
+/// What `--write-config` makes: a file to edit, before anything is made by it.
+pub fn plan_config(file: &Path) -> Plan {
+    let there = fs::symlink_metadata(file).is_ok();
+    let next = Left::new("look through it, then make this host ready by it", &["haproxy-certs init --hook"]);
+    Plan {
+        items: vec![(Item::Config(file.to_owned()), if there { Fate::There } else { Fate::Make })],
+        left: vec![next],
+    }
+}
+
+/// What the operator has to do.
+fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
+    let mut left = Vec::new();
+    if found.configured != Some(true) {
+        let sites_dir = escaped_path(&settings.sites_dir);
+        left.push(Left::new(
+            format!("let HAProxy load {sites_dir}; this prints a configuration that does"),
+            &["haproxy-certs haproxy-config"],
+        ));
+    }
+    if !found.any_lineage {
+        let command = "haproxy-certs issue -d example.org,www.example.org";
+        left.push(Left::new("issue the first certificate", &[command]));
+    } else if !found.own_dir {
+        left.push(Left::new(
+            "deploy the certificates that certbot has; the first command only says what would be done",
+            &["haproxy-certs assemble --dry-run -v", "haproxy-certs assemble"],
+        ));
+    }
+    match &found.hook {
+        None if hook => left.push(Left::new(
+            format!(
+                "no hook: {} is not certbot's own (it isn't named \"live\"); the timer or another caller has to run \
+                 haproxy-certs assemble",
+                escaped_path(&settings.live_dir)
+            ),
+            &[],
+        )),
+        Some((_, Hook::Absent)) if !hook && !found.in_cli_ini() => {
+            left.push(Left::new("let certbot's renewals be deployed at once", &["haproxy-certs init --hook"]));
+        }
+        Some((link, _)) if hook && !found.in_cli_ini() => left.extend(first_issue(link, found)),
+        _ => {}
+    }
+    left.extend(bare_hooks(&found.saved_hooks));
+    if !found.unit {
+        left.push(Left::new(
+            "no haproxy-certs.service is installed: run this daily, from cron; it says only what failed",
+            &["haproxy-certs -q assemble"],
+        ));
+    }
+    left
+}
+
+/// What is to be said where certbot doesn't run the hook on a first issue.
+fn first_issue(link: &Path, found: &Found) -> Option<Left> {
+    let version = match found.certbot {
+        Some(version) if version >= POST_ON_FIRST_ISSUE => return None,
+        Some([major, minor, patch]) => format!("certbot {major}.{minor}.{patch}"),
+        None => "a certbot before 3.2.0".to_owned(),
+    };
+    let cli_ini = link.ancestors().nth(3)?.join("cli.ini");
+    Some(Left::new(
+        format!(
+            "{version} runs this hook when it renews, not when it issues; haproxy-certs issue deploys by itself, but \
+             certbot certonly needs a line in {}",
+            escaped_path(&cli_ini)
+        ),
+        &[&cli_ini::add(&cli_ini::line("post", link), &cli_ini)],
+    ))
+}
+
+/// What is to be said of hooks that stop certbot, or make it complain, once this program is removed.
+fn bare_hooks(hooks: &[SavedHook]) -> Option<Left> {
+    let command = cli_ini::mend(hooks)?;
+    let bare: Vec<String> = hooks
+        .iter()
+        .filter(|hook| !hook.outlives_us())
+        .map(|hook| format!("{} line {}", escaped_path(&hook.file), hook.line))
+        .collect();
+    Some(Left::new(
+        format!(
+            "certbot issues and renews nothing while a hook of its cli.ini isn't there, as when haproxy-certs is removed; \
+             let the hook look first: {}",
+            bare.join(", ")
+        ),
+        &[&command],
+    ))
+}
+
+/// Whether the unit has to be told of these directories.
+fn needs_drop_in(settings: &Settings) -> bool {
+    settings.sites_dir != Path::new(SITES_DIR_BY_DEFAULT)
+        || !settings.host_file.starts_with(WRITABLE_BY_DEFAULT)
+}
+
+/// The drop-in that tells the unit of these directories; `None`: a unit can't name them.
+fn drop_in(settings: &Settings) -> Option<String> {
+    let writable = common_folder(&settings.sites_dir, settings.host_file.parent()?);
+    let allowance = match writable.parent() {
+        _ if writable.starts_with(WRITABLE_BY_DEFAULT) => String::new(),
+        Some(_) => format!("\n[Service]\nReadWritePaths={}\n", unit_word(writable)?),
+        None => "\n[Service]\n# The sites directory and the host certificate have no directory in common.\n\
+                 ProtectSystem=no\n"
+            .into(),
+    };
+    let condition = unit_path(&settings.sites_dir.join(OWN_DIR))?;
+    Some(format!(
+        "{DROP_IN_MARK}\n[Unit]\nConditionPathIsDirectory=\nConditionPathIsDirectory={condition}\n{allowance}",
+    ))
+}
+
+/// The directory that holds both. It has to be allowed as one: each directory that a unit may write to becomes a mount of
+/// its own, and the host certificate is renamed from the sites directory into its own.
+fn common_folder<'a>(one: &'a Path, other: &Path) -> &'a Path {
+    one.ancestors().find(|folder| other.starts_with(folder)).unwrap_or(Path::new("/"))
+}
+
+/// A path in a unit's list: quotes hold blanks together, and a backslash escapes (`systemd.syntax(7)`).
+fn unit_word(path: &Path) -> Option<String> {
+    let text = unit_path(path)?.replace('\\', "\\\\");
+    if text.bytes().any(|byte| matches!(byte, b' ' | b'"' | b'\'')) {
+        return Some(format!("\"{}\"", text.replace('"', "\\\"")));
+    }
+    Some(text)
+}
+
+/// A path in a unit's condition, which is taken as it is to the end of its line; `%` begins a specifier. systemd passes
+/// over lines that aren't UTF-8, and a path can't hold the end of a line.
+fn unit_path(path: &Path) -> Option<String> {
+    let text =
+        path.to_str().filter(|text| !text.contains(char::is_control) && !text.ends_with([' ', '\\']))?;
+    Some(text.replace('%', "%%"))
+}
+
+/// Makes what is to be made, and says of each item what became of it.
+///
+/// # Errors
+/// One of them can't be made; those before it are.
+pub fn carry_out(
+    settings: &Settings,
+    system: &System,
+    plan: &Plan,
+    said: &mut dyn FnMut(Line),
+) -> Result<(), Failure> {
+    for (item, fate) in &plan.items {
+        if *fate == Fate::Make {
+            make(settings, system, item)?;
+        }
+        said(line(item, fate, false));
+    }
+    Ok(())
+}
+
+fn make(settings: &Settings, system: &System, item: &Item) -> Result<(), Failure> {
+    match item {
+        Item::Config(file) => write_whole(file, CONFIG).map_err(|e| Failure::io("write", file, &e)),
+        Item::SitesDir(_) | Item::OwnDir(_) => SitesDir::lock(settings, system, patience(settings)).map(drop),
+        Item::HostFile(_) => {
+            let pem = placeholder()?;
+            let mut sites = SitesDir::lock(settings, system, patience(settings))?;
+            sites.put_placeholder(settings, &pem).map(drop)
+        }
+        Item::Hook { link, program } => {
+            make_folder_of(link)?;
+            symlink(program, link).map_err(|e| Failure::io("link", link, &e))
+        }
+        Item::DropIn { file, text } => {
+            make_folder_of(file)?;
+            write_whole(file, text).map_err(|e| Failure::io("write", file, &e))?;
+            reload_units(system)
+        }
+    }
+}
+
+fn make_folder_of(file: &Path) -> Result<(), Failure> {
+    let Some(folder) = file.parent() else { return Ok(()) };
+    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
+    made.map_err(|e| Failure::io("create", folder, &e))
+}
+
+/// Writes a small file that others read so that it never is half there.
+fn write_whole(file: &Path, text: &str) -> io::Result<()> {
+    let unnamed = file.with_extension("new");
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o644);
+    let mut open = options.open(&unnamed)?;
+    open.write_all(text.as_bytes())?;
+    open.sync_all()?;
+    fs::rename(&unnamed, file)
+}
+
+/// Lets systemd read its units again.
+fn reload_units(system: &System) -> Result<(), Failure> {
+    let Some(systemctl) = system.program("systemctl").filter(|_| system.has_systemd()) else { return Ok(()) };
+    let run = Program::new(&systemctl).arg("daemon-reload").run(Instant::now() + SHORTLY);
+    match run {
+        Ok(done) if done.succeeded() => Ok(()),
+        Ok(done) => Err(Failure::new(
+            FailureKind::Io,
+            format!("systemctl daemon-reload {}; run it again", done.end()),
+        )),
+        Err(e) => Err(Failure::io("run", &systemctl, &e)),
+    }
+}
+
+/// What is said of a plan that isn't carried out.
+#[must_use]
+pub fn dry_lines(plan: &Plan) -> Vec<Line> {
+    plan.items.iter().map(|(item, fate)| line(item, fate, true)).collect()
+}
+
+/// What is left to do, as lines.
+#[must_use]
+pub fn left_lines(plan: &Plan) -> Vec<Line> {
+    let lines = plan.left.iter().flat_map(|left| {
+        let command = |command: &String| Line { tone: Tone::Plain, text: format!("       -> {command}") };
+        let text = Line { tone: Tone::Wary, text: format!("left to do {}", left.text) };
+        std::iter::once(text).chain(left.commands.iter().map(command))
+    });
+    lines.collect()
+}
+
+impl Plan {
+    /// Whether something else is in the way of an item.
+    #[must_use]
+    pub fn is_blocked(&self) -> bool {
+        self.items.iter().any(|(_, fate)| matches!(fate, Fate::Blocked(_)))
+    }
+}
+
+fn line(item: &Item, fate: &Fate, dry_run: bool) -> Line {
+    let (tone, word) = match fate {
+        Fate::There => (Tone::Plain, "there"),
+        Fate::Make if dry_run => (Tone::Good, "to make"),
+        Fate::Make => (Tone::Good, "made"),
+        Fate::Blocked(_) => (Tone::Bad, "left alone"),
+    };
+    let made = *fate == Fate::Make;
+    let what = match item {
+        Item::Config(path) => format!("{} (the settings; all of them are comments)", escaped_path(path)),
+        Item::SitesDir(path) => format!("{} (the sites directory)", escaped_path(path)),
+        Item::OwnDir(path) => {
+            format!("{} (what haproxy-certs remembers; from now on its timer deploys)", escaped_path(path))
+        }
+        Item::HostFile(path) if made => {
+            format!("{} (the host certificate: a self-signed placeholder)", escaped_path(path))
+        }
+        Item::HostFile(path) => format!("{} (the host certificate)", escaped_path(path)),
+        Item::Hook { link, program } => {
+            format!("{} (certbot's hook, a link to {})", escaped_path(link), escaped_path(program))
+        }
+        Item::DropIn { file, .. } => {
+            format!("{} (tells haproxy-certs.service of these directories)", escaped_path(file))
+        }
+    };
+    let why = match fate {
+        Fate::Blocked(why) => format!(": {}", escaped(why)),
+        _ => String::new(),
+    };
+    Line { tone, text: format!("{word:<10} {what}{why}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    fn settings(text: &str) -> Settings {
+        Settings::parse(text, &Overrides::default()).unwrap()
+    }
+
+    fn nothing() -> Found {
+        Found {
+            sites_dir: false,
+            own_dir: false,
+            host_file: HostFile::Absent,
+            hook: Some(("/etc/letsencrypt/renewal-hooks/post/haproxy-certs".into(), Hook::Absent)),
+            certbot: Some([4, 0, 0]),
+            saved_hooks: Vec::new(),
+            any_lineage: false,
+            unit: true,
+            drop_in: None,
+            drop_in_file: "/etc/systemd/system/haproxy-certs.service.d/paths.conf".into(),
+            configured: None,
+            program: "/usr/bin/haproxy-certs".into(),
+        }
+    }
+
+    fn everything() -> Found {
+        let (link, _) = nothing().hook.unwrap();
+        Found {
+            sites_dir: true,
+            own_dir: true,
+            host_file: HostFile::File,
+            hook: Some((link, Hook::Ours)),
+            any_lineage: true,
+            configured: Some(true),
+            ..nothing()
+        }
+    }
+
+    /// All that is left to do, with the commands.
+    fn left(plan: &Plan) -> String {
+        let lines: Vec<String> = left_lines(plan).into_iter().map(|line| line.text).collect();
+        lines.join("\n")
+    }
+
+    fn fates(plan: &Plan) -> Vec<&Fate> {
+        plan.items.iter().map(|(_, fate)| fate).collect()
+    }
+
+    #[test]
+    fn on_a_ready_host_nothing_is_made_and_nothing_left() {
+        let plan = plan(&settings(""), &everything(), true);
+        assert_eq!(fates(&plan), [&Fate::There; 3]);
+        assert_eq!(plan.left, []);
+    }
+
+    #[test]
+    fn on_a_fresh_host_all_is_made_and_the_way_on_is_shown() {
+        let plan = plan(&settings(""), &nothing(), true);
+        assert_eq!(fates(&plan), [&Fate::Make; 3]);
+        let left = left(&plan);
+        assert!(
+            left.contains("\n       -> haproxy-certs haproxy-config\n") && left.contains("issue -d"),
+            "{left}"
+        );
+    }
+
+    #[test]
+    fn the_hook_is_made_only_where_it_is_wanted() {
+        let without = plan(&settings(""), &nothing(), false);
+        assert_eq!(without.items.len(), 2);
+        assert!(left(&without).contains("init --hook"));
+        // One that is there is shown, wanted or not.
+        assert_eq!(plan(&settings(""), &everything(), false).items.len(), 3);
+    }
+
+    #[test]
+    fn a_certbot_that_issues_without_post_hooks_needs_a_line_in_cli_ini() {
+        let link = "/etc/letsencrypt/renewal-hooks/post/haproxy-certs";
+        let said = |certbot, saved: &[&str]| {
+            let saved_hooks = saved.iter().map(|command| SavedHook {
+                file: "/etc/letsencrypt/cli.ini".into(),
+                line: 3,
+                command: (*command).to_owned(),
+            });
+            let found = Found { certbot, saved_hooks: saved_hooks.collect(), ..everything() };
+            left(&plan(&settings(""), &found, true))
+        };
+        let quoted = format!("'post-hook = test ! -x {link} || {link}' >> /etc/letsencrypt/cli.ini");
+        assert!(said(Some([2, 1, 0]), &[]).contains(&quoted));
+        assert!(said(None, &[]).contains(&quoted));
+        assert_eq!(said(Some([3, 2, 0]), &[]), "");
+        assert_eq!(said(Some([2, 1, 0]), &[&format!("test ! -x {link} || {link}")]), "");
+        // One of the first version's, which stops certbot once the link is gone.
+        let bare = said(Some([2, 1, 0]), &[link]);
+        assert!(bare.contains("/etc/letsencrypt/cli.ini line 3\n       -> sed -i "), "{bare}");
+    }
+
+    #[test]
+    fn a_layout_that_was_there_before_is_shown_before_it_is_changed() {
+        let found = Found { own_dir: false, ..everything() };
+        let plan = plan(&settings(""), &found, false);
+        assert_eq!(fates(&plan), [&Fate::There, &Fate::Make, &Fate::There, &Fate::There]);
+        assert!(left(&plan).contains("\n       -> haproxy-certs assemble --dry-run -v\n"), "{plan:?}");
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_host_certificate() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host.pem");
+        assert_eq!(host_file_at(&path), HostFile::Absent);
+        symlink("nowhere", &path).unwrap();
+        assert_eq!(host_file_at(&path), HostFile::Dangling);
+        fs::write(folder.path().join("nowhere"), "").unwrap();
+        assert_eq!(host_file_at(&path), HostFile::File);
+        assert_eq!(host_file_at(folder.path()), HostFile::Directory);
+        assert_eq!(host_file_at(Path::new("/dev/null")), HostFile::Other);
+        for host_file in [HostFile::Dangling, HostFile::Directory, HostFile::Other] {
+            let found = Found { host_file, ..everything() };
+            assert!(plan(&settings(""), &found, false).is_blocked());
+        }
+    }
+
+    #[test]
+    fn a_file_of_somebody_elses_stays() {
+        let (link, _) = nothing().hook.unwrap();
+        let found = Found { hook: Some((link, Hook::Other)), ..everything() };
+        let plan = plan(&settings(""), &found, true);
+        assert!(plan.is_blocked());
+        assert!(line(&plan.items[2].0, &plan.items[2].1, false).text.starts_with("left alone"));
+    }
+
+    #[test]
+    fn a_tree_that_is_not_certbots_has_no_hook() {
+        let found = Found { hook: None, ..everything() };
+        let plan = plan(&settings("live_dir = \"/srv/certs\""), &found, true);
+        assert_eq!(plan.items.len(), 2);
+        assert!(left(&plan).contains("isn't named \"live\""), "{plan:?}");
+    }
+
+    #[test]
+    fn other_directories_need_a_drop_in_where_the_unit_is_installed() {
+        let elsewhere = settings("sites_dir = \"/srv/my 100%/sites\"\nhost_file = \"/srv/host.pem\"");
+        let text = drop_in(&elsewhere).unwrap();
+        assert!(text.contains("\nReadWritePaths=/srv\n"), "{text}");
+        let beside = settings("sites_dir = \"/srv/my 100%/sites\"\nhost_file = \"/srv/my 100%/host.pem\"");
+        assert!(drop_in(&beside).unwrap().contains("\nReadWritePaths=\"/srv/my 100%%\"\n"));
+        assert!(drop_in(&settings("sites_dir = \"/srv/sites\"")).unwrap().contains("\nProtectSystem=no\n"));
+        let condition =
+            "ConditionPathIsDirectory=\nConditionPathIsDirectory=/srv/my 100%%/sites/.haproxy-certs\n";
+        assert!(text.contains(condition));
+        // Another directory among those that the unit may write to: only the condition is another.
+        let near = drop_in(&settings("sites_dir = \"/usr/local/ssl/certs/edge\"")).unwrap();
+        assert!(near.contains("/edge/.haproxy-certs\n") && !near.contains("[Service]"), "{near}");
+        let with = |drop_in: Option<&str>| Found { drop_in: drop_in.map(ToOwned::to_owned), ..everything() };
+        let fate = |found: &Found| plan(&elsewhere, found, false).items.pop().unwrap().1;
+        assert_eq!(fate(&with(None)), Fate::Make);
+        assert_eq!(fate(&with(Some(&text))), Fate::There);
+        assert_eq!(fate(&with(Some(&format!("{DROP_IN_MARK}\n")))), Fate::Make);
+        assert!(matches!(fate(&with(Some("[Service]\n"))), Fate::Blocked(_)));
+        let without_unit = Found { unit: false, ..everything() };
+        assert_eq!(plan(&elsewhere, &without_unit, false).items.len(), 3);
+        // Back to the default directories: what was written for others doesn't stay.
+        let (file, fate) = plan(&settings(""), &with(Some(&text)), false).items.pop().unwrap();
+        let Item::DropIn { text, .. } = file else { panic!("{file:?}") };
+        assert_eq!(fate, Fate::Make);
+        assert!(text.contains("=/usr/local/ssl/certs/sites/.haproxy-certs\n"), "{text}");
+        assert_eq!(plan(&settings(""), &with(Some("[Service]\n")), false).items.len(), 3);
+    }
+
+    /// systemd takes UTF-8 as it is, and nothing else: an escape would name another directory.
+    #[test]
+    fn a_directory_that_is_not_ascii_is_named_as_it_is() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let text = drop_in(&settings(
+            "sites_dir = \"/srv/f\u{fc}r a\\\\b/sites\"\nhost_file = \"/srv/f\u{fc}r a\\\\b/host.pem\"",
+        ));
+        let text = text.unwrap();
+        assert!(text.contains("=/srv/f\u{fc}r a\\b/sites/.haproxy-certs\n"), "{text}");
+        assert!(text.contains("\nReadWritePaths=\"/srv/f\u{fc}r a\\\\b\"\n"), "{text}");
+        let raw = Path::new(std::ffi::OsStr::from_bytes(b"/srv/\xff/sites"));
+        let overrides = Overrides { sites_dir: Some(raw.to_owned()), ..Overrides::default() };
+        let raw = Settings::parse("", &overrides).unwrap();
+        assert_eq!(drop_in(&raw), None);
+        assert!(plan(&raw, &everything(), false).is_blocked());
+    }
+
+    #[test]
+    fn certbots_version_is_read_from_what_it_says() {
+        assert_eq!(version_in("certbot 2.1.0\n"), Some([2, 1, 0]));
+        assert_eq!(version_in("a warning\ncertbot 5.4.0.dev0\n"), Some([5, 4, 0]));
+        assert_eq!(version_in("certbot 6\n"), Some([6, 0, 0]));
+        assert_eq!(version_in("nothing\n"), None);
+    }
+}

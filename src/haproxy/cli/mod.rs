@@ -1,0 +1,6 @@
+//! HAProxy's sockets: what is sent, and what the replies mean.
+
+pub mod replies;
+pub mod socket;
+pub mod transaction;
+pub mod worker;

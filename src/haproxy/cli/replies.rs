@@ -1,0 +1,507 @@
+//! What HAProxy answers on its sockets, understood. Pure.
+//!
+//! There is no status code: replies are told apart by their text, as HAProxy 2.2 to 3.4 print it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::sys::escape::escaped;
+
+/// `show ssl cert`: what is loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listing {
+    /// The file of the transaction that is open, one for the whole process.
+    pub transaction: Option<String>,
+    /// The names of all stores.
+    pub stores: BTreeSet<String>,
+}
+
+/// `show ssl cert FILE`: one store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// What it is there for.
+    pub status: Status,
+    /// The leaf's SHA-1; not shown of a key that HAProxy can't name, as Ed25519, nor is what follows: the chain.
+    pub sha1: Option<[u8; 20]>,
+    /// The leaf's serial number, in hex.
+    pub serial: Option<String>,
+    /// When the leaf expires, as OpenSSL prints it: `Feb 21 22:27:20 2027 GMT`.
+    pub not_after: Option<String>,
+    /// How many certificates follow the leaf in its own file: what `issuers-chain-path` adds is shown behind
+    /// `Chain Filename:`, and isn't the file's (measured, 2.2 to 3.4).
+    pub chain_len: usize,
+}
+
+/// What a store is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Something serves it.
+    Used,
+    /// It is loaded and nothing serves it.
+    Unused,
+    /// It was made and never filled.
+    Empty,
+    /// The open transaction's.
+    Uncommitted,
+}
+
+/// What a reply to `set ssl cert FILE` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SetReply {
+    /// A transaction was opened for this file.
+    Created(String),
+    /// The payload went into a transaction that was open already, for this file.
+    Updated(String),
+    /// There is a transaction for this other file, which was left alone.
+    Held(String),
+    /// It can't be read as a certificate: HAProxy's words.
+    Refused(String),
+    /// There is no such store.
+    Unknown,
+    /// Anything else.
+    Unexpected,
+}
+
+/// What a reply to `commit ssl cert FILE` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitReply {
+    /// It is in use from now on.
+    Success,
+    /// HAProxy won't use it: its words. Some versions leave the transaction open.
+    Refused(String),
+    /// Anything else.
+    Unexpected,
+}
+
+/// `show info`: the worker that answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Info {
+    /// Its process id, in its own namespace.
+    pub pid: u32,
+    /// For how long it has been running, give or take a second.
+    pub uptime: Duration,
+    /// How many processes share the work: a command reaches one of them.
+    pub processes: u32,
+    /// Its version's first two numbers; `None` where it can't be read.
+    pub version: Option<(u32, u32)>,
+}
+
+/// `show proc`: a master and its workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Processes {
+    /// The master's process id, in its own namespace.
+    pub master: u32,
+    /// The master's version, as it is printed.
+    pub version: String,
+    /// Under `# workers`: of the current generation. From 3.1 on one that is still loading is listed too.
+    pub workers: Vec<Worker>,
+    /// Under `# old workers`: of earlier generations, and after a failed reload the one that serves.
+    pub old: Vec<Worker>,
+}
+
+/// A line of `show proc`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Worker {
+    /// Its process id.
+    pub pid: u32,
+    /// How many reloads it has seen.
+    pub reloads: u32,
+    /// For how long it has been running, give or take a second.
+    pub uptime: Duration,
+}
+
+/// What the master answers to `reload` (2.7 and later).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReloadReply {
+    /// The new worker serves.
+    Success,
+    /// HAProxy refused its configuration; the log of the attempt.
+    Failure(String),
+    /// Somebody else's reload isn't over.
+    InProgress,
+    /// Anything else.
+    Unexpected,
+}
+
+impl Processes {
+    /// The version's first two numbers.
+    #[must_use]
+    pub fn release(&self) -> Option<(u32, u32)> {
+        let mut numbers = self.version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
+            _ => None,
+        }
+    }
+
+    /// The worker that serves, or is going to: of the current generation, else the youngest old one.
+    #[must_use]
+    pub fn newest(&self) -> Option<Worker> {
+        let youngest = |workers: &[Worker]| workers.iter().min_by_key(|worker| worker.reloads).copied();
+        youngest(&self.workers).or_else(|| youngest(&self.old))
+    }
+
+    /// Whether there is a worker with this process id.
+    #[must_use]
+    pub fn has(&self, pid: u32) -> bool {
+        self.workers.iter().chain(&self.old).any(|worker| worker.pid == pid)
+    }
+}
+
+/// Reads `show ssl cert`.
+#[must_use]
+pub fn listing(reply: &str) -> Option<Listing> {
+    let mut lines = reply.lines();
+    let mut listing = Listing::default();
+    let mut line = lines.next()?;
+    if line == "# transaction" {
+        listing.transaction = Some(lines.next()?.strip_prefix('*')?.to_owned());
+        line = lines.next()?;
+    }
+    if line != "# filename" {
+        return None;
+    }
+    listing.stores = lines.filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    Some(listing)
+}
+
+/// Reads `show ssl cert FILE`.
+#[must_use]
+pub fn store(reply: &str) -> Option<Store> {
+    let field = |name: &str| {
+        reply.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::trim))
+    };
+    field("Filename")?;
+    Some(Store {
+        status: match field("Status")? {
+            "Used" => Status::Used,
+            "Unused" => Status::Unused,
+            "Empty" => Status::Empty,
+            "Uncommitted" => Status::Uncommitted,
+            _ => return None,
+        },
+        sha1: field("SHA1 FingerPrint").and_then(sha1),
+        serial: field("Serial").map(str::to_owned),
+        not_after: field("notAfter").map(str::to_owned),
+        chain_len: match field("Chain Filename") {
+            Some(_) => 0,
+            None => reply.lines().filter(|line| line.starts_with("Chain Subject:")).count(),
+        },
+    })
+}
+
+/// Whether a reply to `show ssl cert FILE` says that there is no such store.
+#[must_use]
+pub fn is_unknown_store(reply: &str) -> bool {
+    reply.contains("Not found or the certificate is a bundle")
+}
+
+/// Reads `show ssl crt-list`: the names of the lists, a directory's among them.
+#[must_use]
+pub fn crt_lists(reply: &str) -> Vec<String> {
+    reply.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+/// Reads the reply to `set ssl cert FILE`.
+#[must_use]
+pub fn set(reply: &str) -> SetReply {
+    let between = |line: &str, before: &str, after: &str| {
+        line.strip_prefix(before).and_then(|rest| rest.strip_suffix(after)).map(str::to_owned)
+    };
+    let mut said = Vec::new();
+    for line in reply.lines().map(str::trim_end) {
+        if let Some(file) = between(line, "Transaction created for certificate ", "!") {
+            said.push(SetReply::Created(file));
+        } else if let Some(file) = between(line, "Transaction updated for certificate ", "!") {
+            said.push(SetReply::Updated(file));
+        } else if let Some(rest) = line.strip_prefix("The ongoing transaction is about '")
+            && let Some((file, _)) = rest.split_once("' but you are trying to set")
+        {
+            said.push(SetReply::Held(file.to_owned()));
+        }
+    }
+    match (said.pop(), said.is_empty()) {
+        (Some(only), true) => only,
+        (None, _) if reply.contains("not referenced by the configuration") => SetReply::Unknown,
+        (None, _) if reply.contains("Can't load the payload") || names_a_bad_pem(reply) => {
+            SetReply::Refused(reasons(reply))
+        }
+        _ => SetReply::Unexpected,
+    }
+}
+
+/// Reads the reply to `commit ssl cert FILE`.
+#[must_use]
+pub fn commit(reply: &str) -> CommitReply {
+    let last = reply.lines().map(str::trim).rfind(|line| !line.is_empty());
+    match last {
+        Some("Success!") => CommitReply::Success,
+        _ if names_a_bad_pem(reply) => CommitReply::Refused(reasons(reply)),
+        _ => CommitReply::Unexpected,
+    }
+}
+
+/// Whether the reply to `add ssl crt-list` says that it was done.
+#[must_use]
+pub fn is_added(reply: &str) -> bool {
+    reply.lines().map(str::trim).rfind(|line| !line.is_empty()) == Some("Success!")
+}
+
+/// Reads `show info`.
+#[must_use]
+pub fn info(reply: &str) -> Option<Info> {
+    let number = |name: &str| {
+        reply.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.trim().parse::<u32>().ok())
+    };
+    Some(Info {
+        pid: number("Pid")?,
+        uptime: Duration::from_secs(number("Uptime_sec")?.into()),
+        processes: number("Nbproc").unwrap_or(1),
+        version: reply.lines().find_map(|line| line.strip_prefix("Version: ")).and_then(|version| {
+            let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+            Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+        }),
+    })
+}
+
+/// Reads `show proc`. 2.2 has a column more, 2.5 and later a note of failures.
+#[must_use]
+pub fn processes(reply: &str) -> Option<Processes> {
+    let mut master = None;
+    let (mut workers, mut old) = (Vec::new(), Vec::new());
+    let mut in_old = false;
+    for line in reply.lines() {
+        if let Some(title) = line.strip_prefix('#') {
+            in_old = title.trim() == "old workers";
+            continue;
+        }
+        let Some((kind, row, version)) = process(line) else { continue };
+        match kind {
+            "master" => master = Some((row.pid, version.to_owned())),
+            "worker" if in_old => old.push(row),
+            "worker" => workers.push(row),
+            _ => {}
+        }
+    }
+    let (master, version) = master?;
+    Some(Processes { master, version, workers, old })
+}
+
+/// Reads the master's reply to `reload`.
+#[must_use]
+pub fn reload(reply: &str) -> ReloadReply {
+    let (first, rest) = reply.split_once('\n').unwrap_or((reply, ""));
+    match first.trim() {
+        "Success=1" => ReloadReply::Success,
+        "Success=0" if rest.contains("Another reload is still in progress") => ReloadReply::InProgress,
+        "Success=0" => ReloadReply::Failure(rest.trim_start_matches("--").trim().to_owned()),
+        _ => ReloadReply::Unexpected,
+    }
+}
+
+/// A reply in one short line of ASCII, to be quoted.
+#[must_use]
+pub fn quoted(reply: &str) -> String {
+    let mut line = String::new();
+    for part in reply.lines().map(str::trim).filter(|part| !part.is_empty()) {
+        if !line.is_empty() {
+            line.push_str(" / ");
+        }
+        line.push_str(&escaped(part).to_string());
+        if line.len() > 300 {
+            line.truncate(300);
+            line.push_str("...");
+            break;
+        }
+    }
+    line
+}
+
+/// What HAProxy says of a PEM that it won't have: one that doesn't parse, whose halves don't fit, that is too weak.
+fn names_a_bad_pem(reply: &str) -> bool {
+    ["inconsistencies between private key", "unable to load", "must contain at least a certificate"]
+        .iter()
+        .any(|words| reply.contains(words))
+}
+
+/// The lines that say why, without the ones around them.
+fn reasons(reply: &str) -> String {
+    let why: Vec<&str> = reply
+        .lines()
+        .filter(|line| !["Can't ", "Committing ", "Failed!"].iter().any(|noise| line.starts_with(noise)))
+        .collect();
+    quoted(&why.join("\n"))
+}
+
+fn sha1(hex: &str) -> Option<[u8; 20]> {
+    let hex = hex.as_bytes();
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut bytes = [0; 20];
+    for (byte, pair) in bytes.iter_mut().zip(hex.chunks(2)) {
+        let [high, low] = pair else { return None };
+        *byte = digit(high)? << 4 | digit(low)?;
+    }
+    (hex.len() == 40).then_some(bytes)
+}
+
+/// A row of `show proc`, told by its uptime: the number before it is the reloads, the word after it the version.
+fn process(line: &str) -> Option<(&str, Worker, &str)> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let at = words.iter().position(|word| uptime(word).is_some())?;
+    let (before, after) = words.split_at_checked(at)?;
+    let mut before = before.iter();
+    let (pid, kind) = (before.next()?.parse().ok()?, *before.next()?);
+    // `[failed: 1]` may stand between, `[was: 1]` in the place of the relative process id.
+    let reloads = before.rev().find_map(|word| word.parse().ok())?;
+    let uptime = uptime(after.first()?)?;
+    Some((kind, Worker { pid, reloads, uptime }, after.get(1).copied().unwrap_or_default()))
+}
+
+/// `0d00h01m53s`.
+fn uptime(word: &str) -> Option<Duration> {
+    let (days, rest) = word.split_once('d')?;
+    let (hours, rest) = rest.split_once('h')?;
+    let (minutes, rest) = rest.split_once('m')?;
+    let number = |text: &str| text.parse::<u64>().ok();
+    let [days, hours, minutes, seconds] =
+        [number(days)?, number(hours)?, number(minutes)?, number(rest.strip_suffix('s')?)?];
+    let hours = days.checked_mul(24)?.checked_add(hours)?;
+    let minutes = hours.checked_mul(60)?.checked_add(minutes)?;
+    minutes.checked_mul(60)?.checked_add(seconds).map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_shows_an_open_transaction_first() {
+        let shown = listing("# transaction\n*/c/b.pem\n# filename\n/c/a.pem\n/c/b.pem\n").unwrap();
+        assert_eq!(shown.transaction.as_deref(), Some("/c/b.pem"));
+        assert!(shown.stores.iter().eq(["/c/a.pem", "/c/b.pem"]));
+        assert_eq!(listing("# filename").unwrap(), Listing::default());
+        assert_eq!(listing("Unknown command: 'show'"), None);
+        assert_eq!(listing("Permission denied"), None);
+    }
+
+    #[test]
+    fn a_store_is_read_as_every_version_prints_it() {
+        let shown = store(
+            "Filename: /c/a.pem\nCrt filename: /c/a.pem\nOption: jwt off\nStatus: Used\nSerial: 2EE9\nnotAfter: Dec  3 \
+             01:35:08 2026 GMT\nSHA1 FingerPrint: 999349AB3DE42352869F7FDC74FC0714764AAB0E\nSubject: /CN=a\nIssuer: \
+             /CN=i\nChain Subject: /CN=i\nChain Issuer: /CN=r\nChain Subject: /CN=r\nChain Issuer: /CN=r\nOCSP Response \
+             Key:",
+        )
+        .unwrap();
+        assert_eq!(shown.status, Status::Used);
+        assert_eq!(shown.sha1.unwrap()[..3], [0x99, 0x93, 0x49]);
+        assert_eq!(shown.chain_len, 2);
+        assert_eq!(shown.not_after.as_deref(), Some("Dec  3 01:35:08 2026 GMT"));
+        let empty = store("Filename: /c/a.pem\nStatus: Empty\nOCSP Response Key:").unwrap();
+        assert_eq!((empty.status, empty.sha1), (Status::Empty, None));
+        let unknown = "Can't display the certificate: Not found or the certificate is a bundle!";
+        assert_eq!(store(unknown), None);
+        assert!(is_unknown_store(unknown));
+    }
+
+    #[test]
+    fn the_reply_to_set_names_the_file_whose_transaction_it_is() {
+        let created = "Transaction created for certificate /c/a.pem!";
+        assert_eq!(set(created), SetReply::Created("/c/a.pem".into()));
+        assert_eq!(
+            set("Transaction updated for certificate /c/x.pem!"),
+            SetReply::Updated("/c/x.pem".into())
+        );
+        assert_eq!(
+            set(
+                "The ongoing transaction is about '/c/x.pem' but you are trying to set '/c/a.pem'\nCan't update /c/a.pem!"
+            ),
+            SetReply::Held("/c/x.pem".into())
+        );
+        assert_eq!(set(&format!("{created}\n{created}")), SetReply::Unexpected);
+        assert_eq!(
+            set(
+                "unable to load certificate from file '/c/a.pem': no start line.\nCan't load the payload\nCan't update /c/a.pem!"
+            ),
+            SetReply::Refused("unable to load certificate from file '/c/a.pem': no start line.".into())
+        );
+        assert_eq!(
+            set(
+                "Can't replace a certificate which is not referenced by the configuration!\nCan't update /c/a.pem!"
+            ),
+            SetReply::Unknown
+        );
+        assert_eq!(set("'set ssl cert expects a filename"), SetReply::Unexpected);
+    }
+
+    #[test]
+    fn a_commit_succeeded_only_where_it_says_so_at_the_end() {
+        assert_eq!(commit("Committing /c/a.pem.\nSuccess!"), CommitReply::Success);
+        assert_eq!(commit("Committing /c/a.pem\nwarning: x\nSuccess!\n"), CommitReply::Success);
+        let inconsistent = "inconsistencies between private key and certificate loaded '/c/a.pem'.";
+        assert_eq!(
+            commit(&format!("{inconsistent}\nCan't commit /c/a.pem!")),
+            CommitReply::Refused(inconsistent.into())
+        );
+        assert_eq!(
+            commit(
+                "Committing /c/a.pem.\nunable to load SSL certificate into SSL Context '/c/a.pem': ee key too small.\nFailed!"
+            ),
+            CommitReply::Refused(
+                "unable to load SSL certificate into SSL Context '/c/a.pem': ee key too small.".into()
+            )
+        );
+        assert_eq!(commit("No ongoing transaction! !\nCan't commit /c/a.pem!"), CommitReply::Unexpected);
+        assert_eq!(commit("Committing /c/a.pem."), CommitReply::Unexpected);
+    }
+
+    #[test]
+    fn show_proc_is_read_as_every_version_prints_it() {
+        let old = processes(
+            "#<PID>          <type>          <relative PID>  <reloads>       <uptime>        <version>\n\
+             16277           master          0               1               0d00h01m01s     2.2.9-2+deb11u6\n\
+             # workers\n\
+             16282           worker          1               0               0d00h00m01s     2.2.9-2+deb11u6\n\
+             # old workers\n\
+             16279           worker          [was: 1]        1               1d02h00m01s     2.2.9-2+deb11u6\n\
+             # programs\n",
+        )
+        .unwrap();
+        assert_eq!((old.master, old.release()), (16277, Some((2, 2))));
+        assert_eq!(old.newest().map(|worker| (worker.pid, worker.reloads)), Some((16282, 0)));
+        assert_eq!(old.old, [Worker { pid: 16279, reloads: 1, uptime: Duration::from_secs(26 * 3600 + 1) }]);
+        let failed = processes(
+            "#<PID>          <type>          <reloads>       <uptime>        <version>\n\
+             17398           master          2 [failed: 1]   0d00h00m02s     3.2.26-1\n\
+             # workers\n\
+             # old workers\n\
+             17404           worker          1               0d00h00m02s     3.2.26-1",
+        )
+        .unwrap();
+        assert_eq!(failed.release(), Some((3, 2)));
+        assert_eq!(failed.workers, []);
+        assert_eq!(failed.newest().map(|worker| worker.pid), Some(17404));
+        assert!(failed.has(17404) && !failed.has(17398));
+        assert_eq!(processes("Unknown command."), None);
+    }
+
+    #[test]
+    fn show_info_names_the_worker() {
+        let shown = info(
+            "Name: HAProxy\nVersion: 3.0.11-1+deb13u4\nNbproc: 1\nProcess_num: 1\nPid: 42\nUptime: 0d 0h00m07s\nUptime_sec: 7\n",
+        );
+        assert_eq!(
+            shown,
+            Some(Info { pid: 42, uptime: Duration::from_secs(7), processes: 1, version: Some((3, 0)) })
+        );
+    }
+
+    #[test]
+    fn a_reload_says_how_it_went() {
+        assert_eq!(reload("Success=1\n--\n[NOTICE] x"), ReloadReply::Success);
+        assert_eq!(reload("Success=0\n--\n[ALERT] x"), ReloadReply::Failure("[ALERT] x".into()));
+        assert_eq!(reload("Success=0\n--\nAnother reload is still in progress."), ReloadReply::InProgress);
+        assert_eq!(reload("Success=0"), ReloadReply::Failure(String::new()));
+        assert_eq!(reload("Unknown command"), ReloadReply::Unexpected);
+    }
+}

@@ -1,0 +1,69 @@
+//! Which HAProxys these are: a PEM that one refused may be taken by another program, by the same one with another
+//! configuration, or after a restart or a reload.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use crate::certified_key::{hex, sha256};
+use crate::config::Haproxy;
+use crate::sys::system::System;
+
+use super::process::master::Proc;
+use super::process::{config_check, sight};
+
+/// What stands for a HAProxy that isn't in sight.
+const NOT_IN_SIGHT: &str = "-";
+
+/// A digest for each of them of what is cheaply known, without a word to its sockets: its program, the files by which it
+/// judges a PEM, and since when its master and newest worker run.
+#[must_use]
+pub fn identity(system: &System, haproxys: &[Haproxy]) -> String {
+    let each: Vec<String> = haproxys.iter().map(|haproxy| of_one(system, haproxy)).collect();
+    each.join(" ")
+}
+
+fn of_one(system: &System, haproxy: &Haproxy) -> String {
+    let Some(pid) = sight::master(system, haproxy) else { return NOT_IN_SIGHT.to_owned() };
+    let proc = Proc::new(system);
+    let mut facts = String::new();
+    let program = haproxy.binary.as_ref().and_then(|name| system.program(name));
+    for file in program.into_iter().chain(config_check::sources(&proc, haproxy, pid)) {
+        describe(&file, &mut facts);
+    }
+    let since = proc.stat(pid).map(|stat| stat.started).unwrap_or_default();
+    let newest = proc.workers(pid).into_iter().max_by_key(|worker| (worker.started, worker.pid));
+    let _ = writeln!(facts, "process {pid} since {since}, {newest:?}");
+    hex(&sha256(facts.as_bytes()))
+}
+
+/// Whether what the HAProxys of `before` refused is still refused by those of `now`. One that isn't in sight has not
+/// changed its mind: when it starts it may refuse the same.
+#[must_use]
+pub fn are_still(before: &str, now: &str) -> bool {
+    let (before, now): (Vec<&str>, Vec<&str>) = (before.split(' ').collect(), now.split(' ').collect());
+    before.len() == now.len()
+        && before.iter().zip(&now).all(|(then, now)| then == now || *now == NOT_IN_SIGHT)
+}
+
+/// A file by its size and time.
+fn describe(path: &Path, facts: &mut String) {
+    let Ok(meta) = fs::metadata(path) else { return };
+    let _ = writeln!(facts, "{} {} {:?}", path.display(), meta.len(), meta.modified().ok());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::are_still;
+
+    #[test]
+    fn what_isnt_in_sight_has_not_changed_its_mind() {
+        assert!(are_still("a", "a") && are_still("a", "-") && are_still("a b", "- b"));
+        assert!(
+            !are_still("a", "b")
+                && !are_still("a b", "- c")
+                && !are_still("-", "a")
+                && !are_still("a", "a b")
+        );
+    }
+}

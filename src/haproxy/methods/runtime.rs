@@ -1,0 +1,670 @@
+//! The Runtime API: certificates are replaced and added in memory, without a reload.
+//!
+//! What may be told so is decided in [`memory`]: what is in memory afterwards must be what HAProxy would load when it
+//! starts. Memory only: the disk is written first, a reload reads it again.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
+use crate::config::Haproxy;
+use crate::serving::{Contents, Identity, Serving};
+use crate::sys::escape::escaped;
+use crate::sys::failure::io_cause;
+use crate::sys::system::System;
+
+use super::master::{self, Unseen};
+use crate::haproxy::cli::replies::{Listing, Status, Store};
+use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
+use crate::haproxy::cli::transaction::{Commands, TRANSACTION_LIMIT, Untaken, foreign, set_line};
+use crate::haproxy::cli::worker::{self, Answering, PAUSE, Trouble, Worker, no_use};
+use crate::haproxy::memory::{File, Memory, Step};
+use crate::haproxy::process::in_flight::{self, InFlight};
+use crate::haproxy::process::stale_socket;
+use crate::haproxy::{Attempt, Batch, Change, Expected, Target};
+
+/// How often the whole batch is told again because the worker changed meanwhile.
+const ROUNDS: usize = 4;
+
+/// How long a reload that may be in flight is waited for before the first command: a socket that refuses connections
+/// may be a dead one's.
+const RELOAD_BEFORE: Duration = Duration::from_secs(2);
+
+/// How long a reload that may be in flight is waited for after the last command.
+const RELOAD_AFTER: Duration = Duration::from_secs(30);
+
+/// How long a master that holds signals back, and has no worker that loads, is waited for: for good after a failed
+/// reload of 3.1 to 3.3.
+const DEAF: Duration = Duration::from_secs(3);
+
+/// How many files that aren't ours HAProxy is asked for.
+const ASKED_AT_MOST: usize = 1000;
+
+/// A file to be told.
+struct Job<'a> {
+    target: &'a Target,
+    /// Its name as the settings spell it for this HAProxy.
+    spelled: String,
+    identity: Option<Identity>,
+    expected: &'a Expected,
+    /// `None`: HAProxy will refuse it.
+    leaf: Option<Leaf>,
+    pem: Zeroizing<Vec<u8>>,
+}
+
+/// What could be replaced in memory, and what not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Partial {
+    /// HAProxy has them now.
+    pub updated: Vec<Target>,
+    /// These not, and why.
+    pub left: Vec<(Target, String)>,
+    /// Why it isn't seen that HAProxy answers as after a start, although it has them.
+    pub unseen: Option<String>,
+    /// Why HAProxy doesn't answer as after a start, although it has them.
+    pub differs: Option<String>,
+}
+
+/// What HAProxy shows of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// All of it.
+    All(Answering),
+    /// Not all: the first file that is missing, and how; with the worker that says so.
+    Not(String, Answering),
+    /// No socket answers: why; and whether one may do so later, as that of a master that loads its configuration.
+    Unseen(String, bool),
+}
+
+/// Tells HAProxy a whole batch in memory, and sees that it took it; where one file needs a reload, nothing is sent.
+#[must_use]
+pub fn update(system: &System, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Attempt {
+    let mut jobs = Vec::with_capacity(batch.changes.len());
+    for change in batch.changes {
+        match Job::new(haproxy, batch, change) {
+            Ok(job) => jobs.push(job),
+            Err(why) => return Attempt::NotApplicable(format!("{}: {why}", change.target)),
+        }
+    }
+    let mut unusable = Vec::new();
+    for worker in Worker::ways(haproxy) {
+        let telling = Telling::new(system, haproxy, batch, worker, deadline);
+        match telling.all(&jobs) {
+            Ok((refused, unseen)) if refused.is_empty() => {
+                return Attempt::Told { seen: unseen.is_none().then_some(true), detail: unseen };
+            }
+            Ok((files, _)) => {
+                let words: Vec<&str> = files.iter().map(|(_, words)| words.as_str()).collect();
+                return Attempt::Refused { words: words.join("; "), files };
+            }
+            Err(Stop::Reload(why)) => return Attempt::NotApplicable(why),
+            Err(Stop::Unusable(trouble)) => unusable.push(format!("{}: {trouble}", worker.address())),
+        }
+    }
+    Attempt::NotApplicable(no_use(&unusable))
+}
+
+/// Replaces in memory what can be, where HAProxy can't reload.
+#[must_use]
+pub fn update_what_can_be(
+    system: &System,
+    haproxy: &Haproxy,
+    batch: &Batch<'_>,
+    deadline: Instant,
+) -> Partial {
+    let mut partial = Partial::default();
+    let mut jobs = Vec::new();
+    for change in batch.changes {
+        match Job::new(haproxy, batch, change) {
+            Ok(job) => jobs.push(job),
+            Err(why) => partial.left.push((change.target.clone(), why)),
+        }
+    }
+    let mut obstacle = no_use(&[]);
+    for worker in Worker::ways(haproxy) {
+        if jobs.is_empty() {
+            break;
+        }
+        match Telling::new(system, haproxy, batch, worker, deadline).some(&jobs) {
+            Ok(told) => {
+                partial.updated = told.updated;
+                partial.left.extend(told.left);
+                (partial.unseen, partial.differs) = (told.unseen, told.differs);
+                return partial;
+            }
+            Err(Stop::Reload(why)) => obstacle = why,
+            Err(Stop::Unusable(trouble)) => obstacle = trouble.to_string(),
+        }
+    }
+    partial.left.extend(jobs.iter().map(|job| (job.target.clone(), obstacle.clone())));
+    partial
+}
+
+/// Looks once at what HAProxy shows of a batch.
+#[must_use]
+pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Shown {
+    let mut unusable = Vec::new();
+    let mut may_answer_later = false;
+    for worker in Worker::ways(haproxy) {
+        let looked = worker
+            .answering(deadline)
+            .and_then(|answering| Ok((answering, first_missing(&worker, haproxy, batch, deadline)?)));
+        match looked {
+            Ok((answering, None)) => match batch.changes.iter().find(|change| !can_be_shown(change)) {
+                Some(change) => {
+                    return Shown::Unseen(
+                        format!("{}: has too many names to be shown", change.target),
+                        false,
+                    );
+                }
+                None => return Shown::All(answering),
+            },
+            Ok((answering, Some(missing))) => return Shown::Not(missing, answering),
+            Err(trouble) => {
+                may_answer_later |=
+                    !matches!(trouble, Trouble::Denied(_) | Trouble::Socket(SocketError::NotThere));
+                unusable.push(format!("{}: {trouble}", worker.address()));
+            }
+        }
+    }
+    Shown::Unseen(no_use(&unusable), may_answer_later)
+}
+
+/// The first change that isn't as it must be, of those that can be asked for.
+fn first_missing(
+    worker: &Worker<'_>,
+    haproxy: &Haproxy,
+    batch: &Batch<'_>,
+    deadline: Instant,
+) -> Result<Option<String>, Trouble> {
+    for change in batch.changes.iter().filter(|change| can_be_shown(change)) {
+        for name in batch.stores_of(haproxy, change) {
+            let store = worker.store(&name, deadline)?;
+            if let Err(how) = agrees(change.now.as_ref(), store.as_ref()) {
+                return Ok(Some(format!("{}: {how}", change.target)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Whether HAProxy can be asked for it; what was pruned it doesn't have.
+fn can_be_shown(change: &Change) -> bool {
+    change.now.as_ref().is_none_or(|now| now.can_be_shown)
+}
+
+/// Whether a store's leaf is this one: of an Ed25519 certificate only the serial number is shown.
+fn is_of(store: &Store, sha1: &[u8; 20], serial: &str) -> bool {
+    match (&store.sha1, &store.serial) {
+        (Some(shown), _) => shown == sha1,
+        (None, Some(shown)) => shown == serial,
+        (None, None) => false,
+    }
+}
+
+/// Whether a store is what a file's contents must make of it.
+fn agrees(expected: Option<&Expected>, store: Option<&Store>) -> Result<(), String> {
+    match (expected, store) {
+        (None, None) => Ok(()),
+        (None, Some(_)) => Err("HAProxy still has it".to_owned()),
+        (Some(_), None) => Err("HAProxy doesn't have it".to_owned()),
+        (Some(expected), Some(store)) => {
+            let chain_len = store.sha1.map_or(expected.chain_len, |_| store.chain_len);
+            if !is_of(store, &expected.sha1, &expected.serial) {
+                Err("HAProxy has another certificate".to_owned())
+            } else if store.status != Status::Used {
+                Err("HAProxy has it and doesn't serve it".to_owned())
+            } else if chain_len == expected.chain_len {
+                Ok(())
+            } else {
+                let must = expected.chain_len;
+                Err(format!("HAProxy has {chain_len} intermediate certificates with it instead of {must}"))
+            }
+        }
+    }
+}
+
+/// Whether a file's name needs no quoting on HAProxy's command line.
+fn is_plain(file: &str) -> bool {
+    file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:/-+@,=%~".contains(&byte))
+}
+
+impl<'a> Job<'a> {
+    /// Reads the file; what this way can't tell needs a reload.
+    fn new(haproxy: &Haproxy, batch: &Batch<'_>, change: &'a Change) -> Result<Self, String> {
+        let target = &change.target;
+        let Some(expected) = &change.now else {
+            return Err("is removed, which needs a reload".to_owned());
+        };
+        if !expected.can_be_shown {
+            return Err("has too many names for HAProxy to show it".to_owned());
+        }
+        let spelled = target.spelled(haproxy);
+        if !target.is_plain() || !is_plain(&spelled) {
+            return Err("its name is no plain word".to_owned());
+        }
+        let pem = (batch.read)(target).map_err(|error| format!("cannot read it: {}", io_cause(&error)))?;
+        can_be_sent(&spelled, &pem)?;
+        let leaf = read_leaf(&pem).ok();
+        Ok(Self { target, spelled, identity: batch.identity(target), expected, leaf, pem })
+    }
+
+    fn file(&self) -> File<'_> {
+        let Self { spelled, identity, leaf, expected, .. } = self;
+        File { spelled, identity: *identity, leaf: leaf.as_ref(), addable: expected.addable }
+    }
+}
+
+/// Whether a PEM can be the payload of a command that every version survives.
+fn can_be_sent(store: &str, pem: &[u8]) -> Result<(), String> {
+    // An empty line ends a payload: what follows would be lost.
+    if pem.starts_with(b"\n") || pem.windows(2).any(|pair| pair == b"\n\n") || pem.contains(&0) {
+        return Err("has an empty line".to_owned());
+    }
+    // With a few bytes for the prefix and the line ends.
+    match set_line(store).len() + pem.len() + 10 {
+        length if length > LONGEST_COMMAND => Err(SocketError::TooLong(length).to_string()),
+        _ => Ok(()),
+    }
+}
+
+/// Why a batch can't be told this way.
+enum Stop {
+    /// A reload may do it.
+    Reload(String),
+    /// This socket is of no use; another one may be.
+    Unusable(Trouble),
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Self {
+        Self::Unusable(trouble)
+    }
+}
+
+/// A batch being told to a worker.
+struct Telling<'a> {
+    system: &'a System,
+    haproxy: &'a Haproxy,
+    batch: &'a Batch<'a>,
+    commands: Commands<'a>,
+}
+
+/// A worker that answers and that no reload is about to replace, as far as can be seen.
+#[derive(Clone, Copy)]
+struct Settled {
+    answering: Answering,
+    /// Whether it is seen that no reload is in flight.
+    is_seen: bool,
+}
+
+/// Files that HAProxy refuses, each with its words.
+type Refused = Vec<(Target, String)>;
+
+/// What is said where a reload in flight would not be seen.
+const BLIND: &str =
+    "whether a reload is in flight can't be seen: neither master_socket nor the worker's process is in sight";
+
+impl<'a> Telling<'a> {
+    fn new(
+        system: &'a System,
+        haproxy: &'a Haproxy,
+        batch: &'a Batch<'a>,
+        worker: Worker<'a>,
+        deadline: Instant,
+    ) -> Self {
+        Self { system, haproxy, batch, commands: Commands { worker, deadline } }
+    }
+
+    /// All files or none, as far as can be known beforehand; the ones that HAProxy refuses, and what couldn't be seen.
+    fn all(&self, jobs: &[Job<'_>]) -> Result<(Refused, Option<String>), Stop> {
+        let (mut before, mut listing) = self.look(RELOAD_BEFORE)?;
+        for _ in 0..ROUNDS {
+            let sequence = self.decide(jobs, &listing, before.answering)?;
+            let round = self.round(jobs, &sequence);
+            // A reload that was in flight may have read the disk before it changed.
+            match self.settled(RELOAD_AFTER) {
+                Ok(now) if now.answering.pid == before.answering.pid => {
+                    let unseen = (!now.is_seen).then(|| BLIND.to_owned());
+                    return round.map(|refused| (refused, unseen));
+                }
+                // Whatever became of HAProxy meanwhile: what it refused it refused.
+                Err(_) if round.as_ref().is_ok_and(|refused| !refused.is_empty()) => {
+                    return round.map(|refused| (refused, None));
+                }
+                now => now.map(drop)?,
+            }
+            (before, listing) = self.look(RELOAD_AFTER)?;
+        }
+        Err(Stop::Reload("HAProxy is reloaded again and again meanwhile".to_owned()))
+    }
+
+    /// The commands for the whole batch, where they make HAProxy answer as after a start.
+    fn decide(&self, jobs: &[Job<'_>], listing: &Listing, worker: Answering) -> Result<Vec<Step>, Stop> {
+        let reload = |why: String| Stop::Reload(why);
+        let memory = Memory::of(self.batch.serving, &listing.stores)
+            .map_err(|why| Stop::Reload(format!("what HAProxy loads isn't known: {why}")))?;
+        let files: Vec<File<'_>> = jobs.iter().map(Job::file).collect();
+        let mut steps = Vec::with_capacity(jobs.len());
+        for (place, (job, file)) in jobs.iter().zip(&files).enumerate() {
+            let told = memory.told(place, file).and_then(|told| {
+                match told.iter().find(|step| !is_plain(step.store())) {
+                    Some(_) => Err("its name is no plain word".to_owned()),
+                    None => Ok(told),
+                }
+            });
+            steps.extend(told.map_err(|why| Stop::Reload(format!("{}: {why}", job.target)))?);
+        }
+        let sequence = memory.sequence(steps, &files).map_err(reload)?;
+        if let Some(Step::Again { why, .. }) = sequence.iter().find(|step| step.file().is_none()) {
+            return Err(Stop::Reload(why.clone()));
+        }
+        self.difference(&memory, worker)?.map_or(Ok(sequence), |why| Err(Stop::Reload(why)))
+    }
+
+    /// The first difference between memory and disk that this batch doesn't make up for.
+    fn difference(&self, memory: &Memory<'_>, worker: Answering) -> Result<Option<String>, Stop> {
+        let told = self.batch.stores(self.haproxy);
+        if let Some(difference) = memory.difference(&told) {
+            return Ok(Some(difference));
+        }
+        let ours: BTreeSet<Identity> = self.batch.ours.values().copied().collect();
+        let mut asked = 0;
+        for (name, store) in &self.batch.serving.stores {
+            let is_ours = store.identity.is_some_and(|identity| ours.contains(&identity));
+            let Contents::Pair(leaf) = &store.contents else { continue };
+            // What is older than the worker it has read.
+            if is_ours || told.contains(name) || !changed_since(store, worker) || !memory.has(name) {
+                continue;
+            }
+            asked += 1;
+            if !worker::can_be_shown(leaf) || asked > ASKED_AT_MOST {
+                return Ok(Some(format!("{}: HAProxy isn't asked for it", escaped(name))));
+            }
+            let shown = self.commands.worker.store(name, self.commands.deadline)?;
+            if !shown.is_some_and(|shown| is_of(&shown, &leaf.sha1, &leaf.serial)) {
+                return Ok(Some(format!("{}: HAProxy has another certificate", escaped(name))));
+            }
+        }
+        Ok(None)
+    }
+
+    fn round(&self, jobs: &[Job<'_>], sequence: &[Step]) -> Result<Refused, Stop> {
+        let mut refused: Vec<(Target, String)> = Vec::new();
+        for step in sequence {
+            let Some(job) = step.file().and_then(|file| jobs.get(file)) else { continue };
+            match self.one(job, step) {
+                Ok(()) => {}
+                Err(Untaken::Refused(words)) => {
+                    let is_stuck = self.commands.dies_of_an_abort(&words);
+                    if refused.iter().all(|(target, _)| target != job.target) {
+                        refused.push((job.target.clone(), words));
+                    }
+                    // The open transaction would take the next file's PEM.
+                    if is_stuck {
+                        break;
+                    }
+                }
+                Err(Untaken::NeedsReload(why)) => {
+                    return Err(Stop::Reload(format!("{}: {why}", job.target)));
+                }
+                Err(Untaken::Unusable(trouble)) => return Err(Stop::Unusable(trouble)),
+            }
+        }
+        Ok(refused)
+    }
+
+    /// As many files as can be, where a reload is impossible.
+    fn some(&self, jobs: &[Job<'_>]) -> Result<Partial, Stop> {
+        let mut partial = Partial::default();
+        for _ in 0..ROUNDS {
+            let (before, listing) = self.look(RELOAD_AFTER)?;
+            partial = self.part(jobs, &listing, before.answering)?;
+            let now = self.settled(RELOAD_AFTER)?;
+            if now.answering.pid == before.answering.pid {
+                if !now.is_seen {
+                    partial.unseen.get_or_insert_with(|| BLIND.to_owned());
+                }
+                return Ok(partial);
+            }
+        }
+        partial.differs.get_or_insert_with(|| "HAProxy is reloaded again and again meanwhile".to_owned());
+        Ok(partial)
+    }
+
+    fn part(&self, jobs: &[Job<'_>], listing: &Listing, worker: Answering) -> Result<Partial, Stop> {
+        let mut partial = Partial::default();
+        let mut leave = |job: &Job<'_>, why: String| partial.left.push((job.target.clone(), why));
+        let files: Vec<File<'_>> = jobs.iter().map(Job::file).collect();
+        let mut steps = Vec::new();
+        let guess;
+        let memory = match Memory::of(self.batch.serving, &listing.stores) {
+            Ok(memory) => Some(memory),
+            Err(why) => {
+                partial.unseen = Some(format!("what HAProxy loads isn't known: {why}"));
+                // What is known of it is better than nothing.
+                guess = Serving { unclear: None, ..self.batch.serving.clone() };
+                Memory::of(&guess, &listing.stores).ok()
+            }
+        };
+        let mut losers: Vec<Loser> = Vec::new();
+        for (place, (job, file)) in jobs.iter().zip(&files).enumerate() {
+            let is_there = listing.stores.contains(file.spelled);
+            let told = match &memory {
+                Some(memory) if partial.unseen.is_none() || !is_there || memory.loads(file.spelled) => {
+                    memory.told(place, file).and_then(|told| {
+                        for step in memory.sequence(told.clone(), &files)? {
+                            if let Step::Again { store, why } = step
+                                && losers.iter().all(|loser| loser.store != store)
+                            {
+                                losers.push(self.loser(&store).map_err(|how| format!("{why}: {how}"))?);
+                            }
+                        }
+                        Ok(told)
+                    })
+                }
+                _ if is_there => {
+                    Ok(vec![Step::Put { store: file.spelled.to_owned(), list: None, file: place }])
+                }
+                _ => Err("is new, and what HAProxy loads isn't known".to_owned()),
+            };
+            match told {
+                Ok(told) => steps.extend(told),
+                Err(why) => leave(job, why),
+            }
+        }
+        let sequence = match &memory {
+            Some(memory) => memory.sequence(steps, &files).map_err(Stop::Reload)?,
+            None => steps,
+        };
+        let mut failed: BTreeSet<usize> = BTreeSet::new();
+        for step in &sequence {
+            let done = match step.file() {
+                Some(file) => match jobs.get(file).filter(|_| !failed.contains(&file)) {
+                    Some(job) => self.one(job, step),
+                    None => continue,
+                },
+                None => match losers.iter().find(|loser| loser.store == step.store()) {
+                    Some(loser) => self.commands.put(&loser.store, &loser.pem),
+                    // Of a file that is left out.
+                    None => continue,
+                },
+            };
+            let why = match done {
+                Ok(()) => continue,
+                Err(Untaken::Unusable(trouble)) => return Err(Stop::Unusable(trouble)),
+                Err(Untaken::NeedsReload(why) | Untaken::Refused(why)) => why,
+            };
+            if let Some((file, job)) = step.file().and_then(|file| Some((file, jobs.get(file)?))) {
+                failed.insert(file);
+                leave(job, why);
+            } else {
+                let store = escaped(step.store());
+                partial.differs = Some(format!("{store} could not be put behind the others again: {why}"));
+            }
+        }
+        let is_left = |job: &&Job<'_>| partial.left.iter().all(|(target, _)| target != job.target);
+        partial.updated = jobs.iter().filter(is_left).map(|job| job.target.clone()).collect();
+        if let (Some(memory), None) = (&memory, &partial.differs) {
+            partial.differs = self.difference(memory, worker)?;
+        }
+        Ok(partial)
+    }
+
+    /// What a store has that is to be committed again, where the disk has the same.
+    fn loser(&self, store: &str) -> Result<Loser, String> {
+        let cannot = |how: &str| format!("{} can't be committed again: {how}", escaped(store));
+        let on_disk = self.batch.serving.stores.get(store).ok_or_else(|| cannot("it isn't known"))?;
+        let pem = Zeroizing::new(fs::read(&on_disk.path).map_err(|error| cannot(&io_cause(&error)))?);
+        if pem.windows(DH.len()).any(|part| part == DH) {
+            return Err(cannot("it has parameters of its own"));
+        }
+        let proved = CertifiedKey::prove(&pem, &pem).map_err(|unproved| cannot(&unproved.detail))?;
+        let pem = Zeroizing::new(proved.combined_pem().as_bytes().to_vec());
+        can_be_sent(store, &pem).map_err(|how| cannot(&how))?;
+        let leaf = proved.leaf();
+        if !is_plain(store) || !worker::can_be_shown(leaf) {
+            return Err(cannot("HAProxy can't be asked for it"));
+        }
+        match self.commands.worker.store(store, self.commands.deadline) {
+            Ok(Some(shown))
+                if is_of(&shown, &leaf.sha1, &leaf.serial) && shown.chain_len == proved.chain().len() =>
+            {
+                Ok(Loser { store: store.to_owned(), pem })
+            }
+            Ok(_) => Err(cannot("HAProxy has something else than the disk")),
+            Err(trouble) => Err(cannot(&trouble.to_string())),
+        }
+    }
+
+    /// Who answers, and what it has, once no reload is in flight and no transaction is open.
+    fn look(&self, limit: Duration) -> Result<(Settled, Listing), Stop> {
+        let settled = self.settled(limit)?;
+        let until = self.commands.deadline.min(Instant::now() + TRANSACTION_LIMIT);
+        loop {
+            let listing = self.commands.worker.listing(self.commands.deadline)?;
+            match &listing.transaction {
+                None => return Ok((settled, listing)),
+                Some(file) if Instant::now() >= until => return Err(Stop::Reload(foreign(file))),
+                Some(_) => sleep(PAUSE),
+            }
+        }
+    }
+
+    /// The worker that answers, once its master shows no younger one.
+    fn settled(&self, limit: Duration) -> Result<Settled, Stop> {
+        let Commands { worker, deadline } = self.commands;
+        let begin = Instant::now();
+        let until = deadline.min(begin + limit);
+        // What is seen loading is waited for longer than what only might be.
+        let patient = until.max(begin + deadline.saturating_duration_since(begin) / 2);
+        loop {
+            // In this order: an old worker that answers now was there before, so the master has shown it.
+            let master = master::processes(self.haproxy.master_socket.as_ref(), deadline);
+            let answering = worker.answering(deadline);
+            let is_last = Instant::now() >= until;
+            match (answering, master) {
+                (Ok(answering), Ok(processes)) if processes.has(answering.pid) => {
+                    let newest = processes.newest().is_none_or(|newest| newest.pid == answering.pid);
+                    if newest || limit == RELOAD_BEFORE && is_last {
+                        return Ok(Settled { answering, is_seen: true });
+                    }
+                }
+                // Through 3.0 the master accepts no connections while it loads.
+                (answering, Err(Unseen::Socket(error))) if error.is_of_a_reload() && !is_last => {
+                    let is_useless = answering.is_err() && !worker.is_through_master();
+                    if is_useless || self.is_nobodys_socket(&error) {
+                        match answering {
+                            Ok(answering) => {
+                                if let Some(settled) = self.by_processes(answering, begin, limit) {
+                                    return Ok(settled);
+                                }
+                            }
+                            Err(trouble) => return Err(trouble.into()),
+                        }
+                    }
+                }
+                // No master's word, or that of another HAProxy's, which says nothing about this one.
+                (Ok(answering), _) => match self.by_processes(answering, begin, limit) {
+                    Some(settled) => return Ok(settled),
+                    None if Instant::now() >= patient => {}
+                    None => {
+                        sleep(PAUSE);
+                        continue;
+                    }
+                },
+                (Err(trouble), _) => return Err(trouble.into()),
+            }
+            if is_last {
+                return Err(Stop::Reload("somebody else's reload doesn't end".to_owned()));
+            }
+            sleep(PAUSE);
+        }
+    }
+
+    /// The same where no master answers for it: by what is seen of its processes. `None`: a reload is in flight.
+    fn by_processes(&self, answering: Answering, begin: Instant, limit: Duration) -> Option<Settled> {
+        let settled = |is_seen| Some(Settled { answering, is_seen });
+        match in_flight::look(self.system, &answering) {
+            InFlight::Nothing => settled(true),
+            InFlight::Unseen => settled(false),
+            InFlight::Perhaps if begin.elapsed() >= DEAF => settled(true),
+            // It is looked at once more after the last command.
+            InFlight::Reload | InFlight::Perhaps if limit == RELOAD_BEFORE && begin.elapsed() >= limit => {
+                settled(true)
+            }
+            InFlight::Reload | InFlight::Perhaps => None,
+        }
+    }
+
+    /// Whether the master's socket refuses connections for good.
+    fn is_nobodys_socket(&self, error: &SocketError) -> bool {
+        let socket = self.haproxy.master_socket.as_ref();
+        matches!(error, SocketError::Refused)
+            && socket.is_some_and(|socket| stale_socket::is_nobodys(self.system, socket))
+    }
+
+    /// One store of a file: replaced or added, and seen. Also where HAProxy has it already: what is committed stands behind
+    /// the others of its name, and only the whole sequence restores their order.
+    fn one(&self, job: &Job<'_>, step: &Step) -> Result<(), Untaken> {
+        let store = step.store();
+        let shown = match step {
+            Step::Add { .. } => None,
+            _ => self.commands.store(store)?,
+        };
+        match step {
+            Step::Add { list, .. } => self.commands.add(list, store, &job.pem)?,
+            Step::Put { list, .. } => {
+                self.commands.put(store, &job.pem)?;
+                // An earlier run may have died between two commands.
+                if let (Some(list), Some(false)) = (list, shown.map(|shown| shown.status == Status::Used)) {
+                    self.commands.serve(list, store)?;
+                }
+            }
+            Step::Again { .. } => self.commands.put(store, &job.pem)?,
+        }
+        agrees(Some(job.expected), self.commands.store(store)?.as_ref()).map_err(Untaken::NeedsReload)
+    }
+}
+
+/// A certificate that is committed again.
+struct Loser {
+    store: String,
+    pem: Zeroizing<Vec<u8>>,
+}
+
+/// What a PEM must not have that is made anew from its key and certificates.
+const DH: &[u8] = b"-----BEGIN DH PARAMETERS";
+
+/// Whether a store's file is one that the worker may not have read as it is.
+fn changed_since(store: &crate::serving::Store, worker: Answering) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata(&store.path).map_or(true, |meta| {
+        let since = worker.since.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(meta.ctime()).unwrap_or(u64::MAX) >= since.as_secs()
+    })
+}

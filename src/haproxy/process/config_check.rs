@@ -1,0 +1,542 @@
+//! Checking a running master's configuration as it would load it on a reload: with its binary, arguments,
+//! environment, directory and user.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::unistd::geteuid;
+
+use crate::config::Haproxy;
+use crate::sys::escape::escaped_path;
+use crate::sys::failure::io_cause;
+use crate::sys::program::Program;
+use crate::sys::system::System;
+
+use super::master::{Master, Proc, STARTING, same_file};
+use super::sight;
+use super::watch::Seen;
+use crate::haproxy::{Attempt, Batch, alerts};
+
+/// Where OpenSSL's configuration is on most systems, and where it is otherwise (`openssl version -d`).
+const OPENSSL_CONF: [&str; 3] =
+    ["/etc/ssl/openssl.cnf", "/etc/pki/tls/openssl.cnf", "/usr/local/ssl/openssl.cnf"];
+
+/// How long the check after a failed reload may take.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// What a configuration check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigCheck {
+    /// HAProxy would load it.
+    Valid,
+    /// HAProxy would refuse it.
+    Invalid {
+        /// Its error lines, as one line of ASCII.
+        words: String,
+        /// Everything it said, for [`crate::haproxy::alerts::named_changes`].
+        log: String,
+    },
+    /// It wasn't checked, and why.
+    Unchecked(String),
+}
+
+pub(crate) fn check(system: &System, haproxy: &Haproxy, master: &Master, deadline: Instant) -> ConfigCheck {
+    let program = match program(system, haproxy, master) {
+        Ok(program) => program,
+        Err(why) => return ConfigCheck::Unchecked(why),
+    };
+    let done = match program.run(deadline) {
+        Ok(done) => done,
+        Err(e) => {
+            return ConfigCheck::Unchecked(format!(
+                "cannot run {}: {}",
+                escaped_path(program.path()),
+                io_cause(&e)
+            ));
+        }
+    };
+    let words = alerts::words(&done.output);
+    let refuses =
+        !done.timed_out && done.status.is_some_and(|status| status.code().is_some_and(|code| code != 0));
+    match () {
+        () if done.succeeded() => ConfigCheck::Valid,
+        () if refuses && !words.is_empty() => ConfigCheck::Invalid { words, log: done.output },
+        () => {
+            let said = done.last_line().map(|line| format!(": {line}")).unwrap_or_default();
+            ConfigCheck::Unchecked(format!("{} -c {}{said}", escaped_path(program.path()), done.end()))
+        }
+    }
+}
+
+/// Checks before a reload: the refusal, or else what there is to say about a check that could not be done.
+pub(crate) fn before_reload(
+    system: &System,
+    haproxy: &Haproxy,
+    batch: &Batch<'_>,
+    master: &Master,
+    deadline: Instant,
+) -> Result<Option<String>, Attempt> {
+    match check(system, haproxy, master, deadline) {
+        ConfigCheck::Valid => Ok(None),
+        ConfigCheck::Unchecked(why) => Ok(Some(format!("the configuration was not checked: {why}"))),
+        ConfigCheck::Invalid { words, log } => {
+            let files = alerts::named_changes(&log, haproxy, batch);
+            Err(Attempt::Refused { words, files })
+        }
+    }
+}
+
+/// What came of a reload: a failed one is explained by HAProxy's own words where a check finds them.
+pub(crate) fn after_reload(
+    system: &System,
+    haproxy: &Haproxy,
+    batch: &Batch<'_>,
+    master: &Master,
+    seen: Seen,
+    unchecked: Option<String>,
+) -> Attempt {
+    let told = |seen, facts: [Option<String>; 2]| {
+        let facts: Vec<String> = facts.into_iter().flatten().collect();
+        Attempt::Told { seen, detail: Some(facts.join("; ")).filter(|detail| !detail.is_empty()) }
+    };
+    match seen {
+        Seen::Serving => told(Some(true), [unchecked, None]),
+        Seen::TimedOut => {
+            let limit = humantime::format_duration(haproxy.timeout);
+            told(
+                Some(false),
+                [unchecked, Some(format!("no worker with the new files was seen within {limit}"))],
+            )
+        }
+        Seen::CannotSee(why) => told(None, [unchecked, Some(why)]),
+        Seen::Failed(why) => {
+            before_reload(system, haproxy, batch, master, Instant::now() + AGAIN).err().unwrap_or_else(|| {
+                Attempt::Failed([Some(why), unchecked].into_iter().flatten().collect::<Vec<_>>().join("; "))
+            })
+        }
+    }
+}
+
+fn program(system: &System, haproxy: &Haproxy, master: &Master) -> Result<Program, String> {
+    let (proc, pid) = (master.proc(), master.pid());
+    let setting = haproxy.binary.as_deref().ok_or("binary is empty, so HAProxy is never run")?;
+    let cannot = |what: &'static str| {
+        move |e: std::io::Error| format!("cannot read the {what} of process {pid}: {}", io_cause(&e))
+    };
+    master.settle(Instant::now() + STARTING);
+    let arguments = proc.arguments(pid).map_err(cannot("arguments"))?;
+    let environment = proc.environment(pid).map_err(cannot("environment"))?;
+    let folder = fs::read_link(proc.path(pid, "cwd")).map_err(cannot("directory"))?;
+    let status = proc.status(pid).map_err(cannot("status"))?;
+    let binary = match arguments.first().map(Path::new) {
+        _ if setting.starts_with('/') => PathBuf::from(setting),
+        Some(first) if first.is_absolute() => first.to_owned(),
+        _ => proc.executable(pid).map_err(cannot("executable"))?,
+    };
+    let user = User::parse(&status).ok_or_else(|| format!("cannot read the user of process {pid}"))?;
+    let own_files = Files { binary: !setting.starts_with('/'), configuration: haproxy.config.is_empty() };
+    sees_our_files(master, &binary, &arguments, &folder, own_files)?;
+
+    let arguments = for_check(&arguments, &haproxy.config);
+    let environment = without_masters_own(environment);
+    let run = |program: Program| program.environment(environment.clone()).folder(&folder);
+    let us = geteuid().as_raw();
+    match user {
+        _ if user.uid == us => {
+            trusted(&binary, us)?;
+            Ok(run(Program::new(binary)).args(arguments))
+        }
+        _ if us != 0 => Err(format!("process {pid} belongs to user {}, and we are not root", user.uid)),
+        User { uid, gid, ref groups } if groups.iter().all(|&group| group == gid) => {
+            Ok(run(Program::new(binary)).args(arguments).user(uid, gid))
+        }
+        User { uid, gid, groups } => {
+            let setpriv = system.program("setpriv").ok_or("there is no program setpriv here")?;
+            let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+            let ids = [
+                format!("--reuid={uid}"),
+                format!("--regid={gid}"),
+                format!("--groups={}", groups.join(",")),
+            ];
+            // setpriv runs as root, and the environment is the master's: what the loader reads of it comes after.
+            let (of_loader, environment): (Vec<_>, Vec<_>) =
+                environment.into_iter().partition(|(name, _)| is_of_loader(name));
+            let program = Program::new(setpriv).environment(environment).folder(folder).args(ids).arg("--");
+            let program = match system.program("env") {
+                Some(env) if !of_loader.is_empty() => {
+                    program.arg(env).args(of_loader.into_iter().map(assigned))
+                }
+                _ => program,
+            };
+            Ok(program.arg(binary).args(arguments))
+        }
+    }
+}
+
+/// Whether the loader or the C library obeys this variable in any program: what glibc itself takes away from a program
+/// with more rights than its caller (its `unsecvars.h`).
+fn is_of_loader(name: &OsStr) -> bool {
+    const NAMES: [&str; 11] = [
+        "GCONV_PATH",
+        "GETCONF_DIR",
+        "HOSTALIASES",
+        "LOCALDOMAIN",
+        "LOCPATH",
+        "NIS_PATH",
+        "NLSPATH",
+        "RESOLV_HOST_CONF",
+        "RES_OPTIONS",
+        "TMPDIR",
+        "TZDIR",
+    ];
+    let starts = |prefix: &str| name.as_bytes().starts_with(prefix.as_bytes());
+    ["LD_", "GLIBC_", "MALLOC_"].into_iter().any(starts) || NAMES.iter().any(|known| name == *known)
+}
+
+/// A variable as `env(1)` takes it.
+fn assigned((name, value): (OsString, OsString)) -> OsString {
+    let mut word = name;
+    word.push("=");
+    word.push(value);
+    word
+}
+
+/// Which files are the master's own choice, and not our configuration's.
+#[derive(Clone, Copy)]
+struct Files {
+    binary: bool,
+    configuration: bool,
+}
+
+/// A master in a container or a chroot means other files by the same names.
+fn sees_our_files(
+    master: &Master,
+    binary: &Path,
+    arguments: &[OsString],
+    folder: &Path,
+    own: Files,
+) -> Result<(), String> {
+    let (proc, pid) = (master.proc(), master.pid());
+    let root = proc.path(pid, "root");
+    let link = |path: PathBuf| fs::read_link(path).ok();
+    let same_namespace = match (link(proc.path(pid, "ns/mnt")), link(proc.own("ns/mnt"))) {
+        (Some(its), Some(ours)) => its == ours,
+        _ => false,
+    };
+    if same_namespace && link(root.clone()).is_some_and(|root| root == Path::new("/")) {
+        return Ok(());
+    }
+    let mut files = Vec::new();
+    if own.binary {
+        files.push(binary.to_owned());
+    }
+    if own.configuration {
+        files.extend(configuration_files(arguments).into_iter().map(|file| folder.join(file)));
+    }
+    let inside = |file: &Path| root.join(file.strip_prefix("/").unwrap_or(file));
+    match files.iter().find(|file| !same_file(file, &inside(file))) {
+        None => Ok(()),
+        Some(file) => Err(format!(
+            "process {pid} sees other files than we do (a container or chroot), {} among them",
+            escaped_path(file)
+        )),
+    }
+}
+
+/// Nobody but root and us may be able to replace what we run.
+pub(crate) fn trusted(binary: &Path, us: u32) -> Result<(), String> {
+    let path = binary
+        .canonicalize()
+        .map_err(|e| format!("cannot run {}: {}", escaped_path(binary), io_cause(&e)))?;
+    for place in path.ancestors() {
+        let meta = fs::metadata(place)
+            .map_err(|e| format!("cannot look at {}: {}", escaped_path(place), io_cause(&e)))?;
+        let sticky = meta.is_dir() && meta.mode() & 0o1000 != 0;
+        let others = meta.mode() & 0o002 != 0 || (meta.mode() & 0o020 != 0 && meta.gid() != 0);
+        if (meta.uid() != 0 && meta.uid() != us) || (others && !sticky) {
+            return Err(format!(
+                "{} is writable by others, so we don't run {}",
+                escaped_path(place),
+                escaped_path(binary)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whom a process runs as.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+}
+
+impl User {
+    pub(crate) fn parse(status: &str) -> Option<Self> {
+        let numbers = |key: &str| -> Option<Vec<u32>> {
+            let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+            line.split_ascii_whitespace().map(|word| word.parse().ok()).collect()
+        };
+        // Real, effective, saved, file system.
+        Some(Self {
+            uid: *numbers("Uid:")?.get(1)?,
+            gid: *numbers("Gid:")?.get(1)?,
+            groups: numbers("Groups:")?,
+        })
+    }
+}
+
+/// One word of HAProxy's arguments with what belongs to it.
+#[derive(Debug, PartialEq, Eq)]
+enum Word<'a> {
+    /// A configuration file.
+    File(&'a OsStr),
+    /// What a check takes over.
+    Keep(&'a [OsString]),
+    /// What only a start or a reload means.
+    Leave,
+}
+
+/// HAProxy's arguments after the program, as HAProxy reads them.
+fn read_arguments(arguments: &[OsString]) -> Vec<Word<'_>> {
+    let mut words = Vec::new();
+    let mut rest = arguments.get(1..).unwrap_or_default();
+    while let Some(first) = rest.first() {
+        let with_value = rest.len().min(2);
+        let length = match first.as_bytes() {
+            b"--" => {
+                words.extend(rest.iter().skip(1).map(|file| Word::File(file)));
+                break;
+            }
+            b"-f" => {
+                words.extend(rest.get(1).map(|file| Word::File(file)));
+                with_value
+            }
+            b"-sf" | b"-st" => {
+                words.push(Word::Leave);
+                1 + rest.iter().skip(1).take_while(|word| !word.as_bytes().starts_with(b"-")).count()
+            }
+            b"-x" => {
+                words.push(Word::Leave);
+                with_value
+            }
+            b"-D" | b"-q" | b"-c" => {
+                words.push(Word::Leave);
+                1
+            }
+            b"-C" | b"-L" | b"-N" | b"-S" | b"-m" | b"-n" | b"-p" => {
+                words.extend(rest.get(..with_value).map(Word::Keep));
+                with_value
+            }
+            _ => {
+                words.extend(rest.get(..1).map(Word::Keep));
+                1
+            }
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    words
+}
+
+/// The configuration files among HAProxy's arguments.
+pub(crate) fn configuration_files(arguments: &[OsString]) -> Vec<PathBuf> {
+    let file = |word: Word<'_>| if let Word::File(file) = word { Some(PathBuf::from(file)) } else { None };
+    read_arguments(arguments).into_iter().filter_map(file).collect()
+}
+
+/// The configuration files of this HAProxy: those that the settings name, else those that its master was started with.
+pub(crate) fn configuration(system: &System, haproxy: &Haproxy) -> Vec<PathBuf> {
+    if !haproxy.config.is_empty() {
+        return haproxy.config.clone();
+    }
+    sight::master(system, haproxy).map_or_else(Vec::new, |pid| started_with(&Proc::new(system), pid))
+}
+
+fn started_with(proc: &Proc, pid: i32) -> Vec<PathBuf> {
+    let folder = fs::read_link(proc.path(pid, "cwd")).unwrap_or_default();
+    let files = configuration_files(&proc.arguments(pid).unwrap_or_default());
+    files.into_iter().map(|file| folder.join(file)).collect()
+}
+
+/// All files by which this HAProxy, whose master or only process is `pid`, judges a PEM: its configuration, a directory's
+/// files each, and OpenSSL's.
+pub(crate) fn sources(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Vec<PathBuf> {
+    let configuration =
+        if haproxy.config.is_empty() { started_with(proc, pid) } else { haproxy.config.clone() };
+    let mut files = Vec::new();
+    for path in configuration {
+        if !path.is_dir() {
+            files.push(path);
+            continue;
+        }
+        let mut entries: Vec<PathBuf> =
+            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        entries.sort();
+        files.extend(entries.into_iter().filter(|entry| entry.is_file()));
+    }
+    let environment = proc.environment(pid).unwrap_or_default();
+    let named = environment.iter().filter_map(|entry| entry.as_bytes().strip_prefix(b"OPENSSL_CONF="));
+    files.extend(named.map(|path| PathBuf::from(OsStr::from_bytes(path))));
+    files.extend(OPENSSL_CONF.map(PathBuf::from));
+    files
+}
+
+/// Whether one of them is newer than this moment, in which a worker started.
+pub(crate) fn is_newer(system: &System, haproxy: &Haproxy, moment: SystemTime) -> bool {
+    let changed = |file: &PathBuf| fs::metadata(file).and_then(|meta| meta.modified()).ok();
+    let Some(pid) = sight::master(system, haproxy) else { return false };
+    sources(&Proc::new(system), haproxy, pid).iter().filter_map(changed).any(|changed| changed > moment)
+}
+
+/// The value of an option (`-p`, `-S`) among HAProxy's arguments; the last one counts.
+pub(crate) fn value_of<'a>(arguments: &'a [OsString], option: &str) -> Option<&'a OsStr> {
+    let value = |word: Word<'a>| match word {
+        Word::Keep([name, value]) if name == option => Some(value.as_os_str()),
+        _ => None,
+    };
+    read_arguments(arguments).into_iter().filter_map(value).next_back()
+}
+
+/// The arguments of a check: those of the start, without what only a start means; `configuration` replaces the files.
+fn for_check(arguments: &[OsString], configuration: &[PathBuf]) -> Vec<OsString> {
+    let mut check = vec![OsString::from("-c")];
+    for word in read_arguments(arguments) {
+        match word {
+            Word::Keep(words) => check.extend_from_slice(words),
+            Word::File(file) if configuration.is_empty() => check.extend(["-f".into(), file.to_owned()]),
+            Word::File(_) | Word::Leave => {}
+        }
+    }
+    check.extend(configuration.iter().flat_map(|file| ["-f".into(), file.clone().into_os_string()]));
+    check
+}
+
+/// The environment without what the master, or systemd for it alone, has put there.
+///
+/// 2.2 cuts its `HAPROXY_PROCESSES` in place, so that its parts look like variables of their own.
+pub(crate) fn without_masters_own(environment: Vec<OsString>) -> Vec<(OsString, OsString)> {
+    const OWN: [&str; 9] = [
+        "HAPROXY_CFGFILES",
+        "HAPROXY_CLI",
+        "HAPROXY_LOAD_SUCCESS",
+        "HAPROXY_MASTER_CLI",
+        "HAPROXY_PROCESSES",
+        "HAPROXY_STARTUPLOGS_FD",
+        "HAPROXY_STARTUP_VERSION",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_PID",
+    ];
+    const PARTS: [&str; 9] =
+        ["fd", "cfd", "pid", "rpid", "reloads", "failedreloads", "timestamp", "id", "version"];
+    let mut kept = Vec::new();
+    let mut inside = false;
+    for entry in environment {
+        let bytes = entry.as_bytes();
+        let Some(equals) = bytes.iter().position(|&byte| byte == b'=').filter(|&place| place > 0) else {
+            continue;
+        };
+        let (name, value) =
+            (bytes.get(..equals).unwrap_or_default(), bytes.get(equals + 1..).unwrap_or_default());
+        let is = |known: &&str| known.as_bytes() == name;
+        inside = name == b"HAPROXY_PROCESSES" || (inside && PARTS.iter().any(is));
+        let prefixed =
+            ["HAPROXY_MWORKER", "LISTEN_"].iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+        if !inside && !prefixed && !OWN.iter().any(is) {
+            kept.push((OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(value).to_owned()));
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(text: &str) -> Vec<OsString> {
+        text.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn a_check_has_the_arguments_of_the_start() {
+        for (started, check) in [
+            ("haproxy -W -p /p -f /a.cfg", "-c -W -p /p -f /a.cfg"),
+            ("haproxy -sf 12 13 -x sockpair@3 -Ws -f /a -f /b -S /m.sock", "-c -Ws -f /a -f /b -S /m.sock"),
+            ("haproxy -D -q -V -L peer -n 100 -- /a.cfg /b.cfg", "-c -V -L peer -n 100 -f /a.cfg -f /b.cfg"),
+            ("haproxy -f /-q -st 5", "-c -f /-q"),
+            ("haproxy -L -q -f /a", "-c -L -q -f /a"),
+            ("haproxy -f", "-c"),
+        ] {
+            assert_eq!(for_check(&list(started), &[]), list(check), "{started}");
+        }
+        let other = [PathBuf::from("/x y.cfg")];
+        let mut expected = list("-c -W -f");
+        expected.push("/x y.cfg".into());
+        assert_eq!(for_check(&list("haproxy -W -f /a -- /b"), &other), expected);
+        assert_eq!(value_of(&list("haproxy -p /a -f /b -p /c"), "-p"), Some(OsStr::new("/c")));
+        assert_eq!(value_of(&list("haproxy -f -p /c"), "-p"), None);
+        assert_eq!(configuration_files(&list("haproxy -W -f a -- /b")), [Path::new("a"), Path::new("/b")]);
+    }
+
+    #[test]
+    fn the_masters_own_variables_are_left_out_and_the_operators_stay() {
+        let environment = [
+            "PATH=/bin",
+            "HAPROXY_MWORKER=1",
+            "HAPROXY_MWORKER_WAIT_ONLY=1",
+            "HAPROXY_PROCESSES=|type=w",
+            "fd=4",
+            "pid=12",
+            "version=2.2.9",
+            "pid=mine",
+            "HAPROXY_PORT=443",
+            "id=mine",
+            "NOTIFY_SOCKET=/run/x",
+            "LISTEN_FDS=1",
+            "EMPTY=",
+            "A=b=c",
+            "broken",
+        ]
+        .map(OsString::from)
+        .to_vec();
+        let kept: Vec<String> = without_masters_own(environment)
+            .into_iter()
+            .map(|(name, value)| format!("{}={}", name.display(), value.display()))
+            .collect();
+        assert_eq!(kept, ["PATH=/bin", "HAPROXY_PORT=443", "id=mine", "EMPTY=", "A=b=c"]);
+    }
+
+    #[test]
+    fn users_are_the_effective_ones() {
+        let status = "Name:\tx\nUid:\t0\t99\t0\t0\nGid:\t0\t98\t0\t0\nGroups:\t98 5 \n";
+        assert_eq!(User::parse(status), Some(User { uid: 99, gid: 98, groups: vec![98, 5] }));
+        assert_eq!(User::parse("Uid:\t0\n"), None);
+    }
+
+    #[test]
+    fn what_others_can_replace_is_not_run() {
+        let us = geteuid().as_raw();
+        assert_eq!(trusted(Path::new("/bin/sh"), us), Ok(()));
+        let folder = tempfile::tempdir().unwrap();
+        let binary = folder.path().join("haproxy");
+        fs::write(&binary, "").unwrap();
+        let permit =
+            |mode| fs::set_permissions(&binary, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        permit(0o755);
+        assert_eq!(trusted(&binary, us), Ok(()));
+        permit(0o777);
+        assert!(trusted(&binary, us).unwrap_err().contains("writable by others"));
+        permit(0o755);
+        let folder_mode = |mode| {
+            fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        };
+        folder_mode(0o777);
+        assert!(trusted(&binary, us).unwrap_err().contains("writable by others"));
+        folder_mode(0o1777);
+        assert_eq!(trusted(&binary, us), Ok(()));
+    }
+}

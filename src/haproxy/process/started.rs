@@ -1,0 +1,119 @@
+//! How a HAProxy was started: its arguments, environment and directory, and whose files it means by its paths.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Address, Haproxy};
+use crate::sys::system::System;
+
+use super::config_check::configuration_files;
+use super::master::Proc;
+use crate::haproxy::methods::pidfile;
+
+/// A HAProxy that runs, as procfs shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// Its process: the master, where it has one.
+    pub pid: i32,
+    /// The configuration files and directories among its arguments.
+    pub files: Vec<PathBuf>,
+    /// The directory that relative paths begin at.
+    pub folder: PathBuf,
+    /// Its environment; `None`: it isn't ours to see.
+    pub environment: Option<Vec<OsString>>,
+    /// Its root directory, where it means other files by a path than we do.
+    pub root: Option<PathBuf>,
+    /// Whether something says that it is this one: its pidfile, its unit, its master socket. Otherwise it is only the one
+    /// that there is.
+    pub is_surely_this: bool,
+}
+
+impl Started {
+    /// Finds this HAProxy.
+    ///
+    /// # Errors
+    /// None runs, or it isn't clear which one it is: why.
+    pub fn find(system: &System, haproxy: &Haproxy) -> Result<Self, String> {
+        if haproxy.marks().are_none() {
+            return Err("nothing says which HAProxy this is".to_owned());
+        }
+        let proc = Proc::new(system);
+        let named = pidfile::read(&haproxy.pidfile).ok().flatten().filter(|&pid| is_haproxy(&proc, pid));
+        if let Some(pid) = named {
+            return Self::look(&proc, first_of_its_kind(&proc, pid), true);
+        }
+        let all = proc.all().unwrap_or_default().into_iter().filter(|&pid| is_haproxy(&proc, pid));
+        let firsts: Vec<i32> = all.filter(|&pid| first_of_its_kind(&proc, pid) == pid).collect();
+        let (sure, others): (Vec<i32>, Vec<i32>) =
+            firsts.into_iter().partition(|&pid| is_told_so(&proc, haproxy, pid));
+        match (&sure[..], &others[..]) {
+            ([pid], _) => Self::look(&proc, *pid, true),
+            ([], [pid]) => Self::look(&proc, *pid, false),
+            ([], []) => Err("no HAProxy runs here".to_owned()),
+            _ => Err("several HAProxys run here, and none of them is surely this one".to_owned()),
+        }
+    }
+
+    fn look(proc: &Proc, pid: i32, is_surely_this: bool) -> Result<Self, String> {
+        let cannot = |what: &'static str| {
+            move |e: std::io::Error| {
+                format!("cannot read the {what} of process {pid}: {}", crate::sys::failure::io_cause(&e))
+            }
+        };
+        let arguments = proc.arguments(pid).map_err(cannot("arguments"))?;
+        let folder = fs::read_link(proc.path(pid, "cwd")).map_err(cannot("directory"))?;
+        let link = |path: PathBuf| fs::read_link(path).ok();
+        let same_namespace = match (link(proc.path(pid, "ns/mnt")), link(proc.own("ns/mnt"))) {
+            (Some(its), Some(ours)) => its == ours,
+            _ => false,
+        };
+        // A HAProxy without a master locks itself up after it has read its configuration (`chroot`).
+        let is_master = arguments.iter().any(|argument| argument == "-W" || argument == "-Ws");
+        let root = proc.path(pid, "root");
+        let same_root = !is_master || link(root.clone()).is_some_and(|root| root == Path::new("/"));
+        Ok(Self {
+            pid,
+            files: configuration_files(&arguments),
+            folder: if is_master || folder != Path::new("/") { folder } else { "/".into() },
+            environment: proc.environment(pid).ok(),
+            root: (!(same_namespace && same_root)).then_some(root),
+            is_surely_this,
+        })
+    }
+}
+
+fn is_haproxy(proc: &Proc, pid: i32) -> bool {
+    let own = i32::try_from(std::process::id());
+    Ok(pid) != own && proc.stat(pid).is_ok_and(|stat| !stat.is_zombie() && proc.is_haproxy(pid, &stat))
+}
+
+/// The process itself, or the master that it is a worker of.
+fn first_of_its_kind(proc: &Proc, pid: i32) -> i32 {
+    let parent = proc.stat(pid).map(|stat| stat.parent).unwrap_or_default();
+    let is_worker = parent > 1
+        && is_haproxy(proc, parent)
+        && match (proc.executable(pid), proc.executable(parent)) {
+            (Ok(one), Ok(other)) => one == other,
+            _ => true,
+        };
+    if is_worker { parent } else { pid }
+}
+
+/// Whether its arguments name this master socket or pidfile, or systemd has put it into this unit.
+fn is_told_so(proc: &Proc, haproxy: &Haproxy, pid: i32) -> bool {
+    let arguments = proc.arguments(pid).unwrap_or_default();
+    let socket = match &haproxy.master_socket {
+        Some(Address::Unix(path)) => Some(path.as_path()),
+        Some(Address::Tcp(_)) | None => None,
+    };
+    let names = |argument: &OsString| {
+        let path = argument.as_bytes().split(|&byte| byte == b',').next().unwrap_or_default();
+        let is = |known: &Path| known.as_os_str().as_bytes() == path;
+        is(&haproxy.pidfile) || socket.is_some_and(is)
+    };
+    let groups = fs::read_to_string(proc.path(pid, "cgroup")).unwrap_or_default();
+    let in_unit = |line: &str| !haproxy.unit.is_empty() && line.rsplit('/').next() == Some(&haproxy.unit);
+    arguments.iter().any(names) || groups.lines().any(in_unit)
+}

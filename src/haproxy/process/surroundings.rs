@@ -1,0 +1,82 @@
+//! The environment and the directory that a running HAProxy was started in: `OPENSSL_CONF` may ask more of a key than
+//! OpenSSL does by itself.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::unistd::geteuid;
+
+use crate::config::{Address, Haproxy};
+use crate::sys::system::System;
+
+use super::config_check::{User, trusted, without_masters_own};
+use super::master::{Proc, same_file};
+use crate::haproxy::cli::worker::Worker;
+use crate::haproxy::methods::{master, pidfile, systemd};
+use crate::haproxy::staged_check::Surroundings;
+
+/// How long a socket is asked for a process.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// The only variable that is taken from a process of another user, or with other files: OpenSSL's configuration (its
+/// `config(5)`). It may name programs to load, so the file must be one that nobody but root and us can change.
+const OPENSSL_CONF: &str = "OPENSSL_CONF";
+
+/// What the HAProxy that runs, with a master or without, was started in; `None`: it isn't found, or isn't ours to see.
+#[must_use]
+pub fn surroundings(system: &System, haproxy: &Haproxy) -> Option<Surroundings> {
+    let proc = Proc::new(system);
+    let is_haproxy =
+        |pid: &i32| proc.stat(*pid).is_ok_and(|stat| !stat.is_zombie() && proc.is_haproxy(*pid, &stat));
+    let ways: [&dyn Fn() -> Option<i32>; 4] = [
+        &|| pidfile::read(&haproxy.pidfile).ok().flatten(),
+        &|| systemd::main_pid(system, haproxy),
+        &|| of_master_socket(haproxy),
+        &|| of_runtime_socket(haproxy),
+    ];
+    let pid = ways.iter().find_map(|way| way().filter(is_haproxy))?;
+    let environment = proc.environment(pid).ok().filter(|entries| !entries.is_empty())?;
+    let environment = without_masters_own(environment);
+    let user = User::parse(&proc.status(pid).ok()?)?;
+    let link = |path: PathBuf| fs::read_link(path).ok();
+    let namespace = link(proc.own("ns/mnt"))?;
+    let same_files = link(proc.path(pid, "ns/mnt")).is_some_and(|its| its == namespace);
+    let us = geteuid().as_raw();
+    if same_files && user.uid == us {
+        return Some(Surroundings { environment, folder: link(proc.path(pid, "cwd"))? });
+    }
+    let root = proc.path(pid, "root");
+    let is_ours_too =
+        |file: &Path| same_files || same_file(file, &root.join(file.strip_prefix("/").unwrap_or(file)));
+    let (_, file) = environment.into_iter().find(|(name, _)| name == OPENSSL_CONF)?;
+    let path = Path::new(&file);
+    let is_safe = path.is_absolute() && trusted(path, us).is_ok() && is_ours_too(path);
+    is_safe.then(|| with(&file))
+}
+
+/// A fixed environment with this OpenSSL configuration.
+fn with(file: &OsStr) -> Surroundings {
+    let mut environment: Vec<(OsString, OsString)> =
+        crate::sys::program::FIXED.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    environment.push((OPENSSL_CONF.into(), file.to_owned()));
+    Surroundings { environment, folder: "/".into() }
+}
+
+/// A socket of another host's HAProxy names a process there.
+fn is_here(address: &Address) -> bool {
+    matches!(address, Address::Unix(_))
+}
+
+fn of_master_socket(haproxy: &Haproxy) -> Option<i32> {
+    let address = haproxy.master_socket.as_ref().filter(|address| is_here(address))?;
+    let shown = master::processes(Some(address), Instant::now() + ANSWER).ok()?;
+    i32::try_from(shown.master).ok()
+}
+
+fn of_runtime_socket(haproxy: &Haproxy) -> Option<i32> {
+    let own = Worker::ways(haproxy).into_iter().find(|worker| !worker.is_through_master())?;
+    let answering = is_here(own.address()).then(|| own.answering(Instant::now() + ANSWER))?;
+    i32::try_from(answering.ok()?.pid).ok()
+}

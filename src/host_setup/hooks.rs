@@ -1,0 +1,246 @@
+//! Hooks that aren't ours, in certbot's own files: one whose program is gone stops certbot, one that still writes for
+//! HAProxy does so beside us.
+//!
+//! certbot looks for the first word of every hook of `cli.ini` before it does anything, and stops where it isn't a program
+//! (`hooks.py`, `validate_hook`); those that it saved in `renewal/*.conf` it runs by a shell after the renewal, and only
+//! warns (measured, 2.1.0).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, access};
+
+use crate::commands::issue::certbot_dir;
+use crate::config::Settings;
+use crate::status::judge::Problem;
+use crate::status::severity::{Kind, Severity};
+use crate::sys::escape::{escaped, escaped_path, shell_word};
+use crate::sys::system::System;
+
+use super::Finding;
+
+/// This program's name.
+const US: &str = "haproxy-certs";
+
+/// A script longer than this isn't read.
+const LONGEST: u64 = 256 * 1024;
+
+/// A hook in a file of certbot's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hook {
+    file: PathBuf,
+    line: usize,
+    key: String,
+    command: String,
+}
+
+/// What is found, and what has a word of its own.
+pub(crate) fn look(settings: &Settings, system: &System) -> (Vec<Finding>, Vec<Problem>) {
+    let Some(folder) = certbot_dir(settings) else { return (Vec::new(), Vec::new()) };
+    let cli_ini = folder.join("cli.ini");
+    let mut files = confs(&folder.join("renewal"));
+    files.insert(0, cli_ini.clone());
+    let hooks: Vec<Hook> = files.iter().flat_map(|file| hooks_of(file)).collect();
+    let validates = !fs::read_to_string(&cli_ini).unwrap_or_default().lines().any(|line| {
+        line.split_once('=').is_some_and(|(key, value)| {
+            key.trim() == "disable-hook-validation" && value.trim().eq_ignore_ascii_case("true")
+        })
+    });
+    let mut problems = Vec::new();
+    let mut dead: BTreeMap<&Path, Vec<&Hook>> = BTreeMap::new();
+    let mut beside: Vec<Finding> = Vec::new();
+    for hook in &hooks {
+        if is_dead(system, &hook.command) {
+            dead.entry(&hook.file).or_default().push(hook);
+        } else if let Some(why) = works_for_haproxy(settings, system, &hook.command) {
+            beside.push(old(&format!("{}:{}", escaped_path(&hook.file), hook.line), &why, &delete(&[hook])));
+        }
+    }
+    for (file, hooks) in dead {
+        let stops = file == cli_ini && validates;
+        problems.extend(broken(&hooks, stops));
+    }
+    beside.extend(in_directories(settings, folder));
+    (beside, problems)
+}
+
+/// A hook whose program isn't there.
+fn broken(hooks: &[&Hook], stops: bool) -> Option<Problem> {
+    let first = hooks.first()?;
+    let lines: Vec<String> = hooks.iter().map(|hook| hook.line.to_string()).collect();
+    let effect = if stops {
+        "certbot stops before it issues or renews anything"
+    } else {
+        "certbot renews, and what the hook should do isn't done"
+    };
+    let fact = format!(
+        "{}:{} has {} = {}, whose program is not there: {effect}",
+        escaped_path(&first.file),
+        lines.join(","),
+        escaped(&first.key),
+        escaped(&first.command)
+    );
+    Some(Problem {
+        kind: Kind::HookBroken,
+        severity: if stops { Severity::Critical } else { Severity::Warning },
+        haproxy: None,
+        fact,
+        advice: Some(format!("put it back, or remove the line: {}", delete(hooks))),
+    })
+}
+
+/// Removes the lines of these hooks, all of one file.
+fn delete(hooks: &[&Hook]) -> String {
+    let lines: Vec<String> = hooks.iter().map(|hook| format!("{}d", hook.line)).collect();
+    let file = hooks.first().map(|hook| shell_word(hook.file.as_os_str())).unwrap_or_default();
+    format!("sed -i '{}' {file}", lines.join(";"))
+}
+
+/// A script that does our work beside us.
+fn old(place: &str, why: &str, mend: &str) -> Finding {
+    Finding::wrong("old-hook", format!("{place} {why}, beside haproxy-certs"), &[mend])
+}
+
+/// Scripts in `renewal-hooks` that aren't ours and work for HAProxy.
+fn in_directories(settings: &Settings, folder: &Path) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for kind in ["pre", "deploy", "post"] {
+        let entries = fs::read_dir(folder.join("renewal-hooks").join(kind)).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        // certbot runs every executable file there whose name doesn't end in `~`.
+        paths.retain(|path| !path.as_os_str().as_encoded_bytes().ends_with(b"~") && is_program(path));
+        for path in paths {
+            let Some((line, why)) = reads_like_ours(settings, &path) else { continue };
+            let shown = shell_word(path.as_os_str());
+            findings.push(old(
+                &format!("{}:{line}", escaped_path(&path)),
+                &why,
+                &format!("chmod a-x {shown}"),
+            ));
+        }
+    }
+    findings
+}
+
+/// The `.conf` files of a directory, in byte order.
+fn confs(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "conf"));
+    files.sort();
+    files
+}
+
+/// The hooks of a file; certbot spells them with a hyphen in `cli.ini`, with an underscore where it saves them.
+fn hooks_of(file: &Path) -> Vec<Hook> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let hook = |(line, text): (usize, &str)| {
+        let (key, command) = text.split_once('=')?;
+        let (key, command) = (key.trim(), command.trim());
+        let kind = key.strip_suffix("hook")?.strip_suffix(['-', '_'])?;
+        let is_hook = ["pre", "post", "deploy", "renew"].contains(&kind);
+        // What ConfigObj writes for a value that isn't set.
+        let is_set = !command.is_empty() && command != "None";
+        (is_hook && is_set).then(|| Hook {
+            file: file.to_owned(),
+            line,
+            key: key.to_owned(),
+            command: command.trim_matches('"').to_owned(),
+        })
+    };
+    (1..).zip(text.lines()).filter_map(hook).collect()
+}
+
+/// Whether the first word is no program: a path that isn't there, or a name that is nowhere.
+fn is_dead(system: &System, command: &str) -> bool {
+    const BUILT_IN: [&str; 12] =
+        ["test", "[", "cd", "echo", "exec", "if", "for", "while", "export", "umask", "true", "false"];
+    let first = command.split_whitespace().next().unwrap_or_default();
+    match first {
+        _ if first.starts_with('/') => !is_program(Path::new(first)),
+        // A shell's own words, variables and quotes: not ours to judge.
+        _ if BUILT_IN.contains(&first) || first.contains(['=', '$', '(', '{', '\'', '"', '/']) => false,
+        _ => system.program(first).is_none(),
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && access(path, Access::EXEC_OK).is_ok()
+}
+
+/// Whether a command of a hook, or the script that it runs, works for HAProxy without us.
+fn works_for_haproxy(settings: &Settings, system: &System, command: &str) -> Option<String> {
+    if calls_us(command) {
+        return None;
+    }
+    let first = command.split_whitespace().next().unwrap_or_default();
+    let program = system.program(first);
+    says(settings, command).map(str::to_owned).or_else(|| {
+        let (line, why) = reads_like_ours(settings, &program?)?;
+        Some(format!("runs a script whose line {line} {why}"))
+    })
+}
+
+/// The first line of a script that works for HAProxy, where it doesn't call us.
+fn reads_like_ours(settings: &Settings, script: &Path) -> Option<(usize, String)> {
+    let meta = fs::metadata(script).ok().filter(|meta| meta.is_file() && meta.len() < LONGEST)?;
+    let bytes = fs::read(script).ok().filter(|_| meta.len() > 0)?;
+    if bytes.starts_with(b"\x7fELF") {
+        return None;
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    if calls_us(&text) {
+        return None;
+    }
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with('#'));
+    lines.into_iter().find_map(|(number, line)| Some((number, says(settings, line)?.to_owned())))
+}
+
+/// Whether a text names this program: not only a path that begins like it.
+fn calls_us(text: &str) -> bool {
+    text.match_indices(US).any(|(at, _)| {
+        let before = text.get(..at).and_then(|text| text.chars().next_back());
+        let after = text.get(at + US.len()..).and_then(|text| text.chars().next());
+        let goes_on = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+        !before.is_some_and(goes_on) && !after.is_some_and(|letter| goes_on(letter) || letter == '/')
+    })
+}
+
+/// What a line does for HAProxy.
+fn says(settings: &Settings, line: &str) -> Option<&'static str> {
+    let names = |path: &str| !path.is_empty() && line.contains(path);
+    let sites = settings.sites_dir.to_string_lossy();
+    if names(&sites) || settings.haproxys.iter().any(|haproxy| names(&haproxy.sites_dir)) {
+        return Some("writes to the sites directory");
+    }
+    let reloads = ["reload", "restart", "USR2", "set ssl cert"].iter().any(|word| line.contains(word));
+    (line.contains("haproxy") && reloads).then_some("reloads HAProxy")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    #[test]
+    fn hooks_are_told_from_each_other() {
+        let system = System::host();
+        assert!(is_dead(&system, "/nonexistent/hook.sh --now"));
+        assert!(is_dead(&system, "no-such-program-here"));
+        for fine in
+            ["/bin/sh -c x", "test ! -x /nonexistent/haproxy-certs || /nonexistent/haproxy-certs", "A=b c"]
+        {
+            assert!(!is_dead(&system, fine), "{fine}");
+        }
+        let settings = Settings::parse("sites_dir = \"/s/sites\"", &Overrides::default()).unwrap();
+        let judged = |line| works_for_haproxy(&settings, &system, line);
+        assert_eq!(judged("cat a b > /s/sites/x.pem").as_deref(), Some("writes to the sites directory"));
+        assert_eq!(judged("systemctl reload haproxy").as_deref(), Some("reloads HAProxy"));
+        assert_eq!(judged("systemctl reload nginx"), None);
+        assert!(calls_us("/usr/bin/haproxy-certs assemble") && calls_us("haproxy-certs"));
+        assert!(!calls_us("cat x > /etc/haproxy-certs.d/x") && !calls_us("/tmp/my-haproxy-certs"));
+        assert_eq!(judged("test ! -x /h/haproxy-certs || /h/haproxy-certs"), None);
+    }
+}

@@ -1,0 +1,105 @@
+//! The timers: a hook alone misses deletions, repairs and, with some versions, first certificates.
+
+use crate::status::unit::{self, Unit};
+use crate::sys::system::System;
+
+use super::Finding;
+
+/// What the timer starts.
+const SERVICE: &str = "haproxy-certs.service";
+
+pub(crate) fn findings(system: &System) -> Vec<Finding> {
+    if !system.has_systemd() || system.program("systemctl").is_none() {
+        return vec![Finding::unknown(
+            "timer",
+            "systemd is not PID 1 here: whether something runs haproxy-certs assemble regularly can't be seen",
+        )];
+    }
+    let timer = |unit: &str| timer(&unit::show(system, unit).unwrap_or_default());
+    let mend = "systemctl enable --now haproxy-certs.timer";
+    let ours = match timer("haproxy-certs.timer") {
+        Timer::On => Finding::fine("timer", "haproxy-certs.timer is active"),
+        Timer::UntilBoot => {
+            Finding::wrong("timer", "haproxy-certs.timer is active, and not after the next boot", &[mend])
+        }
+        Timer::Off => Finding::wrong(
+            "timer",
+            "haproxy-certs.timer is not active: what no hook reports is never made good",
+            &[mend],
+        ),
+    };
+    let certbots = ["certbot.timer", "snap.certbot.renew.timer", "certbot-renew.timer"];
+    let seen = certbots.map(|unit| (unit, timer(unit)));
+    let with = |state: Timer| seen.iter().find(|(_, seen)| *seen == state).map(|(unit, _)| *unit);
+    let renewal = match (with(Timer::On), with(Timer::UntilBoot)) {
+        (Some(unit), _) => Finding::fine("renewal", format!("{unit} is active")),
+        (None, Some(unit)) => Finding::wrong(
+            "renewal",
+            format!("{unit} is active, and not after the next boot"),
+            &[&format!("systemctl enable --now {unit}")],
+        ),
+        (None, None) => Finding::wrong(
+            "renewal",
+            "no timer of certbot is active: nothing renews, unless cron does",
+            &["systemctl enable --now certbot.timer"],
+        ),
+    };
+    let mut findings = vec![ours, renewal];
+    findings.extend(unit::show(system, SERVICE).and_then(|unit| service(&unit)));
+    findings
+}
+
+/// How what the timer starts ended; `None`: it has never run, or runs now.
+fn service(unit: &Unit) -> Option<Finding> {
+    match unit.load.as_str() {
+        "loaded" if unit.has_failed() => Some(Finding::wrong(
+            "service",
+            format!("{SERVICE} failed when it ran last: {}, exit status {}", unit.result, unit.exit),
+            &[&format!("journalctl -u {SERVICE} -n 20"), &format!("systemctl start {SERVICE}")],
+        )),
+        "loaded" if unit.active == "inactive" => {
+            Some(Finding::fine("service", format!("{SERVICE} did not fail when it ran last")))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a timer runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Timer {
+    On,
+    UntilBoot,
+    Off,
+}
+
+fn timer(unit: &Unit) -> Timer {
+    match (unit.active.as_str(), unit.file.as_str()) {
+        ("active", "disabled") => Timer::UntilBoot,
+        ("active", _) => Timer::On,
+        _ => Timer::Off,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::severity::Severity;
+
+    #[test]
+    fn the_last_result_of_the_service_counts() {
+        let unit = |active: &str, result: &str, exit| Unit {
+            load: "loaded".into(),
+            active: active.into(),
+            result: result.into(),
+            exit,
+            ..Unit::default()
+        };
+        let failed = service(&unit("failed", "exit-code", 3)).unwrap();
+        assert_eq!(failed.severity, Severity::Warning);
+        assert!(failed.fact.ends_with("ran last: exit-code, exit status 3"), "{failed:?}");
+        // 1 is a success of the unit: some lineages were refused, and status says which.
+        assert_eq!(service(&unit("inactive", "success", 1)).unwrap().severity, Severity::Ok);
+        assert_eq!(service(&unit("activating", "success", 0)), None);
+        assert_eq!(service(&Unit::default()), None);
+    }
+}

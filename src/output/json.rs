@@ -1,0 +1,153 @@
+//! The report for scripts: one JSON object.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use serde::Serialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Report;
+use crate::certified_key::hex;
+use crate::config::Method;
+use crate::haproxy::Outcome;
+use crate::plan::{Action, Reason, Role, Row, Warning};
+use crate::sys::failure::Failure;
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct Frame<'a> {
+    version: u32,
+    command: &'a str,
+    dry_run: bool,
+    live_dir: Option<String>,
+    sites_dir: Option<String>,
+    error: Option<&'a Failure>,
+    notes: Vec<&'a str>,
+    sites: Vec<Site<'a>>,
+    summary: BTreeMap<&'static str, usize>,
+    haproxy: Vec<Told<'a>>,
+}
+
+#[derive(Serialize)]
+struct Site<'a> {
+    lineage: Option<String>,
+    file: Option<String>,
+    role: Role,
+    action: Action,
+    reason: Option<Reason>,
+    detail: Option<&'a str>,
+    warnings: Vec<Warning>,
+    names: Option<&'a [String]>,
+    key_type: Option<String>,
+    serial: Option<&'a str>,
+    sha256: Option<String>,
+    not_before: Option<String>,
+    not_after: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    name: &'a str,
+    method: Method,
+    outcome: Outcome,
+    confirmed: Option<bool>,
+    owed: bool,
+    detail: Option<&'a str>,
+}
+
+/// The report of a run of `assemble`, as one line of JSON.
+#[must_use]
+pub fn assemble(report: &Report) -> String {
+    let counts = report.counts();
+    to_text(&Frame {
+        version: VERSION,
+        command: "assemble",
+        dry_run: report.dry_run,
+        live_dir: Some(report.live_dir.to_string_lossy().into_owned()),
+        sites_dir: Some(report.sites_dir.to_string_lossy().into_owned()),
+        error: report.error.as_ref(),
+        notes: report.notes.iter().map(|note| note.text.as_str()).collect(),
+        sites: report.rows.iter().map(site).collect(),
+        summary: summary(&counts),
+        haproxy: report
+            .haproxy
+            .iter()
+            .map(|row| Told {
+                name: &row.name,
+                method: row.method,
+                outcome: row.outcome,
+                confirmed: row.confirmed,
+                owed: row.owed,
+                detail: row.detail.as_deref(),
+            })
+            .collect(),
+    })
+}
+
+/// A failure before there were any settings to report on.
+#[must_use]
+pub fn failure(command: &str, dry_run: bool, error: &Failure) -> String {
+    to_text(&Frame {
+        version: VERSION,
+        command,
+        dry_run,
+        live_dir: None,
+        sites_dir: None,
+        error: Some(error),
+        notes: Vec::new(),
+        sites: Vec::new(),
+        summary: summary(&BTreeMap::new()),
+        haproxy: Vec::new(),
+    })
+}
+
+fn summary(counts: &BTreeMap<Action, usize>) -> BTreeMap<&'static str, usize> {
+    Action::ALL.iter().map(|action| (action.name(), counts.get(action).copied().unwrap_or(0))).collect()
+}
+
+fn site(row: &Row) -> Site<'_> {
+    let leaf = row.leaf.as_ref();
+    Site {
+        lineage: row.lineage.as_ref().map(|name| name.to_string_lossy().into_owned()),
+        file: row.file.as_ref().map(|name| name.to_string_lossy().into_owned()),
+        role: row.role,
+        action: row.action,
+        reason: row.reason,
+        detail: row.detail.as_deref(),
+        warnings: row.warnings.iter().copied().collect(),
+        names: leaf.map(|leaf| leaf.names.as_slice()),
+        key_type: leaf.map(|leaf| leaf.key_type.to_string()),
+        serial: leaf.map(|leaf| leaf.serial.as_str()),
+        sha256: leaf.map(|leaf| hex(&leaf.sha256)),
+        not_before: leaf.and_then(|leaf| timestamp(leaf.not_before)),
+        not_after: leaf.and_then(|leaf| timestamp(leaf.not_after)),
+    }
+}
+
+/// Seconds since 1970 as RFC 3339, in UTC; `None` for years that it can't write.
+#[must_use]
+pub fn timestamp(seconds: i64) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp(seconds).ok()?.format(&Rfc3339).ok()
+}
+
+/// JSON in ASCII: certbot declares a renewal failed over bytes that it can't decode.
+pub(crate) fn to_text(frame: &impl Serialize) -> String {
+    let text = serde_json::to_string(frame).unwrap_or_default();
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return text; // ten thousand sites are megabytes: no copy without need
+    }
+    let mut ascii = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_ascii() && !letter.is_ascii_control() {
+            ascii.push(letter);
+        } else {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                let _ = write!(ascii, "\\u{unit:04x}");
+            }
+        }
+    }
+    ascii
+}

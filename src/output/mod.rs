@@ -1,0 +1,197 @@
+//! What a run did, as one value: everything that is shown to people, scripts and the system log comes from it.
+
+pub mod human;
+pub mod json;
+pub mod status;
+pub mod syslog;
+pub mod wrap;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::config::{Method, Settings};
+use crate::haproxy::{Outcome, Verdict};
+use crate::plan::{Action, Row};
+use crate::sys::failure::Failure;
+
+/// What a run of `assemble` did.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Whether it only said what it would do.
+    pub dry_run: bool,
+    /// certbot's `live` directory.
+    pub live_dir: PathBuf,
+    /// The sites directory.
+    pub sites_dir: PathBuf,
+    /// What kept it from running, or from finishing.
+    pub error: Option<Failure>,
+    /// One row per file.
+    pub rows: Vec<Row>,
+    /// One row per HAProxy.
+    pub haproxy: Vec<HaproxyRow>,
+    /// Facts about the run as a whole.
+    pub notes: Vec<Note>,
+    /// Whether a HAProxy was still to be told when a dry run looked.
+    pub owed: bool,
+}
+
+/// A fact about a run as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// One line of ASCII.
+    pub text: String,
+    /// Whom it is for.
+    pub weight: Weight,
+}
+
+/// Whom a note is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// It makes the run exit 1.
+    Alarm,
+    /// It explains what the run did.
+    Fact,
+    /// For whoever looks closely: `--verbose` and `--dry-run`.
+    Hint,
+}
+
+/// What came of telling one HAProxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HaproxyRow {
+    /// Its name.
+    pub name: String,
+    /// The way that was used.
+    pub method: Method,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether it was seen to have taken it.
+    pub confirmed: Option<bool>,
+    /// Whether the next run tells it again.
+    pub owed: bool,
+    /// The fact for people.
+    pub detail: Option<String>,
+    /// The better ways that didn't apply, each with why.
+    pub passed_over: Vec<String>,
+}
+
+impl HaproxyRow {
+    /// The row for a verdict; `refused` are HAProxy's words where the previous files were put back before it.
+    #[must_use]
+    pub fn new(name: &str, verdict: Verdict, refused: Option<String>) -> Self {
+        let took_it = verdict.confirmed != Some(false);
+        let (outcome, owed) = match verdict.outcome {
+            outcome @ (Outcome::Updated | Outcome::Reloaded) => (outcome, !took_it),
+            outcome @ (Outcome::Failed | Outcome::Deferred) => (outcome, true),
+            outcome => (outcome, false),
+        };
+        let (outcome, detail) = match refused {
+            Some(words) if !owed => (Outcome::RolledBack, Some(words)),
+            Some(words) => {
+                (outcome, Some(verdict.detail.map_or(words.clone(), |detail| format!("{detail}; {words}"))))
+            }
+            None => (outcome, verdict.detail),
+        };
+        Self {
+            name: name.to_owned(),
+            method: verdict.method,
+            outcome,
+            confirmed: verdict.confirmed,
+            owed,
+            detail,
+            passed_over: verdict.passed_over,
+        }
+    }
+
+    /// Whether it makes the run exit 2.
+    #[must_use]
+    pub fn is_bad(&self) -> bool {
+        match self.outcome {
+            Outcome::Failed | Outcome::RolledBack => true,
+            Outcome::Updated | Outcome::Reloaded => self.confirmed == Some(false),
+            Outcome::NotNeeded | Outcome::NotRunning | Outcome::Skipped | Outcome::Deferred => false,
+        }
+    }
+}
+
+/// How a command ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Everything is in step.
+    Fine,
+    /// Some lineages were refused or in conflict, or a guard held.
+    Partly,
+    /// HAProxy was not told, didn't confirm, or refused.
+    Untold,
+    /// It could not run, or not finish.
+    Unable,
+    /// `--dry-run --exit-code`: there is something to do.
+    ToDo,
+    /// Wrong usage (`EX_USAGE` of sysexits.h).
+    Usage,
+}
+
+impl Exit {
+    /// The process's exit status.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Fine => 0,
+            Self::Partly => 1,
+            Self::Untold => 2,
+            Self::Unable => 3,
+            Self::ToDo => 4,
+            Self::Usage => 64,
+        }
+    }
+}
+
+impl Report {
+    /// A report with nothing in it yet.
+    #[must_use]
+    pub fn begin(settings: &Settings, dry_run: bool) -> Self {
+        Self {
+            dry_run,
+            live_dir: settings.live_dir.clone(),
+            sites_dir: settings.sites_dir.clone(),
+            error: None,
+            rows: Vec::new(),
+            haproxy: Vec::new(),
+            notes: Vec::new(),
+            owed: false,
+        }
+    }
+
+    /// How many rows there are of each action.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<Action, usize> {
+        let mut counts = BTreeMap::new();
+        for row in &self.rows {
+            *counts.entry(row.action).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Whether it ends with exit status 1 although everything is deployed.
+    #[must_use]
+    pub fn is_deployed_with_warnings(&self) -> bool {
+        let is_left = |row: &Row| matches!(row.action, Action::Refuse | Action::Conflict);
+        self.exit(false) == Exit::Partly && !self.dry_run && !self.rows.iter().any(is_left)
+    }
+
+    /// How the run ends. `exit_code`: a dry run says by its status whether there is something to do.
+    #[must_use]
+    pub fn exit(&self, exit_code: bool) -> Exit {
+        let to_do = || self.owed || self.rows.iter().any(|row| row.action.is_change());
+        match () {
+            () if self.error.is_some() => Exit::Unable,
+            () if self.haproxy.iter().any(HaproxyRow::is_bad) => Exit::Untold,
+            () if self.rows.iter().any(Row::is_bad)
+                || self.notes.iter().any(|note| note.weight == Weight::Alarm) =>
+            {
+                Exit::Partly
+            }
+            () if exit_code && self.dry_run && to_do() => Exit::ToDo,
+            () => Exit::Fine,
+        }
+    }
+}

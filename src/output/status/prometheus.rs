@@ -1,0 +1,255 @@
+//! The status for Prometheus, in the text exposition format.
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+
+use super::Status;
+use crate::plan::Action;
+use crate::sites::last_run::Told;
+use crate::status::judge::Site;
+use crate::status::severity::{PlaceState, Severity};
+
+/// A label and its value.
+type Label<'a> = (&'static str, &'a str);
+
+/// The metrics, each line with its end.
+#[must_use]
+pub fn text(status: &Status) -> String {
+    let mut page = Page::default();
+    page.gauge("build_info", "The version of haproxy-certs, as a label.");
+    page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+
+    page.gauge("state", "The state of all sites: 0 ok, 1 warning, 2 critical, 3 unknown.");
+    page.sample(&[], status.severity().code());
+
+    page.gauge("status_timestamp_seconds", "When this status was taken.");
+    page.sample(&[], status.at);
+
+    page.gauge("sites", "How many sites there are of each severity.");
+    for (severity, count) in status.counts() {
+        page.sample(&[("severity", severity.name())], count);
+    }
+    sites(&mut page, status);
+    setup(&mut page, status);
+    runs(&mut page, status);
+    page.text
+}
+
+/// What there is for each site, and for each of its places.
+fn sites(page: &mut Page, status: &Status) {
+    let names: Vec<(String, String)> = status.sites.iter().map(names).collect();
+    let all = || status.sites.iter().zip(&names);
+
+    page.gauge("certificate_not_after_timestamp_seconds", "When the certificate in this place expires.");
+    for (site, (lineage, file)) in all() {
+        for place in places(site) {
+            if let Some(at) = place.not_after {
+                page.sample(&place.labels(lineage, file), at);
+            }
+        }
+    }
+    page.gauge(
+        "certificate_not_before_timestamp_seconds",
+        "From when the certificate in this place is valid.",
+    );
+    for (site, (lineage, file)) in all() {
+        for place in places(site) {
+            if let Some(at) = place.not_before {
+                page.sample(&place.labels(lineage, file), at);
+            }
+        }
+    }
+    page.gauge(
+        "in_step",
+        "Whether the place has what it should: the disk what certbot has, HAProxy what the disk has. None: not seen.",
+    );
+    for (site, (lineage, file)) in all() {
+        for place in places(site) {
+            let in_step = match place.state {
+                PlaceState::Current => 1,
+                PlaceState::Stale | PlaceState::Missing => 0,
+                PlaceState::Foreign | PlaceState::Unknown => continue,
+            };
+            page.sample(&place.labels(lineage, file), in_step);
+        }
+    }
+    page.gauge("refused", "Whether the lineage is refused: what is deployed stays as it is.");
+    for (site, (lineage, file)) in all().filter(|(site, _)| site.views.lineage.is_some()) {
+        let Some(row) = &site.views.row else { continue };
+        page.sample(&[("lineage", lineage), ("file", file)], u8::from(row.action == Action::Refuse));
+    }
+    page.gauge("problem", "Always 1: a problem of a site, or of all of them where the file is empty.");
+    for (site, problem) in status.all_problems() {
+        let (lineage, file) = site.map(self::names).unwrap_or_default();
+        let labels = [
+            ("lineage", lineage.as_str()),
+            ("file", file.as_str()),
+            ("problem", problem.kind.name()),
+            ("severity", problem.severity.name()),
+            ("haproxy", problem.haproxy.as_deref().unwrap_or_default()),
+        ];
+        page.sample(&labels, 1);
+    }
+}
+
+/// What `--setup` found.
+fn setup(page: &mut Page, status: &Status) {
+    if status.findings.is_empty() {
+        return;
+    }
+    page.gauge("setup", "How many findings of --setup there are of each name and severity.");
+    let mut counts: BTreeMap<(&str, Severity), usize> = BTreeMap::new();
+    for finding in &status.findings {
+        *counts.entry((finding.name, finding.severity)).or_default() += 1;
+    }
+    for ((name, severity), count) in counts {
+        page.sample(&[("name", name), ("severity", severity.name())], count);
+    }
+}
+
+/// What there is for each HAProxy, and of the last run.
+fn runs(page: &mut Page, status: &Status) {
+    page.gauge("haproxy_seen", "Whether what this HAProxy serves can be seen.");
+    for haproxy in &status.haproxy {
+        page.sample(&[("haproxy", &haproxy.name)], u8::from(!haproxy.is_unseen()));
+    }
+    page.gauge("haproxy_down", "Whether this HAProxy should run and does not.");
+    for haproxy in &status.haproxy {
+        page.sample(&[("haproxy", &haproxy.name)], u8::from(haproxy.down.is_some()));
+    }
+    page.gauge("reload_owed", "Whether this HAProxy is still to be told.");
+    for haproxy in &status.haproxy {
+        page.sample(&[("haproxy", &haproxy.name)], u8::from(status.owed.contains_key(&haproxy.name)));
+    }
+    let since: Vec<(&String, i64)> =
+        status.owed.iter().filter_map(|(name, since)| Some((name, (*since)?))).collect();
+    if !since.is_empty() {
+        page.gauge("reload_owed_since_timestamp_seconds", "Since when this HAProxy is still to be told.");
+        for (name, since) in since {
+            page.sample(&[("haproxy", name)], since);
+        }
+    }
+    let Some(Some(run)) = &status.last_run else { return };
+    page.gauge("last_run_timestamp_seconds", "When the last run of assemble ended.");
+    page.sample(&[], run.at);
+    page.gauge("last_run_exit_status", "The exit status of the last run of assemble.");
+    page.sample(&[], run.exit);
+    if run.succeeded > 0 {
+        page.gauge(
+            "last_success_timestamp_seconds",
+            "When the last run of assemble ended that found everything in step.",
+        );
+        page.sample(&[], run.succeeded);
+    }
+    if run.told.is_empty() {
+        return;
+    }
+    page.gauge("last_reload_timestamp_seconds", "When this HAProxy was last told.");
+    for (name, told) in &run.told {
+        page.sample(&[("haproxy", name), ("method", told.method.name())], told.at);
+    }
+    page.gauge("last_reload_success", "Whether this HAProxy, when it was last told, took it.");
+    for (name, told) in &run.told {
+        page.sample(&[("haproxy", name), ("method", told.method.name())], u8::from(worked(told)));
+    }
+}
+
+fn worked(told: &Told) -> bool {
+    use crate::haproxy::Outcome as O;
+    match told.outcome {
+        O::Updated | O::Reloaded => told.confirmed != Some(false),
+        O::NotNeeded | O::NotRunning | O::Skipped => true,
+        O::Failed | O::RolledBack | O::Deferred => false,
+    }
+}
+
+/// One place of a site.
+struct Place<'a> {
+    is: &'static str,
+    haproxy: &'a str,
+    state: PlaceState,
+    not_before: Option<i64>,
+    not_after: Option<i64>,
+}
+
+impl<'a> Place<'a> {
+    fn labels<'b>(&'b self, lineage: &'b str, file: &'b str) -> [Label<'b>; 4]
+    where
+        'a: 'b,
+    {
+        [("lineage", lineage), ("file", file), ("place", self.is), ("haproxy", self.haproxy)]
+    }
+}
+
+fn places(site: &Site) -> Vec<Place<'_>> {
+    let certbot = site.views.certbot.here();
+    let disk = site.views.disk.here();
+    let mut places = Vec::new();
+    if site.views.lineage.is_some() {
+        places.push(Place {
+            is: "certbot",
+            haproxy: "",
+            state: site.certbot,
+            not_before: certbot.map(|leaf| leaf.not_before),
+            not_after: certbot.map(|leaf| leaf.not_after),
+        });
+    }
+    if site.views.file.is_some() {
+        places.push(Place {
+            is: "disk",
+            haproxy: "",
+            state: site.disk,
+            not_before: disk.map(|leaf| leaf.not_before),
+            not_after: disk.map(|leaf| leaf.not_after),
+        });
+        places.extend(site.haproxy.iter().map(|view| Place {
+            is: "haproxy",
+            haproxy: &view.name,
+            state: view.state,
+            not_before: view.not_before,
+            not_after: view.not_after,
+        }));
+    }
+    places
+}
+
+fn names(site: &Site) -> (String, String) {
+    let text = |name: &Option<std::ffi::OsString>| {
+        name.as_ref().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    (text(&site.views.lineage), text(&site.views.file))
+}
+
+/// The text as far as it is written.
+#[derive(Default)]
+struct Page {
+    text: String,
+    metric: &'static str,
+}
+
+impl Page {
+    /// Begins a metric.
+    fn gauge(&mut self, metric: &'static str, help: &str) {
+        self.metric = metric;
+        let _ =
+            writeln!(self.text, "# HELP haproxy_certs_{metric} {help}\n# TYPE haproxy_certs_{metric} gauge");
+    }
+
+    fn sample(&mut self, labels: &[Label<'_>], value: impl Display) {
+        let _ = write!(self.text, "haproxy_certs_{}", self.metric);
+        for (at, (label, value)) in labels.iter().enumerate() {
+            let _ = write!(self.text, "{}{label}=\"", if at == 0 { '{' } else { ',' });
+            for letter in value.chars() {
+                match letter {
+                    '\\' => self.text.push_str("\\\\"),
+                    '"' => self.text.push_str("\\\""),
+                    '\n' => self.text.push_str("\\n"),
+                    letter => self.text.push(letter),
+                }
+            }
+            self.text.push('"');
+        }
+        let _ = writeln!(self.text, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+}

@@ -1,0 +1,108 @@
+//! What is on disk where HAProxy loads certificates; no link is ever followed.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::io::Errno;
+
+use zeroize::Zeroizing;
+
+use crate::certbot::{Unopened, read_opened};
+use crate::certified_key::{CertifiedKey, Leaf, has_private_key, read_leaf, sha256};
+use crate::config::Owner;
+use crate::plan::{Deployed, Kind};
+use crate::sys::failure::Failure;
+
+use super::OWN_DIR;
+
+/// The names in the sites directory, but for our own directory.
+///
+/// # Errors
+/// The directory can't be read.
+pub fn entries(dir: &OwnedFd, path: &Path) -> Result<Vec<OsString>, Failure> {
+    let fail = |e: Errno| Failure::io("read", path, &e.into());
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if !matches!(name.as_bytes(), b"." | b"..") && name != OWN_DIR {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// One entry of a directory; `None`: there is none of this name. Where its bytes have the SHA-256 of `known`, its leaf
+/// is the one given there and isn't parsed again.
+///
+/// # Errors
+/// It is there and can't be read.
+pub fn entry(
+    dir: &OwnedFd,
+    name: &OsStr,
+    known: Option<(&[u8; 32], &Arc<Leaf>)>,
+) -> Result<Option<Deployed>, std::io::Error> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let stat = match statat(dir.as_fd(), name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let kind = kind(&stat);
+    let unread = Deployed { kind, sha256: None, leaf: None, has_key: false, archived: false };
+    if !matches!(kind, Kind::Regular { .. }) {
+        return Ok(Some(unread));
+    }
+    let read = match openat(dir.as_fd(), name, flags, Mode::empty()) {
+        Ok(fd) => read_opened(fd),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(e) => Err(Unopened::Io(e.into())),
+    };
+    match read {
+        Ok((bytes, _)) => {
+            let digest = sha256(&bytes);
+            let (leaf, has_key) = match known {
+                Some((expected, leaf)) if *expected == digest => (Some(Arc::clone(leaf)), true),
+                _ => (read_leaf(&bytes).ok().map(Arc::new), has_private_key(&bytes)),
+            };
+            Ok(Some(Deployed { sha256: Some(digest), leaf, has_key, ..unread }))
+        }
+        Err(Unopened::TooLarge(_)) => Ok(Some(unread)),
+        Err(Unopened::NotRegular(_)) => Ok(Some(Deployed { kind: Kind::Other, ..unread })),
+        Err(Unopened::Io(e)) => Err(e),
+    }
+}
+
+fn kind(stat: &Stat) -> Kind {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => {
+            Kind::Regular { owner: Owner { uid: stat.st_uid, gid: stat.st_gid }, mode: stat.st_mode & 0o7777 }
+        }
+        FileType::Directory => Kind::Directory,
+        _ => Kind::Other,
+    }
+}
+
+/// Whether a directory holds a file of this name that HAProxy surely can load: a pair that was proved.
+#[must_use]
+pub fn holds_a_pair(dir: impl AsFd, name: &OsStr) -> bool {
+    bytes(dir, name).is_ok_and(|pem| CertifiedKey::prove(&pem, &pem).is_ok())
+}
+
+/// The bytes of a regular file in a directory; a link is not followed.
+///
+/// # Errors
+/// It isn't there, isn't a regular file of a sensible size, or can't be read.
+pub fn bytes(dir: impl AsFd, name: &OsStr) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match read_opened(openat(dir, name, flags, Mode::empty())?) {
+        Ok((bytes, _)) => Ok(bytes),
+        Err(Unopened::Io(e)) => Err(e),
+        Err(Unopened::NotRegular(what)) => Err(std::io::Error::other(format!("it is {what}"))),
+        Err(Unopened::TooLarge(size)) => Err(std::io::Error::other(format!("it has {size} bytes"))),
+    }
+}

@@ -1,0 +1,293 @@
+//! What certbot has, what is on disk, and what this program remembers; what may not be read is unseen, and said so.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+
+use crate::certified_key::Leaf;
+use crate::config::Settings;
+use crate::haproxy::fingerprint::identity;
+use crate::plan::{Action, Deployed, Lineage, Policy, Reason, Refusal, Role, Row, Situation, plan};
+use crate::serving::{Contents, Loaded, Store, gather};
+use crate::sites::last_run::LastRun;
+use crate::sites::state::State;
+use crate::sites::{Place, entries, guard, look_at_state};
+use crate::sweep::sweep;
+use crate::sys::escape::escaped_path;
+use crate::sys::failure::{Failure, FailureKind};
+use crate::sys::parallel::Progress;
+use crate::sys::system::System;
+
+use super::observation::{Place as SitePlace, Sight, SiteViews};
+
+/// Everything that is known without HAProxy.
+#[derive(Debug, Default)]
+pub struct Ground {
+    /// One for each file, in the order of a plan; what HAProxy shows is still to be added.
+    pub sites: Vec<SiteViews>,
+    /// What this program remembers; `None`: it can't be seen.
+    pub state: Option<State>,
+    /// The last run; outer `None`: it can't be seen.
+    pub last_run: Option<Option<LastRun>>,
+    /// When certbot last changed each lineage, in seconds since 1970.
+    pub renewals: Vec<i64>,
+    /// Whether certbot's tree could be read.
+    pub sees_certbot: bool,
+    /// Whether the sites directory could be read.
+    pub sees_disk: bool,
+    /// Who else could change the sites directory: the fact, and what mends it.
+    pub open_to_others: Option<String>,
+    /// Places that can't be seen, and why.
+    pub unseen: Vec<String>,
+    /// What is broken rather than forbidden.
+    pub error: Option<Failure>,
+}
+
+impl Ground {
+    /// Keeps a failure for the report: what is only forbidden is no error.
+    fn note(&mut self, failure: Failure) {
+        match failure.kind {
+            // Two looks may fail at the same place.
+            FailureKind::Permission if self.unseen.contains(&failure.message) => {}
+            FailureKind::Permission => self.unseen.push(failure.message),
+            FailureKind::Lock | FailureKind::Io | FailureKind::Config => {
+                self.error.get_or_insert(failure);
+            }
+        }
+    }
+
+    /// What the call gave; a failure is kept for the report.
+    fn noted<T>(&mut self, result: Result<T, Failure>) -> Option<T> {
+        result.map_err(|failure| self.note(failure)).ok()
+    }
+}
+
+/// Looks at everything but HAProxy. Nothing is locked, nothing is written.
+pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>) -> Ground {
+    let mut ground = Ground::default();
+    let opened = Place::open(&settings.sites_dir);
+    let place = ground.noted(opened);
+    ground.sees_disk = place.is_some();
+    let place = place.flatten();
+    if let Some(place) = &place {
+        ground.open_to_others =
+            guard::check(&place.path, settings.owner).err().map(|failure| failure.message);
+        let state = look_at_state(place);
+        ground.state = ground.noted(state);
+    } else if ground.sees_disk {
+        ground.state = Some(State::default());
+    }
+    if ground.sees_disk {
+        let last_run = LastRun::look(&settings.sites_dir);
+        ground.last_run = ground.noted(last_run);
+    }
+    let state = ground.state.clone().unwrap_or_default();
+    let identity = identity(system, &settings.haproxys);
+    match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, progress) {
+        Ok(mut swept) => {
+            ground.sees_certbot = true;
+            swept.situation.loaded = gather::loaded(settings, system);
+            if swept.live_dir_missing && state.knows_lineages() {
+                let live_dir = escaped_path(&settings.live_dir);
+                ground.note(Failure::new(
+                    FailureKind::Io,
+                    format!("{live_dir} is missing; set live_dir if certbot's tree moved"),
+                ));
+            }
+            ground.renewals = renewals(&settings.live_dir, swept.situation.lineages.keys());
+            let elsewhere = elsewhere(settings, &swept.situation.loaded);
+            ground.sites = views(settings, &ground, swept.situation);
+            let elsewhere = with_host(&mut ground.sites, elsewhere);
+            ground.sites.extend(elsewhere);
+        }
+        Err(failure) => {
+            ground.note(failure);
+            if let Some(place) = &place {
+                let found = disk_only(place);
+                ground.sites = ground.noted(found).unwrap_or_default();
+            }
+        }
+    }
+    ground
+}
+
+/// Each row of the plan with what certbot and the disk have for it.
+fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<SiteViews> {
+    let mut rows = plan(&situation).rows;
+    // A run would ask HAProxy again, a status takes the answer of the last one.
+    let last_run = ground.last_run.as_ref().and_then(Option::as_ref);
+    for row in &mut rows {
+        if let Some(words) = last_run.and_then(|run| run.rejected(row)) {
+            row.refuse(Refusal::new(Reason::HaproxyRejects, words));
+        }
+    }
+    let Situation { mut lineages, mut deployed, mut host, loaded, .. } = situation;
+    let good: BTreeSet<OsString> = rows
+        .iter()
+        .filter(|row| row.proved && matches!(row.action, Action::Unchanged | Action::Repair))
+        .filter_map(|row| row.file.clone())
+        .collect();
+    let mut unloadable =
+        gather::unloadable(&settings.sites_dir, version(&loaded), &|file| good.contains(file));
+    rows.into_iter()
+        .map(|row| {
+            let host = host.take_if(|_| row.role == Role::Host);
+            let (lineage, found, path) = match (&row.file, host) {
+                (_, Some(host)) => (Some(host.source), host.deployed, PathBuf::from(host.file)),
+                (Some(file), None) => {
+                    let lineage = row.lineage.as_ref().and_then(|name| lineages.remove(name));
+                    (lineage, deployed.remove(file), settings.sites_dir.join(file))
+                }
+                (None, None) => {
+                    (row.lineage.as_ref().and_then(|name| lineages.remove(name)), None, PathBuf::new())
+                }
+            };
+            let place = SitePlace {
+                unloadable: row.file.as_ref().and_then(|file| unloadable.remove(file)),
+                named: row.file.as_ref().and_then(|file| loaded.named.get(file)).map(ToString::to_string),
+                path: path.clone(),
+                is_elsewhere: false,
+            };
+            SiteViews {
+                place,
+                lineage: row.lineage.clone(),
+                file: row.file.clone(),
+                role: row.role,
+                certbot: certbots(settings, &row, lineage),
+                disk: if ground.sees_disk { on_disk(found, &path) } else { Sight::Unseen },
+                row: Some(row),
+                haproxy: Vec::new(),
+            }
+        })
+        .collect()
+}
+
+/// The version that all of them have, as far as it is known.
+fn version(loaded: &Loaded) -> Option<(u32, u32)> {
+    loaded.servings.iter().filter_map(|serving| serving.version).min()
+}
+
+/// The files that HAProxys load from elsewhere, each once.
+fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
+    let host = |store: &Store| {
+        store.path == settings.host_file || (loaded.host.is_some() && store.identity == loaded.host)
+    };
+    let mut found: BTreeMap<PathBuf, SiteViews> = BTreeMap::new();
+    for serving in &loaded.servings {
+        for (name, store) in &serving.stores {
+            let is_site = store.path.parent().is_some_and(|folder| {
+                folder == settings.sites_dir
+                    || gather::identity(folder).is_some_and(|it| Some(it) == loaded.sites)
+            });
+            let (disk, unloadable) = match &store.contents {
+                _ if is_site => continue,
+                Contents::Unseen(_) => continue,
+                Contents::Pair(leaf) => (Sight::Here(Arc::clone(leaf)), None),
+                Contents::Unloadable { leaf, why } => {
+                    (leaf.clone().map_or(Sight::Damaged, Sight::Here), Some(why.clone()))
+                }
+            };
+            let named =
+                serving.named.iter().find(|named| named.path == *name).map(|named| named.at.to_string());
+            // The host certificate by the name that it has in our settings.
+            let path = if host(store) { settings.host_file.clone() } else { store.path.clone() };
+            let file = path.clone().into_os_string();
+            found.entry(path.clone()).or_insert_with(|| SiteViews {
+                lineage: None,
+                file: Some(file.clone()),
+                role: Role::Site,
+                row: Some(Row::elsewhere(file, disk.here().cloned())),
+                certbot: Sight::Absent,
+                disk,
+                place: SitePlace { path, unloadable, named, is_elsewhere: true },
+                haproxy: Vec::new(),
+            });
+        }
+    }
+    found.into_values().collect()
+}
+
+/// The files from elsewhere but the host certificate where that has a row of its own, which learns what is known of it.
+fn with_host(sites: &mut [SiteViews], mut elsewhere: Vec<SiteViews>) -> Vec<SiteViews> {
+    for host in sites.iter_mut().filter(|site| site.role == Role::Host) {
+        let Some(place) = elsewhere.iter().position(|other| other.place.path == host.place.path) else {
+            continue;
+        };
+        let SitePlace { unloadable, named, .. } = elsewhere.remove(place).place;
+        (host.place.unloadable, host.place.named) = (unloadable, named);
+    }
+    elsewhere
+}
+
+fn certbots(settings: &Settings, row: &Row, lineage: Option<Lineage>) -> Sight<Arc<Leaf>> {
+    let (Some(name), Some(lineage)) = (&row.lineage, lineage) else { return Sight::Absent };
+    let (leaf, reason) = match lineage.proof {
+        Ok(candidate) => (Some(candidate.leaf), None),
+        Err(refusal) => (lineage.leaf, Some(refusal.reason)),
+    };
+    match leaf {
+        Some(leaf) => Sight::Here(leaf),
+        None if reason == Some(Reason::ReadError) && is_lineage_forbidden(&settings.live_dir, name) => {
+            Sight::Unseen
+        }
+        None => Sight::Damaged,
+    }
+}
+
+fn on_disk(found: Option<Deployed>, path: &Path) -> Sight<Arc<Leaf>> {
+    match found {
+        None => Sight::Absent,
+        Some(Deployed { leaf: Some(leaf), .. }) => Sight::Here(leaf),
+        Some(_) if is_forbidden(path) => Sight::Unseen,
+        Some(_) => Sight::Damaged,
+    }
+}
+
+fn is_lineage_forbidden(live_dir: &Path, lineage: &OsStr) -> bool {
+    let folder = live_dir.join(lineage);
+    ["fullchain.pem", "privkey.pem"].iter().any(|file| is_forbidden(&folder.join(file)))
+}
+
+fn is_forbidden(path: &Path) -> bool {
+    access(path, Access::READ_OK) == Err(Errno::ACCESS)
+}
+
+/// The files of the sites directory, where certbot's tree can't be read.
+fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
+    let mut names = entries::entries(&place.dir, &place.path)?;
+    names.sort();
+    let look = |file: OsString| {
+        let path = place.path.join(&file);
+        let disk = match entries::entry(&place.dir, &file, None) {
+            Ok(Some(Deployed { kind: crate::plan::Kind::Directory, .. }) | None) => return None,
+            Ok(found) => on_disk(found, &path),
+            Err(_) => Sight::Unseen,
+        };
+        Some(SiteViews {
+            lineage: None,
+            file: Some(file),
+            role: Role::Site,
+            row: None,
+            certbot: Sight::Unseen,
+            disk,
+            place: SitePlace { path, ..SitePlace::default() },
+            haproxy: Vec::new(),
+        })
+    };
+    Ok(names.into_iter().filter_map(look).collect())
+}
+
+/// When the lineages' chains were last put into place.
+fn renewals<'a>(live_dir: &Path, lineages: impl Iterator<Item = &'a OsString>) -> Vec<i64> {
+    let changed = |name: &OsString| {
+        let chain = live_dir.join(name).join("fullchain.pem");
+        let since = chain.symlink_metadata().ok()?.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH);
+        i64::try_from(since.ok()?.as_secs()).ok()
+    };
+    lineages.filter_map(changed).collect()
+}

@@ -1,0 +1,123 @@
+//! What was seen of one file in the three places, before anything is judged.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::certified_key::Leaf;
+use crate::haproxy::cli::replies::Status as StoreStatus;
+use crate::plan::{Role, Row};
+
+/// What a look at a place showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sight<T> {
+    /// It can't be seen.
+    Unseen,
+    /// There is nothing.
+    Absent,
+    /// There is something that isn't readable as a certificate.
+    Damaged,
+    /// There it is.
+    Here(T),
+}
+
+impl<T> Sight<T> {
+    /// What is there.
+    pub fn here(&self) -> Option<&T> {
+        match self {
+            Self::Here(it) => Some(it),
+            Self::Unseen | Self::Absent | Self::Damaged => None,
+        }
+    }
+
+    /// Whether the look was in vain.
+    pub fn is_unseen(&self) -> bool {
+        matches!(self, Self::Unseen)
+    }
+}
+
+/// What HAProxy has in memory for one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// What it is there for.
+    pub status: StoreStatus,
+    /// The leaf's serial number, in hex.
+    pub serial: Option<String>,
+    /// The leaf's SHA-1.
+    pub sha1: Option<[u8; 20]>,
+    /// From when it is valid: seconds since 1970.
+    pub not_before: Option<i64>,
+    /// Until when it is valid.
+    pub not_after: Option<i64>,
+}
+
+/// What came of asking for a file's names by TLS handshakes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presented {
+    /// Every name that was asked for presents the file's certificate.
+    Right,
+    /// A name presents another one.
+    Other {
+        /// The name, and where it was asked for.
+        asked: String,
+        /// What was presented; `None` where it isn't readable.
+        leaf: Option<Box<Leaf>>,
+    },
+    /// The handshake was refused for a name.
+    Refused {
+        /// The name, and where it was asked for.
+        asked: String,
+        /// The cause.
+        why: String,
+    },
+}
+
+/// What one HAProxy shows for one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// In memory, by the Runtime API.
+    pub loaded: Sight<Loaded>,
+    /// To its clients, by handshakes.
+    pub presented: Sight<Presented>,
+    /// A name that it serves from a file elsewhere in its configuration instead, and that file.
+    pub outranked: Option<(String, String)>,
+}
+
+impl Shown {
+    /// Nothing could be seen.
+    pub const UNSEEN: Self = Self { loaded: Sight::Unseen, presented: Sight::Unseen, outranked: None };
+}
+
+/// One file in all places.
+#[derive(Debug, Clone)]
+pub struct SiteViews {
+    /// The lineage.
+    pub lineage: Option<OsString>,
+    /// The file's name, or the host certificate's whole path.
+    pub file: Option<OsString>,
+    /// Site or host certificate.
+    pub role: Role,
+    /// What a run of `assemble` would do; `None` where that can't be known.
+    pub row: Option<Row>,
+    /// What certbot has.
+    pub certbot: Sight<Arc<Leaf>>,
+    /// What the file holds.
+    pub disk: Sight<Arc<Leaf>>,
+    /// What keeps HAProxy from loading the file, and where it is.
+    pub place: Place,
+    /// What each HAProxy shows, in the order of the settings.
+    pub haproxy: Vec<Shown>,
+}
+
+/// A file among what HAProxy loads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its whole path.
+    pub path: PathBuf,
+    /// Why HAProxy can't load it.
+    pub unloadable: Option<String>,
+    /// The line of a configuration or crt-list that names it by itself.
+    pub named: Option<String>,
+    /// Whether it is none of the sites directory's.
+    pub is_elsewhere: bool,
+}
