@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::commands::assemble::Options;
-use crate::commands::completions::Completions;
 use crate::config::{Method, Overrides};
-use crate::plan::Policy;
+use crate::plan::situation::Policy;
 
 const AFTER_HELP: &str = "\
 haproxy-certs COMMAND --help says more of a command; the whole story is in haproxy-certs(8).";
@@ -253,6 +252,25 @@ pub struct HaproxyConfig {
     /// The name of the [[haproxy]] table, where there are several [default: the first]
     #[arg(value_name = "HAPROXY")]
     pub haproxy: Option<String>,
+}
+
+/// What `completions` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Completions {
+    /// The script for bash.
+    Bash,
+    /// The script for elvish.
+    Elvish,
+    /// The script for fish.
+    Fish,
+    /// The script for `PowerShell`.
+    #[value(name = "powershell")]
+    PowerShell,
+    /// The script for zsh.
+    Zsh,
+    /// The lineages, one a line: what the scripts ask for.
+    #[value(hide = true)]
+    Lineages,
 }
 
 impl Assemble {

@@ -9,12 +9,14 @@ use std::time::Duration;
 use nix::unistd::{Group, User, geteuid};
 use serde::{Deserialize, Serialize};
 
-use crate::sites::OWN_DIR;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
 
 /// The configuration file that is read when none is named; its absence means the defaults.
 pub const DEFAULT_FILE: &str = "/etc/haproxy-certs.toml";
+
+/// Our own directory inside the sites directory: every HAProxy version ignores subdirectories.
+pub const OWN_DIR: &str = ".haproxy-certs";
 
 /// How a HAProxy is told that its certificates changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

@@ -12,9 +12,9 @@
 //!
 //! [`assemble`] is the pipeline on one screen; [`sweep`] gathers what [`plan`] decides from. Types are proofs: a
 //! [`certified_key::CombinedPem`] comes only from a [`certified_key::CertifiedKey`], whose one constructor proves that
-//! key and leaf belong together; a [`sites::SitesDir`] that can be written exists only while its lock is held; what is
-//! [`sites::Committed`] must be kept or put back. [`config::Settings`] is what is meant, [`cli::Cli`] what was typed,
-//! [`system::System`] the host around us; [`serving::Serving`] is what a HAProxy loads, whoever put it there. The binary's
+//! key and leaf belong together; a [`crate::sites::dir::SitesDir`] that can be written exists only while its lock is held; what is
+//! [`crate::sites::commit::Committed`] must be kept or put back. [`config::Settings`] is what is meant, [`cli::Cli`] what was typed,
+//! [`system::System`] the host around us; [`crate::serving::loads::Serving`] is what a HAProxy loads, whoever put it there. The binary's
 //! `main.rs` is the only file that prints or exits.
 
 pub mod certbot;

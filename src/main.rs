@@ -16,13 +16,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use haproxy_certs::certbot::tree_mark::TreeMark;
 use haproxy_certs::cli::{
-    Assemble, Cli, Color, Command, Format, Global, HaproxyConfig, Init, StatusArgs, StatusFormat,
+    Assemble, Cli, Color, Command, Completions, Format, Global, HaproxyConfig, Init, StatusArgs, StatusFormat,
 };
 use haproxy_certs::commands::assemble::assemble;
-use haproxy_certs::commands::completions::{self, Completions};
 use haproxy_certs::commands::haproxy_config::{self, haproxy_config};
-use haproxy_certs::commands::init;
 use haproxy_certs::commands::issue::{CertbotCall, Deed, passed_on};
+use haproxy_certs::commands::{completions, init};
 use haproxy_certs::config::{DEFAULT_FILE, Settings};
 use haproxy_certs::output::status::textfile;
 use haproxy_certs::output::wrap::wrapped;

@@ -9,13 +9,16 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::certbot::{CertbotTree, SETTLING};
 use crate::certified_key::{CertifiedKey, CombinedPem, Leaf, Unproved, read_leaf};
 use crate::config::Settings;
-use crate::plan::{
-    Candidate, Deployed, HostSituation, Kind, Lineage, Policy, Reason, Recorded, Refusal, Situation,
-    site_file,
+use crate::plan::names::site_file;
+use crate::plan::reason::Reason;
+use crate::plan::refusal::Refusal;
+use crate::plan::situation::{
+    Candidate, Deployed, HostSituation, Kind, Lineage, Policy, Recorded, Situation,
 };
-use crate::serving::Loaded;
+use crate::serving::loads::Loaded;
+use crate::sites::entries;
+use crate::sites::place::Place;
 use crate::sites::state::State;
-use crate::sites::{Place, entries};
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::{Failure, FailureKind, io_cause};
 use crate::sys::parallel::{self, Progress};

@@ -621,8 +621,9 @@ fn a_lock_that_stays_held_is_a_failure_that_names_the_holder() {
     let settings =
         haproxy_certs::config::Settings::parse(&text, &haproxy_certs::config::Overrides::default()).unwrap();
     let system = haproxy_certs::sys::system::System::host();
-    let lock =
-        || haproxy_certs::sites::SitesDir::lock(&settings, &system, std::time::Duration::from_millis(120));
+    let lock = || {
+        haproxy_certs::sites::dir::SitesDir::lock(&settings, &system, std::time::Duration::from_millis(120))
+    };
     let failure = lock().map(|_| ()).unwrap_err();
     assert_eq!(failure.kind, haproxy_certs::sys::failure::FailureKind::Lock);
     assert!(failure.message.contains(&format!("process {} (", std::process::id())), "{failure}");

@@ -30,7 +30,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use haproxy_certs::certified_key::KeyType;
 use haproxy_certs::config::{self, Overrides, Settings};
-use haproxy_certs::haproxy::{Batch, Change, Expected, Outcome, Target, Verdict, tell};
+use haproxy_certs::haproxy::batch::{Batch, Change, Expected};
+use haproxy_certs::haproxy::notify::tell;
+use haproxy_certs::haproxy::target::Target;
+use haproxy_certs::haproxy::verdict::{Outcome, Verdict};
 use haproxy_certs::serving::gather::{Known, gather, identity};
 use haproxy_certs::sys::system::System;
 use openssl::hash::MessageDigest;

@@ -12,11 +12,16 @@ use std::sync::Arc;
 
 use haproxy_certs::certified_key::{ChainState, KeyType, Leaf};
 use haproxy_certs::config::Owner;
-use haproxy_certs::plan::{
-    Action, Candidate, Deployed, HostSituation, Kind, Lineage, Plan, Policy, Reason, Recorded, Refusal, Role,
-    Row, Situation, is_loaded_name, plan,
+use haproxy_certs::plan::action::Action;
+use haproxy_certs::plan::names::is_loaded_name;
+use haproxy_certs::plan::plan;
+use haproxy_certs::plan::reason::Reason;
+use haproxy_certs::plan::refusal::Refusal;
+use haproxy_certs::plan::row::{Plan, Role, Row};
+use haproxy_certs::plan::situation::{
+    Candidate, Deployed, HostSituation, Kind, Lineage, Policy, Recorded, Situation,
 };
-use haproxy_certs::serving::Loaded;
+use haproxy_certs::serving::loads::Loaded;
 use proptest::collection::{btree_map, btree_set};
 use proptest::option;
 use proptest::prelude::*;

@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use haproxy_certs::commands::assemble::{Options, assemble};
 use haproxy_certs::config::{Overrides, Settings};
-use haproxy_certs::plan::{Action, Reason};
+use haproxy_certs::plan::action::Action;
+use haproxy_certs::plan::reason::Reason;
 use haproxy_certs::sys::system::System;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;

@@ -20,7 +20,8 @@ use haproxy_certs::haproxy::cli::replies::{
     CommitReply, Info, Listing, Processes, ReloadReply, SetReply, Status, Store, Worker, commit, crt_lists,
     info, is_added, listing, processes, quoted, reload, set, store,
 };
-use haproxy_certs::sites::state::{Owed, Pending, Record, Rejected, State};
+use haproxy_certs::sites::debts::Owed;
+use haproxy_certs::sites::state::{Pending, Record, Rejected, State};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;

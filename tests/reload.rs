@@ -17,10 +17,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use haproxy_certs::certified_key::KeyType;
 use haproxy_certs::config::{Haproxy, Overrides, Settings};
+use haproxy_certs::haproxy::attempt::Attempt;
+use haproxy_certs::haproxy::batch::{Batch, Change, Expected};
 use haproxy_certs::haproxy::methods::{command, pidfile, systemd};
-use haproxy_certs::haproxy::process::master::{ConfigCheck, Master, NotAMaster, Seen, Watch};
-use haproxy_certs::haproxy::{Attempt, Batch, Change, Expected, Target, staged_check};
-use haproxy_certs::serving::{Identity, Serving};
+use haproxy_certs::haproxy::process::config_check::{self, ConfigCheck};
+use haproxy_certs::haproxy::process::master::{Master, NotAMaster};
+use haproxy_certs::haproxy::process::watch::{Seen, Watch};
+use haproxy_certs::haproxy::staged_check;
+use haproxy_certs::haproxy::target::Target;
+use haproxy_certs::serving::loads::{Identity, Serving};
 use haproxy_certs::sys::system::System;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -632,7 +637,7 @@ fn the_check_uses_what_the_master_was_started_with() {
         let lb = Running::start(&binary, Mode::Master);
         let master = lb.master().unwrap();
         let check = |haproxy: &Haproxy| {
-            master.check_configuration(&System::host(), haproxy, Instant::now() + PATIENCE)
+            config_check::check(&System::host(), haproxy, &master, Instant::now() + PATIENCE)
         };
         assert_eq!(check(&lb.settings), ConfigCheck::Valid, "{}", binary.display());
         let never = Haproxy { binary: None, ..lb.settings.clone() };
@@ -655,9 +660,10 @@ fn the_check_is_done_in_the_masters_directory() {
     let launcher = ["/bin/sh", "-c", "cd \"$(dirname CONFIG)\" && exec \"$@\"", "sh"];
     for binary in binaries() {
         let lb = Running::launch(&launcher, &binary, Mode::Master, 1, |port, _| tls(port, "certs"));
-        let check = lb.master().unwrap().check_configuration(
+        let check = config_check::check(
             &System::host(),
             &lb.settings,
+            &lb.master().unwrap(),
             Instant::now() + PATIENCE,
         );
         assert_eq!(check, ConfigCheck::Valid, "{}", binary.display());
@@ -676,7 +682,7 @@ fn the_check_of_another_users_master_runs_as_that_user() {
             let lb = Running::launch(&launcher, &binary, Mode::Master, 1, tls);
             let master = lb.master().unwrap();
             let check =
-                || master.check_configuration(&System::host(), &lb.settings, Instant::now() + PATIENCE);
+                || config_check::check(&System::host(), &lb.settings, &master, Instant::now() + PATIENCE);
             assert_eq!(check(), ConfigCheck::Valid, "{}", binary.display());
             // Root would read it.
             let closed = lb.certs().join("closed.pem");
@@ -708,7 +714,7 @@ fn a_master_that_sees_other_files_is_not_checked() {
             let launcher = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", script, "sh"];
             let lb = Running::launch(&launcher, &binary, Mode::Master, 1, tls);
             let master = lb.master().unwrap();
-            match master.check_configuration(&System::host(), &lb.settings, Instant::now() + PATIENCE) {
+            match config_check::check(&System::host(), &lb.settings, &master, Instant::now() + PATIENCE) {
                 ConfigCheck::Valid => assert!(same, "{}", binary.display()),
                 ConfigCheck::Unchecked(why) => assert!(!same && why.contains("container"), "{why}"),
                 ConfigCheck::Invalid { words, .. } => panic!("{}: {words}", binary.display()),

@@ -19,7 +19,8 @@ use walkdir::WalkDir;
 use zeroize::Zeroizing;
 
 use crate::certified_key::{Leaf, read_leaf};
-use crate::plan::{Reason, Refusal};
+use crate::plan::reason::Reason;
+use crate::plan::refusal::Refusal;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, io_cause};
 

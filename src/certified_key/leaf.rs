@@ -8,12 +8,12 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
-use super::chain::issued;
 use super::digest::{sha1, sha256};
 use super::flaw::{Flaw, Unproved};
 use super::pem_text::{first_certificate, ordinal};
 use super::public_key::{KeyType, PublicKey};
 use super::well_formed;
+use crate::certified_key::issuer::issued;
 
 /// The facts of a certificate that is served.
 #[derive(Debug, Clone, PartialEq, Eq)]

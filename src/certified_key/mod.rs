@@ -15,6 +15,7 @@ mod combined_pem;
 mod der;
 mod digest;
 mod flaw;
+pub mod issuer;
 mod leaf;
 mod pem_text;
 mod private_key;

@@ -8,16 +8,29 @@ use std::time::{Duration, Instant};
 use crate::certbot::{CertbotTree, foreign_renewal};
 use crate::certified_key::{CertifiedKey, read_leaf};
 use crate::config::{Haproxy, Method, Settings};
+use crate::haproxy;
+use crate::haproxy::batch::{Batch, Change, Expected};
 use crate::haproxy::cli::worker::can_be_shown;
 use crate::haproxy::fingerprint::identity;
 use crate::haproxy::process::surroundings::surroundings;
 use crate::haproxy::staged_check::{self, Unchecked};
-use crate::haproxy::{self, Batch, Change, Expected, Outcome, Target, Verdict};
+use crate::haproxy::target::Target;
+use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::output::{HaproxyRow, Note, Report, Weight};
-use crate::plan::{Action, Policy, Reason, Recorded, Refusal, Role, Row, Situation, Warning, plan};
+use crate::plan::action::Action;
+use crate::plan::plan;
+use crate::plan::reason::Reason;
+use crate::plan::refusal::Refusal;
+use crate::plan::row::{Role, Row};
+use crate::plan::situation::{Policy, Recorded, Situation};
+use crate::plan::warning::Warning;
 use crate::serving::gather::{Known, gather, identity as identity_of, loaded, unloadable};
-use crate::serving::{Contents, Identity, move_out};
-use crate::sites::{self, Committed, Place, SitesDir, Staged, guard};
+use crate::serving::loads::{Contents, Identity, move_out};
+use crate::sites::commit::Committed;
+use crate::sites::dir::SitesDir;
+use crate::sites::place::Place;
+use crate::sites::stage::Staged;
+use crate::sites::{self, guard};
 use crate::sweep::{now, prove, sweep};
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
@@ -64,9 +77,9 @@ fn dry_run(
     if is_before_certbot(settings, report)? {
         return Ok(());
     }
-    let place = sites::look_at(settings)?;
+    let place = sites::looking::look_at(settings)?;
     let mut state = match &place {
-        Some(place) => sites::look_at_state(place)?,
+        Some(place) => sites::looking::look_at_state(place)?,
         None => sites::state::State::default(),
     };
     state.pass_debts_on(settings);
@@ -82,7 +95,7 @@ fn dry_run(
     report.error = swept.failure;
     report.owed = state.lost
         || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
-        || report.rows.iter().any(|row| sites::takes_over(&state, settings, row));
+        || report.rows.iter().any(|row| sites::commit::takes_over(&state, settings, row));
     missing_tree(settings, swept.live_dir_missing, state.knows_lineages())
 }
 
@@ -195,7 +208,7 @@ fn is_before_certbot(settings: &Settings, report: &mut Report) -> Result<bool, F
 fn nothing_deployed(settings: &Settings) -> Result<bool, Failure> {
     Ok(match Place::open(&settings.sites_dir)? {
         Some(place) => {
-            let state = sites::look_at_state(&place)?;
+            let state = sites::looking::look_at_state(&place)?;
             !state.knows_lineages() && state.owed.is_empty() && !state.lost
         }
         None => true,
@@ -339,7 +352,7 @@ fn tell(
     let serving = gather(system, haproxy, None, &known);
     let batch =
         Batch { changes: &changes, read: &read, committed: committed.at, serving: &serving, ours: &ours };
-    haproxy::tell(system, haproxy, &batch)
+    haproxy::notify::tell(system, haproxy, &batch)
 }
 
 /// Our files, and what those hold that were proved in this run.

@@ -1,30 +1,11 @@
 //! What a shell completes: clap's script for it, and the names of lineages, which only the program knows.
 
-use clap::{CommandFactory, ValueEnum};
+use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::certbot::CertbotTree;
 use crate::cli::Cli;
 use crate::config::Settings;
-
-/// What `completions` prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Completions {
-    /// The script for bash.
-    Bash,
-    /// The script for elvish.
-    Elvish,
-    /// The script for fish.
-    Fish,
-    /// The script for `PowerShell`.
-    #[value(name = "powershell")]
-    PowerShell,
-    /// The script for zsh.
-    Zsh,
-    /// The lineages, one a line: what the scripts ask for.
-    #[value(hide = true)]
-    Lineages,
-}
 
 /// The script for a shell.
 #[must_use]

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use crate::config::Haproxy;
 use crate::sys::escape::{escaped, shell_word};
 
-use super::{Batch, Change, Target};
+use crate::haproxy::batch::{Batch, Change};
+use crate::haproxy::target::Target;
 
 /// How many bytes of one line are quoted.
 const LINE: usize = 600;

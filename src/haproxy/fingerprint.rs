@@ -9,8 +9,8 @@ use crate::certified_key::{hex, sha256};
 use crate::config::Haproxy;
 use crate::sys::system::System;
 
-use super::process::master::Proc;
 use super::process::{config_check, sight};
+use crate::sys::procfs::Proc;
 
 /// What stands for a HAProxy that isn't in sight.
 const NOT_IN_SIGHT: &str = "-";

@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::certified_key::Leaf;
-use crate::serving::{Bind, Contents, How, Identity, Serving, Views, base_name};
+use crate::serving::Views;
+use crate::serving::loads::{Bind, Contents, How, Identity, Serving, base_name};
 use crate::sys::escape::escaped;
 
 /// A file that is to be told.
@@ -152,7 +153,8 @@ impl<'a> Memory<'a> {
     /// The directory that a new file may be added to: it belongs to that alone, and no bind has it first.
     fn addable(&self, file: &File<'_>, store: &str) -> Result<String, String> {
         let loads = || self.serving.binds.iter().flat_map(|bind| &bind.loads);
-        let has_it = |load: &&crate::serving::Load| load.entries.iter().any(|entry| entry.store == store);
+        let has_it =
+            |load: &&crate::serving::loads::Load| load.entries.iter().any(|entry| entry.store == store);
         let mut paths: BTreeSet<(&str, bool)> = BTreeSet::new();
         paths.extend(loads().filter(has_it).map(|load| (load.path.as_str(), load.how == How::Directory)));
         let mut paths = paths.into_iter();

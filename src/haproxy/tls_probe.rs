@@ -20,7 +20,7 @@ use crate::config::Haproxy;
 use crate::sys::escape::escaped;
 use crate::sys::failure::io_cause;
 
-use super::{Batch, Expected};
+use crate::haproxy::batch::{Batch, Expected};
 
 /// How long one handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);

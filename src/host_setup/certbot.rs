@@ -11,7 +11,7 @@ use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::program::Program;
 use crate::sys::system::System;
 
-use super::Finding;
+use crate::host_setup::finding::Finding;
 
 /// The first certbot that runs the directory hooks `post` (first number) and `deploy` after a first issue.
 const POST_SINCE: (u32, u32) = (3, 2);

@@ -20,7 +20,8 @@ use crate::sys::failure::io_cause;
 use crate::sys::system::System;
 
 use super::listening::{self, Listener};
-use super::{Configuration, Finding, Plain};
+use crate::host_setup::configuration::{Configuration, Plain};
+use crate::host_setup::finding::Finding;
 
 /// Between two looks whether there is an answer.
 const PAUSE: Duration = Duration::from_millis(20);

@@ -9,13 +9,14 @@ use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy::cli::replies::quoted;
 use crate::haproxy::cli::socket::SocketError;
 use crate::haproxy::cli::worker::{Trouble, Worker};
-use crate::haproxy::methods::pidfile;
 use crate::status::severity::Severity;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;
 
-use super::{Configuration, Finding, challenge};
+use super::challenge;
+use crate::host_setup::configuration::Configuration;
+use crate::host_setup::finding::Finding;
 
 /// Where distributions put it.
 const USUAL: &str = "/etc/haproxy/haproxy.cfg";
@@ -67,7 +68,7 @@ fn files_of(path: &Path) -> Vec<PathBuf> {
 
 /// The files that the process of the pidfile was started with; `None`: there is none.
 fn running(system: &System, haproxy: &Haproxy) -> Result<Option<Vec<PathBuf>>, String> {
-    match pidfile::read(&haproxy.pidfile) {
+    match crate::haproxy::process::pidfile::read(&haproxy.pidfile) {
         Ok(pid) => Ok(pid.and_then(|pid| started_with(system, pid))),
         // Another one than the usual file may be in use.
         Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {

@@ -13,12 +13,12 @@ use rustix::fs::{Access, access};
 
 use crate::commands::issue::certbot_dir;
 use crate::config::Settings;
-use crate::status::judge::Problem;
+use crate::status::problem::Problem;
 use crate::status::severity::{Kind, Severity};
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::system::System;
 
-use super::Finding;
+use crate::host_setup::finding::Finding;
 
 /// This program's name.
 const US: &str = "haproxy-certs";

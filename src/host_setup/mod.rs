@@ -3,6 +3,7 @@
 pub mod certbot;
 pub mod challenge;
 pub mod configuration;
+pub mod finding;
 pub mod haproxy;
 pub mod hooks;
 pub mod listening;
@@ -11,30 +12,12 @@ pub mod placeholder;
 pub mod timer;
 
 use crate::config::{Haproxy, Settings};
+use crate::host_setup::finding::Finding;
+use crate::status::checking::Checked;
+use crate::status::problem::Problem;
+use crate::status::running::Running;
 use crate::sys::escape::escaped;
 use crate::sys::system::System;
-
-use crate::status::checking::Checked;
-use crate::status::judge::Problem;
-use crate::status::running::Running;
-use crate::status::severity::Severity;
-
-pub use configuration::Bind;
-pub use configuration::Configuration;
-pub use configuration::Plain;
-
-/// Something about the setup.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// What was looked at, in one word.
-    pub name: &'static str,
-    /// How bad it is.
-    pub severity: Severity,
-    /// One line of ASCII.
-    pub fact: String,
-    /// The lines that mend it, to be copied.
-    pub mend: Vec<String>,
-}
 
 /// What was found.
 #[derive(Debug, Clone, Default)]
@@ -50,24 +33,6 @@ impl Setup {
     pub fn add(&mut self, other: Self) {
         self.findings.extend(other.findings);
         self.problems.extend(other.problems);
-    }
-}
-
-impl Finding {
-    /// As it should be.
-    fn fine(name: &'static str, fact: impl Into<String>) -> Self {
-        Self { name, severity: Severity::Ok, fact: fact.into(), mend: Vec::new() }
-    }
-
-    /// Not as it should be.
-    fn wrong(name: &'static str, fact: impl Into<String>, mend: &[&str]) -> Self {
-        let mend = mend.iter().map(|&line| line.to_owned()).collect();
-        Self { name, severity: Severity::Warning, fact: fact.into(), mend }
-    }
-
-    /// Not to be seen.
-    fn unknown(name: &'static str, fact: impl Into<String>) -> Self {
-        Self { severity: Severity::Unknown, ..Self::fine(name, fact) }
     }
 }
 

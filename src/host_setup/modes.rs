@@ -9,7 +9,7 @@ use crate::config::Settings;
 use crate::sites::guard;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 
-use super::Finding;
+use crate::host_setup::finding::Finding;
 
 pub(crate) fn findings(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -3,7 +3,7 @@
 use crate::status::unit::{self, Unit};
 use crate::sys::system::System;
 
-use super::Finding;
+use crate::host_setup::finding::Finding;
 
 /// What the timer starts.
 const SERVICE: &str = "haproxy-certs.service";

@@ -3,8 +3,11 @@
 use std::fmt::Write;
 
 use super::{HaproxyRow, Note, Report, Weight};
-use crate::haproxy::Outcome;
-use crate::plan::{Action, Reason, Role, Row, Warning};
+use crate::haproxy::verdict::Outcome;
+use crate::plan::action::Action;
+use crate::plan::reason::Reason;
+use crate::plan::row::{Role, Row};
+use crate::plan::warning::Warning;
 use crate::sys::escape::{escaped, escaped_path};
 
 /// What a line is about, for its colour.

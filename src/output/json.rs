@@ -10,8 +10,11 @@ use time::format_description::well_known::Rfc3339;
 use super::Report;
 use crate::certified_key::hex;
 use crate::config::Method;
-use crate::haproxy::Outcome;
-use crate::plan::{Action, Reason, Role, Row, Warning};
+use crate::haproxy::verdict::Outcome;
+use crate::plan::action::Action;
+use crate::plan::reason::Reason;
+use crate::plan::row::{Role, Row};
+use crate::plan::warning::Warning;
 use crate::sys::failure::Failure;
 
 /// The version of the format.

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::config::{Method, Settings};
-use crate::haproxy::{Outcome, Verdict};
-use crate::plan::{Action, Row};
+use crate::haproxy::verdict::{Outcome, Verdict};
+use crate::plan::action::Action;
+use crate::plan::row::Row;
 use crate::sys::failure::Failure;
 
 /// What a run of `assemble` did.

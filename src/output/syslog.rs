@@ -9,7 +9,8 @@ use super::human::{Tone, haproxy_line, has_news, outcome, row_line, was_told};
 use super::{Exit, HaproxyRow, Report, Weight};
 use crate::certified_key::hex;
 use crate::config::Settings;
-use crate::plan::{Reason, Row};
+use crate::plan::reason::Reason;
+use crate::plan::row::Row;
 use crate::sites::last_run::{LastRun, Rejected, Told};
 use crate::sweep::now;
 use crate::sys::escape::escaped;
@@ -202,7 +203,7 @@ fn send(system: &System, lines: &[(Severity, String)]) {
 mod tests {
     use super::*;
     use crate::config::{Method, Overrides};
-    use crate::haproxy::{Outcome, Verdict};
+    use crate::haproxy::verdict::{Outcome, Verdict};
     use crate::sys::failure::FailureKind;
 
     fn failing(message: &str) -> Report {

@@ -5,10 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use super::serving::{is_foreign, served_leaf};
-use super::{Row, Situation, Warning, is_loaded_name};
 use crate::certified_key::Leaf;
-use crate::serving::{At, Bind, Certificate, Identity, Serving, View, base_name};
+use crate::plan::names::is_loaded_name;
+use crate::plan::row::Row;
+use crate::plan::served::{is_foreign, served_leaf};
+use crate::plan::situation::Situation;
+use crate::plan::warning::Warning;
+use crate::serving::loads::{At, Bind, Identity, Serving, base_name};
+use crate::serving::{Certificate, View};
 use crate::sys::escape::escaped;
 
 /// What a file from elsewhere takes from one of the sites directory.

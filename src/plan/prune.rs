@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-use super::{Action, Plan, Recorded, Role, Row, Situation, Warning, force};
+use crate::plan::action::Action;
+use crate::plan::refusal::force;
+use crate::plan::row::{Plan, Role, Row};
+use crate::plan::situation::{Recorded, Situation};
+use crate::plan::warning::Warning;
 use crate::sys::escape::escaped;
 
 /// How many of our files may be pruned at once whatever their share.

@@ -1,12 +1,15 @@
 //! What HAProxy serves from which file: shadowed names, and the default certificate.
 
+use super::elsewhere;
+use crate::certified_key::KeyFamily;
+use crate::plan::names::is_loaded_name;
+use crate::plan::row::Row;
+use crate::plan::served::{is_foreign, served_leaf};
+use crate::plan::situation::{Deployed, Situation};
+use crate::plan::warning::Warning;
+use crate::sys::escape::escaped;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
-use std::sync::Arc;
-
-use super::{Action, Deployed, Row, Situation, Warning, elsewhere, is_loaded_name};
-use crate::certified_key::{KeyFamily, Leaf};
-use crate::sys::escape::escaped;
 
 /// A name and the family of keys that it is served with: HAProxy keeps one certificate for each.
 type Served = (String, KeyFamily);
@@ -114,21 +117,6 @@ pub(super) fn note_default_certificate(situation: &Situation, sites: &mut BTreeM
     let Some(row) = sites.get_mut(&after) else { return };
     row.warnings.insert(Warning::DefaultCertificateChanged);
     row.detail.get_or_insert_with(|| format!("{said}, which was {}", escaped(before.as_encoded_bytes())));
-}
-
-/// The leaf that HAProxy serves from this file after the plan is carried out.
-pub(super) fn served_leaf<'a>(situation: &'a Situation, file: &OsStr, row: &'a Row) -> Option<&'a Arc<Leaf>> {
-    match row.action {
-        Action::Prune => None,
-        Action::Install | Action::Replace | Action::Repair => row.leaf.as_ref(),
-        Action::Unchanged | Action::Refuse | Action::Conflict | Action::Foreign => {
-            situation.deployed.get(file).filter(|deployed| deployed.is_loadable())?.leaf.as_ref()
-        }
-    }
-}
-
-pub(super) fn is_foreign(row: &Row) -> bool {
-    matches!(row.action, Action::Foreign | Action::Conflict)
 }
 
 /// Whether a file's name needs no quoting in HAProxy's commands.

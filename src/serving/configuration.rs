@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::At;
 use super::words::{Words, words};
+use crate::serving::loads::At;
 
 pub use super::words::Environment;
 

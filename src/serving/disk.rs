@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::certbot::{Unopened, read_opened};
 use crate::sys::failure::io_cause;
 
-use super::Identity;
+use crate::serving::loads::Identity;
 
 /// More than any configuration or crt-list.
 const MAX_TEXT: u64 = 64 << 20;

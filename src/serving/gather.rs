@@ -16,8 +16,9 @@ use crate::sys::system::System;
 
 use super::configuration::{BindLine, Configuration, Environment, Keyword};
 use super::disk::{Disk, Found};
-use super::{
-    At, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, crt_list, is_loaded, pair,
+use super::{crt_list, pair};
+use crate::serving::loads::{
+    At, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, is_loaded,
 };
 
 /// The endings of a bundle's files, in the order that HAProxy loads them.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::certified_key::{CertifiedKey, Flaw, has_private_key, read_leaf};
 
-use super::Contents;
+use crate::serving::loads::Contents;
 
 /// The first version that refuses a file whose last certificates are damaged, rather than to shorten the chain.
 const STRICT_CHAINS_SINCE: (u32, u32) = (2, 8);

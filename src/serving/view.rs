@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::certified_key::{KeyFamily, Leaf};
 
-use super::{At, Bind, Contents, Entry, How, Identity, Load, Serving};
+use crate::serving::loads::{At, Bind, Contents, Entry, How, Identity, Load, Serving};
 
 /// The first version with a list of default certificates in the place of one: `default-crt`, and the filter `*`.
 const DEFAULTS_SINCE: (u32, u32) = (3, 0);
@@ -281,7 +281,7 @@ mod tests {
 
     use super::*;
     use crate::certified_key::KeyType;
-    use crate::serving::Store;
+    use crate::serving::loads::Store;
 
     const ECDSA: &[KeyFamily] = &[KeyFamily::Ecdsa];
     const RSA: &[KeyFamily] = &[KeyFamily::Rsa];

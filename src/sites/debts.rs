@@ -1,9 +1,21 @@
-//! What HAProxys are owed whose tables have other names now. Pure.
+//! What HAProxys are owed, also those whose tables have other names now. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::state::Owed;
+use serde::{Deserialize, Serialize};
+
+/// What one HAProxy is still to be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owed {
+    /// Since when, in seconds since 1970.
+    pub since: i64,
+    /// The files; `None`: all of ours.
+    pub files: Option<Vec<String>>,
+    /// The configuration file that its table was in, by its absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+}
 
 /// Passes the debts of names that vanished from this configuration file to the names without an entry: a renamed table
 /// is still to be told. What another configuration file owes, which shares the sites directory, is its own.

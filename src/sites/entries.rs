@@ -14,10 +14,10 @@ use zeroize::Zeroizing;
 use crate::certbot::{Unopened, read_opened};
 use crate::certified_key::{CertifiedKey, Leaf, has_private_key, read_leaf, sha256};
 use crate::config::Owner;
-use crate::plan::{Deployed, Kind};
+use crate::plan::situation::{Deployed, Kind};
 use crate::sys::failure::Failure;
 
-use super::OWN_DIR;
+use crate::config::OWN_DIR;
 
 /// The names in the sites directory, but for our own directory.
 ///

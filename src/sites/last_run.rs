@@ -14,11 +14,12 @@ use rustix::process::{Pid, geteuid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::durable::{create, remove};
-use super::{OWN_DIR, Place, entries, guard};
+use super::{entries, guard};
 use crate::certified_key::hex;
-use crate::config::{Method, Settings};
-use crate::haproxy::Outcome;
-use crate::plan::Row;
+use crate::config::{Method, OWN_DIR, Settings};
+use crate::haproxy::verdict::Outcome;
+use crate::plan::row::Row;
+use crate::sites::place::Place;
 use crate::sys::failure::Failure;
 
 const LAST_RUN_FILE: &str = "last-run.json";

@@ -7,12 +7,13 @@ use std::os::unix::fs::DirBuilderExt;
 use rustix::fs::{RenameFlags, fsync, renameat, renameat_with};
 use rustix::io::Errno;
 
-use super::commit::HOST_STAGE;
+use super::dir::HOST_STAGE;
 use super::durable::create;
 use super::state::{Record, digest};
-use super::{SitesDir, host_place};
 use crate::certified_key::CombinedPem;
 use crate::config::Settings;
+use crate::sites::dir::SitesDir;
+use crate::sites::making::host_place;
 use crate::sys::failure::Failure;
 
 impl SitesDir {

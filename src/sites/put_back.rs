@@ -8,11 +8,17 @@ use rustix::fs::{fsync, renameat};
 
 use super::commit::Committed;
 use super::durable::remove;
+use super::entries;
 use super::state::{Pending, Rejected, digest, key, target, unhex};
-use super::{SitesDir, entries};
 use crate::certified_key::sha256;
-use crate::haproxy::Target;
-use crate::plan::{Action, LAST_FILE, Reason, Refusal, Row, is_loaded_name};
+use crate::haproxy::target::Target;
+use crate::plan::action::Action;
+use crate::plan::names::is_loaded_name;
+use crate::plan::prune::LAST_FILE;
+use crate::plan::reason::Reason;
+use crate::plan::refusal::Refusal;
+use crate::plan::row::Row;
+use crate::sites::dir::SitesDir;
 use crate::sys::failure::Failure;
 
 /// Why a file goes back that HAProxy didn't name.

@@ -10,13 +10,14 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::debts;
+use super::debts::{self, Owed};
 use super::durable::write_durably;
 use crate::certified_key::{ChainState, hex};
 use crate::config::Settings;
-use crate::haproxy::Target;
 use crate::haproxy::fingerprint::are_still;
-use crate::plan::{Recorded, site_file};
+use crate::haproxy::target::Target;
+use crate::plan::names::site_file;
+use crate::plan::situation::Recorded;
 use crate::sys::failure::{Failure, FailureKind};
 
 /// The state file's name in our directory.
@@ -84,18 +85,6 @@ pub struct Pending {
     /// Whether what was there before is somebody else's, and may be a link (`--adopt`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopted: bool,
-}
-
-/// What one HAProxy is still to be told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owed {
-    /// Since when, in seconds since 1970.
-    pub since: i64,
-    /// The files; `None`: all of ours.
-    pub files: Option<Vec<String>>,
-    /// The configuration file that its table was in, by its absolute path.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
 }
 
 impl Default for State {

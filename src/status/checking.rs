@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Haproxy;
 use crate::haproxy::alerts;
-use crate::haproxy::methods::pidfile;
+use crate::haproxy::process::config_check;
 use crate::haproxy::process::master::Master;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::io_cause;
@@ -39,7 +39,7 @@ pub enum Checked {
 /// Asks it.
 #[must_use]
 pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
-    use crate::haproxy::process::master::ConfigCheck as C;
+    use crate::haproxy::process::config_check::ConfigCheck as C;
     let deadline = Instant::now() + LIMIT.min(haproxy.timeout);
     let refused = |words: String, files: &[PathBuf]| {
         let advice = mend(&words, files, haproxy);
@@ -49,7 +49,7 @@ pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
         return Checked::Unasked("binary is empty, so HAProxy is never run".to_owned());
     };
     if let Some(master) = master(system, haproxy) {
-        return match master.check_configuration(system, haproxy, deadline) {
+        return match config_check::check(system, haproxy, &master, deadline) {
             C::Valid => Checked::Accepted,
             C::Invalid { words, .. } => refused(words, &haproxy.config),
             C::Unchecked(why) => Checked::Unasked(why),
@@ -79,7 +79,7 @@ pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
 
 /// Its running master, by the pidfile or the unit.
 fn master(system: &System, haproxy: &Haproxy) -> Option<Master> {
-    let pid = pidfile::read(&haproxy.pidfile).ok().flatten();
+    let pid = crate::haproxy::process::pidfile::read(&haproxy.pidfile).ok().flatten();
     let by_pidfile = pid.and_then(|pid| Master::open(system, pid).ok());
     let by_unit = || Master::open(system, unit::show(system, &haproxy.unit)?.main_pid).ok();
     by_pidfile.or_else(by_unit)

@@ -8,7 +8,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::config::{Address, Haproxy};
-use crate::haproxy::methods::pidfile;
 use crate::haproxy::process::master::{Master, NotAMaster};
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::system::System;
@@ -74,7 +73,7 @@ fn start(haproxy: &Haproxy, has_unit: bool) -> String {
 
 /// A pidfile whose process is gone, or is another program by now.
 fn stale_pidfile(system: &System, haproxy: &Haproxy) -> Option<String> {
-    let pid = pidfile::read(&haproxy.pidfile).ok().flatten()?;
+    let pid = crate::haproxy::process::pidfile::read(&haproxy.pidfile).ok().flatten()?;
     let shown = escaped_path(&haproxy.pidfile);
     match Master::open(system, pid) {
         Err(NotAMaster::Gone(_)) => Some(format!("process {pid} of {shown} is gone")),

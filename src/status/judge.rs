@@ -1,42 +1,28 @@
 //! The judgement: from what was seen in three places to problems and their severity. Pure.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
-
-use serde::Serialize;
-
-use crate::certified_key::{Leaf, hex};
-use crate::haproxy::cli::replies::Status as StoreStatus;
-use crate::plan::{Action, Reason, Role, Row, Warning, is_loaded_name};
-use crate::serving::move_out;
-use crate::sys::escape::escaped;
-
 use super::advice;
 use super::observation::{Loaded, Presented, Shown, Sight, SiteViews};
 use super::running::Running;
 use super::severity::{Kind, PlaceState, Severity};
+use crate::certified_key::{Leaf, hex};
+use crate::haproxy::cli::replies::Status as StoreStatus;
+use crate::plan::action::Action;
+use crate::plan::names::is_loaded_name;
+use crate::plan::reason::Reason;
+use crate::plan::row::{Role, Row};
+use crate::plan::warning::Warning;
+use crate::serving::loads::move_out;
+use crate::status::circumstances::Circumstances;
+use crate::status::problem::{Problem, problem};
+use crate::sys::escape::escaped;
+use serde::Serialize;
+use std::sync::Arc;
 
 /// What is owed for longer than this is critical, in seconds.
 const OWED_PATIENCE: i64 = 60 * 60;
 
 /// How long after a renewal a run must have followed, in seconds.
 const HOOK_PATIENCE: i64 = 24 * 60 * 60;
-
-/// Something that is wrong: the fact, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// What it is.
-    pub kind: Kind,
-    /// How bad it is.
-    pub severity: Severity,
-    /// The HAProxy that it is about.
-    pub haproxy: Option<String>,
-    /// One line of ASCII.
-    pub fact: String,
-    /// The next step; one line of ASCII.
-    pub advice: Option<String>,
-}
 
 /// One HAProxy's view of one site.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,33 +109,6 @@ impl Site {
             PlaceState::Current => 0,
         };
         self.haproxy.iter().map(|view| view.state).max_by_key(order).unwrap_or(PlaceState::Unknown)
-    }
-}
-
-/// What a site is judged by besides its views.
-#[derive(Debug, Clone)]
-pub struct Circumstances<'a> {
-    /// The time, in seconds since 1970.
-    pub now: i64,
-    /// Whether it is known which files are ours.
-    pub sees_state: bool,
-    /// The HAProxys, in the order of the views.
-    pub running: &'a [Running],
-    /// For each HAProxy the files that it is still to be told of, and since when.
-    pub owed: &'a [BTreeMap<String, i64>],
-    /// The directory of certbot's `archive`, where there is one.
-    pub archive: &'a Path,
-    /// The sites directory.
-    pub sites_dir: &'a Path,
-}
-
-impl Circumstances<'_> {
-    /// What brings this HAProxy into step with the disk.
-    fn catch_up(&self, views: &SiteViews, name: &str) -> String {
-        let file = views.file.as_ref().and_then(|file| file.to_str()).unwrap_or_default();
-        let mut all = self.running.iter().zip(self.owed);
-        let found = all.find(|(running, _)| running.name == name);
-        found.map_or_else(String::new, |(running, owed)| running.catch_up(owed.contains_key(file)))
     }
 }
 
@@ -345,11 +304,11 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
         .find(|warning| !is_of_the_action && row.warnings.contains(warning));
     match (row.action, row.reason) {
         (Action::Refuse, Some(reason)) if !is_only_forbidden(views) => {
-            let advice = advice::refused(reason, row);
+            let advice = crate::status::remedies::refused(reason, row);
             problems.push(problem(Kind::Refused(reason), Severity::Warning, fact(), advice));
         }
         (Action::Conflict, _) if !ownership_unknown => {
-            let advice = advice::conflict(&fact());
+            let advice = crate::status::remedies::conflict(&fact());
             problems.push(problem(Kind::Conflict, Severity::Warning, fact(), Some(advice)));
         }
         (Action::Foreign, _) if !ownership_unknown => {
@@ -374,7 +333,7 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
             | Warning::PruneHeld => Severity::Warning,
         };
         let said = row.detail.clone().filter(|_| of_the_detail == Some(warning));
-        let (fact, advice) = advice::warned(warning, row, around);
+        let (fact, advice) = crate::status::remedies::warned(warning, row, around);
         problems.push(problem(Kind::Warned(warning), severity, said.unwrap_or(fact), advice));
     }
     problems
@@ -588,7 +547,7 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], now: i64) -> Option<Pro
 }
 
 /// Whether a HAProxy is still to be told of this file.
-fn owed(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
+pub(crate) fn owed(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
     let file = views.file.as_ref()?.to_str()?;
     let oldest = around
         .running
@@ -644,8 +603,4 @@ pub fn open_to_others(fact: String) -> Problem {
         None => (fact, None),
     };
     problem(Kind::Warned(Warning::LoosePermissions), Severity::Warning, fact, advice)
-}
-
-fn problem(kind: Kind, severity: Severity, fact: String, advice: Option<String>) -> Problem {
-    Problem { kind, severity, haproxy: None, fact, advice }
 }

@@ -12,11 +12,19 @@ use rustix::io::Errno;
 use crate::certified_key::Leaf;
 use crate::config::Settings;
 use crate::haproxy::fingerprint::identity;
-use crate::plan::{Action, Deployed, Lineage, Policy, Reason, Refusal, Role, Row, Situation, plan};
-use crate::serving::{Contents, Loaded, Store, gather};
+use crate::plan::action::Action;
+use crate::plan::plan;
+use crate::plan::reason::Reason;
+use crate::plan::refusal::Refusal;
+use crate::plan::row::{Role, Row};
+use crate::plan::situation::{Deployed, Lineage, Policy, Situation};
+use crate::serving::gather;
+use crate::serving::loads::{Contents, Loaded, Store};
 use crate::sites::last_run::LastRun;
+use crate::sites::looking::look_at_state;
+use crate::sites::place::Place;
 use crate::sites::state::State;
-use crate::sites::{Place, entries, guard, look_at_state};
+use crate::sites::{entries, guard};
 use crate::sweep::sweep;
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::{Failure, FailureKind};
@@ -264,7 +272,7 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
     let look = |file: OsString| {
         let path = place.path.join(&file);
         let disk = match entries::entry(&place.dir, &file, None) {
-            Ok(Some(Deployed { kind: crate::plan::Kind::Directory, .. }) | None) => return None,
+            Ok(Some(Deployed { kind: crate::plan::situation::Kind::Directory, .. }) | None) => return None,
             Ok(found) => on_disk(found, &path),
             Err(_) => Sight::Unseen,
         };

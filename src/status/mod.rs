@@ -6,13 +6,17 @@
 
 pub mod advice;
 pub mod checking;
+pub mod circumstances;
 pub mod down;
 pub mod handshakes;
 pub mod judge;
 pub mod loaded;
 pub mod local;
 pub mod observation;
+pub mod problem;
+pub mod refusal;
 pub mod reloading;
+pub mod remedies;
 pub mod renewals;
 pub mod running;
 pub mod severity;
@@ -30,16 +34,17 @@ use crate::sys::failure::Failure;
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
 
-use crate::host_setup::{Finding, Setup};
-use judge::Circumstances;
-use judge::Problem;
+use crate::host_setup::Setup;
+use crate::host_setup::finding::Finding;
+use crate::status::circumstances::Circumstances;
+use crate::status::problem::Problem;
+use crate::status::refusal::Refused;
 use judge::Site;
 use judge::judge;
 use local::Ground;
 use running::Running;
 use severity::Kind;
 use severity::Severity;
-use troubles::Refused;
 
 /// Everything that a status says.
 #[derive(Debug, Clone)]
@@ -77,7 +82,7 @@ pub fn status(settings: &Settings, system: &System, with_setup: bool, progress: 
     let mut setup = Setup::default();
     for (running, settings) in haproxy.iter_mut().zip(&settings.haproxys) {
         let told = known.and_then(|run| run.told.get(&running.name));
-        let is_suspect = told.is_some_and(|told| troubles::refusal(told).is_some());
+        let is_suspect = told.is_some_and(|told| crate::status::refusal::refusal(told).is_some());
         // It reads every certificate: only where there is a reason, or all the time there is.
         if with_setup || is_suspect || running.down.is_some() {
             let checked = checking::check(system, settings);

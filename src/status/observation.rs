@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::certified_key::Leaf;
 use crate::haproxy::cli::replies::Status as StoreStatus;
-use crate::plan::{Role, Row};
+use crate::plan::row::{Role, Row};
 
 /// What a look at a place showed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 
 use crate::config::{Haproxy, Method};
-use crate::haproxy::methods::pidfile;
 use crate::haproxy::process::master::Master;
 use crate::sys::escape::shell_word;
 use crate::sys::system::System;
@@ -20,7 +19,7 @@ pub fn command(system: &System, haproxy: &Haproxy) -> Option<String> {
         is_active.then(|| format!("systemctl reload {}", shell_word(haproxy.unit.as_ref())))
     };
     let by_pidfile = || {
-        let pid = pidfile::read(&haproxy.pidfile).ok().flatten()?;
+        let pid = crate::haproxy::process::pidfile::read(&haproxy.pidfile).ok().flatten()?;
         let is_master = Master::open(system, pid).is_ok();
         is_master.then(|| format!("kill -USR2 \"$(cat {})\"", shell_word(haproxy.pidfile.as_os_str())))
     };

@@ -16,8 +16,9 @@ use crate::config::Settings;
 use crate::sys::escape::{escaped, shell_word};
 
 use super::advice;
-use super::judge::{Problem, Site};
+use super::judge::Site;
 use super::severity::{Kind, Severity};
+use crate::status::problem::Problem;
 
 const DAY: i64 = 24 * 60 * 60;
 

@@ -4,9 +4,10 @@ use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
 use crate::config::{Haproxy, Method, Settings};
-use crate::haproxy::Target;
 use crate::haproxy::cli::worker::can_be_shown;
-use crate::plan::{Role, is_loaded_name};
+use crate::haproxy::target::Target;
+use crate::plan::names::is_loaded_name;
+use crate::plan::row::Role;
 use crate::sys::escape::escaped;
 use crate::sys::system::System;
 
@@ -15,8 +16,8 @@ use super::handshakes::{self, Asked};
 use super::loaded::{self, Memory};
 use super::local::Ground;
 use super::observation::{Place, Shown, Sight, SiteViews};
-use super::troubles::Refused;
 use super::{advice, reloading};
+use crate::status::refusal::Refused;
 
 /// How long looking at the sockets may take.
 const SOCKETS: Duration = Duration::from_secs(10);

@@ -2,7 +2,8 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::plan::{Reason, Warning};
+use crate::plan::reason::Reason;
+use crate::plan::warning::Warning;
 
 /// How bad something is, the worst last: what is known to be wrong counts more than what can't be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -1,14 +1,11 @@
 //! The problems that aren't one site's: of a HAProxy, of the last run. Pure.
 
-use crate::haproxy::Outcome;
-use crate::sites::last_run::{LastRun, Told};
-use crate::sys::escape::escaped;
-
 use super::advice;
-use super::checking::Checked;
-use super::judge::Problem;
 use super::running::Running;
 use super::severity::{Kind, Severity};
+use crate::sites::last_run::LastRun;
+use crate::status::problem::Problem;
+use crate::sys::escape::escaped;
 
 /// A HAProxy that should run and doesn't.
 #[must_use]
@@ -26,33 +23,6 @@ pub fn down(running: &Running) -> Option<Problem> {
         fact: down.fact.clone(),
         advice: Some(advice),
     })
-}
-
-/// That a HAProxy refuses its configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// HAProxy's own words.
-    pub words: String,
-    /// What to do first.
-    pub advice: String,
-    /// When the run ended that found it, where it could not be asked again.
-    pub at: Option<i64>,
-}
-
-impl Refused {
-    /// As it is now, where it could be asked, else as the last run found it.
-    #[must_use]
-    pub fn judge(checked: Checked, told: Option<&Told>) -> Option<Self> {
-        match checked {
-            Checked::Accepted => None,
-            Checked::Refused { words, advice } => Some(Self { words, advice, at: None }),
-            Checked::Unasked(_) => {
-                let told = told?;
-                let words = refusal(told)?.to_owned();
-                Some(Self { words, advice: "mend its configuration".to_owned(), at: Some(told.at) })
-            }
-        }
-    }
 }
 
 /// A HAProxy that refuses its configuration.
@@ -74,14 +44,6 @@ pub fn refused(running: &Running, now: i64) -> Option<Problem> {
         fact,
         advice: Some(format!("{}; then run: haproxy-certs assemble", refused.advice)),
     })
-}
-
-/// HAProxy's words where it could not be told since it refuses its configuration for something that isn't ours.
-#[must_use]
-pub fn refusal(told: &Told) -> Option<&str> {
-    let detail = told.detail.as_deref().filter(|_| told.outcome == Outcome::Failed)?;
-    let is_it = ["refuses its configuration", "mend line ", "mend its configuration"];
-    is_it.iter().any(|words| detail.contains(words)).then_some(detail)
 }
 
 /// The last run failed: it is the last run all the same.

@@ -3,5 +3,6 @@
 pub mod escape;
 pub mod failure;
 pub mod parallel;
+pub mod procfs;
 pub mod program;
 pub mod system;

@@ -1,5 +1,6 @@
 //! HAProxy's sockets: what is sent, and what the replies mean.
 
+pub mod another;
 pub mod replies;
 pub mod socket;
 pub mod transaction;

@@ -15,6 +15,10 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 /// How long a command is repeated that finds certificates locked.
 const BUSY_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long sockets that don't answer after a reload are tried again: a master that re-executes itself refuses
+/// connections.
+pub(crate) const BLINK_LIMIT: Duration = Duration::from_secs(2);
+
 /// How often something is looked at again.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 

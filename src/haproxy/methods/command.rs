@@ -8,7 +8,7 @@ use crate::sys::failure::io_cause;
 use crate::sys::program::Program;
 use crate::sys::system::System;
 
-use crate::haproxy::Attempt;
+use crate::haproxy::attempt::Attempt;
 
 /// Runs the command that the configuration names. What it does isn't known: success is told, but not seen.
 #[must_use]

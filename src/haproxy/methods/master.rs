@@ -6,12 +6,16 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::config::{Address, Haproxy};
 use crate::sys::system::System;
 
+use crate::haproxy::alerts;
+use crate::haproxy::attempt::Attempt;
+use crate::haproxy::batch::Batch;
+use crate::haproxy::cli::another::is_another_ones;
 use crate::haproxy::cli::replies::{self, Processes, ReloadReply, quoted};
 use crate::haproxy::cli::socket::{self, SocketError};
 use crate::haproxy::cli::worker::PAUSE;
-use crate::haproxy::process::master::{ConfigCheck, Master};
+use crate::haproxy::process::config_check::{self, ConfigCheck};
+use crate::haproxy::process::master::Master;
 use crate::haproxy::process::stale_socket;
-use crate::haproxy::{Attempt, Batch, alerts, is_another_ones};
 
 /// The first release whose `reload` answers whether it worked.
 const ANSWERS_SINCE: (u32, u32) = (2, 7);
@@ -134,7 +138,7 @@ fn check(system: &System, haproxy: &Haproxy, pid: u32, deadline: Instant) -> Con
         return ConfigCheck::Unchecked("no process id".to_owned());
     };
     match Master::open(system, pid) {
-        Ok(master) => master.check_configuration(system, haproxy, deadline),
+        Ok(master) => config_check::check(system, haproxy, &master, deadline),
         // It may live in another container: the reply to `reload` will tell.
         Err(why) => ConfigCheck::Unchecked(why.to_string()),
     }

@@ -1,22 +1,19 @@
 //! The pidfile: SIGUSR2 to the master that it names.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::time::Instant;
-
 use crate::config::Haproxy;
+use crate::haproxy::attempt::Attempt;
+use crate::haproxy::batch::Batch;
+use crate::haproxy::cli::another::is_another_ones;
+use crate::haproxy::process::config_check;
+use crate::haproxy::process::master::{Master, NotAMaster};
+use crate::haproxy::process::pidfile::read;
+use crate::haproxy::process::watch::Watch;
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;
-
-use crate::haproxy::process::config_check;
-use crate::haproxy::process::master::{Master, NotAMaster, Watch};
-use crate::haproxy::{Attempt, Batch, is_another_ones};
-
-/// A pidfile holds a number or a few.
-const LARGEST: u64 = 4096;
+use std::io::{self};
+use std::path::Path;
+use std::time::Instant;
 
 /// Tells HAProxy by a signal to the master that its pidfile names, and watches what becomes of it.
 ///
@@ -73,51 +70,5 @@ fn no_master(file: &Path, why: &NotAMaster) -> Attempt {
         }
         NotAMaster::Starting(_) => Attempt::Failed(format!("{said}; the next run tells it")),
         NotAMaster::Unseen { .. } => Attempt::Failed(said),
-    }
-}
-
-/// The process id in the first line; `None` where there is none.
-///
-/// # Errors
-/// It can't be read, or isn't a regular file.
-pub fn read(path: &Path) -> io::Result<Option<i32>> {
-    // A FIFO in its place must not hang us.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits();
-    let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-    }
-    let mut text = Vec::new();
-    file.take(LARGEST).read_to_end(&mut text)?;
-    let text = String::from_utf8_lossy(&text);
-    Ok(text.lines().next().and_then(|line| line.trim().parse().ok()).filter(|&pid| pid > 1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_line_is_the_process() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pid");
-        for (text, pid) in [
-            ("123\n", Some(123)),
-            (" 7 \n8\n", Some(7)),
-            ("", None),
-            ("\n5\n", None),
-            ("1\n", None),
-            ("0", None),
-            ("-5", None),
-            ("99999999999", None),
-            ("12x", None),
-        ] {
-            std::fs::write(&path, text).unwrap();
-            assert_eq!(read(&path).unwrap(), pid, "{text:?}");
-        }
-        assert!(read(folder.path()).is_err());
-        let fifo = folder.path().join("fifo");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(read(&fifo).unwrap_err().to_string().contains("regular"));
     }
 }

@@ -12,12 +12,14 @@ use zeroize::Zeroizing;
 
 use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
 use crate::config::Haproxy;
-use crate::serving::{Contents, Identity, Serving};
+use crate::serving::loads::{Contents, Identity, Serving};
 use crate::sys::escape::escaped;
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;
 
 use super::master::{self, Unseen};
+use crate::haproxy::attempt::Attempt;
+use crate::haproxy::batch::{Batch, Change, Expected};
 use crate::haproxy::cli::replies::{Listing, Status, Store};
 use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
 use crate::haproxy::cli::transaction::{Commands, TRANSACTION_LIMIT, Untaken, foreign, set_line};
@@ -25,7 +27,7 @@ use crate::haproxy::cli::worker::{self, Answering, PAUSE, Trouble, Worker, no_us
 use crate::haproxy::memory::{File, Memory, Step};
 use crate::haproxy::process::in_flight::{self, InFlight};
 use crate::haproxy::process::stale_socket;
-use crate::haproxy::{Attempt, Batch, Change, Expected, Target};
+use crate::haproxy::target::Target;
 
 /// How often the whole batch is told again because the worker changed meanwhile.
 const ROUNDS: usize = 4;
@@ -661,7 +663,7 @@ struct Loser {
 const DH: &[u8] = b"-----BEGIN DH PARAMETERS";
 
 /// Whether a store's file is one that the worker may not have read as it is.
-fn changed_since(store: &crate::serving::Store, worker: Answering) -> bool {
+fn changed_since(store: &crate::serving::loads::Store, worker: Answering) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     fs::metadata(&store.path).map_or(true, |meta| {
         let since = worker.since.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -9,9 +9,12 @@ use crate::sys::failure::io_cause;
 use crate::sys::program::{Finished, Program};
 use crate::sys::system::System;
 
+use crate::haproxy::attempt::Attempt;
+use crate::haproxy::batch::Batch;
+use crate::haproxy::cli::another::is_another_ones;
 use crate::haproxy::process::config_check;
-use crate::haproxy::process::master::{Master, Seen, Watch};
-use crate::haproxy::{Attempt, Batch, is_another_ones};
+use crate::haproxy::process::master::Master;
+use crate::haproxy::process::watch::{Seen, Watch};
 
 /// How long a question to systemd may take.
 const ANSWER: Duration = Duration::from_secs(30);

@@ -1,25 +1,26 @@
 //! Checking a running master's configuration as it would load it on a reload: with its binary, arguments,
 //! environment, directory and user.
 
+use super::master::{Master, STARTING};
+use super::sight;
+use super::watch::Seen;
+use crate::config::Haproxy;
+use crate::haproxy::alerts;
+use crate::haproxy::attempt::Attempt;
+use crate::haproxy::batch::Batch;
+use crate::haproxy::process::arguments::{configuration_files, for_check};
+use crate::sys::escape::escaped_path;
+use crate::sys::failure::io_cause;
+use crate::sys::procfs::{Proc, same_file};
+use crate::sys::program::Program;
+use crate::sys::system::System;
+use nix::unistd::geteuid;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
-
-use nix::unistd::geteuid;
-
-use crate::config::Haproxy;
-use crate::sys::escape::escaped_path;
-use crate::sys::failure::io_cause;
-use crate::sys::program::Program;
-use crate::sys::system::System;
-
-use super::master::{Master, Proc, STARTING, same_file};
-use super::sight;
-use super::watch::Seen;
-use crate::haproxy::{Attempt, Batch, alerts};
 
 /// Where OpenSSL's configuration is on most systems, and where it is otherwise (`openssl version -d`).
 const OPENSSL_CONF: [&str; 3] =
@@ -44,7 +45,9 @@ pub enum ConfigCheck {
     Unchecked(String),
 }
 
-pub(crate) fn check(system: &System, haproxy: &Haproxy, master: &Master, deadline: Instant) -> ConfigCheck {
+/// Checks a master's configuration with its own binary, arguments, environment, directory and user.
+#[must_use]
+pub fn check(system: &System, haproxy: &Haproxy, master: &Master, deadline: Instant) -> ConfigCheck {
     let program = match program(system, haproxy, master) {
         Ok(program) => program,
         Err(why) => return ConfigCheck::Unchecked(why),
@@ -291,64 +294,6 @@ impl User {
     }
 }
 
-/// One word of HAProxy's arguments with what belongs to it.
-#[derive(Debug, PartialEq, Eq)]
-enum Word<'a> {
-    /// A configuration file.
-    File(&'a OsStr),
-    /// What a check takes over.
-    Keep(&'a [OsString]),
-    /// What only a start or a reload means.
-    Leave,
-}
-
-/// HAProxy's arguments after the program, as HAProxy reads them.
-fn read_arguments(arguments: &[OsString]) -> Vec<Word<'_>> {
-    let mut words = Vec::new();
-    let mut rest = arguments.get(1..).unwrap_or_default();
-    while let Some(first) = rest.first() {
-        let with_value = rest.len().min(2);
-        let length = match first.as_bytes() {
-            b"--" => {
-                words.extend(rest.iter().skip(1).map(|file| Word::File(file)));
-                break;
-            }
-            b"-f" => {
-                words.extend(rest.get(1).map(|file| Word::File(file)));
-                with_value
-            }
-            b"-sf" | b"-st" => {
-                words.push(Word::Leave);
-                1 + rest.iter().skip(1).take_while(|word| !word.as_bytes().starts_with(b"-")).count()
-            }
-            b"-x" => {
-                words.push(Word::Leave);
-                with_value
-            }
-            b"-D" | b"-q" | b"-c" => {
-                words.push(Word::Leave);
-                1
-            }
-            b"-C" | b"-L" | b"-N" | b"-S" | b"-m" | b"-n" | b"-p" => {
-                words.extend(rest.get(..with_value).map(Word::Keep));
-                with_value
-            }
-            _ => {
-                words.extend(rest.get(..1).map(Word::Keep));
-                1
-            }
-        };
-        rest = rest.get(length..).unwrap_or_default();
-    }
-    words
-}
-
-/// The configuration files among HAProxy's arguments.
-pub(crate) fn configuration_files(arguments: &[OsString]) -> Vec<PathBuf> {
-    let file = |word: Word<'_>| if let Word::File(file) = word { Some(PathBuf::from(file)) } else { None };
-    read_arguments(arguments).into_iter().filter_map(file).collect()
-}
-
 /// The configuration files of this HAProxy: those that the settings name, else those that its master was started with.
 pub(crate) fn configuration(system: &System, haproxy: &Haproxy) -> Vec<PathBuf> {
     if !haproxy.config.is_empty() {
@@ -393,29 +338,6 @@ pub(crate) fn is_newer(system: &System, haproxy: &Haproxy, moment: SystemTime) -
     sources(&Proc::new(system), haproxy, pid).iter().filter_map(changed).any(|changed| changed > moment)
 }
 
-/// The value of an option (`-p`, `-S`) among HAProxy's arguments; the last one counts.
-pub(crate) fn value_of<'a>(arguments: &'a [OsString], option: &str) -> Option<&'a OsStr> {
-    let value = |word: Word<'a>| match word {
-        Word::Keep([name, value]) if name == option => Some(value.as_os_str()),
-        _ => None,
-    };
-    read_arguments(arguments).into_iter().filter_map(value).next_back()
-}
-
-/// The arguments of a check: those of the start, without what only a start means; `configuration` replaces the files.
-fn for_check(arguments: &[OsString], configuration: &[PathBuf]) -> Vec<OsString> {
-    let mut check = vec![OsString::from("-c")];
-    for word in read_arguments(arguments) {
-        match word {
-            Word::Keep(words) => check.extend_from_slice(words),
-            Word::File(file) if configuration.is_empty() => check.extend(["-f".into(), file.to_owned()]),
-            Word::File(_) | Word::Leave => {}
-        }
-    }
-    check.extend(configuration.iter().flat_map(|file| ["-f".into(), file.clone().into_os_string()]));
-    check
-}
-
 /// The environment without what the master, or systemd for it alone, has put there.
 ///
 /// 2.2 cuts its `HAPROXY_PROCESSES` in place, so that its parts look like variables of their own.
@@ -456,31 +378,6 @@ pub(crate) fn without_masters_own(environment: Vec<OsString>) -> Vec<(OsString, 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn list(text: &str) -> Vec<OsString> {
-        text.split(' ').map(OsString::from).collect()
-    }
-
-    #[test]
-    fn a_check_has_the_arguments_of_the_start() {
-        for (started, check) in [
-            ("haproxy -W -p /p -f /a.cfg", "-c -W -p /p -f /a.cfg"),
-            ("haproxy -sf 12 13 -x sockpair@3 -Ws -f /a -f /b -S /m.sock", "-c -Ws -f /a -f /b -S /m.sock"),
-            ("haproxy -D -q -V -L peer -n 100 -- /a.cfg /b.cfg", "-c -V -L peer -n 100 -f /a.cfg -f /b.cfg"),
-            ("haproxy -f /-q -st 5", "-c -f /-q"),
-            ("haproxy -L -q -f /a", "-c -L -q -f /a"),
-            ("haproxy -f", "-c"),
-        ] {
-            assert_eq!(for_check(&list(started), &[]), list(check), "{started}");
-        }
-        let other = [PathBuf::from("/x y.cfg")];
-        let mut expected = list("-c -W -f");
-        expected.push("/x y.cfg".into());
-        assert_eq!(for_check(&list("haproxy -W -f /a -- /b"), &other), expected);
-        assert_eq!(value_of(&list("haproxy -p /a -f /b -p /c"), "-p"), Some(OsStr::new("/c")));
-        assert_eq!(value_of(&list("haproxy -f -p /c"), "-p"), None);
-        assert_eq!(configuration_files(&list("haproxy -W -f a -- /b")), [Path::new("a"), Path::new("/b")]);
-    }
 
     #[test]
     fn the_masters_own_variables_are_left_out_and_the_operators_stay() {

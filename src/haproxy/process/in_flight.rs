@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::sys::system::System;
 
-use super::master::{Image, Proc, Worker};
 use crate::haproxy::cli::worker::Answering;
+use crate::sys::procfs::{Image, Proc, WorkerProcess};
 
 /// The first version whose masters don't load the configuration themselves.
 const WORKERS_LOAD_SINCE: (u32, u32) = (3, 1);
@@ -54,7 +54,7 @@ pub(crate) fn look(system: &System, answering: &Answering) -> InFlight {
 /// One look.
 #[derive(Debug, PartialEq, Eq)]
 struct Look {
-    own: Worker,
+    own: WorkerProcess,
     master: Option<Master>,
 }
 
@@ -63,18 +63,18 @@ struct Look {
 struct Master {
     image: Option<Image>,
     is_ready: bool,
-    youngest: Option<Worker>,
+    youngest: Option<WorkerProcess>,
 }
 
 impl Look {
     fn at(proc: &Proc, answering: &Answering) -> Option<Self> {
         let pid = i32::try_from(answering.pid).ok()?;
         let stat = proc.stat(pid).ok().filter(|stat| !stat.is_zombie() && proc.is_haproxy(pid, stat))?;
-        let own = Worker { pid, started: stat.started };
+        let own = WorkerProcess { pid, started: stat.started };
         let workers = proc.workers(stat.parent);
         let master = workers.contains(&own).then(|| Master {
             image: proc.image(stat.parent).ok().flatten(),
-            is_ready: proc.usr2(stat.parent).is_ok_and(super::master::Disposition::is_ready),
+            is_ready: proc.usr2(stat.parent).is_ok_and(crate::sys::procfs::Disposition::is_ready),
             youngest: workers.iter().copied().max_by_key(|worker| (worker.started, worker.pid)),
         });
         Some(Self { own, master })
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     fn judged(version: (u32, u32), is_ready: bool, youngest: i32) -> InFlight {
-        let worker = |pid| Worker { pid, started: 7 };
+        let worker = |pid| WorkerProcess { pid, started: 7 };
         let now = SystemTime::now();
         let answering = Answering { pid: 5, since: now, until: now, version: Some(version) };
         let master = Master { image: None, is_ready, youngest: Some(worker(youngest)) };

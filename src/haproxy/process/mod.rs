@@ -1,8 +1,10 @@
 //! HAProxy's processes, as procfs shows them.
 
+pub mod arguments;
 pub mod config_check;
 pub mod in_flight;
 pub mod master;
+pub mod pidfile;
 pub mod sight;
 pub mod stale_socket;
 pub mod started;

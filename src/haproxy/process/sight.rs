@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::config::{Address, Haproxy, Marks, unit_name};
 use crate::sys::system::System;
 
-use super::config_check::{configuration_files, value_of};
-use super::master::{Proc, same_file};
-use crate::haproxy::methods::pidfile;
+use crate::haproxy::process::arguments::{configuration_files, value_of};
+use crate::sys::procfs::{Proc, same_file};
 
 /// The largest configuration file that is looked into.
 const LARGEST: u64 = 16 << 20;
@@ -51,7 +50,7 @@ pub(crate) fn master(system: &System, haproxy: &Haproxy) -> Option<i32> {
     let proc = Proc::new(system);
     let is_haproxy =
         |&pid: &i32| proc.stat(pid).is_ok_and(|stat| !stat.is_zombie() && proc.is_haproxy(pid, &stat));
-    let named = pidfile::read(&haproxy.pidfile).ok().flatten().filter(is_haproxy);
+    let named = crate::haproxy::process::pidfile::read(&haproxy.pidfile).ok().flatten().filter(is_haproxy);
     let marks = haproxy.marks();
     named.or_else(|| {
         if marks.are_none() {

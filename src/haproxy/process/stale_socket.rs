@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Address;
 use crate::sys::system::System;
 
-use super::master::Proc;
+use crate::sys::procfs::Proc;
 
 /// What procfs calls the namespace of processes that the kernel starts with (`PROC_PID_INIT_INO`).
 const FIRST_NAMESPACE: &str = "pid:[4026531836]";

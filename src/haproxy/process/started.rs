@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::config::{Address, Haproxy};
 use crate::sys::system::System;
 
-use super::config_check::configuration_files;
-use super::master::Proc;
-use crate::haproxy::methods::pidfile;
+use crate::haproxy::process::arguments::configuration_files;
+use crate::sys::procfs::Proc;
 
 /// A HAProxy that runs, as procfs shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +39,10 @@ impl Started {
             return Err("nothing says which HAProxy this is".to_owned());
         }
         let proc = Proc::new(system);
-        let named = pidfile::read(&haproxy.pidfile).ok().flatten().filter(|&pid| is_haproxy(&proc, pid));
+        let named = crate::haproxy::process::pidfile::read(&haproxy.pidfile)
+            .ok()
+            .flatten()
+            .filter(|&pid| is_haproxy(&proc, pid));
         if let Some(pid) = named {
             return Self::look(&proc, first_of_its_kind(&proc, pid), true);
         }

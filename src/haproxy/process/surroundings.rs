@@ -12,10 +12,10 @@ use crate::config::{Address, Haproxy};
 use crate::sys::system::System;
 
 use super::config_check::{User, trusted, without_masters_own};
-use super::master::{Proc, same_file};
 use crate::haproxy::cli::worker::Worker;
-use crate::haproxy::methods::{master, pidfile, systemd};
+use crate::haproxy::methods::{master, systemd};
 use crate::haproxy::staged_check::Surroundings;
+use crate::sys::procfs::{Proc, same_file};
 
 /// How long a socket is asked for a process.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -31,7 +31,7 @@ pub fn surroundings(system: &System, haproxy: &Haproxy) -> Option<Surroundings> 
     let is_haproxy =
         |pid: &i32| proc.stat(*pid).is_ok_and(|stat| !stat.is_zombie() && proc.is_haproxy(*pid, &stat));
     let ways: [&dyn Fn() -> Option<i32>; 4] = [
-        &|| pidfile::read(&haproxy.pidfile).ok().flatten(),
+        &|| crate::haproxy::process::pidfile::read(&haproxy.pidfile).ok().flatten(),
         &|| systemd::main_pid(system, haproxy),
         &|| of_master_socket(haproxy),
         &|| of_runtime_socket(haproxy),

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::sys::failure::io_cause;
 
-use super::master::{Image, Master, STARTING, Worker};
+use super::master::{Master, STARTING};
+use crate::sys::procfs::{Image, WorkerProcess};
 
 /// How long a state that means failure must last: another reload may be about to begin.
 const SETTLED: Duration = Duration::from_millis(500);
@@ -70,7 +71,7 @@ struct Before {
     image: Image,
     /// Whether the master listened for signals.
     was_ready: bool,
-    workers: BTreeSet<Worker>,
+    workers: BTreeSet<WorkerProcess>,
     /// The sockets on which the workers listened.
     listening: HashSet<u64>,
 }
@@ -157,13 +158,14 @@ impl<'a> Watch<'a> {
         let usr2 = proc.usr2(pid)?;
         let Some(image) = proc.image(pid)? else { return Ok(None) };
         let executed_anew = image != before.image;
-        let (new, old): (Vec<Worker>, Vec<Worker>) = self.master.workers().into_iter().partition(|worker| {
-            let of_before = |image: Option<Image>| image.is_none_or(|image| image == before.image);
-            // One that is just gone counts for nothing: the next look won't find it.
-            executed_anew
-                && !before.workers.contains(worker)
-                && !proc.image(worker.pid).map_or(true, of_before)
-        });
+        let (new, old): (Vec<WorkerProcess>, Vec<WorkerProcess>) =
+            self.master.workers().into_iter().partition(|worker| {
+                let of_before = |image: Option<Image>| image.is_none_or(|image| image == before.image);
+                // One that is just gone counts for nothing: the next look won't find it.
+                executed_anew
+                    && !before.workers.contains(worker)
+                    && !proc.image(worker.pid).map_or(true, of_before)
+            });
         let serves = !new.is_empty();
         since.seen_worker |= serves;
         let lasts = |since: &mut Option<Instant>, holds: bool| {
@@ -203,15 +205,15 @@ impl<'a> Watch<'a> {
     }
 
     /// Whether new workers listen and no old one does any more.
-    fn has_taken_over(&self, before: &Before, new: &[Worker], old: &[Worker]) -> bool {
+    fn has_taken_over(&self, before: &Before, new: &[WorkerProcess], old: &[WorkerProcess]) -> bool {
         let proc = self.master.proc();
         let Some(listening) = new.first().map(|worker| proc.listening(worker.pid)) else { return false };
-        let listens = |worker: &Worker| {
+        let listens = |worker: &WorkerProcess| {
             proc.sockets(worker.pid).map(|own| {
                 own.iter().any(|inode| listening.contains(inode) || before.listening.contains(inode))
             })
         };
-        let gone = |worker: &Worker| proc.stat(worker.pid).map_or(true, |stat| stat.is_zombie());
+        let gone = |worker: &WorkerProcess| proc.stat(worker.pid).map_or(true, |stat| stat.is_zombie());
         new.iter().any(|worker| matches!(listens(worker), Ok(true)))
             && old.iter().all(|worker| matches!(listens(worker), Ok(false)) || gone(worker))
     }

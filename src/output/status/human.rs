@@ -4,12 +4,14 @@ use std::fmt::Write;
 
 use super::{file, verdict};
 use crate::certified_key::KeyType;
-use crate::host_setup::Finding;
+use crate::host_setup::finding::Finding;
 use crate::output::human::Tone;
-use crate::plan::{Role, is_loaded_name};
+use crate::plan::names::is_loaded_name;
+use crate::plan::row::Role;
 use crate::status::Status;
 use crate::status::advice::{Part, day, parts, span};
-use crate::status::judge::{Problem, Serves, Site};
+use crate::status::judge::{Serves, Site};
+use crate::status::problem::Problem;
 use crate::status::severity::{Kind, PlaceState, Severity};
 use crate::sys::escape::escaped;
 

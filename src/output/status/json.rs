@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::certified_key::{Leaf, hex};
-use crate::host_setup;
 use crate::output::json::{timestamp, to_text};
-use crate::plan::{Action, Reason, Role};
+use crate::plan::action::Action;
+use crate::plan::reason::Reason;
+use crate::plan::row::Role;
 use crate::sites::last_run::Told;
-use crate::status::judge::{HaproxyView, Problem, Serves, Site, fingerprint};
+use crate::status::judge::{HaproxyView, Serves, Site, fingerprint};
+use crate::status::problem::Problem;
 use crate::status::severity::{Kind, PlaceState, Severity};
 use crate::status::{Status, advice};
 use crate::sys::failure::Failure;
@@ -192,8 +194,8 @@ pub fn failure(error: &Failure) -> String {
     })
 }
 
-fn finding(finding: &host_setup::Finding) -> Finding<'_> {
-    let host_setup::Finding { name, severity, fact, mend } = finding;
+fn finding(finding: &crate::host_setup::finding::Finding) -> Finding<'_> {
+    let crate::host_setup::finding::Finding { name, severity, fact, mend } = finding;
     Finding { name, severity: *severity, fact, mend }
 }
 

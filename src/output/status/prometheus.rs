@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
 use super::Status;
-use crate::plan::Action;
+use crate::plan::action::Action;
 use crate::sites::last_run::Told;
 use crate::status::judge::Site;
 use crate::status::severity::{PlaceState, Severity};
@@ -156,7 +156,7 @@ fn runs(page: &mut Page, status: &Status) {
 }
 
 fn worked(told: &Told) -> bool {
-    use crate::haproxy::Outcome as O;
+    use crate::haproxy::verdict::Outcome as O;
     match told.outcome {
         O::Updated | O::Reloaded => told.confirmed != Some(false),
         O::NotNeeded | O::NotRunning | O::Skipped => true,

@@ -1,71 +1,7 @@
-//! The words of a plan and of every report: actions, reasons and warnings.
-
-use serde::Serialize;
+//! Why a lineage is refused.
 
 use crate::certified_key::Flaw;
-
-/// What is done with a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Action {
-    /// The lineage has no file yet.
-    Install,
-    /// Its file differs from what certbot has now.
-    Replace,
-    /// Right bytes, wrong owner or mode.
-    Repair,
-    /// Nothing to do.
-    Unchanged,
-    /// Ours, and the lineage is gone or excluded.
-    Prune,
-    /// The lineage fails; what is deployed stays as it is.
-    Refuse,
-    /// A file that isn't ours has the name that a lineage needs; it stays.
-    Conflict,
-    /// Any other file that isn't ours; it stays.
-    Foreign,
-}
-
-impl Action {
-    /// Every action, in the order of a summary.
-    pub const ALL: [Self; 8] = [
-        Self::Install,
-        Self::Replace,
-        Self::Repair,
-        Self::Unchanged,
-        Self::Prune,
-        Self::Refuse,
-        Self::Conflict,
-        Self::Foreign,
-    ];
-
-    /// The report's word.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Install => "install",
-            Self::Replace => "replace",
-            Self::Repair => "repair",
-            Self::Unchanged => "unchanged",
-            Self::Prune => "prune",
-            Self::Refuse => "refuse",
-            Self::Conflict => "conflict",
-            Self::Foreign => "foreign",
-        }
-    }
-
-    /// Whether it changes something on disk.
-    #[must_use]
-    pub fn is_change(self) -> bool {
-        self.writes() || self == Self::Prune
-    }
-
-    /// Whether it writes a PEM.
-    #[must_use]
-    pub fn writes(self) -> bool {
-        matches!(self, Self::Install | Self::Replace | Self::Repair)
-    }
-}
+use serde::Serialize;
 
 /// Why a lineage is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -169,57 +105,6 @@ impl Reason {
                 Some("it is tried again when the lineage, HAProxy or its configuration changes")
             }
             Self::NameUnsafe | Self::OlderThanDeployed | Self::WouldReplaceGood | Self::ReadError => None,
-        }
-    }
-}
-
-/// What is worth knowing about a file although it doesn't keep it from being deployed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Warning {
-    /// The certificate has expired.
-    Expired,
-    /// Less than a quarter of its life is left.
-    ExpiresSoon,
-    /// Its life hasn't begun.
-    NotYetValid,
-    /// The leaf stands alone and didn't sign itself.
-    ChainIncomplete,
-    /// A certificate wasn't issued by the one after it.
-    ChainOrder,
-    /// It comes from a staging CA, which no client trusts.
-    StagingIssuer,
-    /// Another file that sorts before it serves one of its names.
-    Shadowed,
-    /// Another file than before answers clients that name no site.
-    DefaultCertificateChanged,
-    /// Others than the owner may read certbot's key file.
-    LoosePermissions,
-    /// There are `.key`, `.ocsp`, `.issuer` or `.sctl` files beside it, which HAProxy loads with it.
-    SiblingFiles,
-    /// HAProxy could not be asked whether it would load it.
-    NotChecked,
-    /// It would have been pruned if a guard didn't hold it.
-    PruneHeld,
-}
-
-impl Warning {
-    /// The report's word.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::ExpiresSoon => "expires-soon",
-            Self::NotYetValid => "not-yet-valid",
-            Self::ChainIncomplete => "chain-incomplete",
-            Self::ChainOrder => "chain-order",
-            Self::StagingIssuer => "staging-issuer",
-            Self::Shadowed => "shadowed",
-            Self::DefaultCertificateChanged => "default-certificate-changed",
-            Self::LoosePermissions => "loose-permissions",
-            Self::SiblingFiles => "sibling-files",
-            Self::NotChecked => "not-checked",
-            Self::PruneHeld => "prune-held",
         }
     }
 }

@@ -1,0 +1,76 @@
+//! What a HAProxy is to be notified of.
+
+use crate::config::Haproxy;
+use crate::haproxy::memory;
+use crate::haproxy::target::Target;
+use crate::serving::loads::{Identity, Serving};
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::io;
+use std::time::SystemTime;
+use zeroize::Zeroizing;
+
+/// One file that a HAProxy is told about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Which file.
+    pub target: Target,
+    /// What the file holds now; `None`: it was pruned.
+    pub now: Option<Expected>,
+}
+
+/// What HAProxy must show for a file that it took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// SHA-1 of the leaf's DER: what `show ssl cert` calls its fingerprint.
+    pub sha1: [u8; 20],
+    /// SHA-256 of the leaf's DER.
+    pub sha256: [u8; 32],
+    /// The leaf's serial number in upper-case hex: of an Ed25519 certificate HAProxy shows no more.
+    pub serial: String,
+    /// How many certificates follow the leaf.
+    pub chain_len: usize,
+    /// The key's kind, for probes: signature algorithms are limited to it.
+    pub key_type: crate::certified_key::KeyType,
+    /// The DNS names that this file wins: no file that sorts before it has them with the same kind of key.
+    pub names_won: Vec<String>,
+    /// Whether it can be added at run time without changing what a reload would serve: it doesn't sort first, it
+    /// shares no name with another file, and its name needs no quoting.
+    pub addable: bool,
+    /// Whether HAProxy can be asked for it, see [`cli::worker::can_be_shown`].
+    pub can_be_shown: bool,
+}
+
+/// What a HAProxy is told about, all at once.
+pub struct Batch<'a> {
+    /// The files, each once.
+    pub changes: &'a [Change],
+    /// Reads what a file holds now.
+    pub read: &'a dyn Fn(&Target) -> io::Result<Zeroizing<Vec<u8>>>,
+    /// When the last file was renamed into place.
+    pub committed: SystemTime,
+    /// What this HAProxy would load if it started now.
+    pub serving: &'a Serving,
+    /// All our files, and which ones they are.
+    pub ours: &'a BTreeMap<Target, Identity>,
+}
+
+impl Batch<'_> {
+    /// Which file it is, where it is there.
+    pub(crate) fn identity(&self, target: &Target) -> Option<Identity> {
+        self.ours.get(target).copied()
+    }
+
+    /// The stores that a change is about, as HAProxy spells them: it may load one file under several names.
+    pub(crate) fn stores_of(&self, haproxy: &Haproxy, change: &Change) -> Vec<String> {
+        let spelled = change.target.spelled(haproxy);
+        let identity = change.now.as_ref().and_then(|_| self.identity(&change.target));
+        let known = memory::stores_of(self.serving, &spelled, identity).unwrap_or_default();
+        if known.is_empty() { vec![spelled] } else { known }
+    }
+
+    /// Those of all changes.
+    pub(crate) fn stores(&self, haproxy: &Haproxy) -> BTreeSet<String> {
+        self.changes.iter().flat_map(|change| self.stores_of(haproxy, change)).collect()
+    }
+}

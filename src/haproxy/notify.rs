@@ -1,0 +1,377 @@
+//! Notifying one HAProxy of a batch, by the first way that applies, and seeing whether it took it.
+
+use crate::config::{Haproxy, Method};
+use crate::haproxy::attempt::Attempt;
+use crate::haproxy::batch::Batch;
+use crate::haproxy::cli::worker::{Answering, BLINK_LIMIT, PAUSE, Worker};
+use crate::haproxy::methods::runtime::{Partial, Shown};
+use crate::haproxy::tls_probe::{self, Probed};
+use crate::haproxy::verdict::{Outcome, Verdict};
+use crate::haproxy::{alerts, cli, methods, process};
+use crate::sys::escape::escaped;
+use crate::sys::system::System;
+use std::thread::sleep;
+use std::time::Duration;
+use std::time::Instant;
+
+/// How long a worker that surely read the disk after the change may go on showing something else: it doesn't load
+/// the directory, or not as expected.
+const CONTRADICTION_LIMIT: Duration = Duration::from_secs(5);
+
+/// The same where nothing else shows the reload's effect: through 3.0 it takes as long as the configuration loads.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a HAProxy that starts is looked for.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// How long a HAProxy that is there gets to write its pidfile and open its sockets.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// The ways that `auto` tries, the best one first.
+const AUTO: [Method; 4] = [Method::Runtime, Method::Master, Method::Systemd, Method::Pidfile];
+
+/// Tells one HAProxy about a batch, by the method that is configured for it, and sees whether it took it.
+///
+/// All of it ends within the `timeout` of this HAProxy; nothing here touches another one.
+#[must_use]
+pub fn tell(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict {
+    let telling = Telling { system, haproxy, batch, deadline: Instant::now() + haproxy.timeout };
+    if batch.changes.is_empty() {
+        return Verdict::of(haproxy.method, Outcome::NotNeeded);
+    }
+    match haproxy.method {
+        Method::None => Verdict::of(Method::None, Outcome::Skipped),
+        Method::Auto => telling.by(&AUTO),
+        method => telling.by(&[method]),
+    }
+}
+
+/// Who there is, where no way leads to a HAProxy.
+enum Somebody {
+    /// No process in sight may be it, and no socket of its accepts connections.
+    Nobody,
+    /// One that may be it is still starting.
+    Coming,
+    /// One may be it: which, and why.
+    There(String),
+    /// The processes can't be seen: why.
+    Unseen(String),
+}
+
+/// One HAProxy being told about a batch.
+struct Telling<'a> {
+    system: &'a System,
+    haproxy: &'a Haproxy,
+    batch: &'a Batch<'a>,
+    deadline: Instant,
+}
+
+impl Telling<'_> {
+    /// The worker that answers on the best socket, if one does.
+    fn answering(&self) -> Option<Answering> {
+        Worker::ways(self.haproxy).iter().find_map(|worker| worker.answering(self.deadline).ok())
+    }
+
+    /// One way.
+    fn attempt(&self, method: Method) -> Attempt {
+        // What is left of the time, for the ways that take it from the settings.
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let hurried = || Haproxy { timeout: left, ..self.haproxy.clone() };
+        if left.is_zero() {
+            return Attempt::Failed("the time is up".to_owned());
+        }
+        match method {
+            Method::Runtime => methods::runtime::update(self.system, self.haproxy, self.batch, self.deadline),
+            Method::Master => methods::master::reload(self.system, self.haproxy, self.batch, self.deadline),
+            Method::Systemd => methods::systemd::reload(self.system, &hurried(), self.batch),
+            Method::Pidfile => methods::pidfile::reload(self.system, &hurried(), self.batch),
+            Method::Command => methods::command::run(self.system, &hurried()),
+            Method::Auto | Method::None => Attempt::NotApplicable("is no way to tell it".to_owned()),
+        }
+    }
+
+    /// By the first of these ways that applies.
+    fn by(&self, methods: &[Method]) -> Verdict {
+        let before = self.answering();
+        let verdict = self.by_the_first_of(methods, before);
+        let is_nothing_left = || before.is_some_and(|worker| self.has_read_it(worker));
+        if verdict.outcome == Outcome::Failed && verdict.rejected.is_empty() && is_nothing_left() {
+            return Verdict::of(verdict.method, Outcome::NotNeeded)
+                .with("it has started since the change, and has it");
+        }
+        verdict
+    }
+
+    fn by_the_first_of(&self, methods: &[Method], before: Option<Answering>) -> Verdict {
+        let begin = Instant::now();
+        loop {
+            let mut passed_over = Vec::new();
+            let mut evidence = None;
+            // What memory didn't do well: a reload may do better.
+            let mut in_memory = None;
+            for &method in methods {
+                let pass = |why: &str| format!("{}: {why}", method.name());
+                match self.attempt(method) {
+                    Attempt::NotApplicable(why) => passed_over.push(pass(&why)),
+                    Attempt::NotRunning(why) => {
+                        passed_over.push(pass(&why));
+                        evidence.get_or_insert((method, why));
+                    }
+                    attempt if methods.len() > 1 && self.may_take_it_now(method, before, &attempt) => {
+                        passed_over.push(pass("refuses it, but the configuration is newer than its worker"));
+                        in_memory = Some(self.verdict(method, before, attempt));
+                    }
+                    attempt => {
+                        let verdict = self.verdict(method, before, attempt);
+                        let is_served = method != Method::Runtime || verdict.confirmed != Some(false);
+                        if !is_served && methods.len() > 1 {
+                            passed_over.push(pass(verdict.detail.as_deref().unwrap_or("it isn't served")));
+                            in_memory = Some(verdict);
+                            continue;
+                        }
+                        // A refusal by name says more than a reload that failed without one.
+                        let names_none = verdict.outcome == Outcome::Failed && verdict.rejected.is_empty();
+                        let by_name = in_memory.filter(|refused| names_none && !refused.rejected.is_empty());
+                        return by_name.unwrap_or(verdict).passing_over(passed_over);
+                    }
+                }
+            }
+            if let Some(verdict) = in_memory {
+                return verdict.passing_over(passed_over);
+            }
+            let may_come = evidence.is_some() || before.is_none();
+            match self.somebody() {
+                Somebody::Coming if may_come && Instant::now() + AGAIN < self.deadline => sleep(AGAIN),
+                Somebody::There(_) if evidence.is_some() && begin.elapsed() < GRACE => sleep(AGAIN),
+                somebody => return self.untold(methods, evidence, &somebody, before, &passed_over),
+            }
+        }
+    }
+
+    /// Whether this worker read the disk after the last change, and shows all of the batch.
+    fn has_read_it(&self, worker: Answering) -> bool {
+        // Its uptime has whole seconds; procfs knows better, where this process is the worker.
+        let started = process::master::Proc::new(self.system).started_at(worker.pid);
+        let started = started.filter(|at| (worker.since..=worker.until).contains(at)).unwrap_or(worker.since);
+        let is_young = |it: Answering| it.pid == worker.pid && started > self.batch.committed;
+        is_young(worker)
+            && matches!(methods::runtime::shown(self.haproxy, self.batch, self.deadline), Shown::All(it) if is_young(it))
+    }
+
+    /// What it means that no way applies.
+    fn untold(
+        &self,
+        methods: &[Method],
+        evidence: Option<(Method, String)>,
+        somebody: &Somebody,
+        before: Option<Answering>,
+        passed_over: &[String],
+    ) -> Verdict {
+        let Some((method, why)) = evidence else {
+            let name = escaped(&self.haproxy.name);
+            if let [method] = methods {
+                let why = passed_over.concat();
+                let why = why.split_once(": ").map_or(why.as_str(), |(_, why)| why);
+                return self.without_reload(*method, before, why.to_owned());
+            }
+            let passed_over = passed_over.join("; ");
+            let why = format!(
+                "found no way to tell HAProxy; set `reload` and what it needs for \"{name}\" ({passed_over})"
+            );
+            return self.without_reload(Method::Auto, before, why);
+        };
+        let failed = |fact: String| Verdict::of(method, Outcome::Failed).with(fact);
+        match somebody {
+            Somebody::Nobody if before.is_some() => {
+                failed(format!("HAProxy answered at first, and has ended since: {why}"))
+            }
+            Somebody::Nobody => Verdict::of(method, Outcome::NotRunning).with(why),
+            Somebody::Coming => {
+                failed(format!("{why}, and a HAProxy is still starting; the next run tells it"))
+            }
+            Somebody::There(who) => {
+                let why = format!("{why}, but {who}; set unit, pidfile or master_socket to its own");
+                self.without_reload(method, before, why)
+            }
+            Somebody::Unseen(how) => failed(format!("{why}, but {how}; set reload")),
+        }
+    }
+
+    /// Whether a reload may take what memory has refused: a worker judges by what it read when it started.
+    fn may_take_it_now(&self, method: Method, before: Option<Answering>, attempt: &Attempt) -> bool {
+        let Attempt::Refused { files, .. } = attempt else { return false };
+        let since = before.filter(|_| method == Method::Runtime && !files.is_empty()).map(|it| it.since);
+        since.is_some_and(|since| process::config_check::is_newer(self.system, self.haproxy, since))
+    }
+
+    /// Who there is that may be this HAProxy, whatever its unit or pidfile says.
+    fn somebody(&self) -> Somebody {
+        let sockets = self.haproxy.runtime_socket.iter().chain(&self.haproxy.master_socket);
+        let soon = Instant::now() + CONTRADICTION_LIMIT;
+        for address in sockets {
+            if cli::socket::listens(address, soon) {
+                return Somebody::There(format!("{address} accepts connections"));
+            }
+        }
+        let processes = match process::sight::in_sight(self.system, self.haproxy) {
+            Ok(processes) => processes,
+            Err(how) => return Somebody::Unseen(how),
+        };
+        let is_coming = |process: &process::sight::Process| {
+            process.is_between
+                || match process::master::Master::open(self.system, process.pid) {
+                    // It holds signals back while it loads.
+                    Ok(master) => !master.is_ready(),
+                    Err(why) => matches!(why, process::master::NotAMaster::Starting(_)),
+                }
+        };
+        match processes.first() {
+            None => Somebody::Nobody,
+            Some(_) if processes.iter().any(is_coming) => Somebody::Coming,
+            Some(process) => {
+                Somebody::There(format!("the HAProxy of process {} {}", process.pid, process.why))
+            }
+        }
+    }
+
+    /// What an attempt comes to, once it is confirmed or made good as far as can be.
+    fn verdict(&self, method: Method, before: Option<Answering>, attempt: Attempt) -> Verdict {
+        match attempt {
+            Attempt::Told { seen, detail } => {
+                let outcome = if method == Method::Runtime { Outcome::Updated } else { Outcome::Reloaded };
+                let (confirmed, why) = self.confirmed(method, before, seen);
+                Verdict {
+                    confirmed,
+                    ..Verdict::of(method, outcome).with(detail.unwrap_or_default()).with(why)
+                }
+            }
+            // [`Self::by`] passes over it.
+            Attempt::NotRunning(why) => Verdict::of(method, Outcome::Failed).with(why),
+            Attempt::NotApplicable(why) | Attempt::Failed(why) => self.without_reload(method, before, why),
+            Attempt::Refused { words, files } if files.is_empty() => {
+                let partial = self.replace_what_can_be();
+                let files = process::config_check::configuration(self.system, self.haproxy);
+                Verdict::of(method, Outcome::Failed)
+                    .with(alerts::cause(&words))
+                    .with(alerts::advice(&words, &files))
+                    .with(self.said(&partial))
+            }
+            Attempt::Refused { words, files } => {
+                Verdict { rejected: files, ..Verdict::of(method, Outcome::Failed) }
+                    .with(alerts::cause(&words))
+            }
+        }
+    }
+
+    /// What HAProxy can be told without a reload, which isn't possible: `why`.
+    fn without_reload(&self, method: Method, before: Option<Answering>, why: String) -> Verdict {
+        let partial = self.replace_what_can_be();
+        if partial.updated.is_empty() {
+            return Verdict::of(method, Outcome::Failed).with(why);
+        }
+        if !partial.left.is_empty() {
+            return Verdict::of(method, Outcome::Failed).with(why).with(self.said(&partial));
+        }
+        if let Some(differs) = &partial.differs {
+            let verdict = Verdict::of(Method::Runtime, Outcome::Updated).with(differs.as_str()).with(why);
+            return Verdict { confirmed: Some(false), ..verdict };
+        }
+        let seen = partial.unseen.is_none().then_some(true);
+        let told = Attempt::Told { seen, detail: partial.unseen };
+        self.verdict(Method::Runtime, before, told).with(why)
+    }
+
+    /// Replaces in memory what can be while HAProxy can't reload.
+    fn replace_what_can_be(&self) -> Partial {
+        methods::runtime::update_what_can_be(self.system, self.haproxy, self.batch, self.deadline)
+    }
+
+    /// What is said of that.
+    fn said(&self, partial: &Partial) -> String {
+        let (updated, all) = (partial.updated.len(), self.batch.changes.len());
+        match (partial.left.first(), &partial.differs) {
+            (None, None) => "all of it is replaced in memory meanwhile".to_owned(),
+            (None, Some(differs)) => format!("all of it is replaced in memory meanwhile, but {differs}"),
+            (Some((target, why)), _) => {
+                format!("{updated} of {all} files are replaced in memory meanwhile ({target}: {why})")
+            }
+        }
+    }
+
+    /// Whether HAProxy is seen to have what it was told, by the best way there is; why not.
+    fn confirmed(
+        &self,
+        method: Method,
+        before: Option<Answering>,
+        seen: Option<bool>,
+    ) -> (Option<bool>, String) {
+        let (mut confirmed, mut why) = match method {
+            // It looked already.
+            Method::Runtime => (seen, String::new()),
+            _ => match self.shown(before, seen) {
+                Shown::All(_) => (Some(true), String::new()),
+                Shown::Not(how, _) => (Some(false), how),
+                Shown::Unseen(..) => (seen, String::new()),
+            },
+        };
+        // In memory it is at once.
+        let deadline = match method {
+            Method::Runtime => self.deadline.min(Instant::now() + CONTRADICTION_LIMIT),
+            _ => self.deadline,
+        };
+        match tls_probe::confirm(self.haproxy, self.batch, deadline) {
+            Probed::Nothing => {}
+            Probed::Right => confirmed = confirmed.or(Some(true)),
+            Probed::Wrong(how) => {
+                confirmed = Some(false);
+                why = how;
+            }
+        }
+        (confirmed, why)
+    }
+
+    /// Looks until the sockets show the whole batch, or surely never will: a reload returns before the new worker
+    /// serves.
+    fn shown(&self, before: Option<Answering>, seen: Option<bool>) -> Shown {
+        // A worker that has read the disk after the change: uptimes, in whole seconds, seldom prove it.
+        let is_new = |worker: Answering| {
+            before.is_none_or(|before| before.pid != worker.pid) || worker.since > self.batch.committed
+        };
+        let (mut silent, mut contradicted, mut last_seen) = (None, None, None);
+        loop {
+            let shown = match methods::runtime::shown(self.haproxy, self.batch, self.deadline) {
+                // What a worker of before the change shows it may have by chance.
+                Shown::All(worker) if is_new(worker) => return Shown::All(worker),
+                Shown::All(worker) => {
+                    Shown::Not("the worker is the one of before the reload".to_owned(), worker)
+                }
+                shown => shown,
+            };
+            if let Shown::Unseen(..) = shown {
+                silent.get_or_insert_with(Instant::now);
+            } else {
+                silent = None;
+                last_seen = Some(shown.clone());
+            }
+            let is_final = match &shown {
+                Shown::Not(_, worker) => {
+                    is_new(*worker)
+                        && contradicted.get_or_insert_with(Instant::now).elapsed() > CONTRADICTION_LIMIT
+                }
+                Shown::Unseen(_, may_answer_later) => {
+                    let limit = if seen.is_some() { BLINK_LIMIT } else { SILENCE_LIMIT };
+                    !may_answer_later || silent.is_some_and(|since| since.elapsed() > limit)
+                }
+                Shown::All(_) => true,
+            };
+            if is_final {
+                return shown;
+            }
+            if Instant::now() + PAUSE >= self.deadline {
+                // The time ran out within a look: what was seen before it counts.
+                return last_seen.unwrap_or(shown);
+            }
+            sleep(PAUSE);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The arguments that a HAProxy was started with.
+
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// One word of HAProxy's arguments with what belongs to it.
+#[derive(Debug, PartialEq, Eq)]
+enum Word<'a> {
+    /// A configuration file.
+    File(&'a OsStr),
+    /// What a check takes over.
+    Keep(&'a [OsString]),
+    /// What only a start or a reload means.
+    Leave,
+}
+
+/// HAProxy's arguments after the program, as HAProxy reads them.
+fn read_arguments(arguments: &[OsString]) -> Vec<Word<'_>> {
+    let mut words = Vec::new();
+    let mut rest = arguments.get(1..).unwrap_or_default();
+    while let Some(first) = rest.first() {
+        let with_value = rest.len().min(2);
+        let length = match first.as_bytes() {
+            b"--" => {
+                words.extend(rest.iter().skip(1).map(|file| Word::File(file)));
+                break;
+            }
+            b"-f" => {
+                words.extend(rest.get(1).map(|file| Word::File(file)));
+                with_value
+            }
+            b"-sf" | b"-st" => {
+                words.push(Word::Leave);
+                1 + rest.iter().skip(1).take_while(|word| !word.as_bytes().starts_with(b"-")).count()
+            }
+            b"-x" => {
+                words.push(Word::Leave);
+                with_value
+            }
+            b"-D" | b"-q" | b"-c" => {
+                words.push(Word::Leave);
+                1
+            }
+            b"-C" | b"-L" | b"-N" | b"-S" | b"-m" | b"-n" | b"-p" => {
+                words.extend(rest.get(..with_value).map(Word::Keep));
+                with_value
+            }
+            _ => {
+                words.extend(rest.get(..1).map(Word::Keep));
+                1
+            }
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    words
+}
+
+/// The configuration files among HAProxy's arguments.
+pub(crate) fn configuration_files(arguments: &[OsString]) -> Vec<PathBuf> {
+    let file = |word: Word<'_>| if let Word::File(file) = word { Some(PathBuf::from(file)) } else { None };
+    read_arguments(arguments).into_iter().filter_map(file).collect()
+}
+
+/// The value of an option (`-p`, `-S`) among HAProxy's arguments; the last one counts.
+pub(crate) fn value_of<'a>(arguments: &'a [OsString], option: &str) -> Option<&'a OsStr> {
+    let value = |word: Word<'a>| match word {
+        Word::Keep([name, value]) if name == option => Some(value.as_os_str()),
+        _ => None,
+    };
+    read_arguments(arguments).into_iter().filter_map(value).next_back()
+}
+
+/// The arguments of a check: those of the start, without what only a start means; `configuration` replaces the files.
+pub(crate) fn for_check(arguments: &[OsString], configuration: &[PathBuf]) -> Vec<OsString> {
+    let mut check = vec![OsString::from("-c")];
+    for word in read_arguments(arguments) {
+        match word {
+            Word::Keep(words) => check.extend_from_slice(words),
+            Word::File(file) if configuration.is_empty() => check.extend(["-f".into(), file.to_owned()]),
+            Word::File(_) | Word::Leave => {}
+        }
+    }
+    check.extend(configuration.iter().flat_map(|file| ["-f".into(), file.clone().into_os_string()]));
+    check
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn list(text: &str) -> Vec<OsString> {
+        text.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn a_check_has_the_arguments_of_the_start() {
+        for (started, check) in [
+            ("haproxy -W -p /p -f /a.cfg", "-c -W -p /p -f /a.cfg"),
+            ("haproxy -sf 12 13 -x sockpair@3 -Ws -f /a -f /b -S /m.sock", "-c -Ws -f /a -f /b -S /m.sock"),
+            ("haproxy -D -q -V -L peer -n 100 -- /a.cfg /b.cfg", "-c -V -L peer -n 100 -f /a.cfg -f /b.cfg"),
+            ("haproxy -f /-q -st 5", "-c -f /-q"),
+            ("haproxy -L -q -f /a", "-c -L -q -f /a"),
+            ("haproxy -f", "-c"),
+        ] {
+            assert_eq!(for_check(&list(started), &[]), list(check), "{started}");
+        }
+        let other = [PathBuf::from("/x y.cfg")];
+        let mut expected = list("-c -W -f");
+        expected.push("/x y.cfg".into());
+        assert_eq!(for_check(&list("haproxy -W -f /a -- /b"), &other), expected);
+        assert_eq!(value_of(&list("haproxy -p /a -f /b -p /c"), "-p"), Some(OsStr::new("/c")));
+        assert_eq!(value_of(&list("haproxy -f -p /c"), "-p"), None);
+        assert_eq!(configuration_files(&list("haproxy -W -f a -- /b")), [Path::new("a"), Path::new("/b")]);
+    }
+}

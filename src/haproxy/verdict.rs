@@ -1,0 +1,69 @@
+//! How notifying one HAProxy ended.
+
+use crate::config::Method;
+use crate::haproxy::target::Target;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// How telling one HAProxy ended; the `outcome` of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Replaced or added in memory.
+    Updated,
+    /// It reloaded.
+    Reloaded,
+    /// It could not be told.
+    Failed,
+    /// It refused, and the previous files are back.
+    RolledBack,
+    /// There was nothing to tell.
+    NotNeeded,
+    /// There is evidence that it doesn't run.
+    NotRunning,
+    /// It isn't to be told.
+    Skipped,
+    /// Left to the next run on request.
+    Deferred,
+}
+
+/// What came of telling one HAProxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The way that was used.
+    pub method: Method,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether it was seen to have taken it; `None` where there is no way to see.
+    pub confirmed: Option<bool>,
+    /// Facts for people, ASCII: the cause first, in HAProxy's words where it said something, then what to do.
+    pub detail: Option<String>,
+    /// The better ways that didn't apply, each with why, ASCII.
+    pub passed_over: Vec<String>,
+    /// Files that it refused explicitly, with its words.
+    pub rejected: Vec<(Target, String)>,
+}
+
+impl Verdict {
+    /// A verdict without more to say.
+    #[must_use]
+    pub fn of(method: Method, outcome: Outcome) -> Self {
+        Self { method, outcome, confirmed: None, detail: None, passed_over: Vec::new(), rejected: Vec::new() }
+    }
+
+    pub(crate) fn passing_over(self, passed_over: Vec<String>) -> Self {
+        Self { passed_over, ..self }
+    }
+
+    /// With a fact more, where there is one.
+    #[must_use]
+    pub fn with(mut self, fact: impl Into<String>) -> Self {
+        let fact = fact.into();
+        self.detail = match self.detail.take() {
+            detail if fact.is_empty() => detail,
+            None => Some(fact),
+            Some(detail) => Some(format!("{detail}; {fact}")),
+        };
+        self
+    }
+}

@@ -1,0 +1,199 @@
+//! What is done with the file of one lineage, and with a file that no lineage needs.
+
+use crate::certified_key::{ChainState, Leaf};
+use crate::plan::action::Action;
+use crate::plan::reason::Reason;
+use crate::plan::refusal::{Refusal, force};
+use crate::plan::row::{Role, Row};
+use crate::plan::situation::{Candidate, Deployed, HostSituation, Kind, Lineage, Recorded, Situation};
+use crate::plan::warning::Warning;
+use std::ffi::OsStr;
+use std::sync::Arc;
+
+/// Where a lineage's PEM goes, and what is known of that place.
+pub(crate) struct Place<'a> {
+    pub(crate) role: Role,
+    pub(crate) file: &'a OsStr,
+    pub(crate) deployed: Option<&'a Deployed>,
+    pub(crate) recorded: Option<&'a Recorded>,
+}
+
+pub(crate) fn leaf_of(lineage: &Lineage) -> Option<&Arc<Leaf>> {
+    lineage.proof.as_ref().ok().map(|candidate| &candidate.leaf).or(lineage.leaf.as_ref())
+}
+
+pub(crate) fn decide(situation: &Situation, name: &OsStr, lineage: &Lineage, place: &Place<'_>) -> Row {
+    let mut row = Row::new(place.role, Action::Refuse);
+    row.lineage = Some(name.to_owned());
+    row.file = Some(place.file.to_owned());
+    row.before = place.deployed.and_then(|deployed| deployed.sha256);
+    row.leaf = leaf_of(lineage).cloned();
+    if let Some(leaf) = &row.leaf {
+        row.warnings.extend(lifetime_warning(leaf, situation.now));
+    }
+    let candidate = match &lineage.proof {
+        Ok(candidate) => candidate,
+        Err(refusal) => {
+            row.refuse(refusal.clone());
+            return row;
+        }
+    };
+    row.warnings.extend(candidate_warnings(candidate));
+    row.sha256 = Some(candidate.sha256);
+    row.proved = true;
+    row.chain = Some(candidate.chain);
+    match judge(situation, name, candidate, place) {
+        Judgement::Do(action) => row.action = action,
+        Judgement::Adopt => (row.action, row.adopts) = (Action::Replace, true),
+        Judgement::Refuse(refusal) => row.refuse(refusal),
+        Judgement::Conflict(fact) => {
+            row.action = Action::Conflict;
+            row.detail = Some(fact);
+            row.leaf = place.deployed.and_then(|deployed| deployed.leaf.clone());
+            row.warnings.clear();
+        }
+    }
+    row
+}
+
+enum Judgement {
+    Do(Action),
+    Adopt,
+    Refuse(Refusal),
+    Conflict(String),
+}
+
+/// What is done for a proved lineage, given what is in its place.
+fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Place<'_>) -> Judgement {
+    if let Some((sha256, words)) = place.recorded.and_then(|recorded| recorded.rejected.as_ref())
+        && *sha256 == candidate.sha256
+        && !situation.policy.force.contains(name)
+    {
+        return Judgement::Refuse(Refusal::remembered(name, words));
+    }
+    let Some(deployed) = place.deployed else { return Judgement::Do(Action::Install) };
+    let Kind::Regular { owner, mode } = deployed.kind else {
+        return match deployed.kind {
+            Kind::Directory => Judgement::Conflict("it is a directory; move it away".to_owned()),
+            _ if situation.policy.adopt => Judgement::Adopt,
+            _ => Judgement::Conflict(conflict_fact("is not a regular file")),
+        };
+    };
+    if deployed.sha256 == Some(candidate.sha256) {
+        let right = owner == situation.owner && mode == situation.mode;
+        return Judgement::Do(if right { Action::Unchanged } else { Action::Repair });
+    }
+    let ours = is_ours(deployed, place.recorded, &candidate.leaf);
+    if !ours && !situation.policy.adopt {
+        return Judgement::Conflict(conflict_fact("was not written by haproxy-certs"));
+    }
+    // Somebody else's certificate may be younger than the lineage's: whoever adopts it knows. So may another lineage's,
+    // of which the host certificate was made before: whoever sets host_lineage knows.
+    let is_anothers = |recorded: &Recorded| place.role == Role::Host && recorded.lineage != *name;
+    let is_another = !ours || place.recorded.is_some_and(is_anothers);
+    let guard = too_good_to_replace(situation, name, candidate, deployed)
+        .filter(|refusal| !is_another || refusal.reason != Reason::OlderThanDeployed);
+    match guard {
+        Some(refusal) => Judgement::Refuse(refusal),
+        None if ours => Judgement::Do(Action::Replace),
+        None => Judgement::Adopt,
+    }
+}
+
+fn conflict_fact(fact: &str) -> String {
+    format!("it {fact}; move it away, or run assemble --adopt to take it over (a copy is kept)")
+}
+
+/// Whether a file that differs from what certbot has is one that this program may replace.
+fn is_ours(deployed: &Deployed, recorded: Option<&Recorded>, lineages_leaf: &Leaf) -> bool {
+    let of_this_lineage =
+        deployed.archived || deployed.leaf.as_ref().is_some_and(|leaf| leaf.sha256 == lineages_leaf.sha256);
+    of_this_lineage || recorded.is_some_and(|recorded| is_as_recorded_or_damaged(deployed, recorded))
+}
+
+fn is_as_recorded_or_damaged(deployed: &Deployed, recorded: &Recorded) -> bool {
+    let Kind::Regular { .. } = deployed.kind else { return false };
+    deployed.sha256.is_some_and(|sha256| deployed.leaf.is_none() || recorded.sha256.contains(&sha256))
+}
+
+/// Guards a good deployed certificate against a worse one.
+fn too_good_to_replace(
+    situation: &Situation,
+    name: &OsStr,
+    candidate: &Candidate,
+    deployed: &Deployed,
+) -> Option<Refusal> {
+    let old = deployed.leaf.as_ref()?;
+    let now = situation.now;
+    if situation.policy.force.contains(name) || old.not_after < now {
+        return None;
+    }
+    let new = &candidate.leaf;
+    let force = format!("run {} if this is wanted", force(name));
+    if !old.issuer_is_staging && old.not_before <= now {
+        let worse = match new {
+            _ if candidate.staging => Some("comes from a staging CA"),
+            _ if new.not_before > now => Some("is not valid yet"),
+            _ => None,
+        };
+        if let Some(worse) = worse {
+            let detail = format!("certbot's certificate {worse}, the deployed one is valid; {force}");
+            return Some(Refusal::new(Reason::WouldReplaceGood, detail));
+        }
+    }
+    (new.not_before < old.not_before).then(|| {
+        let detail = format!(
+            "certbot's certificate was issued before the deployed one, which is still valid; {force}"
+        );
+        Refusal::new(Reason::OlderThanDeployed, detail)
+    })
+}
+
+/// A file that no wanted lineage needs.
+pub(crate) fn unneeded(situation: &Situation, file: &OsStr, deployed: &Deployed) -> Row {
+    let mut row = Row::new(Role::Site, Action::Foreign);
+    row.file = Some(file.to_owned());
+    row.before = deployed.sha256;
+    row.leaf.clone_from(&deployed.leaf);
+    if let Some(recorded) = situation.recorded.get(file)
+        && (is_as_recorded_or_damaged(deployed, recorded)
+            || (deployed.archived && matches!(deployed.kind, Kind::Regular { .. })))
+    {
+        row.lineage = Some(recorded.lineage.clone());
+        row.action = Action::Prune;
+    }
+    row
+}
+
+pub(crate) fn decide_host(situation: &Situation, host: &HostSituation) -> Row {
+    let place = Place {
+        role: Role::Host,
+        file: &host.file,
+        deployed: host.deployed.as_ref(),
+        recorded: host.recorded.as_ref(),
+    };
+    decide(situation, &host.lineage, &host.source, &place)
+}
+
+fn candidate_warnings(candidate: &Candidate) -> impl Iterator<Item = Warning> {
+    let chain = match candidate.chain {
+        ChainState::Complete => None,
+        ChainState::Incomplete => Some(Warning::ChainIncomplete),
+        ChainState::Disordered { .. } => Some(Warning::ChainOrder),
+    };
+    let staging = candidate.staging.then_some(Warning::StagingIssuer);
+    let loose = candidate.loose_permissions.then_some(Warning::LoosePermissions);
+    [chain, staging, loose].into_iter().flatten()
+}
+
+/// Lifetimes range from 6 days to years, so they are judged relative to themselves.
+fn lifetime_warning(leaf: &Leaf, now: i64) -> Option<Warning> {
+    let life = leaf.not_after.saturating_sub(leaf.not_before);
+    let left = leaf.not_after.saturating_sub(now);
+    match () {
+        () if left < 0 => Some(Warning::Expired),
+        () if leaf.not_before > now => Some(Warning::NotYetValid),
+        () if left.saturating_mul(4) < life => Some(Warning::ExpiresSoon),
+        () => None,
+    }
+}

@@ -1,0 +1,133 @@
+//! One row per file, and the plan that they make up.
+
+use crate::certified_key::{ChainState, Leaf};
+use crate::plan::action::Action;
+use crate::plan::reason::Reason;
+use crate::plan::refusal::Refusal;
+use crate::plan::warning::Warning;
+use crate::sys::escape::shell_word;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::sync::Arc;
+
+/// Which of HAProxy's files a row is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A file of the sites directory.
+    Site,
+    /// The host certificate.
+    Host,
+}
+
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+/// What is to be done with one file, and everything that the effect side and the report need to know for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The lineage; `None` for a foreign file.
+    pub lineage: Option<OsString>,
+    /// The file's name in the sites directory, or the host certificate's whole path; `None` for an unsafe name.
+    pub file: Option<OsString>,
+    /// Site or host certificate.
+    pub role: Role,
+    /// What is done.
+    pub action: Action,
+    /// Why it is refused.
+    pub reason: Option<Reason>,
+    /// The fact for people.
+    pub detail: Option<String>,
+    /// What is worth knowing.
+    pub warnings: BTreeSet<Warning>,
+    /// The leaf that the row is about: certbot's, or the file's for `prune`, `conflict` and `foreign`.
+    pub leaf: Option<Arc<Leaf>>,
+    /// SHA-256 of the combined PEM that the file holds after an action that writes, or holds unchanged.
+    pub sha256: Option<[u8; 32]>,
+    /// Whether that PEM is one that was proved in this run, and not merely found.
+    pub proved: bool,
+    /// Whether its chain hangs together.
+    pub chain: Option<ChainState>,
+    /// SHA-256 of what the file holds before.
+    pub before: Option<[u8; 32]>,
+    /// Whether HAProxy can load what the file holds before.
+    pub loadable: bool,
+    /// Whether what is there belongs to somebody else and is to be kept aside (`--adopt`).
+    pub adopts: bool,
+    /// The DNS names that HAProxy serves from this file.
+    pub names_won: Vec<String>,
+    /// Whether one of its names is served from a file that isn't in the sites directory.
+    pub outranked: bool,
+    /// Whether adding it at run time serves the same as a reload would.
+    pub addable: bool,
+    /// Whether it makes the run exit 1 although it is deployed.
+    pub alarming: bool,
+}
+
+impl Row {
+    pub(crate) fn new(role: Role, action: Action) -> Self {
+        Self {
+            lineage: None,
+            file: None,
+            role,
+            action,
+            reason: None,
+            detail: None,
+            warnings: BTreeSet::new(),
+            leaf: None,
+            sha256: None,
+            proved: false,
+            chain: None,
+            before: None,
+            loadable: false,
+            adopts: false,
+            names_won: Vec::new(),
+            outranked: false,
+            addable: false,
+            alarming: false,
+        }
+    }
+
+    /// The row of a file that a HAProxy loads from elsewhere, by its whole path.
+    #[must_use]
+    pub fn elsewhere(path: OsString, leaf: Option<Arc<Leaf>>) -> Self {
+        Self { file: Some(path), leaf, ..Self::new(Role::Site, Action::Foreign) }
+    }
+
+    /// Whether it makes the run exit 1.
+    #[must_use]
+    pub fn is_bad(&self) -> bool {
+        self.alarming || matches!(self.action, Action::Refuse | Action::Conflict)
+    }
+
+    /// The advice with the lineage's name in the place of NAME.
+    #[must_use]
+    pub fn with_name(&self, advice: &str) -> String {
+        match &self.lineage {
+            Some(lineage) => advice.replace("NAME", &shell_word(lineage)),
+            None => advice.to_owned(),
+        }
+    }
+
+    /// Turns the row into a refusal: what is deployed stays.
+    pub fn refuse(&mut self, refusal: Refusal) {
+        self.action = Action::Refuse;
+        self.reason = Some(refusal.reason);
+        self.detail = Some(refusal.detail);
+    }
+}
+
+/// What is to be done: one row per file in byte order, then the rows without a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a plan is only a value: it does nothing until it is committed"]
+pub struct Plan {
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+impl Plan {
+    /// Whether carrying it out would change anything on disk.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        self.rows.iter().any(|row| row.action.is_change())
+    }
+}

@@ -1,0 +1,54 @@
+//! What is worth knowing about a file that is deployed.
+
+use serde::Serialize;
+
+/// What is worth knowing about a file although it doesn't keep it from being deployed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Warning {
+    /// The certificate has expired.
+    Expired,
+    /// Less than a quarter of its life is left.
+    ExpiresSoon,
+    /// Its life hasn't begun.
+    NotYetValid,
+    /// The leaf stands alone and didn't sign itself.
+    ChainIncomplete,
+    /// A certificate wasn't issued by the one after it.
+    ChainOrder,
+    /// It comes from a staging CA, which no client trusts.
+    StagingIssuer,
+    /// Another file that sorts before it serves one of its names.
+    Shadowed,
+    /// Another file than before answers clients that name no site.
+    DefaultCertificateChanged,
+    /// Others than the owner may read certbot's key file.
+    LoosePermissions,
+    /// There are `.key`, `.ocsp`, `.issuer` or `.sctl` files beside it, which HAProxy loads with it.
+    SiblingFiles,
+    /// HAProxy could not be asked whether it would load it.
+    NotChecked,
+    /// It would have been pruned if a guard didn't hold it.
+    PruneHeld,
+}
+
+impl Warning {
+    /// The report's word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::ExpiresSoon => "expires-soon",
+            Self::NotYetValid => "not-yet-valid",
+            Self::ChainIncomplete => "chain-incomplete",
+            Self::ChainOrder => "chain-order",
+            Self::StagingIssuer => "staging-issuer",
+            Self::Shadowed => "shadowed",
+            Self::DefaultCertificateChanged => "default-certificate-changed",
+            Self::LoosePermissions => "loose-permissions",
+            Self::SiblingFiles => "sibling-files",
+            Self::NotChecked => "not-checked",
+            Self::PruneHeld => "prune-held",
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Who would be served, as far as a HAProxy's bind lines say.
+
+use crate::certified_key::Leaf;
+use crate::serving::loads::{
+    At, Bind, Contents, Entry, How, Identity, Load, Named, Serving, Store, base_name,
+};
+use crate::serving::view::{View, Views};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+impl Serving {
+    /// Nothing is known, for this reason.
+    #[must_use]
+    pub fn unknown(why: impl Into<String>) -> Self {
+        Self { unclear: Some(why.into()), ..Self::default() }
+    }
+
+    /// Whether a certificate of this store is on a bind.
+    #[must_use]
+    pub fn is_loaded(&self, store: &str) -> bool {
+        self.binds.iter().flat_map(Bind::entries).any(|entry| entry.store == store)
+    }
+
+    /// The stores that are this same file, whatever their spelling: by device and inode where both are known, else by
+    /// their base name.
+    pub fn stores_of(&self, identity: Option<Identity>, base: &str) -> impl Iterator<Item = &str> {
+        self.stores.iter().filter_map(move |(name, store)| {
+            let same = match (store.identity, identity) {
+                (Some(one), Some(other)) => one == other,
+                _ => base_name(name) == base,
+            };
+            same.then_some(name.as_str())
+        })
+    }
+
+    /// The line that names this file of a directory by itself.
+    #[must_use]
+    pub fn names(
+        &self,
+        folder: Option<Identity>,
+        file: &OsStr,
+        identity: Option<Identity>,
+    ) -> Option<&Named> {
+        self.named.iter().find(|named| {
+            let in_place = named.base().as_bytes() == file.as_bytes()
+                && match (named.folder, folder) {
+                    (Some(one), Some(other)) => one == other,
+                    _ => true,
+                };
+            in_place || (identity.is_some() && named.identity == identity)
+        })
+    }
+
+    /// The stores that HAProxy can't load, and why.
+    pub fn unloadable(&self) -> impl Iterator<Item = (&str, &Store, &str)> {
+        self.stores.iter().filter_map(|(name, store)| match &store.contents {
+            Contents::Unloadable { why, .. } => Some((name.as_str(), store, why.as_str())),
+            Contents::Pair(_) | Contents::Unseen(_) => None,
+        })
+    }
+
+    /// Whether a bind loads this directory, whatever its spelling.
+    #[must_use]
+    pub fn loads_directory(&self, identity: Identity) -> bool {
+        let loads = self.binds.iter().flat_map(|bind| &bind.loads);
+        loads.filter(|load| load.how == How::Directory).any(|load| self.is_directory(load, identity))
+    }
+
+    /// Whether this is the directory that a word of a bind line names.
+    #[must_use]
+    pub fn is_directory(&self, load: &Load, identity: Identity) -> bool {
+        load.how == How::Directory && self.directories.get(&load.path).is_some_and(|it| *it == Some(identity))
+    }
+
+    /// The same with other files in this directory, in the order that HAProxy loads them: what is there after a plan.
+    #[must_use]
+    pub fn with_directory(&self, identity: Identity, files: &[(String, Arc<Leaf>)]) -> Self {
+        let mut changed = self.clone();
+        let in_directory = self.named.iter().filter(|named| named.folder == Some(identity));
+        for named in in_directory {
+            let leaf = files.iter().find(|(file, _)| file == named.base()).map(|(_, leaf)| leaf);
+            if let (Some(store), Some(leaf)) = (changed.stores.get_mut(&named.path), leaf) {
+                store.contents = Contents::Pair(Arc::clone(leaf));
+            }
+        }
+        let spellings: Vec<String> = self
+            .directories
+            .iter()
+            .filter(|(_, it)| **it == Some(identity))
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in spellings {
+            let store_of = |file: &str| format!("{path}/{file}");
+            for load in changed.binds.iter_mut().flat_map(|bind| &mut bind.loads) {
+                if load.how != How::Directory || load.path != path {
+                    continue;
+                }
+                let Some(at) =
+                    load.entries.first().map(|entry| entry.at.clone()).or_else(|| load_at(self, &path))
+                else {
+                    continue;
+                };
+                load.entries = files
+                    .iter()
+                    .map(|(file, _)| Entry { store: store_of(file), at: at.clone(), filters: Vec::new() })
+                    .collect();
+            }
+            for (file, leaf) in files {
+                let known = self.stores.get(&store_of(file));
+                let store = Store {
+                    path: known.map_or_else(PathBuf::new, |store| store.path.clone()),
+                    identity: known.and_then(|store| store.identity),
+                    contents: Contents::Pair(Arc::clone(leaf)),
+                };
+                changed.stores.insert(store_of(file), store);
+            }
+        }
+        changed
+    }
+
+    /// How a bind answers.
+    #[must_use]
+    pub fn view<'a>(&'a self, bind: &'a Bind) -> View<'a> {
+        View::of(self, bind)
+    }
+
+    /// Every bind, looked at once: for many questions, see [`Views::rivals`].
+    ///
+    /// # Errors
+    /// What HAProxy loads isn't surely known: why. Then only a reload brings what a fresh start would serve.
+    pub fn views(&self) -> Result<Views<'_>, String> {
+        if let Some(why) = &self.unclear {
+            return Err(why.clone());
+        }
+        let unseen = self.stores.values().find_map(|store| match &store.contents {
+            Contents::Unseen(why) => Some(why.clone()),
+            Contents::Pair(_) | Contents::Unloadable { .. } => None,
+        });
+        unseen.map_or_else(|| Ok(Views::of(self)), Err)
+    }
+}
+
+/// The bind line that names this directory.
+fn load_at(serving: &Serving, path: &str) -> Option<At> {
+    let names = |bind: &&Bind| bind.loads.iter().any(|load| load.path == path);
+    serving.binds.iter().find(names).map(|bind| bind.at.clone())
+}

@@ -1,0 +1,209 @@
+//! What a HAProxy loads: bind lines, what they name, and the files behind it.
+
+use crate::certified_key::Leaf;
+use crate::sys::escape::{escaped, shell_word};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a HAProxy loads when it starts or reloads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Serving {
+    /// The bind lines that load certificates, in the configuration's order.
+    pub binds: Vec<Bind>,
+    /// Every file that is loaded, by the name that HAProxy has for it in `show ssl cert`.
+    pub stores: BTreeMap<String, Store>,
+    /// The directories that are loaded, by their spelling.
+    pub directories: BTreeMap<String, Option<Identity>>,
+    /// Every file that a line of the configuration or of a crt-list names.
+    pub named: Vec<Named>,
+    /// Its version, where that is known: `(3, 2)`.
+    pub version: Option<(u32, u32)>,
+    /// Why it isn't all of what HAProxy loads, or not surely.
+    pub unclear: Option<String>,
+}
+
+/// What the HAProxys load around the sites directory: for the planner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// One for each HAProxy. What is in the sites directory isn't read: the planner knows it better.
+    pub servings: Vec<Serving>,
+    /// Which directory the sites directory is.
+    pub sites: Option<Identity>,
+    /// Which file the host certificate is.
+    pub host: Option<Identity>,
+    /// The files of the sites directory that a line of a configuration or a crt-list names by itself, and the line.
+    pub named: BTreeMap<OsString, At>,
+}
+
+/// A line of a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct At {
+    /// The file, as it was named.
+    pub file: String,
+    /// Its line, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", escaped(&self.file), self.line)
+    }
+}
+
+/// A file's device and inode: what tells that two paths lead to the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    /// The device.
+    pub device: u64,
+    /// The inode.
+    pub inode: u64,
+}
+
+/// A bind line that loads certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// The line.
+    pub at: At,
+    /// Its section: `frontend https`.
+    pub section: String,
+    /// The addresses as they stand there, separated by commas.
+    pub addresses: String,
+    /// Whether it speaks TLS: without `ssl` certificates are loaded and not served.
+    pub ssl: bool,
+    /// Whether clients that name no site of it are refused: `strict-sni`.
+    pub strict_sni: bool,
+    /// What it loads, in order.
+    pub loads: Vec<Load>,
+}
+
+/// One `crt`, `default-crt` or `crt-list` of a bind line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Load {
+    /// What it names.
+    pub how: How,
+    /// The path as HAProxy has it: `crt-base` before it, without a slash at the end where it is a directory.
+    pub path: String,
+    /// The files, in the order in which they are loaded.
+    pub entries: Vec<Entry>,
+}
+
+/// What a word of a bind line names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// A file by `crt` (several where it is a bundle: `F.ecdsa`, `F.rsa`).
+    File,
+    /// A file by `default-crt` (3.0 and later).
+    Default,
+    /// A directory.
+    Directory,
+    /// A crt-list.
+    List,
+}
+
+/// One certificate on a bind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its file, see [`Serving::stores`].
+    pub store: String,
+    /// The line that brings it here: of the bind, or of the crt-list.
+    pub at: At,
+    /// The names that it is served for instead of its own; those with `!` are never served by its wildcards.
+    pub filters: Vec<String>,
+}
+
+/// A file that is loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Where it can be opened from here: in a container or chroot below `/proc/PID/root`.
+    pub path: PathBuf,
+    /// Which file it is, links followed; `None`: it can't be followed.
+    pub identity: Option<Identity>,
+    /// What is in it.
+    pub contents: Contents,
+}
+
+/// What a file holds, as far as HAProxy cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Contents {
+    /// A certificate and its key: HAProxy loads it.
+    Pair(Arc<Leaf>),
+    /// HAProxy refuses it, and with it its whole configuration.
+    Unloadable {
+        /// Its first certificate, where it has one.
+        leaf: Option<Arc<Leaf>>,
+        /// Why: one line of ASCII that goes behind "the file" and a verb's subject: `has no private key`.
+        why: String,
+    },
+    /// It can't be judged: why.
+    Unseen(String),
+}
+
+impl Contents {
+    /// Its first certificate.
+    #[must_use]
+    pub fn leaf(&self) -> Option<&Arc<Leaf>> {
+        match self {
+            Self::Pair(leaf) => Some(leaf),
+            Self::Unloadable { leaf, .. } => leaf.as_ref(),
+            Self::Unseen(_) => None,
+        }
+    }
+}
+
+/// A path that a line names by itself, rather than by the directory that it is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The path, with `crt-base` where it begins with that.
+    pub path: String,
+    /// The directory that it is in.
+    pub folder: Option<Identity>,
+    /// Which file it is, links followed.
+    pub identity: Option<Identity>,
+    /// The line.
+    pub at: At,
+}
+
+impl Named {
+    /// The last part of the path.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        base_name(&self.path)
+    }
+}
+
+impl Bind {
+    /// Its certificates, in the order in which they are loaded.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.loads.iter().flat_map(|load| &load.entries)
+    }
+}
+
+/// The command that moves a file out of HAProxy's way.
+#[must_use]
+pub fn move_out(path: &Path) -> String {
+    format!("mv -- {} /root/", shell_word(path.as_os_str()))
+}
+
+/// Whether HAProxy takes a directory's entry of this name for a certificate: dotfiles it passes over since 2.6; where its
+/// version isn't known they count as passed over.
+#[must_use]
+pub fn is_loaded(name: &OsStr, version: Option<(u32, u32)>) -> bool {
+    let bytes = name.as_bytes();
+    if bytes.starts_with(b".") && version.is_none_or(|version| version >= (2, 6)) {
+        return false;
+    }
+    let ending = bytes.iter().rposition(|&byte| byte == b'.').and_then(|dot| bytes.get(dot..));
+    !ending.is_some_and(|ending| [&b".key"[..], b".ocsp", b".issuer", b".sctl"].contains(&ending))
+}
+
+/// The last part of a path.
+#[must_use]
+pub fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}

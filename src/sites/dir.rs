@@ -1,0 +1,94 @@
+//! The sites directory, locked.
+
+use crate::config::{OWN_DIR, Settings};
+use crate::sites::making::{finish_making, host_place, make_sites_dir};
+use crate::sites::place::Place;
+use crate::sites::state::State;
+use crate::sites::{durable, entries, guard, last_run, lock};
+use crate::sys::failure::Failure;
+use crate::sys::system::System;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const STAGE_DIR: &str = "stage";
+
+pub(crate) const PREVIOUS_DIR: &str = "previous";
+
+/// The host certificate's name while it is staged in our directory.
+pub(crate) const HOST_STAGE: &str = "host.pem";
+
+/// How the temporary files of the check begin that a killed run leaves in our directory.
+const LEFTOVERS: &str = ".check-";
+
+/// The sites directory, locked: as long as this value lives nobody else changes it, and only this value can.
+#[derive(Debug)]
+pub struct SitesDir {
+    /// The directory, which carries the lock.
+    pub place: Place,
+    /// What this program remembers.
+    pub state: State,
+    pub(crate) own: Place,
+    pub(crate) stage: Place,
+    pub(crate) previous: Place,
+    pub(crate) host: Option<Place>,
+    pub(crate) host_file: PathBuf,
+}
+
+impl SitesDir {
+    /// Makes the sites directory where it is missing, checks who else could change it, locks it, and clears what a killed
+    /// run left half-done.
+    ///
+    /// # Errors
+    /// It can't be made, is not safe to write to, is locked by a run that doesn't end within `patience`, or its state is
+    /// a later version's.
+    pub fn lock(settings: &Settings, system: &System, patience: Duration) -> Result<Self, Failure> {
+        let place = match Place::open(&settings.sites_dir)? {
+            Some(place) => {
+                finish_making(settings, &place)?;
+                place
+            }
+            None => make_sites_dir(settings)?,
+        };
+        guard::check(&place.path, settings.owner)?;
+        lock::lock(&place, system, patience)?;
+        let own = place.private_subdirectory(OWN_DIR)?;
+        let state = State::load(&own.dir, &own.path)?;
+        let staging = own.private_subdirectory(STAGE_DIR)?;
+        let previous = own.private_subdirectory(PREVIOUS_DIR)?;
+        let host = match settings.host_lineage {
+            Some(_) => Some(host_place(settings, &place)?),
+            None => None,
+        };
+        let sites =
+            Self { place, state, own, stage: staging, previous, host, host_file: settings.host_file.clone() };
+        sites.clear_leftovers()?;
+        Ok(sites)
+    }
+
+    /// Our own private directory.
+    #[must_use]
+    pub fn own(&self) -> &Place {
+        &self.own
+    }
+
+    /// Removes what a killed run staged, and previous files that nobody waits for any more.
+    pub(crate) fn clear_leftovers(&self) -> Result<(), Failure> {
+        for name in entries::entries(&self.stage.dir, &self.stage.path)? {
+            durable::remove(&self.stage.dir, &*name)
+                .map_err(|e| Failure::io("remove", &self.stage.path.join(&name), &e.into()))?;
+        }
+        durable::remove(&self.own.dir, HOST_STAGE)
+            .map_err(|e| Failure::io("remove", &self.own.path.join(HOST_STAGE), &e.into()))?;
+        // Their names end differently in every run.
+        for name in entries::entries(&self.own.dir, &self.own.path)? {
+            if name.as_encoded_bytes().starts_with(LEFTOVERS.as_bytes()) {
+                durable::remove(&self.own.dir, &*name)
+                    .map_err(|e| Failure::io("remove", &self.own.path.join(&name), &e.into()))?;
+            }
+        }
+        if self.state.pending.is_empty() {
+            self.forget_previous()?;
+        }
+        last_run::clear_leftovers(&self.own)
+    }
+}

@@ -1,0 +1,118 @@
+//! Making the sites directory, and the checks before anything is written.
+
+use crate::config::{Owner, Settings};
+use crate::sites::guard;
+use crate::sites::place::{Place, directory_flags};
+use crate::sys::escape::escaped_path;
+use crate::sys::failure::Failure;
+use rustix::fs::CWD;
+use rustix::fs::Dir;
+use rustix::fs::Gid;
+use rustix::fs::Mode;
+use rustix::fs::OFlags;
+use rustix::fs::Uid;
+use rustix::fs::fchmod;
+use rustix::fs::fchown;
+use rustix::fs::fstat;
+use rustix::fs::fsync;
+use rustix::fs::mkdirat;
+use rustix::fs::open;
+use rustix::io::Errno;
+use std::path::Path;
+
+/// The directory of the host certificate, which must be on the sites directory's file system: a rename is atomic only
+/// there.
+pub(crate) fn host_place(settings: &Settings, sites: &Place) -> Result<Place, Failure> {
+    let parent = settings.host_file.parent().unwrap_or(Path::new("/"));
+    let Some(place) = Place::open(parent)? else {
+        return Err(Failure::config(format!("host_file: there is no directory {}", escaped_path(parent))));
+    };
+    guard::check(&place.path, settings.owner)?;
+    let device = |place: &Place| {
+        fstat(&place.dir).map(|stat| stat.st_dev).map_err(|e| Failure::io("look at", &place.path, &e.into()))
+    };
+    if device(&place)? != device(sites)? {
+        return Err(Failure::config(format!(
+            "host_file {} is on another file system than sites_dir {}; put them on the same one",
+            escaped_path(&settings.host_file),
+            escaped_path(&settings.sites_dir)
+        )));
+    }
+    Ok(place)
+}
+
+/// What there is of a path that may be missing.
+pub(crate) fn nearest(path: &Path) -> Result<Place, Failure> {
+    let existing = path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    Place::open(existing)?.ok_or_else(|| Failure::io("open", existing, &std::io::ErrorKind::NotFound.into()))
+}
+
+/// Gives a sites directory to its owner that a run was killed over making: nothing is in it yet.
+pub(crate) fn finish_making(settings: &Settings, place: &Place) -> Result<(), Failure> {
+    let Owner { uid, gid } = settings.owner;
+    let fail = |e: Errno| Failure::io("create", &place.path, &e.into());
+    let stat = fstat(&place.dir).map_err(fail)?;
+    let is_ours = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o077 & !0o011 == 0;
+    if uid == 0 || stat.st_uid == uid || !is_ours {
+        return Ok(());
+    }
+    let is_empty = Dir::read_from(&place.dir)
+        .map_err(fail)?
+        .all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
+    if is_empty {
+        fchown(&place.dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(fail)?;
+        fchmod(&place.dir, Mode::from_raw_mode(0o711)).map_err(fail)?;
+    }
+    Ok(())
+}
+
+/// Why a file or directory of this owner could not be made: whoever may make it, may not always give it away.
+pub(crate) fn unmade(deed: &str, path: &Path, owner: Owner, e: Errno) -> Failure {
+    let failure = Failure::io(deed, path, &e.into());
+    match e {
+        Errno::PERM => {
+            let Owner { uid, gid } = owner;
+            let advice = "run it as root, or set owner to who runs it";
+            Failure {
+                message: format!("{} (its owner is to be {uid}:{gid}); {advice}", failure.message),
+                ..failure
+            }
+        }
+        _ => failure,
+    }
+}
+
+/// Makes the sites directory and its parents. It is closed to everybody else; where the files' owner isn't root it is
+/// his, since an unprivileged HAProxy lists it.
+pub(crate) fn make_sites_dir(settings: &Settings) -> Result<Place, Failure> {
+    let path = &settings.sites_dir;
+    let fail = |path: &Path, e: Errno| Failure::io("create", path, &e.into());
+    guard::check(&nearest(path)?.path, settings.owner)?;
+    let mut missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    missing.reverse();
+    for folder in missing {
+        let mode = match folder == path {
+            false => 0o755,
+            true if settings.owner.uid == 0 => 0o700,
+            true => 0o711,
+        };
+        match mkdirat(CWD, folder, Mode::from_raw_mode(mode)) {
+            Ok(()) => {
+                let dir = open(folder, directory_flags(), Mode::empty()).map_err(|e| fail(folder, e))?;
+                if folder == path {
+                    let Owner { uid, gid } = settings.owner;
+                    fchown(&dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                        .map_err(|e| unmade("create", folder, settings.owner, e))?;
+                }
+                fchmod(&dir, Mode::from_raw_mode(mode)).map_err(|e| fail(folder, e))?;
+                let parent = folder.parent().unwrap_or(Path::new("/"));
+                let parent =
+                    open(parent, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+                parent.and_then(fsync).map_err(|e| fail(folder, e))?;
+            }
+            Err(Errno::EXIST) => {}
+            Err(e) => return Err(fail(folder, e)),
+        }
+    }
+    Place::open(path)?.ok_or_else(|| fail(path, Errno::NOENT))
+}

@@ -1,0 +1,257 @@
+//! Writing what a plan wants beside the sites directory, before anything changes.
+
+use crate::certified_key::CombinedPem;
+use crate::config::Settings;
+use crate::haproxy::target::Target;
+use crate::plan::action::Action;
+use crate::plan::reason::Reason;
+use crate::plan::refusal::Refusal;
+use crate::plan::row::{Plan, Role, Row};
+use crate::sites::commit::{
+    ADOPTED_DIR, Committed, HOST_PREVIOUS, carry_out, fail_row, file_name, hold_last_file, keep_adopted,
+    keep_aside, keep_previous, last_change, positions, record_intent,
+};
+use crate::sites::dir::{HOST_STAGE, PREVIOUS_DIR, SitesDir};
+use crate::sites::durable::{create, remove};
+use crate::sites::entries;
+use crate::sites::making::unmade;
+use crate::sites::place::Place;
+use crate::sys::failure::Failure;
+use crate::sys::parallel::{self, Progress};
+use rustix::fs::fsync;
+use rustix::fs::syncfs;
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::SystemTime;
+
+/// So many files are synced by one call for the whole file system instead of one call each.
+const SYNC_TOGETHER: usize = 32;
+
+/// The siblings of a PEM that HAProxy loads with it, and refuses it for when they are bad.
+const CHECKED_SIBLINGS: [&str; 3] = ["ocsp", "issuer", "sctl"];
+
+/// A plan whose PEMs are all written, complete and durable, but under no name that HAProxy loads.
+#[derive(Debug)]
+#[must_use = "nothing is deployed before it is committed"]
+pub struct Staged<'a> {
+    sites: &'a mut SitesDir,
+    settings: &'a Settings,
+    plan: Plan,
+    failure: Option<Failure>,
+}
+
+impl SitesDir {
+    /// Writes the PEM of every row that needs one. A row whose PEM can't be had, or written, becomes a refusal.
+    pub fn stage<'a>(
+        &'a mut self,
+        settings: &'a Settings,
+        mut plan: Plan,
+        supply: &(dyn Fn(&Row) -> Result<CombinedPem, Refusal> + Sync),
+        progress: Progress<'_>,
+    ) -> Staged<'a> {
+        let rows: Vec<usize> = positions(&plan, |row| row.action.writes());
+        let batched = rows.len() > SYNC_TOGETHER;
+        let work: Vec<&Row> = rows.iter().filter_map(|&position| plan.rows.get(position)).collect();
+        let results = parallel::map(&work, |row| self.stage_one(settings, row, supply, batched), progress);
+        let mut failure = None;
+        for (position, result) in rows.into_iter().zip(results) {
+            let Some(row) = plan.rows.get_mut(position) else { continue };
+            match result {
+                Ok(()) => {}
+                Err(Unstaged::Refused(refusal)) => row.refuse(refusal),
+                Err(Unstaged::Unwritten(e)) => fail_row(row, &mut failure, &e),
+            }
+        }
+        if batched && let Err(e) = syncfs(&self.stage.dir) {
+            // What isn't known to be durable gets no name.
+            let e = Failure::io("sync", &self.stage.path, &e.into());
+            for row in plan.rows.iter_mut().filter(|row| row.action.writes()) {
+                fail_row(row, &mut failure, &e);
+            }
+        }
+        Staged { sites: self, settings, plan, failure }
+    }
+
+    fn stage_one(
+        &self,
+        settings: &Settings,
+        row: &Row,
+        supply: &(dyn Fn(&Row) -> Result<CombinedPem, Refusal> + Sync),
+        batched: bool,
+    ) -> Result<(), Unstaged> {
+        let pem = supply(row).map_err(Unstaged::Refused)?;
+        if row.sha256 != Some(pem.sha256()) {
+            let moved = "it was renewed while it was being deployed; the next run takes it";
+            return Err(Unstaged::Refused(Refusal::new(Reason::LineageTorn, moved)));
+        }
+        let (dir, name) = self.staging(row);
+        let write = || -> rustix::io::Result<()> {
+            let file = create(dir.dir.as_fd(), &name, Some(settings.owner), settings.mode, pem.as_bytes())?;
+            if batched { Ok(()) } else { fsync(&file) }
+        };
+        write().map_err(|e| Unstaged::Unwritten(unmade("write", &dir.path.join(&name), settings.owner, e)))
+    }
+
+    /// Where a row's PEM is staged.
+    pub(crate) fn staging(&self, row: &Row) -> (&Place, String) {
+        match row.role {
+            Role::Site => (&self.stage, file_name(row)),
+            Role::Host => (&self.own, HOST_STAGE.to_owned()),
+        }
+    }
+
+    /// Where a target lives: its directory and its name there.
+    pub(crate) fn home(&self, target: &Target) -> Option<(&Place, OsString)> {
+        match target {
+            Target::Site(name) => Some((&self.place, OsString::from(name))),
+            Target::Host => Some((self.host.as_ref()?, self.host_file.file_name()?.to_owned())),
+        }
+    }
+
+    /// Where a target's previous file is kept.
+    pub(crate) fn attic(&self, target: &Target) -> (&Place, OsString) {
+        match target {
+            Target::Site(name) => (&self.previous, OsString::from(name)),
+            Target::Host => (&self.own, OsString::from(HOST_PREVIOUS)),
+        }
+    }
+
+    /// Removes every previous file.
+    pub(crate) fn forget_previous(&self) -> Result<(), Failure> {
+        let fail = |name: &OsStr, e: Errno| {
+            Failure::io("remove", &self.own.path.join(PREVIOUS_DIR).join(name), &e.into())
+        };
+        for name in entries::entries(&self.previous.dir, &self.previous.path)? {
+            remove(&self.previous.dir, &*name).map_err(|e| fail(&name, e))?;
+        }
+        remove(&self.own.dir, HOST_PREVIOUS).map_err(|e| fail(OsStr::new(HOST_PREVIOUS), e))
+    }
+}
+
+enum Unstaged {
+    Refused(Refusal),
+    Unwritten(Failure),
+}
+
+impl<'a> Staged<'a> {
+    /// The directory with the staged files of the sites directory, and nothing else but their siblings.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.sites.stage.path
+    }
+
+    /// The names of the files staged in it.
+    #[must_use]
+    pub fn files(&self) -> Vec<String> {
+        self.plan
+            .rows
+            .iter()
+            .filter(|row| row.role == Role::Site && row.action.writes())
+            .map(file_name)
+            .collect()
+    }
+
+    /// Gives the staged host certificate a name among the staged sites, one that none of them has, so that HAProxy is
+    /// asked about it too; `None`: there is none.
+    #[must_use]
+    pub fn show_host(&self) -> Option<String> {
+        self.plan.rows.iter().find(|row| row.role == Role::Host && row.action.writes())?;
+        let files = self.files();
+        let name = (0..=files.len())
+            .map(|number| format!("host-{number}.pem"))
+            .find(|name| !files.contains(name))?;
+        let (own, stage) = (&self.sites.own, &self.sites.stage);
+        keep_aside(self.sites, own, OsStr::new(HOST_STAGE), stage, OsStr::new(&name)).ok()?;
+        Some(name)
+    }
+
+    /// Puts copies of the siblings that HAProxy would load with the staged files beside them.
+    pub fn copy_siblings(&self) {
+        let present: BTreeSet<OsString> = self
+            .plan
+            .rows
+            .iter()
+            .filter_map(|row| row.file.clone())
+            .filter(|file| is_sibling(file))
+            .collect();
+        for file in self.files() {
+            for sibling in CHECKED_SIBLINGS.map(|ending| format!("{file}.{ending}")) {
+                if present.contains(OsStr::new(&sibling))
+                    && let Ok(bytes) = entries::bytes(&self.sites.place.dir, OsStr::new(&sibling))
+                {
+                    // Best effort: without the copy the check is a little less strict.
+                    let _ = create(self.sites.stage.dir.as_fd(), &sibling, None, 0o600, &bytes);
+                }
+            }
+        }
+    }
+
+    /// Takes a staged file out again.
+    pub fn drop_file(&self, file: &str) {
+        for name in
+            [file.to_owned()].into_iter().chain(CHECKED_SIBLINGS.map(|ending| format!("{file}.{ending}")))
+        {
+            // It is removed again, and reported, when the next run begins.
+            let _ = remove(&self.sites.stage.dir, &*name);
+        }
+    }
+
+    /// Changes the row of a staged file, for what HAProxy said of it.
+    pub fn amend(&mut self, change: impl Fn(&mut Row)) {
+        self.plan.rows.iter_mut().for_each(change);
+    }
+
+    /// Records the intent and who is to be told, keeps the previous files aside, and puts every staged file in its place.
+    ///
+    /// # Errors
+    /// The intent can't be recorded: then nothing was changed.
+    pub fn commit(self, now: i64) -> Result<Committed<'a>, Failure> {
+        let Self { sites, settings, mut plan, mut failure } = self;
+        hold_last_file(sites, &mut plan);
+        let before = sites.state.clone();
+        record_intent(sites, settings, &plan, now);
+        if sites.state != before || sites.state.lost {
+            sites.state.save(&sites.own.dir, &sites.own.path)?;
+            sites.state.lost = false;
+        }
+        let adopted = positions(&plan, |row| row.adopts && row.action.writes());
+        if !adopted.is_empty() {
+            let place = sites.own.private_subdirectory(ADOPTED_DIR)?;
+            for position in adopted {
+                let Some(row) = plan.rows.get_mut(position) else { continue };
+                if let Err(e) = keep_adopted(sites, &place, row) {
+                    fail_row(row, &mut failure, &e);
+                }
+            }
+        }
+        let changed = plan.has_changes();
+        keep_previous(sites, &mut plan, &mut failure);
+        carry_out(sites, &mut plan, &mut failure, |row| row.action.writes());
+        // What was to be written may have failed.
+        let held = hold_last_file(sites, &mut plan);
+        if let Some(pending) = held.and_then(|file| sites.state.pending.get_mut(&file)) {
+            pending.now.clone_from(&pending.was);
+        }
+        carry_out(sites, &mut plan, &mut failure, |row| row.action == Action::Prune);
+        let at = if changed { SystemTime::now() } else { last_change(sites) };
+        if changed {
+            let directories = [Some(&sites.place), sites.host.as_ref()];
+            for place in directories.into_iter().flatten() {
+                if let Err(e) = fsync(&place.dir) {
+                    failure.get_or_insert(Failure::io("sync", &place.path, &e.into()));
+                }
+            }
+        }
+        Ok(Committed { sites, settings, plan, failure, at })
+    }
+}
+
+fn is_sibling(file: &OsStr) -> bool {
+    Path::new(file)
+        .extension()
+        .is_some_and(|ending| CHECKED_SIBLINGS.iter().any(|sibling| ending == *sibling))
+}

@@ -1,0 +1,40 @@
+//! That a HAProxy refuses its configuration.
+
+use crate::haproxy::verdict::Outcome;
+use crate::sites::last_run::Told;
+use crate::status::checking::Checked;
+
+/// That a HAProxy refuses its configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// HAProxy's own words.
+    pub words: String,
+    /// What to do first.
+    pub advice: String,
+    /// When the run ended that found it, where it could not be asked again.
+    pub at: Option<i64>,
+}
+
+impl Refused {
+    /// As it is now, where it could be asked, else as the last run found it.
+    #[must_use]
+    pub fn judge(checked: Checked, told: Option<&Told>) -> Option<Self> {
+        match checked {
+            Checked::Accepted => None,
+            Checked::Refused { words, advice } => Some(Self { words, advice, at: None }),
+            Checked::Unasked(_) => {
+                let told = told?;
+                let words = refusal(told)?.to_owned();
+                Some(Self { words, advice: "mend its configuration".to_owned(), at: Some(told.at) })
+            }
+        }
+    }
+}
+
+/// HAProxy's words where it could not be told since it refuses its configuration for something that isn't ours.
+#[must_use]
+pub fn refusal(told: &Told) -> Option<&str> {
+    let detail = told.detail.as_deref().filter(|_| told.outcome == Outcome::Failed)?;
+    let is_it = ["refuses its configuration", "mend line ", "mend its configuration"];
+    is_it.iter().any(|words| detail.contains(words)).then_some(detail)
+}
