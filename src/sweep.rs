@@ -13,7 +13,7 @@ use crate::plan::names::site_file;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::situation::{
-    Candidate, Deployed, HostSituation, Kind, Lineage, Policy, Recorded, Situation,
+    Candidate, Deployed, EntryKind, HostSituation, Lineage, Policy, Recorded, Situation,
 };
 use crate::serving::loads::Loaded;
 use crate::sites::entries;
@@ -260,7 +260,7 @@ fn leaf(lineage: &Lineage) -> Option<Arc<Leaf>> {
 }
 
 fn unreadable() -> Deployed {
-    Deployed { kind: Kind::Other, sha256: None, leaf: None, has_key: false, archived: false }
+    Deployed { kind: EntryKind::Other, sha256: None, leaf: None, has_key: false, archived: false }
 }
 
 fn host(

@@ -19,7 +19,7 @@ use haproxy_certs::output::Exit;
 use haproxy_certs::plan::action::Action;
 use haproxy_certs::plan::reason::Reason;
 use haproxy_certs::plan::warning::Warning;
-use haproxy_certs::status::severity::{Kind as Problem, PlaceState, Severity};
+use haproxy_certs::status::severity::{PlaceState, ProblemKind, Severity};
 use support::summary::Count;
 use support::{Cmd, Haproxy, Key, KeyKind, Kind, Tree, Validity, system_haproxy};
 
@@ -546,37 +546,37 @@ fn the_manual_explains_every_word_and_no_other() {
 /// Doesn't compile while a kind of problem is left out.
 fn problems() -> Words {
     let own = |kind| match kind {
-        Problem::Refused(_) | Problem::Warned(_) => None,
-        Problem::Conflict
-        | Problem::Foreign
-        | Problem::DiskMissing
-        | Problem::Unloadable
-        | Problem::DiskStale
-        | Problem::HaproxyStale
-        | Problem::HaproxyMissing
-        | Problem::ReloadOwed
-        | Problem::HaproxyDown
-        | Problem::HaproxyConfig
-        | Problem::HookNotRunning
-        | Problem::HookBroken
-        | Problem::RenewalOverdue
-        | Problem::RunFailed => Some(kind.name().to_owned()),
+        ProblemKind::Refused(_) | ProblemKind::Warned(_) => None,
+        ProblemKind::Conflict
+        | ProblemKind::Foreign
+        | ProblemKind::DiskMissing
+        | ProblemKind::Unloadable
+        | ProblemKind::DiskStale
+        | ProblemKind::HaproxyStale
+        | ProblemKind::HaproxyMissing
+        | ProblemKind::ReloadOwed
+        | ProblemKind::HaproxyDown
+        | ProblemKind::HaproxyConfig
+        | ProblemKind::HookNotRunning
+        | ProblemKind::HookBroken
+        | ProblemKind::RenewalOverdue
+        | ProblemKind::RunFailed => Some(kind.name().to_owned()),
     };
     let kinds = [
-        Problem::Conflict,
-        Problem::Foreign,
-        Problem::DiskMissing,
-        Problem::Unloadable,
-        Problem::DiskStale,
-        Problem::HaproxyStale,
-        Problem::HaproxyMissing,
-        Problem::ReloadOwed,
-        Problem::HaproxyDown,
-        Problem::HaproxyConfig,
-        Problem::HookNotRunning,
-        Problem::HookBroken,
-        Problem::RenewalOverdue,
-        Problem::RunFailed,
+        ProblemKind::Conflict,
+        ProblemKind::Foreign,
+        ProblemKind::DiskMissing,
+        ProblemKind::Unloadable,
+        ProblemKind::DiskStale,
+        ProblemKind::HaproxyStale,
+        ProblemKind::HaproxyMissing,
+        ProblemKind::ReloadOwed,
+        ProblemKind::HaproxyDown,
+        ProblemKind::HaproxyConfig,
+        ProblemKind::HookNotRunning,
+        ProblemKind::HookBroken,
+        ProblemKind::RenewalOverdue,
+        ProblemKind::RunFailed,
     ];
     kinds.into_iter().filter_map(own).collect()
 }

@@ -19,7 +19,7 @@ use haproxy_certs::plan::reason::Reason;
 use haproxy_certs::plan::refusal::Refusal;
 use haproxy_certs::plan::row::{Plan, Role, Row};
 use haproxy_certs::plan::situation::{
-    Candidate, Deployed, HostSituation, Kind, Lineage, Policy, Recorded, Situation,
+    Candidate, Deployed, EntryKind, HostSituation, Lineage, Policy, Recorded, Situation,
 };
 use haproxy_certs::serving::loads::Loaded;
 use proptest::collection::{btree_map, btree_set};
@@ -146,20 +146,20 @@ fn lineage() -> impl Strategy<Value = Lineage> {
     ]
 }
 
-fn kind() -> impl Strategy<Value = Kind> {
+fn kind() -> impl Strategy<Value = EntryKind> {
     prop_oneof![
-        6 => Just(Kind::Regular { owner: OURS, mode: MODE }),
+        6 => Just(EntryKind::Regular { owner: OURS, mode: MODE }),
         2 => (prop::sample::select(vec![OURS, THEIRS]), prop::sample::select(vec![0o400, 0o644]))
-            .prop_map(|(owner, mode)| Kind::Regular { owner, mode }),
-        1 => Just(Kind::Directory),
-        1 => Just(Kind::Other),
+            .prop_map(|(owner, mode)| EntryKind::Regular { owner, mode }),
+        1 => Just(EntryKind::Directory),
+        1 => Just(EntryKind::Other),
     ]
 }
 
 fn deployed() -> impl Strategy<Value = Deployed> {
     (kind(), option::weighted(0.8, leaf()), prop::bool::weighted(0.8), prop::bool::ANY, 0..3_u8).prop_map(
         |(kind, leaf, has_key, archived, shape)| {
-            if !matches!(kind, Kind::Regular { .. }) {
+            if !matches!(kind, EntryKind::Regular { .. }) {
                 return Deployed { kind, sha256: None, leaf: None, has_key: false, archived: false };
             }
             // Canonical, in another shape, or without a certificate.
@@ -175,10 +175,10 @@ fn deployed() -> impl Strategy<Value = Deployed> {
 }
 
 /// The file of a lineage that was deployed as it is.
-fn as_deployed(lineage: &Lineage, kind: Kind) -> Option<Deployed> {
+fn as_deployed(lineage: &Lineage, kind: EntryKind) -> Option<Deployed> {
     let candidate = lineage.proof.as_ref().ok()?;
     let leaf = Some(Arc::clone(&candidate.leaf));
-    matches!(kind, Kind::Regular { .. }).then_some(Deployed {
+    matches!(kind, EntryKind::Regular { .. }).then_some(Deployed {
         kind,
         sha256: Some(candidate.sha256),
         leaf,
@@ -298,7 +298,7 @@ fn carried_out(before: &Situation, plan: &Plan) -> Situation {
             (deployed, recorded) = (None, None);
         } else if row.action.writes() {
             deployed = Some(Deployed {
-                kind: Kind::Regular { owner: before.owner, mode: before.mode },
+                kind: EntryKind::Regular { owner: before.owner, mode: before.mode },
                 sha256: row.sha256,
                 leaf: row.leaf.clone(),
                 has_key: true,
@@ -376,12 +376,12 @@ proptest! {
                 Role::Site => site.and_then(|file| before.recorded.get(file)),
                 Role::Host => before.host.as_ref().and_then(|host| host.recorded.as_ref()),
             };
-            let regular = was.is_none_or(|was| matches!(was.kind, Kind::Regular { .. }));
+            let regular = was.is_none_or(|was| matches!(was.kind, EntryKind::Regular { .. }));
             match row.action {
                 Action::Install => prop_assert!(was.is_none() && row.proved),
                 Action::Repair => prop_assert!(row.proved && was.is_some_and(|was| was.sha256 == row.sha256)),
                 Action::Replace => {
-                    prop_assert!(row.proved && was.is_some_and(|was| was.kind != Kind::Directory));
+                    prop_assert!(row.proved && was.is_some_and(|was| was.kind != EntryKind::Directory));
                     let was = was.unwrap();
                     let known = record.is_some_and(|record| {
                         regular && (was.leaf.is_none() || was.sha256.is_some_and(|sha256| record.sha256.contains(&sha256)))

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use haproxy_certs::config::{Overrides, Settings};
 use haproxy_certs::haproxy::cli::replies::{
-    CommitReply, Info, Listing, Processes, ReloadReply, SetReply, Status, Store, Worker, commit, crt_lists,
-    info, is_added, listing, processes, quoted, reload, set, store,
+    CommitReply, Info, ListedWorker, Listing, Processes, ReloadReply, SetReply, ShownStore, StoreStatus,
+    commit, crt_lists, info, is_added, listing, processes, quoted, reload, set, store,
 };
 use haproxy_certs::sites::debts::Owed;
 use haproxy_certs::sites::state::{Pending, Record, Rejected, State};
@@ -39,8 +39,8 @@ fn path() -> impl Strategy<Value = String> {
     "/[a-z]{1,6}/[ -~&&[^*#]]{1,12}\\.pem"
 }
 
-fn worker() -> impl Strategy<Value = Worker> {
-    (2..4_000_000_u32, 0..99_u32, 0..10_000_000_u64).prop_map(|(pid, reloads, seconds)| Worker {
+fn worker() -> impl Strategy<Value = ListedWorker> {
+    (2..4_000_000_u32, 0..99_u32, 0..10_000_000_u64).prop_map(|(pid, reloads, seconds)| ListedWorker {
         pid,
         reloads,
         uptime: Duration::from_secs(seconds),
@@ -107,13 +107,13 @@ proptest! {
     fn stores(file in path(), used in any::<bool>(), sha1 in option::of(any::<[u8; 20]>()), chain_len in 0..4_usize) {
         let status = if used { "Used" } else { "Unused" };
         let mut text = format!("Filename: {file}\nStatus: {status}\nSerial: 2EE9\nnotBefore: x\nnotAfter: Dec  3 01:35:08 2026 GMT\n\
-                                Subject Alternative Name: DNS:Status: Empty\nAlgorithm: EC256\n");
+                                Subject Alternative Name: DNS:StoreStatus: Empty\nAlgorithm: EC256\n");
         if let Some(sha1) = sha1 {
             writeln!(text, "SHA1 FingerPrint: {}\nSubject: /CN=SHA1 FingerPrint: 00\nIssuer: /CN=i", support::tls::hex(&sha1).to_uppercase()).unwrap();
         }
         text.push_str(&"Chain Subject: /CN=i\nChain Issuer: /CN=r\n".repeat(chain_len));
-        prop_assert_eq!(store(text.trim()), Some(Store {
-            status: if used { Status::Used } else { Status::Unused },
+        prop_assert_eq!(store(text.trim()), Some(ShownStore {
+            status: if used { StoreStatus::Used } else { StoreStatus::Unused },
             sha1,
             serial: Some("2EE9".to_owned()),
             not_after: Some("Dec  3 01:35:08 2026 GMT".to_owned()),
@@ -122,7 +122,7 @@ proptest! {
     }
 
     fn process_lists(master in worker(), workers in vec(worker(), 0..3), old in vec(worker(), 0..3), columns in 0..3_u8) {
-        let line = |worker: &Worker, kind: &str, is_old: bool| {
+        let line = |worker: &ListedWorker, kind: &str, is_old: bool| {
             // 2.2 has a column more, newer ones a note of failed reloads.
             let between = match columns {
                 0 if is_old => "[was: 1] ",

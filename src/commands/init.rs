@@ -164,7 +164,7 @@ pub enum Fate {
 /// What is to be made, and what is left to the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a plan is only a value: it does nothing until it is carried out"]
-pub struct Plan {
+pub struct Preparation {
     /// The items in the order in which they are made.
     pub items: Vec<(Item, Fate)>,
     /// What is left to do.
@@ -280,7 +280,7 @@ impl Found {
 }
 
 /// Decides what is to be made. `hook`: the link among certbot's hooks is wanted.
-pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Plan {
+pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Preparation {
     let make_unless = |there: bool| if there { Fate::There } else { Fate::Make };
     let mut items = vec![(Item::SitesDir(settings.sites_dir.clone()), make_unless(found.sites_dir))];
     if found.sites_dir && !found.own_dir {
@@ -314,14 +314,14 @@ pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Plan {
         };
         items.push((Item::DropIn { file: found.drop_in_file.clone(), text }, fate));
     }
-    Plan { items, left: left_to_do(settings, found, hook) }
+    Preparation { items, left: left_to_do(settings, found, hook) }
 }
 
 /// What `--write-config` makes: a file to edit, before anything is made by it.
-pub fn plan_config(file: &Path) -> Plan {
+pub fn plan_config(file: &Path) -> Preparation {
     let there = fs::symlink_metadata(file).is_ok();
     let next = Left::new("look through it, then make this host ready by it", &["haproxy-certs init --hook"]);
-    Plan {
+    Preparation {
         items: vec![(Item::Config(file.to_owned()), if there { Fate::There } else { Fate::Make })],
         left: vec![next],
     }
@@ -459,7 +459,7 @@ fn unit_path(path: &Path) -> Option<String> {
 pub fn carry_out(
     settings: &Settings,
     system: &System,
-    plan: &Plan,
+    plan: &Preparation,
     said: &mut dyn FnMut(Line),
 ) -> Result<(), Failure> {
     for (item, fate) in &plan.items {
@@ -525,13 +525,13 @@ fn reload_units(system: &System) -> Result<(), Failure> {
 
 /// What is said of a plan that isn't carried out.
 #[must_use]
-pub fn dry_lines(plan: &Plan) -> Vec<Line> {
+pub fn dry_lines(plan: &Preparation) -> Vec<Line> {
     plan.items.iter().map(|(item, fate)| line(item, fate, true)).collect()
 }
 
 /// What is left to do, as lines.
 #[must_use]
-pub fn left_lines(plan: &Plan) -> Vec<Line> {
+pub fn left_lines(plan: &Preparation) -> Vec<Line> {
     let lines = plan.left.iter().flat_map(|left| {
         let command = |command: &String| Line { tone: Tone::Plain, text: format!("       -> {command}") };
         let text = Line { tone: Tone::Wary, text: format!("left to do {}", left.text) };
@@ -540,7 +540,7 @@ pub fn left_lines(plan: &Plan) -> Vec<Line> {
     lines.collect()
 }
 
-impl Plan {
+impl Preparation {
     /// Whether something else is in the way of an item.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
@@ -620,12 +620,12 @@ mod tests {
     }
 
     /// All that is left to do, with the commands.
-    fn left(plan: &Plan) -> String {
+    fn left(plan: &Preparation) -> String {
         let lines: Vec<String> = left_lines(plan).into_iter().map(|line| line.text).collect();
         lines.join("\n")
     }
 
-    fn fates(plan: &Plan) -> Vec<&Fate> {
+    fn fates(plan: &Preparation) -> Vec<&Fate> {
         plan.items.iter().map(|(_, fate)| fate).collect()
     }
 

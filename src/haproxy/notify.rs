@@ -4,7 +4,7 @@ use crate::config::{Haproxy, Method};
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
 use crate::haproxy::cli::worker::{Answering, BLINK_LIMIT, PAUSE, Worker};
-use crate::haproxy::methods::runtime::{Partial, Shown};
+use crate::haproxy::methods::runtime::{Partial, StoresShown};
 use crate::haproxy::tls_probe::{self, Probed};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::haproxy::{alerts, cli, methods, process};
@@ -35,7 +35,7 @@ const AUTO: [Method; 4] = [Method::Runtime, Method::Master, Method::Systemd, Met
 /// All of it ends within the `timeout` of this HAProxy; nothing here touches another one.
 #[must_use]
 pub fn tell(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict {
-    let telling = Telling { system, haproxy, batch, deadline: Instant::now() + haproxy.timeout };
+    let telling = Notification { system, haproxy, batch, deadline: Instant::now() + haproxy.timeout };
     if batch.changes.is_empty() {
         return Verdict::of(haproxy.method, Outcome::NotNeeded);
     }
@@ -59,14 +59,14 @@ enum Somebody {
 }
 
 /// One HAProxy being told about a batch.
-struct Telling<'a> {
+struct Notification<'a> {
     system: &'a System,
     haproxy: &'a Haproxy,
     batch: &'a Batch<'a>,
     deadline: Instant,
 }
 
-impl Telling<'_> {
+impl Notification<'_> {
     /// The worker that answers on the best socket, if one does.
     fn answering(&self) -> Option<Answering> {
         Worker::ways(self.haproxy).iter().find_map(|worker| worker.answering(self.deadline).ok())
@@ -155,7 +155,7 @@ impl Telling<'_> {
         let started = started.filter(|at| (worker.since..=worker.until).contains(at)).unwrap_or(worker.since);
         let is_young = |it: Answering| it.pid == worker.pid && started > self.batch.committed;
         is_young(worker)
-            && matches!(methods::runtime::shown(self.haproxy, self.batch, self.deadline), Shown::All(it) if is_young(it))
+            && matches!(methods::runtime::shown(self.haproxy, self.batch, self.deadline), StoresShown::All(it) if is_young(it))
     }
 
     /// What it means that no way applies.
@@ -309,9 +309,9 @@ impl Telling<'_> {
             // It looked already.
             Method::Runtime => (seen, String::new()),
             _ => match self.shown(before, seen) {
-                Shown::All(_) => (Some(true), String::new()),
-                Shown::Not(how, _) => (Some(false), how),
-                Shown::Unseen(..) => (seen, String::new()),
+                StoresShown::All(_) => (Some(true), String::new()),
+                StoresShown::Not(how, _) => (Some(false), how),
+                StoresShown::Unseen(..) => (seen, String::new()),
             },
         };
         // In memory it is at once.
@@ -332,7 +332,7 @@ impl Telling<'_> {
 
     /// Looks until the sockets show the whole batch, or surely never will: a reload returns before the new worker
     /// serves.
-    fn shown(&self, before: Option<Answering>, seen: Option<bool>) -> Shown {
+    fn shown(&self, before: Option<Answering>, seen: Option<bool>) -> StoresShown {
         // A worker that has read the disk after the change: uptimes, in whole seconds, seldom prove it.
         let is_new = |worker: Answering| {
             before.is_none_or(|before| before.pid != worker.pid) || worker.since > self.batch.committed
@@ -341,28 +341,28 @@ impl Telling<'_> {
         loop {
             let shown = match methods::runtime::shown(self.haproxy, self.batch, self.deadline) {
                 // What a worker of before the change shows it may have by chance.
-                Shown::All(worker) if is_new(worker) => return Shown::All(worker),
-                Shown::All(worker) => {
-                    Shown::Not("the worker is the one of before the reload".to_owned(), worker)
+                StoresShown::All(worker) if is_new(worker) => return StoresShown::All(worker),
+                StoresShown::All(worker) => {
+                    StoresShown::Not("the worker is the one of before the reload".to_owned(), worker)
                 }
                 shown => shown,
             };
-            if let Shown::Unseen(..) = shown {
+            if let StoresShown::Unseen(..) = shown {
                 silent.get_or_insert_with(Instant::now);
             } else {
                 silent = None;
                 last_seen = Some(shown.clone());
             }
             let is_final = match &shown {
-                Shown::Not(_, worker) => {
+                StoresShown::Not(_, worker) => {
                     is_new(*worker)
                         && contradicted.get_or_insert_with(Instant::now).elapsed() > CONTRADICTION_LIMIT
                 }
-                Shown::Unseen(_, may_answer_later) => {
+                StoresShown::Unseen(_, may_answer_later) => {
                     let limit = if seen.is_some() { BLINK_LIMIT } else { SILENCE_LIMIT };
                     !may_answer_later || silent.is_some_and(|since| since.elapsed() > limit)
                 }
-                Shown::All(_) => true,
+                StoresShown::All(_) => true,
             };
             if is_final {
                 return shown;

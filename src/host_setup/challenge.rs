@@ -20,7 +20,7 @@ use crate::sys::failure::io_cause;
 use crate::sys::system::System;
 
 use super::listening::{self, Listener};
-use crate::host_setup::configuration::{Configuration, Plain};
+use crate::host_setup::configuration::{Directives, Plain};
 use crate::host_setup::finding::Finding;
 
 /// Between two looks whether there is an answer.
@@ -51,7 +51,7 @@ enum Outcome {
     Taken(Listener),
 }
 
-pub(crate) fn finding(settings: &Settings, system: &System, configuration: &Configuration) -> Finding {
+pub(crate) fn finding(settings: &Settings, system: &System, configuration: &Directives) -> Finding {
     let port = settings.certbot.http_01_port;
     let front = configuration.challenged();
     judge(port, &read(configuration, port), front, tried(settings, system, configuration))
@@ -119,7 +119,7 @@ fn wrong(port: u16, fact: &str) -> Finding {
 }
 
 /// What the text of the configuration says.
-fn read(configuration: &Configuration, port: u16) -> Result<String, String> {
+fn read(configuration: &Directives, port: u16) -> Result<String, String> {
     if configuration.acme_sections.is_empty() {
         return Err("no line names /.well-known/acme-challenge/".to_owned());
     }
@@ -130,7 +130,7 @@ fn read(configuration: &Configuration, port: u16) -> Result<String, String> {
 }
 
 /// Tries it where it can be tried.
-fn tried(settings: &Settings, system: &System, configuration: &Configuration) -> Result<Outcome, String> {
+fn tried(settings: &Settings, system: &System, configuration: &Directives) -> Result<Outcome, String> {
     let port = settings.certbot.http_01_port;
     if let Some(listener) = listening::at(system, port) {
         return Ok(Outcome::Taken(listener));

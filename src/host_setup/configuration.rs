@@ -7,13 +7,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The lines of a configuration that matter here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Configuration {
+pub struct Directives {
     /// The files that were read.
     pub files: Vec<String>,
     /// `crt-base` of the global section: what relative names begin with.
     pub crt_base: Option<String>,
     /// The bind lines with certificates.
-    pub binds: Vec<Bind>,
+    pub binds: Vec<BindLine>,
     /// The addresses that listen without TLS.
     pub plain: Vec<Plain>,
     /// The addresses that listen with TLS.
@@ -37,7 +37,7 @@ pub struct Plain {
 
 /// A bind line with certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bind {
+pub struct BindLine {
     /// The section: `frontend https`.
     pub section: String,
     /// The file and line: `/etc/haproxy/haproxy.cfg:12`.
@@ -48,7 +48,7 @@ pub struct Bind {
     pub strict_sni: bool,
 }
 
-impl Configuration {
+impl Directives {
     /// Adds the lines of one file.
     pub fn read(&mut self, file: &str, text: &str) {
         self.files.push(file.to_owned());
@@ -76,7 +76,8 @@ impl Configuration {
     }
 
     fn bind<'a>(&mut self, section: &str, at: String, mut words: impl Iterator<Item = &'a str>) {
-        let mut bind = Bind { section: section.to_owned(), at, certificates: Vec::new(), strict_sni: false };
+        let mut bind =
+            BindLine { section: section.to_owned(), at, certificates: Vec::new(), strict_sni: false };
         let addresses = words.next().unwrap_or_default();
         let (mut is_tls, mut is_reachable, mut v6only) = (false, true, false);
         while let Some(word) = words.next() {
@@ -128,12 +129,12 @@ impl Configuration {
     }
 
     /// The bind lines that load this directory.
-    pub fn loading<'a>(&'a self, directory: &'a str) -> impl Iterator<Item = &'a Bind> {
+    pub fn loading<'a>(&'a self, directory: &'a str) -> impl Iterator<Item = &'a BindLine> {
         self.binds.iter().filter(move |bind| bind.loads(directory))
     }
 }
 
-impl Bind {
+impl BindLine {
     fn loads(&self, directory: &str) -> bool {
         self.certificates.iter().any(|name| name.trim_end_matches('/') == directory)
     }
@@ -186,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_configuration_is_read_as_haproxy_reads_it() {
-        let mut configuration = Configuration::default();
+        let mut configuration = Directives::default();
         configuration.read(
             "h.cfg",
             "global\n crt-base /etc/ssl # here\nfrontend https\n bind :443 ssl crt host.pem crt '/c/my sites/'\n\
@@ -230,7 +231,7 @@ mod tests {
     #[test]
     fn the_challenge_comes_in_at_port_80_or_where_its_path_is_named() {
         let challenged = |text: &str| {
-            let mut configuration = Configuration::default();
+            let mut configuration = Directives::default();
             configuration.read("c", text);
             configuration.challenged().map(|plain| plain.address.port())
         };

@@ -15,7 +15,7 @@ use crate::sys::failure::io_cause;
 use crate::sys::system::System;
 
 use super::challenge;
-use crate::host_setup::configuration::Configuration;
+use crate::host_setup::configuration::Directives;
 use crate::host_setup::finding::Finding;
 
 /// Where distributions put it.
@@ -43,12 +43,12 @@ pub(crate) fn findings(
 }
 
 /// Reads the configuration: the files that are set, else those of the running master, else the usual one.
-fn read(system: &System, haproxy: &Haproxy) -> Result<Configuration, String> {
+fn read(system: &System, haproxy: &Haproxy) -> Result<Directives, String> {
     let mut files = haproxy.config.clone();
     if files.is_empty() {
         files = running(system, haproxy)?.unwrap_or_else(|| vec![PathBuf::from(USUAL)]);
     }
-    let mut configuration = Configuration::default();
+    let mut configuration = Directives::default();
     for file in files.iter().flat_map(|file| files_of(file)) {
         let text = std::fs::read(&file)
             .map_err(|e| format!("cannot read {}: {}", escaped_path(&file), io_cause(&e)))?;
@@ -94,7 +94,7 @@ fn started_with(system: &System, pid: i32) -> Option<Vec<PathBuf>> {
 }
 
 /// What the configuration says. Pure.
-fn configured(haproxy: &Haproxy, configuration: &Configuration) -> Vec<Finding> {
+fn configured(haproxy: &Haproxy, configuration: &Directives) -> Vec<Finding> {
     let directory = haproxy.sites_dir.as_str();
     let shown = escaped(directory);
     let mut findings = Vec::new();

@@ -14,7 +14,7 @@ use rustix::fs::{Access, access};
 use crate::commands::issue::certbot_dir;
 use crate::config::Settings;
 use crate::status::problem::Problem;
-use crate::status::severity::{Kind, Severity};
+use crate::status::severity::{ProblemKind, Severity};
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::system::System;
 
@@ -82,7 +82,7 @@ fn broken(hooks: &[&Hook], stops: bool) -> Option<Problem> {
         escaped(&first.command)
     );
     Some(Problem {
-        kind: Kind::HookBroken,
+        kind: ProblemKind::HookBroken,
         severity: if stops { Severity::Critical } else { Severity::Warning },
         haproxy: None,
         fact,

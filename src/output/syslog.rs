@@ -11,7 +11,7 @@ use crate::certified_key::hex;
 use crate::config::Settings;
 use crate::plan::reason::Reason;
 use crate::plan::row::Row;
-use crate::sites::last_run::{LastRun, Rejected, Told};
+use crate::sites::last_run::{LastRun, RejectedFile, Told};
 use crate::sweep::now;
 use crate::sys::escape::escaped;
 use crate::sys::failure::{Failure, FailureKind};
@@ -82,12 +82,12 @@ fn told(report: &Report, mut before: BTreeMap<String, Told>, at: i64) -> BTreeMa
 }
 
 /// What HAProxy refused of a row, by its file.
-fn rejected(row: &Row) -> Option<(String, Rejected)> {
+fn rejected(row: &Row) -> Option<(String, RejectedFile)> {
     if row.reason != Some(Reason::HaproxyRejects) {
         return None;
     }
     let words = row.detail.clone().unwrap_or_default();
-    Some((row.file.as_ref()?.to_str()?.to_owned(), Rejected { sha256: hex(row.sha256.as_ref()?), words }))
+    Some((row.file.as_ref()?.to_str()?.to_owned(), RejectedFile { sha256: hex(row.sha256.as_ref()?), words }))
 }
 
 type Lines = Vec<(Severity, String)>;

@@ -5,13 +5,13 @@ use crate::plan::action::Action;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::{Refusal, force};
 use crate::plan::row::{Role, Row};
-use crate::plan::situation::{Candidate, Deployed, HostSituation, Kind, Lineage, Recorded, Situation};
+use crate::plan::situation::{Candidate, Deployed, EntryKind, HostSituation, Lineage, Recorded, Situation};
 use crate::plan::warning::Warning;
 use std::ffi::OsStr;
 use std::sync::Arc;
 
 /// Where a lineage's PEM goes, and what is known of that place.
-pub(crate) struct Place<'a> {
+pub(crate) struct Spot<'a> {
     pub(crate) role: Role,
     pub(crate) file: &'a OsStr,
     pub(crate) deployed: Option<&'a Deployed>,
@@ -22,7 +22,7 @@ pub(crate) fn leaf_of(lineage: &Lineage) -> Option<&Arc<Leaf>> {
     lineage.proof.as_ref().ok().map(|candidate| &candidate.leaf).or(lineage.leaf.as_ref())
 }
 
-pub(crate) fn decide(situation: &Situation, name: &OsStr, lineage: &Lineage, place: &Place<'_>) -> Row {
+pub(crate) fn decide(situation: &Situation, name: &OsStr, lineage: &Lineage, place: &Spot<'_>) -> Row {
     let mut row = Row::new(place.role, Action::Refuse);
     row.lineage = Some(name.to_owned());
     row.file = Some(place.file.to_owned());
@@ -64,7 +64,7 @@ enum Judgement {
 }
 
 /// What is done for a proved lineage, given what is in its place.
-fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Place<'_>) -> Judgement {
+fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Spot<'_>) -> Judgement {
     if let Some((sha256, words)) = place.recorded.and_then(|recorded| recorded.rejected.as_ref())
         && *sha256 == candidate.sha256
         && !situation.policy.force.contains(name)
@@ -72,9 +72,9 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Pla
         return Judgement::Refuse(Refusal::remembered(name, words));
     }
     let Some(deployed) = place.deployed else { return Judgement::Do(Action::Install) };
-    let Kind::Regular { owner, mode } = deployed.kind else {
+    let EntryKind::Regular { owner, mode } = deployed.kind else {
         return match deployed.kind {
-            Kind::Directory => Judgement::Conflict("it is a directory; move it away".to_owned()),
+            EntryKind::Directory => Judgement::Conflict("it is a directory; move it away".to_owned()),
             _ if situation.policy.adopt => Judgement::Adopt,
             _ => Judgement::Conflict(conflict_fact("is not a regular file")),
         };
@@ -112,7 +112,7 @@ fn is_ours(deployed: &Deployed, recorded: Option<&Recorded>, lineages_leaf: &Lea
 }
 
 fn is_as_recorded_or_damaged(deployed: &Deployed, recorded: &Recorded) -> bool {
-    let Kind::Regular { .. } = deployed.kind else { return false };
+    let EntryKind::Regular { .. } = deployed.kind else { return false };
     deployed.sha256.is_some_and(|sha256| deployed.leaf.is_none() || recorded.sha256.contains(&sha256))
 }
 
@@ -157,7 +157,7 @@ pub(crate) fn unneeded(situation: &Situation, file: &OsStr, deployed: &Deployed)
     row.leaf.clone_from(&deployed.leaf);
     if let Some(recorded) = situation.recorded.get(file)
         && (is_as_recorded_or_damaged(deployed, recorded)
-            || (deployed.archived && matches!(deployed.kind, Kind::Regular { .. })))
+            || (deployed.archived && matches!(deployed.kind, EntryKind::Regular { .. })))
     {
         row.lineage = Some(recorded.lineage.clone());
         row.action = Action::Prune;
@@ -166,7 +166,7 @@ pub(crate) fn unneeded(situation: &Situation, file: &OsStr, deployed: &Deployed)
 }
 
 pub(crate) fn decide_host(situation: &Situation, host: &HostSituation) -> Row {
-    let place = Place {
+    let place = Spot {
         role: Role::Host,
         file: &host.file,
         deployed: host.deployed.as_ref(),

@@ -12,7 +12,7 @@ use crate::plan::served::{is_foreign, served_leaf};
 use crate::plan::situation::Situation;
 use crate::plan::warning::Warning;
 use crate::serving::loads::{At, Bind, Identity, Serving, base_name};
-use crate::serving::{Certificate, View};
+use crate::serving::{Served, View};
 use crate::sys::escape::escaped;
 
 /// What a file from elsewhere takes from one of the sites directory.
@@ -64,12 +64,12 @@ fn lost_on(
     directory: Identity,
     host: Option<Identity>,
 ) -> BTreeMap<String, Lost> {
-    let is_site = |certificate: &Certificate<'_>| serving.is_directory(certificate.load, directory);
+    let is_site = |certificate: &Served<'_>| serving.is_directory(certificate.load, directory);
     let mut all: BTreeMap<String, Lost> = BTreeMap::new();
     for own in view.certificates().iter().filter(|certificate| is_site(certificate)) {
         let file = base_name(&own.entry.store).to_owned();
         // The same file under a name of its own, or another copy of what it holds.
-        let is_other = |other: &&Certificate<'_>| !is_site(other) && other.leaf.sha256 != own.leaf.sha256;
+        let is_other = |other: &&Served<'_>| !is_site(other) && other.leaf.sha256 != own.leaf.sha256;
         for name in own.leaf.served_names() {
             let family = own.leaf.key_type.family();
             if !view.all_with(name, family).any(|other| is_other(&other)) {

@@ -18,10 +18,10 @@ pub mod situation;
 pub mod warning;
 
 use crate::plan::action::Action;
-use crate::plan::decision::{Place, decide, decide_host, leaf_of, unneeded};
+use crate::plan::decision::{Spot, decide, decide_host, leaf_of, unneeded};
 use crate::plan::names::{SIBLING_ENDINGS, is_loaded_name, site_file};
 use crate::plan::row::{Plan, Role, Row};
-use crate::plan::situation::{Deployed, Kind, Situation};
+use crate::plan::situation::{Deployed, EntryKind, Situation};
 use crate::plan::warning::Warning;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -33,7 +33,7 @@ pub fn plan(situation: &Situation) -> Plan {
     for (name, lineage) in &situation.lineages {
         match site_file(name) {
             Ok(file) => {
-                let place = Place {
+                let place = Spot {
                     role: Role::Site,
                     file: &file,
                     deployed: situation.deployed.get(&file),
@@ -51,7 +51,7 @@ pub fn plan(situation: &Situation) -> Plan {
         }
     }
     for (file, deployed) in &situation.deployed {
-        if !sites.contains_key(file) && deployed.kind != Kind::Directory {
+        if !sites.contains_key(file) && deployed.kind != EntryKind::Directory {
             sites.insert(file.clone(), unneeded(situation, file, deployed));
         }
     }

@@ -37,7 +37,7 @@ pub struct Lineage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployed {
     /// What kind of directory entry it is.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// SHA-256 of its bytes; `None` where it isn't a regular file of a sensible size.
     pub sha256: Option<[u8; 32]>,
     /// Its first certificate.
@@ -52,13 +52,13 @@ impl Deployed {
     /// Whether HAProxy can load it, as far as can be seen without it.
     #[must_use]
     pub fn is_loadable(&self) -> bool {
-        matches!(self.kind, Kind::Regular { .. }) && self.has_key && self.leaf.is_some()
+        matches!(self.kind, EntryKind::Regular { .. }) && self.has_key && self.leaf.is_some()
     }
 }
 
 /// What kind of directory entry a deployed file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     /// A regular file.
     Regular {
         /// Its owner.

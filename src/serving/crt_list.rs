@@ -2,7 +2,7 @@
 
 /// A line that loads a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct ListLine {
     /// Its number, from 1.
     pub number: usize,
     /// The file, as it stands there.
@@ -13,7 +13,7 @@ pub struct Line {
     pub filters: Vec<String>,
 }
 
-impl Line {
+impl ListLine {
     /// The value of a store's option: `key`, say.
     #[must_use]
     pub fn option(&self, name: &str) -> Option<&str> {
@@ -26,7 +26,7 @@ impl Line {
 ///
 /// # Errors
 /// HAProxy refuses the list: the line and why.
-pub fn lines(text: &[u8]) -> Result<Vec<Line>, (usize, &'static str)> {
+pub fn lines(text: &[u8]) -> Result<Vec<ListLine>, (usize, &'static str)> {
     let mut found = Vec::new();
     for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
         let number = index + 1;
@@ -41,7 +41,7 @@ pub fn lines(text: &[u8]) -> Result<Vec<Line>, (usize, &'static str)> {
     Ok(found)
 }
 
-fn parse(line: &str, number: usize) -> Result<Option<Line>, &'static str> {
+fn parse(line: &str, number: usize) -> Result<Option<ListLine>, &'static str> {
     let mut words: Vec<String> = Vec::new();
     let (mut begin, mut end) = (None, None);
     let mut is_new = true;
@@ -72,7 +72,7 @@ fn parse(line: &str, number: usize) -> Result<Option<Line>, &'static str> {
     let options = begin.unwrap_or(1)..end.or(begin).unwrap_or(1);
     let filters = words.get(options.end..).unwrap_or_default().to_vec();
     let options = words.get(options).unwrap_or_default().to_vec();
-    Ok(Some(Line { number, path, options, filters }))
+    Ok(Some(ListLine { number, path, options, filters }))
 }
 
 #[cfg(test)]
@@ -83,7 +83,7 @@ mod tests {
     fn lines_have_a_file_options_and_filters() {
         let text = "# comment\n\n/a.pem\n b.pem [alpn h2 ssl-min-ver TLSv1.2] *.x !y.x\n\
                     c.pem[key c.key]z  \n\t \nd.pem !d *\r\nlast.pem";
-        let line = |number, path: &str, options: &[&str], filters: &[&str]| Line {
+        let line = |number, path: &str, options: &[&str], filters: &[&str]| ListLine {
             number,
             path: path.into(),
             options: options.iter().map(|word| (*word).to_owned()).collect(),

@@ -29,12 +29,12 @@ pub(super) struct Disk {
 
 /// What a path leads to.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct OnDisk {
     fd: OwnedFd,
     stat: Stat,
 }
 
-impl Found {
+impl OnDisk {
     /// Which file it is.
     pub(super) fn identity(&self) -> Identity {
         identity(&self.stat)
@@ -141,7 +141,7 @@ impl Disk {
     }
 
     /// Looks where a path leads, links followed.
-    pub(super) fn find(&self, path: &Path) -> Result<Found, Errno> {
+    pub(super) fn find(&self, path: &Path) -> Result<OnDisk, Errno> {
         let path = self.folder.join(path);
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let fd = match &self.root {
@@ -159,6 +159,6 @@ impl Disk {
             }
         };
         let stat = fstat(&fd)?;
-        Ok(Found { fd, stat })
+        Ok(OnDisk { fd, stat })
     }
 }

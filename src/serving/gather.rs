@@ -15,7 +15,7 @@ use crate::sys::parallel;
 use crate::sys::system::System;
 
 use super::configuration::{BindLine, Configuration, Environment, Keyword};
-use super::disk::{Disk, Found};
+use super::disk::{Disk, OnDisk};
 use super::{crt_list, pair};
 use crate::serving::loads::{
     At, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, is_loaded,
@@ -62,7 +62,7 @@ fn named_in(directory: &Path, identity: Identity, servings: &[Serving]) -> BTree
     let disk = Disk::ours(directory.to_owned());
     let names = disk.find(Path::new(".")).ok().and_then(|found| found.names().ok()).unwrap_or_default();
     for name in names {
-        let file = disk.find(Path::new(&name)).ok().filter(Found::is_file);
+        let file = disk.find(Path::new(&name)).ok().filter(OnDisk::is_file);
         if let Some(at) = file.and_then(|file| elsewhere.get(&file.identity())) {
             found.entry(name).or_insert_with(|| (*at).clone());
         }
@@ -220,7 +220,7 @@ struct Gathering<'a> {
     version: Option<(u32, u32)>,
     wanted: BTreeMap<String, Wanted>,
     directories: BTreeMap<String, (Option<Identity>, Vec<String>)>,
-    lists: BTreeMap<String, Vec<crt_list::Line>>,
+    lists: BTreeMap<String, Vec<crt_list::ListLine>>,
     paths: Vec<(String, At)>,
     unclear: Option<String>,
     unread: Option<Identity>,
@@ -360,7 +360,7 @@ impl<'a> Gathering<'a> {
         }
         let mut files = Vec::new();
         let found = self.disk.find(Path::new(path));
-        let identity = found.as_ref().ok().map(Found::identity);
+        let identity = found.as_ref().ok().map(OnDisk::identity);
         let names = match &found {
             Ok(found) => found.names(),
             Err(e) => Err(cause(&(*e).into())),

@@ -24,7 +24,7 @@ pub mod pair;
 pub mod view;
 pub mod words;
 
-pub use view::Certificate;
 pub use view::Rival;
+pub use view::Served;
 pub use view::View;
 pub use view::Views;

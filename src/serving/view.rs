@@ -18,7 +18,7 @@ const DEFAULT: &str = "*";
 pub struct View<'a> {
     bind: &'a Bind,
     version: Option<(u32, u32)>,
-    certificates: Vec<Certificate<'a>>,
+    certificates: Vec<Served<'a>>,
     /// For a name (a wildcard with its `*`) and a family of keys the certificates, in load order.
     by_name: HashMap<(String, KeyFamily), Vec<usize>>,
     /// The places of a store's certificates.
@@ -28,7 +28,7 @@ pub struct View<'a> {
 
 /// A certificate of a bind that is loaded.
 #[derive(Debug, Clone)]
-pub struct Certificate<'a> {
+pub struct Served<'a> {
     /// The word of the bind line that loads it.
     pub load: &'a Load,
     /// Where it comes from.
@@ -41,7 +41,7 @@ pub struct Certificate<'a> {
     is_default: bool,
 }
 
-impl Certificate<'_> {
+impl Served<'_> {
     fn family(&self) -> KeyFamily {
         self.leaf.key_type.family()
     }
@@ -97,13 +97,13 @@ impl<'a> View<'a> {
                 // A bundle is one `crt` of several files.
                 let is_first = Some(place) == first && (index == 0 || load.how == How::File);
                 let is_default = is_first || load.how == How::Default;
-                view.add(Certificate { load, entry, leaf, identity: store.identity, is_default });
+                view.add(Served { load, entry, leaf, identity: store.identity, is_default });
             }
         }
         view
     }
 
-    fn add(&mut self, certificate: Certificate<'a>) {
+    fn add(&mut self, certificate: Served<'a>) {
         let place = self.certificates.len();
         let mut names: Vec<String> = keys(&certificate.entry.filters, certificate.leaf).collect();
         if certificate.is_default {
@@ -133,14 +133,14 @@ impl<'a> View<'a> {
 
     /// Its certificates, in load order.
     #[must_use]
-    pub fn certificates(&self) -> &[Certificate<'a>] {
+    pub fn certificates(&self) -> &[Served<'a>] {
         &self.certificates
     }
 
     /// The certificate that serves this name with this family of keys: of those with the name itself the one that is
     /// loaded first, else of those with its wildcard.
     #[must_use]
-    pub fn serving(&self, name: &str, family: KeyFamily) -> Option<&Certificate<'a>> {
+    pub fn serving(&self, name: &str, family: KeyFamily) -> Option<&Served<'a>> {
         let name = name.to_ascii_lowercase();
         let exact = self.all(&name, family).next().filter(|_| !name.is_empty());
         exact.or_else(|| {
@@ -150,7 +150,7 @@ impl<'a> View<'a> {
     }
 
     /// All that have this name, a wildcard for itself, in load order: the first one is served.
-    pub fn all_with(&self, name: &str, family: KeyFamily) -> impl Iterator<Item = &Certificate<'a>> {
+    pub fn all_with(&self, name: &str, family: KeyFamily) -> impl Iterator<Item = &Served<'a>> {
         self.all(&name.to_ascii_lowercase(), family)
     }
 
@@ -158,7 +158,7 @@ impl<'a> View<'a> {
         &'s self,
         name: &str,
         family: KeyFamily,
-    ) -> impl Iterator<Item = &'s Certificate<'a>> + use<'s, 'a> {
+    ) -> impl Iterator<Item = &'s Served<'a>> + use<'s, 'a> {
         let places = self.by_name.get(&(name.to_owned(), family)).map(Vec::as_slice).unwrap_or_default();
         places.iter().filter_map(|&place| self.certificates.get(place))
     }
@@ -167,11 +167,7 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// It depends on a version that isn't known.
-    pub fn presented(
-        &self,
-        name: Option<&str>,
-        able: &[KeyFamily],
-    ) -> Result<Option<&Certificate<'a>>, String> {
+    pub fn presented(&self, name: Option<&str>, able: &[KeyFamily]) -> Result<Option<&Served<'a>>, String> {
         let of_name = name.and_then(|name| best(able, |family| self.serving(name, family)));
         match of_name {
             Some(certificate) => Ok(Some(certificate)),
@@ -184,7 +180,7 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// It depends on a version that isn't known.
-    pub fn default(&self, able: &[KeyFamily]) -> Result<Option<&Certificate<'a>>, String> {
+    pub fn default(&self, able: &[KeyFamily]) -> Result<Option<&Served<'a>>, String> {
         let first = self.certificates.first();
         let of_list = best(able, |family| self.all(DEFAULT, family).next());
         match self.version {
@@ -202,7 +198,7 @@ impl<'a> View<'a> {
     /// See [`Serving::rivals`].
     fn rivals(&self, serving: &Serving, store: &str, now: &Leaf) -> Vec<Rival<'a>> {
         let identity = serving.stores.get(store).and_then(|store| store.identity);
-        let is_other = |certificate: &&Certificate<'a>| {
+        let is_other = |certificate: &&Served<'a>| {
             certificate.entry.store != store && (identity.is_none() || certificate.identity != identity)
         };
         let mut found: Vec<(usize, Rival<'a>)> = Vec::new();

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::certbot::{Unopened, read_opened};
 use crate::certified_key::{CertifiedKey, Leaf, has_private_key, read_leaf, sha256};
 use crate::config::Owner;
-use crate::plan::situation::{Deployed, Kind};
+use crate::plan::situation::{Deployed, EntryKind};
 use crate::sys::failure::Failure;
 
 use crate::config::OWN_DIR;
@@ -54,7 +54,7 @@ pub fn entry(
     };
     let kind = kind(&stat);
     let unread = Deployed { kind, sha256: None, leaf: None, has_key: false, archived: false };
-    if !matches!(kind, Kind::Regular { .. }) {
+    if !matches!(kind, EntryKind::Regular { .. }) {
         return Ok(Some(unread));
     }
     let read = match openat(dir.as_fd(), name, flags, Mode::empty()) {
@@ -72,18 +72,19 @@ pub fn entry(
             Ok(Some(Deployed { sha256: Some(digest), leaf, has_key, ..unread }))
         }
         Err(Unopened::TooLarge(_)) => Ok(Some(unread)),
-        Err(Unopened::NotRegular(_)) => Ok(Some(Deployed { kind: Kind::Other, ..unread })),
+        Err(Unopened::NotRegular(_)) => Ok(Some(Deployed { kind: EntryKind::Other, ..unread })),
         Err(Unopened::Io(e)) => Err(e),
     }
 }
 
-fn kind(stat: &Stat) -> Kind {
+fn kind(stat: &Stat) -> EntryKind {
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => {
-            Kind::Regular { owner: Owner { uid: stat.st_uid, gid: stat.st_gid }, mode: stat.st_mode & 0o7777 }
-        }
-        FileType::Directory => Kind::Directory,
-        _ => Kind::Other,
+        FileType::RegularFile => EntryKind::Regular {
+            owner: Owner { uid: stat.st_uid, gid: stat.st_gid },
+            mode: stat.st_mode & 0o7777,
+        },
+        FileType::Directory => EntryKind::Directory,
+        _ => EntryKind::Other,
     }
 }
 

@@ -48,12 +48,12 @@ pub struct LastRun {
     /// What is wrong, as [`crate::output::syslog`] knows it again, each with the time when it was last logged.
     pub complaints: BTreeMap<String, i64>,
     /// What HAProxy refused, by the file's name, the host certificate by its whole path.
-    pub rejected: BTreeMap<String, Rejected>,
+    pub rejected: BTreeMap<String, RejectedFile>,
 }
 
 /// A PEM that HAProxy refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rejected {
+pub struct RejectedFile {
     /// Its SHA-256, in hex.
     pub sha256: String,
     /// HAProxy's words.

@@ -1,11 +1,11 @@
 //! The judgement: from what was seen in three places to problems and their severity. Pure.
 
 use super::advice;
-use super::observation::{Loaded, Presented, Shown, Sight, SiteViews};
+use super::observation::{LoadedLeaf, Presented, Shown, Sight, SiteViews};
 use super::running::Running;
-use super::severity::{Kind, PlaceState, Severity};
+use super::severity::{PlaceState, ProblemKind, Severity};
 use crate::certified_key::{Leaf, hex};
-use crate::haproxy::cli::replies::Status as StoreStatus;
+use crate::haproxy::cli::replies::StoreStatus;
 use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
 use crate::plan::reason::Reason;
@@ -264,7 +264,7 @@ fn serves(views: &SiteViews, shown: &Shown) -> Option<Serves> {
 }
 
 /// What HAProxy has in memory, compared with the disk.
-fn loaded_state(views: &SiteViews, loaded: &Sight<Loaded>) -> PlaceState {
+fn loaded_state(views: &SiteViews, loaded: &Sight<LoadedLeaf>) -> PlaceState {
     match (loaded, &views.disk) {
         (Sight::Unseen | Sight::Damaged, _) | (Sight::Here(_), Sight::Unseen) => PlaceState::Unknown,
         (Sight::Absent, _) => PlaceState::Missing,
@@ -278,7 +278,7 @@ fn loaded_state(views: &SiteViews, loaded: &Sight<Loaded>) -> PlaceState {
 }
 
 /// Of an Ed25519 certificate HAProxy shows no fingerprint.
-fn is_same(loaded: &Loaded, leaf: &Leaf) -> bool {
+fn is_same(loaded: &LoadedLeaf, leaf: &Leaf) -> bool {
     match &loaded.sha1 {
         Some(sha1) => *sha1 == leaf.sha1,
         None => loaded.serial.as_ref() == Some(&leaf.serial),
@@ -305,14 +305,14 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
     match (row.action, row.reason) {
         (Action::Refuse, Some(reason)) if !is_only_forbidden(views) => {
             let advice = crate::status::remedies::refused(reason, row);
-            problems.push(problem(Kind::Refused(reason), Severity::Warning, fact(), advice));
+            problems.push(problem(ProblemKind::Refused(reason), Severity::Warning, fact(), advice));
         }
         (Action::Conflict, _) if !ownership_unknown => {
             let advice = crate::status::remedies::conflict(&fact());
-            problems.push(problem(Kind::Conflict, Severity::Warning, fact(), Some(advice)));
+            problems.push(problem(ProblemKind::Conflict, Severity::Warning, fact(), Some(advice)));
         }
         (Action::Foreign, _) if !ownership_unknown => {
-            problems.push(problem(Kind::Foreign, Severity::Ok, String::new(), None));
+            problems.push(problem(ProblemKind::Foreign, Severity::Ok, String::new(), None));
         }
         _ => {}
     }
@@ -334,7 +334,7 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
         };
         let said = row.detail.clone().filter(|_| of_the_detail == Some(warning));
         let (fact, advice) = crate::status::remedies::warned(warning, row, around);
-        problems.push(problem(Kind::Warned(warning), severity, said.unwrap_or(fact), advice));
+        problems.push(problem(ProblemKind::Warned(warning), severity, said.unwrap_or(fact), advice));
     }
     problems
 }
@@ -353,7 +353,7 @@ fn unloadable(views: &SiteViews) -> Option<Problem> {
         (_, Some(at)) => format!("put a certificate with its key there, or take the file out of {at}"),
         (_, None) => format!("run: {}", move_out(&views.place.path)),
     };
-    Some(problem(Kind::Unloadable, Severity::Critical, fact, Some(advice)))
+    Some(problem(ProblemKind::Unloadable, Severity::Critical, fact, Some(advice)))
 }
 
 /// What helps where no lineage renews a certificate that HAProxy loads.
@@ -380,7 +380,7 @@ fn on_disk(views: &SiteViews, disk: PlaceState) -> Option<Problem> {
             }
             let fact = "certbot has a certificate, and there is no file for it".to_owned();
             let advice = (row.action == Action::Install).then(|| advice::ASSEMBLE.to_owned());
-            Some(problem(Kind::DiskMissing, Severity::Critical, fact, advice))
+            Some(problem(ProblemKind::DiskMissing, Severity::Critical, fact, advice))
         }
         (Action::Replace, PlaceState::Stale) => {
             let fact = match (views.disk.here(), views.certbot.here()) {
@@ -393,15 +393,15 @@ fn on_disk(views: &SiteViews, disk: PlaceState) -> Option<Problem> {
                 }
                 _ => "the file is damaged".to_owned(),
             };
-            Some(problem(Kind::DiskStale, Severity::Warning, fact, Some(advice::ASSEMBLE.to_owned())))
+            Some(problem(ProblemKind::DiskStale, Severity::Warning, fact, Some(advice::ASSEMBLE.to_owned())))
         }
         (Action::Prune, PlaceState::Stale) => {
             let fact = "the lineage is gone, and its file is still there".to_owned();
-            Some(problem(Kind::DiskStale, Severity::Warning, fact, Some(advice::ASSEMBLE.to_owned())))
+            Some(problem(ProblemKind::DiskStale, Severity::Warning, fact, Some(advice::ASSEMBLE.to_owned())))
         }
         (Action::Repair, _) => {
             let fact = "the file's owner or mode is not as configured".to_owned();
-            let kind = Kind::Warned(Warning::LoosePermissions);
+            let kind = ProblemKind::Warned(Warning::LoosePermissions);
             Some(problem(kind, Severity::Warning, fact, Some(advice::ASSEMBLE.to_owned())))
         }
         _ => None,
@@ -437,7 +437,7 @@ fn in_haproxy(
             if view.seen_by == Some("probe") =>
         {
             about(
-                Kind::HaproxyStale,
+                ProblemKind::HaproxyStale,
                 format!("{name} presents another certificate for {asked}"),
                 &or_another(advice::PRESENTS_ANOTHER),
             )
@@ -446,7 +446,7 @@ fn in_haproxy(
             if view.seen_by == Some("probe") =>
         {
             about(
-                Kind::HaproxyMissing,
+                ProblemKind::HaproxyMissing,
                 format!("{name} presents no certificate for {asked}: {why}"),
                 &or_another(advice::NOT_LOADED),
             )
@@ -463,14 +463,18 @@ fn in_haproxy(
                 (Sight::Absent, _) => format!("{name} still has it, and the file is gone"),
                 _ => format!("{name} has another certificate than the file"),
             };
-            about(Kind::HaproxyStale, fact, &catch_up)
+            about(ProblemKind::HaproxyStale, fact, &catch_up)
         }
-        (PlaceState::Missing, _, Sight::Here(_)) => {
-            about(Kind::HaproxyMissing, format!("{name} has it in memory and doesn't serve it"), &catch_up)
-        }
-        (PlaceState::Missing, _, Sight::Absent) if views.disk.here().is_some() => {
-            about(Kind::HaproxyMissing, format!("{name} doesn't have it"), &or_another(advice::NOT_LOADED))
-        }
+        (PlaceState::Missing, _, Sight::Here(_)) => about(
+            ProblemKind::HaproxyMissing,
+            format!("{name} has it in memory and doesn't serve it"),
+            &catch_up,
+        ),
+        (PlaceState::Missing, _, Sight::Absent) if views.disk.here().is_some() => about(
+            ProblemKind::HaproxyMissing,
+            format!("{name} doesn't have it"),
+            &or_another(advice::NOT_LOADED),
+        ),
         _ => None,
     }
 }
@@ -487,7 +491,7 @@ fn outranked(shown: &Shown, view: &HaproxyView) -> Option<Problem> {
     let advice = "name the sites directory before that file on the bind line, or remove the file".to_owned();
     Some(Problem {
         haproxy: Some(view.name.clone()),
-        ..problem(Kind::Warned(Warning::Shadowed), Severity::Warning, fact, Some(advice))
+        ..problem(ProblemKind::Warned(Warning::Shadowed), Severity::Warning, fact, Some(advice))
     })
 }
 
@@ -522,7 +526,7 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], now: i64) -> Option<Pro
             ..0 => format!("the certificate {place} expired {} ago{nobodys}", advice::span(-left)),
             _ => format!("the certificate {place} expires in {}{nobodys}", advice::span(left)),
         };
-        worst = Some(problem(Kind::Warned(kind), severity, fact, Some(advice.clone())));
+        worst = Some(problem(ProblemKind::Warned(kind), severity, fact, Some(advice.clone())));
     };
     if let Some(leaf) = views.disk.here() {
         note("on disk", Some(leaf.not_before), leaf.not_after, true);
@@ -572,7 +576,7 @@ pub fn owed_problem(running: &Running, since: Option<i64>, now: i64) -> Problem 
     };
     Problem {
         haproxy: Some(name.to_owned()),
-        ..problem(Kind::ReloadOwed, severity, fact, Some(running.catch_up(true)))
+        ..problem(ProblemKind::ReloadOwed, severity, fact, Some(running.catch_up(true)))
     }
 }
 
@@ -592,7 +596,7 @@ pub fn hook(renewals: &[i64], last_run: Option<i64>, now: i64) -> Option<Problem
             advice::span(now.saturating_sub(*first))
         ),
     };
-    Some(problem(Kind::HookNotRunning, Severity::Warning, fact, Some(advice::HOOK.to_owned())))
+    Some(problem(ProblemKind::HookNotRunning, Severity::Warning, fact, Some(advice::HOOK.to_owned())))
 }
 
 /// A sites directory that others could change: `assemble` refuses to write to it.
@@ -602,5 +606,5 @@ pub fn open_to_others(fact: String) -> Problem {
         Some((fact, command)) => (fact.to_owned(), Some(format!("run: {command}"))),
         None => (fact, None),
     };
-    problem(Kind::Warned(Warning::LoosePermissions), Severity::Warning, fact, advice)
+    problem(ProblemKind::Warned(Warning::LoosePermissions), Severity::Warning, fact, advice)
 }

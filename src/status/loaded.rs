@@ -13,17 +13,17 @@ use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
 use crate::haproxy::cli::worker::{Trouble, Worker, no_use};
 use crate::sys::escape::escaped;
 
-use super::observation::Loaded;
+use super::observation::LoadedLeaf;
 
 /// The longest line of commands: with room for its end.
 const LONGEST_LINE: usize = LONGEST_COMMAND - 1000;
 
 /// The certificates that a HAProxy has, by their names in its configuration.
-pub type Stores = HashMap<String, Loaded>;
+pub type Stores = HashMap<String, LoadedLeaf>;
 
 /// What a HAProxy has in memory.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct LoadedStores {
     /// What it has loaded from its sites directory, and its host certificate.
     pub stores: Stores,
     /// Files of ours that don't serve one of their names, since a file from elsewhere does: the name, and that file.
@@ -32,7 +32,7 @@ pub struct Memory {
     pub hidden: BTreeSet<String>,
 }
 
-impl Memory {
+impl LoadedStores {
     /// Why a part of it can't be seen.
     #[must_use]
     pub fn unseen(&self) -> Option<String> {
@@ -49,7 +49,11 @@ impl Memory {
 ///
 /// # Errors
 /// No socket answers: why.
-pub fn memory(haproxy: &Haproxy, hidden: &BTreeSet<String>, deadline: Instant) -> Result<Memory, String> {
+pub fn memory(
+    haproxy: &Haproxy,
+    hidden: &BTreeSet<String>,
+    deadline: Instant,
+) -> Result<LoadedStores, String> {
     let mut unusable = Vec::new();
     for worker in Worker::ways(haproxy) {
         match all(haproxy, worker, hidden, deadline) {
@@ -65,7 +69,7 @@ fn all(
     worker: Worker<'_>,
     hidden: &BTreeSet<String>,
     deadline: Instant,
-) -> Result<Memory, Trouble> {
+) -> Result<LoadedStores, Trouble> {
     let ours = |file: &String| is_ours(haproxy, file);
     let files: Vec<String> = worker.listing(deadline)?.stores.into_iter().filter(ours).collect();
     let (hidden, files): (Vec<String>, Vec<String>) =
@@ -95,14 +99,14 @@ fn all(
             Err(trouble) => return Err(trouble),
         };
         let (serial, sha1, not_after) = (store.serial, store.sha1, store.not_after.as_deref().and_then(date));
-        stores.insert(file, Loaded { status: store.status, serial, sha1, not_before: None, not_after });
+        stores.insert(file, LoadedLeaf { status: store.status, serial, sha1, not_before: None, not_after });
     }
     // Since 3.2; an older one doesn't know the command.
     let outranked = match worker.command("show ssl sni", deadline) {
         Ok(reply) if !stores.is_empty() => outranked(&reply, |file| is_ours(haproxy, file)),
         _ => HashMap::new(),
     };
-    Ok(Memory { stores, outranked, hidden })
+    Ok(LoadedStores { stores, outranked, hidden })
 }
 
 /// A certificate with many names fills HAProxy's buffer.
@@ -180,7 +184,7 @@ fn read_into(replies: &str, stores: &mut Stores) {
         let (Some(file), Some(store)) = (field("Filename"), replies::store(block)) else { continue };
         stores.insert(
             file.to_owned(),
-            Loaded {
+            LoadedLeaf {
                 status: store.status,
                 serial: store.serial,
                 sha1: store.sha1,
@@ -217,7 +221,7 @@ pub fn date(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::haproxy::cli::replies::Status;
+    use crate::haproxy::cli::replies::StoreStatus;
 
     #[test]
     fn dates_are_read_as_openssl_prints_them() {
@@ -258,7 +262,10 @@ mod tests {
         read_into(text.trim(), &mut stores);
         assert_eq!(stores.len(), 2);
         let b = &stores["/c/b.pem"];
-        assert_eq!((b.serial.as_deref(), b.status, b.sha1), (Some("02"), Status::Used, Some([0xab; 20])));
+        assert_eq!(
+            (b.serial.as_deref(), b.status, b.sha1),
+            (Some("02"), StoreStatus::Used, Some([0xab; 20]))
+        );
         assert_eq!(b.not_after.zip(b.not_before), Some((1_803_248_840, 1_795_472_840)));
     }
 }

@@ -31,7 +31,7 @@ use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
 
-use super::observation::{Place as SitePlace, Sight, SiteViews};
+use super::observation::{Location, Sight, SiteViews};
 
 /// Everything that is known without HAProxy.
 #[derive(Debug, Default)]
@@ -155,7 +155,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
                     (row.lineage.as_ref().and_then(|name| lineages.remove(name)), None, PathBuf::new())
                 }
             };
-            let place = SitePlace {
+            let place = Location {
                 unloadable: row.file.as_ref().and_then(|file| unloadable.remove(file)),
                 named: row.file.as_ref().and_then(|file| loaded.named.get(file)).map(ToString::to_string),
                 path: path.clone(),
@@ -212,7 +212,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
                 row: Some(Row::elsewhere(file, disk.here().cloned())),
                 certbot: Sight::Absent,
                 disk,
-                place: SitePlace { path, unloadable, named, is_elsewhere: true },
+                place: Location { path, unloadable, named, is_elsewhere: true },
                 haproxy: Vec::new(),
             });
         }
@@ -226,7 +226,7 @@ fn with_host(sites: &mut [SiteViews], mut elsewhere: Vec<SiteViews>) -> Vec<Site
         let Some(place) = elsewhere.iter().position(|other| other.place.path == host.place.path) else {
             continue;
         };
-        let SitePlace { unloadable, named, .. } = elsewhere.remove(place).place;
+        let Location { unloadable, named, .. } = elsewhere.remove(place).place;
         (host.place.unloadable, host.place.named) = (unloadable, named);
     }
     elsewhere
@@ -272,7 +272,9 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
     let look = |file: OsString| {
         let path = place.path.join(&file);
         let disk = match entries::entry(&place.dir, &file, None) {
-            Ok(Some(Deployed { kind: crate::plan::situation::Kind::Directory, .. }) | None) => return None,
+            Ok(Some(Deployed { kind: crate::plan::situation::EntryKind::Directory, .. }) | None) => {
+                return None;
+            }
             Ok(found) => on_disk(found, &path),
             Err(_) => Sight::Unseen,
         };
@@ -283,7 +285,7 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
             row: None,
             certbot: Sight::Unseen,
             disk,
-            place: SitePlace { path, ..SitePlace::default() },
+            place: Location { path, ..Location::default() },
             haproxy: Vec::new(),
         })
     };

@@ -43,7 +43,7 @@ use judge::Site;
 use judge::judge;
 use local::Ground;
 use running::Running;
-use severity::Kind;
+use severity::ProblemKind;
 use severity::Severity;
 
 /// Everything that a status says.
@@ -207,7 +207,7 @@ impl Status {
     pub fn all_problems(&self) -> Vec<(Option<&Site>, &Problem)> {
         let general = self.problems.iter().map(|problem| (None, problem));
         let of_sites = self.sites.iter().flat_map(|site| {
-            let own = site.problems.iter().filter(|problem| problem.kind != Kind::ReloadOwed);
+            let own = site.problems.iter().filter(|problem| problem.kind != ProblemKind::ReloadOwed);
             own.map(move |problem| (Some(site), problem))
         });
         let mut all: Vec<_> =

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::certified_key::Leaf;
-use crate::haproxy::cli::replies::Status as StoreStatus;
+use crate::haproxy::cli::replies::StoreStatus;
 use crate::plan::row::{Role, Row};
 
 /// What a look at a place showed.
@@ -38,7 +38,7 @@ impl<T> Sight<T> {
 
 /// What HAProxy has in memory for one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Loaded {
+pub struct LoadedLeaf {
     /// What it is there for.
     pub status: StoreStatus,
     /// The leaf's serial number, in hex.
@@ -76,7 +76,7 @@ pub enum Presented {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     /// In memory, by the Runtime API.
-    pub loaded: Sight<Loaded>,
+    pub loaded: Sight<LoadedLeaf>,
     /// To its clients, by handshakes.
     pub presented: Sight<Presented>,
     /// A name that it serves from a file elsewhere in its configuration instead, and that file.
@@ -104,14 +104,14 @@ pub struct SiteViews {
     /// What the file holds.
     pub disk: Sight<Arc<Leaf>>,
     /// What keeps HAProxy from loading the file, and where it is.
-    pub place: Place,
+    pub place: Location,
     /// What each HAProxy shows, in the order of the settings.
     pub haproxy: Vec<Shown>,
 }
 
 /// A file among what HAProxy loads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// Its whole path.
     pub path: PathBuf,
     /// Why HAProxy can't load it.

@@ -17,7 +17,7 @@ use crate::sys::escape::{escaped, shell_word};
 
 use super::advice;
 use super::judge::Site;
-use super::severity::{Kind, Severity};
+use super::severity::{ProblemKind, Severity};
 use crate::status::problem::Problem;
 
 const DAY: i64 = 24 * 60 * 60;
@@ -68,7 +68,7 @@ pub fn note_overdue(settings: &Settings, sites: &mut [Site], now: i64) {
         let failure = logs.iter().find_map(|log| last_failure(log, name));
         let fact = fact(due, now, failure.as_deref());
         let problem = Problem {
-            kind: Kind::RenewalOverdue,
+            kind: ProblemKind::RenewalOverdue,
             severity: Severity::Warning,
             haproxy: None,
             fact,

@@ -13,9 +13,9 @@ use crate::sys::system::System;
 
 use super::down::{self, Down};
 use super::handshakes::{self, Asked};
-use super::loaded::{self, Memory};
+use super::loaded::{self, LoadedStores};
 use super::local::Ground;
-use super::observation::{Place, Shown, Sight, SiteViews};
+use super::observation::{Location, Shown, Sight, SiteViews};
 use super::{advice, reloading};
 use crate::status::refusal::Refused;
 
@@ -95,7 +95,7 @@ pub fn look(settings: &Settings, system: &System, ground: &mut Ground) -> Vec<Ru
 
 /// One look at a HAProxy.
 struct Look {
-    memory: Result<Memory, String>,
+    memory: Result<LoadedStores, String>,
     answers: handshakes::Answers,
     down: Option<Down>,
     reload: Option<String>,
@@ -136,7 +136,7 @@ impl Look {
     }
 
     fn running(&self, haproxy: &Haproxy) -> Running {
-        let unshown = self.memory.as_ref().map_or_else(|why| Some(why.clone()), Memory::unseen);
+        let unshown = self.memory.as_ref().map_or_else(|why| Some(why.clone()), LoadedStores::unseen);
         let why = [unshown, self.answers.unseen.clone()];
         let seen = self.memory.is_ok() || !self.answers.sites.is_empty();
         Running {
@@ -154,7 +154,7 @@ impl Look {
 
 /// Files that HAProxy has, and neither certbot nor the disk, as far as they can be seen.
 fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut Ground) {
-    let Ok(Memory { stores, .. }) = look.memory else { return };
+    let Ok(LoadedStores { stores, .. }) = look.memory else { return };
     let mut left: Vec<_> = stores.into_iter().filter(|(file, _)| *file != haproxy.host_file).collect();
     left.sort_by(|(a, _), (b, _)| a.cmp(b));
     let unless_seen = |seen| if seen { Sight::Absent } else { Sight::Unseen };
@@ -172,7 +172,7 @@ fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut G
             row: None,
             certbot: unless_seen(ground.sees_certbot),
             disk: unless_seen(ground.sees_disk),
-            place: Place::default(),
+            place: Location::default(),
             haproxy,
         });
     }

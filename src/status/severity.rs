@@ -78,7 +78,7 @@ impl PlaceState {
 
 /// What can be wrong with a site, or with all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ProblemKind {
     /// The lineage is refused.
     Refused(Reason),
     /// The plan's warning.
@@ -113,7 +113,7 @@ pub enum Kind {
     RunFailed,
 }
 
-impl Kind {
+impl ProblemKind {
     /// The report's word.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -138,7 +138,7 @@ impl Kind {
     }
 }
 
-impl Serialize for Kind {
+impl Serialize for ProblemKind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
     }

@@ -2,7 +2,7 @@
 
 use super::advice;
 use super::running::Running;
-use super::severity::{Kind, Severity};
+use super::severity::{ProblemKind, Severity};
 use crate::sites::last_run::LastRun;
 use crate::status::problem::Problem;
 use crate::sys::escape::escaped;
@@ -17,7 +17,7 @@ pub fn down(running: &Running) -> Option<Problem> {
         None => down.advice.clone(),
     };
     Some(Problem {
-        kind: Kind::HaproxyDown,
+        kind: ProblemKind::HaproxyDown,
         severity: Severity::Critical,
         haproxy: Some(running.name.clone()),
         fact: down.fact.clone(),
@@ -38,7 +38,7 @@ pub fn refused(running: &Running, now: i64) -> Option<Problem> {
         refused.words
     );
     Some(Problem {
-        kind: Kind::HaproxyConfig,
+        kind: ProblemKind::HaproxyConfig,
         severity: Severity::Critical,
         haproxy: Some(running.name.clone()),
         fact,
@@ -53,7 +53,7 @@ pub fn failed_run(last_run: Option<&LastRun>, now: i64) -> Option<Problem> {
     let error = run.error.as_ref()?;
     let ago = advice::span(now.saturating_sub(run.at).max(0));
     Some(Problem {
-        kind: Kind::RunFailed,
+        kind: ProblemKind::RunFailed,
         severity: Severity::Warning,
         haproxy: None,
         fact: format!("the last run failed {ago} ago: {}", error.message),

@@ -18,9 +18,9 @@ pub struct Listing {
 
 /// `show ssl cert FILE`: one store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Store {
+pub struct ShownStore {
     /// What it is there for.
-    pub status: Status,
+    pub status: StoreStatus,
     /// The leaf's SHA-1; not shown of a key that HAProxy can't name, as Ed25519, nor is what follows: the chain.
     pub sha1: Option<[u8; 20]>,
     /// The leaf's serial number, in hex.
@@ -34,7 +34,7 @@ pub struct Store {
 
 /// What a store is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
+pub enum StoreStatus {
     /// Something serves it.
     Used,
     /// It is loaded and nothing serves it.
@@ -94,14 +94,14 @@ pub struct Processes {
     /// The master's version, as it is printed.
     pub version: String,
     /// Under `# workers`: of the current generation. From 3.1 on one that is still loading is listed too.
-    pub workers: Vec<Worker>,
+    pub workers: Vec<ListedWorker>,
     /// Under `# old workers`: of earlier generations, and after a failed reload the one that serves.
-    pub old: Vec<Worker>,
+    pub old: Vec<ListedWorker>,
 }
 
 /// A line of `show proc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Worker {
+pub struct ListedWorker {
     /// Its process id.
     pub pid: u32,
     /// How many reloads it has seen.
@@ -136,8 +136,8 @@ impl Processes {
 
     /// The worker that serves, or is going to: of the current generation, else the youngest old one.
     #[must_use]
-    pub fn newest(&self) -> Option<Worker> {
-        let youngest = |workers: &[Worker]| workers.iter().min_by_key(|worker| worker.reloads).copied();
+    pub fn newest(&self) -> Option<ListedWorker> {
+        let youngest = |workers: &[ListedWorker]| workers.iter().min_by_key(|worker| worker.reloads).copied();
         youngest(&self.workers).or_else(|| youngest(&self.old))
     }
 
@@ -167,17 +167,17 @@ pub fn listing(reply: &str) -> Option<Listing> {
 
 /// Reads `show ssl cert FILE`.
 #[must_use]
-pub fn store(reply: &str) -> Option<Store> {
+pub fn store(reply: &str) -> Option<ShownStore> {
     let field = |name: &str| {
         reply.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::trim))
     };
     field("Filename")?;
-    Some(Store {
+    Some(ShownStore {
         status: match field("Status")? {
-            "Used" => Status::Used,
-            "Unused" => Status::Unused,
-            "Empty" => Status::Empty,
-            "Uncommitted" => Status::Uncommitted,
+            "Used" => StoreStatus::Used,
+            "Unused" => StoreStatus::Unused,
+            "Empty" => StoreStatus::Empty,
+            "Uncommitted" => StoreStatus::Uncommitted,
             _ => return None,
         },
         sha1: field("SHA1 FingerPrint").and_then(sha1),
@@ -345,7 +345,7 @@ fn sha1(hex: &str) -> Option<[u8; 20]> {
 }
 
 /// A row of `show proc`, told by its uptime: the number before it is the reloads, the word after it the version.
-fn process(line: &str) -> Option<(&str, Worker, &str)> {
+fn process(line: &str) -> Option<(&str, ListedWorker, &str)> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let at = words.iter().position(|word| uptime(word).is_some())?;
     let (before, after) = words.split_at_checked(at)?;
@@ -354,7 +354,7 @@ fn process(line: &str) -> Option<(&str, Worker, &str)> {
     // `[failed: 1]` may stand between, `[was: 1]` in the place of the relative process id.
     let reloads = before.rev().find_map(|word| word.parse().ok())?;
     let uptime = uptime(after.first()?)?;
-    Some((kind, Worker { pid, reloads, uptime }, after.get(1).copied().unwrap_or_default()))
+    Some((kind, ListedWorker { pid, reloads, uptime }, after.get(1).copied().unwrap_or_default()))
 }
 
 /// `0d00h01m53s`.
@@ -393,12 +393,12 @@ mod tests {
              Key:",
         )
         .unwrap();
-        assert_eq!(shown.status, Status::Used);
+        assert_eq!(shown.status, StoreStatus::Used);
         assert_eq!(shown.sha1.unwrap()[..3], [0x99, 0x93, 0x49]);
         assert_eq!(shown.chain_len, 2);
         assert_eq!(shown.not_after.as_deref(), Some("Dec  3 01:35:08 2026 GMT"));
         let empty = store("Filename: /c/a.pem\nStatus: Empty\nOCSP Response Key:").unwrap();
-        assert_eq!((empty.status, empty.sha1), (Status::Empty, None));
+        assert_eq!((empty.status, empty.sha1), (StoreStatus::Empty, None));
         let unknown = "Can't display the certificate: Not found or the certificate is a bundle!";
         assert_eq!(store(unknown), None);
         assert!(is_unknown_store(unknown));
@@ -469,7 +469,10 @@ mod tests {
         .unwrap();
         assert_eq!((old.master, old.release()), (16277, Some((2, 2))));
         assert_eq!(old.newest().map(|worker| (worker.pid, worker.reloads)), Some((16282, 0)));
-        assert_eq!(old.old, [Worker { pid: 16279, reloads: 1, uptime: Duration::from_secs(26 * 3600 + 1) }]);
+        assert_eq!(
+            old.old,
+            [ListedWorker { pid: 16279, reloads: 1, uptime: Duration::from_secs(26 * 3600 + 1) }]
+        );
         let failed = processes(
             "#<PID>          <type>          <reloads>       <uptime>        <version>\n\
              17398           master          2 [failed: 1]   0d00h00m02s     3.2.26-1\n\

@@ -8,7 +8,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::replies::{self, CommitReply, SetReply, Store, quoted};
+use super::replies::{self, CommitReply, SetReply, ShownStore, quoted};
 use super::socket::{self, SocketError};
 use super::worker::{PAUSE, Trouble, Worker, unexpected};
 
@@ -141,7 +141,7 @@ impl Commands<'_> {
         }
     }
 
-    pub(crate) fn store(&self, file: &str) -> Result<Option<Store>, Untaken> {
+    pub(crate) fn store(&self, file: &str) -> Result<Option<ShownStore>, Untaken> {
         Ok(self.worker.store(file, self.deadline)?)
     }
 

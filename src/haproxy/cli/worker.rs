@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::certified_key::Leaf;
 use crate::config::{Address, Haproxy};
 
-use super::replies::{self, Info, Listing, Store};
+use super::replies::{self, Info, Listing, ShownStore};
 use super::socket::{self, SocketError};
 
 /// How long one command may take: they take milliseconds, and a peer that never answers must leave time for a reload.
@@ -157,7 +157,7 @@ impl<'a> Worker<'a> {
     ///
     /// # Errors
     /// As [`Self::ask`].
-    pub fn store(&self, file: &str, deadline: Instant) -> Result<Option<Store>, Trouble> {
+    pub fn store(&self, file: &str, deadline: Instant) -> Result<Option<ShownStore>, Trouble> {
         let reply = self.command(&format!("show ssl cert {}", word(file)), deadline)?;
         match replies::store(&reply) {
             None if replies::is_unknown_store(&reply) => Ok(None),

@@ -169,8 +169,11 @@ mod tests {
     fn a_worker_counts_as_reloaded_when_it_surely_started_later() {
         let now = SystemTime::now();
         let ago = |seconds| now - Duration::from_secs(seconds);
-        let worker =
-            |reloads, seconds| replies::Worker { pid: 2, reloads, uptime: Duration::from_secs(seconds) };
+        let worker = |reloads, seconds| replies::ListedWorker {
+            pid: 2,
+            reloads,
+            uptime: Duration::from_secs(seconds),
+        };
         let with =
             |worker| Processes { master: 1, version: "3.0".into(), workers: vec![worker], old: vec![] };
         assert!(is_reloaded_since(&with(worker(0, 3)), ago(60)));

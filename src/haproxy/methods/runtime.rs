@@ -20,7 +20,7 @@ use crate::sys::system::System;
 use super::master::{self, Unseen};
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::{Batch, Change, Expected};
-use crate::haproxy::cli::replies::{Listing, Status, Store};
+use crate::haproxy::cli::replies::{Listing, ShownStore, StoreStatus};
 use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
 use crate::haproxy::cli::transaction::{Commands, TRANSACTION_LIMIT, Untaken, foreign, set_line};
 use crate::haproxy::cli::worker::{self, Answering, PAUSE, Trouble, Worker, no_use};
@@ -73,7 +73,7 @@ pub struct Partial {
 
 /// What HAProxy shows of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Shown {
+pub enum StoresShown {
     /// All of it.
     All(Answering),
     /// Not all: the first file that is missing, and how; with the worker that says so.
@@ -94,7 +94,7 @@ pub fn update(system: &System, haproxy: &Haproxy, batch: &Batch<'_>, deadline: I
     }
     let mut unusable = Vec::new();
     for worker in Worker::ways(haproxy) {
-        let telling = Telling::new(system, haproxy, batch, worker, deadline);
+        let telling = Update::new(system, haproxy, batch, worker, deadline);
         match telling.all(&jobs) {
             Ok((refused, unseen)) if refused.is_empty() => {
                 return Attempt::Told { seen: unseen.is_none().then_some(true), detail: unseen };
@@ -131,7 +131,7 @@ pub fn update_what_can_be(
         if jobs.is_empty() {
             break;
         }
-        match Telling::new(system, haproxy, batch, worker, deadline).some(&jobs) {
+        match Update::new(system, haproxy, batch, worker, deadline).some(&jobs) {
             Ok(told) => {
                 partial.updated = told.updated;
                 partial.left.extend(told.left);
@@ -148,7 +148,7 @@ pub fn update_what_can_be(
 
 /// Looks once at what HAProxy shows of a batch.
 #[must_use]
-pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Shown {
+pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> StoresShown {
     let mut unusable = Vec::new();
     let mut may_answer_later = false;
     for worker in Worker::ways(haproxy) {
@@ -158,14 +158,14 @@ pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Shown {
         match looked {
             Ok((answering, None)) => match batch.changes.iter().find(|change| !can_be_shown(change)) {
                 Some(change) => {
-                    return Shown::Unseen(
+                    return StoresShown::Unseen(
                         format!("{}: has too many names to be shown", change.target),
                         false,
                     );
                 }
-                None => return Shown::All(answering),
+                None => return StoresShown::All(answering),
             },
-            Ok((answering, Some(missing))) => return Shown::Not(missing, answering),
+            Ok((answering, Some(missing))) => return StoresShown::Not(missing, answering),
             Err(trouble) => {
                 may_answer_later |=
                     !matches!(trouble, Trouble::Denied(_) | Trouble::Socket(SocketError::NotThere));
@@ -173,7 +173,7 @@ pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Shown {
             }
         }
     }
-    Shown::Unseen(no_use(&unusable), may_answer_later)
+    StoresShown::Unseen(no_use(&unusable), may_answer_later)
 }
 
 /// The first change that isn't as it must be, of those that can be asked for.
@@ -200,7 +200,7 @@ fn can_be_shown(change: &Change) -> bool {
 }
 
 /// Whether a store's leaf is this one: of an Ed25519 certificate only the serial number is shown.
-fn is_of(store: &Store, sha1: &[u8; 20], serial: &str) -> bool {
+fn is_of(store: &ShownStore, sha1: &[u8; 20], serial: &str) -> bool {
     match (&store.sha1, &store.serial) {
         (Some(shown), _) => shown == sha1,
         (None, Some(shown)) => shown == serial,
@@ -209,7 +209,7 @@ fn is_of(store: &Store, sha1: &[u8; 20], serial: &str) -> bool {
 }
 
 /// Whether a store is what a file's contents must make of it.
-fn agrees(expected: Option<&Expected>, store: Option<&Store>) -> Result<(), String> {
+fn agrees(expected: Option<&Expected>, store: Option<&ShownStore>) -> Result<(), String> {
     match (expected, store) {
         (None, None) => Ok(()),
         (None, Some(_)) => Err("HAProxy still has it".to_owned()),
@@ -218,7 +218,7 @@ fn agrees(expected: Option<&Expected>, store: Option<&Store>) -> Result<(), Stri
             let chain_len = store.sha1.map_or(expected.chain_len, |_| store.chain_len);
             if !is_of(store, &expected.sha1, &expected.serial) {
                 Err("HAProxy has another certificate".to_owned())
-            } else if store.status != Status::Used {
+            } else if store.status != StoreStatus::Used {
                 Err("HAProxy has it and doesn't serve it".to_owned())
             } else if chain_len == expected.chain_len {
                 Ok(())
@@ -289,7 +289,7 @@ impl From<Trouble> for Stop {
 }
 
 /// A batch being told to a worker.
-struct Telling<'a> {
+struct Update<'a> {
     system: &'a System,
     haproxy: &'a Haproxy,
     batch: &'a Batch<'a>,
@@ -311,7 +311,7 @@ type Refused = Vec<(Target, String)>;
 const BLIND: &str =
     "whether a reload is in flight can't be seen: neither master_socket nor the worker's process is in sight";
 
-impl<'a> Telling<'a> {
+impl<'a> Update<'a> {
     fn new(
         system: &'a System,
         haproxy: &'a Haproxy,
@@ -643,7 +643,9 @@ impl<'a> Telling<'a> {
             Step::Put { list, .. } => {
                 self.commands.put(store, &job.pem)?;
                 // An earlier run may have died between two commands.
-                if let (Some(list), Some(false)) = (list, shown.map(|shown| shown.status == Status::Used)) {
+                if let (Some(list), Some(false)) =
+                    (list, shown.map(|shown| shown.status == StoreStatus::Used))
+                {
                     self.commands.serve(list, store)?;
                 }
             }

@@ -12,7 +12,7 @@ use crate::status::Status;
 use crate::status::advice::{Part, day, parts, span};
 use crate::status::judge::{Serves, Site};
 use crate::status::problem::Problem;
-use crate::status::severity::{Kind, PlaceState, Severity};
+use crate::status::severity::{PlaceState, ProblemKind, Severity};
 use crate::sys::escape::escaped;
 
 /// From this width on the names have a column of their own.
@@ -47,7 +47,7 @@ enum Column {
 
 /// A line, of which only the beginning has a tone: its first word.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct StatusLine {
     /// What the toned part says of itself.
     pub tone: Tone,
     /// How long the toned part is, in bytes.
@@ -77,7 +77,7 @@ struct Columns {
 
 /// The lines of a status, for a terminal of this width.
 #[must_use]
-pub fn lines(status: &Status, width: usize, detail: Detail) -> Vec<Line> {
+pub fn lines(status: &Status, width: usize, detail: Detail) -> Vec<StatusLine> {
     let columns = columns(status, width.max(NARROWEST));
     let shown = |site: &&Site| detail != Detail::Quiet || site.severity > Severity::Unknown;
     let mut lines = Vec::new();
@@ -89,7 +89,7 @@ pub fn lines(status: &Status, width: usize, detail: Detail) -> Vec<Line> {
         let text = row(&columns, stat(site.severity), &file_cell(site), &names(site), |column| {
             cell(site, column, status.at)
         });
-        lines.push(Line { tone: tone(site.severity), toned: stat(site.severity).len(), text });
+        lines.push(StatusLine { tone: tone(site.severity), toned: stat(site.severity).len(), text });
         if detail == Detail::Verbose {
             lines.extend(in_full(site, &columns));
         }
@@ -194,7 +194,7 @@ fn served(site: &Site) -> Option<&'static str> {
 }
 
 /// What the table had no room for.
-fn in_full(site: &Site, columns: &Columns) -> Vec<Line> {
+fn in_full(site: &Site, columns: &Columns) -> Vec<StatusLine> {
     let mut lines = Vec::new();
     let file = file_cell(site);
     if file.len() > columns.file {
@@ -259,11 +259,13 @@ fn cut(text: &str, width: usize) -> String {
 /// What is owed to a HAProxy is said once, not for each site.
 fn is_worth_a_line(problem: &Problem, detail: Detail) -> bool {
     let least = if detail == Detail::Verbose { Severity::Ok } else { Severity::Unknown };
-    problem.kind != Kind::ReloadOwed && problem.severity >= least && problem.kind != Kind::Foreign
+    problem.kind != ProblemKind::ReloadOwed
+        && problem.severity >= least
+        && problem.kind != ProblemKind::Foreign
 }
 
 /// A problem and what to do about it.
-fn explained(stat: &str, problem: &Problem, columns: &Columns) -> Vec<Line> {
+fn explained(stat: &str, problem: &Problem, columns: &Columns) -> Vec<StatusLine> {
     let first = format!("{stat:<4} {}: ", problem.kind.name());
     let mut lines = wrapped(&first, &problem.fact, columns, tone(problem.severity));
     if let Some(advice) = &problem.advice {
@@ -273,7 +275,7 @@ fn explained(stat: &str, problem: &Problem, columns: &Columns) -> Vec<Line> {
 }
 
 /// What to do, broken at spaces, but never within a command: it is there to be copied.
-fn advised(advice: &str, columns: &Columns) -> Vec<Line> {
+fn advised(advice: &str, columns: &Columns) -> Vec<StatusLine> {
     let mut pieces: Vec<String> = Vec::new();
     for part in parts(advice) {
         match part {
@@ -292,7 +294,7 @@ fn advised(advice: &str, columns: &Columns) -> Vec<Line> {
     broken("       -> ", pieces, columns, Tone::Plain)
 }
 
-fn found(finding: &Finding, columns: &Columns, detail: Detail) -> Vec<Line> {
+fn found(finding: &Finding, columns: &Columns, detail: Detail) -> Vec<StatusLine> {
     if detail == Detail::Quiet && finding.severity <= Severity::Unknown {
         return Vec::new();
     }
@@ -310,7 +312,7 @@ fn found(finding: &Finding, columns: &Columns, detail: Detail) -> Vec<Line> {
 }
 
 /// A line for each HAProxy that can't be wholly seen, or was told something.
-fn haproxys(status: &Status, columns: &Columns, detail: Detail) -> Vec<Line> {
+fn haproxys(status: &Status, columns: &Columns, detail: Detail) -> Vec<StatusLine> {
     let mut lines = Vec::new();
     for haproxy in &status.haproxy {
         let name = escaped(&haproxy.name);
@@ -367,12 +369,17 @@ fn ended(run: &crate::sites::last_run::LastRun) -> &'static str {
 }
 
 /// A text behind its first words, broken at spaces and indented as far as they are.
-fn wrapped(first: &str, text: &str, columns: &Columns, tone: Tone) -> Vec<Line> {
+fn wrapped(first: &str, text: &str, columns: &Columns, tone: Tone) -> Vec<StatusLine> {
     broken(first, text.split(' ').map(str::to_owned), columns, tone)
 }
 
 /// Pieces behind the first words, on as many lines as they need. Only the first word of all has the tone.
-fn broken(first: &str, pieces: impl IntoIterator<Item = String>, columns: &Columns, tone: Tone) -> Vec<Line> {
+fn broken(
+    first: &str,
+    pieces: impl IntoIterator<Item = String>,
+    columns: &Columns,
+    tone: Tone,
+) -> Vec<StatusLine> {
     let indent = " ".repeat(first.len().min(11).min(columns.all / 3));
     let mut lines = Vec::new();
     let mut line = first.to_owned();
@@ -397,8 +404,8 @@ fn broken(first: &str, pieces: impl IntoIterator<Item = String>, columns: &Colum
     lines
 }
 
-fn plain(text: String) -> Line {
-    Line { tone: Tone::Plain, toned: 0, text }
+fn plain(text: String) -> StatusLine {
+    StatusLine { tone: Tone::Plain, toned: 0, text }
 }
 
 fn tone(severity: Severity) -> Tone {

@@ -12,7 +12,7 @@ use crate::plan::row::Role;
 use crate::sites::last_run::Told;
 use crate::status::judge::{HaproxyView, Serves, Site, fingerprint};
 use crate::status::problem::Problem;
-use crate::status::severity::{Kind, PlaceState, Severity};
+use crate::status::severity::{PlaceState, ProblemKind, Severity};
 use crate::status::{Status, advice};
 use crate::sys::failure::Failure;
 
@@ -44,7 +44,7 @@ struct OneSite<'a> {
     file: Option<String>,
     role: Role,
     severity: Severity,
-    problems: Vec<Kind>,
+    problems: Vec<ProblemKind>,
     details: Vec<Detail<'a>>,
     action: Option<Action>,
     reason: Option<Reason>,
@@ -59,7 +59,7 @@ struct OneSite<'a> {
 
 #[derive(Serialize)]
 struct Detail<'a> {
-    problem: Kind,
+    problem: ProblemKind,
     severity: Severity,
     haproxy: Option<&'a str>,
     fact: &'a str,

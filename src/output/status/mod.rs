@@ -9,7 +9,7 @@ pub mod textfile;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::status::judge::Site;
-use crate::status::severity::{Kind, Severity};
+use crate::status::severity::{ProblemKind, Severity};
 use crate::status::{Status, advice};
 use crate::sys::escape::escaped;
 
@@ -69,7 +69,7 @@ fn sites(count: usize) -> String {
 
 /// Somebody else's file, which is no site of certbot's: nothing is wrong with it.
 fn is_foreign(site: &Site) -> bool {
-    site.severity == Severity::Ok && site.problems.iter().any(|problem| problem.kind == Kind::Foreign)
+    site.severity == Severity::Ok && site.problems.iter().any(|problem| problem.kind == ProblemKind::Foreign)
 }
 
 /// A site's file, else its lineage, for display.
