@@ -227,10 +227,13 @@ prop_compose! {
         files in btree_map("[a-z][a-z.-]{0,9}\\.pem", record(), 0..6),
         pending in btree_map("[a-z]{1,9}\\.pem", (option::of(digest()), option::of(digest())), 0..4),
         owed in btree_map("[a-z]{1,9}", (any::<i64>(), option::of(vec("[a-z]{1,9}\\.pem", 0..3))), 0..3),
+        openssl_conf in btree_map("[a-z]{1,9}", "[a-z/]{1,9}", 0..3),
     ) -> State {
         let pending = pending.into_iter().map(|(name, (was, now))| (name, Pending { was, now, adopted: false })).collect();
         let owed = owed.into_iter().map(|(name, (since, files))| (name, Owed { since, files, file: None })).collect();
-        with(files, pending, owed)
+        let mut state = with(files, pending, owed);
+        state.openssl_conf = openssl_conf;
+        state
     }
 }
 

@@ -282,6 +282,26 @@ fn staged_files_are_asked_about_in_the_environment_of_the_one_that_runs() {
 }
 
 #[test]
+fn one_that_is_down_is_asked_about_in_the_environment_that_it_had() {
+    for version in versions() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut strict = Strict::start(&version, folder, &["a.example", "b.example"], "auto", |_, setup| setup);
+        let weak = strict.weak("a.example");
+        strict.tree.renew_with("a.example", &weak);
+        let run = strict.cmd.assemble(&[]).exits(1);
+        assert_eq!(run.reason("a.example.pem").as_deref(), Some("haproxy-rejects"), "{}: {run}", version.full);
+        strict.haproxy.stop();
+        let weak = strict.weak("b.example");
+        strict.tree.renew_with("b.example", &weak);
+        let run = strict.cmd.assemble(&[]).exits(1);
+        for file in ["a.example.pem", "b.example.pem"] {
+            assert_eq!(run.reason(file).as_deref(), Some("haproxy-rejects"), "{}: {run}", version.full);
+        }
+        strict.must_start(&version.full);
+    }
+}
+
+#[test]
 fn a_haproxy_without_a_master_is_asked_in_its_environment_too() {
     for version in versions() {
         let folder = tempfile::tempdir().unwrap();

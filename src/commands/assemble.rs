@@ -12,7 +12,7 @@ use crate::haproxy;
 use crate::haproxy::batch::{Batch, Change, Expected};
 use crate::haproxy::cli::worker::can_be_shown;
 use crate::haproxy::fingerprint::identity;
-use crate::haproxy::process::surroundings::surroundings;
+use crate::haproxy::process::surroundings::{OPENSSL_CONF, remembered, surroundings};
 use crate::haproxy::staged_check::{self, Unchecked};
 use crate::haproxy::target::Target;
 use crate::haproxy::verdict::{Outcome, Verdict};
@@ -240,7 +240,11 @@ fn ask(settings: &Settings, system: &System, staged: &mut Staged<'_>) {
         if files.is_empty() {
             continue;
         }
-        let surroundings = surroundings(system, haproxy);
+        let seen = surroundings(system, haproxy);
+        if let Some(seen) = &seen {
+            staged.remember_openssl_conf(&haproxy.name, seen.variable(OPENSSL_CONF));
+        }
+        let surroundings = seen.or_else(|| staged.openssl_conf(&haproxy.name).map(remembered));
         if !asked.insert((binary, surroundings.clone())) {
             if let Some(host) = &host {
                 staged.drop_file(host);

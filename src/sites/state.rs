@@ -39,6 +39,10 @@ pub struct State {
     /// Who is still to be told, by the HAProxy's name.
     #[serde(default)]
     pub owed: BTreeMap<String, Owed>,
+    /// The OpenSSL configuration that each HAProxy was started with when it was last asked about files, by its name: one
+    /// that is down starts with it again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub openssl_conf: BTreeMap<String, String>,
     /// Whether the state file was there but could not be understood: then everything counts as owed.
     #[serde(skip)]
     pub lost: bool,
@@ -94,6 +98,7 @@ impl Default for State {
             files: BTreeMap::new(),
             pending: BTreeMap::new(),
             owed: BTreeMap::new(),
+            openssl_conf: BTreeMap::new(),
             lost: false,
         }
     }

@@ -1,7 +1,7 @@
 //! The environment and the directory that a running HAProxy was started in: `OPENSSL_CONF` may ask more of a key than
 //! OpenSSL does by itself.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 /// The only variable that is taken from a process of another user, or with other files: OpenSSL's configuration (its
 /// `config(5)`). It may name programs to load, so the file must be one that nobody but root and us can change.
-const OPENSSL_CONF: &str = "OPENSSL_CONF";
+pub const OPENSSL_CONF: &str = "OPENSSL_CONF";
 
 /// What the HAProxy that runs, with a master or without, was started in; `None`: it isn't found, or isn't ours to see.
 #[must_use]
@@ -50,17 +50,26 @@ pub fn surroundings(system: &System, haproxy: &Haproxy) -> Option<Surroundings> 
     let root = proc.path(pid, "root");
     let is_ours_too =
         |file: &Path| same_files || same_file(file, &root.join(file.strip_prefix("/").unwrap_or(file)));
-    let (_, file) = environment.into_iter().find(|(name, _)| name == OPENSSL_CONF)?;
-    let path = Path::new(&file);
-    let is_safe = path.is_absolute() && trusted(path, us).is_ok() && is_ours_too(path);
-    is_safe.then(|| with(&file))
+    let file = environment.into_iter().find(|(name, _)| name == OPENSSL_CONF).map(|(_, file)| file);
+    Some(with(file.filter(|file| is_safe(Path::new(file)) && is_ours_too(Path::new(file)))))
 }
 
-/// A fixed environment with this OpenSSL configuration.
-fn with(file: &OsStr) -> Surroundings {
+/// What a HAProxy that doesn't run was started in, as far as it is remembered: with this OpenSSL configuration.
+#[must_use]
+pub fn remembered(openssl_conf: &str) -> Surroundings {
+    with(Some(openssl_conf.into()).filter(|_| is_safe(Path::new(openssl_conf))))
+}
+
+/// Whether a file is one that nobody but root and us can change.
+fn is_safe(file: &Path) -> bool {
+    file.is_absolute() && trusted(file, geteuid().as_raw()).is_ok()
+}
+
+/// A fixed environment, with this OpenSSL configuration where there is one.
+fn with(file: Option<OsString>) -> Surroundings {
     let mut environment: Vec<(OsString, OsString)> =
         crate::sys::program::FIXED.iter().map(|(name, value)| (name.into(), value.into())).collect();
-    environment.push((OPENSSL_CONF.into(), file.to_owned()));
+    environment.extend(file.map(|file| (OPENSSL_CONF.into(), file)));
     Surroundings { environment, folder: "/".into() }
 }
 
