@@ -173,6 +173,9 @@ pub struct Assemble {
     /// With --dry-run: exit 4 when there is something to do
     #[arg(long, requires = "dry_run")]
     pub exit_code: bool,
+    /// Read and prove every lineage, whatever the index says that nothing changed
+    #[arg(long)]
+    pub full: bool,
     /// Remove nothing
     #[arg(long, conflicts_with = "prune_many")]
     pub no_prune: bool,
@@ -279,6 +282,7 @@ impl Assemble {
     pub fn options(&self, renewed_lineage: Option<OsString>) -> Options {
         Options {
             dry_run: self.dry_run,
+            full: self.full,
             defer_reload: self.defer_reload,
             policy: Policy {
                 no_prune: self.no_prune,

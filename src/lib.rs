@@ -24,6 +24,7 @@ pub mod commands;
 pub mod config;
 pub mod haproxy;
 pub mod host_setup;
+pub mod index;
 pub mod output;
 pub mod plan;
 pub mod serving;

@@ -1,4 +1,4 @@
-//! Gathers the situation: every lineage read and proved, every deployed file looked at.
+//! Gathers the situation: every lineage that isn't known from the index read and proved, every deployed file looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::certbot::{CertbotTree, SETTLING};
 use crate::certified_key::{CertifiedKey, CombinedPem, Leaf, Unproved, read_leaf};
 use crate::config::Settings;
+use crate::index::entry::{Entry, Look, Looks};
+use crate::index::{Index, Known};
 use crate::plan::names::site_file;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
@@ -34,9 +36,15 @@ pub struct Swept {
     pub live_dir_missing: bool,
     /// Why a file of ours that no lineage needs can't be read: nothing is decided about it.
     pub failure: Option<Failure>,
+    /// What was proved in this run and is deployed as it was proved: for the index.
+    pub proved: Vec<Entry>,
+    /// How many lineages were read.
+    pub read: usize,
+    /// When the lineages that weren't read were proved, the first of them: seconds since 1970.
+    pub unchanged_since: Option<i64>,
 }
 
-/// Reads and proves every lineage, and looks at every deployed file. `haproxy` says which HAProxy this is: what
+/// Reads and proves every lineage that `index` doesn't know, and looks at every deployed file. `haproxy` says which HAProxy this is: what
 /// another one refused isn't held against a PEM.
 ///
 /// # Errors
@@ -47,6 +55,7 @@ pub fn sweep(
     state: &State,
     policy: Policy,
     haproxy: &str,
+    index: &Index,
     progress: Progress<'_>,
 ) -> Result<Swept, Failure> {
     let tree = CertbotTree::new(&settings.live_dir);
@@ -61,24 +70,36 @@ pub fn sweep(
         let found = look_at(sites?, &file, Some(lineage), record.as_ref(), name, &tree)?;
         Some((file, found))
     };
+    let at = now();
     let observe = |name: &&OsString| {
+        if let Some(known) = index.get(name) {
+            let (lineage, file, found) = recall(settings, name, known);
+            let found = Some((file, Ok(found)));
+            return Observed { name: (*name).clone(), lineage, found, unsettled: false, entry: None };
+        }
         let record = site_file(name).ok().and_then(|file| recorded(file.to_str()?));
-        let (lineage, unsettled) = examine(&tree, name, record.as_ref());
+        let Examined { lineage, unsettled, looks } = examine(&tree, name, record.as_ref());
         let found = look_for(name, &lineage);
-        ((*name).clone(), lineage, found, unsettled)
+        let entry = looks.and_then(|looks| entry(settings, name, &lineage, looks, found.as_ref()?, at));
+        let found = found.map(|(file, found)| (file, found.map(|(deployed, _)| deployed)));
+        Observed { name: (*name).clone(), lineage, found, unsettled, entry }
     };
     let mut lineages = BTreeMap::new();
     let mut deployed = BTreeMap::new();
     let mut unsettled = BTreeSet::new();
-    for (name, mut lineage, found, may_settle) in parallel::map(&names, observe, progress) {
+    let mut proved = Vec::new();
+    for observed in parallel::map(&names, observe, progress) {
+        let Observed { name, mut lineage, found, unsettled: may_settle, entry } = observed;
         if may_settle {
             unsettled.insert(name.clone());
         }
+        proved.extend(entry);
         note(&mut lineage, &mut deployed, found);
         lineages.insert(name, lineage);
     }
     for (name, mut lineage) in settle(&tree, unsettled) {
         let found = look_for(&name, &lineage);
+        let found = found.map(|(file, found)| (file, found.map(|(deployed, _)| deployed)));
         note(&mut lineage, &mut deployed, found);
         lineages.insert(name, lineage);
     }
@@ -90,6 +111,7 @@ pub fn sweep(
             let record = file.to_str().and_then(recorded);
             let lineage = record.as_ref().map(|record| record.lineage.clone()).unwrap_or_default();
             let found = look_at(sites, file, None, record.as_ref(), &lineage, &tree)?;
+            let found = found.map(|(deployed, _)| deployed);
             Some((file.clone(), found.map_err(|refusal| record.is_some().then_some(refusal))))
         };
         for (file, found) in parallel::map(&others, look, &|_, _| ()).into_iter().flatten() {
@@ -103,6 +125,9 @@ pub fn sweep(
     Ok(Swept {
         live_dir_missing: discovery.live_dir_missing,
         failure,
+        proved,
+        read: names.iter().filter(|name| index.get(name).is_none()).count(),
+        unchanged_since: names.iter().filter_map(|name| index.get(name)).map(|known| known.proved).min(),
         situation: Situation {
             any_lineage: !discovery.lineages.is_empty(),
             recorded: state
@@ -151,13 +176,67 @@ fn refused(tree: &CertbotTree, name: &OsStr, unproved: &Unproved) -> Refusal {
     Refusal::new(unproved.flaw.into(), format!("{}: {}", escaped_path(&tree.folder(name)), unproved.detail))
 }
 
-/// What came of reading and proving a lineage, and whether it may be whole in a moment.
-fn examine(tree: &CertbotTree, name: &OsStr, record: Option<&Recorded>) -> (Lineage, bool) {
+/// A lineage, and what is deployed of it.
+struct Observed {
+    name: OsString,
+    lineage: Lineage,
+    found: Option<(OsString, Result<Deployed, Refusal>)>,
+    unsettled: bool,
+    entry: Option<Entry>,
+}
+
+/// A lineage that the index knows, its file, and what is in it: what would be found by reading both.
+fn recall(settings: &Settings, name: &OsStr, known: &Known) -> (Lineage, OsString, Deployed) {
+    let candidate = known.candidate.clone();
+    let deployed = Deployed {
+        kind: EntryKind::Regular { owner: settings.owner, mode: settings.mode },
+        sha256: Some(candidate.sha256),
+        leaf: Some(Arc::clone(&candidate.leaf)),
+        has_key: true,
+        archived: false,
+    };
+    let file = site_file(name).unwrap_or_default();
+    (Lineage { proof: Ok(candidate), leaf: None }, file, deployed)
+}
+
+/// What the index may say of a lineage: it was proved, and is deployed as it was proved.
+fn entry(
+    settings: &Settings,
+    name: &OsStr,
+    lineage: &Lineage,
+    (key, chain): (Look, Look),
+    (_, found): &(OsString, Result<(Deployed, Look), Refusal>),
+    proved: i64,
+) -> Option<Entry> {
+    let candidate = lineage.proof.as_ref().ok()?;
+    let (deployed, site) = found.as_ref().ok()?;
+    let is_right = deployed.sha256 == Some(candidate.sha256)
+        && deployed.kind == EntryKind::Regular { owner: settings.owner, mode: settings.mode };
+    is_right.then(|| Entry {
+        lineage: name.to_str().unwrap_or_default().to_owned(),
+        looks: Looks { key, chain, site: *site },
+        proved,
+        candidate: candidate.clone(),
+    })
+}
+
+/// What came of reading and proving a lineage.
+struct Examined {
+    lineage: Lineage,
+    /// Whether it may be whole in a moment.
+    unsettled: bool,
+    /// What key and chain looked like, where they were proved.
+    looks: Option<(Look, Look)>,
+}
+
+/// Reads and proves a lineage.
+fn examine(tree: &CertbotTree, name: &OsStr, record: Option<&Recorded>) -> Examined {
     let pair = match tree.read(name) {
         Ok(pair) => pair,
         Err(unread) => {
             let leaf = tree.leaf(name).map(Arc::new);
-            return (Lineage { proof: Err(unread.refusal), leaf }, unread.unsettled);
+            let lineage = Lineage { proof: Err(unread.refusal), leaf };
+            return Examined { lineage, unsettled: unread.unsettled, looks: None };
         }
     };
     match CertifiedKey::prove(&pair.key, &pair.chain) {
@@ -171,7 +250,8 @@ fn examine(tree: &CertbotTree, name: &OsStr, record: Option<&Recorded>) -> (Line
                 staging: proved.staging_issuer(),
                 loose_permissions: pair.loose_permissions,
             };
-            (Lineage { proof: Ok(candidate), leaf: None }, false)
+            let looks = Some((pair.key_look, pair.chain_look));
+            Examined { lineage: Lineage { proof: Ok(candidate), leaf: None }, unsettled: false, looks }
         }
         Err(unproved) => {
             let refusal = if pair.versions_differ {
@@ -181,7 +261,8 @@ fn examine(tree: &CertbotTree, name: &OsStr, record: Option<&Recorded>) -> (Line
             } else {
                 refused(tree, name, &unproved)
             };
-            (Lineage { proof: Err(refusal), leaf: read_leaf(&pair.chain).ok().map(Arc::new) }, pair.unsettled)
+            let lineage = Lineage { proof: Err(refusal), leaf: read_leaf(&pair.chain).ok().map(Arc::new) };
+            Examined { lineage, unsettled: pair.unsettled, looks: None }
         }
     }
 }
@@ -193,9 +274,9 @@ fn settle(tree: &CertbotTree, mut unsettled: BTreeSet<OsString>) -> BTreeMap<OsS
     while !unsettled.is_empty() && Instant::now() < until {
         sleep(POLL);
         unsettled.retain(|name| {
-            let (lineage, may_settle) = examine(tree, name, None);
-            settled.insert(name.clone(), lineage);
-            may_settle
+            let examined = examine(tree, name, None);
+            settled.insert(name.clone(), examined.lineage);
+            examined.unsettled
         });
     }
     settled
@@ -209,10 +290,10 @@ fn look_at(
     record: Option<&Recorded>,
     name: &OsStr,
     tree: &CertbotTree,
-) -> Option<Result<Deployed, Refusal>> {
+) -> Option<Result<(Deployed, Look), Refusal>> {
     let candidate = lineage.and_then(|lineage| lineage.proof.as_ref().ok());
     let known = candidate.map(|candidate| (&candidate.sha256, &candidate.leaf));
-    let found = match entries::entry(&place.dir, file, known) {
+    let (found, look) = match entries::entry(&place.dir, file, known) {
         Ok(found) => found?,
         Err(e) => {
             let fact = format!(
@@ -233,7 +314,7 @@ fn look_at(
         }
         _ => false,
     };
-    Some(Ok(Deployed { archived, ..found }))
+    Some(Ok((Deployed { archived, ..found }, look)))
 }
 
 /// Adds a deployed file to the situation; one that can't be read refuses its lineage.
@@ -273,10 +354,10 @@ fn host(
     let lineage_name = OsString::from(name);
     let mut source = lineages.get(&lineage_name).cloned().unwrap_or_else(|| {
         let mut unsettled = BTreeSet::from([lineage_name.clone()]);
-        let (lineage, may_settle) =
+        let examined =
             examine(tree, &lineage_name, recorded(&settings.host_file.to_string_lossy()).as_ref());
-        unsettled.retain(|_| may_settle);
-        settle(tree, unsettled).remove(&lineage_name).unwrap_or(lineage)
+        unsettled.retain(|_| examined.unsettled);
+        settle(tree, unsettled).remove(&lineage_name).unwrap_or(examined.lineage)
     });
     let record = recorded(&settings.host_file.to_string_lossy());
     let file = settings.host_file.file_name().unwrap_or_default();
@@ -287,7 +368,7 @@ fn host(
     };
     let mut deployed = None;
     match found {
-        Some(Ok(found)) => deployed = Some(found),
+        Some(Ok((found, _))) => deployed = Some(found),
         Some(Err(refusal)) => source = Lineage { leaf: leaf(&source), proof: Err(refusal) },
         None => {}
     }

@@ -19,6 +19,7 @@ use walkdir::WalkDir;
 use zeroize::Zeroizing;
 
 use crate::certified_key::{Leaf, read_leaf};
+use crate::index::entry::Look;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::sys::escape::{escaped, escaped_path};
@@ -60,6 +61,10 @@ pub struct KeyAndChain {
     pub versions_differ: bool,
     /// Whether it was changed so recently that the change may still go on.
     pub unsettled: bool,
+    /// What the key file looked like when it was read.
+    pub key_look: Look,
+    /// What the chain file looked like when it was read.
+    pub chain_look: Look,
 }
 
 /// Why a lineage could not be read.
@@ -255,9 +260,11 @@ fn read_pair(dir: &OwnedFd, folder: &Path, changed: &mut SystemTime) -> Result<K
     Ok(KeyAndChain {
         loose_permissions: key.stat.st_mode & 0o077 != 0,
         versions_differ: matches!(versions, (Some(key), Some(chain)) if key != chain),
-        key: key.bytes,
         chain: std::mem::take(&mut *chain.bytes),
         unsettled: false,
+        key_look: Look::of(&key.stat),
+        chain_look: Look::of(&chain.stat),
+        key: key.bytes,
     })
 }
 

@@ -16,6 +16,7 @@ use crate::haproxy::process::surroundings::{OPENSSL_CONF, remembered, surroundin
 use crate::haproxy::staged_check::{self, Unchecked};
 use crate::haproxy::target::Target;
 use crate::haproxy::verdict::{Outcome, Verdict};
+use crate::index::{self, Index};
 use crate::output::{HaproxyRow, Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::plan;
@@ -45,6 +46,8 @@ const MAX_ROLL_BACKS: usize = 16;
 pub struct Options {
     /// Only say what would be done.
     pub dry_run: bool,
+    /// Read and prove everything, whatever the index says.
+    pub full: bool,
     /// Leave telling HAProxy to the next run.
     pub defer_reload: bool,
     /// What the plan is to respect.
@@ -53,7 +56,7 @@ pub struct Options {
     pub renewed_lineage: Option<OsString>,
 }
 
-/// Does a full sweep, and reports it however far it came.
+/// Does a sweep, and reports it however far it came.
 #[must_use]
 pub fn assemble(settings: &Settings, system: &System, options: &Options, progress: Progress<'_>) -> Report {
     let mut report = Report::begin(settings, options.dry_run);
@@ -87,7 +90,13 @@ fn dry_run(
         note_group_writable(place, report);
     }
     let identity = identity(system, &settings.haproxys);
-    let mut swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
+    let index = match &place {
+        Some(place) if !options.full => Index::look(settings, system, place, &state),
+        _ => Index::empty(None),
+    };
+    let mut swept =
+        sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, &index, progress)?;
+    report.note_proofs(&swept);
     swept.situation.loaded = loaded(settings, system);
     report.notes.extend(forced_in_vain(&swept.situation));
     report.rows = plan(&swept.situation).rows;
@@ -113,8 +122,14 @@ fn deploy(
     let mut sites = SitesDir::lock(settings, system, patience(settings))?;
     note_group_writable(&sites.place, report);
     let who = identity(system, &settings.haproxys);
-    let mut swept =
-        sweep(settings, Some(&sites.place), &sites.state, options.policy.clone(), &who, progress)?;
+    let stamp = index::stamp(settings, system);
+    let index = match options.full {
+        true => Index::empty(stamp),
+        false => Index::recall(settings, &sites.place, sites.own(), &sites.state, stamp),
+    };
+    let policy = options.policy.clone();
+    let mut swept = sweep(settings, Some(&sites.place), &sites.state, policy, &who, &index, progress)?;
+    report.note_proofs(&swept);
     swept.situation.loaded = loaded(settings, system);
     let ours = sites.state.knows_lineages();
     let tree = CertbotTree::new(&settings.live_dir);
@@ -122,7 +137,7 @@ fn deploy(
 
     report.notes.extend(forced_in_vain(&swept.situation));
     let plan = plan(&swept.situation);
-    let (missing, unread) = (swept.live_dir_missing, swept.failure);
+    let (missing, unread, proved) = (swept.live_dir_missing, swept.failure, swept.proved);
     drop(swept.situation);
     let mut staged = sites.stage(settings, plan, &supply, progress);
     ask(settings, system, &mut staged);
@@ -131,12 +146,18 @@ fn deploy(
     committed.still_refused(&who, &identity(system, &settings.haproxys));
     let owed = verdicts.iter().map(|row| (row.name.clone(), row.owed)).collect();
     let (plan, failure) = committed.keep(&owed);
+    index.save(sites.own(), &proved).unwrap_or_else(|failure| report.notes.push(unsaved(&failure)));
 
     report.rows = plan.rows;
     report.notes.extend(unloadable_left(settings, &report.rows));
     report.haproxy = verdicts;
     report.error = failure.or(unread);
     missing_tree(settings, missing, ours)
+}
+
+/// The index is only a cache: a run is as good without it.
+fn unsaved(failure: &Failure) -> Note {
+    Note { text: format!("the next run reads everything: {}", failure.message), weight: Weight::Hint }
 }
 
 /// A missing tree is no error before certbot's first certificate, but it is one afterwards.

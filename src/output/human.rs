@@ -148,10 +148,11 @@ fn summary(report: &Report) -> Line {
     let bad = report.rows.iter().any(Row::is_bad);
     let outcome = if report.is_deployed_with_warnings() { "deployed, with warnings: " } else { "" };
     let list = if parts.is_empty() { "nothing there".to_owned() } else { parts.join(", ") };
+    let indexed = if report.unchanged_since.is_some() { " (indexed)" } else { "" };
     let owed = if report.owed { "; HAProxy is still to be told of what is in place" } else { "" };
     Line {
         tone: if bad { Tone::Wary } else { Tone::Plain },
-        text: format!("{}: {outcome}{list}{owed}", escaped_path(&report.sites_dir)),
+        text: format!("{}: {outcome}{list}{indexed}{owed}", escaped_path(&report.sites_dir)),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::config::{Method, Settings};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
+use crate::sweep::Swept;
 use crate::sys::failure::Failure;
 
 /// What a run of `assemble` did.
@@ -30,6 +31,10 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// One row per HAProxy.
     pub haproxy: Vec<HaproxyRow>,
+    /// How many lineages were read and proved; `None`: it didn't come that far.
+    pub proved: Option<usize>,
+    /// When the others were proved, the first of them, in seconds since 1970: they look as they did then.
+    pub unchanged_since: Option<i64>,
     /// Facts about the run as a whole.
     pub notes: Vec<Note>,
     /// Whether a HAProxy was still to be told when a dry run looked.
@@ -157,9 +162,16 @@ impl Report {
             error: None,
             rows: Vec::new(),
             haproxy: Vec::new(),
+            proved: None,
+            unchanged_since: None,
             notes: Vec::new(),
             owed: false,
         }
+    }
+
+    /// Notes what was proved, and what was known to be unchanged.
+    pub fn note_proofs(&mut self, swept: &Swept) {
+        (self.proved, self.unchanged_since) = (Some(swept.read), swept.unchanged_since);
     }
 
     /// How many rows there are of each action.

@@ -40,6 +40,14 @@ pub(super) fn write_durably(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Re
     fsync(dir)
 }
 
+/// The same for a file that may be lost in a crash.
+pub(crate) fn write_whole(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<()> {
+    let unnamed = format!("{name}.new");
+    remove(dir, &unnamed)?;
+    create(dir, &unnamed, None, 0o600, bytes)?;
+    renameat(dir, &*unnamed, dir, name)
+}
+
 /// Removes a file that may not be there.
 pub(super) fn remove<P: rustix::path::Arg>(dir: impl AsFd, name: P) -> Result<()> {
     match unlinkat(dir, name, AtFlags::empty()) {

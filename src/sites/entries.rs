@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::certbot::{Unopened, read_opened};
 use crate::certified_key::{CertifiedKey, Leaf, has_private_key, read_leaf, sha256};
 use crate::config::Owner;
+use crate::index::entry::Look;
 use crate::plan::situation::{Deployed, EntryKind};
 use crate::sys::failure::Failure;
 
@@ -37,7 +38,7 @@ pub fn entries(dir: &OwnedFd, path: &Path) -> Result<Vec<OsString>, Failure> {
 }
 
 /// One entry of a directory; `None`: there is none of this name. Where its bytes have the SHA-256 of `known`, its leaf
-/// is the one given there and isn't parsed again.
+/// is the one given there and isn't parsed again. With it what it looked like when it was read.
 ///
 /// # Errors
 /// It is there and can't be read.
@@ -45,7 +46,7 @@ pub fn entry(
     dir: &OwnedFd,
     name: &OsStr,
     known: Option<(&[u8; 32], &Arc<Leaf>)>,
-) -> Result<Option<Deployed>, std::io::Error> {
+) -> Result<Option<(Deployed, Look)>, std::io::Error> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let stat = match statat(dir.as_fd(), name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
@@ -55,7 +56,7 @@ pub fn entry(
     let kind = kind(&stat);
     let unread = Deployed { kind, sha256: None, leaf: None, has_key: false, archived: false };
     if !matches!(kind, EntryKind::Regular { .. }) {
-        return Ok(Some(unread));
+        return Ok(Some((unread, Look::of(&stat))));
     }
     let read = match openat(dir.as_fd(), name, flags, Mode::empty()) {
         Ok(fd) => read_opened(fd),
@@ -63,16 +64,18 @@ pub fn entry(
         Err(e) => Err(Unopened::Io(e.into())),
     };
     match read {
-        Ok((bytes, _)) => {
+        Ok((bytes, read)) => {
             let digest = sha256(&bytes);
             let (leaf, has_key) = match known {
                 Some((expected, leaf)) if *expected == digest => (Some(Arc::clone(leaf)), true),
                 _ => (read_leaf(&bytes).ok().map(Arc::new), has_private_key(&bytes)),
             };
-            Ok(Some(Deployed { sha256: Some(digest), leaf, has_key, ..unread }))
+            Ok(Some((Deployed { sha256: Some(digest), leaf, has_key, ..unread }, Look::of(&read))))
         }
-        Err(Unopened::TooLarge(_)) => Ok(Some(unread)),
-        Err(Unopened::NotRegular(_)) => Ok(Some(Deployed { kind: EntryKind::Other, ..unread })),
+        Err(Unopened::TooLarge(_)) => Ok(Some((unread, Look::of(&stat)))),
+        Err(Unopened::NotRegular(_)) => {
+            Ok(Some((Deployed { kind: EntryKind::Other, ..unread }, Look::of(&stat))))
+        }
         Err(Unopened::Io(e)) => Err(e),
     }
 }

@@ -10,6 +10,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use crate::certified_key::Leaf;
+use crate::index::Index;
 use crate::config::Settings;
 use crate::haproxy::fingerprint::identity;
 use crate::plan::action::Action;
@@ -96,7 +97,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
     }
     let state = ground.state.clone().unwrap_or_default();
     let identity = identity(system, &settings.haproxys);
-    match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, progress) {
+    match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, &Index::empty(None), progress) {
         Ok(mut swept) => {
             ground.sees_certbot = true;
             swept.situation.loaded = gather::loaded(settings, system);
@@ -272,10 +273,10 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
     let look = |file: OsString| {
         let path = place.path.join(&file);
         let disk = match entries::entry(&place.dir, &file, None) {
-            Ok(Some(Deployed { kind: crate::plan::situation::EntryKind::Directory, .. }) | None) => {
+            Ok(Some((Deployed { kind: crate::plan::situation::EntryKind::Directory, .. }, _)) | None) => {
                 return None;
             }
-            Ok(found) => on_disk(found, &path),
+            Ok(Some((found, _))) => on_disk(Some(found), &path),
             Err(_) => Sight::Unseen,
         };
         Some(SiteViews {

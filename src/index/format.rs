@@ -1,0 +1,381 @@
+//! The index as bytes: a header and one entry for each lineage, each with a digest of its own.
+//!
+//! ```text
+//! "haproxy-certs index\n"  version: u32  header  digest
+//! length: u32  entry  digest          as often as there are entries
+//! ```
+//!
+//! Numbers are little-endian, texts have their length before them. What can't be understood isn't an entry, and what comes
+//! after a damaged length isn't either. Nothing is allocated by a number that was read.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::entry::{Entry, Look, Looks, Stamp};
+use crate::certified_key::{ChainState, KeyType, Leaf, sha256};
+use crate::plan::situation::Candidate;
+
+/// More bytes than any index has; a longer file isn't read.
+pub const MAX_BYTES: u64 = 1 << 29;
+
+const MAGIC: &[u8] = b"haproxy-certs index\n";
+
+const VERSION: u32 = 1;
+
+/// So many bytes of a SHA-256 stand behind what it is of.
+const DIGEST: usize = 8;
+
+/// Writes the header.
+#[must_use]
+pub fn header(stamp: &Stamp) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend(stamp.circumstances);
+    bytes.extend(stamp.began.to_le_bytes());
+    bytes.extend(stamp.ahead.to_le_bytes());
+    let digest = digest(&bytes);
+    bytes.extend(digest);
+    bytes
+}
+
+/// Writes an entry behind what is there; an entry with a part that is too long is left out.
+pub fn push(bytes: &mut Vec<u8>, entry: &Entry) {
+    let mut body = Vec::with_capacity(512);
+    if write(&mut body, entry).is_some() {
+        push_body(bytes, &body);
+    }
+}
+
+/// The same for the bytes of an entry that was read.
+pub fn push_again(bytes: &mut Vec<u8>, entry: &[u8]) {
+    let length = entry.len().checked_sub(DIGEST).and_then(|length| u32::try_from(length).ok());
+    let Some(length) = length else { return };
+    bytes.extend(length.to_le_bytes());
+    bytes.extend(entry);
+}
+
+fn push_body(bytes: &mut Vec<u8>, body: &[u8]) {
+    let Ok(length) = u32::try_from(body.len()) else { return };
+    bytes.extend(length.to_le_bytes());
+    bytes.extend(body);
+    bytes.extend(digest(body));
+}
+
+/// Reads the header, and finds where the entries are, not yet looked at; `None`: it is no index of this version.
+#[must_use]
+pub fn split(bytes: &[u8]) -> Option<(Stamp, Vec<Range<usize>>)> {
+    let mut rest = Reader(bytes);
+    if rest.take(MAGIC.len())? != MAGIC || rest.u32()? != VERSION {
+        return None;
+    }
+    let stamp = Stamp { circumstances: rest.array()?, began: rest.i128()?, ahead: rest.i128()? };
+    let header = bytes.get(..bytes.len() - rest.0.len())?;
+    if rest.array::<DIGEST>()? != digest(header) {
+        return None;
+    }
+    let mut entries = Vec::new();
+    while let Some(entry) = rest.entry() {
+        let end = bytes.len() - rest.0.len();
+        entries.push(end - entry.len()..end);
+    }
+    Some((stamp, entries))
+}
+
+/// Reads an entry; `None`: it is damaged. `bytes` end with its digest.
+#[must_use]
+pub fn entry(bytes: &[u8]) -> Option<Entry> {
+    let body = body(bytes)?;
+    if bytes.get(body.len()..)? != digest(body) {
+        return None;
+    }
+    let mut rest = Reader(body);
+    let entry = read(&mut rest)?;
+    rest.0.is_empty().then_some(entry)
+}
+
+/// An entry's bytes without its digest.
+fn body(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.get(..bytes.len().checked_sub(DIGEST)?)
+}
+
+fn digest(bytes: &[u8]) -> [u8; DIGEST] {
+    let [a, b, c, d, e, f, g, h, ..] = sha256(bytes);
+    [a, b, c, d, e, f, g, h]
+}
+
+fn write(to: &mut Vec<u8>, entry: &Entry) -> Option<()> {
+    let Entry { lineage, looks, proved, candidate } = entry;
+    text(to, lineage)?;
+    for look in [looks.key, looks.chain, looks.site] {
+        for number in [look.device, look.inode, look.size] {
+            to.extend(number.to_le_bytes());
+        }
+        for number in [look.mode, look.uid, look.gid] {
+            to.extend(number.to_le_bytes());
+        }
+        to.extend(look.modified.to_le_bytes());
+        to.extend(look.changed.to_le_bytes());
+    }
+    to.extend(proved.to_le_bytes());
+    to.extend(candidate.sha256);
+    let chain = match candidate.chain {
+        ChainState::Complete => 0,
+        ChainState::Incomplete => 1,
+        ChainState::Disordered { certificate } => u32::try_from(certificate).ok()?.checked_add(2)?,
+    };
+    to.extend(chain.to_le_bytes());
+    to.extend([u8::from(candidate.staging), u8::from(candidate.loose_permissions)]);
+    write_leaf(to, &candidate.leaf)
+}
+
+fn read(from: &mut Reader<'_>) -> Option<Entry> {
+    let lineage = from.text()?;
+    let looks = Looks { key: from.look()?, chain: from.look()?, site: from.look()? };
+    let proved = i64::from_le_bytes(from.array()?);
+    let sha256 = from.array()?;
+    let chain = match from.u32()? {
+        0 => ChainState::Complete,
+        1 => ChainState::Incomplete,
+        number => ChainState::Disordered { certificate: usize::try_from(number - 2).ok()? },
+    };
+    let (staging, loose_permissions) = (from.flag()?, from.flag()?);
+    let leaf = Arc::new(read_leaf(from)?);
+    Some(Entry {
+        lineage,
+        looks,
+        proved,
+        candidate: Candidate { sha256, leaf, chain, staging, loose_permissions },
+    })
+}
+
+/// A name is written once, with whether it is a DNS name.
+fn write_leaf(to: &mut Vec<u8>, leaf: &Leaf) -> Option<()> {
+    to.extend(u32::try_from(leaf.names.len()).ok()?.to_le_bytes());
+    let mut dns_names = leaf.dns_names.iter().peekable();
+    for name in &leaf.names {
+        to.push(u8::from(dns_names.next_if_eq(&name).is_some()));
+        text(to, name)?;
+    }
+    if dns_names.next().is_some() {
+        return None;
+    }
+    to.extend(u32::try_from(leaf.common_names.len()).ok()?.to_le_bytes());
+    for name in &leaf.common_names {
+        text(to, name)?;
+    }
+    let (kind, bits, oid) = match &leaf.key_type {
+        KeyType::EcdsaP256 => (0, 0, ""),
+        KeyType::EcdsaP384 => (1, 0, ""),
+        KeyType::EcdsaP521 => (2, 0, ""),
+        KeyType::Ed25519 => (3, 0, ""),
+        KeyType::Rsa(bits) => (4, *bits, ""),
+        KeyType::OtherEcdsa(oid) => (5, 0, oid.as_str()),
+        KeyType::Other(oid) => (6, 0, oid.as_str()),
+    };
+    to.push(kind);
+    to.extend(u32::to_le_bytes(bits));
+    text(to, oid)?;
+    text(to, &leaf.serial)?;
+    to.extend(leaf.sha256);
+    to.extend(leaf.sha1);
+    to.extend(leaf.not_before.to_le_bytes());
+    to.extend(leaf.not_after.to_le_bytes());
+    to.extend([u8::from(leaf.is_self_signed), u8::from(leaf.issuer_is_staging)]);
+    Some(())
+}
+
+fn read_leaf(from: &mut Reader<'_>) -> Option<Leaf> {
+    let (mut names, mut dns_names, mut common_names) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..from.u32()? {
+        let is_dns = from.flag()?;
+        let name = from.text()?;
+        if is_dns {
+            dns_names.push(name.clone());
+        }
+        names.push(name);
+    }
+    for _ in 0..from.u32()? {
+        common_names.push(from.text()?);
+    }
+    let (kind, bits, oid) = (from.array::<1>()?, from.u32()?, from.text()?);
+    let key_type = match kind {
+        [0] => KeyType::EcdsaP256,
+        [1] => KeyType::EcdsaP384,
+        [2] => KeyType::EcdsaP521,
+        [3] => KeyType::Ed25519,
+        [4] => KeyType::Rsa(bits),
+        [5] => KeyType::OtherEcdsa(oid),
+        [6] => KeyType::Other(oid),
+        _ => return None,
+    };
+    Some(Leaf {
+        names,
+        dns_names,
+        common_names,
+        key_type,
+        serial: from.text()?,
+        sha256: from.array()?,
+        sha1: from.array()?,
+        not_before: i64::from_le_bytes(from.array()?),
+        not_after: i64::from_le_bytes(from.array()?),
+        is_self_signed: from.flag()?,
+        issuer_is_staging: from.flag()?,
+    })
+}
+
+fn text(to: &mut Vec<u8>, text: &str) -> Option<()> {
+    to.extend(u16::try_from(text.len()).ok()?.to_le_bytes());
+    to.extend(text.as_bytes());
+    Some(())
+}
+
+/// What is still to be read.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        Some(u32::from_le_bytes(self.array()?))
+    }
+
+    fn i128(&mut self) -> Option<i128> {
+        Some(i128::from_le_bytes(self.array()?))
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        match self.array()? {
+            [0] => Some(false),
+            [1] => Some(true),
+            [_] => None,
+        }
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let length = u16::from_le_bytes(self.array()?);
+        String::from_utf8(self.take(usize::from(length))?.to_vec()).ok()
+    }
+
+    fn look(&mut self) -> Option<Look> {
+        let mut u64 = || Some(u64::from_le_bytes(self.array()?));
+        let (device, inode, size) = (u64()?, u64()?, u64()?);
+        let (mode, uid, gid) = (self.u32()?, self.u32()?, self.u32()?);
+        Some(Look { device, inode, size, mode, uid, gid, modified: self.i128()?, changed: self.i128()? })
+    }
+
+    /// The next entry, with its digest.
+    fn entry(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.u32()?).ok()?;
+        self.take(length.checked_add(DIGEST)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAMP: Stamp = Stamp { circumstances: [9; 32], began: 1, ahead: -2 };
+
+    fn whole() -> Vec<u8> {
+        let look = Look {
+            device: 1,
+            inode: u64::MAX,
+            size: 3,
+            mode: 0o100_400,
+            uid: 4,
+            gid: 5,
+            modified: -6,
+            changed: i128::from(i64::MAX),
+        };
+        let leaf = Leaf {
+            names: vec!["a.test".into(), "10.0.0.1".into(), "*.b.test".into()],
+            dns_names: vec!["a.test".into(), "*.b.test".into()],
+            common_names: vec!["a".into()],
+            key_type: KeyType::Rsa(2048),
+            serial: "0A".into(),
+            sha256: [1; 32],
+            sha1: [2; 20],
+            not_before: -1,
+            not_after: i64::MAX,
+            is_self_signed: true,
+            issuer_is_staging: false,
+        };
+        let entry = |number: u8, key_type: KeyType, chain| Entry {
+            lineage: format!("site-{number}"),
+            looks: Looks { key: look, chain: look, site: Look { inode: number.into(), ..look } },
+            proved: 7,
+            candidate: Candidate {
+                sha256: [number; 32],
+                leaf: Arc::new(Leaf { key_type, ..leaf.clone() }),
+                chain,
+                staging: true,
+                loose_permissions: false,
+            },
+        };
+        let mut bytes = header(&STAMP);
+        push(&mut bytes, &entry(1, KeyType::Ed25519, ChainState::Complete));
+        push(&mut bytes, &entry(2, KeyType::Rsa(4096), ChainState::Disordered { certificate: 3 }));
+        push(&mut bytes, &entry(3, KeyType::Other("1.2.3".into()), ChainState::Incomplete));
+        bytes
+    }
+
+    fn entries(bytes: &[u8]) -> Vec<Entry> {
+        let (_, spans) = split(bytes).unwrap_or((STAMP, Vec::new()));
+        spans.into_iter().filter_map(|span| entry(&bytes[span])).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let bytes = whole();
+        let mut again = header(&split(&bytes).unwrap().0);
+        let entries = entries(&bytes);
+        entries.iter().for_each(|entry| push(&mut again, entry));
+        assert_eq!((again, entries.len()), (bytes, 3));
+    }
+
+    #[test]
+    fn whatever_is_damaged_is_left_out() {
+        let bytes = whole();
+        let good = entries(&bytes);
+        let is_among = |found: Vec<Entry>| found.iter().all(|entry| good.contains(entry));
+        for at in 0..bytes.len() {
+            for flip in [1, 0x80, 0xff] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= flip;
+                let found = entries(&damaged);
+                assert!(found.len() < 3 && is_among(found), "{at} {flip}");
+            }
+            let found = entries(&bytes[..at]);
+            assert!(found.len() < 3 && is_among(found), "{at}");
+        }
+        let mut more = bytes.clone();
+        more.extend(u32::MAX.to_le_bytes());
+        assert_eq!(entries(&more), good);
+    }
+
+    #[test]
+    fn bytes_that_lie_with_the_right_digest_are_read_without_a_panic() {
+        let bytes = whole();
+        let (_, all) = split(&bytes).unwrap();
+        let body = body(&bytes[all[1].clone()]).unwrap();
+        for at in 0..body.len() {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut lie = body.to_vec();
+                lie[at] = value;
+                let digest = digest(&lie);
+                lie.extend(digest);
+                let _ = entry(&lie);
+            }
+        }
+    }
+}
