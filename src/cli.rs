@@ -41,7 +41,7 @@ Certificates that are there already:
 /// Deploy certbot's certificates to HAProxy, and prove that HAProxy took them
 ///
 /// Reads certbot's lineages, proves that each private key belongs to its certificate, writes one PEM per lineage into the
-/// directory that HAProxy loads, tells HAProxy, and confirms that it took it. Every run is a full sweep that does only
+/// directory that HAProxy loads, tells HAProxy, and confirms that it took it. Every run compares everything and does only
 /// what is missing: run it from certbot's hook, from a timer, or by hand.
 #[derive(Debug, Parser)]
 #[command(

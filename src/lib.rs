@@ -1,6 +1,6 @@
 //! Deploys certbot's certificates to HAProxy, and proves that HAProxy took them.
 //!
-//! certbot keeps a lineage's private key and chain in two files, HAProxy wants both in one. A run is a full sweep, a
+//! certbot keeps a lineage's private key and chain in two files, HAProxy wants both in one. A run compares everything, a
 //! pipeline of values in which what decides does no I/O and what does I/O decides nothing:
 //!
 //! ```text
@@ -9,6 +9,8 @@
 //!  safe read)   and leaf belong   diff)    stage,    confirm)     scripts,
 //!               together; PEM)             commit)                syslog)
 //! ```
+//!
+//! What was proved before and still looks the same isn't read again: [`index`], whose rule of trust is [`index::trust`].
 //!
 //! [`assemble`] is the pipeline on one screen; [`sweep`] gathers what [`plan`] decides from. Types are proofs: a
 //! [`certified_key::CombinedPem`] comes only from a [`certified_key::CertifiedKey`], whose one constructor proves that

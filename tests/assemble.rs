@@ -80,7 +80,8 @@ fn a_first_run_installs_every_lineage_and_the_report_says_all_about_it() {
         seen,
         json!({
             "version": 1, "command": "assemble", "dry_run": false,
-            "live_dir": tree.live(), "sites_dir": cmd.sites(), "error": null, "sites": rows,
+            "live_dir": tree.live(), "sites_dir": cmd.sites(), "error": null, "proved": 5,
+            "unchanged_since": null, "sites": rows,
             "summary": { "install": 5, "replace": 0, "repair": 0, "unchanged": 0, "prune": 0,
                          "refuse": 0, "conflict": 0, "foreign": 0 },
             "haproxy": [ { "name": "haproxy", "method": "none", "outcome": "skipped", "confirmed": null,

@@ -49,13 +49,15 @@ pub enum Count {
     StateFiles,
     /// Directories swapped for links.
     Swapped,
+    /// Sequences of what happens to files between runs with the index.
+    Indexed,
     /// Private keys looked for where they must not be.
     Keys,
 }
 
 impl Count {
     /// All of them, in the table's order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Killed,
         Self::Failed,
         Self::Renames,
@@ -77,6 +79,7 @@ impl Count {
         Self::InPlace,
         Self::StateFiles,
         Self::Swapped,
+        Self::Indexed,
         Self::Keys,
     ];
 
@@ -108,6 +111,7 @@ impl Count {
             Self::InPlace => "hostile entries in the place of the program's own files and directories",
             Self::StateFiles => "corrupt and lying state files",
             Self::Swapped => "directories and files swapped for links while it ran",
+            Self::Indexed => "sequences of renewals, edits and set clocks, each run planned with the index and without",
             Self::Keys => "private keys looked for in its memory and its writes, and not found",
         }
     }
