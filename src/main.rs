@@ -142,8 +142,10 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
     let system = System::host();
     let options = args.options(std::env::var_os("RENEWED_LINEAGE"));
     let mut exit = Exit::Fine;
+    // JSON is one object.
+    let may_look_again = args.format == Format::Human && !args.dry_run;
     for _ in 0..ROUNDS {
-        let before = TreeMark::look(&settings);
+        let before = may_look_again.then(|| TreeMark::look(&settings));
         let report = assemble(&settings, &system, &options, &progress());
         match args.format {
             Format::Json => print_line(&json::assemble(&report)),
@@ -153,9 +155,9 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
         if !report.dry_run {
             syslog::log(&settings, &system, &report, exit);
         }
-        // JSON is one object, and a run that failed wouldn't be better for another one.
-        let looks_again = args.format == Format::Human && !report.dry_run && report.error.is_none();
-        if !looks_again || TreeMark::look(&settings) == before {
+        // A run that failed wouldn't be better for another one.
+        let looks_again = report.error.is_none() && before.is_some_and(|it| it != TreeMark::look(&settings));
+        if !looks_again {
             break;
         }
     }

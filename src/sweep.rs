@@ -59,7 +59,7 @@ pub fn sweep(
     progress: Progress<'_>,
 ) -> Result<Swept, Failure> {
     let tree = CertbotTree::new(&settings.live_dir);
-    let discovery = tree.discover()?;
+    let discovery = tree.discover_besides(&|name| index.get(name).is_some())?;
     let names: Vec<&OsString> =
         discovery.lineages.iter().filter(|name| settings.selection.includes(name)).collect();
     let live_dirs = state.spellings(&settings.live_dir);
@@ -121,18 +121,25 @@ pub fn sweep(
             deployed.insert(file, found.unwrap_or_else(|_| unreadable()));
         }
     }
+    let is_known = |file: &str| {
+        let lineage = file.strip_suffix(".pem").map(OsStr::new);
+        lineage.is_some_and(|name| index.get(name).is_some() && lineages.contains_key(name))
+    };
+    let as_recorded = names.iter().filter(|name| index.get(name).is_some()).count();
     let host = settings.host_lineage.as_ref().map(|name| host(settings, &tree, name, &lineages, &recorded));
     Ok(Swept {
         live_dir_missing: discovery.live_dir_missing,
         failure,
         proved,
-        read: names.iter().filter(|name| index.get(name).is_none()).count(),
+        read: names.len() - as_recorded,
         unchanged_since: names.iter().filter_map(|name| index.get(name)).map(|known| known.proved).min(),
         situation: Situation {
+            as_recorded,
             any_lineage: !discovery.lineages.is_empty(),
             recorded: state
                 .files
                 .keys()
+                .filter(|name| !is_known(name))
                 .filter_map(|name| Some((OsString::from(name), recorded(name)?)))
                 .collect(),
             lineages,

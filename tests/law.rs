@@ -268,6 +268,7 @@ prop_compose! {
             HostSituation { lineage, source, file: HOST_FILE.into(), deployed, recorded }
         });
         Situation {
+            as_recorded: 0,
             any_lineage: excluded || !lineages.is_empty(),
             lineages,
             deployed,

@@ -3,41 +3,61 @@
 //! systemd loses what a path unit would have seen while the service that it starts is still running (its inotify watch is
 //! off until then): a run that began before rsync was done looks again by itself.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fstat, openat, statat};
 
 use crate::commands::issue::certbot_dir;
 use crate::config::Settings;
+use crate::index::entry::Look;
+use crate::sys::parallel;
 
-/// When each directory and renewal configuration was changed last.
+/// Names that are looked at together.
+const TOGETHER: usize = 256;
+
+/// When each directory and renewal configuration was changed last: by its inode, the time of a change, which no program can
+/// set. rsync sets the other times to those of its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TreeMark(Vec<(PathBuf, i64, i64)>);
+pub struct TreeMark(Vec<(u64, i128)>);
 
 impl TreeMark {
     /// How the tree is now: `live`, what is in it, and the renewal configurations beside it.
     #[must_use]
     pub fn look(settings: &Settings) -> Self {
         let renewal = certbot_dir(settings).map(|folder| folder.join("renewal"));
-        let mut marks = Vec::new();
-        for folder in [Some(settings.live_dir.clone()), renewal].into_iter().flatten() {
-            let entries = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
-            marks.extend(entries.filter_map(|path| mark(&path)));
-            marks.extend(mark(&folder));
-        }
-        marks.sort();
+        let folders = [Some(settings.live_dir.clone()), renewal];
+        let mut marks: Vec<_> = folders.iter().flatten().filter_map(|path| marks(path)).flatten().collect();
+        marks.sort_unstable();
         Self(marks)
     }
 }
 
-/// The time of a change, which no program can set: rsync sets the other times to those of its source.
-fn mark(path: &Path) -> Option<(PathBuf, i64, i64)> {
-    let found = fs::metadata(path).ok()?;
-    Some((path.to_owned(), found.ctime(), found.ctime_nsec()))
+/// The marks of a directory and of all that is in it.
+fn marks(folder: &Path) -> Option<Vec<(u64, i128)>> {
+    let dir = openat(CWD, folder, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let names: Vec<_> =
+        Dir::read_from(&dir).ok()?.flatten().map(|entry| entry.file_name().to_owned()).collect();
+    let chunks: Vec<&[_]> = names.chunks(TOGETHER).collect();
+    let look = |chunk: &&[std::ffi::CString]| -> Vec<_> {
+        chunk.iter().filter(|name| name.as_bytes() != b"..").filter_map(|name| mark(&dir, name)).collect()
+    };
+    Some(parallel::map(&chunks, look, &|_, _| ()).into_iter().flatten().collect())
+}
+
+fn mark(dir: &OwnedFd, name: &std::ffi::CStr) -> Option<(u64, i128)> {
+    let stat = match name.to_bytes() {
+        b"." => fstat(dir),
+        _ => statat(dir.as_fd(), name, AtFlags::empty()),
+    };
+    let look = Look::of(&stat.ok()?);
+    Some((look.inode, look.changed))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::config::Overrides;
 

@@ -175,12 +175,15 @@ fn missing_tree(settings: &Settings, missing: bool, ours: bool) -> Result<(), Fa
 /// A note for each file that isn't ours to mend, or that stayed as it was, and that HAProxy can't load.
 fn unloadable_left(settings: &Settings, rows: &[Row]) -> Vec<Note> {
     let is_left = |row: &Row| !row.proved || matches!(row.action, Action::Refuse | Action::Conflict);
-    let left: BTreeSet<&OsString> = rows
+    let left: BTreeSet<&OsStr> = rows
         .iter()
         .filter(|row| row.role == Role::Site && is_left(row) && row.action != Action::Prune)
-        .filter_map(|row| row.file.as_ref())
+        .filter_map(|row| row.file.as_deref())
         .collect();
-    let is_good = |file: &OsStr| !left.contains(&file.to_owned());
+    if left.is_empty() {
+        return Vec::new();
+    }
+    let is_good = |file: &OsStr| !left.contains(file);
     let found = unloadable(&settings.sites_dir, None, &is_good);
     found
         .into_iter()

@@ -54,8 +54,6 @@ pub struct Known {
 pub struct Index {
     stamp: Option<Stamp>,
     known: HashMap<OsString, Known>,
-    /// The index that was read.
-    text: Vec<u8>,
     /// How many entries it has.
     entries: usize,
 }
@@ -101,7 +99,7 @@ impl Index {
         let chunks: Vec<&[Range<usize>]> = entries.chunks(TOGETHER).collect();
         let known = parallel::map(&chunks, |chunk| witness.known(&text, chunk), &|_, _| ());
         index.known = known.into_iter().flatten().collect();
-        (index.entries, index.text) = (entries.len(), text);
+        index.entries = entries.len();
         index
     }
 
@@ -134,10 +132,12 @@ impl Index {
         if settled.is_empty() && self.known.len() == self.entries {
             return Ok(());
         }
+        // The same as was read: nobody else writes it while the directory is locked.
+        let before = if self.known.is_empty() { None } else { read(&own.dir) }.unwrap_or_default();
         let mut bytes = format::header(stamp);
         let mut kept: Vec<&Range<usize>> = self.known.values().map(|known| &known.span).collect();
         kept.sort_unstable_by_key(|span| span.start);
-        for entry in kept.into_iter().filter_map(|span| self.text.get(span.clone())) {
+        for entry in kept.into_iter().filter_map(|span| before.get(span.clone())) {
             format::push_again(&mut bytes, entry);
         }
         settled.into_iter().for_each(|entry| format::push(&mut bytes, entry));

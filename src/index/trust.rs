@@ -21,10 +21,9 @@ use std::path::Path;
 
 use rustix::fs::FileType;
 
-use crate::certified_key::hex;
 use crate::config::Owner;
 use crate::index::entry::{Entry, Look, Looks, Stamp};
-use crate::sites::state::Record;
+use crate::sites::state::{Record, is_hex_of};
 
 /// How much older than a run's begin a change must be. File systems take their times from the kernel's tick, which is some
 /// milliseconds late, and some keep only every second one of the seconds (FAT); a clock that is set by less than
@@ -123,7 +122,7 @@ impl Ground<'_> {
     fn is_as_recorded(&self, record: &Record, entry: &Entry) -> bool {
         record.lineage == entry.lineage
             && Path::new(&record.live_dir) == self.live_dir
-            && record.sha256 == hex(&entry.candidate.sha256)
+            && is_hex_of(&record.sha256, &entry.candidate.sha256)
             && record.chain == Some(entry.candidate.chain)
             && record.rejected.is_none()
             && record.prune_refused.is_none()

@@ -15,7 +15,8 @@ const PRUNE_FREELY: usize = 3;
 
 /// Holds back prunes that would do harm.
 pub(super) fn guard_prunes(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
-    let ours = situation.recorded.keys().filter(|file| situation.deployed.contains_key(*file)).count();
+    let differ = situation.recorded.keys().filter(|file| situation.deployed.contains_key(*file)).count();
+    let ours = differ + situation.as_recorded;
     let candidates = sites.values().filter(|row| row.action == Action::Prune).count();
     let too_many = candidates > PRUNE_FREELY && candidates * 4 > ours && !situation.policy.prune_many;
     let refused = |file: &OsString, recorded: &Recorded| {

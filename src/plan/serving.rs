@@ -1,96 +1,124 @@
 //! What HAProxy serves from which file: shadowed names, and the default certificate.
 
 use super::elsewhere;
-use crate::certified_key::KeyFamily;
+use crate::certified_key::{KeyFamily, Leaf};
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Row;
 use crate::plan::served::{is_foreign, served_leaf};
 use crate::plan::situation::{Deployed, Situation};
 use crate::plan::warning::Warning;
 use crate::sys::escape::escaped;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 
 /// A name and the family of keys that it is served with: HAProxy keeps one certificate for each.
-type Served = (String, KeyFamily);
+type Served<'a> = (&'a str, KeyFamily);
 
-/// The file that HAProxy serves a name from.
-struct Winner {
-    file: OsString,
-    /// It isn't ours.
-    foreign: bool,
-    /// It has expired.
-    expired: bool,
+/// A file that HAProxy loads, in its order.
+struct Claimant<'a> {
+    file: &'a OsStr,
+    row: &'a Row,
+    leaf: &'a Leaf,
+    /// The names that it has and doesn't serve.
+    lost: Vec<Served<'a>>,
 }
 
-impl Winner {
+impl<'a> Claimant<'a> {
+    fn served(&self) -> impl Iterator<Item = Served<'a>> + use<'a> {
+        let family = self.leaf.key_type.family();
+        self.leaf.served_names().map(move |name| (name, family))
+    }
+
+    fn has_expired(&self, situation: &Situation) -> bool {
+        self.leaf.not_after < situation.now
+    }
+
     /// Whoever is shadowed by it is not served as certbot's user expects.
-    fn alarming(&self) -> bool {
-        self.foreign || self.expired
+    fn is_alarming(&self, situation: &Situation) -> bool {
+        is_foreign(self.row) || self.has_expired(situation)
     }
 }
 
 /// What became of one file's names.
-#[derive(Default)]
-struct Claim {
-    won: Vec<Served>,
-    lost: Vec<Served>,
+struct Outcome {
+    names_won: Vec<String>,
+    addable: bool,
+    /// The worst of what it lost, as a fact, and whether that is alarming.
+    shadowed: Option<(String, bool)>,
 }
 
 /// Notes which file wins which name: HAProxy serves a name from the first file, in byte order, that has it with a key
 /// of that family, whatever the dates (measured with 2.6, 3.0 and 3.5-dev).
 pub(super) fn note_shadows(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
-    let mut winners: HashMap<Served, Winner> = HashMap::new();
-    let mut claims: Vec<(OsString, Claim)> = Vec::new();
-    for (file, row) in sites.iter().filter(|(file, _)| is_loaded_name(file)) {
-        let Some(leaf) = served_leaf(situation, file, row) else { continue };
-        let mut claim = Claim::default();
-        for name in leaf.served_names() {
-            let served = (name.to_owned(), leaf.key_type.family());
-            if winners.contains_key(&served) {
-                claim.lost.push(served);
-                continue;
-            }
-            let (foreign, expired) = (is_foreign(row), leaf.not_after < situation.now);
-            winners.insert(served.clone(), Winner { file: file.clone(), foreign, expired });
-            claim.won.push(served);
-        }
-        claims.push((file.clone(), claim));
-    }
-    let contested: BTreeSet<Served> =
-        claims.iter().flat_map(|(_, claim)| claim.lost.iter().cloned()).collect();
-    for (position, (file, claim)) in claims.into_iter().enumerate() {
+    for (file, outcome) in outcomes(situation, sites) {
         let Some(row) = sites.get_mut(&file) else { continue };
-        row.addable = position > 0
-            && claim.lost.is_empty()
-            && is_plain_name(&file)
-            && claim.won.iter().all(|served| !contested.contains(served));
-        if !is_foreign(row) {
-            note_lost(row, &claim.lost, &winners);
+        (row.names_won, row.addable) = (outcome.names_won, outcome.addable);
+        if let Some((fact, is_alarming)) = outcome.shadowed {
+            row.warnings.insert(Warning::Shadowed);
+            row.alarming |= is_alarming;
+            row.detail.get_or_insert(fact);
         }
-        row.names_won = claim.won.into_iter().map(|(name, _)| name).collect();
     }
 }
 
-/// Warns of the names that are served from another file; the worst one is named.
-fn note_lost(row: &mut Row, lost: &[Served], winners: &HashMap<Served, Winner>) {
-    let worst = lost
+fn outcomes(situation: &Situation, sites: &BTreeMap<OsString, Row>) -> Vec<(OsString, Outcome)> {
+    let mut claimants: Vec<Claimant<'_>> = sites
         .iter()
-        .filter_map(|served| Some((served, winners.get(served)?)))
-        .reduce(|worst, next| if next.1.alarming() && !worst.1.alarming() { next } else { worst });
-    let Some(((name, _), winner)) = worst else { return };
-    row.warnings.insert(Warning::Shadowed);
-    row.alarming |= winner.alarming();
-    row.detail.get_or_insert_with(|| {
-        let besides = match (winner.foreign, winner.expired) {
-            (false, false) => "",
-            (true, false) => " and isn't ours",
-            (false, true) => " and has expired",
-            (true, true) => ", isn't ours and has expired",
-        };
-        let winner = escaped(winner.file.as_encoded_bytes());
-        format!("{} is served from {winner}, which sorts first{besides}", escaped(name))
-    });
+        .filter(|(file, _)| is_loaded_name(file))
+        .filter_map(|(file, row)| {
+            let leaf = served_leaf(situation, file, row)?;
+            Some(Claimant { file, row, leaf, lost: Vec::new() })
+        })
+        .collect();
+    let mut winners: HashMap<Served<'_>, usize> = HashMap::with_capacity(2 * claimants.len());
+    let mut contested: HashSet<Served<'_>> = HashSet::new();
+    for (place, claimant) in claimants.iter_mut().enumerate() {
+        for served in claimant.served() {
+            if *winners.entry(served).or_insert(place) != place {
+                claimant.lost.push(served);
+                contested.insert(served);
+            }
+        }
+    }
+    let outcome = |(place, claimant): (usize, &Claimant<'_>)| {
+        let won = || claimant.served().filter(|served| winners.get(served) == Some(&place));
+        let is_wholly_won = claimant.lost.is_empty() && won().all(|served| !contested.contains(&served));
+        Outcome {
+            names_won: won().map(|(name, _)| name.to_owned()).collect(),
+            addable: place > 0 && is_wholly_won && is_plain_name(claimant.file),
+            shadowed: shadowed(situation, claimant, &claimants, &winners),
+        }
+    };
+    let outcomes = claimants.iter().enumerate().map(|it| (it.1.file.to_owned(), outcome(it)));
+    outcomes.collect()
+}
+
+/// The worst of the names of ours that are served from another file.
+fn shadowed(
+    situation: &Situation,
+    loser: &Claimant<'_>,
+    claimants: &[Claimant<'_>],
+    winners: &HashMap<Served<'_>, usize>,
+) -> Option<(String, bool)> {
+    if is_foreign(loser.row) {
+        return None;
+    }
+    let (name, winner) = loser
+        .lost
+        .iter()
+        .filter_map(|served| Some((served.0, claimants.get(*winners.get(served)?)?)))
+        .reduce(|worst, next| {
+            if next.1.is_alarming(situation) && !worst.1.is_alarming(situation) { next } else { worst }
+        })?;
+    let besides = match (is_foreign(winner.row), winner.has_expired(situation)) {
+        (false, false) => "",
+        (true, false) => " and isn't ours",
+        (false, true) => " and has expired",
+        (true, true) => ", isn't ours and has expired",
+    };
+    let file = escaped(winner.file.as_encoded_bytes());
+    let fact = format!("{} is served from {file}, which sorts first{besides}", escaped(name));
+    Some((fact, winner.is_alarming(situation)))
 }
 
 /// Warns where another file than before answers clients that name no site, or one that nobody has.

@@ -111,8 +111,10 @@ pub struct Situation {
     pub any_lineage: bool,
     /// Every entry of the sites directory but our own.
     pub deployed: BTreeMap<OsString, Deployed>,
-    /// What the state file says of the files in the sites directory.
+    /// What the state file says of the files in the sites directory, but for those of which it says just what they are.
     pub recorded: BTreeMap<OsString, Recorded>,
+    /// How many files it says just of what they are.
+    pub as_recorded: usize,
     /// The host certificate, where one is configured.
     pub host: Option<HostSituation>,
     /// What the HAProxys load besides.

@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2, statat,
+};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
@@ -62,6 +64,12 @@ impl OnDisk {
             OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | flags,
             Mode::empty(),
         )
+    }
+
+    /// Which regular file has this name in the directory, links followed; `None`: none has.
+    pub(super) fn file(&self, name: &OsStr) -> Option<Identity> {
+        let stat = statat(&self.fd, name, AtFlags::empty()).ok()?;
+        FileType::from_raw_mode(stat.st_mode).is_file().then(|| identity(&stat))
     }
 
     /// The bytes of a file that may hold a key.

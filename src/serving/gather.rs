@@ -59,11 +59,14 @@ fn named_in(directory: &Path, identity: Identity, servings: &[Serving]) -> BTree
         .filter(|named| named.folder != Some(identity))
         .filter_map(|named| Some((named.identity?, &named.at)))
         .collect();
+    if elsewhere.is_empty() {
+        return found;
+    }
     let disk = Disk::ours(directory.to_owned());
-    let names = disk.find(Path::new(".")).ok().and_then(|found| found.names().ok()).unwrap_or_default();
-    for name in names {
-        let file = disk.find(Path::new(&name)).ok().filter(OnDisk::is_file);
-        if let Some(at) = file.and_then(|file| elsewhere.get(&file.identity())) {
+    let Ok(folder) = disk.find(Path::new(".")) else { return found };
+    for name in folder.names().unwrap_or_default() {
+        let file = folder.file(&name);
+        if let Some(at) = file.and_then(|file| elsewhere.get(&file)) {
             found.entry(name).or_insert_with(|| (*at).clone());
         }
     }

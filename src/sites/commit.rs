@@ -3,7 +3,7 @@
 use super::debts::Owed;
 use super::durable::{create, remove};
 use super::entries;
-use super::state::{Pending, Record, State, digest, key, target};
+use super::state::{Pending, Record, State, digest, is_hex_of, key, target};
 use crate::config::{Owner, Settings};
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
@@ -18,7 +18,7 @@ use rustix::fs::{
     AtFlags, FileType, RenameFlags, fsync, linkat, readlinkat, renameat, renameat_with, statat, symlinkat,
 };
 use rustix::io::Errno;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
@@ -41,6 +41,8 @@ pub struct Committed<'a> {
     pub failure: Option<Failure>,
     /// When a file was last renamed into place, or out of it.
     pub at: SystemTime,
+    /// Whether the state has something that isn't saved.
+    pub(super) unsaved: bool,
 }
 
 impl Committed<'_> {
@@ -84,31 +86,33 @@ impl Committed<'_> {
     /// Holds what HAProxy refused against it still, although this run has made it another one by reloading it.
     pub fn still_refused(&mut self, before: &str, after: &str) {
         let refusals = self.sites.state.files.values_mut().filter_map(|record| record.rejected.as_mut());
-        for refusal in refusals.filter(|refusal| refusal.by == before) {
+        for refusal in refusals.filter(|refusal| refusal.by == before && refusal.by != after) {
             after.clone_into(&mut refusal.by);
+            self.unsaved = true;
         }
     }
 
     /// Records who took the batch: `owed` says of each HAProxy whether it is still to be told. When nobody is, the previous
     /// files go.
     pub fn keep(self, still_owed: &BTreeMap<String, bool>) -> (Plan, Option<Failure>) {
-        let Self { sites, settings, plan, mut failure, .. } = self;
-        let before = sites.state.clone();
+        let Self { sites, settings, plan, mut failure, unsaved, .. } = self;
         let state = &mut sites.state;
+        let before = (state.owed.len(), state.pending.len(), state.files.len());
         // Whoever isn't named here is another configuration's.
         state.owed.retain(|name, _| still_owed.get(name).copied().unwrap_or(true));
         let accepted = state.owed.is_empty();
         if accepted {
             state.pending.clear();
         }
-        let shown: BTreeSet<String> =
-            plan.rows.iter().filter(|row| row.action != Action::Prune).map(file_name).collect();
+        let files = plan.rows.iter().filter(|row| row.action != Action::Prune);
+        let shown: HashSet<&OsStr> = files.filter_map(|row| row.file.as_deref()).collect();
         let host_file = settings.host_file.to_string_lossy();
         let pending = &state.pending;
-        state
-            .files
-            .retain(|name, _| shown.contains(name) || *name == host_file || pending.contains_key(name));
-        let saved = if *state == before { Ok(()) } else { state.save(&sites.own.dir, &sites.own.path) };
+        state.files.retain(|name, _| {
+            shown.contains(OsStr::new(name)) || *name == host_file || pending.contains_key(name)
+        });
+        let is_as_before = before == (state.owed.len(), state.pending.len(), state.files.len());
+        let saved = if is_as_before && !unsaved { Ok(()) } else { state.save(&sites.own.dir, &sites.own.path) };
         if let Err(e) = saved.and_then(|()| if accepted { sites.forget_previous() } else { Ok(()) }) {
             failure.get_or_insert(e);
         }
@@ -134,12 +138,16 @@ pub fn takes_over(state: &State, settings: &Settings, row: &Row) -> bool {
     Target::of(row).is_some_and(|target| !state.vouches_for(&key(&target, &settings.host_file), sha256))
 }
 
-/// Writes into the state what is about to happen, so that a crash at any later point is made good by the next run.
-pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i64) {
+/// Writes into the state what is about to happen, so that a crash at any later point is made good by the next run; whether
+/// it is another one now.
+pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i64) -> bool {
     let state = &mut sites.state;
     let live_dir = settings.live_dir.to_string_lossy().into_owned();
-    let mut told = Vec::new();
+    let (mut told, mut changed) = (Vec::new(), false);
     for row in &plan.rows {
+        if is_on_record(state, &live_dir, row) {
+            continue;
+        }
         let (Some(target), Some(lineage)) = (Target::of(row), &row.lineage) else { continue };
         let key = key(&target, &settings.host_file);
         if let Some(sha256) = is_to_be(row) {
@@ -154,10 +162,12 @@ pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
                 rejected: None,
                 prune_refused: None,
             };
+            changed |= state.files.get(&key) != Some(&record);
             state.files.insert(key.clone(), record);
         }
         if matches!(row.action, Action::Install | Action::Replace | Action::Prune) {
             let now = row.sha256.filter(|_| row.action.writes()).as_ref().map(digest);
+            changed = true;
             state
                 .pending
                 .entry(key.clone())
@@ -170,6 +180,7 @@ pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
             told.push(key);
         }
     }
+    let before = state.owed.clone();
     state.pass_debts_on(settings);
     let file = settings.file.as_ref().map(|file| file.to_string_lossy().into_owned());
     for haproxy in &settings.haproxys {
@@ -185,6 +196,21 @@ pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
         let since = owed.map_or(now, |owed| owed.since);
         state.owed.insert(haproxy.name.clone(), Owed { since, files, file: file.clone() });
     }
+    changed || state.owed != before
+}
+
+/// Whether a row is of a site that is right as it is, and the state says just that already.
+fn is_on_record(state: &State, live_dir: &str, row: &Row) -> bool {
+    let is_right = row.role == Role::Site && row.action == Action::Unchanged && row.proved;
+    let record = row.file.as_deref().filter(|_| is_right).and_then(OsStr::to_str).and_then(|file| state.files.get(file));
+    record.zip(row.sha256.as_ref()).is_some_and(|(record, sha256)| {
+        row.lineage.as_deref() == Some(OsStr::new(&record.lineage))
+            && record.live_dir == live_dir
+            && is_hex_of(&record.sha256, sha256)
+            && record.chain == row.chain
+            && record.rejected.is_none()
+            && record.prune_refused.is_none()
+    })
 }
 
 /// Keeps aside what is about to be replaced or pruned, durably: what can't be put back again stays.

@@ -230,9 +230,8 @@ impl<'a> Staged<'a> {
     pub fn commit(self, now: i64) -> Result<Committed<'a>, Failure> {
         let Self { sites, settings, mut plan, mut failure, unsaved } = self;
         hold_last_file(sites, &mut plan);
-        let before = sites.state.clone();
-        record_intent(sites, settings, &plan, now);
-        if unsaved || sites.state != before || sites.state.lost {
+        let changed = record_intent(sites, settings, &plan, now);
+        if unsaved || changed || sites.state.lost {
             sites.state.save(&sites.own.dir, &sites.own.path)?;
             sites.state.lost = false;
         }
@@ -264,7 +263,7 @@ impl<'a> Staged<'a> {
                 }
             }
         }
-        Ok(Committed { sites, settings, plan, failure, at })
+        Ok(Committed { sites, settings, plan, failure, at, unsaved: false })
     }
 }
 

@@ -273,6 +273,14 @@ pub fn digest(sha256: &[u8; 32]) -> String {
     hex(sha256)
 }
 
+/// Whether a text is what [`digest`] gives, without making it.
+#[must_use]
+pub fn is_hex_of(text: &str, sha256: &[u8; 32]) -> bool {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = sha256.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    text.bytes().eq(digits.filter_map(|digit| DIGITS.get(usize::from(digit)).copied()))
+}
+
 /// The 32 bytes that 64 hex digits stand for.
 #[must_use]
 pub fn unhex(text: &str) -> Option<[u8; 32]> {
