@@ -16,11 +16,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use haproxy_certs::certbot::CertbotTree;
 use haproxy_certs::commands::assemble::patience;
 use haproxy_certs::config::{Overrides, Settings};
 use haproxy_certs::index::entry::Stamp;
 use haproxy_certs::index::{INDEX_FILE, Index, stamp};
 use haproxy_certs::plan::plan;
+use haproxy_certs::plan::row::Row;
 use haproxy_certs::plan::situation::Policy;
 use haproxy_certs::sites::dir::SitesDir;
 use haproxy_certs::sweep::{Swept, prove, sweep};
@@ -258,43 +260,51 @@ impl World {
     }
 
     /// The circumstances of a run: the real ones, with this world's clock.
-    fn stamp(&self, system: &System) -> Stamp {
-        let real = stamp(&self.settings, system).unwrap();
+    fn stamp(&self) -> Stamp {
+        let real = stamp(&self.settings, &System::host()).unwrap();
         Stamp { began: real.began + self.passed + self.set, ahead: real.ahead + self.set, ..real }
     }
 
     /// A run that must plan as if there were no index; how many lineages weren't read.
     fn run(&mut self) -> usize {
-        let system = System::host();
-        let stamp = self.stamp(&system);
-        let settings = self.settings.clone();
-        let mut sites = SitesDir::lock(&settings, &system, patience(&settings)).unwrap();
-        let index = Index::recall(&settings, &sites.place, sites.own(), &sites.state, Some(stamp));
-        let look = |index: &Index| -> Swept {
-            let policy = Policy { prune_many: true, ..Policy::default() };
-            sweep(&settings, Some(&sites.place), &sites.state, policy, "-", index, &|_, _| ()).unwrap()
-        };
-        let full = look(&Index::empty(None));
-        let mut swept = look(&index);
-        swept.situation.now = full.situation.now;
-        assert_eq!(swept.situation.lineages, full.situation.lineages, "{:#?}", self.story);
-        assert_eq!(swept.situation.deployed, full.situation.deployed, "{:#?}", self.story);
-        let planned = plan(&swept.situation);
-        assert_eq!(planned, plan(&full.situation), "{:#?}", self.story);
-        assert_eq!(full.read, swept.situation.lineages.len());
+        let (system, stamp) = (System::host(), self.stamp());
+        let mut sites = SitesDir::lock(&self.settings, &system, patience(&self.settings)).unwrap();
+        let index = Index::recall(&self.settings, &sites.place, sites.own(), &sites.state, Some(stamp));
+        let (swept, full) = self.both(&sites, &index);
         let spared = full.read - swept.read;
-        assert_eq!(swept.unchanged_since.is_some(), spared > 0);
-
-        let tree = haproxy_certs::certbot::CertbotTree::new(&settings.live_dir);
-        let supply =
-            |row: &haproxy_certs::plan::row::Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
-        let staged = sites.stage(&settings, planned, &supply, &|_, _| ());
-        let committed = staged.commit(full.situation.now).unwrap();
-        let (_, failure) = committed.keep(&BTreeMap::new());
+        let tree = CertbotTree::new(&self.settings.live_dir);
+        let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
+        let staged = sites.stage(&self.settings, plan(&swept.situation), &supply, &|_, _| ());
+        let (_, failure) = staged.commit(full.situation.now).unwrap().keep(&BTreeMap::new());
         assert!(failure.is_none(), "{failure:?}");
         index.save(sites.own(), &swept.proved).unwrap();
         self.story.push(format!("run, {spared} not read"));
         spared
+    }
+
+    /// Compares what would be planned, and does nothing.
+    fn compare(&self) {
+        let system = System::host();
+        let sites = SitesDir::lock(&self.settings, &system, patience(&self.settings)).unwrap();
+        let stamp = Some(self.stamp());
+        let index = Index::recall(&self.settings, &sites.place, sites.own(), &sites.state, stamp);
+        self.both(&sites, &index);
+    }
+
+    /// What is there, as it is found with the index and without.
+    fn both(&self, sites: &SitesDir, index: &Index) -> (Swept, Swept) {
+        let look = |index: &Index| -> Swept {
+            let policy = Policy { prune_many: true, ..Policy::default() };
+            sweep(&self.settings, Some(&sites.place), &sites.state, policy, "-", index, &|_, _| ()).unwrap()
+        };
+        let (mut swept, full) = (look(index), look(&Index::empty(None)));
+        swept.situation.now = full.situation.now;
+        assert_eq!(swept.situation.lineages, full.situation.lineages, "{:#?}", self.story);
+        assert_eq!(swept.situation.deployed, full.situation.deployed, "{:#?}", self.story);
+        assert_eq!(plan(&swept.situation), plan(&full.situation), "{:#?}", self.story);
+        assert_eq!(full.read, swept.situation.lineages.len());
+        assert_eq!(swept.unchanged_since.is_some(), swept.read < full.read);
+        (swept, full)
     }
 
     /// Waits until what is changed from now on has another ctime than all that was changed before.
@@ -378,4 +388,42 @@ fn a_run_with_the_index_plans_what_a_full_run_plans() {
     let (spared, all) = (spared.into_inner(), all.into_inner());
     assert!(spared * 5 > all, "only {spared} of {all} lineages weren't read: the index was hardly used");
     Count::Indexed.add("index", sequences);
+}
+
+#[test]
+fn whatever_becomes_of_the_index_the_plan_is_the_same() {
+    let mut world = World::new(SEQUENCES * 100);
+    for _ in 0..3 {
+        world.run();
+        world.passed += 10 * SECOND;
+    }
+    let whole = fs::read(world.own(INDEX_FILE)).unwrap();
+    assert_eq!(world.run(), NAMES.len(), "the index is whole");
+    // As it is, and where one of the deployed files was changed behind it.
+    for changed in [false, true] {
+        if changed {
+            world.tick();
+            world.edit_site(NAMES[0], true);
+        }
+        for at in (0..=whole.len()).step_by(if long() { 1 } else { 5 }) {
+            let cut = whole[..at].to_vec();
+            let mut later = whole.clone();
+            let flipped = later.get_mut(at).map(|byte| *byte ^= 1 << (at % 8));
+            for damaged in [Some(cut), flipped.map(|()| later)].into_iter().flatten() {
+                fs::write(world.own(INDEX_FILE), damaged).unwrap();
+                world.compare();
+            }
+        }
+        let mut other = whole.clone();
+        other[b"haproxy-certs index\n".len()] += 1;
+        let doubled = [whole.as_slice(), &whole].concat();
+        for odd in [other, doubled, vec![0xff; 4096], Vec::new()] {
+            fs::write(world.own(INDEX_FILE), odd).unwrap();
+            world.compare();
+        }
+        fs::remove_file(world.own(INDEX_FILE)).unwrap();
+        symlink("state.json", world.own(INDEX_FILE)).unwrap();
+        world.compare();
+        fs::remove_file(world.own(INDEX_FILE)).unwrap();
+    }
 }

@@ -154,7 +154,9 @@ pub fn stamp(settings: &Settings, system: &System) -> Option<Stamp> {
         i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
     };
     let began = nanoseconds(ClockId::Realtime);
-    let ahead = began - nanoseconds(ClockId::Boottime);
+    let (since_boot, now) = (nanoseconds(ClockId::Boottime), nanoseconds(ClockId::Realtime));
+    // Between the two, however long this process had to wait there.
+    let ahead = i128::midpoint(began, now) - since_boot;
     let program = std::fs::metadata(system.proc.join("self/exe")).ok()?;
     let boot = std::fs::read_to_string(system.proc.join("sys/kernel/random/boot_id")).ok()?;
     let mut facts = String::new();
