@@ -19,8 +19,11 @@ pub const DEFAULT_FILE: &str = "/etc/haproxy-certs.toml";
 pub const OWN_DIR: &str = ".haproxy-certs";
 
 /// How a HAProxy is told that its certificates changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Method {
     /// The best one that applies.
     Auto,
@@ -42,15 +45,7 @@ impl Method {
     /// The name that the configuration and the report use.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Runtime => "runtime",
-            Self::Master => "master",
-            Self::Systemd => "systemd",
-            Self::Pidfile => "pidfile",
-            Self::Command => "command",
-            Self::None => "none",
-        }
+        self.into()
     }
 }
 

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use haproxy_certs::certified_key::Flaw;
 use haproxy_certs::commands::assemble::{Options, assemble};
 use haproxy_certs::config::{Overrides, Settings};
 use haproxy_certs::output::Report;
@@ -126,7 +127,11 @@ impl Refused {
                 self.in_a_row.remove(&file);
                 continue;
             }
-            let passes = [Reason::LineageTorn, Reason::CertificateMissing, Reason::KeyMissing];
+            let passes = [
+                Reason::LineageTorn,
+                Reason::Unproved(Flaw::CertificateMissing),
+                Reason::Unproved(Flaw::KeyMissing),
+            ];
             assert!(row.reason.is_some_and(|reason| passes.contains(&reason)), "{row:?}");
             self.times += 1;
             let times = self.in_a_row.entry(file).or_default();

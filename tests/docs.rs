@@ -20,6 +20,7 @@ use haproxy_certs::plan::action::Action;
 use haproxy_certs::plan::reason::Reason;
 use haproxy_certs::plan::warning::Warning;
 use haproxy_certs::status::severity::{PlaceState, ProblemKind, Severity};
+use strum::VariantArray as _;
 use support::summary::Count;
 use support::{Cmd, Haproxy, Key, KeyKind, Kind, Tree, Validity, system_haproxy};
 
@@ -59,7 +60,7 @@ macro_rules! every {
 }
 
 fn actions() -> Words {
-    Action::ALL.iter().map(|action| action.name().to_owned()).collect()
+    Action::VARIANTS.iter().map(|action| action.name().to_owned()).collect()
 }
 
 fn reasons() -> Words {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use strum::VariantArray as _;
+
 use super::{HaproxyRow, Note, Report, Weight};
 use crate::haproxy::verdict::Outcome;
 use crate::plan::action::Action;
@@ -141,7 +143,7 @@ fn told_line(row: &HaproxyRow, verbose: bool) -> Line {
 
 fn summary(report: &Report) -> Line {
     let counts = report.counts();
-    let parts: Vec<String> = Action::ALL
+    let parts: Vec<String> = Action::VARIANTS
         .iter()
         .filter_map(|action| Some(format!("{} {}", counts.get(action)?, done(*action, report.dry_run))))
         .collect();

@@ -8,7 +8,7 @@ use super::advice;
 use super::observation::{LoadedLeaf, Presented, Shown, Sight, SiteViews};
 use super::running::Running;
 use super::severity::{PlaceState, ProblemKind, Severity};
-use crate::certified_key::{Leaf, hex};
+use crate::certified_key::{Flaw, Leaf, hex};
 use crate::haproxy::cli::replies::StoreStatus;
 use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
@@ -376,7 +376,8 @@ fn on_disk(views: &SiteViews, disk: PlaceState) -> Option<Problem> {
     match (row.action, disk) {
         (Action::Install | Action::Refuse, PlaceState::Missing) => {
             views.file.as_ref()?;
-            let has_none = row.reason == Some(Reason::CertificateMissing) || views.certbot.is_unseen();
+            let has_none =
+                row.reason == Some(Reason::Unproved(Flaw::CertificateMissing)) || views.certbot.is_unseen();
             if has_none && views.certbot.here().is_none() {
                 return None;
             }
