@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use clap::{Arg, CommandFactory as _, ValueEnum as _};
+use haproxy_certs::certified_key::Flaw;
 use haproxy_certs::cli::Cli;
 use haproxy_certs::config::{Method, Overrides, Settings};
 use haproxy_certs::haproxy::verdict::Outcome;
@@ -51,9 +52,10 @@ type Words = BTreeSet<String>;
 
 /// Every variant of an enum; doesn't compile while one is left out.
 macro_rules! every {
-    ($kind:ident: $($variant:ident),+ $(,)?) => {{
+    ($kind:ident: $($variant:ident),+ $(; $other:pat)?) => {{
         let complete = |one: $kind| match one {
             $($kind::$variant)|+ => one,
+            $($other => one,)?
         };
         [$($kind::$variant),+].map(complete)
     }};
@@ -64,16 +66,15 @@ fn actions() -> Words {
 }
 
 fn reasons() -> Words {
-    let reasons = every!(Reason: KeyMismatch, KeyInconsistent, KeyEncrypted, KeyUnreadable, KeyMissing, KeyUnsupported,
-        KeyTooSmall, CertificateUnreadable, CertificateMissing, LineageTorn, NotARegularFile, TooLarge, NameUnsafe,
-        OlderThanDeployed, WouldReplaceGood, HaproxyRejects, ReadError);
-    reasons.iter().map(|reason| reason.name().to_owned()).collect()
+    let flaws = Flaw::VARIANTS.iter().map(|flaw| flaw.name().to_owned());
+    let others = every!(Reason: LineageTorn, NotARegularFile, TooLarge, NameUnsafe, OlderThanDeployed,
+        WouldReplaceGood, HaproxyRejects, ReadError; Reason::Unproved(_));
+    let others = others.iter().map(|reason| reason.name().to_owned());
+    flaws.chain(others).collect()
 }
 
 fn warnings() -> Words {
-    let warnings = every!(Warning: Expired, ExpiresSoon, NotYetValid, ChainIncomplete, ChainOrder, StagingIssuer,
-        Shadowed, DefaultCertificateChanged, LoosePermissions, SiblingFiles, NotChecked, PruneHeld);
-    warnings.iter().map(|warning| warning.name().to_owned()).collect()
+    Warning::VARIANTS.iter().map(|warning| warning.name().to_owned()).collect()
 }
 
 fn outcomes() -> Words {

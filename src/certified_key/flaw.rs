@@ -3,7 +3,9 @@
 use std::fmt;
 
 /// Why a private key and a chain are no proved pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::IntoStaticStr)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::IntoStaticStr, strum::VariantArray,
+)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Flaw {
     /// The private key is whole, but belongs to another certificate.

@@ -183,16 +183,18 @@ impl Report {
     #[must_use]
     pub fn exit(&self, exit_code: bool) -> Exit {
         let to_do = || self.owed || self.rows.iter().any(|row| row.action.is_change());
-        match () {
-            () if self.error.is_some() => Exit::Unable,
-            () if self.haproxy.iter().any(HaproxyRow::is_bad) => Exit::Untold,
-            () if self.rows.iter().any(Row::is_bad)
-                || self.notes.iter().any(|note| note.weight == Weight::Alarm) =>
-            {
-                Exit::Partly
-            }
-            () if exit_code && self.dry_run && to_do() => Exit::ToDo,
-            () => Exit::Fine,
+        if self.error.is_some() {
+            Exit::Unable
+        } else if self.haproxy.iter().any(HaproxyRow::is_bad) {
+            Exit::Untold
+        } else if self.rows.iter().any(Row::is_bad)
+            || self.notes.iter().any(|note| note.weight == Weight::Alarm)
+        {
+            Exit::Partly
+        } else if exit_code && self.dry_run && to_do() {
+            Exit::ToDo
+        } else {
+            Exit::Fine
         }
     }
 }

@@ -515,11 +515,14 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], now: i64) -> Option<Pro
         let part = |parts: i64| {
             not_before.is_some_and(|from| left.saturating_mul(parts) < not_after.saturating_sub(from))
         };
-        let (kind, severity) = match () {
-            () if left < 0 => (Warning::Expired, Severity::Critical),
-            () if part(10) => (Warning::ExpiresSoon, Severity::Critical),
-            () if part(4) => (Warning::ExpiresSoon, Severity::Warning),
-            () => return,
+        let (kind, severity) = if left < 0 {
+            (Warning::Expired, Severity::Critical)
+        } else if part(10) {
+            (Warning::ExpiresSoon, Severity::Critical)
+        } else if part(4) {
+            (Warning::ExpiresSoon, Severity::Warning)
+        } else {
+            return;
         };
         let severity = if in_use { severity } else { Severity::Warning };
         if worst.as_ref().is_some_and(|worst| worst.severity >= severity) {

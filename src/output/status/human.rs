@@ -186,10 +186,12 @@ fn served(site: &Site) -> Option<&'static str> {
         return None;
     }
     let serves = |what: Serves| site.haproxy.iter().any(|view| view.serves == Some(what));
-    match () {
-        () if serves(Serves::None) => Some("loaded"),
-        () if serves(Serves::Some) => Some("partly"),
-        () => None,
+    if serves(Serves::None) {
+        Some("loaded")
+    } else if serves(Serves::Some) {
+        Some("partly")
+    } else {
+        None
     }
 }
 
@@ -335,8 +337,9 @@ fn haproxys(status: &Status, columns: &Columns, detail: Detail) -> Vec<StatusLin
 /// When the last run was, and what came of it.
 fn last_run(status: &Status) -> Option<String> {
     let ago = |at: i64| span(status.at.saturating_sub(at).max(0));
-    let Some(run) = status.last_run.as_ref()? else {
-        return Some("Last run: none is known of".to_owned());
+    let Some(run) = status.last_run.here() else {
+        let is_known = !status.last_run.is_unseen();
+        return is_known.then(|| "Last run: none is known of".to_owned());
     };
     if let Some(error) = &run.error {
         return Some(format!("Last run: {} ago, failed: {}", ago(run.at), error.message));

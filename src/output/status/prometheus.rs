@@ -130,7 +130,7 @@ fn runs(page: &mut Page, status: &Status) {
             page.sample(&[("haproxy", name)], since);
         }
     }
-    let Some(Some(run)) = &status.last_run else { return };
+    let Some(run) = status.last_run.here() else { return };
     page.gauge("last_run_timestamp_seconds", "When the last run of assemble ended.");
     page.sample(&[], run.at);
     page.gauge("last_run_exit_status", "The exit status of the last run of assemble.");
