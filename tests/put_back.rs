@@ -444,6 +444,20 @@ fn a_prune_that_a_list_forbids_is_not_tried() {
     }
 }
 
+#[test]
+fn a_prune_that_the_configuration_of_one_that_is_down_forbids_is_not_tried() {
+    for version in versions() {
+        let (mut strict, _) = with_a_list(&version, "auto", "SITES/b.example.pem\n");
+        strict.cmd.assemble(&[]).exits(0);
+        strict.haproxy.stop();
+        strict.tree.delete("b.example");
+        let run = strict.cmd.assemble(&[]).exits(1);
+        assert!(warns(&run, "b.example.pem", "prune-held"), "{}: {run}", version.full);
+        assert!(detail(&run, "b.example.pem").contains("list.txt:1 names it"), "{}: {run}", version.full);
+        strict.must_start(&version.full);
+    }
+}
+
 /// The list comes to name it after it was removed and before HAProxy was told: the next run mends that, and remembers it.
 #[test]
 fn a_prune_that_haproxy_refuses_is_undone_and_not_tried_again() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::debts::{self, Owed};
 use super::durable::write_durably;
+use super::last_start::LastStart;
 use crate::certified_key::{ChainState, hex};
 use crate::config::Settings;
 use crate::haproxy::fingerprint::are_still;
@@ -39,10 +40,9 @@ pub struct State {
     /// Who is still to be told, by the HAProxy's name.
     #[serde(default)]
     pub owed: BTreeMap<String, Owed>,
-    /// The OpenSSL configuration that each HAProxy was started with when it was last asked about files, by its name: one
-    /// that is down starts with it again.
+    /// How each HAProxy was last seen to be started, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub openssl_conf: BTreeMap<String, String>,
+    pub last_start: BTreeMap<String, LastStart>,
     /// Whether the state file was there but could not be understood: then everything counts as owed.
     #[serde(skip)]
     pub lost: bool,
@@ -98,7 +98,7 @@ impl Default for State {
             files: BTreeMap::new(),
             pending: BTreeMap::new(),
             owed: BTreeMap::new(),
-            openssl_conf: BTreeMap::new(),
+            last_start: BTreeMap::new(),
             lost: false,
         }
     }
@@ -183,6 +183,12 @@ impl State {
     #[must_use]
     pub fn knows_lineages(&self) -> bool {
         self.files.values().any(|record| !record.lineage.is_empty())
+    }
+
+    /// The configuration files that a HAProxy was last seen to be started with.
+    #[must_use]
+    pub fn configuration_of(&self, haproxy: &str) -> &[PathBuf] {
+        self.last_start.get(haproxy).map(|start| start.configuration.as_slice()).unwrap_or_default()
     }
 
     /// Passes the debts of tables that were renamed on, see [`debts::inherit`].

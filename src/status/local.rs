@@ -102,7 +102,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
     match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, progress) {
         Ok(mut swept) => {
             ground.sees_certbot = true;
-            swept.situation.loaded = gather::loaded(settings, system);
+            swept.situation.loaded = gather::loaded(settings, system, |name| state.configuration_of(name));
             if swept.live_dir_missing && state.knows_lineages() {
                 let live_dir = escaped_path(&settings.live_dir);
                 ground.note(Failure::new(
