@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -109,6 +109,8 @@ pub struct Found {
     pub certbot: Option<[u32; 3]>,
     /// The hooks in certbot's own files that name this program.
     pub saved_hooks: Vec<SavedHook>,
+    /// The text of certbot's `cli.ini`.
+    pub cli_ini: String,
     /// Whether there is a lineage.
     pub any_lineage: bool,
     /// Whether our systemd unit is installed.
@@ -202,6 +204,9 @@ pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -
         }),
         certbot: if hook { certbot_version(settings, system) } else { None },
         saved_hooks: folder.map(cli_ini::saved_hooks).unwrap_or_default(),
+        cli_ini: folder
+            .and_then(|folder| fs::read_to_string(folder.join("cli.ini")).ok())
+            .unwrap_or_default(),
         any_lineage: CertbotTree::new(&settings.live_dir)
             .discover()
             .is_ok_and(|found| !found.lineages.is_empty()),
@@ -385,7 +390,7 @@ fn first_issue(link: &Path, found: &Found) -> Option<Left> {
              certbot certonly needs a line in {}",
             escaped_path(&cli_ini)
         ),
-        &[&cli_ini::add(&cli_ini::line("post", link), &cli_ini)],
+        &[&cli_ini::add_beside("post", link, &cli_ini, &found.cli_ini)],
     ))
 }
 
@@ -500,13 +505,13 @@ fn make_folder_of(file: &Path) -> Result<(), Failure> {
 
 /// Writes a small file that others read so that it never is half there.
 fn write_whole(file: &Path, text: &str) -> io::Result<()> {
-    let unnamed = file.with_extension("new");
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o644);
-    let mut open = options.open(&unnamed)?;
-    open.write_all(text.as_bytes())?;
-    open.sync_all()?;
-    fs::rename(&unnamed, file)
+    let mut unnamed = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o644))
+        .tempfile_in(file.parent().unwrap_or(Path::new("/")))?;
+    unnamed.write_all(text.as_bytes())?;
+    unnamed.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    unnamed.as_file().sync_all()?;
+    unnamed.persist(file).map(drop).map_err(|e| e.error)
 }
 
 /// Lets systemd read its units again.
@@ -597,6 +602,7 @@ mod tests {
             hook: Some(("/etc/letsencrypt/renewal-hooks/post/haproxy-certs".into(), Hook::Absent)),
             certbot: Some([4, 0, 0]),
             saved_hooks: Vec::new(),
+            cli_ini: String::new(),
             any_lineage: false,
             unit: true,
             drop_in: None,
