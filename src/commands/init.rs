@@ -310,9 +310,7 @@ pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Preparation {
     let is_ours = found.drop_in.as_ref().is_some_and(|there| there.starts_with(DROP_IN_MARK));
     if found.unit && (needs_drop_in(settings) || is_ours) {
         let (text, fate) = match (drop_in(settings), &found.drop_in) {
-            (None, _) => {
-                (String::new(), Fate::Blocked("systemd can't be told of a directory with this name"))
-            }
+            (None, _) => (String::new(), Fate::Blocked("systemd can't express a directory with this name")),
             (Some(text), Some(there)) if *there == text => (text, Fate::There),
             (Some(text), Some(_)) if !is_ours => (text, Fate::Blocked("it wasn't written by init")),
             (Some(text), _) => (text, Fate::Make),
@@ -412,7 +410,7 @@ fn bare_hooks(hooks: &[SavedHook]) -> Option<Left> {
     ))
 }
 
-/// Whether the unit has to be told of these directories.
+/// Whether the unit has to be notified of these directories.
 fn needs_drop_in(settings: &Settings) -> bool {
     settings.sites_dir != Path::new(SITES_DIR_BY_DEFAULT)
         || !settings.host_file.starts_with(WRITABLE_BY_DEFAULT)

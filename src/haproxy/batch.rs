@@ -11,7 +11,7 @@ use crate::haproxy::memory;
 use crate::haproxy::target::Target;
 use crate::serving::loads::{Identity, Serving};
 
-/// One file that a HAProxy is told about.
+/// One file that a HAProxy is notified about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Which file.
@@ -42,7 +42,7 @@ pub struct Expected {
     pub can_be_shown: bool,
 }
 
-/// What a HAProxy is told about, all at once.
+/// What a HAProxy is notified about, all at once.
 pub struct Batch<'a> {
     /// The files, each once.
     pub changes: &'a [Change],
