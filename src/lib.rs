@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! certbot ──► certified_key ──► plan ──► sites ──► haproxy ──► report
-//! (lineages,   (proof that key   (pure    (lock,    (tell,       (people,
+//! (lineages,   (proof that key   (pure    (lock,    (notify,     (people,
 //!  safe read)   and leaf belong   diff)    stage,    confirm)     scripts,
 //!               together; PEM)             commit)                syslog)
 //! ```

@@ -361,8 +361,7 @@ fn host(
     let lineage_name = OsString::from(name);
     let mut source = lineages.get(&lineage_name).cloned().unwrap_or_else(|| {
         let mut unsettled = BTreeSet::from([lineage_name.clone()]);
-        let examined =
-            examine(tree, &lineage_name, recorded(&settings.host_file.to_string_lossy()).as_ref());
+        let examined = examine(tree, &lineage_name, recorded(&settings.host_file.to_string_lossy()).as_ref());
         unsettled.retain(|_| examined.unsettled);
         settle(tree, unsettled).remove(&lineage_name).unwrap_or(examined.lineage)
     });

@@ -326,7 +326,8 @@ impl World {
 /// Writes other bytes into a file, or puts another file in its place, with the times of the old one.
 fn rewrite(file: &Path, bytes: &[u8], in_place: bool) {
     let meta = fs::metadata(file).unwrap();
-    let times = FileTimes::new().set_accessed(meta.accessed().unwrap()).set_modified(meta.modified().unwrap());
+    let times =
+        FileTimes::new().set_accessed(meta.accessed().unwrap()).set_modified(meta.modified().unwrap());
     let written = if in_place { file.to_owned() } else { file.with_extension("new") };
     fs::write(&written, bytes).unwrap();
     File::options().write(true).open(&written).unwrap().set_times(times).unwrap();

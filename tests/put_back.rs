@@ -285,11 +285,17 @@ fn staged_files_are_asked_about_in_the_environment_of_the_one_that_runs() {
 fn one_that_is_down_is_asked_about_in_the_environment_that_it_had() {
     for version in versions() {
         let folder = tempfile::tempdir().unwrap();
-        let mut strict = Strict::start(&version, folder, &["a.example", "b.example"], "auto", |_, setup| setup);
+        let mut strict =
+            Strict::start(&version, folder, &["a.example", "b.example"], "auto", |_, setup| setup);
         let weak = strict.weak("a.example");
         strict.tree.renew_with("a.example", &weak);
         let run = strict.cmd.assemble(&[]).exits(1);
-        assert_eq!(run.reason("a.example.pem").as_deref(), Some("haproxy-rejects"), "{}: {run}", version.full);
+        assert_eq!(
+            run.reason("a.example.pem").as_deref(),
+            Some("haproxy-rejects"),
+            "{}: {run}",
+            version.full
+        );
         strict.haproxy.stop();
         let weak = strict.weak("b.example");
         strict.tree.renew_with("b.example", &weak);
@@ -438,7 +444,21 @@ fn a_prune_that_a_list_forbids_is_not_tried() {
     }
 }
 
-/// The list comes to name it after it was removed and before HAProxy was told: the next run mends that, and remembers it.
+#[test]
+fn a_prune_that_the_configuration_of_one_that_is_down_forbids_is_not_tried() {
+    for version in versions() {
+        let (mut strict, _) = with_a_list(&version, "auto", "SITES/b.example.pem\n");
+        strict.cmd.assemble(&[]).exits(0);
+        strict.haproxy.stop();
+        strict.tree.delete("b.example");
+        let run = strict.cmd.assemble(&[]).exits(1);
+        assert!(warns(&run, "b.example.pem", "prune-held"), "{}: {run}", version.full);
+        assert!(detail(&run, "b.example.pem").contains("list.txt:1 names it"), "{}: {run}", version.full);
+        strict.must_start(&version.full);
+    }
+}
+
+/// The list comes to name it after it was removed and before HAProxy was notified: the next run mends that, and remembers it.
 #[test]
 fn a_prune_that_haproxy_refuses_is_undone_and_not_tried_again() {
     for version in versions() {
@@ -461,7 +481,7 @@ fn a_prune_that_haproxy_refuses_is_undone_and_not_tried_again() {
 
 // --- What the state file no longer knows ---------------------------------------------------------------------------
 
-/// However the state was lost: what is in place and not recorded is told, as a dry run says, and once only.
+/// However the state was lost: what is in place and not recorded is notified, as a dry run says, and once only.
 #[test]
 fn a_debt_outlives_the_state_file() {
     for version in versions() {
@@ -490,7 +510,10 @@ fn a_debt_outlives_the_state_file() {
             let dry = strict.cmd.assemble(&["--dry-run", "--exit-code"]);
             assert_eq!(dry.code, Some(4), "{context}: {dry}");
             let human = strict.cmd.run(&["assemble", "--dry-run"]);
-            assert!(human.stdout.contains("HAProxy is still to be told"), "{context}: {human}");
+            assert!(
+                human.stdout.contains("HAProxy has not been notified of an earlier change"),
+                "{context}: {human}"
+            );
             let run = strict.cmd.assemble(&[]).exits(0);
             assert_eq!(run.action("b.example.pem"), "unchanged", "{context}: {run}");
             assert_ne!(outcome(&run), "not-needed", "{context}: {run}");

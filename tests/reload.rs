@@ -336,7 +336,7 @@ fn a_configuration_that_is_broken_elsewhere_is_refused_before_any_signal() {
         let log = lb.log();
         assert!(
             !log.contains("Reload") && !log.contains("Reexec"),
-            "{}: it was told: {log}",
+            "{}: it was notified: {log}",
             binary.display()
         );
     }

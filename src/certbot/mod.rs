@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, openat, readlinkat, statat};
 use zeroize::Zeroizing;
 
-use crate::certified_key::{Leaf, read_leaf};
+use crate::certified_key::{Flaw, Leaf, read_leaf};
 use crate::index::entry::Look;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
@@ -173,7 +173,7 @@ impl CertbotTree {
             Ok(dir) => dir,
             Err(e) if e == rustix::io::Errno::NOENT || e == rustix::io::Errno::NOTDIR => {
                 return Err(settled(
-                    Reason::CertificateMissing,
+                    Reason::Unproved(Flaw::CertificateMissing),
                     format!("{} is missing", escaped_path(&folder)),
                 ));
             }
@@ -313,8 +313,8 @@ fn read_part(dir: &OwnedFd, folder: &Path, kind: &str, changed: &mut SystemTime)
             let interrupted = matches!(link_target(dir, &format!("previous_{name}")), Ok(Some(_)));
             let reason = match kind {
                 _ if interrupted => Reason::LineageTorn,
-                KEY => Reason::KeyMissing,
-                _ => Reason::CertificateMissing,
+                KEY => Reason::Unproved(Flaw::KeyMissing),
+                _ => Reason::Unproved(Flaw::CertificateMissing),
             };
             let detail = match target {
                 Some(target) => {

@@ -35,7 +35,8 @@ impl TreeMark {
 
 /// The marks of a directory and of all that is in it.
 fn marks(folder: &Path) -> Option<Vec<(u64, i128)>> {
-    let dir = openat(CWD, folder, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let dir =
+        openat(CWD, folder, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let names: Vec<_> =
         Dir::read_from(&dir).ok()?.flatten().map(|entry| entry.file_name().to_owned()).collect();
     let chunks: Vec<&[_]> = names.chunks(TOGETHER).collect();

@@ -1,16 +1,17 @@
 //! What a HAProxy is to be notified of.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
+
 use crate::config::Haproxy;
 use crate::haproxy::memory;
 use crate::haproxy::target::Target;
 use crate::serving::loads::{Identity, Serving};
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::io;
-use std::time::SystemTime;
-use zeroize::Zeroizing;
 
-/// One file that a HAProxy is told about.
+/// One file that a HAProxy is notified about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Which file.
@@ -41,7 +42,7 @@ pub struct Expected {
     pub can_be_shown: bool,
 }
 
-/// What a HAProxy is told about, all at once.
+/// What a HAProxy is notified about, all at once.
 pub struct Batch<'a> {
     /// The files, each once.
     pub changes: &'a [Change],

@@ -87,9 +87,8 @@ impl Index {
         let mut index = Self::empty(stamp);
         let Some((now, text)) = stamp.zip(read(&own.dir)) else { return index };
         let Some((written, entries)) = format::split(&text) else { return index };
-        let Some(live) = Some(&settings.live_dir)
-            .filter(|_| written.is_continued_by(&now))
-            .and_then(|path| {
+        let Some(live) =
+            Some(&settings.live_dir).filter(|_| written.is_continued_by(&now)).and_then(|path| {
                 openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
             })
         else {
@@ -165,7 +164,14 @@ pub fn stamp(settings: &Settings, system: &System) -> Option<Stamp> {
         facts,
         "{} {:?} {boot} {:?} {:?} {:?} {:o} {:?} {:?} {:?}",
         env!("CARGO_PKG_VERSION"),
-        (program.dev(), program.ino(), program.size(), program.mtime_nsec(), program.ctime(), program.ctime_nsec()),
+        (
+            program.dev(),
+            program.ino(),
+            program.size(),
+            program.mtime_nsec(),
+            program.ctime(),
+            program.ctime_nsec()
+        ),
         settings.live_dir,
         settings.sites_dir,
         settings.owner,
@@ -233,7 +239,8 @@ impl<'a> Witness<'a> {
             let entry = format::entry(text.get(span.clone())?)?;
             let found = self.look(&entry.lineage, &mut path)?;
             let record = self.state.files.get(&path).filter(|_| !self.state.pending.contains_key(&path));
-            let known = Known { candidate: entry.candidate.clone(), proved: entry.proved, span: span.clone() };
+            let known =
+                Known { candidate: entry.candidate.clone(), proved: entry.proved, span: span.clone() };
             self.ground.trusts(&entry, &found, record).then_some((entry.lineage.into(), known))
         };
         spans.iter().filter_map(trusted).collect()

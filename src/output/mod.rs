@@ -37,7 +37,7 @@ pub struct Report {
     pub unchanged_since: Option<i64>,
     /// Facts about the run as a whole.
     pub notes: Vec<Note>,
-    /// Whether a HAProxy was still to be told when a dry run looked.
+    /// Whether a HAProxy was still to be notified when a dry run looked.
     pub owed: bool,
 }
 
@@ -61,7 +61,7 @@ pub enum Weight {
     Hint,
 }
 
-/// What came of telling one HAProxy.
+/// What came of notifying one HAProxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HaproxyRow {
     /// Its name.
@@ -72,7 +72,7 @@ pub struct HaproxyRow {
     pub outcome: Outcome,
     /// Whether it was seen to have taken it.
     pub confirmed: Option<bool>,
-    /// Whether the next run tells it again.
+    /// Whether the next run notifies it again.
     pub owed: bool,
     /// The fact for people.
     pub detail: Option<String>,
@@ -126,7 +126,7 @@ pub enum Exit {
     Fine,
     /// Some lineages were refused or in conflict, or a guard held.
     Partly,
-    /// HAProxy was not told, didn't confirm, or refused.
+    /// HAProxy was not notified, didn't confirm, or refused.
     Untold,
     /// It could not run, or not finish.
     Unable,
@@ -195,16 +195,18 @@ impl Report {
     #[must_use]
     pub fn exit(&self, exit_code: bool) -> Exit {
         let to_do = || self.owed || self.rows.iter().any(|row| row.action.is_change());
-        match () {
-            () if self.error.is_some() => Exit::Unable,
-            () if self.haproxy.iter().any(HaproxyRow::is_bad) => Exit::Untold,
-            () if self.rows.iter().any(Row::is_bad)
-                || self.notes.iter().any(|note| note.weight == Weight::Alarm) =>
-            {
-                Exit::Partly
-            }
-            () if exit_code && self.dry_run && to_do() => Exit::ToDo,
-            () => Exit::Fine,
+        if self.error.is_some() {
+            Exit::Unable
+        } else if self.haproxy.iter().any(HaproxyRow::is_bad) {
+            Exit::Untold
+        } else if self.rows.iter().any(Row::is_bad)
+            || self.notes.iter().any(|note| note.weight == Weight::Alarm)
+        {
+            Exit::Partly
+        } else if exit_code && self.dry_run && to_do() {
+            Exit::ToDo
+        } else {
+            Exit::Fine
         }
     }
 }

@@ -1,5 +1,17 @@
 //! From plan to files: stage complete PEMs, put them in place, and keep the previous ones until HAProxy took the new.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{
+    AtFlags, FileType, RenameFlags, fsync, linkat, readlinkat, renameat, renameat_with, statat, symlinkat,
+};
+use rustix::io::Errno;
+
 use super::debts::Owed;
 use super::durable::{create, remove};
 use super::entries;
@@ -14,16 +26,6 @@ use crate::plan::row::{Plan, Role, Row};
 use crate::sites::dir::SitesDir;
 use crate::sites::place::Place;
 use crate::sys::failure::Failure;
-use rustix::fs::{
-    AtFlags, FileType, RenameFlags, fsync, linkat, readlinkat, renameat, renameat_with, statat, symlinkat,
-};
-use rustix::io::Errno;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::ffi::OsStr;
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 pub(crate) const HOST_PREVIOUS: &str = "previous-host.pem";
 
@@ -41,8 +43,6 @@ pub struct Committed<'a> {
     pub failure: Option<Failure>,
     /// When a file was last renamed into place, or out of it.
     pub at: SystemTime,
-    /// Whether the state has something that isn't saved.
-    pub(super) unsaved: bool,
 }
 
 impl Committed<'_> {
@@ -88,14 +88,14 @@ impl Committed<'_> {
         let refusals = self.sites.state.files.values_mut().filter_map(|record| record.rejected.as_mut());
         for refusal in refusals.filter(|refusal| refusal.by == before && refusal.by != after) {
             after.clone_into(&mut refusal.by);
-            self.unsaved = true;
+            self.sites.unsaved = true;
         }
     }
 
-    /// Records who took the batch: `owed` says of each HAProxy whether it is still to be told. When nobody is, the previous
+    /// Records who took the batch: `owed` says of each HAProxy whether it is still to be notified. When nobody is, the previous
     /// files go.
     pub fn keep(self, still_owed: &BTreeMap<String, bool>) -> (Plan, Option<Failure>) {
-        let Self { sites, settings, plan, mut failure, unsaved, .. } = self;
+        let Self { sites, settings, plan, mut failure, .. } = self;
         let state = &mut sites.state;
         let before = (state.owed.len(), state.pending.len(), state.files.len());
         // Whoever isn't named here is another configuration's.
@@ -112,7 +112,8 @@ impl Committed<'_> {
             shown.contains(OsStr::new(name)) || *name == host_file || pending.contains_key(name)
         });
         let is_as_before = before == (state.owed.len(), state.pending.len(), state.files.len());
-        let saved = if is_as_before && !unsaved { Ok(()) } else { state.save(&sites.own.dir, &sites.own.path) };
+        let saved =
+            if is_as_before && !sites.unsaved { Ok(()) } else { state.save(&sites.own.dir, &sites.own.path) };
         if let Err(e) = saved.and_then(|()| if accepted { sites.forget_previous() } else { Ok(()) }) {
             failure.get_or_insert(e);
         }
@@ -202,7 +203,12 @@ pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
 /// Whether a row is of a site that is right as it is, and the state says just that already.
 fn is_on_record(state: &State, live_dir: &str, row: &Row) -> bool {
     let is_right = row.role == Role::Site && row.action == Action::Unchanged && row.proved;
-    let record = row.file.as_deref().filter(|_| is_right).and_then(OsStr::to_str).and_then(|file| state.files.get(file));
+    let record = row
+        .file
+        .as_deref()
+        .filter(|_| is_right)
+        .and_then(OsStr::to_str)
+        .and_then(|file| state.files.get(file));
     record.zip(row.sha256.as_ref()).is_some_and(|(record, sha256)| {
         row.lineage.as_deref() == Some(OsStr::new(&record.lineage))
             && record.live_dir == live_dir

@@ -1,5 +1,14 @@
 //! Writing what a plan wants beside the sites directory, before anything changes.
 
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::SystemTime;
+
+use rustix::fs::{fsync, syncfs};
+use rustix::io::Errno;
+
 use crate::certified_key::CombinedPem;
 use crate::config::Settings;
 use crate::haproxy::target::Target;
@@ -18,15 +27,6 @@ use crate::sites::making::unmade;
 use crate::sites::place::Place;
 use crate::sys::failure::Failure;
 use crate::sys::parallel::{self, Progress};
-use rustix::fs::fsync;
-use rustix::fs::syncfs;
-use rustix::io::Errno;
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::ffi::OsString;
-use std::os::fd::AsFd as _;
-use std::path::Path;
-use std::time::SystemTime;
 
 /// So many files are synced by one call for the whole file system instead of one call each.
 const SYNC_TOGETHER: usize = 32;
@@ -42,8 +42,6 @@ pub struct Staged<'a> {
     settings: &'a Settings,
     plan: Plan,
     failure: Option<Failure>,
-    /// Whether the state has something that isn't saved.
-    unsaved: bool,
 }
 
 impl SitesDir {
@@ -75,7 +73,7 @@ impl SitesDir {
                 fail_row(row, &mut failure, &e);
             }
         }
-        Staged { sites: self, settings, plan, failure, unsaved: false }
+        Staged { sites: self, settings, plan, failure }
     }
 
     fn stage_one(
@@ -202,20 +200,9 @@ impl<'a> Staged<'a> {
         }
     }
 
-    /// Remembers the OpenSSL configuration that a HAProxy was seen to be started with; `None`: none.
-    pub fn remember_openssl_conf(&mut self, haproxy: &str, file: Option<&str>) {
-        let remembered = &mut self.sites.state.openssl_conf;
-        let before = match file {
-            Some(file) => remembered.insert(haproxy.to_owned(), file.to_owned()),
-            None => remembered.remove(haproxy),
-        };
-        self.unsaved |= before.as_deref() != file;
-    }
-
-    /// The OpenSSL configuration that a HAProxy was last seen to be started with.
-    #[must_use]
-    pub fn openssl_conf(&self, haproxy: &str) -> Option<&str> {
-        self.sites.state.openssl_conf.get(haproxy).map(String::as_str)
+    /// The sites directory that it is staged for.
+    pub fn sites(&mut self) -> &mut SitesDir {
+        self.sites
     }
 
     /// Changes the row of a staged file, for what HAProxy said of it.
@@ -223,17 +210,17 @@ impl<'a> Staged<'a> {
         self.plan.rows.iter_mut().for_each(change);
     }
 
-    /// Records the intent and who is to be told, keeps the previous files aside, and puts every staged file in its place.
+    /// Records the intent and who is to be notified, keeps the previous files aside, and puts every staged file in its place.
     ///
     /// # Errors
     /// The intent can't be recorded: then nothing was changed.
     pub fn commit(self, now: i64) -> Result<Committed<'a>, Failure> {
-        let Self { sites, settings, mut plan, mut failure, unsaved } = self;
+        let Self { sites, settings, mut plan, mut failure } = self;
         hold_last_file(sites, &mut plan);
         let changed = record_intent(sites, settings, &plan, now);
-        if unsaved || changed || sites.state.lost {
+        if sites.unsaved || changed || sites.state.lost {
             sites.state.save(&sites.own.dir, &sites.own.path)?;
-            sites.state.lost = false;
+            (sites.state.lost, sites.unsaved) = (false, false);
         }
         let adopted = positions(&plan, |row| row.adopts && row.action.writes());
         if !adopted.is_empty() {
@@ -263,7 +250,7 @@ impl<'a> Staged<'a> {
                 }
             }
         }
-        Ok(Committed { sites, settings, plan, failure, at, unsaved: false })
+        Ok(Committed { sites, settings, plan, failure, at })
     }
 }
 

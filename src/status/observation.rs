@@ -9,9 +9,10 @@ use crate::haproxy::cli::replies::StoreStatus;
 use crate::plan::row::{Role, Row};
 
 /// What a look at a place showed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Sight<T> {
     /// It can't be seen.
+    #[default]
     Unseen,
     /// There is nothing.
     Absent,

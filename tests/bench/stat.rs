@@ -1,7 +1,12 @@
 //! The bare work of a run that reads nothing: stats key, chain and deployed file of every lineage, one after the other.
 //! `bench-stat LIVE SITES`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a tool for the benchmarks")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool for the benchmarks"
+)]
 
 use std::fs;
 use std::path::Path;

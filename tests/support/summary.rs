@@ -111,7 +111,9 @@ impl Count {
             Self::InPlace => "hostile entries in the place of the program's own files and directories",
             Self::StateFiles => "corrupt and lying state files",
             Self::Swapped => "directories and files swapped for links while it ran",
-            Self::Indexed => "sequences of renewals, edits and set clocks, each run planned with the index and without",
+            Self::Indexed => {
+                "sequences of renewals, edits and set clocks, each run planned with the index and without"
+            }
             Self::Keys => "private keys looked for in its memory and its writes, and not found",
         }
     }

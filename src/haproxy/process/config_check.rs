@@ -1,6 +1,15 @@
 //! Checking a running master's configuration as it would load it on a reload: with its binary, arguments,
 //! environment, directory and user.
 
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::unistd::geteuid;
+
 use super::master::{Master, STARTING};
 use super::sight;
 use super::watch::Seen;
@@ -14,13 +23,6 @@ use crate::sys::failure::io_cause;
 use crate::sys::procfs::{Proc, same_file};
 use crate::sys::program::Program;
 use crate::sys::system::System;
-use nix::unistd::geteuid;
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
 
 /// Where OpenSSL's configuration is on most systems, and where it is otherwise (`openssl version -d`).
 const OPENSSL_CONF: [&str; 3] =
@@ -65,13 +67,13 @@ pub fn check(system: &System, haproxy: &Haproxy, master: &Master, deadline: Inst
     let words = alerts::words(&done.output);
     let refuses =
         !done.timed_out && done.status.is_some_and(|status| status.code().is_some_and(|code| code != 0));
-    match () {
-        () if done.succeeded() => ConfigCheck::Valid,
-        () if refuses && !words.is_empty() => ConfigCheck::Invalid { words, log: done.output },
-        () => {
-            let said = done.last_line().map(|line| format!(": {line}")).unwrap_or_default();
-            ConfigCheck::Unchecked(format!("{} -c {}{said}", escaped_path(program.path()), done.end()))
-        }
+    if done.succeeded() {
+        ConfigCheck::Valid
+    } else if refuses && !words.is_empty() {
+        ConfigCheck::Invalid { words, log: done.output }
+    } else {
+        let said = done.last_line().map(|line| format!(": {line}")).unwrap_or_default();
+        ConfigCheck::Unchecked(format!("{} -c {}{said}", escaped_path(program.path()), done.end()))
     }
 }
 
