@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::certbot::{CertbotTree, SETTLING};
 use crate::certified_key::{CertifiedKey, CombinedPem, Leaf, Unproved, read_leaf};
 use crate::config::Settings;
-use crate::index::entry::{Entry, Look, Looks};
-use crate::index::{Index, Known};
+use crate::index::entry::{Look, Looks, Proven};
+use crate::index::{Index, Remembered};
 use crate::plan::names::site_file;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
@@ -37,7 +37,7 @@ pub struct Swept {
     /// Why a file of ours that no lineage needs can't be read: nothing is decided about it.
     pub failure: Option<Failure>,
     /// What was proved in this run and is deployed as it was proved: for the index.
-    pub proved: Vec<Entry>,
+    pub proved: Vec<Proven>,
     /// How many lineages were read.
     pub read: usize,
     /// When the lineages that weren't read were proved, the first of them: seconds since 1970.
@@ -189,11 +189,11 @@ struct Observed {
     lineage: Lineage,
     found: Option<(OsString, Result<Deployed, Refusal>)>,
     unsettled: bool,
-    entry: Option<Entry>,
+    entry: Option<Proven>,
 }
 
 /// A lineage that the index knows, its file, and what is in it: what would be found by reading both.
-fn recall(settings: &Settings, name: &OsStr, known: &Known) -> (Lineage, OsString, Deployed) {
+fn recall(settings: &Settings, name: &OsStr, known: &Remembered) -> (Lineage, OsString, Deployed) {
     let candidate = known.candidate.clone();
     let deployed = Deployed {
         kind: EntryKind::Regular { owner: settings.owner, mode: settings.mode },
@@ -214,12 +214,12 @@ fn entry(
     (key, chain): (Look, Look),
     (_, found): &(OsString, Result<(Deployed, Look), Refusal>),
     proved: i64,
-) -> Option<Entry> {
+) -> Option<Proven> {
     let candidate = lineage.proof.as_ref().ok()?;
     let (deployed, site) = found.as_ref().ok()?;
     let is_right = deployed.sha256 == Some(candidate.sha256)
         && deployed.kind == EntryKind::Regular { owner: settings.owner, mode: settings.mode };
-    is_right.then(|| Entry {
+    is_right.then(|| Proven {
         lineage: name.to_str().unwrap_or_default().to_owned(),
         looks: Looks { key, chain, site: *site },
         proved,

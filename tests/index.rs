@@ -241,14 +241,17 @@ impl World {
     }
 
     fn edit_site(&mut self, name: &str, in_place: bool) {
-        let Ok(mut bytes) = fs::read(self.site(name)) else { return };
+        let Some(mut bytes) = fs::read(self.site(name)).ok().filter(|bytes| !bytes.is_empty()) else {
+            return;
+        };
         let at = self.random.below(bytes.len());
         bytes[at] ^= 1;
         rewrite(&self.site(name), &bytes, in_place);
     }
 
     fn damage_index(&mut self) {
-        let Ok(mut bytes) = fs::read(self.own(INDEX_FILE)) else { return };
+        let index = fs::read(self.own(INDEX_FILE)).ok().filter(|bytes| !bytes.is_empty());
+        let Some(mut bytes) = index else { return };
         let at = self.random.below(bytes.len());
         match self.random.below(5) {
             0 => bytes.truncate(at),

@@ -70,7 +70,7 @@ pub struct Stamp {
 
 /// What is known of a lineage that was proved, and deployed as it was proved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct Proven {
     /// Its name.
     pub lineage: String,
     /// What its files looked like when they were read.

@@ -13,7 +13,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::entry::{Entry, Look, Looks, Stamp};
+use super::entry::{Look, Looks, Proven, Stamp};
 use crate::certified_key::{ChainState, KeyType, Leaf, sha256};
 use crate::plan::situation::Candidate;
 
@@ -41,7 +41,7 @@ pub fn header(stamp: &Stamp) -> Vec<u8> {
 }
 
 /// Writes an entry behind what is there; an entry with a part that is too long is left out.
-pub fn push(bytes: &mut Vec<u8>, entry: &Entry) {
+pub fn push(bytes: &mut Vec<u8>, entry: &Proven) {
     let mut body = Vec::with_capacity(512);
     if write(&mut body, entry).is_some() {
         push_body(bytes, &body);
@@ -85,7 +85,7 @@ pub fn split(bytes: &[u8]) -> Option<(Stamp, Vec<Range<usize>>)> {
 
 /// Reads an entry; `None`: it is damaged. `bytes` end with its digest.
 #[must_use]
-pub fn entry(bytes: &[u8]) -> Option<Entry> {
+pub fn entry(bytes: &[u8]) -> Option<Proven> {
     let body = body(bytes)?;
     if bytes.get(body.len()..)? != digest(body) {
         return None;
@@ -101,12 +101,13 @@ fn body(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 fn digest(bytes: &[u8]) -> [u8; DIGEST] {
-    let [a, b, c, d, e, f, g, h, ..] = sha256(bytes);
-    [a, b, c, d, e, f, g, h]
+    let mut digest = [0; DIGEST];
+    digest.iter_mut().zip(sha256(bytes)).for_each(|(to, byte)| *to = byte);
+    digest
 }
 
-fn write(to: &mut Vec<u8>, entry: &Entry) -> Option<()> {
-    let Entry { lineage, looks, proved, candidate } = entry;
+fn write(to: &mut Vec<u8>, entry: &Proven) -> Option<()> {
+    let Proven { lineage, looks, proved, candidate } = entry;
     text(to, lineage)?;
     for look in [looks.key, looks.chain, looks.site] {
         for number in [look.device, look.inode, look.size] {
@@ -130,7 +131,7 @@ fn write(to: &mut Vec<u8>, entry: &Entry) -> Option<()> {
     write_leaf(to, &candidate.leaf)
 }
 
-fn read(from: &mut Reader<'_>) -> Option<Entry> {
+fn read(from: &mut Reader<'_>) -> Option<Proven> {
     let lineage = from.text()?;
     let looks = Looks { key: from.look()?, chain: from.look()?, site: from.look()? };
     let proved = i64::from_le_bytes(from.array()?);
@@ -142,7 +143,7 @@ fn read(from: &mut Reader<'_>) -> Option<Entry> {
     };
     let (staging, loose_permissions) = (from.flag()?, from.flag()?);
     let leaf = Arc::new(read_leaf(from)?);
-    Some(Entry {
+    Some(Proven {
         lineage,
         looks,
         proved,
@@ -310,7 +311,7 @@ mod tests {
             is_self_signed: true,
             issuer_is_staging: false,
         };
-        let entry = |number: u8, key_type: KeyType, chain| Entry {
+        let entry = |number: u8, key_type: KeyType, chain| Proven {
             lineage: format!("site-{number}"),
             looks: Looks { key: look, chain: look, site: Look { inode: number.into(), ..look } },
             proved: 7,
@@ -329,7 +330,7 @@ mod tests {
         bytes
     }
 
-    fn entries(bytes: &[u8]) -> Vec<Entry> {
+    fn entries(bytes: &[u8]) -> Vec<Proven> {
         let (_, spans) = split(bytes).unwrap_or((STAMP, Vec::new()));
         spans.into_iter().filter_map(|span| entry(&bytes[span])).collect()
     }
@@ -339,7 +340,9 @@ mod tests {
         let bytes = whole();
         let mut again = header(&split(&bytes).unwrap().0);
         let entries = entries(&bytes);
-        entries.iter().for_each(|entry| push(&mut again, entry));
+        for entry in &entries {
+            push(&mut again, entry);
+        }
         assert_eq!((again, entries.len()), (bytes, 3));
     }
 
@@ -347,7 +350,7 @@ mod tests {
     fn whatever_is_damaged_is_left_out() {
         let bytes = whole();
         let good = entries(&bytes);
-        let is_among = |found: Vec<Entry>| found.iter().all(|entry| good.contains(entry));
+        let is_among = |found: Vec<Proven>| found.iter().all(|entry| good.contains(entry));
         for at in 0..bytes.len() {
             for flip in [1, 0x80, 0xff] {
                 let mut damaged = bytes.clone();

@@ -20,8 +20,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, fstatfs, openat, s
 use rustix::process::{getegid, geteuid, getgroups};
 use rustix::time::{ClockId, clock_gettime};
 
-use self::entry::{Entry, Look, Looks, Stamp};
-use self::trust::Ground;
+use self::entry::{Look, Looks, Proven, Stamp};
+use self::trust::Rule;
 use crate::certified_key::sha256;
 use crate::config::{OWN_DIR, Settings};
 use crate::plan::situation::Candidate;
@@ -40,7 +40,7 @@ const TOGETHER: usize = 64;
 
 /// A lineage that isn't read, as it was when it was.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct Remembered {
     /// What the proof gave.
     pub candidate: Candidate,
     /// When it was proved, in seconds since 1970.
@@ -53,7 +53,7 @@ pub struct Known {
 #[derive(Debug, Default)]
 pub struct Index {
     stamp: Option<Stamp>,
-    known: HashMap<OsString, Known>,
+    known: HashMap<OsString, Remembered>,
     /// How many entries it has.
     entries: usize,
 }
@@ -110,7 +110,7 @@ impl Index {
 
     /// A lineage that needs no reading; `None`: it does.
     #[must_use]
-    pub fn get(&self, lineage: &OsStr) -> Option<&Known> {
+    pub fn get(&self, lineage: &OsStr) -> Option<&Remembered> {
         self.known.get(lineage)
     }
 
@@ -124,9 +124,9 @@ impl Index {
     ///
     /// # Errors
     /// It can't be written: then the next run reads more.
-    pub fn save(&self, own: &Place, proved: &[Entry]) -> Result<(), Failure> {
+    pub fn save(&self, own: &Place, proved: &[Proven]) -> Result<(), Failure> {
         let Some(stamp) = &self.stamp else { return Ok(()) };
-        let settled: Vec<&Entry> =
+        let settled: Vec<&Proven> =
             proved.iter().filter(|entry| entry.looks.are_settled(stamp.began)).collect();
         if settled.is_empty() && self.known.len() == self.entries {
             return Ok(());
@@ -139,7 +139,9 @@ impl Index {
         for entry in kept.into_iter().filter_map(|span| before.get(span.clone())) {
             format::push_again(&mut bytes, entry);
         }
-        settled.into_iter().for_each(|entry| format::push(&mut bytes, entry));
+        for entry in settled {
+            format::push(&mut bytes, entry);
+        }
         write_whole(own.dir.as_fd(), INDEX_FILE, &bytes)
             .map_err(|e| Failure::io("write", &own.path.join(INDEX_FILE), &e.into()))
     }
@@ -172,8 +174,8 @@ pub fn stamp(settings: &Settings, system: &System) -> Option<Stamp> {
             program.ctime(),
             program.ctime_nsec()
         ),
-        settings.live_dir,
-        settings.sites_dir,
+        settings.live_dir.as_os_str(),
+        settings.sites_dir.as_os_str(),
         settings.owner,
         settings.mode,
         geteuid(),
@@ -200,7 +202,7 @@ fn read(own: &OwnedFd) -> Option<Vec<u8>> {
 
 /// Looks at the files of entries.
 struct Witness<'a> {
-    ground: Ground<'a>,
+    rule: Rule<'a>,
     live: &'a OwnedFd,
     sites: &'a OwnedFd,
     state: &'a State,
@@ -221,7 +223,7 @@ impl<'a> Witness<'a> {
             let stat = fstat(dir).ok()?;
             trust::keeps_change_times(file_system).then(|| Look::of(&stat).device)
         };
-        let ground = Ground {
+        let rule = Rule {
             written,
             live_device: device(live)?,
             sites_device: device(&sites.dir)?,
@@ -229,19 +231,19 @@ impl<'a> Witness<'a> {
             owner: settings.owner,
             mode: settings.mode,
         };
-        Some(Self { ground, live, sites: &sites.dir, state })
+        Some(Self { rule, live, sites: &sites.dir, state })
     }
 
     /// Those of these entries that can be trusted.
-    fn known(&self, text: &[u8], spans: &[Range<usize>]) -> Vec<(OsString, Known)> {
+    fn known(&self, text: &[u8], spans: &[Range<usize>]) -> Vec<(OsString, Remembered)> {
         let mut path = String::new();
         let trusted = |span: &Range<usize>| {
             let entry = format::entry(text.get(span.clone())?)?;
             let found = self.look(&entry.lineage, &mut path)?;
             let record = self.state.files.get(&path).filter(|_| !self.state.pending.contains_key(&path));
             let known =
-                Known { candidate: entry.candidate.clone(), proved: entry.proved, span: span.clone() };
-            self.ground.trusts(&entry, &found, record).then_some((entry.lineage.into(), known))
+                Remembered { candidate: entry.candidate.clone(), proved: entry.proved, span: span.clone() };
+            self.rule.trusts(&entry, &found, record).then_some((entry.lineage.into(), known))
         };
         spans.iter().filter_map(trusted).collect()
     }

@@ -22,7 +22,7 @@ use std::path::Path;
 use rustix::fs::FileType;
 
 use crate::config::Owner;
-use crate::index::entry::{Entry, Look, Looks, Stamp};
+use crate::index::entry::{Look, Looks, Proven, Stamp};
 use crate::sites::state::{Record, is_hex_of};
 
 /// How much older than a run's begin a change must be. File systems take their times from the kernel's tick, which is some
@@ -88,7 +88,7 @@ pub fn keeps_change_times(file_system: i64) -> bool {
 
 /// What an entry is compared with.
 #[derive(Debug, Clone, Copy)]
-pub struct Ground<'a> {
+pub struct Rule<'a> {
     /// The stamp of the index.
     pub written: &'a Stamp,
     /// The device of certbot's `live` directory, which must be that of key and chain.
@@ -103,11 +103,11 @@ pub struct Ground<'a> {
     pub mode: u32,
 }
 
-impl Ground<'_> {
+impl Rule<'_> {
     /// Whether an entry is trusted. `found` is what its files look like now, `record` what the state file says of the
     /// deployed one; `None` where something of it is still pending.
     #[must_use]
-    pub fn trusts(&self, entry: &Entry, found: &Looks, record: Option<&Record>) -> bool {
+    pub fn trusts(&self, entry: &Proven, found: &Looks, record: Option<&Record>) -> bool {
         let Looks { key, chain, site } = &entry.looks;
         *found == entry.looks
             && entry.looks.are_settled(self.written.began)
@@ -119,7 +119,7 @@ impl Ground<'_> {
     }
 
     /// Whether the state file says of the deployed file just what the index does, and nothing else.
-    fn is_as_recorded(&self, record: &Record, entry: &Entry) -> bool {
+    fn is_as_recorded(&self, record: &Record, entry: &Proven) -> bool {
         record.lineage == entry.lineage
             && Path::new(&record.live_dir) == self.live_dir
             && is_hex_of(&record.sha256, &entry.candidate.sha256)
