@@ -174,8 +174,8 @@ pub fn stamp(settings: &Settings, system: &System) -> Option<Stamp> {
             program.ctime(),
             program.ctime_nsec()
         ),
-        settings.live_dir.as_os_str(),
-        settings.sites_dir.as_os_str(),
+        settings.live_dir.as_os_str().as_encoded_bytes(),
+        settings.sites_dir.as_os_str().as_encoded_bytes(),
         settings.owner,
         settings.mode,
         geteuid(),
