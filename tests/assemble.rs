@@ -311,7 +311,12 @@ fn what_is_owed_is_something_to_do() {
     assert!(!marker.exists());
     let report = cmd.assemble(&["--dry-run", "--exit-code"]).exits(4);
     assert_eq!(brief(&report), ["example.org.pem unchanged"]);
-    assert!(cmd.run(&["assemble", "--dry-run"]).exits(0).stdout.contains("has not been notified of an earlier change"));
+    assert!(
+        cmd.run(&["assemble", "--dry-run"])
+            .exits(0)
+            .stdout
+            .contains("has not been notified of an earlier change")
+    );
     // A later deferral keeps the debt, together with its own.
     tree.issue("second.example", KeyKind::P256, &["second.example"], Validity::days(90));
     cmd.assemble(&["--defer-reload"]).exits(0);

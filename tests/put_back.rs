@@ -510,7 +510,10 @@ fn a_debt_outlives_the_state_file() {
             let dry = strict.cmd.assemble(&["--dry-run", "--exit-code"]);
             assert_eq!(dry.code, Some(4), "{context}: {dry}");
             let human = strict.cmd.run(&["assemble", "--dry-run"]);
-            assert!(human.stdout.contains("HAProxy has not been notified of an earlier change"), "{context}: {human}");
+            assert!(
+                human.stdout.contains("HAProxy has not been notified of an earlier change"),
+                "{context}: {human}"
+            );
             let run = strict.cmd.assemble(&[]).exits(0);
             assert_eq!(run.action("b.example.pem"), "unchanged", "{context}: {run}");
             assert_ne!(outcome(&run), "not-needed", "{context}: {run}");
