@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown, symlink};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,16 +20,19 @@ use openssl::x509::{X509, X509Builder, X509NameBuilder};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::judge::listening;
+use super::judge::{Answers, listening};
 use super::support::cmd::{names_in, toml};
 use super::support::haproxy::try_ask;
+use super::support::live::unaware;
 use super::support::process::{Running, children, finish};
 use super::support::scene::put;
 use super::support::tree::make_directory;
 use super::support::{
     Authority, Cmd, Key, KeyKind, LIMIT, Leaf, Port, Run, Tree, Validity, Version, wait_until,
 };
-use super::world::{Bind, HostFile, Item, LINEAGES, NAMES, Places, Random, STRAYS, Wanted, World, kind};
+use super::world::{
+    Bind, Checked, HostFile, Item, LINEAGES, NAMES, NOBODY, Places, Random, STRAYS, User, Wanted, World, kind,
+};
 
 /// What happens to the files.
 #[derive(Debug, Clone)]
@@ -43,7 +47,8 @@ pub enum Change {
     Rekey(usize, KeyKind),
     /// It is renewed with a certificate that HAProxy refuses.
     Refused(usize),
-    /// All but it are deleted, and it is issued, or renewed, with a certificate that HAProxy refuses.
+    /// The first lineage from this one on that isn't there is issued with a certificate that HAProxy refuses, and all
+    /// others are deleted.
     OnlyRefused(usize),
     /// It is deleted.
     Delete(usize),
@@ -74,8 +79,24 @@ pub enum Trouble {
     Down,
     /// haproxy.cfg is broken during the run.
     Broken,
-    /// It is, and before the next run the program's table for HAProxy is given another name.
+    /// The run leaves it to the next one to tell HAProxy.
+    Deferred,
+    /// It does, and before the next run the program's table for HAProxy is given another name.
     Renamed,
+    /// A run is killed so many milliseconds after it began, before the one that is judged.
+    Killed(u64),
+    /// Somebody has HAProxy reload so many milliseconds after the run began.
+    ReloadMeanwhile(u64),
+    /// Somebody opens a transaction so many milliseconds after the run began.
+    TransactionMeanwhile(u64),
+}
+
+impl std::fmt::Display for Trouble {
+    /// Without its moment.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = format!("{self:?}");
+        f.write_str(text.split('(').next().unwrap_or_default())
+    }
 }
 
 /// A step.
@@ -89,26 +110,43 @@ pub struct Step {
 
 impl Step {
     /// A random one.
-    pub fn random(random: &mut Random, demanding: bool) -> Self {
+    pub fn random(random: &mut Random, world: &World) -> Self {
         let count = if random.percent(65) { 1 } else { 2 };
-        let changes = (0..count).map(|_| Change::random(random, demanding)).collect();
+        let changes = (0..count).map(|_| Change::random(random, world)).collect();
         let trouble = match random.below(100) {
-            0..=59 => Trouble::Calm,
-            60..=67 => Trouble::Reload,
-            68..=78 => Trouble::InFlight,
-            79..=84 => Trouble::Transaction,
-            85..=89 => Trouble::Restart,
-            90..=93 => Trouble::Down,
-            94..=96 => Trouble::Broken,
-            _ => Trouble::Renamed,
+            0..=45 => Trouble::Calm,
+            46..=52 => Trouble::Reload,
+            53..=63 => Trouble::InFlight,
+            64..=68 => Trouble::Transaction,
+            69..=73 => Trouble::Restart,
+            74..=77 => Trouble::Down,
+            78..=80 => Trouble::Broken,
+            81..=83 => Trouble::Deferred,
+            84..=86 => Trouble::Renamed,
+            87..=94 => Trouble::Killed(moment(random)),
+            95..=97 => Trouble::ReloadMeanwhile(moment(random)),
+            _ => Trouble::TransactionMeanwhile(moment(random)),
         };
         Self { changes, trouble }
     }
 }
 
+/// Some moment of a run, mostly an early one: most runs are short.
+fn moment(random: &mut Random) -> u64 {
+    let limit = random.one(&[40, 100, 100, 300]);
+    u64::try_from(random.below(limit)).unwrap()
+}
+
 impl Change {
-    fn random(random: &mut Random, demanding: bool) -> Self {
-        let lineage = random.below(LINEAGES.len());
+    fn random(random: &mut Random, world: &World) -> Self {
+        let demanding = world.demanding;
+        let lineage = match random.percent(50) {
+            true => world.lineages[random.below(world.lineages.len())].0,
+            false => random.below(LINEAGES.len()),
+        };
+        if world.refuses_late() && random.percent(15) {
+            return if random.percent(50) { Self::Refused(lineage) } else { Self::OnlyRefused(lineage) };
+        }
         match random.below(100) {
             0..=29 => Self::Renew(lineage),
             30..=44 => Self::Issue(lineage, Wanted::random(random, demanding)),
@@ -141,13 +179,16 @@ pub struct Stage {
     pub journal: Vec<String>,
     tree: Tree,
     there: BTreeMap<usize, Wanted>,
+    refused: BTreeSet<usize>,
     issued: usize,
     excluded: BTreeSet<usize>,
     dropped: Vec<usize>,
     broken: bool,
     names: usize,
+    unaware: Option<PathBuf>,
     ports: Vec<Port>,
     live: Option<Running>,
+    fresh: Option<(Vec<u8>, Answers)>,
     temporary: TempDir,
 }
 
@@ -156,8 +197,12 @@ impl Stage {
     pub fn new(world: &World, version: &Version) -> Self {
         let temporary = tempfile::Builder::new().prefix("haproxy-certs-oracle-").tempdir().unwrap();
         let places = Places { folder: temporary.path().to_owned() };
-        make_directory(&places.sites(), 0o700);
-        make_directory(&places.folder.join("other"), 0o700);
+        make_directory(&places.folder, 0o755);
+        for folder in [places.sites(), places.folder.join("other"), places.run(), places.empty()] {
+            make_directory(&folder, if folder == places.empty() { 0o755 } else { 0o700 });
+            give(world, &folder);
+        }
+        let unaware = (world.checked == Checked::Unaware).then(|| unaware(version, &places.folder).program);
         symlink("sites", places.folder.join("link")).unwrap();
         let mut stage = Self {
             world: world.clone(),
@@ -168,13 +213,16 @@ impl Stage {
             journal: Vec::new(),
             tree: Tree::new(),
             there: BTreeMap::new(),
+            refused: BTreeSet::new(),
             issued: 0,
             excluded: BTreeSet::new(),
             dropped: Vec::new(),
             broken: false,
             names: 0,
+            unaware,
             ports: world.binds.iter().map(|_| Port::free()).collect(),
             live: None,
+            fresh: None,
             temporary,
         };
         put(&stage.places.folder.join("gate.lua"), stage.gate_script(), 0o644);
@@ -196,9 +244,15 @@ impl Stage {
         stage
     }
 
-    /// What HAProxy's environment has more than ours.
-    pub fn environment(&self) -> Option<(&'static str, PathBuf)> {
-        self.world.demanding.then(|| ("OPENSSL_CONF", self.places.folder.join("openssl.cnf")))
+    /// A HAProxy's environment and user.
+    pub fn as_haproxy<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        if self.world.demanding {
+            command.env("OPENSSL_CONF", self.places.folder.join("openssl.cnf"));
+        }
+        if self.world.user == User::Own {
+            command.uid(NOBODY.1.0).gid(NOBODY.1.1);
+        }
+        command
     }
 
     /// The addresses of the bind lines.
@@ -228,6 +282,16 @@ impl Stage {
     }
 
     fn run_now(&self, arguments: &[&str]) -> Run {
+        let output = finish(&mut self.program(arguments), 2 * LIMIT);
+        Run {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into(),
+            stderr: String::from_utf8_lossy(&output.stderr).into(),
+        }
+    }
+
+    /// The program, ready to be run.
+    fn program(&self, arguments: &[&str]) -> Command {
         let path = self.places.folder.join("haproxy-certs.toml");
         fs::write(&path, self.program_config()).unwrap();
         let mut command = Command::new(Cmd::program());
@@ -236,12 +300,20 @@ impl Stage {
             .env_remove("HAPROXY_CERTS_CONFIG")
             .env_remove("RENEWED_LINEAGE")
             .env_remove("RENEWED_DOMAINS");
-        let output = finish(&mut command, 2 * LIMIT);
-        Run {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into(),
-            stderr: String::from_utf8_lossy(&output.stderr).into(),
-        }
+        command
+    }
+
+    /// A run that is killed so many milliseconds after it began; whether it was, or had ended before.
+    pub fn run_killed(&mut self, after: u64) -> bool {
+        let mut command = self.program(&[]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        thread::sleep(Duration::from_millis(after));
+        let was_running = child.try_wait().unwrap().is_none();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        self.journal.push(format!("run_killed {:.3}", Duration::from_millis(after).as_secs_f64()));
+        was_running
     }
 
     /// Gives the program's table for HAProxy another name.
@@ -261,6 +333,9 @@ impl Stage {
             toml(&self.places.sites()),
             serde_json::json!(excluded)
         );
+        if world.user == User::Own {
+            writeln!(text, "owner = \"{}:{}\"", NOBODY.0.0, NOBODY.0.1).unwrap();
+        }
         if let HostFile::Lineage(number) = world.host {
             writeln!(
                 text,
@@ -270,13 +345,17 @@ impl Stage {
             )
             .unwrap();
         }
-        let binary = if world.unchecked { "\"\"".to_owned() } else { toml(&self.version.program) };
+        let binary = match world.checked {
+            Checked::Whole => toml(&self.version.program),
+            Checked::Unaware => toml(self.unaware.as_ref().unwrap()),
+            Checked::Never => "\"\"".to_owned(),
+        };
         let master_socket = if world.master_socket { toml(&self.master_socket()) } else { "\"\"".to_owned() };
         writeln!(
             text,
             "[[haproxy]]\nunit = \"no-such-unit.service\"\npidfile = {}\nmaster_socket = {master_socket}\n\
              binary = {binary}\ntimeout = \"10s\"",
-            toml(&self.places.folder.join("haproxy.pid")),
+            toml(&self.places.run().join("haproxy.pid")),
         )
         .unwrap();
         if self.names > 0 {
@@ -311,8 +390,10 @@ impl Stage {
             Change::Rekey(lineage, kind) => self.renew(*lineage, |wanted| wanted.kind = *kind),
             Change::Refused(lineage) => self.refused(*lineage),
             Change::OnlyRefused(lineage) => {
-                self.refused(*lineage);
-                for other in (0..LINEAGES.len()).filter(|other| other != lineage) {
+                let all = (*lineage..LINEAGES.len()).chain(0..*lineage);
+                let Some(new) = all.clone().find(|number| !self.there.contains_key(number)) else { return };
+                self.refused(new);
+                for other in all.filter(|other| *other != new) {
                     self.change(&Change::Delete(other));
                 }
             }
@@ -322,6 +403,7 @@ impl Stage {
                     && self.world.host != HostFile::Lineage(*lineage)
                     && self.there.remove(lineage).is_some()
                 {
+                    self.refused.remove(lineage);
                     self.tree.delete(LINEAGES[*lineage]);
                     self.journal.push(format!("delete {}", LINEAGES[*lineage]));
                 }
@@ -351,6 +433,12 @@ impl Stage {
         matches!(change, Change::Delete(lineage) | Change::Exclude(lineage) if self.world.listed(*lineage))
     }
 
+    /// Whether certbot has something that HAProxy refuses, and only a reload shows that: until there was one, it may be
+    /// in place.
+    pub fn has_a_surprise(&self) -> bool {
+        self.world.refuses_late() && !self.refused.is_empty()
+    }
+
     /// Takes the lines from the crt-list that name what is to go: what somebody does who reads that it can't.
     pub fn mend_list(&mut self) {
         for lineage in 0..LINEAGES.len() {
@@ -364,8 +452,7 @@ impl Stage {
     }
 
     fn write_list(&mut self) {
-        fs::write(self.places.folder.join("list.txt"), self.world.list_text(&self.places, &self.dropped))
-            .unwrap();
+        put(&self.places.folder.join("list.txt"), self.world.list_text(&self.places, &self.dropped), 0o644);
         let places = Places { folder: PathBuf::from("$D") };
         let text = self.world.list_text(&places, &self.dropped);
         let line = format!("cat >$D/list.txt <<END\n{text}END");
@@ -388,6 +475,7 @@ impl Stage {
             let wanted = wanted.clone();
             return self.renew(lineage, |now| *now = wanted);
         }
+        self.refused.remove(&lineage);
         let leaf = self.leaf(LINEAGES[lineage], wanted);
         self.journal_pair(&format!("lineage {}", LINEAGES[lineage]), wanted, flag(wanted));
         self.tree.issue_leaf(LINEAGES[lineage], &leaf);
@@ -398,6 +486,7 @@ impl Stage {
         let Some(mut wanted) = self.there.get(&lineage).cloned() else { return };
         wanted.expired = false;
         how(&mut wanted);
+        self.refused.remove(&lineage);
         let leaf = self.leaf(LINEAGES[lineage], &wanted);
         self.journal_pair(&format!("lineage {}", LINEAGES[lineage]), &wanted, flag(&wanted));
         self.tree.renew_with(LINEAGES[lineage], &leaf);
@@ -405,6 +494,7 @@ impl Stage {
     }
 
     fn refused(&mut self, lineage: usize) {
+        self.refused.insert(lineage);
         let known = self.there.get(&lineage).cloned();
         let mut wanted = known.clone().unwrap_or_else(|| self.world.others[0].clone());
         let command = format!("lineage {}", LINEAGES[lineage]);
@@ -444,17 +534,18 @@ impl Stage {
     fn put_foreign(&mut self, path: &std::path::Path, called: &str, wanted: &Wanted) {
         let leaf = self.leaf(called, wanted);
         put(path, leaf.combined(), 0o600);
+        give(&self.world, path);
         let path = path.strip_prefix(&self.places.folder).unwrap();
         self.journal_pair(&format!("foreign {}", path.display()), wanted, flag(wanted));
         self.drift = true;
     }
 
     fn stats_socket(&self) -> PathBuf {
-        self.places.folder.join("stats.sock")
+        self.places.run().join("stats.sock")
     }
 
     fn master_socket(&self) -> PathBuf {
-        self.places.folder.join("master.sock")
+        self.places.run().join("master.sock")
     }
 
     fn ask(&self, command: &str) -> Option<String> {
@@ -475,7 +566,7 @@ impl Stage {
         let folder = self.places.folder.clone();
         let log_path = folder.join("haproxy.log");
         let log = File::options().create(true).append(true).open(&log_path).unwrap();
-        let pidfile = folder.join("haproxy.pid");
+        let pidfile = self.places.run().join("haproxy.pid");
         let mut running = Running::start(&self.version.program, |command| {
             if self.world.master {
                 command.arg("-W").arg("-p").arg(&pidfile);
@@ -485,8 +576,8 @@ impl Stage {
             if self.world.master_socket {
                 command.arg("-S").arg(self.master_socket());
             }
-            command.arg("-f").arg(folder.join("haproxy.cfg")).envs(self.environment()).current_dir(&folder);
-            command.stdout(log.try_clone().unwrap()).stderr(log)
+            command.arg("-f").arg(folder.join("haproxy.cfg")).current_dir(&folder);
+            self.as_haproxy(command).stdout(log.try_clone().unwrap()).stderr(log)
         });
         let start = fs::read(&log_path).unwrap_or_default().len();
         if !self.world.master {
@@ -525,6 +616,11 @@ impl Stage {
         }
     }
 
+    /// Whether it is there.
+    pub fn is_up(&self) -> bool {
+        self.live.is_some()
+    }
+
     fn write_config(&self) {
         let ports: Vec<u16> = self.ports.iter().map(Port::number).collect();
         let stats = self.stats_socket();
@@ -534,7 +630,7 @@ impl Stage {
             text.push_str("  no-such-keyword\n");
         }
         writeln!(text, "global\n  lua-load {}", self.places.folder.join("gate.lua").display()).unwrap();
-        fs::write(self.places.folder.join("haproxy.cfg"), text).unwrap();
+        put(&self.places.folder.join("haproxy.cfg"), text, 0o644);
     }
 
     /// Breaks haproxy.cfg, or repairs it.
@@ -550,8 +646,7 @@ impl Stage {
         let before = children(running.pid());
         self.journal.push("reload".to_owned());
         let asked = self.world.master_socket && self.version.number() >= (2, 7) && {
-            let socket = self.places.folder.join("master.sock");
-            try_ask(&socket, "reload").is_ok()
+            try_ask(&self.master_socket(), "reload").is_ok()
         };
         if !asked {
             self.live.as_mut().unwrap().signal(Signal::USR2);
@@ -586,7 +681,8 @@ impl Stage {
 
     /// Whoever loads the configuration while there is a gate takes it away, and waits behind it.
     fn gate_script(&self) -> String {
-        let folder = self.places.folder.display();
+        let run = self.places.run();
+        let folder = run.display();
         let (gate, held) = (format!("{folder}/gate"), format!("{folder}/held"));
         format!(
             "if os.rename(\"{gate}\", \"{held}\") then\n  local held = io.open(\"{held}\", \"r\")\n  held:read(\"*a\")\n  held:close()\nend\n"
@@ -598,7 +694,7 @@ impl Stage {
         if !self.world.master {
             return None;
         }
-        let (gate, held) = (self.places.folder.join("gate"), self.places.folder.join("held"));
+        let (gate, held) = (self.places.run().join("gate"), self.places.run().join("held"));
         let _ = fs::remove_file(&held);
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -608,6 +704,7 @@ impl Stage {
             0,
         )
         .unwrap();
+        give(&self.world, &gate);
         let running = self.live.as_mut().unwrap();
         let before = children(running.pid());
         running.signal(Signal::USR2);
@@ -649,14 +746,95 @@ impl Stage {
         run
     }
 
+    /// A run while somebody has HAProxy reload, so many milliseconds after it began.
+    pub fn run_and_reload(&mut self, after: u64) -> Run {
+        let Some(running) = self.live.as_mut().filter(|_| self.world.master) else { return self.run(&[]) };
+        // A zombie's id isn't given to anybody else: it is the master, or nobody.
+        let pid = rustix::process::Pid::from_raw(running.pid().try_into().unwrap()).unwrap();
+        let before = children(running.pid());
+        let (run, came) = self.run_and(after, || rustix::process::kill_process(pid, Signal::USR2).is_ok());
+        let seconds = Duration::from_millis(after).as_secs_f64();
+        self.journal.push(if came { format!("run_and_reload {seconds:.3}") } else { "run ".to_owned() });
+        if came {
+            self.reloaded(&before);
+        }
+        run
+    }
+
+    /// A run while somebody opens a transaction, so many milliseconds after it began; how to end that.
+    pub fn run_and_transaction(&mut self, after: u64) -> (Run, Option<String>) {
+        let Some((store, command)) = self.transaction() else { return (self.run(&[]), None) };
+        let (run, came) = self.run_and(after, || self.ask(&command).is_some());
+        let seconds = Duration::from_millis(after).as_secs_f64();
+        self.journal.push(if came { format!("run_and_transaction {seconds:.3}") } else { "run ".to_owned() });
+        (run, came.then(|| format!("abort ssl cert {store}")))
+    }
+
+    /// A run, and something that is done so many milliseconds after it began, unless it has ended by then; whether that was
+    /// done.
+    fn run_and(&self, after: u64, what: impl FnOnce() -> bool + Send) -> (Run, bool)
+    where
+        Self: Sync,
+    {
+        let (ended, wait) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            let other = scope.spawn(move || {
+                wait.recv_timeout(Duration::from_millis(after)).is_err_and(|error| match error {
+                    mpsc::RecvTimeoutError::Timeout => what(),
+                    mpsc::RecvTimeoutError::Disconnected => false,
+                })
+            });
+            let run = self.run_now(&[]);
+            drop(ended);
+            (run, other.join().unwrap())
+        })
+    }
+
     /// Opens a transaction on the first file that HAProxy has, as somebody else; how to end it.
     pub fn open_transaction(&mut self) -> Option<String> {
+        let (store, command) = self.transaction()?;
+        self.ask(&command)?;
+        self.journal.push("transaction".to_owned());
+        Some(format!("abort ssl cert {store}"))
+    }
+
+    /// The first file that HAProxy has, and the command that opens a transaction on it.
+    fn transaction(&self) -> Option<(String, String)> {
         let shown = self.ask("show ssl cert")?;
         let store = shown.lines().find(|line| line.contains("/sites/"))?.trim_start_matches('*').to_owned();
         let leaf = self.tree.authority().issue(KeyKind::P256, &["somebody.test"], Validity::days(30));
-        self.ask(&format!("set ssl cert {store} <<\n{}\n", leaf.combined()))?;
-        self.journal.push("transaction".to_owned());
-        Some(format!("abort ssl cert {store}"))
+        let command = format!("set ssl cert {store} <<\n{}\n", leaf.combined());
+        Some((store, command))
+    }
+
+    /// What a HAProxy that starts now would answer, where another one has been asked since these files are as they are.
+    pub fn known_answers(&self) -> Option<Answers> {
+        let (files, answers) = self.fresh.as_ref()?;
+        (*files == self.files()).then(|| answers.clone())
+    }
+
+    /// Remembers what a HAProxy that was just started from these files has answered.
+    pub fn remember(&mut self, files: Vec<u8>, answers: &Answers) {
+        self.fresh = Some((files, answers.clone()));
+    }
+
+    /// Everything that HAProxy loads, with its rights, as bytes.
+    pub fn files(&self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut add = |path: PathBuf| {
+            let bytes = fs::read(&path).unwrap_or_default();
+            let rights = fs::metadata(&path).map(|meta| (meta.mode(), meta.uid(), meta.gid())).ok();
+            all.extend(format!("{} {rights:?} {}\n", path.display(), bytes.len()).into_bytes());
+            all.extend(bytes);
+        };
+        add(self.places.host());
+        add(self.places.folder.join("list.txt"));
+        for folder in [self.places.sites(), self.places.folder.join("other")] {
+            for name in names_in(&folder) {
+                add(folder.join(name));
+            }
+        }
+        all
     }
 
     /// Ends it.
@@ -681,6 +859,13 @@ pub struct Held {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Gives a file to HAProxy's user, where that is another one from the start.
+fn give(world: &World, path: &std::path::Path) {
+    if world.user == User::Own {
+        chown(path, Some(NOBODY.1.0), Some(NOBODY.1.1)).unwrap();
     }
 }
 
