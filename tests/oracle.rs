@@ -138,7 +138,11 @@ type Found = Option<(String, String)>;
 fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
     let trouble = match step.trouble {
         // Which lines name a file can't be seen while HAProxy is down.
-        Trouble::Down if step.changes.iter().any(|change| stage.unlists(change)) => Trouble::Calm,
+        Trouble::Down
+            if stage.names_what_is_gone() || step.changes.iter().any(|change| stage.unlists(change)) =>
+        {
+            Trouble::Calm
+        }
         trouble => trouble,
     };
     let broken = trouble == Trouble::Broken;
@@ -167,8 +171,8 @@ fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
     let before = stage.foreign();
     let name = trouble.to_string();
     let run = match trouble {
-        Trouble::Killed(after) => {
-            if stage.run_killed(after) {
+        Trouble::Killed(moment) => {
+            if stage.run_killed(moment) {
                 counts.killed.fetch_add(1, Ordering::Relaxed);
                 if let Err((class, what)) = judge_files(stage, &before)
                     && !(class == NO_START && stage.has_a_surprise())
@@ -178,9 +182,9 @@ fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
             }
             stage.run(&[])
         }
-        Trouble::ReloadMeanwhile(after) => stage.run_and_reload(after),
-        Trouble::TransactionMeanwhile(after) => {
-            let (run, command) = stage.run_and_transaction(after);
+        Trouble::ReloadMeanwhile(moment) => stage.run_and_reload(moment),
+        Trouble::TransactionMeanwhile(moment) => {
+            let (run, command) = stage.run_and_transaction(moment);
             transaction = command;
             run
         }
@@ -262,7 +266,13 @@ fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
         }
     }
     // What is in step has nothing to do.
-    let again = stage.run(&[]);
+    let mut again = stage.run(&[]);
+    let somebody_reloads =
+        matches!(trouble, Trouble::InFlight | Trouble::ReloadMeanwhile(_) | Trouble::Killed(_));
+    if somebody_reloads && rolled_back(&again) {
+        // A HAProxy that was reloaded may have changed its mind: it was asked again.
+        again = stage.run(&[]);
+    }
     let idle =
         again.json()["sites"].as_array().unwrap().iter().all(|row| {
             ["unchanged", "refuse", "conflict", "foreign"].contains(&row["action"].as_str().unwrap())

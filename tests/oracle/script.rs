@@ -172,12 +172,16 @@ start() { (cd $D; exec $as env $environment $HAPROXY $mode -f $D/haproxy.cfg >>$
 stop() { [ -z "$live" ] || { kill $live; wait $live 2>/dev/null; live=; }; }
 reload() { kill -USR2 $live; sleep 2; }
 begin_reload() { mkfifo $D/run/gate; own $D/run/gate; kill -USR2 $live; until [ -e $D/run/held ]; do sleep .02; done; exec 4>$D/run/held; }
-run_meanwhile() { run "$@" & local ours=$!; sleep .4; exec 4>&-; wait $ours; sleep 1; rm -f $D/run/held; }
-# run_killed SECONDS, run_and_reload SECONDS, run_and_transaction SECONDS: so long after the run began
-run_killed() { echo "== haproxy-certs assemble, killed after $1 s"
-  $HAPROXY_CERTS --config $D/haproxy-certs.toml assemble & local ours=$!; sleep $1; kill -KILL $ours; wait $ours 2>/dev/null; }
-run_and_reload() { run & local ours=$!; sleep $1; kill -USR2 $live; wait $ours; sleep 2; }
-run_and_transaction() { run & local ours=$!; sleep $1; transaction; wait $ours; }
+# begin begun|committed SECONDS: a run up to so long after it began, or has put the first file into place
+begin() { echo "== haproxy-certs assemble, with something $2 s after it has $1"; local before=$(stat -c %y $D/sites)
+  $HAPROXY_CERTS --config $D/haproxy-certs.toml assemble & ours=$!
+  [ $1 = begun ] || while [ "$(stat -c %y $D/sites)" = "$before" ] && kill -0 $ours 2>/dev/null; do :; done
+  sleep $2; }
+end() { wait $ours 2>/dev/null; echo "exit status $?"; }
+run_meanwhile() { begin committed .3; exec 4>&-; end; sleep 1; rm -f $D/run/held; }
+run_killed() { begin "$@"; kill -KILL $ours; end; }
+run_and_reload() { begin "$@"; kill -USR2 $live; end; sleep 2; }
+run_and_transaction() { begin "$@"; transaction; end; }
 transaction() { store=$(echo "show ssl cert" | ask | grep -m1 /sites/); pair P256 somebody.test
   { echo "set ssl cert $store <<"; cat $D/ca/key $D/ca/cert; echo; } | ask; }
 end_transaction() { echo "abort ssl cert $store" | ask; }

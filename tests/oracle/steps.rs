@@ -6,18 +6,18 @@ use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use openssl::asn1::{Asn1Integer, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::hash::MessageDigest;
 use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::judge::{Answers, listening};
@@ -83,12 +83,78 @@ pub enum Trouble {
     Deferred,
     /// It does, and before the next run the program's table for HAProxy is given another name.
     Renamed,
-    /// A run is killed so many milliseconds after it began, before the one that is judged.
-    Killed(u64),
-    /// Somebody has HAProxy reload so many milliseconds after the run began.
-    ReloadMeanwhile(u64),
-    /// Somebody opens a transaction so many milliseconds after the run began.
-    TransactionMeanwhile(u64),
+    /// A run is killed then, before the one that is judged.
+    Killed(Moment),
+    /// Somebody has HAProxy reload then.
+    ReloadMeanwhile(Moment),
+    /// Somebody opens a transaction then.
+    TransactionMeanwhile(Moment),
+}
+
+/// A moment of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// So many milliseconds after it began.
+    Begun(u64),
+    /// So many milliseconds after it has put the first file into place.
+    Committed(u64),
+}
+
+impl Moment {
+    fn random(random: &mut Random) -> Self {
+        let limit = random.one(&[5, 20, 50, 150]);
+        let milliseconds = u64::try_from(random.below(limit)).unwrap();
+        if random.percent(50) { Self::Begun(2 * milliseconds) } else { Self::Committed(milliseconds) }
+    }
+}
+
+impl std::fmt::Display for Moment {
+    /// In the words of the script.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (word, milliseconds) = match self {
+            Self::Begun(milliseconds) => ("begun", milliseconds),
+            Self::Committed(milliseconds) => ("committed", milliseconds),
+        };
+        write!(f, "{word} {:.3}", Duration::from_millis(*milliseconds).as_secs_f64())
+    }
+}
+
+/// Sees when a run that begins now puts files into place.
+struct Watch {
+    folder: PathBuf,
+    before: SystemTime,
+}
+
+impl Watch {
+    fn new(places: &Places) -> Self {
+        let folder = places.sites();
+        Self { before: changed(&folder), folder }
+    }
+
+    /// Waits for this moment; whether it came before the run ended.
+    fn wait(&self, moment: Moment, mut has_ended: impl FnMut() -> bool) -> bool {
+        let mut until = Instant::now();
+        match moment {
+            Moment::Begun(milliseconds) => until += Duration::from_millis(milliseconds),
+            Moment::Committed(milliseconds) => {
+                while changed(&self.folder) == self.before {
+                    if has_ended() {
+                        return false;
+                    }
+                    thread::sleep(Duration::from_millis(1));
+                }
+                until = Instant::now() + Duration::from_millis(milliseconds);
+            }
+        }
+        while Instant::now() < until && !has_ended() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        !has_ended()
+    }
+}
+
+fn changed(folder: &Path) -> SystemTime {
+    fs::metadata(folder).unwrap().modified().unwrap()
 }
 
 impl std::fmt::Display for Trouble {
@@ -113,36 +179,33 @@ impl Step {
     pub fn random(random: &mut Random, world: &World) -> Self {
         let count = if random.percent(65) { 1 } else { 2 };
         let changes = (0..count).map(|_| Change::random(random, world)).collect();
+        // Where no master socket tells of it a reload in flight is hard to see.
+        let calm = if world.master && !world.master_socket { 33 } else { 45 };
         let trouble = match random.below(100) {
-            0..=45 => Trouble::Calm,
-            46..=52 => Trouble::Reload,
-            53..=63 => Trouble::InFlight,
-            64..=68 => Trouble::Transaction,
-            69..=73 => Trouble::Restart,
-            74..=77 => Trouble::Down,
-            78..=80 => Trouble::Broken,
-            81..=83 => Trouble::Deferred,
-            84..=86 => Trouble::Renamed,
-            87..=94 => Trouble::Killed(moment(random)),
-            95..=97 => Trouble::ReloadMeanwhile(moment(random)),
-            _ => Trouble::TransactionMeanwhile(moment(random)),
+            number if number < calm => Trouble::Calm,
+            0..=54 => Trouble::InFlight,
+            55..=60 => Trouble::Reload,
+            61..=66 => Trouble::Transaction,
+            67..=71 => Trouble::Restart,
+            72..=75 => Trouble::Down,
+            76..=78 => Trouble::Broken,
+            79..=81 => Trouble::Deferred,
+            82..=86 => Trouble::Renamed,
+            87..=94 => Trouble::Killed(Moment::random(random)),
+            95..=97 => Trouble::ReloadMeanwhile(Moment::random(random)),
+            _ => Trouble::TransactionMeanwhile(Moment::random(random)),
         };
         Self { changes, trouble }
     }
 }
 
-/// Some moment of a run, mostly an early one: most runs are short.
-fn moment(random: &mut Random) -> u64 {
-    let limit = random.one(&[40, 100, 100, 300]);
-    u64::try_from(random.below(limit)).unwrap()
-}
-
 impl Change {
     fn random(random: &mut Random, world: &World) -> Self {
         let demanding = world.demanding;
-        let lineage = match random.percent(50) {
-            true => world.lineages[random.below(world.lineages.len())].0,
-            false => random.below(LINEAGES.len()),
+        let lineage = if random.percent(50) {
+            world.lineages[random.below(world.lineages.len())].0
+        } else {
+            random.below(LINEAGES.len())
         };
         if world.refuses_late() && random.percent(15) {
             return if random.percent(50) { Self::Refused(lineage) } else { Self::OnlyRefused(lineage) };
@@ -303,16 +366,16 @@ impl Stage {
         command
     }
 
-    /// A run that is killed so many milliseconds after it began; whether it was, or had ended before.
-    pub fn run_killed(&mut self, after: u64) -> bool {
+    /// A run that is killed at this moment; whether it was, or had ended before.
+    pub fn run_killed(&mut self, moment: Moment) -> bool {
+        self.journal.push(format!("run_killed {moment}"));
         let mut command = self.program(&[]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let watch = Watch::new(&self.places);
         let mut child = command.spawn().unwrap();
-        thread::sleep(Duration::from_millis(after));
-        let was_running = child.try_wait().unwrap().is_none();
+        let was_running = watch.wait(moment, || child.try_wait().unwrap().is_some());
         child.kill().unwrap();
         child.wait().unwrap();
-        self.journal.push(format!("run_killed {:.3}", Duration::from_millis(after).as_secs_f64()));
         was_running
     }
 
@@ -439,11 +502,23 @@ impl Stage {
         self.world.refuses_late() && !self.refused.is_empty()
     }
 
+    /// Whether haproxy.cfg still names the file of a lineage that is gone.
+    pub fn names_what_is_gone(&self) -> bool {
+        (0..LINEAGES.len()).any(|lineage| self.is_gone(lineage) && self.is_named(lineage))
+    }
+
+    fn is_gone(&self, lineage: usize) -> bool {
+        !self.there.contains_key(&lineage) || self.excluded.contains(&lineage)
+    }
+
+    fn is_named(&self, lineage: usize) -> bool {
+        self.world.listed(lineage) && !self.dropped.contains(&lineage)
+    }
+
     /// Takes the lines from the crt-list that name what is to go: what somebody does who reads that it can't.
     pub fn mend_list(&mut self) {
         for lineage in 0..LINEAGES.len() {
-            let gone = !self.there.contains_key(&lineage) || self.excluded.contains(&lineage);
-            if gone && self.world.listed(lineage) && !self.dropped.contains(&lineage) {
+            if self.is_gone(lineage) && self.is_named(lineage) {
                 self.dropped.push(lineage);
                 self.drift = true;
             }
@@ -531,7 +606,7 @@ impl Stage {
         leaf
     }
 
-    fn put_foreign(&mut self, path: &std::path::Path, called: &str, wanted: &Wanted) {
+    fn put_foreign(&mut self, path: &Path, called: &str, wanted: &Wanted) {
         let leaf = self.leaf(called, wanted);
         put(path, leaf.combined(), 0o600);
         give(&self.world, path);
@@ -724,68 +799,56 @@ impl Stage {
         None
     }
 
-    /// A run while the reload goes on, which ends soon after the run began, or with it.
+    /// A run while the reload goes on, which ends soon after the run has put files into place, or with it.
     pub fn run_meanwhile(&mut self, held: Option<Held>) -> Run {
-        let Some(held) = held else { return self.run(&[]) };
+        let Some(Held { file, before }) = held else { return self.run(&[]) };
         self.journal.push("run_meanwhile".to_owned());
-        let (ended, wait) = mpsc::channel::<()>();
-        let file = held.file;
+        let (watch, has_ended) = (Watch::new(&self.places), AtomicBool::new(false));
         let run = thread::scope(|scope| {
-            scope.spawn(move || {
-                let _ = wait.recv_timeout(Duration::from_millis(400));
+            scope.spawn(|| {
+                watch.wait(Moment::Committed(300), || has_ended.load(Ordering::Relaxed));
                 drop(file);
             });
             let run = self.run_now(&[]);
-            drop(ended);
+            has_ended.store(true, Ordering::Relaxed);
             run
         });
         let drift = self.drift;
-        self.reloaded(&held.before);
+        self.reloaded(&before);
         // It had read the files before what happened to them then.
         self.drift = drift;
         run
     }
 
-    /// A run while somebody has HAProxy reload, so many milliseconds after it began.
-    pub fn run_and_reload(&mut self, after: u64) -> Run {
+    /// A run while somebody has HAProxy reload at this moment.
+    pub fn run_and_reload(&mut self, moment: Moment) -> Run {
         let Some(running) = self.live.as_mut().filter(|_| self.world.master) else { return self.run(&[]) };
-        // A zombie's id isn't given to anybody else: it is the master, or nobody.
-        let pid = rustix::process::Pid::from_raw(running.pid().try_into().unwrap()).unwrap();
+        // It is our child: its id isn't given to anybody else.
+        let pid = Pid::from_raw(running.pid().try_into().unwrap()).unwrap();
         let before = children(running.pid());
-        let (run, came) = self.run_and(after, || rustix::process::kill_process(pid, Signal::USR2).is_ok());
-        let seconds = Duration::from_millis(after).as_secs_f64();
-        self.journal.push(if came { format!("run_and_reload {seconds:.3}") } else { "run ".to_owned() });
+        let (run, came) = self.run_and(moment, || kill_process(pid, Signal::USR2).is_ok());
+        self.journal.push(if came { format!("run_and_reload {moment}") } else { "run ".to_owned() });
         if came {
             self.reloaded(&before);
         }
         run
     }
 
-    /// A run while somebody opens a transaction, so many milliseconds after it began; how to end that.
-    pub fn run_and_transaction(&mut self, after: u64) -> (Run, Option<String>) {
+    /// A run while somebody opens a transaction at this moment; how to end that.
+    pub fn run_and_transaction(&mut self, moment: Moment) -> (Run, Option<String>) {
         let Some((store, command)) = self.transaction() else { return (self.run(&[]), None) };
-        let (run, came) = self.run_and(after, || self.ask(&command).is_some());
-        let seconds = Duration::from_millis(after).as_secs_f64();
-        self.journal.push(if came { format!("run_and_transaction {seconds:.3}") } else { "run ".to_owned() });
+        let (run, came) = self.run_and(moment, || self.ask(&command).is_some());
+        self.journal.push(if came { format!("run_and_transaction {moment}") } else { "run ".to_owned() });
         (run, came.then(|| format!("abort ssl cert {store}")))
     }
 
-    /// A run, and something that is done so many milliseconds after it began, unless it has ended by then; whether that was
-    /// done.
-    fn run_and(&self, after: u64, what: impl FnOnce() -> bool + Send) -> (Run, bool)
-    where
-        Self: Sync,
-    {
-        let (ended, wait) = mpsc::channel::<()>();
+    /// A run, and something that is done at this moment of it; whether that was done before it ended.
+    fn run_and(&self, moment: Moment, what: impl FnOnce() -> bool + Send) -> (Run, bool) {
+        let (watch, has_ended) = (Watch::new(&self.places), AtomicBool::new(false));
         thread::scope(|scope| {
-            let other = scope.spawn(move || {
-                wait.recv_timeout(Duration::from_millis(after)).is_err_and(|error| match error {
-                    mpsc::RecvTimeoutError::Timeout => what(),
-                    mpsc::RecvTimeoutError::Disconnected => false,
-                })
-            });
+            let other = scope.spawn(|| watch.wait(moment, || has_ended.load(Ordering::Relaxed)) && what());
             let run = self.run_now(&[]);
-            drop(ended);
+            has_ended.store(true, Ordering::Relaxed);
             (run, other.join().unwrap())
         })
     }
@@ -863,7 +926,7 @@ impl Drop for Stage {
 }
 
 /// Gives a file to HAProxy's user, where that is another one from the start.
-fn give(world: &World, path: &std::path::Path) {
+fn give(world: &World, path: &Path) {
     if world.user == User::Own {
         chown(path, Some(NOBODY.1.0), Some(NOBODY.1.1)).unwrap();
     }

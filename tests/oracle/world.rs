@@ -237,11 +237,17 @@ impl World {
             _ => Checked::Whole,
         };
         let demanding = checked == Checked::Unaware || random.percent(10);
-        let mut lineages = Vec::new();
+        let mut lineages: Vec<(usize, Wanted)> = Vec::new();
+        // Where names are shared little is done in memory.
+        let is_peaceful = random.percent(35);
         let count = random.one(&[1, 2, 3, 3, 3, 4, 4, 5]);
         for number in 0..LINEAGES.len() {
             if random.below(LINEAGES.len() - number) < count - lineages.len() {
-                lineages.push((number, Wanted::random(random, demanding)));
+                let mut wanted = Wanted::random(random, demanding);
+                if is_peaceful {
+                    wanted.names = vec![NAMES[number % NAMES.len()]];
+                }
+                lineages.push((number, wanted));
             }
         }
         let others = (0..3).map(|_| Wanted::random(random, demanding)).collect();
