@@ -266,11 +266,10 @@ fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
         }
     }
     // What is in step has nothing to do.
+    let is_new = stage.is_new || matches!(trouble, Trouble::Killed(_));
     let mut again = stage.run(&[]);
-    let somebody_reloads =
-        matches!(trouble, Trouble::InFlight | Trouble::ReloadMeanwhile(_) | Trouble::Killed(_));
-    if somebody_reloads && rolled_back(&again) {
-        // A HAProxy that was reloaded may have changed its mind: it was asked again.
+    if is_new && rolled_back(&again) {
+        // A HAProxy that was started or reloaded may have changed its mind: it was asked again.
         again = stage.run(&[]);
     }
     let idle =

@@ -238,6 +238,8 @@ pub struct Stage {
     pub labels: BTreeMap<String, String>,
     /// Whether somebody else changed what HAProxy loads since it last loaded everything.
     pub drift: bool,
+    /// Whether HAProxy was started or reloaded by somebody else since the last run.
+    pub is_new: bool,
     /// What happened, in the words of [`super::script`].
     pub journal: Vec<String>,
     tree: Tree,
@@ -273,6 +275,7 @@ impl Stage {
             places,
             labels: BTreeMap::new(),
             drift: false,
+            is_new: false,
             journal: Vec::new(),
             tree: Tree::new(),
             there: BTreeMap::new(),
@@ -341,6 +344,7 @@ impl Stage {
     /// A run of the program.
     pub fn run(&mut self, arguments: &[&str]) -> Run {
         self.journal.push(format!("run {}", arguments.join(" ")));
+        self.is_new = false;
         self.run_now(arguments)
     }
 
@@ -679,7 +683,7 @@ impl Stage {
                 });
             }
         }
-        self.drift = false;
+        (self.drift, self.is_new) = (false, true);
         Ok(())
     }
 
@@ -737,7 +741,7 @@ impl Stage {
         while start.elapsed() < Duration::from_secs(10) {
             let now = children(pid);
             if now.len() == 1 && !before.contains(&now[0]) {
-                self.drift = false;
+                (self.drift, self.is_new) = (false, true);
                 return self.sockets_answer();
             }
             thread::sleep(Duration::from_millis(5));
