@@ -591,7 +591,8 @@ impl Stage {
             self.tree.renew_with(LINEAGES[lineage], &leaf);
         } else {
             self.tree.issue_leaf(LINEAGES[lineage], &leaf);
-            self.there.insert(lineage, wanted);
+            // What it is renewed with HAProxy takes.
+            self.there.insert(lineage, self.world.others[0].clone());
         }
     }
 
