@@ -2,7 +2,9 @@
 //!
 //! After a run that says that everything is in step, every name, on every bind line, from clients with either kind of
 //! key, is answered as a HAProxy that is freshly started from the same files and configuration would answer it. After
-//! any run such a start is possible, and nothing of anybody else's has vanished.
+//! any run, and after one that was killed, such a start is possible, and nothing of anybody else's has vanished; the next
+//! run mends what is missing. Only what no check could show beforehand (see [`world::Checked`]) is waited for until HAProxy
+//! was told.
 //!
 //! A finding prints its seed, the fewest steps that still show it, and a script that a person can run. Longer runs:
 //! `HAPROXY_CERTS_WORLDS=1000 HAPROXY_CERTS_STEPS=10 HAPROXY_CERTS_SEED=7 cargo test --test oracle`;
