@@ -1,4 +1,5 @@
 //! What was typed.
+#![allow(rustdoc::broken_intra_doc_links, reason = "the help is plain text, with tables in brackets")]
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -38,7 +38,7 @@ pub struct Expected {
     /// Whether it can be added at run time without changing what a reload would serve: it doesn't sort first, it
     /// shares no name with another file, and its name needs no quoting.
     pub addable: bool,
-    /// Whether HAProxy can be asked for it, see [`cli::worker::can_be_shown`].
+    /// Whether HAProxy can be asked for it, see [`crate::haproxy::cli::worker::can_be_shown`].
     pub can_be_shown: bool,
 }
 

@@ -1,6 +1,6 @@
 //! The Runtime API: certificates are replaced and added in memory, without a reload.
 //!
-//! What may be sent so is decided in [`memory`]: what is in memory afterwards must be what HAProxy would load when it
+//! What may be sent so is decided in [`crate::haproxy::memory`]: what is in memory afterwards must be what HAProxy would load when it
 //! starts. Memory only: the disk is written first, a reload reads it again.
 
 use std::collections::BTreeSet;
