@@ -5,7 +5,8 @@
 //! length that kills 2.2 and 2.6.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::observation::LoadedLeaf;
 use crate::config::Haproxy;
@@ -16,6 +17,12 @@ use crate::sys::escape::escaped;
 
 /// The longest line of commands: with room for its end.
 const LONGEST_LINE: usize = LONGEST_COMMAND - 1000;
+
+/// A master that executes itself anew refuses connections until it has loaded its configuration.
+const BLINK: Duration = Duration::from_secs(2);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The certificates that a HAProxy has, by their names in its configuration.
 pub type Stores = HashMap<String, LoadedLeaf>;
@@ -53,14 +60,24 @@ pub fn memory(
     hidden: &BTreeSet<String>,
     deadline: Instant,
 ) -> Result<LoadedStores, String> {
-    let mut unusable = Vec::new();
-    for worker in Worker::ways(haproxy) {
-        match all(haproxy, worker, hidden, deadline) {
-            Ok(memory) => return Ok(memory),
-            Err(trouble) => unusable.push(format!("{}: {trouble}", worker.address())),
+    let patience = deadline.min(Instant::now() + BLINK);
+    loop {
+        let mut unusable = Vec::new();
+        let mut blinks = false;
+        for worker in Worker::ways(haproxy) {
+            match all(haproxy, worker, hidden, deadline) {
+                Ok(memory) => return Ok(memory),
+                Err(trouble) => {
+                    blinks |= matches!(&trouble, Trouble::Socket(e) if e.is_of_a_reload());
+                    unusable.push(format!("{}: {trouble}", worker.address()));
+                }
+            }
         }
+        if !blinks || Instant::now() + PAUSE >= patience {
+            return Err(no_use(&unusable));
+        }
+        sleep(PAUSE);
     }
-    Err(no_use(&unusable))
 }
 
 fn all(
