@@ -917,6 +917,17 @@ fn a_foreign_file_that_shadows_is_moved_away_and_nothing_is_deleted() {
     json(&cmd, &[]).exits(0);
 }
 
+/// The lineage that is shadowed is the good one: nobody is to delete it.
+#[test]
+fn what_an_expired_lineage_shadows_is_not_to_be_deleted() {
+    let (_tree, cmd, _) = one(|tree, name| {
+        tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::expired());
+        issue(tree, name);
+    });
+    let said = problem(&json(&cmd, &[]).exits(2), "shadowed", "warning", "has expired");
+    assert_eq!(said["commands"], serde_json::json!([]), "{said}");
+}
+
 /// Without a lineage there is nothing that says whether the last file is still wanted.
 #[test]
 fn the_file_of_the_last_lineage_goes_by_the_advice() {

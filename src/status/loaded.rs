@@ -248,6 +248,35 @@ mod tests {
         }
     }
 
+    /// A master of 2.2 to 3.0 refuses connections while it loads.
+    #[test]
+    fn a_socket_that_blinks_is_asked_again() {
+        use std::io::{Read as _, Write as _};
+        use std::os::unix::net::UnixListener;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, next) = (folder.path().join("socket"), folder.path().join("next"));
+        drop(UnixListener::bind(&path).unwrap());
+        let settings =
+            format!("[[haproxy]]\nruntime_socket = {path:?}\nmaster_socket = \"\"\nreload = \"none\"");
+        let settings =
+            crate::config::Settings::parse(&settings, &crate::config::Overrides::default()).unwrap();
+        let place = path.clone();
+        let master = std::thread::spawn(move || {
+            sleep(Duration::from_millis(300));
+            let listener = UnixListener::bind(&next).unwrap();
+            std::fs::rename(&next, &place).unwrap();
+            for _ in 0..2 {
+                let mut stream = listener.accept().unwrap().0;
+                stream.read_to_string(&mut String::new()).unwrap();
+                stream.write_all(b"\n").unwrap();
+            }
+        });
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let memory = memory(&settings.haproxys[0], &BTreeSet::new(), deadline);
+        assert!(memory.unwrap().stores.is_empty());
+        master.join().unwrap();
+    }
+
     #[test]
     fn a_name_is_served_from_the_first_file() {
         let reply = "# Frontend/Bind\tSNI\tNegative Filter\tType\tFilename\tNotAfter\tNotBefore\n\

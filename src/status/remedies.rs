@@ -123,7 +123,10 @@ fn shadowing(row: &Row, around: &Circumstances<'_>) -> String {
     if let Some(foreign) = around.foreign.iter().find(is_it) {
         return format!("move that file away: {}; then {}", move_out(&foreign.path), around.reload_all());
     }
-    if row.names_won.is_empty() {
+    if row.alarming {
+        // This is the good one of the two.
+        "renew the lineage whose file that is; or delete it, if it isn't wanted any more".to_owned()
+    } else if row.names_won.is_empty() {
         "another lineage has all its names; if this one isn't wanted: certbot delete --cert-name NAME; then: \
          haproxy-certs assemble"
             .to_owned()
