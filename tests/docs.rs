@@ -539,7 +539,7 @@ fn the_manual_explains_every_word_and_no_other() {
     assert_eq!(listed(subsection(MAN_8, "Reasons of a refusal"), ".It Sy "), reasons());
     assert_eq!(listed(subsection(MAN_8, "Warnings"), ".It Sy "), warnings());
     assert_eq!(listed(man_section(MAN_8, "EXIT STATUS"), ".It "), exit_codes());
-    let telling = man_section(MAN_8, "TELLING HAPROXY");
+    let telling = man_section(MAN_8, "NOTIFYING HAPROXY");
     let methods: Words = Method::value_variants().iter().map(|method| method.name().to_owned()).collect();
     assert_eq!(listed(telling, ".It Cm "), methods);
     assert_eq!(listed(telling, ".It Sy "), outcomes());

@@ -91,7 +91,7 @@ impl Committed<'_> {
         }
     }
 
-    /// Records who took the batch: `owed` says of each HAProxy whether it is still to be told. When nobody is, the previous
+    /// Records who took the batch: `owed` says of each HAProxy whether it is still to be notified. When nobody is, the previous
     /// files go.
     pub fn keep(self, still_owed: &BTreeMap<String, bool>) -> (Plan, Option<Failure>) {
         let Self { sites, settings, plan, mut failure, .. } = self;

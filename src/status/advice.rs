@@ -124,6 +124,7 @@ impl Given {
                 rest = behind;
             } else if let Some(behind) = rest.strip_prefix("certbot ")
                 && !self.certbots.is_empty()
+                && ["renew", "certonly", "delete"].iter().any(|verb| behind.starts_with(verb))
                 && !behind.split(';').next().unwrap_or_default().contains("--config-dir")
             {
                 let verb = behind.find([' ', ';']).unwrap_or(behind.len());

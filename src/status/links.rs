@@ -66,12 +66,13 @@ impl Links {
         let renew = format!("certbot renew --force-renewal --cert-name {}", shell_word(name));
         if let Some((&version, _)) = whole {
             let links = self.to(version)?;
-            return Some(match newest == Some(version) || !self.has_conf {
-                true => format!("put its links back: {links}; then {ASSEMBLE}"),
-                false => format!(
-                    "put its links back to the last version that is whole: {links}; then renew it: {renew}; then {ASSEMBLE}"
-                ),
-            });
+            let is_newest = newest == Some(version) || !self.has_conf;
+            let (which, renewed) = if is_newest {
+                ("", String::new())
+            } else {
+                (" to the last version that is whole", format!("; then renew it: {renew}"))
+            };
+            return Some(format!("put its links back{which}: {links}{renewed}; then {ASSEMBLE}"));
         }
         let lacks_only_the_key =
             |kinds: &BTreeSet<&str>| kinds.len() + 1 == KINDS.len() && !kinds.contains("privkey");

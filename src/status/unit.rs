@@ -25,6 +25,8 @@ pub struct Unit {
     pub result: String,
     /// The exit status of its last run.
     pub exit: i32,
+    /// When systemd looked last whether its conditions hold, and they didn't, so that it was skipped.
+    pub skipped: Option<String>,
     /// The process id of its master.
     pub main_pid: i32,
 }
@@ -55,8 +57,8 @@ impl Unit {
 pub fn show(system: &System, name: &str) -> Option<Unit> {
     let may_ask = !name.is_empty() && system.has_systemd();
     let systemctl = Some(()).filter(|()| may_ask).and_then(|()| system.program("systemctl"))?;
-    let properties =
-        "--property=LoadState,ActiveState,SubState,NRestarts,UnitFileState,Result,ExecMainStatus,MainPID";
+    let properties = "--property=LoadState,ActiveState,SubState,NRestarts,UnitFileState,Result,ExecMainStatus,MainPID,\
+                      ConditionResult,ConditionTimestamp";
     let arguments = ["--no-ask-password", "--no-pager", "show", properties, "--", name];
     let done = Program::new(systemctl).args(arguments).run(Instant::now() + LIMIT).ok()?;
     done.succeeded().then(|| parse(&done.output))
@@ -75,6 +77,9 @@ fn parse(text: &str) -> Unit {
         file: value("UnitFileState"),
         result: value("Result"),
         exit: value("ExecMainStatus").parse().unwrap_or_default(),
+        skipped: (value("ConditionResult") == "no")
+            .then(|| value("ConditionTimestamp"))
+            .filter(|at| !at.is_empty()),
         main_pid: value("MainPID").parse().unwrap_or_default(),
     }
 }
@@ -97,6 +102,9 @@ mod tests {
         }
         assert!(!parse("LoadState=loaded\nActiveState=activating\nSubState=start\nNRestarts=0\n").is_down());
         assert!(!parse("LoadState=loaded\nActiveState=active\nSubState=running\nNRestarts=4\n").is_down());
+        assert_eq!(parse("ConditionResult=no\nConditionTimestamp=\n").skipped, None);
+        let skipped = parse("ConditionResult=no\nConditionTimestamp=Sun 2026-11-29 19:40:02 UTC\n").skipped;
+        assert_eq!(skipped.as_deref(), Some("Sun 2026-11-29 19:40:02 UTC"));
         assert!(!parse("LoadState=not-found\nActiveState=inactive\n").is_down());
         assert_eq!(parse(""), Unit::default());
     }
