@@ -32,6 +32,8 @@ impl Links {
     /// Looks at them; `None` where something else than a link is there: it isn't known what that is meant to be.
     #[must_use]
     pub fn look(live_dir: &Path, name: &OsStr) -> Option<Self> {
+        // A copy of certbot's tree is somebody else's to mend.
+        live_dir.file_name().filter(|name| *name == "live")?;
         let live = live_dir.join(name);
         let archive = live_dir.with_file_name("archive").join(name);
         let mut conf = name.to_owned();
