@@ -68,7 +68,7 @@ fn actions() -> Words {
 fn reasons() -> Words {
     let flaws = Flaw::VARIANTS.iter().map(|flaw| flaw.name().to_owned());
     let others = every!(Reason: LineageTorn, NotARegularFile, TooLarge, NameUnsafe, OlderThanDeployed,
-        WouldReplaceGood, HaproxyRejects, ReadError; Reason::Unproved(_));
+        WouldReplaceGood, HaproxyRejects, Io; Reason::Unproved(_));
     let others = others.iter().map(|reason| reason.name().to_owned());
     flaws.chain(others).collect()
 }

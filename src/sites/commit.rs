@@ -348,7 +348,7 @@ pub(crate) fn keep_adopted(sites: &SitesDir, place: &Place, row: &Row) -> Result
 }
 
 pub(crate) fn fail_row(row: &mut Row, failure: &mut Option<Failure>, e: &Failure) {
-    row.refuse(Refusal::new(Reason::ReadError, e.message.clone()));
+    row.refuse(Refusal::new(Reason::Io, e.message.clone()));
     failure.get_or_insert_with(|| e.clone());
 }
 

@@ -27,7 +27,7 @@ pub fn refused(reason: Reason, row: &Row, views: &SiteViews) -> Option<String> {
         Reason::Unproved(Flaw::CertificateMissing) => {
             "put certbot's own files back from a backup; or issue it again, and then delete this one"
         }
-        Reason::ReadError => "mend its permissions or the disk; then run: haproxy-certs assemble",
+        Reason::Io => "mend its permissions or the disk; then run: haproxy-certs assemble",
         Reason::OlderThanDeployed | Reason::WouldReplaceGood => {
             "if it is meant: haproxy-certs assemble --force NAME"
         }
