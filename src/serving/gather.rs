@@ -184,7 +184,7 @@ fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
         };
         stores.insert(haproxy.host_file.clone(), Store { path, identity, contents });
     }
-    Serving { named, stores, ..Serving::unknown(why) }
+    Serving { stores, named, ..Serving::unknown(why) }
 }
 
 /// Which file a path of ours leads to, links followed.
