@@ -41,6 +41,8 @@ pub struct Running {
     pub down: Option<Down>,
     /// The command that makes it read its files again, where one is known.
     pub reload: Option<String>,
+    /// By which name it loads the sites directory, where that isn't the one that our settings have.
+    pub spelled: Option<String>,
     /// That it refuses its configuration, where that is known.
     pub refused: Option<Refused>,
 }
@@ -82,7 +84,8 @@ pub fn look(settings: &Settings, system: &System, ground: &mut Ground) -> Vec<Ru
     });
     let mut running = Vec::with_capacity(looks.len());
     for (haproxy, mut look) in settings.haproxys.iter().zip(looks) {
-        let seen = look.running(haproxy);
+        let spelled = ground.spellings.get(&haproxy.name).cloned();
+        let seen = Running { spelled, ..look.running(haproxy) };
         for (place, site) in ground.sites.iter_mut().enumerate() {
             site.haproxy.push(look.shown(haproxy, site, place));
         }
@@ -146,6 +149,7 @@ impl Look {
             unseen: why.into_iter().flatten().next(),
             down: self.down.clone(),
             reload: self.reload.clone(),
+            spelled: None,
             refused: None,
         }
     }
@@ -171,6 +175,7 @@ fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut G
             row: None,
             certbot: unless_seen(ground.sees_certbot),
             disk: unless_seen(ground.sees_disk),
+            links: None,
             place: Location::default(),
             haproxy,
         });
