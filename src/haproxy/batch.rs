@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Haproxy;
 use crate::haproxy::memory;
+use crate::haproxy::siblings::Homes;
 use crate::haproxy::target::Target;
 use crate::serving::loads::{Identity, Serving};
 
@@ -54,6 +55,8 @@ pub struct Batch<'a> {
     pub serving: &'a Serving,
     /// All our files, and which ones they are.
     pub ours: &'a BTreeMap<Target, Identity>,
+    /// Where they are.
+    pub homes: &'a Homes,
 }
 
 impl Batch<'_> {

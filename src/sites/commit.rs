@@ -17,6 +17,7 @@ use super::durable::{create, remove};
 use super::entries;
 use super::state::{Pending, Record, State, digest, key, target};
 use crate::config::{Owner, Settings};
+use crate::haproxy::siblings::Homes;
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
 use crate::plan::prune::LAST_FILE;
@@ -25,6 +26,7 @@ use crate::plan::refusal::Refusal;
 use crate::plan::row::{Plan, Role, Row};
 use crate::sites::dir::SitesDir;
 use crate::sites::place::Place;
+use crate::sites::untouched;
 use crate::sys::failure::Failure;
 
 pub(crate) const HOST_PREVIOUS: &str = "previous-host.pem";
@@ -83,6 +85,17 @@ impl Committed<'_> {
         entries::bytes(&place.dir, &name).ok()
     }
 
+    /// Where our files are, and since when nobody else has changed what is there.
+    #[must_use]
+    pub fn homes(&self) -> Homes {
+        let found = self.sites.found.values();
+        Homes {
+            sites_dir: self.sites.place.path.clone(),
+            host_file: self.settings.host_file.clone(),
+            touched: found.map(|found| (found.identity, found.touched())).collect(),
+        }
+    }
+
     /// Holds what HAProxy refused against it still, although this run has made it another one by reloading it.
     pub fn still_refused(&mut self, before: &str, after: &str) {
         let refusals = self.sites.state.files.values_mut().filter_map(|record| record.rejected.as_mut());
@@ -96,7 +109,10 @@ impl Committed<'_> {
     pub fn keep(self, still_owed: &BTreeMap<String, bool>) -> (Plan, Option<Failure>) {
         let Self { sites, settings, plan, mut failure, .. } = self;
         let before = sites.state.clone();
+        let places: Vec<&Place> = [Some(&sites.place), sites.host.as_ref()].into_iter().flatten().collect();
+        let untouched = untouched::left(&sites.found, &places, &sites.state.untouched);
         let state = &mut sites.state;
+        state.untouched = untouched;
         // Whoever isn't named here is another configuration's.
         state.owed.retain(|name, _| still_owed.get(name).copied().unwrap_or(true));
         let accepted = state.owed.is_empty();

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::debts::{self, Owed};
 use super::durable::write_durably;
 use super::last_start::LastStart;
+use super::untouched::Untouched;
 use crate::certified_key::{ChainState, hex};
 use crate::config::Settings;
 use crate::haproxy::fingerprint::are_still;
@@ -43,6 +44,9 @@ pub struct State {
     /// How each HAProxy was last seen to be started, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub last_start: BTreeMap<String, LastStart>,
+    /// How the last run left the directories of our files, by their paths.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub untouched: BTreeMap<String, Untouched>,
     /// Whether the state file was there but could not be understood: then everything counts as owed.
     #[serde(skip)]
     pub lost: bool,
@@ -99,6 +103,7 @@ impl Default for State {
             pending: BTreeMap::new(),
             owed: BTreeMap::new(),
             last_start: BTreeMap::new(),
+            untouched: BTreeMap::new(),
             lost: false,
         }
     }

@@ -7,6 +7,8 @@ use super::replies::{self, Info, Listing, ShownStore};
 use super::socket::{self, SocketError};
 use crate::certified_key::Leaf;
 use crate::config::{Address, Haproxy};
+use crate::sys::procfs::Proc;
+use crate::sys::system::System;
 
 /// How long one command may take: they take milliseconds, and a peer that never answers must leave time for a reload.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
@@ -83,6 +85,16 @@ pub struct Answering {
     pub until: SystemTime,
     /// Its version's first two numbers; `None` where it can't be read.
     pub version: Option<(u32, u32)>,
+}
+
+impl Answering {
+    /// When it started, as exactly as that can be seen, and no later: its uptime has whole seconds; procfs knows better,
+    /// where this process is the worker.
+    #[must_use]
+    pub fn started(&self, system: &System) -> SystemTime {
+        let seen = Proc::new(system).started_at(self.pid);
+        seen.filter(|at| (self.since..=self.until).contains(at)).unwrap_or(self.since)
+    }
 }
 
 impl<'a> Worker<'a> {

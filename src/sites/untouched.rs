@@ -1,0 +1,89 @@
+//! Since when nobody but this program has changed which files a directory has.
+//!
+//! A directory's change time says that somebody did, and every run of ours does: so each remembers how it left it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::fstat;
+use serde::{Deserialize, Serialize};
+
+use super::entries;
+use crate::serving::loads::Identity;
+use crate::sites::place::Place;
+
+/// How a run left a directory. Times are seconds and nanoseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Untouched {
+    /// Its change time then.
+    pub changed: (u64, u32),
+    /// When somebody else had last changed it.
+    pub since: (u64, u32),
+}
+
+/// A directory as it was when a run began.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Which one it is.
+    pub(crate) identity: Identity,
+    changed: (u64, u32),
+    since: (u64, u32),
+    /// What HAProxy may have loaded beside certificates, and must not be forgotten.
+    scts: BTreeSet<OsString>,
+}
+
+impl Found {
+    /// How a directory is found, of which the last run remembers this; `None`: it can't be read.
+    pub(crate) fn of(place: &Place, last: Option<&Untouched>) -> Option<Self> {
+        let (identity, changed) = look(place)?;
+        let since = last.filter(|last| last.changed == changed).map_or(changed, |last| last.since);
+        Some(Self { identity, changed, since, scts: scts(place)? })
+    }
+
+    /// When somebody else had last changed it.
+    pub(crate) fn touched(&self) -> SystemTime {
+        let (seconds, rest) = self.since;
+        SystemTime::UNIX_EPOCH + Duration::new(seconds, rest)
+    }
+
+    /// What the next run must know of it; `None`: nothing new, this run has left it as it was.
+    pub(crate) fn left(&self, place: &Place) -> Option<Untouched> {
+        let (_, changed) = look(place).filter(|(_, changed)| *changed != self.changed)?;
+        // What went meanwhile was no certificate of ours.
+        let is_quiet = scts(place).is_some_and(|now| now.is_superset(&self.scts));
+        Some(Untouched { changed, since: if is_quiet { self.since } else { changed } })
+    }
+}
+
+/// All of them as they are left now.
+pub(crate) fn left(
+    found: &BTreeMap<String, Found>,
+    places: &[&Place],
+    before: &BTreeMap<String, Untouched>,
+) -> BTreeMap<String, Untouched> {
+    let mut all = before.clone();
+    for place in places {
+        let key = key(place);
+        if let Some(left) = found.get(&key).and_then(|found| found.left(place)) {
+            all.insert(key, left);
+        }
+    }
+    all
+}
+
+/// The name under which a directory is remembered.
+pub(crate) fn key(place: &Place) -> String {
+    place.path.to_string_lossy().into_owned()
+}
+
+fn look(place: &Place) -> Option<(Identity, (u64, u32))> {
+    let stat = fstat(&place.dir).ok()?;
+    let changed = (u64::try_from(stat.st_ctime).ok()?, u32::try_from(stat.st_ctime_nsec).ok()?);
+    Some((Identity { device: stat.st_dev, inode: stat.st_ino }, changed))
+}
+
+fn scts(place: &Place) -> Option<BTreeSet<OsString>> {
+    let names = entries::entries(&place.dir, &place.path).ok()?;
+    Some(names.into_iter().filter(|name| name.as_encoded_bytes().ends_with(b".sctl")).collect())
+}
