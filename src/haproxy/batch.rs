@@ -73,6 +73,14 @@ impl Batch<'_> {
         if known.is_empty() { vec![spelled] } else { known }
     }
 
+    /// Whether a HAProxy that starts surely serves other files, and not this one.
+    pub(crate) fn is_left_out(&self, haproxy: &Haproxy, change: &Change) -> bool {
+        let spelled = change.target.spelled(haproxy);
+        let stores = memory::stores_of(self.serving, &spelled, self.identity(&change.target));
+        let is_known = self.serving.unclear.is_none() && !self.serving.stores.is_empty();
+        is_known && stores.is_ok_and(|stores| stores.is_empty())
+    }
+
     /// Those of all changes.
     pub(crate) fn stores(&self, haproxy: &Haproxy) -> BTreeSet<String> {
         self.changes.iter().flat_map(|change| self.stores_of(haproxy, change)).collect()

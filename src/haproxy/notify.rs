@@ -270,7 +270,8 @@ impl Notification<'_> {
             return Verdict { rejected: partial.refused, ..verdict };
         }
         if partial.updated.is_empty() {
-            return Verdict::of(method, Outcome::Failed).with(why);
+            let cause = partial.cause.filter(|cause| !why.contains(cause.as_str()));
+            return Verdict::of(method, Outcome::Failed).with(why).with(cause.unwrap_or_default());
         }
         if !partial.left.is_empty() {
             return Verdict::of(method, Outcome::Failed).with(why).with(self.said(&partial));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{
@@ -16,7 +16,7 @@ use super::debts::Owed;
 use super::durable::{create, remove};
 use super::entries;
 use super::state::{Pending, Record, State, digest, key, target};
-use crate::config::{Owner, Settings};
+use crate::config::{OWN_DIR, Owner, Settings};
 use crate::haproxy::siblings::Homes;
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
@@ -24,7 +24,7 @@ use crate::plan::prune::LAST_FILE;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Plan, Role, Row};
-use crate::sites::dir::SitesDir;
+use crate::sites::dir::{PREVIOUS_DIR, SitesDir};
 use crate::sites::place::Place;
 use crate::sites::untouched;
 use crate::sys::failure::Failure;
@@ -32,6 +32,16 @@ use crate::sys::failure::Failure;
 pub(crate) const HOST_PREVIOUS: &str = "previous-host.pem";
 
 pub(crate) const ADOPTED_DIR: &str = "adopted";
+
+/// Where the previous file is kept that the state file knows by this name.
+#[must_use]
+pub fn previous_path(settings: &Settings, key: &str) -> PathBuf {
+    let own = settings.sites_dir.join(OWN_DIR);
+    match target(key, &settings.host_file) {
+        Some(Target::Host) => own.join(HOST_PREVIOUS),
+        _ => own.join(PREVIOUS_DIR).join(key),
+    }
+}
 
 /// A plan that was carried out on disk; HAProxy doesn't know it yet.
 #[derive(Debug)]
@@ -179,11 +189,15 @@ pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
             state
                 .pending
                 .entry(key.clone())
-                .and_modify(|pending| pending.now.clone_from(&now))
+                .and_modify(|pending| {
+                    pending.several |= pending.now != now && pending.now != pending.was;
+                    pending.now.clone_from(&now);
+                })
                 .or_insert_with(|| Pending {
                     was: row.before.as_ref().map(digest),
                     now,
                     adopted: row.adopts,
+                    several: false,
                 });
             told.push(key);
         }

@@ -93,6 +93,9 @@ pub struct Pending {
     /// Whether what was there before is somebody else's, and may be a link (`--adopt`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopted: bool,
+    /// Whether there was something else in between, which HAProxy may have loaded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub several: bool,
 }
 
 impl Default for State {
@@ -333,7 +336,9 @@ mod tests {
         let mut state = State::default();
         for name in ["../../etc/x.pem", "a/b.pem", ".hidden.pem", "x", "", "ok.pem"] {
             state.files.insert(name.into(), record());
-            state.pending.insert(name.into(), Pending { was: None, now: None, adopted: false });
+            state
+                .pending
+                .insert(name.into(), Pending { was: None, now: None, adopted: false, several: false });
         }
         let read = State::parse(&serde_json::to_vec(&state).unwrap()).unwrap();
         assert_eq!(read.files.keys().collect::<Vec<_>>(), ["ok.pem"]);

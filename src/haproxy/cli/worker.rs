@@ -27,6 +27,15 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 /// within some bytes end 2.6.12, other versions break off (measured, 2.2 to 3.4).
 const LONGEST_NAMES: usize = 8000;
 
+/// The first version that survives to be asked for names that fill its buffer.
+const SURVIVES_NAMES_SINCE: (u32, u32) = (3, 0);
+
+/// Whether this HAProxy may be asked only for what it is known to have.
+#[must_use]
+pub fn may_die_of_names(version: Option<(u32, u32)>) -> bool {
+    version < Some(SURVIVES_NAMES_SINCE)
+}
+
 /// Whether HAProxy can be asked for what it has of this certificate.
 #[must_use]
 pub fn can_be_shown(leaf: &Leaf) -> bool {

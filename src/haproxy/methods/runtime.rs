@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use zeroize::Zeroizing;
 
@@ -67,6 +67,8 @@ pub struct Partial {
     pub left: Vec<(Target, String)>,
     /// Those of them that HAProxy refused by name, with its words.
     pub refused: Vec<(Target, String)>,
+    /// Why the first of these was left out, where that was decided for the file itself.
+    pub cause: Option<String>,
     /// Why it isn't seen that HAProxy answers as after a start, although it has them.
     pub unseen: Option<String>,
     /// Why HAProxy doesn't answer as after a start, although it has them.
@@ -136,6 +138,7 @@ pub fn update_what_can_be(
         match Update::new(system, haproxy, batch, worker, deadline).some(&jobs) {
             Ok(told) => {
                 (partial.updated, partial.refused) = (told.updated, told.refused);
+                partial.cause = told.left.first().map(|(target, why)| format!("{target}: {why}"));
                 partial.left.extend(told.left);
                 (partial.unseen, partial.differs) = (told.unseen, told.differs);
                 return partial;
@@ -186,6 +189,10 @@ fn first_missing(
     deadline: Instant,
 ) -> Result<Option<String>, Trouble> {
     for change in batch.changes.iter().filter(|change| can_be_shown(change)) {
+        // A start would not load it either.
+        if change.now.is_some() && batch.is_left_out(haproxy, change) {
+            continue;
+        }
         for name in batch.stores_of(haproxy, change) {
             let store = worker.store(&name, deadline)?;
             if let Err(how) = agrees(change.now.as_ref(), store.as_ref()) {
@@ -406,11 +413,17 @@ impl<'a> Update<'a> {
             let is_ours = store.identity.is_some_and(|identity| ours.contains(&identity));
             let Contents::Pair(leaf) = &store.contents else { continue };
             // What is older than the worker it has read.
-            if is_ours || told.contains(name) || !changed_since(store, worker) || !memory.has(name) {
+            if is_ours
+                || told.contains(name)
+                || !changed_since(store, worker.started(self.system))
+                || !memory.has(name)
+            {
                 continue;
             }
             asked += 1;
-            if !worker::can_be_shown(leaf) || asked > ASKED_AT_MOST {
+            // What it has instead may have any number of names.
+            let is_dangerous = worker::may_die_of_names(worker.version);
+            if is_dangerous || !worker::can_be_shown(leaf) || asked > ASKED_AT_MOST {
                 return Ok(Some(format!("{}: HAProxy isn't asked for it", escaped(name))));
             }
             let shown = self.commands.worker.store(name, self.commands.deadline)?;
@@ -605,7 +618,12 @@ impl<'a> Update<'a> {
         let pem = Zeroizing::new(proved.combined_pem().as_bytes().to_vec());
         can_be_sent(store, &pem).map_err(|how| cannot(&how))?;
         let leaf = proved.leaf();
-        if !is_plain(store) || !worker::can_be_shown(leaf) {
+        // What isn't ours and has changed since may have any number of names in memory.
+        let is_ours = || self.batch.ours.values().any(|identity| Some(*identity) == on_disk.identity);
+        let is_dangerous = worker::may_die_of_names(worker.version)
+            && changed_since(on_disk, worker.started(self.system))
+            && !is_ours();
+        if is_dangerous || !is_plain(store) || !worker::can_be_shown(leaf) {
             return Err(cannot("HAProxy can't be asked for it"));
         }
         match self.commands.worker.store(store, self.commands.deadline) {
@@ -754,11 +772,13 @@ const STAPLED: &str = "HAProxy staples an OCSP response to it, which a commit wo
 /// What a PEM must not have that is made anew from its key and certificates.
 const DH: &[u8] = b"-----BEGIN DH PARAMETERS";
 
-/// Whether a store's file is one that the worker may not have read as it is.
-fn changed_since(store: &crate::serving::loads::Store, worker: Answering) -> bool {
+/// Whether a store's file is one that a worker may not have read as it is that started then.
+fn changed_since(store: &crate::serving::loads::Store, since: SystemTime) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     fs::metadata(&store.path).map_or(true, |meta| {
-        let since = worker.since.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(meta.ctime()).unwrap_or(u64::MAX) >= since.as_secs()
+        let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let changed = (u64::try_from(meta.ctime()).ok(), u32::try_from(meta.ctime_nsec()).ok());
+        let changed = changed.0.zip(changed.1).map(|(seconds, rest)| Duration::new(seconds, rest));
+        changed.is_none_or(|changed| changed >= since)
     })
 }
