@@ -1,8 +1,8 @@
 //! What HAProxy loads beside a certificate, and what becomes of that in memory.
 //!
 //! A `set ssl cert` drops the OCSP response, its issuer and the SCTs that were loaded with a certificate; a start loads
-//! them again. And a commit ends HAProxy 2.2 and 2.6 where a `.sctl` was loaded with what it replaces: they free it
-//! twice (measured; not 3.0 to 3.4). None of them shows whether there was one, so it must be known from the disk.
+//! them again. And a commit ends HAProxy where a `.sctl` was loaded with what it replaces, which is freed twice: 2.2 and
+//! 2.6 at once, 3.0 to 3.4 sooner or later (measured). None shows whether there was one: the disk must tell.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,15 +17,6 @@ use crate::sys::escape::escaped_path;
 
 /// The endings of what a commit drops. A `.key` belongs to the certificate itself.
 const DROPPED: [&str; 3] = ["sctl", "ocsp", "issuer"];
-
-/// The first version that survives a commit of a certificate with a `.sctl`.
-const SURVIVES_SCTL_SINCE: (u32, u32) = (3, 0);
-
-/// Whether a commit ends this HAProxy where a `.sctl` was loaded with what it replaces.
-#[must_use]
-pub fn dies_of_an_sctl(version: Option<(u32, u32)>) -> bool {
-    version < Some(SURVIVES_SCTL_SINCE)
-}
 
 /// The directories of our files.
 #[derive(Debug, Clone, Default)]
@@ -57,16 +48,11 @@ impl Homes {
 
     /// Why the certificate of this path, which a worker may have loaded at `loaded`, must not be committed in memory.
     #[must_use]
-    pub fn obstacle(
-        &self,
-        path: &Path,
-        loaded: Option<SystemTime>,
-        version: Option<(u32, u32)>,
-    ) -> Option<String> {
+    pub fn obstacle(&self, path: &Path, loaded: Option<SystemTime>) -> Option<String> {
         if let Some(sibling) = present(path) {
             return Some(format!("HAProxy loads {} with it when it starts", escaped_path(&sibling)));
         }
-        let loaded = loaded.filter(|_| dies_of_an_sctl(version))?;
+        let loaded = loaded?;
         let folder = path.parent()?;
         if self.touched(folder).is_some_and(|touched| touched < loaded) {
             return None;

@@ -202,6 +202,10 @@ pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
             told.push(key);
         }
     }
+    if !told.is_empty() {
+        let opened = sites.found.iter().map(|(path, found)| (path.clone(), found.opened()));
+        state.untouched.extend(opened);
+    }
     state.pass_debts_on(settings);
     let file = settings.file.as_ref().map(|file| file.to_string_lossy().into_owned());
     for haproxy in &settings.haproxys {

@@ -3,7 +3,6 @@
 //! A directory's change time says that somebody did, and every run of ours does: so each remembers how it left it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::fstat;
@@ -14,12 +13,15 @@ use crate::serving::loads::Identity;
 use crate::sites::place::Place;
 
 /// How a run left a directory. Times are seconds and nanoseconds since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Untouched {
-    /// Its change time then.
-    pub changed: (u64, u32),
+    /// Its change time then; `None`: a run was about to change it, and may have been killed.
+    pub changed: Option<(u64, u32)>,
     /// When somebody else had last changed it.
     pub since: (u64, u32),
+    /// The `.sctl` files that were there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub scts: BTreeSet<String>,
 }
 
 /// A directory as it was when a run began.
@@ -30,15 +32,20 @@ pub(crate) struct Found {
     changed: (u64, u32),
     since: (u64, u32),
     /// What HAProxy may have loaded beside certificates, and must not be forgotten.
-    scts: BTreeSet<OsString>,
+    scts: BTreeSet<String>,
 }
 
 impl Found {
     /// How a directory is found, of which the last run remembers this; `None`: it can't be read.
     pub(crate) fn of(place: &Place, last: Option<&Untouched>) -> Option<Self> {
         let (identity, changed) = look(place)?;
-        let since = last.filter(|last| last.changed == changed).map_or(changed, |last| last.since);
-        Some(Self { identity, changed, since, scts: scts(place)? })
+        let scts = scts(place)?;
+        // After a run that was killed its changes are no others' as long as nothing went that matters.
+        let is_ours = |last: &&Untouched| {
+            last.changed.map_or_else(|| scts.is_superset(&last.scts), |then| then == changed)
+        };
+        let since = last.filter(is_ours).map_or(changed, |last| last.since);
+        Some(Self { identity, changed, since, scts })
     }
 
     /// When somebody else had last changed it.
@@ -47,12 +54,24 @@ impl Found {
         SystemTime::UNIX_EPOCH + Duration::new(seconds, rest)
     }
 
-    /// What the next run must know of it; `None`: nothing new, this run has left it as it was.
-    pub(crate) fn left(&self, place: &Place) -> Option<Untouched> {
-        let (_, changed) = look(place).filter(|(_, changed)| *changed != self.changed)?;
+    /// What the next run must know of it should this one be killed while it changes it.
+    pub(crate) fn opened(&self) -> Untouched {
+        Untouched { changed: None, since: self.since, scts: self.scts.clone() }
+    }
+
+    /// What the next run must know of it.
+    fn left(&self, place: &Place) -> Option<Untouched> {
+        let (_, changed) = look(place)?;
         // What went meanwhile was no certificate of ours.
         let is_quiet = scts(place).is_some_and(|now| now.is_superset(&self.scts));
-        Some(Untouched { changed, since: if is_quiet { self.since } else { changed } })
+        let since = if is_quiet { self.since } else { changed };
+        Some(Untouched { changed: Some(changed), since, scts: BTreeSet::new() })
+    }
+
+    /// Whether this run has changed it, or its record says that it may have.
+    fn is_news(&self, place: &Place, before: Option<&Untouched>) -> bool {
+        before.is_some_and(|before| before.changed.is_none())
+            || look(place).is_some_and(|(_, changed)| changed != self.changed)
     }
 }
 
@@ -65,7 +84,8 @@ pub(crate) fn left(
     let mut all = before.clone();
     for place in places {
         let key = key(place);
-        if let Some(left) = found.get(&key).and_then(|found| found.left(place)) {
+        let news = found.get(&key).filter(|found| found.is_news(place, before.get(&key)));
+        if let Some(left) = news.and_then(|found| found.left(place)) {
             all.insert(key, left);
         }
     }
@@ -83,7 +103,8 @@ fn look(place: &Place) -> Option<(Identity, (u64, u32))> {
     Some((Identity { device: stat.st_dev, inode: stat.st_ino }, changed))
 }
 
-fn scts(place: &Place) -> Option<BTreeSet<OsString>> {
+fn scts(place: &Place) -> Option<BTreeSet<String>> {
     let names = entries::entries(&place.dir, &place.path).ok()?;
-    Some(names.into_iter().filter(|name| name.as_encoded_bytes().ends_with(b".sctl")).collect())
+    let scts = names.into_iter().filter(|name| name.as_encoded_bytes().ends_with(b".sctl"));
+    Some(scts.map(|name| name.to_string_lossy().into_owned()).collect())
 }

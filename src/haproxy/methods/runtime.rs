@@ -398,7 +398,7 @@ impl<'a> Update<'a> {
         }
         // Of a new one memory has nothing.
         let loaded = (!matches!(step, Step::Add { .. })).then(|| worker.started(self.system));
-        paths.iter().find_map(|path| self.batch.homes.obstacle(path, loaded, worker.version))
+        paths.iter().find_map(|path| self.batch.homes.obstacle(path, loaded))
     }
 
     /// The first difference between memory and disk that this batch doesn't make up for.
