@@ -9,7 +9,7 @@ use crate::sites::last_start::LastStart;
 use crate::sites::making::{finish_making, host_place, make_sites_dir};
 use crate::sites::place::Place;
 use crate::sites::state::State;
-use crate::sites::untouched::{self, Found};
+use crate::sites::untouched::{self, FoundPlace};
 use crate::sites::{durable, entries, guard, last_run, lock};
 use crate::sys::failure::Failure;
 use crate::sys::system::System;
@@ -39,7 +39,7 @@ pub struct SitesDir {
     pub(crate) host: Option<Place>,
     pub(crate) host_file: PathBuf,
     /// Its directories as they were found, by their paths.
-    pub(crate) found: BTreeMap<String, Found>,
+    pub(crate) found: BTreeMap<String, FoundPlace>,
 }
 
 impl SitesDir {
@@ -69,7 +69,7 @@ impl SitesDir {
         };
         let found = [Some(&place), host.as_ref()].into_iter().flatten().filter_map(|place| {
             let key = untouched::key(place);
-            Found::of(place, state.untouched.get(&key)).map(|found| (key, found))
+            FoundPlace::of(place, state.untouched.get(&key)).map(|found| (key, found))
         });
         let found = found.collect();
         let sites = Self {

@@ -26,7 +26,7 @@ pub struct Untouched {
 
 /// A directory as it was when a run began.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundPlace {
     /// Which one it is.
     pub(crate) identity: Identity,
     changed: (u64, u32),
@@ -35,7 +35,7 @@ pub(crate) struct Found {
     scts: BTreeSet<String>,
 }
 
-impl Found {
+impl FoundPlace {
     /// How a directory is found, of which the last run remembers this; `None`: it can't be read.
     pub(crate) fn of(place: &Place, last: Option<&Untouched>) -> Option<Self> {
         let (identity, changed) = look(place)?;
@@ -77,7 +77,7 @@ impl Found {
 
 /// All of them as they are left now.
 pub(crate) fn left(
-    found: &BTreeMap<String, Found>,
+    found: &BTreeMap<String, FoundPlace>,
     places: &[&Place],
     before: &BTreeMap<String, Untouched>,
 ) -> BTreeMap<String, Untouched> {

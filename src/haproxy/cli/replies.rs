@@ -57,7 +57,7 @@ pub enum SetReply {
     /// There is a transaction for this other file, which was left alone.
     Held(String),
     /// It can't be read as a certificate.
-    Refused(Refusal),
+    Refused(Unwanted),
     /// There is no such store.
     Unknown,
     /// Anything else.
@@ -70,7 +70,7 @@ pub enum CommitReply {
     /// It is in use from now on.
     Success,
     /// HAProxy won't use it. Some versions leave the transaction open.
-    Refused(Refusal),
+    Refused(Unwanted),
     /// Anything else.
     Unexpected,
 }
@@ -94,14 +94,14 @@ pub enum AddReply {
     /// It is in this directory's list already.
     Exists,
     /// HAProxy won't serve it.
-    Refused(Refusal),
+    Refused(Unwanted),
     /// Anything else.
     Unexpected,
 }
 
 /// Why HAProxy won't have a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Unwanted {
     /// Its words.
     pub words: String,
     /// Where it stopped.
@@ -119,7 +119,7 @@ pub enum RefusedBy {
     Contents,
 }
 
-impl Refusal {
+impl Unwanted {
     /// A refusal, where the reply names what is wrong with the PEM.
     fn read(reply: &str) -> Option<Self> {
         let stage = if reply.contains("into SSL Context") {
@@ -285,8 +285,8 @@ pub fn set(reply: &str) -> SetReply {
         (Some(only), true) => only,
         (None, _) if reply.contains("not referenced by the configuration") => SetReply::Unknown,
         (None, _) if reply.contains("Can't load the payload") || names_a_bad_pem(reply) => {
-            let plain = || Refusal { words: reasons(reply), stage: RefusedBy::Contents };
-            SetReply::Refused(Refusal::read(reply).unwrap_or_else(plain))
+            let plain = || Unwanted { words: reasons(reply), stage: RefusedBy::Contents };
+            SetReply::Refused(Unwanted::read(reply).unwrap_or_else(plain))
         }
         _ => SetReply::Unexpected,
     }
@@ -298,7 +298,7 @@ pub fn commit(reply: &str) -> CommitReply {
     if is_success(reply) {
         return CommitReply::Success;
     }
-    Refusal::read(reply).map_or(CommitReply::Unexpected, CommitReply::Refused)
+    Unwanted::read(reply).map_or(CommitReply::Unexpected, CommitReply::Refused)
 }
 
 /// Reads the reply to `new ssl cert FILE`.
@@ -322,7 +322,7 @@ pub fn added(reply: &str) -> AddReply {
     if reply.contains("file already exists in this directory") {
         return AddReply::Exists;
     }
-    Refusal::read(reply).map_or(AddReply::Unexpected, AddReply::Refused)
+    Unwanted::read(reply).map_or(AddReply::Unexpected, AddReply::Refused)
 }
 
 /// Whether a reply ends with success.
@@ -562,8 +562,8 @@ mod tests {
         assert_eq!(created("Certificate '/c/b.pem' already exists!\n", "/c/a.pem"), NewReply::Unexpected);
     }
 
-    fn refusal(words: &str, stage: RefusedBy) -> Refusal {
-        Refusal { words: words.to_owned(), stage }
+    fn refusal(words: &str, stage: RefusedBy) -> Unwanted {
+        Unwanted { words: words.to_owned(), stage }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::replies::{
-    self, AddReply, CommitReply, NewReply, Refusal, RefusedBy, SetReply, ShownStore, quoted,
+    self, AddReply, CommitReply, NewReply, RefusedBy, SetReply, ShownStore, Unwanted, quoted,
 };
 use super::socket::{self, SocketError};
 use super::worker::{PAUSE, Trouble, Worker, unexpected};
@@ -26,9 +26,9 @@ pub(crate) enum Untaken {
     /// Not this way; a reload may do it.
     NeedsReload(String),
     /// HAProxy refused it.
-    Refused(Refusal),
+    Refused(Unwanted),
     /// HAProxy refused it, and its transaction has to stay open: it would take the next file's PEM.
-    Stuck(Refusal),
+    Stuck(Unwanted),
     /// The socket is of no use at all.
     Unusable(Trouble),
 }
@@ -74,7 +74,7 @@ impl Commands<'_> {
     pub(crate) fn put(&self, file: &str, pem: &[u8]) -> Result<(), Untaken> {
         for _ in 1..CHAIN_REFUSALS {
             match self.put_once(file, pem) {
-                Err(Untaken::Refused(Refusal { stage: RefusedBy::Chain, .. })) => {}
+                Err(Untaken::Refused(Unwanted { stage: RefusedBy::Chain, .. })) => {}
                 put => return put,
             }
         }
@@ -102,7 +102,7 @@ impl Commands<'_> {
 
     /// Whether an abort would end HAProxy: 2.2.9 frees twice what it had made of a certificate before its SSL context
     /// refused it. There the transaction stays open until a reload.
-    fn dies_of_an_abort(&self, refusal: &Refusal) -> bool {
+    fn dies_of_an_abort(&self, refusal: &Unwanted) -> bool {
         refusal.stage == RefusedBy::Context
             && self.worker.answering(self.deadline).is_ok_and(|worker| worker.version < Some((2, 6)))
     }

@@ -16,7 +16,7 @@ use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
 use crate::config::Haproxy;
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::{Batch, Change, Expected};
-use crate::haproxy::cli::replies::{Listing, Refusal, ShownStore, StoreStatus};
+use crate::haproxy::cli::replies::{Listing, ShownStore, StoreStatus, Unwanted};
 use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
 use crate::haproxy::cli::transaction::{Commands, TRANSACTION_LIMIT, Untaken, foreign, set_line};
 use crate::haproxy::cli::worker::{self, Answering, PAUSE, Trouble, Worker, no_use};
@@ -754,7 +754,7 @@ impl<'a> Update<'a> {
 }
 
 /// Keeps what HAProxy says of a file, once.
-fn note_refusal(refused: &mut Refused, job: &Job<'_>, refusal: Refusal) {
+fn note_refusal(refused: &mut Refused, job: &Job<'_>, refusal: Unwanted) {
     if refused.iter().all(|(target, _)| target != job.target) {
         refused.push((job.target.clone(), refusal.words));
     }
