@@ -249,8 +249,8 @@ fn change(file: &str) -> Change {
 fn batch(changes: &[Change]) -> Batch<'_> {
     static SERVING: LazyLock<Serving> = LazyLock::new(Serving::default);
     static OURS: LazyLock<BTreeMap<Target, Identity>> = LazyLock::new(BTreeMap::new);
-    let committed = SystemTime::now();
     static HOMES: LazyLock<Homes> = LazyLock::new(Homes::default);
+    let committed = SystemTime::now();
     let read = &|_: &Target| Ok(Vec::new().into());
     Batch { changes, read, committed, serving: &SERVING, ours: &OURS, homes: &HOMES }
 }

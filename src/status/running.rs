@@ -163,8 +163,8 @@ impl Look {
         sites: &[SiteViews],
         known: &Previous<'_>,
     ) -> Self {
-        let named = sites.iter().filter_map(|site| Some((spelled(haproxy, site)?, site)));
-        let by_name: HashMap<String, &SiteViews> = named.collect();
+        let spellings = sites.iter().filter_map(|site| Some((spelled(haproxy, site)?, site)));
+        let by_name: HashMap<String, &SiteViews> = spellings.collect();
         let may_ask = |file: &str, worker: Option<Answering>| {
             let site = by_name.get(file).copied();
             let leaf = site.and_then(|site| site.disk.here());
