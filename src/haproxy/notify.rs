@@ -150,9 +150,7 @@ impl Notification<'_> {
 
     /// Whether this worker read the disk after the last change, and shows all of the batch.
     fn has_read_it(&self, worker: Answering) -> bool {
-        // Its uptime has whole seconds; procfs knows better, where this process is the worker.
-        let started = process::master::Proc::new(self.system).started_at(worker.pid);
-        let started = started.filter(|at| (worker.since..=worker.until).contains(at)).unwrap_or(worker.since);
+        let started = worker.started(self.system);
         let is_young = |it: Answering| it.pid == worker.pid && started > self.batch.committed;
         is_young(worker)
             && matches!(methods::runtime::shown(self.haproxy, self.batch, self.deadline), StoresShown::All(it) if is_young(it))
@@ -251,10 +249,11 @@ impl Notification<'_> {
             Attempt::Refused { words, files } if files.is_empty() => {
                 let partial = self.replace_what_can_be();
                 let files = process::config_check::configuration(self.system, self.haproxy);
-                Verdict::of(method, Outcome::Failed)
+                let verdict = Verdict::of(method, Outcome::Failed)
                     .with(alerts::cause(&words))
                     .with(alerts::advice(&words, &files))
-                    .with(self.said(&partial))
+                    .with(self.said(&partial));
+                Verdict { rejected: partial.refused, ..verdict }
             }
             Attempt::Refused { words, files } => {
                 Verdict { rejected: files, ..Verdict::of(method, Outcome::Failed) }
@@ -266,8 +265,13 @@ impl Notification<'_> {
     /// What HAProxy can take without a reload, which isn't possible: `why`.
     fn without_reload(&self, method: Method, before: Option<Answering>, why: String) -> Verdict {
         let partial = self.replace_what_can_be();
+        if !partial.refused.is_empty() {
+            let verdict = Verdict::of(method, Outcome::Failed).with(why).with(self.said(&partial));
+            return Verdict { rejected: partial.refused, ..verdict };
+        }
         if partial.updated.is_empty() {
-            return Verdict::of(method, Outcome::Failed).with(why);
+            let cause = partial.cause.filter(|cause| !why.contains(cause.as_str()));
+            return Verdict::of(method, Outcome::Failed).with(why).with(cause.unwrap_or_default());
         }
         if !partial.left.is_empty() {
             return Verdict::of(method, Outcome::Failed).with(why).with(self.said(&partial));

@@ -82,8 +82,15 @@ fn notify_one(
     let read = |target: &Target| committed.read(target);
     let (ours, known) = ours(settings, &rows);
     let serving = gather(system, haproxy, None, &known);
-    let batch =
-        Batch { changes: &changes, read: &read, committed: committed.at, serving: &serving, ours: &ours };
+    let homes = committed.homes();
+    let batch = Batch {
+        changes: &changes,
+        read: &read,
+        committed: committed.at,
+        serving: &serving,
+        ours: &ours,
+        homes: &homes,
+    };
     haproxy::notify::notify(system, haproxy, &batch)
 }
 
