@@ -247,11 +247,14 @@ impl Notification<'_> {
             }
             // [`Self::by`] passes over it.
             Attempt::NotRunning(why) => Verdict::of(method, Outcome::Failed).with(why),
+            Attempt::Unexplained(why) => {
+                Verdict { refusal: Some(why.clone()), ..self.without_reload(method, before, why) }
+            }
             Attempt::NotApplicable(why) | Attempt::Failed(why) => self.without_reload(method, before, why),
             Attempt::Refused { words, files } if files.is_empty() => {
                 let partial = self.replace_what_can_be();
                 let files = process::config_check::configuration(self.system, self.haproxy);
-                Verdict::of(method, Outcome::Failed)
+                Verdict { refusal: Some(alerts::cause(&words)), ..Verdict::of(method, Outcome::Failed) }
                     .with(alerts::cause(&words))
                     .with(alerts::advice(&words, &files))
                     .with(self.said(&partial))

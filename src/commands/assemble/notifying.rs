@@ -32,13 +32,22 @@ pub(crate) fn notify_all(
     let mut rolled_back: BTreeMap<String, String> = BTreeMap::new();
     let mut verdicts: Vec<Option<Verdict>> = settings.haproxys.iter().map(|_| None).collect();
     let mut refusals = 0;
+    // What was pruned and went back on suspicion: for which HAProxy, and its words.
+    let mut suspected: Option<(Vec<Target>, String, String)> = None;
     while let Some((haproxy, verdict)) =
         settings.haproxys.iter().zip(&mut verdicts).find(|(_, verdict)| verdict.is_none())
     {
         let told = notify_one(settings, system, defers, haproxy, committed);
-        let refused = told.rejected.clone();
+        let (refused, unexplained) = (told.rejected.clone(), told.refusal.clone());
         *verdict = Some(told);
         if refused.is_empty() {
+            if let (Some(words), None) = (unexplained, &suspected) {
+                let back = committed.put_prunes_back(&words);
+                if !back.is_empty() {
+                    suspected = Some((back, haproxy.name.clone(), words));
+                    verdicts.fill_with(|| None);
+                }
+            }
             continue;
         }
         refusals += 1;
@@ -52,6 +61,15 @@ pub(crate) fn notify_all(
             rolled_back.insert(haproxy.name.clone(), words.join("; "));
             // Whoever was told of the files that just went back is told once more.
             verdicts.fill_with(|| None);
+        }
+    }
+    if let Some((back, name, words)) = suspected {
+        let mut named = settings.haproxys.iter().zip(&verdicts);
+        let told = named.find_map(|(haproxy, verdict)| verdict.as_ref().filter(|_| haproxy.name == name));
+        // Where it refuses still, something else is the cause.
+        if told.is_some_and(|told| told.refusal.is_none()) {
+            committed.remember_prunes(&back, &words, identity);
+            rolled_back.entry(name).or_insert(words);
         }
     }
     let rows = settings.haproxys.iter().zip(verdicts.into_iter().flatten());

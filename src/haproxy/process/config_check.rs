@@ -120,7 +120,9 @@ pub(crate) fn after_reload(
         Seen::CannotSee(why) => told(None, [unchecked, Some(why)]),
         Seen::Failed(why) => {
             before_reload(system, haproxy, batch, master, Instant::now() + AGAIN).err().unwrap_or_else(|| {
-                Attempt::Failed([Some(why), unchecked].into_iter().flatten().collect::<Vec<_>>().join("; "))
+                Attempt::Unexplained(
+                    [Some(why), unchecked].into_iter().flatten().collect::<Vec<_>>().join("; "),
+                )
             })
         }
     }

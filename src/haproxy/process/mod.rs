@@ -8,5 +8,6 @@ pub mod pidfile;
 pub mod sight;
 pub mod stale_socket;
 pub mod started;
+pub mod stopped;
 pub mod surroundings;
 pub mod watch;
