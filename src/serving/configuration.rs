@@ -574,7 +574,36 @@ mod tests {
             ]
         );
         assert_eq!(found.others, [("/base//client.pem".to_owned(), at(9))]);
-        assert!(found.paths.contains(&("/base//host.pem".into(), at(5))));
+        assert!(found.names.paths.contains(&("/base//host.pem".into(), at(5))));
+    }
+
+    #[test]
+    fn every_word_may_name_a_file() {
+        let mut configuration = Configuration::new(Environment::default());
+        let text = "global\n key-base /k\n crt-base /c\nbackend b\n server s :1 ssl ca-file ca.pem crt c.pem\n\
+                    http-request set-header X %[path,map(m.map,/d/d.map)] if { src -f \"${Y}/l.acl\" }\n\
+                    crt-store s\n load crt a.pem key k.pem\n";
+        configuration.read("h.cfg", text.as_bytes());
+        let FileNames { paths, mentioned, unseen } = configuration.names;
+        for path in ["/c/c.pem", "/c/a.pem", "/k/k.pem", "/d/d.map"] {
+            assert!(paths.iter().any(|(named, _)| named == path), "{path} {paths:?}");
+        }
+        for (base, line) in [("ca.pem", 5), ("m.map", 6), ("l.acl", 6), ("k.pem", 8), ("a.pem", 8)] {
+            assert_eq!(mentioned.get(base), Some(&at(line)), "{base}");
+        }
+        assert!(!mentioned.contains_key("c.pem") && !mentioned.contains_key("d.map") && unseen.is_none());
+        for (line, is_unseen) in [
+            ("bind \"${A}:1\" ssl crt /a", false),
+            ("bind :1 ssl crt \"${A}\"", true),
+            ("bind :1 ssl crt \"/a/${A}.pem\"", true),
+            ("bind :1 ssl crt \"${A}/a.pem\"", false),
+            ("bind :1 ssl crt-list \"${A}/list\"", true),
+            ("log \"${A}\" local0", false),
+        ] {
+            let mut configuration = Configuration::new(Environment::default());
+            configuration.read("h.cfg", format!("listen l\n{line}\n").as_bytes());
+            assert_eq!(configuration.names.unseen.is_some(), is_unseen, "{line}");
+        }
     }
 
     #[test]

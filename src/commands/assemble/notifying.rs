@@ -8,6 +8,7 @@ use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy;
 use crate::haproxy::batch::{Batch, Change, Expected};
 use crate::haproxy::cli::worker::can_be_shown;
+use crate::haproxy::process::config_check::{ConfigCheck, check_of_master};
 use crate::haproxy::target::Target;
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::output::HaproxyRow;
@@ -64,10 +65,15 @@ pub(crate) fn notify_all(
         }
     }
     if let Some((back, name, words)) = suspected {
-        let mut named = settings.haproxys.iter().zip(&verdicts);
-        let told = named.find_map(|(haproxy, verdict)| verdict.as_ref().filter(|_| haproxy.name == name));
-        // Where it refuses still, something else is the cause.
-        if told.is_some_and(|told| told.refusal.is_none()) {
+        let mut named = settings.haproxys.iter().zip(&verdicts).filter(|(haproxy, _)| haproxy.name == name);
+        let takes_it = named.next().is_some_and(|(haproxy, verdict)| match verdict {
+            // Where it refuses still, something else is the cause.
+            Some(Verdict { refusal: Some(_), .. }) => false,
+            Some(Verdict { outcome: Outcome::Reloaded, .. }) => true,
+            // In memory it has all of it again.
+            _ => !matches!(check_of_master(system, haproxy), ConfigCheck::Invalid { .. }),
+        });
+        if takes_it {
             committed.remember_prunes(&back, &words, identity);
             rolled_back.entry(name).or_insert(words);
         }

@@ -77,6 +77,18 @@ pub fn check(system: &System, haproxy: &Haproxy, master: &Master, deadline: Inst
     }
 }
 
+/// The same with this HAProxy's master, where one is in sight.
+#[must_use]
+pub fn check_of_master(system: &System, haproxy: &Haproxy) -> ConfigCheck {
+    let Some(pid) = sight::master(system, haproxy) else {
+        return ConfigCheck::Unchecked("no master is in sight".to_owned());
+    };
+    match Master::open(system, pid) {
+        Ok(master) => check(system, haproxy, &master, Instant::now() + AGAIN),
+        Err(why) => ConfigCheck::Unchecked(why.to_string()),
+    }
+}
+
 /// Checks before a reload: the refusal, or else what there is to say about a check that could not be done.
 pub(crate) fn before_reload(
     system: &System,
