@@ -11,6 +11,7 @@ use super::configuration::{BindLine, Configuration, Environment, FileNames, Keyw
 use super::disk::{Disk, OnDisk};
 use super::{crt_list, pair};
 use crate::config::{Haproxy, Settings};
+use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::Started;
 use crate::serving::loads::{
     At, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, is_loaded,
@@ -29,10 +30,11 @@ const DEFAULT_FILE: &str = "/etc/haproxy/haproxy.cfg";
 /// Contents that are known already, by the file that holds them: they aren't read again.
 pub type Known = HashMap<Identity, Contents>;
 
-/// Gathers what this HAProxy would load if it started now. Only its files are read, nothing is asked of it; `version` is
-/// its version, where somebody knows it.
+/// Gathers what this HAProxy would load if it started now. Only its files are read, and nothing is asked of it but its
+/// version, where nobody knows it.
 #[must_use]
 pub fn gather(system: &System, haproxy: &Haproxy, version: Option<(u32, u32)>, known: &Known) -> Serving {
+    let version = version.or_else(|| release(system, haproxy));
     gather_around(&Started::find(system, haproxy), haproxy, version, known, None, &[])
 }
 
@@ -56,8 +58,9 @@ pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &
             let files = started.files.iter().map(|file| started.folder.join(file)).collect();
             configurations.insert(haproxy.name.clone(), files);
         }
-        let around = |started| gather_around(started, haproxy, None, &Known::new(), sites, last);
-        let mut serving = around(&started);
+        let version = release(system, haproxy);
+        let around = |started| gather_around(started, haproxy, version, &Known::new(), sites, last);
+        let mut serving = Serving { version, ..around(&started) };
         if started.is_ok() && !is_surely_running(&started) && haproxy.config.is_empty() && !last.is_empty() {
             // The one that runs may be another one.
             let down = around(&Err("it may be another one".to_owned()));
@@ -413,6 +416,18 @@ impl<'a> Gathering<'a> {
         match names {
             Ok(names) => {
                 let version = self.version;
+                let depends = |name: &&OsString| {
+                    version.is_none() && is_loaded(name, Some((2, 2))) && !is_loaded(name, version)
+                };
+                let is_file = |name: &&OsString| {
+                    self.disk.find(&Path::new(path).join(name)).is_ok_and(|found| found.is_file())
+                };
+                if let Some(name) = names.iter().filter(depends).find(is_file) {
+                    let name = escaped(name.as_bytes());
+                    self.note(format!(
+                        "whether HAProxy loads {name} depends on its version, which isn't known"
+                    ));
+                }
                 for name in names.iter().filter(|name| is_loaded(name, version)) {
                     files.extend(self.in_directory(path, identity, name));
                 }

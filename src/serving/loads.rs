@@ -52,6 +52,21 @@ pub struct Loaded {
     pub configurations: BTreeMap<String, Vec<PathBuf>>,
 }
 
+impl Loaded {
+    /// The oldest version among them: it passes over the fewest files. `None`: none is known.
+    #[must_use]
+    pub fn oldest(&self) -> Option<(u32, u32)> {
+        self.servings.iter().filter_map(|serving| serving.version).min()
+    }
+
+    /// Whether one of them surely takes this entry of the sites directory for a certificate, although newer ones don't.
+    #[must_use]
+    pub fn takes_dotfile(&self, name: &OsStr) -> bool {
+        let oldest = self.oldest();
+        oldest.is_some() && is_loaded(name, oldest) && !is_loaded(name, None)
+    }
+}
+
 /// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct At {

@@ -18,16 +18,16 @@ use crate::plan::plan;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Role, Row};
-use crate::plan::situation::{Deployed, Lineage, Policy, Situation};
+use crate::plan::situation::{Deployed, EntryKind, Lineage, Policy, Situation};
 use crate::serving::gather;
-use crate::serving::loads::{Contents, Loaded, Store};
+use crate::serving::loads::{Contents, Loaded, Store, is_loaded};
 use crate::sites::last_run::LastRun;
 use crate::sites::looking::look_at_state;
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sites::{entries, guard};
 use crate::sweep::sweep;
-use crate::sys::escape::escaped_path;
+use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
@@ -111,6 +111,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
                 ));
             }
             ground.renewals = renewals(&settings.live_dir, swept.situation.lineages.keys());
+            ground.unseen.extend(unclear_dotfile(&swept.situation));
             let elsewhere = elsewhere(settings, &swept.situation.loaded);
             ground.sites = views(settings, &ground, swept.situation);
             let elsewhere = with_host(&mut ground.sites, elsewhere);
@@ -125,6 +126,18 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
         }
     }
     ground
+}
+
+/// A file that HAProxy loads or not, by its version, which isn't known.
+fn unclear_dotfile(situation: &Situation) -> Option<String> {
+    let is_file = |deployed: &Deployed| matches!(deployed.kind, EntryKind::Regular { .. });
+    let depends = |name: &OsStr| is_loaded(name, Some((2, 2))) && !is_loaded(name, None);
+    let servings = &situation.loaded.servings;
+    let mut files = situation.deployed.iter().filter(|(_, deployed)| is_file(deployed));
+    let (name, _) = files.find(|(name, _)| depends(name))?;
+    let is_unknown = servings.iter().any(|serving| serving.version.is_none());
+    let name = escaped(name.as_encoded_bytes());
+    is_unknown.then(|| format!("whether HAProxy loads {name} depends on its version, which isn't known"))
 }
 
 /// Each row of the plan with what certbot and the disk have for it.
@@ -144,7 +157,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
         .filter_map(|row| row.file.clone())
         .collect();
     let mut unloadable =
-        gather::unloadable(&settings.sites_dir, version(&loaded), &|file| good.contains(file));
+        gather::unloadable(&settings.sites_dir, loaded.oldest(), &|file| good.contains(file));
     rows.into_iter()
         .map(|row| {
             let host = host.take_if(|_| row.role == Role::Host);
@@ -176,11 +189,6 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
             }
         })
         .collect()
-}
-
-/// The version that all of them have, as far as it is known.
-fn version(loaded: &Loaded) -> Option<(u32, u32)> {
-    loaded.servings.iter().filter_map(|serving| serving.version).min()
 }
 
 /// The files that HAProxys load from elsewhere, each once.
@@ -275,7 +283,7 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
     let look = |file: OsString| {
         let path = place.path.join(&file);
         let disk = match entries::entry(&place.dir, &file, None) {
-            Ok(Some(Deployed { kind: crate::plan::situation::EntryKind::Directory, .. }) | None) => {
+            Ok(Some(Deployed { kind: EntryKind::Directory, .. }) | None) => {
                 return None;
             }
             Ok(found) => on_disk(found, &path),

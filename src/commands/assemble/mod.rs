@@ -77,10 +77,11 @@ fn dry_run(
     let identity = identity(system, &settings.haproxys);
     let mut swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
     swept.situation.loaded = loaded(settings, system, |name| state.configuration_of(name));
+    let oldest = swept.situation.loaded.oldest();
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| state.last_start.get(name);
     report.rows = planned(settings, system, &mut swept.situation, last).0.rows;
-    report.notes.extend(unloadable_left(settings, &report.rows));
+    report.notes.extend(unloadable_left(settings, oldest, &report.rows));
     report.error = swept.failure;
     report.owed = state.lost
         || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
@@ -105,6 +106,7 @@ fn deploy(
     let mut swept =
         sweep(settings, Some(&sites.place), &sites.state, options.policy.clone(), &who, progress)?;
     swept.situation.loaded = loaded(settings, system, |name| sites.state.configuration_of(name));
+    let oldest = swept.situation.loaded.oldest();
     for (name, files) in &swept.situation.loaded.configurations {
         sites.remember_start(name, |start| start.configuration.clone_from(files));
     }
@@ -127,7 +129,7 @@ fn deploy(
     let (plan, failure) = committed.keep(&owed);
 
     report.rows = plan.rows;
-    report.notes.extend(unloadable_left(settings, &report.rows));
+    report.notes.extend(unloadable_left(settings, oldest, &report.rows));
     report.haproxy = verdicts;
     report.error = failure.or(unread);
     missing_tree(settings, missing, ours)
