@@ -17,6 +17,8 @@ pub struct Configuration {
     pub binds: Vec<BindLine>,
     /// What the lines name, whatever for.
     pub names: FileNames,
+    /// The files that were read.
+    pub files: Vec<String>,
     /// The certificates that `crt-store` sections define (3.0 and later), by their name.
     pub defined: BTreeMap<String, Defined>,
     /// Certificates that are loaded for something else than a bind: for servers, say. HAProxy doesn't start without them
@@ -299,6 +301,7 @@ impl Configuration {
 
     /// Adds the lines of one file.
     pub fn read(&mut self, file: &str, text: &[u8]) {
+        self.files.push(file.to_owned());
         self.section = Section::None;
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
             let at = At { file: file.to_owned(), line: index + 1 };

@@ -314,6 +314,8 @@ impl<'a> Gathering<'a> {
 
     /// Reads every file once.
     fn read(self, binds: Vec<Bind>, known: &Known) -> Serving {
+        let sources: Vec<String> =
+            self.configuration.files.iter().chain(self.lists.keys()).cloned().collect();
         let Gathering { disk, version, wanted, directories, names, unclear, .. } = self;
         let wanted: Vec<(String, Wanted)> = wanted.into_iter().collect();
         let read = |(_, wanted): &(String, Wanted)| {
@@ -332,6 +334,7 @@ impl<'a> Gathering<'a> {
             binds,
             stores: wanted.iter().map(|(name, _)| name.clone()).zip(stores).collect(),
             directories: directories.into_iter().map(|(path, (identity, _))| (path, identity)).collect(),
+            sources: sources.iter().map(|file| disk.place(Path::new(file))).collect(),
             named: named(names.paths, disk),
             mentioned: names.mentioned,
             unseen: names.unseen,

@@ -25,6 +25,8 @@ pub struct Serving {
     pub mentioned: BTreeMap<String, At>,
     /// Why it may need more files than the lines are seen to name, where it doesn't run.
     pub unseen: Option<String>,
+    /// The files that say what it loads: its configuration and its crt-lists, where they can be opened from here.
+    pub sources: Vec<PathBuf>,
     /// Its version, where that is known: `(3, 2)`.
     pub version: Option<(u32, u32)>,
     /// Why it isn't all of what HAProxy loads, or not surely.

@@ -11,7 +11,7 @@ use super::observation::LoadedLeaf;
 use crate::config::Haproxy;
 use crate::haproxy::cli::replies;
 use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
-use crate::haproxy::cli::worker::{Trouble, Worker, no_use};
+use crate::haproxy::cli::worker::{Answering, Trouble, Worker, no_use};
 use crate::sys::escape::escaped;
 
 /// The longest line of commands: with room for its end.
@@ -29,6 +29,12 @@ pub struct LoadedStores {
     pub outranked: HashMap<String, (String, String)>,
     /// Files that it can't be asked for.
     pub hidden: BTreeSet<String>,
+    /// The names of everything that it has.
+    pub listed: BTreeSet<String>,
+    /// What it has from elsewhere, as far as it was asked.
+    pub others: Stores,
+    /// The worker that answers, and when it started.
+    pub worker: Option<Answering>,
 }
 
 impl LoadedStores {
@@ -43,19 +49,20 @@ impl LoadedStores {
     }
 }
 
-/// Everything that a HAProxy has loaded from its sites directory, and its host certificate; it is not asked for `hidden`
-/// files.
+/// Everything that a HAProxy has loaded from its sites directory, its host certificate, and these `others`; it is not asked
+/// for `hidden` files.
 ///
 /// # Errors
 /// No socket answers: why.
 pub fn memory(
     haproxy: &Haproxy,
     hidden: &BTreeSet<String>,
+    others: &BTreeSet<String>,
     deadline: Instant,
 ) -> Result<LoadedStores, String> {
     let mut unusable = Vec::new();
     for worker in Worker::ways(haproxy) {
-        match all(haproxy, worker, hidden, deadline) {
+        match all(haproxy, worker, hidden, others, deadline) {
             Ok(memory) => return Ok(memory),
             Err(trouble) => unusable.push(format!("{}: {trouble}", worker.address())),
         }
@@ -67,10 +74,14 @@ fn all(
     haproxy: &Haproxy,
     worker: Worker<'_>,
     hidden: &BTreeSet<String>,
+    others: &BTreeSet<String>,
     deadline: Instant,
 ) -> Result<LoadedStores, Trouble> {
     let ours = |file: &String| is_ours(haproxy, file);
-    let files: Vec<String> = worker.listing(deadline)?.stores.into_iter().filter(ours).collect();
+    let listed = worker.listing(deadline)?.stores;
+    let answering = worker.answering(deadline).ok();
+    let files: Vec<String> =
+        listed.iter().filter(|file| ours(file) || others.contains(*file)).cloned().collect();
     let (hidden, files): (Vec<String>, Vec<String>) =
         files.into_iter().partition(|file| hidden.contains(file));
     let mut hidden = BTreeSet::from_iter(hidden);
@@ -105,7 +116,8 @@ fn all(
         Ok(reply) if !stores.is_empty() => outranked(&reply, |file| is_ours(haproxy, file)),
         _ => HashMap::new(),
     };
-    Ok(LoadedStores { stores, outranked, hidden })
+    let (stores, others) = stores.into_iter().partition(|(file, _)| ours(file));
+    Ok(LoadedStores { stores, outranked, hidden, listed, others, worker: answering })
 }
 
 /// A certificate with many names fills HAProxy's buffer.

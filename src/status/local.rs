@@ -51,6 +51,8 @@ pub struct Ground {
     pub open_to_others: Option<String>,
     /// Places that can't be seen, and why.
     pub unseen: Vec<String>,
+    /// What the HAProxys would load if they started now.
+    pub loaded: Loaded,
     /// What is broken rather than forbidden.
     pub error: Option<Failure>,
 }
@@ -113,6 +115,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
             ground.renewals = renewals(&settings.live_dir, swept.situation.lineages.keys());
             ground.unseen.extend(unclear_dotfile(&swept.situation));
             let elsewhere = elsewhere(settings, &swept.situation.loaded);
+            ground.loaded = swept.situation.loaded.clone();
             ground.sites = views(settings, &ground, swept.situation);
             let elsewhere = with_host(&mut ground.sites, elsewhere);
             ground.sites.extend(elsewhere);

@@ -8,12 +8,13 @@ use super::handshakes::{self, Asked};
 use super::loaded::{self, LoadedStores};
 use super::local::Ground;
 use super::observation::{Location, Shown, Sight, SiteViews};
-use super::{advice, reloading};
+use super::{advice, behind, reloading};
 use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy::cli::worker::can_be_shown;
 use crate::haproxy::target::Target;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
+use crate::serving::loads::Loaded;
 use crate::status::refusal::Refused;
 use crate::sys::escape::escaped;
 use crate::sys::system::System;
@@ -41,6 +42,8 @@ pub struct Running {
     pub down: Option<Down>,
     /// The command that makes it read its files again, where one is known.
     pub reload: Option<String>,
+    /// What isn't ours and has changed since it read it.
+    pub behind: Option<String>,
     /// That it refuses its configuration, where that is known.
     pub refused: Option<Refused>,
 }
@@ -67,12 +70,13 @@ impl Running {
 
 /// Looks at every HAProxy and adds what it shows to the sites; files that only a HAProxy has become sites of their own.
 pub fn look(settings: &Settings, system: &System, ground: &mut Ground) -> Vec<Running> {
-    let sites = &ground.sites;
+    let (sites, loaded) = (&ground.sites, &ground.loaded);
     let looks: Vec<Look> = scope(|scope| {
         let looks: Vec<_> = settings
             .haproxys
             .iter()
-            .map(|haproxy| scope.spawn(move || Look::at(haproxy, system, sites)))
+            .enumerate()
+            .map(|(place, haproxy)| scope.spawn(move || Look::at(haproxy, system, sites, loaded, place)))
             .collect();
         let join = |look: ScopedJoinHandle<'_, Look>| match look.join() {
             Ok(look) => look,
@@ -98,13 +102,16 @@ struct Look {
     answers: handshakes::Answers,
     down: Option<Down>,
     reload: Option<String>,
+    behind: Option<String>,
 }
 
 impl Look {
-    fn at(haproxy: &Haproxy, system: &System, sites: &[SiteViews]) -> Self {
+    fn at(haproxy: &Haproxy, system: &System, sites: &[SiteViews], around: &Loaded, place: usize) -> Self {
+        let serving = around.servings.get(place);
+        let others = serving.map(behind::elsewhere).unwrap_or_default();
         let is_long = |site: &&SiteViews| site.disk.here().is_some_and(|leaf| !can_be_shown(leaf));
         let hidden = sites.iter().filter(is_long).filter_map(|site| spelled(haproxy, site)).collect();
-        let memory = loaded::memory(haproxy, &hidden, Instant::now() + SOCKETS.min(haproxy.timeout));
+        let memory = loaded::memory(haproxy, &hidden, &others, Instant::now() + SOCKETS.min(haproxy.timeout));
         let asked: Vec<Asked<'_>> = sites
             .iter()
             .enumerate()
@@ -118,7 +125,12 @@ impl Look {
         let is_silent = memory.is_err() && (haproxy.probe.is_empty() || answers.unseen.is_some());
         let is_wanted = haproxy.method != Method::None || !haproxy.probe.is_empty();
         let down = if is_silent && is_wanted { down::look(system, haproxy) } else { None };
-        Self { memory, answers, down, reload: reloading::command(system, haproxy) }
+        let behind = memory
+            .as_ref()
+            .ok()
+            .zip(serving)
+            .and_then(|(memory, serving)| behind::fact(system, haproxy, around, serving, sites, memory));
+        Self { memory, answers, down, reload: reloading::command(system, haproxy), behind }
     }
 
     /// What it shows for one site.
@@ -146,6 +158,7 @@ impl Look {
             unseen: why.into_iter().flatten().next(),
             down: self.down.clone(),
             reload: self.reload.clone(),
+            behind: self.behind.clone(),
             refused: None,
         }
     }

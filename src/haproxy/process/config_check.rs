@@ -17,6 +17,7 @@ use crate::config::Haproxy;
 use crate::haproxy::alerts;
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
+use crate::haproxy::cli::worker::Answering;
 use crate::haproxy::process::arguments::{configuration_files, for_check};
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::io_cause;
@@ -345,6 +346,19 @@ pub(crate) fn sources(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Vec<PathBuf> 
     files.extend(named.map(|path| PathBuf::from(OsStr::from_bytes(path))));
     files.extend(OPENSSL_CONF.map(PathBuf::from));
     files
+}
+
+/// By how much a file must be newer than a process: procfs rounds to clock ticks, and file systems to the kernel's.
+const TICKS: Duration = Duration::from_millis(100);
+
+/// The first of the files that say what this worker loads that has changed since it started, as far as that can be seen.
+#[must_use]
+pub fn newer_source(system: &System, sources: &[PathBuf], worker: &Answering) -> Option<PathBuf> {
+    // Its uptime has whole seconds; procfs knows better, where this process is the worker.
+    let started = Proc::new(system).started_at(worker.pid);
+    let started = started.filter(|at| (worker.since..=worker.until).contains(at)).unwrap_or(worker.until);
+    let changed = |file: &PathBuf| fs::metadata(file).and_then(|meta| meta.modified()).ok();
+    sources.iter().find(|file| changed(file).is_some_and(|changed| changed > started + TICKS)).cloned()
 }
 
 /// Whether one of them is newer than this moment, in which a worker started.
