@@ -170,7 +170,7 @@ fn certbot_renews_and_haproxy_reloads_meanwhile() {
     put(&cmd.beside("host.pem"), host.combined(), 0o400);
     support::tree::make_directory(&cmd.sites(), 0o700);
     let mut haproxy = Haproxy::of(&system_haproxy()).crt(cmd.beside("host.pem")).crt(cmd.sites()).start();
-    // HAProxy is told by the test itself.
+    // HAProxy is notified by the test itself.
     let cmd = cmd.table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"");
     let settings = Settings::load(Some(&cmd.config()), &Overrides::default()).unwrap();
     let run = || assemble(&settings, &System::host(), &Options::default(), &|_, _| ());

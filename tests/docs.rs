@@ -68,7 +68,7 @@ fn actions() -> Words {
 fn reasons() -> Words {
     let flaws = Flaw::VARIANTS.iter().map(|flaw| flaw.name().to_owned());
     let others = every!(Reason: LineageTorn, NotARegularFile, TooLarge, NameUnsafe, OlderThanDeployed,
-        WouldReplaceGood, HaproxyRejects, ReadError; Reason::Unproved(_));
+        WouldReplaceGood, HaproxyRejects, Io; Reason::Unproved(_));
     let others = others.iter().map(|reason| reason.name().to_owned());
     flaws.chain(others).collect()
 }
@@ -539,7 +539,7 @@ fn the_manual_explains_every_word_and_no_other() {
     assert_eq!(listed(subsection(MAN_8, "Reasons of a refusal"), ".It Sy "), reasons());
     assert_eq!(listed(subsection(MAN_8, "Warnings"), ".It Sy "), warnings());
     assert_eq!(listed(man_section(MAN_8, "EXIT STATUS"), ".It "), exit_codes());
-    let telling = man_section(MAN_8, "TELLING HAPROXY");
+    let telling = man_section(MAN_8, "NOTIFYING HAPROXY");
     let methods: Words = Method::value_variants().iter().map(|method| method.name().to_owned()).collect();
     assert_eq!(listed(telling, ".It Cm "), methods);
     assert_eq!(listed(telling, ".It Sy "), outcomes());

@@ -137,7 +137,7 @@ fn lineage() -> impl Strategy<Value = Lineage> {
         Reason::Unproved(Flaw::KeyMissing),
         Reason::Unproved(Flaw::CertificateMissing),
         Reason::LineageTorn,
-        Reason::ReadError,
+        Reason::Io,
     ]);
     prop_oneof![
         4 => candidate().prop_map(|candidate| Lineage { proof: Ok(candidate), leaf: None }),

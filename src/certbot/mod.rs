@@ -157,7 +157,7 @@ impl CertbotTree {
                     format!("{} is missing", escaped_path(&folder)),
                 ));
             }
-            Err(e) => return Err(settled(Reason::ReadError, cannot("open", &folder, &e.into()))),
+            Err(e) => return Err(settled(Reason::Io, cannot("open", &folder, &e.into()))),
         };
         let mut changed = fstat(&dir).map_or(SystemTime::UNIX_EPOCH, |stat| changed_at(&stat));
         let read = read_pair(&dir, &folder, &mut changed);
@@ -248,7 +248,7 @@ fn read_pair(dir: &OwnedFd, folder: &Path, changed: &mut SystemTime) -> Result<K
                 let detail = format!("{} changed while it was read", escaped_path(&path));
                 return Err((Refusal::new(Reason::LineageTorn, detail), true));
             }
-            Err(e) => return Err((Refusal::new(Reason::ReadError, cannot("read", &path, &e)), false)),
+            Err(e) => return Err((Refusal::new(Reason::Io, cannot("read", &path, &e)), false)),
         }
     }
     let versions = (version(KEY, &key), version(CHAIN, &chain));
@@ -265,7 +265,7 @@ fn read_part(dir: &OwnedFd, folder: &Path, kind: &str, changed: &mut SystemTime)
     let name = format!("{kind}.pem");
     let path = folder.join(&name);
     let target = link_target(dir, &name)
-        .map_err(|e| (Refusal::new(Reason::ReadError, cannot("read", &path, &e)), false))?;
+        .map_err(|e| (Refusal::new(Reason::Io, cannot("read", &path, &e)), false))?;
     let opened = target.clone().unwrap_or_else(|| OsString::from(&name));
     match read_regular(dir, &opened) {
         Ok((bytes, stat)) => {
@@ -302,7 +302,7 @@ fn read_part(dir: &OwnedFd, folder: &Path, kind: &str, changed: &mut SystemTime)
             };
             Err((Refusal::new(reason, detail), false))
         }
-        Err(Unopened::Io(e)) => Err((Refusal::new(Reason::ReadError, cannot("read", &path, &e)), false)),
+        Err(Unopened::Io(e)) => Err((Refusal::new(Reason::Io, cannot("read", &path, &e)), false)),
     }
 }
 

@@ -32,7 +32,7 @@ pub struct Report {
     pub haproxy: Vec<HaproxyRow>,
     /// Facts about the run as a whole.
     pub notes: Vec<Note>,
-    /// Whether a HAProxy was still to be told when a dry run looked.
+    /// Whether a HAProxy was still to be notified when a dry run looked.
     pub owed: bool,
 }
 
@@ -56,7 +56,7 @@ pub enum Weight {
     Hint,
 }
 
-/// What came of telling one HAProxy.
+/// What came of notifying one HAProxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HaproxyRow {
     /// Its name.
@@ -67,7 +67,7 @@ pub struct HaproxyRow {
     pub outcome: Outcome,
     /// Whether it was seen to have taken it.
     pub confirmed: Option<bool>,
-    /// Whether the next run tells it again.
+    /// Whether the next run notifies it again.
     pub owed: bool,
     /// The fact for people.
     pub detail: Option<String>,
@@ -121,7 +121,7 @@ pub enum Exit {
     Fine,
     /// Some lineages were refused or in conflict, or a guard held.
     Partly,
-    /// HAProxy was not told, didn't confirm, or refused.
+    /// HAProxy was not notified, didn't confirm, or refused.
     Untold,
     /// It could not run, or not finish.
     Unable,

@@ -25,8 +25,9 @@ pub enum Reason {
     WouldReplaceGood,
     /// HAProxy itself would not load it.
     HaproxyRejects,
-    /// The operating system could not read it.
-    ReadError,
+    /// The operating system could not read or write one of its files.
+    #[strum(serialize = "read-error")]
+    Io,
 }
 
 impl From<Flaw> for Reason {
@@ -72,7 +73,7 @@ impl Reason {
             Self::HaproxyRejects => {
                 Some("it is tried again when the lineage, HAProxy or its configuration changes")
             }
-            Self::NameUnsafe | Self::OlderThanDeployed | Self::WouldReplaceGood | Self::ReadError => None,
+            Self::NameUnsafe | Self::OlderThanDeployed | Self::WouldReplaceGood | Self::Io => None,
         }
     }
 }

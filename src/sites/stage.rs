@@ -210,7 +210,7 @@ impl<'a> Staged<'a> {
         self.plan.rows.iter_mut().for_each(change);
     }
 
-    /// Records the intent and who is to be told, keeps the previous files aside, and puts every staged file in its place.
+    /// Records the intent and who is to be notified, keeps the previous files aside, and puts every staged file in its place.
     ///
     /// # Errors
     /// The intent can't be recorded: then nothing was changed.

@@ -1,4 +1,4 @@
-//! The state file: which files are ours, what HAProxy has not accepted yet, and who is still to be told.
+//! The state file: which files are ours, what HAProxy has not accepted yet, and who is still to be notified.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -37,7 +37,7 @@ pub struct State {
     /// Files that were committed and that not every HAProxy has accepted yet.
     #[serde(default)]
     pub pending: BTreeMap<String, Pending>,
-    /// Who is still to be told, by the HAProxy's name.
+    /// Who is still to be notified, by the HAProxy's name.
     #[serde(default)]
     pub owed: BTreeMap<String, Owed>,
     /// How each HAProxy was last seen to be started, by its name.
@@ -207,7 +207,7 @@ impl State {
         all.into_iter().filter(is_same).collect()
     }
 
-    /// Whether it is known that a file with these bytes was put there by a run of ours, which has told, or is to tell,
+    /// Whether it is known that a file with these bytes was put there by a run of ours, which has notified, or is to tell,
     /// every HAProxy. Otherwise nobody knows whether HAProxy has it.
     #[must_use]
     pub fn vouches_for(&self, name: &str, sha256: &[u8; 32]) -> bool {

@@ -556,7 +556,7 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], now: i64) -> Option<Pro
     worst
 }
 
-/// Whether a HAProxy is still to be told of this file.
+/// Whether a HAProxy is still to be notified of this file.
 pub(crate) fn owed(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
     let file = views.file.as_ref()?.to_str()?;
     let oldest = around
@@ -568,7 +568,7 @@ pub(crate) fn owed(views: &SiteViews, around: &Circumstances<'_>) -> Option<Prob
     Some(owed_problem(running, Some(*since), around.now))
 }
 
-/// A HAProxy that is still to be told since `since`; `None`: the record of it is lost.
+/// A HAProxy that is still to be notified since `since`; `None`: the record of it is lost.
 #[must_use]
 pub fn owed_problem(running: &Running, since: Option<i64>, now: i64) -> Problem {
     let name = running.name.as_str();
@@ -577,8 +577,8 @@ pub fn owed_problem(running: &Running, since: Option<i64>, now: i64) -> Problem 
     let severity = if is_long { Severity::Critical } else { Severity::Warning };
     let name_shown = escaped(name);
     let fact = match ago {
-        Some(ago) => format!("{name_shown} is still to be told, since {}", advice::span(ago)),
-        None => format!("{name_shown} counts as still to be told: .haproxy-certs/state.json is damaged"),
+        Some(ago) => format!("{name_shown} has been waiting {} for an update", advice::span(ago)),
+        None => format!("{name_shown} counts as waiting for an update: .haproxy-certs/state.json is damaged"),
     };
     Problem {
         haproxy: Some(name.to_owned()),

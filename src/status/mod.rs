@@ -62,7 +62,7 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// The HAProxys, as far as they can be seen.
     pub haproxy: Vec<Running>,
-    /// For each HAProxy that is still to be told: since when; `None`: the record of it is lost.
+    /// For each HAProxy that is still to be notified: since when; `None`: the record of it is lost.
     pub owed: BTreeMap<String, Option<i64>>,
     /// The last run of `assemble`; outer `None`: it can't be seen.
     pub last_run: Sight<LastRun>,
@@ -146,14 +146,14 @@ fn judged(settings: &Settings, ground: Ground, haproxy: Vec<Running>, setup: Set
     }
 }
 
-/// The files that a HAProxy is still to be told of, and since when.
+/// The files that a HAProxy is still to be notified of, and since when.
 fn owed_files(state: &State, name: &str) -> BTreeMap<String, i64> {
     let Some(owed) = state.owed.get(name) else { return BTreeMap::new() };
     let files = owed.files.clone().unwrap_or_else(|| state.files.keys().cloned().collect());
     files.into_iter().map(|file| (file, owed.since)).collect()
 }
 
-/// Which HAProxys are still to be told, and since when. Where the state was lost, all of them are.
+/// Which HAProxys are still to be notified, and since when. Where the state was lost, all of them are.
 fn owed_since(settings: &Settings, state: &State) -> BTreeMap<String, Option<i64>> {
     let since = |name: &String| match state.owed.get(name) {
         Some(owed) => Some(Some(owed.since)),

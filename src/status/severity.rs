@@ -91,7 +91,7 @@ pub enum ProblemKind {
     HaproxyStale,
     /// HAProxy doesn't serve the file.
     HaproxyMissing,
-    /// A HAProxy is still to be told.
+    /// A HAProxy is still to be notified.
     ReloadOwed,
     /// A unit, a pidfile or a socket says that HAProxy should run, and it doesn't.
     HaproxyDown,

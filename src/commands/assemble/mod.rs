@@ -33,7 +33,7 @@ use crate::sys::system::System;
 pub struct Options {
     /// Only say what would be done.
     pub dry_run: bool,
-    /// Leave telling HAProxy to the next run.
+    /// Leave notifying HAProxy to the next run.
     pub defer_reload: bool,
     /// What the plan is to respect.
     pub policy: Policy,

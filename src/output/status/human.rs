@@ -313,7 +313,7 @@ fn found(finding: &Finding, columns: &Columns, detail: Detail) -> Vec<StatusLine
     lines
 }
 
-/// A line for each HAProxy that can't be wholly seen, or was told something.
+/// A line for each HAProxy that can't be wholly seen, or was notified something.
 fn haproxys(status: &Status, columns: &Columns, detail: Detail) -> Vec<StatusLine> {
     let mut lines = Vec::new();
     for haproxy in &status.haproxy {
@@ -366,7 +366,7 @@ fn ended(run: &crate::sites::last_run::LastRun) -> &'static str {
         0 => "everything in step",
         1 if run.only_warned => "deployed, with warnings",
         1 => "some lineages not deployed",
-        2 => "HAProxy not told",
+        2 => "HAProxy not notified",
         _ => "not finished",
     }
 }
