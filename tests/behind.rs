@@ -39,7 +39,7 @@ impl Scene {
         put(&folder.join("sites/f.pem"), foreign.combined(), 0o400);
         fs::write(folder.join("list"), format!("{}/other/o.pem zz.test\n", folder.display())).unwrap();
         let setup = Haproxy::of(version).bind_option(&format!("crt-list {}", folder.join("list").display()));
-        let haproxy = setup.crt(&cmd.sites()).crt(folder.join("other")).start();
+        let haproxy = setup.crt(cmd.sites()).crt(folder.join("other")).start();
         let table = format!(
             "[[haproxy]]\nname = \"h\"\nunit = \"\"\npidfile = {}\nmaster_socket = {}\nruntime_socket = {}\nbinary = {}\n",
             toml(&haproxy.pidfile()),
@@ -206,7 +206,11 @@ fn a_dotfile_counts_where_haproxy_loads_it() {
             scene.tree.renew("a.test");
             let run = scene.cmd.assemble(&[]);
             match (loads, good) {
-                (false, _) => assert_eq!((row(&run)["outcome"].as_str(), run.code), (Some("updated"), Some(0)), "{context}: {run}"),
+                (false, _) => assert_eq!(
+                    (row(&run)["outcome"].as_str(), run.code),
+                    (Some("updated"), Some(0)),
+                    "{context}: {run}"
+                ),
                 (true, true) => assert_eq!(row(&run)["outcome"], "reloaded", "{context}: {run}"),
                 (true, false) => assert_eq!(run.code, Some(1), "{context}: {run}"),
             }

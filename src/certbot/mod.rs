@@ -264,8 +264,8 @@ fn read_pair(dir: &OwnedFd, folder: &Path, changed: &mut SystemTime) -> Result<K
 fn read_part(dir: &OwnedFd, folder: &Path, kind: &str, changed: &mut SystemTime) -> Result<Part, Moved> {
     let name = format!("{kind}.pem");
     let path = folder.join(&name);
-    let target = link_target(dir, &name)
-        .map_err(|e| (Refusal::new(Reason::Io, cannot("read", &path, &e)), false))?;
+    let target =
+        link_target(dir, &name).map_err(|e| (Refusal::new(Reason::Io, cannot("read", &path, &e)), false))?;
     let opened = target.clone().unwrap_or_else(|| OsString::from(&name));
     match read_regular(dir, &opened) {
         Ok((bytes, stat)) => {

@@ -77,9 +77,9 @@ impl FileNames {
 
     /// Every word of a line of the configuration; `is_followed`: a certificate that is found exactly, with its base.
     fn mention_all(&mut self, line: &Words, at: &At, is_followed: impl Fn(&str) -> bool) {
-        for (place, word) in line.words.iter().enumerate() {
+        for (place, word) in line.all.iter().enumerate() {
             let unknown = line.unknown.get(&place).copied();
-            let before = place.checked_sub(1).and_then(|before| line.words.get(before));
+            let before = place.checked_sub(1).and_then(|before| line.all.get(before));
             let is_crt = before.is_some_and(|before| before == "crt" || before == "default-crt");
             if !(is_crt && unknown.is_none() && is_followed(word)) {
                 self.mention(word, unknown.is_some(), at);
@@ -321,7 +321,7 @@ impl Configuration {
     }
 
     fn line(&mut self, line: &Words, at: &At) {
-        let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
+        let words: Vec<&str> = line.all.iter().map(String::as_str).collect();
         let Some((&first, rest)) = words.split_first() else { return };
         let word = |place: usize| rest.get(place).copied().unwrap_or_default();
         let mut names = std::mem::take(&mut self.names);
@@ -332,7 +332,7 @@ impl Configuration {
         names.mention_all(line, at, is_followed);
         self.names = names;
         let is_ours =
-            line.words.iter().any(|word| word == "crt" || word == "crt-list" || word == "default-crt");
+            line.all.iter().any(|word| word == "crt" || word == "crt-list" || word == "default-crt");
         if line.has_unknown && (is_ours || first == "crt-base") {
             self.note(at, "holds a variable whose value isn't known");
         }

@@ -38,7 +38,7 @@ pub(super) enum BadLine {
 /// The words of a line, and whether one holds a variable whose value isn't known.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Words {
-    pub(super) words: Vec<String>,
+    pub(super) all: Vec<String>,
     pub(super) has_unknown: bool,
     /// The places of the words that hold one, and whether it is in their last part, behind the last slash.
     pub(super) unknown: BTreeMap<usize, bool>,
@@ -100,9 +100,9 @@ impl Cut<'_> {
     fn end_word(&mut self) {
         let word = self.word.take();
         if let (Some(_), Some(in_last_part)) = (&word, self.unknown.take()) {
-            self.found.unknown.insert(self.found.words.len(), in_last_part);
+            self.found.unknown.insert(self.found.all.len(), in_last_part);
         }
-        self.found.words.extend(word.map(|word| String::from_utf8_lossy(&word).into_owned()));
+        self.found.all.extend(word.map(|word| String::from_utf8_lossy(&word).into_owned()));
     }
 
     /// What stands for a backslash and what follows it; other combinations are no escapes.
@@ -190,7 +190,7 @@ mod tests {
     fn cut(line: &str) -> Vec<String> {
         let variables = [("X", "/x y"), ("EMPTY", "")].map(|(name, value)| (name.into(), value.into()));
         let environment = Environment { variables: variables.into(), is_whole: true };
-        words(line.as_bytes(), &environment).unwrap().words
+        words(line.as_bytes(), &environment).unwrap().all
     }
 
     #[test]
@@ -232,7 +232,7 @@ mod tests {
         assert!(words(b"\"$Y\"", &Environment::default()).unwrap().has_unknown);
         let line = br#"a "$Y/b.pem" "/c/$Y" c "${Y}" "${Y[*]}" d"#;
         let found = words(line, &Environment::default()).unwrap();
-        assert_eq!(found.words, ["a", "/b.pem", "/c/", "c", "", "d"]);
+        assert_eq!(found.all, ["a", "/b.pem", "/c/", "c", "", "d"]);
         assert_eq!(found.unknown, [(1, false), (2, true), (4, true)].into());
         assert!(!words(b"\"$Y\"", &whole).unwrap().has_unknown);
         assert!(words(b"\"$HAPROXY_LOCALPEER\" \"${.LINE}\"", &whole).unwrap().has_unknown);

@@ -254,9 +254,7 @@ fn certbots(settings: &Settings, row: &Row, lineage: Option<Lineage>) -> Sight<A
     };
     match leaf {
         Some(leaf) => Sight::Here(leaf),
-        None if reason == Some(Reason::Io) && is_lineage_forbidden(&settings.live_dir, name) => {
-            Sight::Unseen
-        }
+        None if reason == Some(Reason::Io) && is_lineage_forbidden(&settings.live_dir, name) => Sight::Unseen,
         None => Sight::Damaged,
     }
 }
