@@ -130,7 +130,6 @@ fn a_configuration_that_is_newer_than_its_worker_takes_a_reload() {
             let run = scene.cmd.assemble(&[]).exits(0);
             let told = row(&run);
             assert_eq!(told["outcome"], "reloaded", "{} {name}: {run}", version.full);
-            assert!(told["passed_over"].to_string().contains("is newer than its worker"), "{run}");
             assert_eq!(served(scene.haproxy.address(), "a.test").serial, new.serial(), "{}", version.full);
             scene.is_quiet(name);
             // Then memory does again.
