@@ -190,6 +190,19 @@ fn what_somebody_else_changed_is_told_until_haproxy_has_read_it() {
     }
 }
 
+/// 2.2 has the parts of a bundle under one name: they are no files that it lacks.
+#[test]
+fn a_bundle_that_was_read_is_not_missing() {
+    for version in versions() {
+        let mut scene = Scene::start(&version);
+        let rsa = scene.tree.authority().issue(KeyKind::Rsa2048, &["b.test"], Validity::days(90));
+        put(&scene.folder.join("other/b.pem.rsa"), rsa.combined(), 0o400);
+        put(&scene.folder.join("other/b.pem.ecdsa"), scene.foreign(&["b.test"]), 0o400);
+        scene.haproxy.reload_and_wait();
+        scene.is_quiet("a bundle");
+    }
+}
+
 /// 2.2 takes a dotfile for a certificate, later ones pass over it.
 #[test]
 fn a_dotfile_counts_where_haproxy_loads_it() {

@@ -67,6 +67,15 @@ pub fn fact(
     if serving.unclear.is_some() {
         return None;
     }
+    // A bundle through 2.2 is one store, which has another name.
+    let has_bundles = serving.version.is_none_or(|version| version < (2, 3));
+    let is_part =
+        |name: &str| has_bundles && [".dsa", ".ecdsa", ".rsa"].iter().any(|end| name.ends_with(end));
+    let broken: BTreeSet<&str> = sites
+        .iter()
+        .filter(|views| views.place.unloadable.is_some())
+        .filter_map(|views| views.file.as_ref()?.to_str())
+        .collect();
     let ours: BTreeSet<&str> = ours.iter().filter_map(|views| views.file.as_ref()?.to_str()).collect();
     let mut folders: BTreeMap<PathBuf, Option<Identity>> = BTreeMap::new();
     let mut is_ours = |name: &str, store: &Store| {
@@ -82,7 +91,9 @@ pub fn fact(
     for entry in serving.binds.iter().flat_map(Bind::entries) {
         let Some(store) = serving.stores.get(&entry.store) else { continue };
         // With a file that it can't load it doesn't start at all.
-        let is_loadable = !matches!(store.contents, Contents::Unloadable { .. });
+        let is_loadable = !matches!(store.contents, Contents::Unloadable { .. })
+            && !broken.contains(base_name(&entry.store))
+            && !is_part(&entry.store);
         if is_loadable && !memory.listed.contains(&entry.store) && !is_ours(&entry.store, store) {
             return Some(format!("doesn't have {} yet", escaped(&entry.store)));
         }
