@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf, absolute};
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use nix::unistd::{Group, User, geteuid};
 use serde::{Deserialize, Serialize};
 
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::{Failure, FailureKind};
 
 /// The configuration file that is read when none is named; its absence means the defaults.
@@ -54,6 +55,8 @@ impl Method {
 pub struct Settings {
     /// The file that they were read from, absolute; `None`: none.
     pub file: Option<PathBuf>,
+    /// The options of this program that lead to the same settings: `--config FILE --sites-dir DIR`; empty where none is needed.
+    pub given: String,
     /// certbot's `live` directory, absolute.
     pub live_dir: PathBuf,
     /// The directory that HAProxy loads, absolute.
@@ -254,6 +257,22 @@ pub struct Overrides {
     pub reload: Option<Method>,
 }
 
+impl Overrides {
+    /// The options that mean these, and this file where it isn't the default one.
+    fn given(&self, file: Option<&Path>) -> String {
+        let option = |name: &str, path: Option<&Path>| {
+            Some(format!("{name} {}", shell_word(absolute(path?).ok()?.as_os_str())))
+        };
+        let file = file.filter(|file| *file != Path::new(DEFAULT_FILE));
+        let options = [
+            option("--config", file),
+            option("--live-dir", self.live_dir.as_deref()),
+            option("--sites-dir", self.sites_dir.as_deref()),
+        ];
+        options.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl Settings {
     /// Reads the configuration file, `explicit` or the default one, and puts the flags over it.
     ///
@@ -261,6 +280,12 @@ impl Settings {
     /// A named file that can't be read, a file that isn't the expected TOML, or a value that can't be used.
     pub fn load(explicit: Option<&Path>, flags: &Overrides) -> Result<Self, Failure> {
         let path = explicit.unwrap_or(Path::new(DEFAULT_FILE));
+        // Nobody may ever write into a pipe that has a name; one that a shell makes is another thing.
+        let is_shells = path.starts_with("/dev") || path.starts_with("/proc");
+        if !is_shells && path.metadata().is_ok_and(|found| found.file_type().is_fifo()) {
+            let path = escaped_path(path);
+            return Err(Failure::config(format!("cannot read the configuration {path}: it is a FIFO")));
+        }
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(e) if explicit.is_none() && e.kind() == io::ErrorKind::NotFound => String::new(),
@@ -272,7 +297,9 @@ impl Settings {
         };
         let settings = Self::parse(&text, flags)
             .map_err(|message| Failure::config(format!("{}: {message}", escaped_path(path))))?;
-        Ok(Self { file: absolute(path).ok(), ..settings })
+        let file = absolute(path).ok();
+        let given = flags.given(explicit.and(file.as_deref()));
+        Ok(Self { file, given, ..settings })
     }
 
     /// Validates the configuration `text` with the flags over it.
@@ -317,6 +344,7 @@ impl Settings {
         }
         Ok(Self {
             file: None,
+            given: String::new(),
             live_dir,
             sites_dir,
             owner: file.owner.as_deref().map_or_else(|| Ok(ourselves()), parse_owner)?,

@@ -24,8 +24,10 @@ use haproxy_certs::config::{DEFAULT_FILE, Settings};
 use haproxy_certs::output::status::textfile;
 use haproxy_certs::output::wrap::wrapped;
 use haproxy_certs::output::{Exit, Report, human, json, status as status_report, syslog};
+use haproxy_certs::status::advice::Given;
 use haproxy_certs::status::severity::Severity;
 use haproxy_certs::status::{self, status};
+use haproxy_certs::sweep::now;
 use haproxy_certs::sys::escape::{escaped, escaped_path};
 use haproxy_certs::sys::failure::{Failure, FailureKind, io_cause};
 use haproxy_certs::sys::system::System;
@@ -48,12 +50,13 @@ fn main() -> ExitCode {
             let _ = write!(std::io::stderr(), "{}", Cli::command().render_help());
             Exit::Usage.code()
         }
+        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            note_lost(e.print().and_then(|()| std::io::stdout().flush()));
+            unless_lost(Exit::Fine).code()
+        }
         Err(e) => {
             say(&e);
-            match e.kind() {
-                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Fine.code(),
-                _ => Exit::Usage.code(),
-            }
+            Exit::Usage.code()
         }
     };
     ExitCode::from(exit)
@@ -146,7 +149,7 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
         let report = assemble(&settings, &system, &options, &progress());
         match args.format {
             Format::Json => print_line(&json::assemble(&report)),
-            Format::Human => print_report(global, &report),
+            Format::Human => print_report(global, &settings, &report),
         }
         exit = report.exit(args.exit_code);
         if !report.dry_run {
@@ -165,6 +168,11 @@ fn run_status(global: &Global, args: &StatusArgs) -> Exit {
     let settings = match Settings::load(global.config_file(), &global.overrides(None)) {
         Ok(settings) => settings,
         Err(failure) => {
+            if let Some(path) = &args.textfile
+                && let Err(unwritten) = textfile::write(path, &status_report::prometheus::failure(now()))
+            {
+                complain(&unwritten.message);
+            }
             match args.format {
                 StatusFormat::Json => print_line(&status_report::json::failure(&failure)),
                 StatusFormat::Monitoring => print_line(&status_report::monitoring::failure(&failure.message)),
@@ -267,7 +275,7 @@ fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
     } else {
         init::carry_out(&settings, &system, &plan, &mut |line| print_wrapped(global, vec![line]))?;
     }
-    print_wrapped(global, init::left_lines(&plan));
+    print_wrapped(global, completed(&settings, init::left_lines(&plan)));
     if let Some(path) = global.config_file().filter(|path| *path != Path::new(DEFAULT_FILE)) {
         let path = escaped_path(path);
         complain(&format!("note: certbot's hook and the timer read {DEFAULT_FILE}, not {path}"));
@@ -317,8 +325,8 @@ fn progress() -> impl Fn(usize, usize) + Sync {
     }
 }
 
-fn print_report(global: &Global, report: &Report) {
-    let mut lines = human::lines(report, global.verbose);
+fn print_report(global: &Global, settings: &Settings, report: &Report) {
+    let mut lines = completed(settings, human::lines(report, global.verbose));
     if global.quiet {
         lines.retain(|line| line.tone == human::Tone::Bad);
     }
@@ -326,6 +334,15 @@ fn print_report(global: &Global, report: &Report) {
     if let Some(failure) = &report.error {
         complain(&failure.message);
     }
+}
+
+/// The lines with commands that act on the same settings.
+fn completed(settings: &Settings, mut lines: Vec<human::Line>) -> Vec<human::Line> {
+    let given = Given::of(settings);
+    for line in &mut lines {
+        line.text = given.put_into(&line.text);
+    }
+    lines
 }
 
 fn print_lines(global: &Global, lines: &[human::Line]) {

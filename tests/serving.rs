@@ -226,7 +226,8 @@ fn paste(cmd: &Cmd, advice: &str) {
     let attic = cmd.beside("attic");
     fs::create_dir_all(&attic).unwrap();
     let command = advice.strip_prefix("run: ").unwrap().replace("/root/", attic.to_str().unwrap());
-    if let Some(arguments) = command.strip_prefix("haproxy-certs ") {
+    let ours = format!("haproxy-certs --config {} ", cmd.config().display());
+    if let Some(arguments) = command.strip_prefix(&ours) {
         cmd.run(&arguments.split(' ').collect::<Vec<_>>()).exits(0);
         return;
     }
@@ -268,7 +269,7 @@ fn what_haproxy_cannot_load_is_critical_whoever_put_it_there() {
             assert_eq!(fact, format!("HAProxy can't load this file, and won't start again: {why}"));
             for arguments in [&["assemble"][..], &["assemble", "--dry-run"]] {
                 let run = cmd.run(arguments).exits(1);
-                assert!(run.stdout.contains(why) && run.stdout.contains("mv -- "), "{run}");
+                assert!(run.stdout.contains(why) && run.stdout.contains("mv --backup=numbered -- "), "{run}");
             }
             paste(&cmd, &advice);
             assert_eq!(haproxy.check(), Ok(()), "{file}");
@@ -335,7 +336,7 @@ fn expiry_counts_for_every_file_that_haproxy_loads() {
         assert_eq!(problems(&run, &shown), ["expired", "foreign"], "{run}");
         let (fact, advice) = said(&run, &shown, "expired");
         assert_eq!(fact, "the certificate on disk expired 24 hours ago; no lineage renews it");
-        assert!(advice.contains(" mv -- "), "{advice}");
+        assert!(advice.contains(" mv --backup=numbered -- "), "{advice}");
         fs::remove_file(&path).unwrap();
         fs::write(&path, issue(Validity::left(0.2), "old.example")).unwrap();
         assert_eq!(problems(&status(&cmd).exits(1), &shown), ["expires-soon", "foreign"]);

@@ -13,7 +13,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
@@ -611,7 +611,7 @@ fn an_output_that_is_lost_is_no_success() {
         &["completions", "bash"],
     ];
     for arguments in commands {
-        let start = |out: std::process::Stdio| {
+        let start = |out: Stdio| {
             let mut command = Command::new(Cmd::program());
             command.arg("--config").arg(cmd.config()).args(arguments).stdout(out);
             let output = command.output().unwrap();
@@ -625,6 +625,63 @@ fn an_output_that_is_lost_is_no_success() {
         drop(reader);
         assert_eq!(start(writer.into()), (Some(0), String::new()), "{arguments:?}");
     }
+}
+
+#[test]
+fn help_that_is_lost_is_no_success() {
+    for arguments in [&["--help"][..], &["--version"], &["status", "--help"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let status = Command::new(Cmd::program()).args(arguments).stdout(full).stderr(Stdio::null()).status();
+        assert_eq!(status.unwrap().code(), Some(3), "{arguments:?}");
+        let status = Command::new(Cmd::program()).args(arguments).stdout(Stdio::null()).status();
+        assert_eq!(status.unwrap().code(), Some(0), "{arguments:?}");
+    }
+}
+
+/// A pipe, a device and a link belong to somebody: what is renamed over them would be gone.
+#[test]
+fn the_text_file_replaces_regular_files_only() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let (_tree, cmd) = lonely(|tree| issue(tree, "a.example", Validity::days(90)));
+    let pipe = cmd.beside("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let link = cmd.beside("link");
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    let folder = cmd.beside("folder");
+    fs::create_dir(&folder).unwrap();
+    for path in [&pipe, &link, &folder] {
+        let run = cmd.run(&["status", "--textfile", path.to_str().unwrap()]).exits(3);
+        assert!(run.stdout.contains("not a regular file"), "{run}");
+    }
+    assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    let file = cmd.beside("metrics.prom");
+    for _ in 0..2 {
+        cmd.run(&["status", "--textfile", file.to_str().unwrap()]).exits(0);
+    }
+    assert!(fs::read_to_string(&file).unwrap().contains("haproxy_certs_state 0\n"));
+    // Settings that can't be used are no reason to leave the last good state there.
+    let broken = cmd.option("nonsense = 1");
+    broken.run(&["status", "--textfile", file.to_str().unwrap()]).exits(3);
+    assert!(fs::read_to_string(&file).unwrap().contains("haproxy_certs_state 3\n"));
+}
+
+#[test]
+fn a_configuration_that_is_a_pipe_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = Command::new(Cmd::program());
+    let output = support::process::finish(command.arg("--config").arg(&pipe).arg("status"), support::LIMIT);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("it is a FIFO"));
+}
+
+#[test]
+fn labels_are_fit_for_a_terminal() {
+    let (_tree, cmd) = lonely(|tree| issue(tree, "a\u{1b}[31m", Validity::days(90)));
+    let metrics = cmd.run(&["status", "--format", "prometheus"]).stdout;
+    assert!(metrics.contains(r"a\\x1b[31m") && !metrics.contains('\u{1b}'), "{metrics}");
 }
 
 /// One case of each on the versions that the other tests leave out.
@@ -955,12 +1012,13 @@ fn the_table_is_as_it_was() {
     for (columns, color) in [("80", "never"), ("160", "never"), ("80", "always"), ("160", "always")] {
         let text = shown(&cmd, columns, color)
             .replace(haproxy.pidfile().to_str().unwrap(), "PIDFILE")
+            .replace(cmd.config().to_str().unwrap(), "CONFIG")
             .replace(tree.root().to_str().unwrap(), "TREE");
         let width: usize = columns.parse().unwrap();
         if color == "never" {
             // A command is never broken.
             let fits =
-                |line: &str| line.len() <= width || line.contains("certbot ") || line.contains("kill ");
+                |line: &str| line.len() <= width || line.contains("--config") || line.contains("kill ");
             assert!(text.lines().all(fits), "{text}");
         }
         let name = format!("tests/snapshots/status-{columns}-{color}.txt");

@@ -90,8 +90,9 @@ struct Shell {
 impl Shell {
     fn of(cmd: &Cmd, haproxy: Option<&Haproxy>) -> Self {
         let shell = Self { programs: tempfile::tempdir().unwrap() };
-        let us = format!("exec {} --config {} \"$@\"", Cmd::program().display(), cmd.config().display());
-        shell.program("haproxy-certs", &us);
+        // The configuration is written, and what is printed has to name it.
+        cmd.config();
+        shell.program("haproxy-certs", &format!("exec {} \"$@\"", Cmd::program().display()));
         if let Some(haproxy) = haproxy {
             shell.program("haproxy", &format!("exec {} \"$@\"", haproxy.version().program.display()));
         }
@@ -253,6 +254,219 @@ fn a_unit_that_is_not_active_is_started_by_the_advice() {
         assert_eq!(down.advice.as_deref(), Some("run: systemctl start haproxy.service"));
         assert_eq!(seen.severity().name(), "critical");
     }
+}
+
+/// A unit that ends each time and is started again is as good as down.
+#[test]
+fn a_restart_loop_is_down() {
+    let (_tree, cmd, mut haproxy) = healthy(&system_haproxy());
+    let cmd = cmd.option("");
+    haproxy.stop();
+    let folder = tempfile::tempdir().unwrap();
+    let programs = folder.path().join("programs");
+    fs::create_dir_all(&programs).unwrap();
+    fs::create_dir_all(folder.path().join("run/systemd/system")).unwrap();
+    for more in ["SubState=auto-restart\nNRestarts=0", "SubState=start\nNRestarts=3"] {
+        let show = format!("LoadState=loaded\nActiveState=activating\n{more}\nResult=exit-code\nMainPID=0");
+        tree::write(&programs.join("systemctl"), format!("#!/bin/sh\ncat <<X\n{show}\nX\n"), 0o755);
+        let system =
+            System { run: folder.path().join("run"), programs: vec![programs.clone()], ..System::host() };
+        let text =
+            fs::read_to_string(cmd.config()).unwrap().replace("unit = \"\"", "unit = \"haproxy.service\"");
+        let settings = Settings::parse(&text, &Overrides::default()).unwrap();
+        let seen = status(&settings, &system, false, &|_, _| {});
+        let down = seen.problems.iter().find(|problem| problem.kind.name() == "haproxy-down").unwrap();
+        assert!(down.fact.contains("haproxy.service is started again and again"), "{down:?}");
+        assert!(down.advice.as_deref().unwrap().ends_with("; then run: systemctl restart haproxy.service"));
+        assert_eq!(seen.severity().name(), "critical");
+    }
+}
+
+/// A HAProxy that has no certificate at all answers with an empty list.
+#[test]
+fn a_haproxy_without_any_certificate_lacks_them_on_every_version() {
+    for version in versions() {
+        let mut tree = Tree::new();
+        tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+        let cmd = Cmd::new(tree.live());
+        tree::make_directory(&cmd.sites(), 0o755);
+        let haproxy = Haproxy::of(&version).crt(cmd.sites()).bind_option("strict-sni").start();
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let cmd = cmd.haproxy(&haproxy, "");
+        let said = problem(&json(&cmd, &[]).exits(2), "haproxy-missing", "critical", "doesn't have it");
+        assert!(!json(&cmd, &[]).stdout.contains("broke off"), "{version:?}");
+        let shell = Shell::of(&cmd, Some(&haproxy));
+        assert!(shell.run(said["commands"][0].as_str().unwrap()).status.success());
+        becomes_ok(&cmd, &[]);
+    }
+}
+
+/// It loads the directory by a link: no reload and no other bind line would help, only its name in our settings.
+#[test]
+fn a_directory_that_haproxy_loads_by_another_name_is_named() {
+    let mut tree = Tree::new();
+    tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    cmd.run(&["assemble", "--reload", "none"]).exits(0);
+    let link = cmd.beside("link");
+    symlink(cmd.sites(), &link).unwrap();
+    let dotted = cmd.sites().parent().unwrap().join("./sites");
+    for name in [link.to_str().unwrap(), dotted.to_str().unwrap()] {
+        let haproxy = Haproxy::of(&system_haproxy()).crt(name).bind_option("strict-sni").start();
+        let untaught = Cmd::new(tree.live()).with_sites(cmd.sites()).haproxy(&haproxy, "");
+        let run = json(&untaught, &["--setup"]);
+        let said = problem(&run, "haproxy-missing", "critical", "by the name that it is asked for");
+        let setting = format!("sites_dir = {}", Value::from(name));
+        assert!(
+            said["advice"].as_str().unwrap().contains(&format!("set {setting} in its [[haproxy]] table")),
+            "{said}"
+        );
+        assert!(said["commands"].as_array().unwrap().is_empty(), "{said}");
+        finds(&run, "crt", "ok", name);
+        let taught = Cmd::new(tree.live()).with_sites(cmd.sites()).haproxy(&haproxy, &setting);
+        json(&taught, &[]).exits(0);
+    }
+}
+
+/// A file that keeps HAProxy from starting is critical also while HAProxy is away.
+#[test]
+fn a_host_certificate_that_cannot_be_loaded_is_seen_while_haproxy_is_away() {
+    let mut tree = Tree::new();
+    tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    let host = cmd.beside("host.pem");
+    let cmd = cmd.option(&format!("host_file = {}", support::cmd::toml(&host)));
+    cmd.run(&["assemble", "--reload", "none"]).exits(0);
+    let placeholder = haproxy_certs::host_setup::placeholder::placeholder().unwrap();
+    tree::write(&host, placeholder.as_bytes(), 0o400);
+    let mut haproxy = Haproxy::of(&system_haproxy()).crt(&host).crt(cmd.sites()).start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    cmd.run(&["assemble"]).exits(0);
+    json(&cmd, &[]).exits(0);
+    haproxy.stop();
+    tree::write(&host, "junk", 0o400);
+    // Another test's HAProxy, which is looked at for a moment, may be ending just now.
+    let is_seen = || details(&json(&cmd, &[]).json()).iter().any(|detail| detail["problem"] == "unloadable");
+    wait_until(LIMIT, "what is in the host certificate's place", is_seen);
+    problem(&json(&cmd, &[]).exits(2), "unloadable", "critical", "");
+    fs::remove_file(&host).unwrap();
+    wait_until(LIMIT, "that the host certificate is gone", is_seen);
+}
+
+/// Also where nobody has ever seen that HAProxy run: what distributions start it with names the file.
+#[test]
+fn the_usual_configuration_names_the_host_certificate() {
+    let usual = Path::new("/etc/haproxy/haproxy.cfg");
+    let cmd = Cmd::new("/nonexistent/live");
+    let host = cmd.beside("host.pem");
+    let cmd = cmd.option(&format!("host_file = {}", support::cmd::toml(&host)));
+    let pidfile = support::cmd::toml(&cmd.beside("haproxy.pid"));
+    let cmd = cmd.table(&format!(
+        "[[haproxy]]\npidfile = {pidfile}\nunit = \"\"\nmaster_socket = \"\"\nbinary = \"\""
+    ));
+    let configuration = cmd.beside("haproxy.cfg");
+    fs::write(&configuration, format!("frontend f\n bind :443 ssl crt {}\n", host.display())).unwrap();
+    let script = "mount --bind \"$1\" /etc/haproxy/haproxy.cfg || exit 77; shift; exec \"$@\"";
+    let status = || {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh"]).arg(&configuration).arg(Cmd::program());
+        command.arg("--config").arg(cmd.config()).args(["status", "--format", "json"]);
+        finish(&mut command, LIMIT)
+    };
+    for contents in [None, Some("junk")] {
+        if let Some(contents) = contents {
+            tree::write(&host, contents, 0o400);
+        }
+        let output = status();
+        if !usual.exists() || !matches!(output.status.code(), Some(0..=3)) {
+            support::summary::skipped(
+                "the_usual_configuration_names_the_host_certificate",
+                "nothing can be mounted over /etc/haproxy/haproxy.cfg here",
+            );
+            return;
+        }
+        // Another test's HAProxy, which is looked at for a moment, may be ending just now.
+        wait_until(LIMIT, "what is in the host certificate's place", || {
+            let output = status();
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            let is_seen = details(&report).iter().any(|detail| detail["problem"] == "unloadable");
+            is_seen && output.status.code() == Some(2)
+        });
+    }
+}
+
+/// What `init` puts in the host certificate's place expired in 2000, and nobody is served by it.
+#[test]
+fn the_placeholder_of_init_is_fine_and_says_what_it_is() {
+    let mut tree = Tree::new();
+    tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    let host = cmd.beside("host.pem");
+    let cmd = cmd.option(&format!("host_file = {}", support::cmd::toml(&host)));
+    cmd.run(&["assemble", "--reload", "none"]).exits(0);
+    let placeholder = haproxy_certs::host_setup::placeholder::placeholder().unwrap();
+    tree::write(&host, placeholder.as_bytes(), 0o400);
+    let haproxy = Haproxy::of(&system_haproxy()).crt(&host).crt(cmd.sites()).start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    let run = json(&cmd, &[]).exits(0);
+    let said = &run.site(host.to_str().unwrap())["details"][0];
+    assert_eq!((said["problem"].as_str(), said["severity"].as_str()), (Some("foreign"), Some("ok")), "{run}");
+    assert!(said["fact"].as_str().unwrap().contains("set host_lineage to replace it"), "{run}");
+    let shown = cmd.run(&["status"]).exits(0).stdout;
+    assert!(shown.contains("host.pem (placeholder)") && shown.contains("set host_lineage"), "{shown}");
+    assert!(shown.contains("OK: 1 site in step"), "{shown}");
+    let metrics = cmd.run(&["status", "--format", "prometheus"]).exits(0).stdout;
+    assert!(
+        !metrics.lines().any(|line| line.contains("not_after") && line.contains("host.pem")),
+        "{metrics}"
+    );
+    // Another one that has expired is no placeholder.
+    let expired = tree.authority().issue(KeyKind::P256, &["host.example"], Validity::expired());
+    fs::remove_file(&host).unwrap();
+    tree::write(&host, expired.combined(), 0o400);
+    problem(&json(&cmd, &[]).exits(2), "expired", "critical", "");
+}
+
+/// What is known to be wrong counts more than what can't be seen.
+#[test]
+fn an_error_does_not_hide_what_is_critical() {
+    let (mut tree, cmd, _) = one(issue);
+    let state = cmd.sites().join(".haproxy-certs/state.json");
+    fs::write(&state, r#"{"version":99}"#).unwrap();
+    json(&cmd, &[]).exits(3);
+    let expired = tree.authority().issue(KeyKind::P256, &["a.example"], Validity::expired());
+    tree.renew_with(ODD, &expired);
+    fs::remove_file(cmd.site(ODD)).unwrap();
+    tree::write(&cmd.site(ODD), expired.combined(), 0o400);
+    let run = json(&cmd, &[]).exits(2);
+    assert!(run.json()["error"].is_object() && run.json()["state"] == "critical", "{run}");
+}
+
+/// Whoever named the settings by options has them in the commands, whatever the way.
+#[test]
+fn every_command_acts_on_the_same_settings() {
+    let (_tree, cmd, shell) = one(issue);
+    fs::remove_file(cmd.site(ODD)).unwrap();
+    let config = cmd.config();
+    let commands = |command: &mut Command| {
+        let output = finish(command.args(["status", "--format", "json"]), LIMIT);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        details(&report).iter().find(|it| it["problem"] == "disk-missing").unwrap()["commands"].clone()
+    };
+    let by_option = commands(Command::new(Cmd::program()).arg("--config").arg(&config));
+    let by_variable = commands(Command::new(Cmd::program()).env("HAPROXY_CERTS_CONFIG", &config));
+    let expected = format!("haproxy-certs --config {} assemble", config.display());
+    assert_eq!(by_option, serde_json::json!([expected]));
+    assert_eq!(by_variable, by_option);
+    let text = fs::read_to_string(&config).unwrap();
+    let live = text.lines().next().unwrap().split('"').nth(1).unwrap();
+    let mut with_directories = Command::new(Cmd::program());
+    with_directories.args(["--live-dir", live, "--sites-dir"]).arg(cmd.sites());
+    let by_directories = commands(&mut with_directories);
+    let expected = format!("haproxy-certs --live-dir {live} --sites-dir {} assemble", cmd.sites().display());
+    assert_eq!(by_directories, serde_json::json!([expected]));
+    assert!(shell.run(by_option[0].as_str().unwrap()).status.success());
+    json(&cmd, &[]).exits(0);
 }
 
 /// Nothing is owed, and HAProxy has what the disk no longer has: no run would change that, a reload does.
@@ -471,19 +685,7 @@ fn a_renewal_that_fails_is_said_with_certbots_words() {
     let text = fs::read_to_string(&conf).unwrap();
     fs::write(&conf, format!("{text}post_hook = /nonexistent/hook\n")).unwrap();
     let shell = Shell::of(&cmd, None);
-    shell.program(
-        "certbot",
-        &format!(
-            "export REQUESTS_CA_BUNDLE={}\nexec /usr/bin/certbot \"$@\" --work-dir {} --logs-dir {} --server {} \
-             --non-interactive --agree-tos --register-unsafely-without-email --http-01-port {} \
-             --no-random-sleep-on-renew",
-            pebble.api_ca().display(),
-            folder.parent().unwrap().join("work").display(),
-            logs.display(),
-            pebble.directory(),
-            challenge.number()
-        ),
-    );
+    real_certbot(&shell, &pebble, &certbot, &challenge);
     shell.follow(&said);
     assert_ne!(certbot.serial("a.example"), before);
     // By the usual rule it isn't due any more: the line was the test's.
@@ -491,6 +693,29 @@ fn a_renewal_that_fails_is_said_with_certbots_words() {
     fs::write(&conf, text.replace("renew_before_expiry = 100 days\n", "")).unwrap();
     cmd.run(&["assemble"]).exits(0);
     json(&cmd, &[]).exits(0);
+}
+
+/// The real certbot in the shell, and in the configuration of its directory what it asks Pebble by.
+fn real_certbot(shell: &Shell, pebble: &Pebble, certbot: &Certbot, challenge: &Port) -> PathBuf {
+    let folder = certbot.config_dir().parent().unwrap().to_owned();
+    let common = format!(
+        "--config-dir {} --work-dir {} --logs-dir {} --non-interactive",
+        certbot.config_dir().display(),
+        folder.join("work").display(),
+        folder.join("logs").display()
+    );
+    let issuing = format!(
+        "--server {} --agree-tos --register-unsafely-without-email --http-01-port {}",
+        pebble.directory(),
+        challenge.number()
+    );
+    let script = format!(
+        "export REQUESTS_CA_BUNDLE={}\ncase $1 in\nrenew) set -- \"$@\" {issuing} --no-random-sleep-on-renew ;;\n\
+         certonly) set -- \"$@\" {issuing} ;;\nesac\nexec /usr/bin/certbot \"$@\" {common}",
+        pebble.api_ca().display(),
+    );
+    shell.program("certbot", &script);
+    shell.programs.path().join("certbot")
 }
 
 /// What certbot would do is done by the test; what it is called with is what the advice says.
@@ -593,7 +818,8 @@ fn what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands() {
         let report = run.json();
         let said = details(&report).into_iter().find(|detail| detail["problem"] == word);
         let said = said.unwrap_or_else(|| panic!("no {word} in {run}"));
-        let called = certbot_is_called(&shell, &said);
+        let folder = format!(" --config-dir {}", tree.live().parent().unwrap().display());
+        let called = certbot_is_called(&shell, &said).replace(&folder, "");
         assert!(called.lines().any(|line| line.starts_with(verb)), "{called}");
         assert!(called.lines().all(|line| line.contains(&format!("--cert-name {ODD}"))), "{called}");
         let fresh = tree.authority().issue(KeyKind::P256, &["a.example"], Validity::days(90));
@@ -626,12 +852,12 @@ const MENDED: [(&str, &str); 43] = [
     ("key-unreadable", "as key-mismatch: certbot renews it"),
     ("key-missing", "what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands"),
     ("certificate-unreadable", "as key-mismatch: certbot renews it"),
-    ("certificate-missing", "as key-missing: certbot issues it again or deletes it"),
+    ("certificate-missing", "links_and_files_that_are_gone_come_back_without_losing_the_lineage"),
     ("chain-incomplete", "what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands"),
     ("chain-order", "as chain-incomplete: certbot renews it"),
     ("staging-issuer", "as chain-incomplete: certbot renews it from the real CA"),
-    ("lineage-torn", "as key-mismatch: certbot renew mends it"),
-    ("shadowed", "a_lineage_that_is_shadowed_and_not_wanted_is_deleted"),
+    ("lineage-torn", "links_and_files_that_are_gone_come_back_without_losing_the_lineage"),
+    ("shadowed", "a_foreign_file_that_shadows_is_moved_away_and_nothing_is_deleted"),
     ("foreign", "no problem"),
     ("key-encrypted", "no command: only the operator knows the passphrase"),
     ("key-unsupported", "no command: the operator chooses another kind of key"),
@@ -646,7 +872,7 @@ const MENDED: [(&str, &str); 43] = [
     ("not-yet-valid", "no command: time mends it"),
     ("default-certificate-changed", "no problem: a fact about the next run"),
     ("not-checked", "no problem: only a run asks HAProxy about staged files"),
-    ("prune-held", "no command unless it is meant: tests/prune.rs runs --prune-many"),
+    ("prune-held", "the_file_of_the_last_lineage_goes_by_the_advice"),
     ("unloadable", "as foreign files are judged: tests of what HAProxy loads"),
 ];
 
@@ -684,7 +910,8 @@ fn a_hook_that_does_not_run_is_made_good() {
     let said =
         problem(&json(&cmd, &[]).exits(1), "hook-not-running", "warning", "certbot renewed 2 days ago");
     // `init --hook` would change this machine: only the first command is run.
-    assert_eq!(said["commands"][1], "haproxy-certs init --hook");
+    let given = cmd.config();
+    assert_eq!(said["commands"][1], format!("haproxy-certs --config {} init --hook", given.display()));
     assert!(shell.run(said["commands"][0].as_str().unwrap()).status.success());
     json(&cmd, &[]).exits(0);
 }
@@ -699,12 +926,140 @@ fn a_lineage_that_is_shadowed_and_not_wanted_is_deleted() {
     let said = problem(&json(&cmd, &[]).exits(1), "shadowed", "warning", "");
     let commands: Vec<&str> =
         said["commands"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
-    assert_eq!(commands, [r"certbot delete --cert-name 'it'\''s a;site'", "haproxy-certs assemble"]);
+    assert_eq!(commands.len(), 2, "{said}");
+    assert!(commands[0].starts_with("certbot delete --config-dir "), "{said}");
+    assert!(commands[0].ends_with(r" --cert-name 'it'\''s a;site'"), "{said}");
     let called = certbot_is_called(&shell, &said);
-    assert_eq!(called, format!("delete --cert-name {ODD}\n"));
+    assert!(called.starts_with("delete ") && called.ends_with(&format!(" --cert-name {ODD}\n")), "{called}");
     tree.delete(ODD);
     assert!(shell.run(commands[1]).status.success());
     json(&cmd, &[]).exits(0);
+}
+
+/// The advice offered `certbot delete` here, for a certificate that is wanted.
+#[test]
+fn a_foreign_file_that_shadows_is_moved_away_and_nothing_is_deleted() {
+    let (tree, cmd, shell) = one(issue);
+    let other = tree.authority().issue(KeyKind::P256, &["a.example"], Validity::days(30));
+    // Before all others, and no name that every shell reads in `$'...'`.
+    let name = "0 gr\u{f6}\u{df}e.pem";
+    tree::write(&cmd.sites().join(name), other.combined(), 0o400);
+    let said = problem(&json(&cmd, &[]).exits(1), "shadowed", "warning", "isn't ours");
+    let commands: Vec<&str> =
+        said["commands"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+    assert!(commands[0].starts_with("mv --backup=numbered -- "), "{said}");
+    assert!(commands.iter().all(|command| !command.contains("certbot")), "{said}");
+    // What has its name there stays.
+    let attic = cmd.beside("attic");
+    fs::create_dir_all(&attic).unwrap();
+    fs::write(attic.join(name), "junk").unwrap();
+    for command in commands {
+        let output = shell.run(&command.replace("/root/", attic.to_str().unwrap()));
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert_eq!(fs::read_to_string(attic.join(format!("{name}.~1~"))).unwrap(), "junk");
+    assert!(fs::read_to_string(attic.join(name)).unwrap().contains("BEGIN CERTIFICATE"));
+    json(&cmd, &[]).exits(0);
+}
+
+/// The lineage that is shadowed is the good one: nobody is to delete it.
+#[test]
+fn what_an_expired_lineage_shadows_is_not_to_be_deleted() {
+    let (_tree, cmd, _) = one(|tree, name| {
+        tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::expired());
+        issue(tree, name);
+    });
+    let said = problem(&json(&cmd, &[]).exits(2), "shadowed", "warning", "has expired");
+    assert_eq!(said["commands"], serde_json::json!([]), "{said}");
+}
+
+/// Without a lineage there is nothing that says whether the last file is still wanted.
+#[test]
+fn the_file_of_the_last_lineage_goes_by_the_advice() {
+    let (mut tree, cmd, shell) = one(issue);
+    tree.delete(ODD);
+    cmd.run(&["assemble"]);
+    let said = problem(&json(&cmd, &[]).exits(1), "prune-held", "warning", "no lineage at all");
+    let attic = cmd.beside("attic");
+    fs::create_dir_all(&attic).unwrap();
+    for command in said["commands"].as_array().unwrap() {
+        let command = command.as_str().unwrap().replace("/root/", attic.to_str().unwrap());
+        assert!(shell.run(&command).status.success(), "{command}");
+    }
+    json(&cmd, &[]).exits(0);
+    assert_eq!(fs::read_dir(attic).unwrap().count(), 1);
+}
+
+/// A fault, what it is called, how it is made, and whether certbot issues anew for it.
+type LinkFault = (&'static str, fn(&Path, &Path), bool);
+
+/// All of it with the real certbot: no advice loses a lineage, or leads to certbot's `parsefail`.
+#[test]
+fn links_and_files_that_are_gone_come_back_without_losing_the_lineage() {
+    let challenge = Port::free();
+    let pebble = Pebble::start(&challenge);
+    let certbot = Certbot::of(&pebble, &challenge);
+    let cmd = Cmd::new(certbot.live()).without_haproxy();
+    let shell = Shell::of(&cmd, None);
+    let program = real_certbot(&shell, &pebble, &certbot, &challenge);
+    let cmd = cmd.table(&format!("[certbot]\nbinary = {}", support::cmd::toml(&program)));
+    let faults: [LinkFault; 7] = [
+        ("certificate-missing", |live, _| fs::remove_file(live.join("fullchain.pem")).unwrap(), false),
+        ("key-missing", |live, _| fs::remove_file(live.join("privkey.pem")).unwrap(), false),
+        ("certificate-missing", |live, _| fs::remove_dir_all(live).unwrap(), false),
+        (
+            "lineage-torn",
+            |live, _| {
+                fs::remove_file(live.join("privkey.pem")).unwrap();
+                symlink("../../archive/a.example/privkey1.pem", live.join("privkey.pem")).unwrap();
+            },
+            false,
+        ),
+        (
+            "key-missing",
+            |live, _| fs::remove_file(live.join("privkey.pem").canonicalize().unwrap()).unwrap(),
+            true,
+        ),
+        (
+            "key-missing",
+            |_, archive| {
+                for entry in fs::read_dir(archive).unwrap().flatten() {
+                    if entry.file_name().to_str().unwrap().starts_with("privkey") {
+                        fs::remove_file(entry.path()).unwrap();
+                    }
+                }
+            },
+            true,
+        ),
+        ("certificate-missing", |_, archive| fs::remove_dir_all(archive).unwrap(), true),
+    ];
+    certbot.certonly(&["-d", "a.example,b.example"]);
+    certbot.succeed(&["renew", "--force-renewal"]);
+    cmd.run(&["assemble"]).exits(0);
+    for (number, (word, make, is_issued)) in faults.into_iter().enumerate() {
+        let before = certbot.serial("a.example");
+        make(&certbot.live().join("a.example"), &certbot.config_dir().join("archive/a.example"));
+        cmd.run(&["assemble"]).exits(1);
+        let said = problem(&json(&cmd, &[]).exits(1), word, "warning", "");
+        let commands = said["commands"].as_array().unwrap();
+        assert!(!commands[0].as_str().unwrap().contains("certbot delete"), "{said}");
+        if number == 6 {
+            // The run that follows the new one's issue still refuses the old one.
+            for command in commands {
+                shell.run(command.as_str().unwrap());
+            }
+        } else {
+            shell.follow(&said);
+        }
+        json(&cmd, &[]).exits(0);
+        // Only where nothing was left of it has the lineage another name.
+        let is_new = number == 6;
+        let name = if is_new { "a.example-0001" } else { "a.example" };
+        assert_eq!(cmd.deployed(), [format!("{name}.pem")], "{said}");
+        assert_eq!(certbot.serial(name) != before, is_issued, "{said}");
+        // certbot takes it as it is.
+        assert!(certbot.run(&["renew", "--dry-run", "--cert-name", name]).status.success(), "{said}");
+    }
 }
 
 // ---- the last run ---------------------------------------------------------------------------------------------------
@@ -803,7 +1158,8 @@ fn status_prints_at_every_width() {
         for name in &names {
             assert!(text.contains(name), "{columns}: no {name} in {run}");
         }
-        let command = format!("certbot renew --cert-name {}", names[0]);
+        let folder = tree.live().parent().unwrap().to_owned();
+        let command = format!("certbot renew --config-dir {} --cert-name {}", folder.display(), names[0]);
         assert!(run.stdout.lines().any(|line| line.contains(&command)), "{columns}: {run}");
         let table = run.stdout.lines().next().unwrap();
         assert!(table.len() <= columns.max(20), "{columns}: {table:?}");

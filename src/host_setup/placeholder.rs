@@ -3,7 +3,7 @@
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, date_time_ymd};
 use zeroize::Zeroizing;
 
-use crate::certified_key::{CertifiedKey, CombinedPem};
+use crate::certified_key::{CertifiedKey, CombinedPem, Leaf};
 use crate::sys::failure::{Failure, FailureKind};
 
 /// The common name, for people who meet it.
@@ -35,6 +35,12 @@ pub fn placeholder() -> Result<CombinedPem, Failure> {
     proved.map(|proved| proved.combined_pem()).map_err(|unproved| failed(unproved.detail))
 }
 
+/// Whether this is such a certificate: it has no name that a client asks for.
+#[must_use]
+pub fn is_placeholder(leaf: &Leaf) -> bool {
+    leaf.is_self_signed && leaf.names.is_empty() && leaf.common_names == [NAME]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,5 +53,6 @@ mod tests {
         assert!(certificate.public_key().unwrap().public_eq(&key));
         assert!(certificate.verify(&key).unwrap());
         assert_ne!(placeholder().unwrap().as_bytes(), pem.as_bytes());
+        assert!(is_placeholder(&crate::certified_key::read_leaf(pem.as_bytes()).unwrap()));
     }
 }

@@ -54,14 +54,11 @@ impl Reason {
     pub fn advice(self) -> Option<&'static str> {
         match self {
             Self::Unproved(
-                Flaw::KeyMismatch
-                | Flaw::KeyInconsistent
-                | Flaw::KeyUnreadable
-                | Flaw::KeyMissing
-                | Flaw::CertificateUnreadable,
+                Flaw::KeyMismatch | Flaw::KeyInconsistent | Flaw::KeyUnreadable | Flaw::CertificateUnreadable,
             ) => Some("issue it again: certbot renew --force-renewal --cert-name NAME"),
-            Self::Unproved(Flaw::CertificateMissing) => {
-                Some("issue it again, or remove it: certbot delete --cert-name NAME")
+            // It depends on what certbot still has of it.
+            Self::Unproved(Flaw::CertificateMissing | Flaw::KeyMissing) => {
+                Some("what mends it says: haproxy-certs status")
             }
             Self::Unproved(Flaw::KeyEncrypted) => {
                 Some("take the passphrase off it, or let certbot make a new key")

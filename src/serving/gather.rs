@@ -142,7 +142,9 @@ fn gather_around(
     last: &[PathBuf],
 ) -> Serving {
     let (files, environment, disk) = match (started, haproxy.config.is_empty()) {
-        (Err(why), true) if !last.iter().all(|file| file.exists()) || last.is_empty() => return stopped(why),
+        (Err(why), true) if !last.iter().all(|file| file.exists()) || last.is_empty() => {
+            return stopped(why, haproxy);
+        }
         (Err(_), true) => (last.to_vec(), Environment::default(), Disk::ours("/".into())),
         (Err(_), false) => (haproxy.config.clone(), Environment::default(), Disk::ours("/".into())),
         // The settings name our files, whatever root directory it has.
@@ -174,12 +176,13 @@ fn gather_around(
     let mut gathering = Gathering { unread, ..Gathering::of(&configuration, &disk, version) };
     let binds = gathering.binds();
     if is_guess && !gathering.loads(&haproxy.sites_dir) {
-        let unknown = Serving::unknown("no HAProxy that runs here loads the sites directory");
+        let why = "no HAProxy that runs here loads the sites directory";
         if started.is_ok() {
-            return unknown;
+            // One that runs is another one: ours doesn't run.
+            return gather_around(&Err(why.to_owned()), haproxy, version, known, unread, last);
         }
         let FileNames { paths, mentioned, unseen } = gathering.names;
-        return Serving { named: named(paths, &disk), mentioned, unseen, ..unknown };
+        return Serving { named: named(paths, &disk), mentioned, unseen, ..Serving::unknown(why) };
     }
     let serving = gathering.read(binds, known);
     // One that runs says itself what it can't be without.
@@ -187,17 +190,30 @@ fn gather_around(
 }
 
 /// A HAProxy that doesn't run, with nothing that says what it loads: what distributions start it with still tells which files
-/// mustn't go. More isn't claimed from it: it may be somebody else's.
-fn stopped(why: &str) -> Serving {
+/// mustn't go, and whether it names our host certificate. More isn't claimed from it: it may be somebody else's.
+fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
     let disk = Disk::ours("/".into());
-    let (named, mentioned) = configuration(&[DEFAULT_FILE.into()], Environment::default(), &disk)
-        .map(|configuration| {
-            let mut gathering = Gathering::of(&configuration, &disk, None);
-            gathering.binds();
-            (named(gathering.names.paths, &disk), gathering.names.mentioned)
-        })
-        .unwrap_or_default();
-    Serving { named, mentioned, ..Serving::unknown(why) }
+    let (named, mentioned): (Vec<Named>, BTreeMap<String, At>) =
+        configuration(&[DEFAULT_FILE.into()], Environment::default(), &disk)
+            .map(|configuration| {
+                let mut gathering = Gathering::of(&configuration, &disk, None);
+                gathering.binds();
+                (named(gathering.names.paths, &disk), gathering.names.mentioned)
+            })
+            .unwrap_or_default();
+    let mut stores = BTreeMap::new();
+    if named.iter().any(|named| named.path == haproxy.host_file) {
+        let path = PathBuf::from(&haproxy.host_file);
+        let found = disk.find(&path);
+        let identity = found.as_ref().ok().map(OnDisk::identity);
+        let contents = match found {
+            Ok(_) => judge(&path, None, &disk, None),
+            Err(Errno::ACCESS) => Contents::Unseen(cause(&Errno::ACCESS.into())),
+            Err(e) => Contents::Unloadable { leaf: None, why: nowhere(e) },
+        };
+        stores.insert(haproxy.host_file.clone(), Store { path, identity, contents });
+    }
+    Serving { stores, named, mentioned, ..Serving::unknown(why) }
 }
 
 /// Which file a path of ours leads to, links followed.

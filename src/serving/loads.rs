@@ -212,10 +212,10 @@ impl Bind {
     }
 }
 
-/// The command that moves a file out of HAProxy's way.
+/// The command that moves a file out of HAProxy's way, and keeps what has its name there.
 #[must_use]
 pub fn move_out(path: &Path) -> String {
-    format!("mv -- {} /root/", shell_word(path.as_os_str()))
+    format!("mv --backup=numbered -- {} /root/", shell_word(path.as_os_str()))
 }
 
 /// Whether HAProxy takes a directory's entry of this name for a certificate: dotfiles it passes over since 2.6; where its

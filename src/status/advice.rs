@@ -1,5 +1,11 @@
 //! What to do about each problem, in one line. Pure.
 
+use std::path::Path;
+
+use crate::commands::issue::{CERTBOT_DIR, certbot_dir};
+use crate::config::Settings;
+use crate::sys::escape::shell_word;
+
 /// A run does what is missing.
 pub const ASSEMBLE: &str = "run: haproxy-certs assemble";
 
@@ -11,6 +17,10 @@ pub const PRESENTS_ANOTHER: &str = "another `crt` of that bind or another listen
 
 /// Nothing newer is there.
 pub const RENEW: &str = "run: certbot renew --cert-name NAME; its log says why it has not renewed";
+
+/// What `init` puts in the host certificate's place.
+pub const PLACEHOLDER: &str =
+    "the placeholder of haproxy-certs init, so that HAProxy can start; set host_lineage to replace it";
 
 /// Nothing runs after a renewal.
 pub const HOOK: &str =
@@ -24,7 +34,7 @@ pub fn day(at: i64) -> Option<String> {
 }
 
 /// How a command begins.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 17] = [
     "haproxy-certs",
     "certbot",
     "haproxy",
@@ -37,6 +47,9 @@ const PROGRAMS: [&str; 14] = [
     "rm",
     "mv",
     "ss",
+    "ln",
+    "mkdir",
+    "openssl",
     "journalctl",
     "printf",
 ];
@@ -74,6 +87,64 @@ pub enum Part<'a> {
 pub fn commands(advice: &str) -> Vec<&str> {
     let command = |part| if let Part::Command(command) = part { Some(command) } else { None };
     parts(advice).into_iter().filter_map(command).collect()
+}
+
+/// The options with which the commands of an advice act on the same settings as this one did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    /// For our own: `--config FILE`.
+    pub ours: String,
+    /// For certbot's: `--config-dir DIR`.
+    pub certbots: String,
+}
+
+impl Given {
+    /// Those of these settings.
+    #[must_use]
+    pub fn of(settings: &Settings) -> Self {
+        let certbots = match certbot_dir(settings) {
+            Some(folder) if folder != Path::new(CERTBOT_DIR) => {
+                format!("--config-dir {}", shell_word(folder.as_os_str()))
+            }
+            _ => String::new(),
+        };
+        Self { ours: settings.given.clone(), certbots }
+    }
+
+    /// The advice, or a line that is a command, with these options in its commands.
+    #[must_use]
+    pub fn put_into(&self, advice: &str) -> String {
+        let mut text = String::with_capacity(advice.len());
+        let mut rest = advice;
+        loop {
+            if let Some(behind) = rest.strip_prefix("haproxy-certs ").filter(|_| !self.ours.is_empty()) {
+                text.push_str("haproxy-certs ");
+                text.push_str(&self.ours);
+                text.push(' ');
+                rest = behind;
+            } else if let Some(behind) = rest.strip_prefix("certbot ")
+                && !self.certbots.is_empty()
+                && ["renew", "certonly", "delete"].iter().any(|verb| behind.starts_with(verb))
+                && !behind.split(';').next().unwrap_or_default().contains("--config-dir")
+            {
+                let verb = behind.find([' ', ';']).unwrap_or(behind.len());
+                let (verb, behind) = behind.split_at(verb);
+                text.push_str("certbot ");
+                text.push_str(verb);
+                text.push(' ');
+                text.push_str(&self.certbots);
+                rest = behind;
+            }
+            let next =
+                [": ", "&& ", "-> "].into_iter().filter_map(|mark| Some(rest.find(mark)? + mark.len())).min();
+            let Some(next) = next else { break };
+            let (before, behind) = rest.split_at(next);
+            text.push_str(before);
+            rest = behind;
+        }
+        text.push_str(rest);
+        text
+    }
 }
 
 /// Where the first command begins.
@@ -117,7 +188,7 @@ pub fn span(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{commands, span};
+    use super::{Given, commands, span};
 
     #[test]
     fn commands_are_whole_and_end_where_a_shell_ends_them() {
@@ -127,6 +198,24 @@ mod tests {
         assert_eq!(commands("wait: it begins soon"), Vec::<&str>::new());
         let quoted = "run: kill -USR2 \"$(cat '/run/it'\\''s; x')\"; then: rm x";
         assert_eq!(commands(quoted), ["kill -USR2 \"$(cat '/run/it'\\''s; x')\"", "rm x"]);
+    }
+
+    #[test]
+    fn commands_act_on_the_same_settings() {
+        let given = Given { ours: "--config /a.toml".into(), certbots: "--config-dir /le".into() };
+        for (advice, expected) in [
+            ("run: haproxy-certs assemble", "run: haproxy-certs --config /a.toml assemble"),
+            ("haproxy-certs init --hook", "haproxy-certs --config /a.toml init --hook"),
+            (
+                "mv: mv a b && haproxy-certs assemble; then renew it: certbot renew --cert-name x; it is haproxy-certs'",
+                "mv: mv a b && haproxy-certs --config /a.toml assemble; then renew it: certbot renew --config-dir /le \
+                 --cert-name x; it is haproxy-certs'",
+            ),
+            ("run: certbot renew --config-dir /x -q", "run: certbot renew --config-dir /x -q"),
+        ] {
+            assert_eq!(given.put_into(advice), expected);
+            assert_eq!(Given::default().put_into(advice), advice);
+        }
     }
 
     #[test]

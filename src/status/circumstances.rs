@@ -1,10 +1,15 @@
 //! What a site is judged by besides its views.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::certified_key::KeyFamily;
+use crate::plan::action::Action;
+use crate::plan::row::Role;
+use crate::status::advice::ASSEMBLE;
 use crate::status::observation::SiteViews;
 use crate::status::running::Running;
+use crate::sys::escape::escaped;
 
 /// What a site is judged by besides its views.
 #[derive(Debug, Clone)]
@@ -21,9 +26,56 @@ pub struct Circumstances<'a> {
     pub archive: &'a Path,
     /// The sites directory.
     pub sites_dir: &'a Path,
+    /// Files of the sites directory that aren't ours and serve names.
+    pub foreign: &'a [ForeignFile],
+}
+
+/// A file of the sites directory that isn't ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The names that are served from it.
+    pub names: Vec<String>,
+    /// The family of its key.
+    pub family: KeyFamily,
+}
+
+impl ForeignFile {
+    /// Those among these.
+    #[must_use]
+    pub fn among(sites: &[SiteViews]) -> Vec<Self> {
+        let foreign = |site: &SiteViews| {
+            let row = site.row.as_ref().filter(|_| !site.place.is_elsewhere)?;
+            let is_foreign = matches!(row.action, Action::Foreign | Action::Conflict);
+            let leaf = site.disk.here().filter(|_| is_foreign && site.role == Role::Site)?;
+            Some(Self {
+                path: site.place.path.clone(),
+                names: row.names_won.clone(),
+                family: leaf.key_type.family(),
+            })
+        };
+        sites.iter().filter_map(foreign).collect()
+    }
 }
 
 impl Circumstances<'_> {
+    /// What makes the HAProxys read the disk again.
+    pub(crate) fn reload_all(&self) -> String {
+        let wanted = self.running.iter().filter(|running| running.wanted && running.down.is_none());
+        let reloads: Vec<String> = wanted.map(|running| running.catch_up(false)).collect();
+        if reloads.is_empty() { ASSEMBLE.to_owned() } else { reloads.join("; then ") }
+    }
+
+    /// What makes this program ask a HAProxy by the names that it has for its files.
+    pub(crate) fn spelled(&self, name: &str) -> Option<String> {
+        let spelled = self.running.iter().find(|running| running.name == name)?.spelled.as_ref()?;
+        let value = escaped(&spelled.replace('"', "\\\"")).to_string();
+        Some(format!(
+            "it loads the directory by another name: set sites_dir = \"{value}\" in its [[haproxy]] table"
+        ))
+    }
+
     /// What brings this HAProxy into step with the disk.
     pub(crate) fn catch_up(&self, views: &SiteViews, name: &str) -> String {
         let file = views.file.as_ref().and_then(|file| file.to_str()).unwrap_or_default();

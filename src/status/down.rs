@@ -32,10 +32,12 @@ pub struct Down {
 #[must_use]
 pub fn look(system: &System, haproxy: &Haproxy) -> Option<Down> {
     let unit = unit::show(system, &haproxy.unit);
+    let name = escaped(&haproxy.unit);
     let (unit_says, has_unit) = match &unit {
-        Some(unit) if unit.is_down() => {
-            (Some(format!("{} is {}", escaped(&haproxy.unit), unit.active)), true)
+        Some(unit) if unit.is_restarted_in_vain() => {
+            (Some(format!("{name} is started again and again, and ends each time")), true)
         }
+        Some(unit) if unit.is_down() => (Some(format!("{name} is {}", unit.active)), true),
         // It starts, stops or runs: systemd knows.
         Some(Unit { load, .. }) if load == "loaded" => return None,
         _ => (None, false),
@@ -44,10 +46,17 @@ pub fn look(system: &System, haproxy: &Haproxy) -> Option<Down> {
     if facts.is_empty() {
         facts.push(dead_socket(haproxy)?);
     }
+    let is_looping = unit.is_some_and(|unit| unit.is_restarted_in_vain());
     Some(Down {
         fact: format!("{} should run and does not: {}", escaped(&haproxy.name), facts.join(", ")),
-        advice: start(haproxy, has_unit),
+        advice: if is_looping { start_again(haproxy) } else { start(haproxy, has_unit) },
     })
+}
+
+/// What starts it once that is mended which ends it.
+fn start_again(haproxy: &Haproxy) -> String {
+    let unit = shell_word(haproxy.unit.as_ref());
+    format!("see why it ends: journalctl --no-pager -n 50 -u {unit}; then run: systemctl restart {unit}")
 }
 
 /// What starts it.

@@ -10,6 +10,7 @@ use super::running::Running;
 use super::severity::{PlaceState, ProblemKind, Severity};
 use crate::certified_key::{Flaw, Leaf, hex};
 use crate::haproxy::cli::replies::StoreStatus;
+use crate::host_setup::placeholder::is_placeholder;
 use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
 use crate::plan::reason::Reason;
@@ -81,6 +82,12 @@ impl Site {
     #[must_use]
     pub fn leaf(&self) -> Option<&Arc<Leaf>> {
         self.views.disk.here().or_else(|| self.views.certbot.here())
+    }
+
+    /// Whether its file only holds the host certificate's place: nobody is served by it.
+    #[must_use]
+    pub fn is_placeholder(&self) -> bool {
+        self.views.disk.here().is_some_and(|leaf| is_placeholder(leaf))
     }
 
     /// When the first of its certificates in use expires: on disk or in a HAProxy.
@@ -306,7 +313,7 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
         .find(|warning| !is_of_the_action && row.warnings.contains(warning));
     match (row.action, row.reason) {
         (Action::Refuse, Some(reason)) if !is_only_forbidden(views) => {
-            let advice = crate::status::remedies::refused(reason, row);
+            let advice = crate::status::remedies::refused(reason, row, views);
             problems.push(problem(ProblemKind::Refused(reason), Severity::Warning, fact(), advice));
         }
         (Action::Conflict, _) if !ownership_unknown => {
@@ -314,7 +321,9 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
             problems.push(problem(ProblemKind::Conflict, Severity::Warning, fact(), Some(advice)));
         }
         (Action::Foreign, _) if !ownership_unknown => {
-            problems.push(problem(ProblemKind::Foreign, Severity::Ok, String::new(), None));
+            let is_ours = views.disk.here().is_some_and(|leaf| is_placeholder(leaf));
+            let fact = if is_ours { advice::PLACEHOLDER } else { "" };
+            problems.push(problem(ProblemKind::Foreign, Severity::Ok, fact.to_owned(), None));
         }
         _ => {}
     }
@@ -428,6 +437,7 @@ fn in_haproxy(
 ) -> Option<Problem> {
     let name = escaped(&view.name).to_string();
     let catch_up = around.catch_up(views, &view.name);
+    let spelled = around.spelled(&view.name);
     let or_another = |why: &str| format!("{catch_up}; if that changes nothing, {why}");
     let about = |kind, fact: String, advice: &str| {
         Some(Problem {
@@ -473,6 +483,11 @@ fn in_haproxy(
             format!("{name} has it in memory and doesn't serve it"),
             &catch_up,
         ),
+        (PlaceState::Missing, _, Sight::Absent) if views.disk.here().is_some() && spelled.is_some() => about(
+            ProblemKind::HaproxyMissing,
+            format!("{name} doesn't have it by the name that it is asked for"),
+            &spelled.unwrap_or_default(),
+        ),
         (PlaceState::Missing, _, Sight::Absent) if views.disk.here().is_some() => about(
             ProblemKind::HaproxyMissing,
             format!("{name} doesn't have it"),
@@ -500,7 +515,8 @@ fn outranked(shown: &Shown, view: &HaproxyView) -> Option<Problem> {
 
 /// How long the certificates have to live: in use on disk or in a HAProxy, else certbot's.
 fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], now: i64) -> Option<Problem> {
-    if !is_loaded(views) {
+    // A placeholder expired before it was made.
+    if !is_loaded(views) || views.disk.here().is_some_and(|leaf| is_placeholder(leaf)) {
         return None;
     }
     let (nobodys, advice) = if is_foreign(views) {

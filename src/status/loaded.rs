@@ -5,7 +5,8 @@
 //! length that kills 2.2 and 2.6.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use super::observation::LoadedLeaf;
 use crate::config::Haproxy;
@@ -16,6 +17,12 @@ use crate::sys::escape::escaped;
 
 /// The longest line of commands: with room for its end.
 const LONGEST_LINE: usize = LONGEST_COMMAND - 1000;
+
+/// A master that executes itself anew refuses connections until it has loaded its configuration.
+const BLINK: Duration = Duration::from_secs(2);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The certificates that a HAProxy has, by their names in its configuration.
 pub type Stores = HashMap<String, LoadedLeaf>;
@@ -60,14 +67,24 @@ pub fn memory(
     others: &BTreeSet<String>,
     deadline: Instant,
 ) -> Result<LoadedStores, String> {
-    let mut unusable = Vec::new();
-    for worker in Worker::ways(haproxy) {
-        match all(haproxy, worker, hidden, others, deadline) {
-            Ok(memory) => return Ok(memory),
-            Err(trouble) => unusable.push(format!("{}: {trouble}", worker.address())),
+    let patience = deadline.min(Instant::now() + BLINK);
+    loop {
+        let mut unusable = Vec::new();
+        let mut blinks = false;
+        for worker in Worker::ways(haproxy) {
+            match all(haproxy, worker, hidden, others, deadline) {
+                Ok(memory) => return Ok(memory),
+                Err(trouble) => {
+                    blinks |= matches!(&trouble, Trouble::Socket(e) if e.is_of_a_reload());
+                    unusable.push(format!("{}: {trouble}", worker.address()));
+                }
+            }
         }
+        if !blinks || Instant::now() + PAUSE >= patience {
+            return Err(no_use(&unusable));
+        }
+        sleep(PAUSE);
     }
-    Err(no_use(&unusable))
 }
 
 fn all(
@@ -241,6 +258,35 @@ mod tests {
         for bad in ["", "Feb", "Foo 1 00:00:00 1970 GMT", "Feb 30 00:00:00 2027 GMT", "Feb 1 0:0 2027 GMT"] {
             assert_eq!(date(bad), None, "{bad}");
         }
+    }
+
+    /// A master of 2.2 to 3.0 refuses connections while it loads.
+    #[test]
+    fn a_socket_that_blinks_is_asked_again() {
+        use std::io::{Read as _, Write as _};
+        use std::os::unix::net::UnixListener;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, next) = (folder.path().join("socket"), folder.path().join("next"));
+        drop(UnixListener::bind(&path).unwrap());
+        let settings =
+            format!("[[haproxy]]\nruntime_socket = {path:?}\nmaster_socket = \"\"\nreload = \"none\"");
+        let settings =
+            crate::config::Settings::parse(&settings, &crate::config::Overrides::default()).unwrap();
+        let place = path.clone();
+        let master = std::thread::spawn(move || {
+            sleep(Duration::from_millis(300));
+            let listener = UnixListener::bind(&next).unwrap();
+            std::fs::rename(&next, &place).unwrap();
+            for _ in 0..2 {
+                let mut stream = listener.accept().unwrap().0;
+                stream.read_to_string(&mut String::new()).unwrap();
+                stream.write_all(b"\n").unwrap();
+            }
+        });
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let memory = memory(&settings.haproxys[0], &BTreeSet::new(), deadline);
+        assert!(memory.unwrap().stores.is_empty());
+        master.join().unwrap();
     }
 
     #[test]

@@ -9,9 +9,10 @@ use std::time::SystemTime;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
+use super::links::Links;
 use super::observation::{Location, Sight, SiteViews};
 use crate::certified_key::Leaf;
-use crate::config::Settings;
+use crate::config::{Haproxy, Settings};
 use crate::haproxy::fingerprint::identity;
 use crate::plan::action::Action;
 use crate::plan::plan;
@@ -20,7 +21,7 @@ use crate::plan::refusal::Refusal;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Deployed, EntryKind, Lineage, Policy, Situation};
 use crate::serving::gather;
-use crate::serving::loads::{Contents, Loaded, Store, is_loaded};
+use crate::serving::loads::{Contents, Loaded, Serving, Store, is_loaded};
 use crate::sites::last_run::LastRun;
 use crate::sites::looking::look_at_state;
 use crate::sites::place::Place;
@@ -47,6 +48,8 @@ pub struct Ground {
     pub sees_certbot: bool,
     /// Whether the sites directory could be read.
     pub sees_disk: bool,
+    /// By which name a HAProxy loads the sites directory, where it isn't the one that our settings have.
+    pub spellings: BTreeMap<String, String>,
     /// Who else could change the sites directory: the fact, and what mends it.
     pub open_to_others: Option<String>,
     /// Places that can't be seen, and why.
@@ -114,6 +117,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
             }
             ground.renewals = renewals(&settings.live_dir, swept.situation.lineages.keys());
             ground.unseen.extend(unclear_dotfile(&swept.situation));
+            ground.spellings = spellings(settings, &swept.situation.loaded);
             let elsewhere = elsewhere(settings, &swept.situation.loaded);
             ground.loaded = swept.situation.loaded.clone();
             ground.sites = views(settings, &ground, swept.situation);
@@ -141,6 +145,18 @@ fn unclear_dotfile(situation: &Situation) -> Option<String> {
     let is_unknown = servings.iter().any(|serving| serving.version.is_none());
     let name = escaped(name.as_encoded_bytes());
     is_unknown.then(|| format!("whether HAProxy loads {name} depends on its version, which isn't known"))
+}
+
+/// By which name each HAProxy loads the sites directory where it doesn't load it by ours.
+fn spellings(settings: &Settings, loaded: &Loaded) -> BTreeMap<String, String> {
+    let other = |(haproxy, serving): (&Haproxy, &Serving)| {
+        let sites = loaded.sites?;
+        let mut names = serving.directories.iter().filter(|(_, identity)| **identity == Some(sites));
+        let is_ours = serving.directories.contains_key(&haproxy.sites_dir);
+        let (name, _) = names.next().filter(|_| !is_ours)?;
+        Some((haproxy.name.clone(), name.clone()))
+    };
+    settings.haproxys.iter().zip(&loaded.servings).filter_map(other).collect()
 }
 
 /// Each row of the plan with what certbot and the disk have for it.
@@ -180,8 +196,14 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
                 path: path.clone(),
                 is_elsewhere: false,
             };
+            let is_refused = row.action == Action::Refuse;
             SiteViews {
                 place,
+                links: row
+                    .lineage
+                    .as_ref()
+                    .filter(|_| is_refused)
+                    .and_then(|name| Links::look(&settings.live_dir, name)),
                 lineage: row.lineage.clone(),
                 file: row.file.clone(),
                 role: row.role,
@@ -226,6 +248,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
                 row: Some(Row::elsewhere(file, disk.here().cloned())),
                 certbot: Sight::Absent,
                 disk,
+                links: None,
                 place: Location { path, unloadable, named, is_elsewhere: true },
                 haproxy: Vec::new(),
             });
@@ -297,6 +320,7 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
             row: None,
             certbot: Sight::Unseen,
             disk,
+            links: None,
             place: Location { path, ..Location::default() },
             haproxy: Vec::new(),
         })

@@ -11,6 +11,7 @@ pub mod circumstances;
 pub mod down;
 pub mod handshakes;
 pub mod judge;
+pub mod links;
 pub mod loaded;
 pub mod local;
 pub mod observation;
@@ -32,7 +33,7 @@ use crate::host_setup::Setup;
 use crate::host_setup::finding::Finding;
 use crate::sites::last_run::LastRun;
 use crate::sites::state::State;
-use crate::status::circumstances::Circumstances;
+use crate::status::circumstances::{Circumstances, ForeignFile};
 use crate::status::observation::Sight;
 use crate::status::problem::Problem;
 use crate::status::refusal::Refused;
@@ -40,6 +41,7 @@ use crate::sweep::now;
 use crate::sys::failure::Failure;
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
+use advice::Given;
 use judge::{Site, judge};
 use local::Ground;
 use running::Running;
@@ -90,11 +92,20 @@ pub fn status(settings: &Settings, system: &System, with_setup: bool, progress: 
         }
     }
     if with_setup {
-        setup.add(crate::host_setup::look(settings, system, &haproxy));
+        // By the name that HAProxy has for the directory: that it should be ours is said above.
+        let mut by_its_names = settings.clone();
+        for (running, settings) in haproxy.iter().zip(&mut by_its_names.haproxys) {
+            if let Some(spelled) = &running.spelled {
+                settings.sites_dir.clone_from(spelled);
+            }
+        }
+        setup.add(crate::host_setup::look(&by_its_names, system, &haproxy));
     } else {
         setup.findings.clear();
     }
-    judged(settings, ground, haproxy, setup, now())
+    let mut status = judged(settings, ground, haproxy, setup, now());
+    status.complete(&Given::of(settings));
+    status
 }
 
 /// The verdict on what was seen.
@@ -105,6 +116,7 @@ fn judged(settings: &Settings, ground: Ground, haproxy: Vec<Running>, setup: Set
     let owed: Vec<BTreeMap<String, i64>> =
         settings.haproxys.iter().map(|haproxy| owed_files(&state, &haproxy.name)).collect();
     let archive = settings.live_dir.with_file_name("archive");
+    let foreign = ForeignFile::among(&ground.sites);
     let around = Circumstances {
         now,
         sees_state,
@@ -112,6 +124,7 @@ fn judged(settings: &Settings, ground: Ground, haproxy: Vec<Running>, setup: Set
         owed: &owed,
         archive: &archive,
         sites_dir: &settings.sites_dir,
+        foreign: &foreign,
     };
     let mut sites: Vec<Site> = ground.sites.into_iter().map(|views| judge(views, &around)).collect();
     renewals::note_overdue(settings, &mut sites, now);
@@ -164,18 +177,27 @@ fn owed_since(settings: &Settings, state: &State) -> BTreeMap<String, Option<i64
 }
 
 impl Status {
+    /// Every command that is printed acts on the same settings.
+    fn complete(&mut self, given: &Given) {
+        let of_sites = self.sites.iter_mut().flat_map(|site| &mut site.problems);
+        for problem in self.problems.iter_mut().chain(of_sites) {
+            problem.advice = problem.advice.as_deref().map(|advice| given.put_into(advice));
+        }
+        for line in self.findings.iter_mut().flat_map(|finding| &mut finding.mend) {
+            *line = given.put_into(line);
+        }
+    }
+
     /// How bad it is, all in all.
     #[must_use]
     pub fn severity(&self) -> Severity {
-        if self.error.is_some() {
-            return Severity::Unknown;
-        }
         let sites = self.sites.iter().map(|site| site.severity);
         let others = self.problems.iter().map(|problem| problem.severity);
         // Where there is no systemd to ask, say, the sites are seen all the same.
         let findings = self.findings.iter().map(|finding| finding.severity);
         let findings = findings.filter(|&severity| severity != Severity::Unknown);
-        let is_blind = !self.unseen.is_empty()
+        let is_blind = self.error.is_some()
+            || !self.unseen.is_empty()
             || self
                 .haproxy
                 .iter()
@@ -198,7 +220,7 @@ impl Status {
     /// The site whose certificate in use expires first, and when.
     #[must_use]
     pub fn first_to_expire(&self) -> Option<(&Site, i64)> {
-        let ours = self.sites.iter().filter(|site| site.views.lineage.is_some());
+        let ours = self.sites.iter().filter(|site| site.views.lineage.is_some() && !site.is_placeholder());
         ours.filter_map(|site| Some((site, site.expires()?))).min_by_key(|(_, at)| *at)
     }
 

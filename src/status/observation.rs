@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::certified_key::Leaf;
 use crate::haproxy::cli::replies::StoreStatus;
 use crate::plan::row::{Role, Row};
+use crate::status::links::Links;
 
 /// What a look at a place showed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -104,6 +105,8 @@ pub struct SiteViews {
     pub certbot: Sight<Arc<Leaf>>,
     /// What the file holds.
     pub disk: Sight<Arc<Leaf>>,
+    /// certbot's links, where the lineage is refused.
+    pub links: Option<Links>,
     /// What keeps HAProxy from loading the file, and where it is.
     pub place: Location,
     /// What each HAProxy shows, in the order of the settings.

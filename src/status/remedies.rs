@@ -1,16 +1,32 @@
 //! What mends a refusal, a conflict or a warning.
 
+use crate::certified_key::Flaw;
 use crate::plan::reason::Reason;
 use crate::plan::row::Row;
 use crate::plan::warning::Warning;
+use crate::serving::loads::move_out;
 use crate::status::advice::RENEW;
-use crate::status::circumstances::Circumstances;
+use crate::status::circumstances::{Circumstances, ForeignFile};
+use crate::status::observation::SiteViews;
 use crate::sys::escape::shell_word;
 
 /// The next step for a refused lineage.
 #[must_use]
-pub fn refused(reason: Reason, row: &Row) -> Option<String> {
+pub fn refused(reason: Reason, row: &Row, views: &SiteViews) -> Option<String> {
+    let of_links =
+        matches!(reason, Reason::LineageTorn | Reason::Unproved(Flaw::CertificateMissing | Flaw::KeyMissing));
+    let links = views.links.as_ref().filter(|_| of_links).zip(row.lineage.as_ref());
+    let deployed = views.disk.here().map(AsRef::as_ref);
+    if let Some(advice) = links.and_then(|(links, name)| links.mend(name, deployed)) {
+        return Some(advice);
+    }
     let advice = match reason {
+        Reason::Unproved(Flaw::KeyMissing) => {
+            "issue it again: certbot renew --force-renewal --cert-name NAME"
+        }
+        Reason::Unproved(Flaw::CertificateMissing) => {
+            "put certbot's own files back from a backup; or issue it again, and then delete this one"
+        }
         Reason::Io => "mend its permissions or the disk; then run: haproxy-certs assemble",
         Reason::OlderThanDeployed | Reason::WouldReplaceGood => {
             "if it is meant: haproxy-certs assemble --force NAME"
@@ -37,6 +53,8 @@ pub fn conflict(fact: &str) -> String {
 pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (String, Option<String>) {
     let keys = keys(row, around);
     let siblings = siblings(row, around);
+    let orphan = orphan(row, around);
+    let shadowing = shadowing(row, around);
     let (fact, advice) = match warning {
         Warning::Expired => ("it has expired", RENEW),
         Warning::ExpiresSoon => ("it expires soon", RENEW),
@@ -60,11 +78,9 @@ pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (Strin
             "a file that is loaded before the sites directory serves one of its names",
             "name the sites directory before that file on the bind line, or remove the file",
         ),
-        Warning::Shadowed => (
-            "another file that sorts before it serves one of its names",
-            "remove that file; or, if this lineage isn't wanted: certbot delete --cert-name NAME; then: haproxy-certs \
-             assemble",
-        ),
+        Warning::Shadowed => {
+            ("another file that sorts before it serves one of its names", shadowing.as_str())
+        }
         Warning::DefaultCertificateChanged => ("the next run makes it HAProxy's default certificate", ""),
         Warning::LoosePermissions => ("others than the owner may read certbot's private key", keys.as_str()),
         Warning::SiblingFiles => {
@@ -75,12 +91,48 @@ pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (Strin
             "it is kept although its lineage is gone",
             "if it is really gone: haproxy-certs assemble --prune-many",
         ),
+        Warning::PruneHeld if is_orphan(row) => ("it is kept although its lineage is gone", orphan.as_str()),
         Warning::PruneHeld => (
             "it is kept although its lineage is gone",
             "haproxy-certs(8) says under WHAT IS DONE WITH A FILE what holds it",
         ),
     };
     (fact.to_owned(), Some(advice).filter(|advice| !advice.is_empty()).map(|advice| row.with_name(advice)))
+}
+
+/// Whether nothing is left of certbot's that says whether it is still wanted.
+fn is_orphan(row: &Row) -> bool {
+    let said = row.detail.as_deref().unwrap_or_default();
+    ["live_dir has no lineage at all", "another live directory"].iter().any(|why| said.contains(why))
+}
+
+/// Takes a file away that no run will.
+fn orphan(row: &Row, around: &Circumstances<'_>) -> String {
+    let file = around.sites_dir.join(row.file.as_deref().unwrap_or_default());
+    format!("if its lineage is really gone: {}; then {}", move_out(&file), around.reload_all())
+}
+
+/// What gives a lineage its names back. Who deletes it loses those that it still serves.
+fn shadowing(row: &Row, around: &Circumstances<'_>) -> String {
+    let is_it = |foreign: &&ForeignFile| {
+        row.leaf.as_ref().is_some_and(|leaf| {
+            foreign.family == leaf.key_type.family()
+                && leaf.served_names().any(|name| foreign.names.iter().any(|its| its == name))
+        })
+    };
+    if let Some(foreign) = around.foreign.iter().find(is_it) {
+        return format!("move that file away: {}; then {}", move_out(&foreign.path), around.reload_all());
+    }
+    if row.alarming {
+        // This is the good one of the two.
+        "renew the lineage whose file that is; or delete it, if it isn't wanted any more".to_owned()
+    } else if row.names_won.is_empty() {
+        "another lineage has all its names; if this one isn't wanted: certbot delete --cert-name NAME; then: \
+         haproxy-certs assemble"
+            .to_owned()
+    } else {
+        "another lineage has that name, too: issue one of the two without it".to_owned()
+    }
 }
 
 /// Takes the keys of a lineage from everybody else.

@@ -44,6 +44,8 @@ pub struct Running {
     pub reload: Option<String>,
     /// What isn't ours and has changed since it read it.
     pub behind: Option<String>,
+    /// By which name it loads the sites directory, where that isn't the one that our settings have.
+    pub spelled: Option<String>,
     /// That it refuses its configuration, where that is known.
     pub refused: Option<Refused>,
 }
@@ -86,7 +88,8 @@ pub fn look(settings: &Settings, system: &System, ground: &mut Ground) -> Vec<Ru
     });
     let mut running = Vec::with_capacity(looks.len());
     for (haproxy, mut look) in settings.haproxys.iter().zip(looks) {
-        let seen = look.running(haproxy);
+        let spelled = ground.spellings.get(&haproxy.name).cloned();
+        let seen = Running { spelled, ..look.running(haproxy) };
         for (place, site) in ground.sites.iter_mut().enumerate() {
             site.haproxy.push(look.shown(haproxy, site, place));
         }
@@ -159,6 +162,7 @@ impl Look {
             down: self.down.clone(),
             reload: self.reload.clone(),
             behind: self.behind.clone(),
+            spelled: None,
             refused: None,
         }
     }
@@ -184,6 +188,7 @@ fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut G
             row: None,
             certbot: unless_seen(ground.sees_certbot),
             disk: unless_seen(ground.sees_disk),
+            links: None,
             place: Location::default(),
             haproxy,
         });

@@ -15,6 +15,10 @@ pub struct Unit {
     pub load: String,
     /// `active`, `inactive`, `failed`, ...
     pub active: String,
+    /// `running`, `dead`, `auto-restart`, ...
+    pub sub: String,
+    /// How often systemd started it again by itself.
+    pub restarts: u32,
     /// `enabled`, `disabled`, `static`, ...
     pub file: String,
     /// How its last run ended: `success`, `exit-code`, `signal`, `timeout`, ...
@@ -31,7 +35,14 @@ impl Unit {
     /// Whether it is known and doesn't run.
     #[must_use]
     pub fn is_down(&self) -> bool {
-        self.load == "loaded" && matches!(self.active.as_str(), "inactive" | "failed")
+        self.load == "loaded"
+            && (matches!(self.active.as_str(), "inactive" | "failed") || self.is_restarted_in_vain())
+    }
+
+    /// Whether systemd starts it again and again, and it doesn't come to run.
+    #[must_use]
+    pub fn is_restarted_in_vain(&self) -> bool {
+        self.active == "activating" && (self.sub.starts_with("auto-restart") || self.restarts > 0)
     }
 
     /// Whether its last run failed.
@@ -46,7 +57,8 @@ impl Unit {
 pub fn show(system: &System, name: &str) -> Option<Unit> {
     let may_ask = !name.is_empty() && system.has_systemd();
     let systemctl = Some(()).filter(|()| may_ask).and_then(|()| system.program("systemctl"))?;
-    let properties = "--property=LoadState,ActiveState,UnitFileState,Result,ExecMainStatus,MainPID,ConditionResult,ConditionTimestamp";
+    let properties = "--property=LoadState,ActiveState,SubState,NRestarts,UnitFileState,Result,ExecMainStatus,MainPID,\
+                      ConditionResult,ConditionTimestamp";
     let arguments = ["--no-ask-password", "--no-pager", "show", properties, "--", name];
     let done = Program::new(systemctl).args(arguments).run(Instant::now() + LIMIT).ok()?;
     done.succeeded().then(|| parse(&done.output))
@@ -60,6 +72,8 @@ fn parse(text: &str) -> Unit {
     Unit {
         load: value("LoadState"),
         active: value("ActiveState"),
+        sub: value("SubState"),
+        restarts: value("NRestarts").parse().unwrap_or_default(),
         file: value("UnitFileState"),
         result: value("Result"),
         exit: value("ExecMainStatus").parse().unwrap_or_default(),
@@ -83,6 +97,11 @@ mod tests {
         assert_eq!((unit.exit, unit.file.as_str()), (3, "static"));
         let idle = parse("LoadState=loaded\nActiveState=inactive\nResult=success\nExecMainStatus=1\n");
         assert!(idle.is_down() && !idle.has_failed());
+        for more in ["SubState=auto-restart\nNRestarts=0", "SubState=start\nNRestarts=4"] {
+            assert!(parse(&format!("LoadState=loaded\nActiveState=activating\n{more}\n")).is_down());
+        }
+        assert!(!parse("LoadState=loaded\nActiveState=activating\nSubState=start\nNRestarts=0\n").is_down());
+        assert!(!parse("LoadState=loaded\nActiveState=active\nSubState=running\nNRestarts=4\n").is_down());
         assert_eq!(parse("ConditionResult=no\nConditionTimestamp=\n").skipped, None);
         let skipped = parse("ConditionResult=no\nConditionTimestamp=Sun 2026-11-29 19:40:02 UTC\n").skipped;
         assert_eq!(skipped.as_deref(), Some("Sun 2026-11-29 19:40:02 UTC"));

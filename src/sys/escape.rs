@@ -23,19 +23,33 @@ pub fn escaped_path(path: &Path) -> Escaped<'_> {
     Escaped(path.as_os_str().as_encoded_bytes())
 }
 
-/// A name as a word of a shell's command line, in printable ASCII.
+/// A name as a word of any POSIX shell's command line, in printable ASCII.
 #[must_use]
 pub fn shell_word(name: &OsStr) -> String {
-    let shown = escaped(name.as_encoded_bytes()).to_string();
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
-    if !shown.is_empty() && shown.bytes().all(is_plain) {
-        shown
-    } else if shown.contains('\\') {
-        // bash and zsh read there what `escaped` writes.
-        format!("$'{}'", shown.replace('\'', "\\'"))
-    } else {
-        format!("'{}'", shown.replace('\'', "'\\''"))
+    let bytes = name.as_encoded_bytes();
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    match str::from_utf8(bytes) {
+        Ok(text) if !text.is_empty() && bytes.iter().all(is_plain) => text.to_owned(),
+        Ok(text) if bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) => {
+            format!("'{}'", text.replace('\'', "'\\''"))
+        }
+        _ => printed(bytes),
     }
+}
+
+/// Not every shell has `$'...'`, but each has `printf`, which knows octal numbers.
+fn printed(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for (at, &byte) in bytes.iter().enumerate() {
+        let is_option = at == 0 && byte == b'-';
+        if (byte.is_ascii_alphanumeric() || b"/._- ,;:=+@".contains(&byte)) && !is_option {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "\\{byte:03o}");
+        }
+    }
+    // A shell takes line ends off the end of what a command prints: only bash and zsh can be told of those.
+    if bytes.ends_with(b"\n") { format!("$'{text}'") } else { format!("\"$(printf '{text}')\"") }
 }
 
 impl fmt::Display for Escaped<'_> {
@@ -64,10 +78,15 @@ mod tests {
 
     #[test]
     fn a_shell_reads_the_name_again() {
-        for name in ["example.org", "a b;c", "it's", "", "*", "a\n\u{fc}\\'b"] {
-            let script = format!("printf %s {}", shell_word(OsStr::new(name)));
-            let output = std::process::Command::new("bash").arg("-c").arg(script).output().unwrap();
-            assert_eq!(output.stdout, name.as_bytes(), "{name:?}");
+        let names =
+            ["example.org", "a b;c", "it's", "", "*", "a\\b%s$x", "a\n\u{fc}\\'b", "-\u{fc}%s$(x)`\"!-"];
+        for (shell, name) in names.into_iter().flat_map(|name| [("sh", name), ("bash", name)]) {
+            let word = shell_word(OsStr::new(name));
+            let script = format!("printf %s {word}");
+            let output = std::process::Command::new(shell).arg("-c").arg(&script).output().unwrap();
+            assert_eq!(output.stdout, name.as_bytes(), "{shell} {word}");
+            assert!(word.is_ascii(), "{word}");
         }
+        assert_eq!(shell_word(OsStr::new("a\n")), "$'a\\012'");
     }
 }

@@ -153,7 +153,8 @@ impl Processes {
 pub fn listing(reply: &str) -> Option<Listing> {
     let mut lines = reply.lines();
     let mut listing = Listing::default();
-    let mut line = lines.next()?;
+    // A HAProxy without any certificate doesn't even print the title.
+    let Some(mut line) = lines.next() else { return Some(listing) };
     if line == "# transaction" {
         listing.transaction = Some(lines.next()?.strip_prefix('*')?.to_owned());
         line = lines.next()?;
@@ -380,6 +381,7 @@ mod tests {
         assert_eq!(shown.transaction.as_deref(), Some("/c/b.pem"));
         assert!(shown.stores.iter().eq(["/c/a.pem", "/c/b.pem"]));
         assert_eq!(listing("# filename").unwrap(), Listing::default());
+        assert_eq!(listing("").unwrap(), Listing::default());
         assert_eq!(listing("Unknown command: 'show'"), None);
         assert_eq!(listing("Permission denied"), None);
     }

@@ -196,6 +196,8 @@ fn whole(reply: &[u8]) -> Result<String, SocketError> {
     let lines = text.trim_end().lines().count();
     match text.as_ref() {
         "" => Err(SocketError::Empty),
+        // A list of nothing.
+        "\n" => Ok(String::new()),
         text if text.ends_with("\n\n") || text.ends_with("\nAlgorithm: \n") => Ok(text.trim().to_owned()),
         text if lines == 1 && text.ends_with('\n') => Ok(text.trim().to_owned()),
         _ => Err(SocketError::Cut),
@@ -256,6 +258,7 @@ mod tests {
     #[test]
     fn only_a_whole_reply_is_one() {
         assert_eq!(answered("a\nb\n\n").unwrap(), "a\nb");
+        assert_eq!(answered("\n").unwrap(), "");
         assert_eq!(
             answered("Can't connect to the target CLI!\n").unwrap(),
             "Can't connect to the target CLI!"

@@ -215,8 +215,9 @@ fn place(state: PlaceState, is_expected: bool) -> String {
 
 fn file_cell(site: &Site) -> String {
     let text = file(site);
-    if site.views.role == Role::Host {
-        return format!("{} (host)", text.rsplit('/').next().unwrap_or_default());
+    if site.views.role == Role::Host || site.is_placeholder() {
+        let what = if site.is_placeholder() { "placeholder" } else { "host" };
+        return format!("{} ({what})", text.rsplit('/').next().unwrap_or_default());
     }
     text
 }
@@ -261,9 +262,11 @@ fn cut(text: &str, width: usize) -> String {
 /// What is owed to a HAProxy is said once, not for each site.
 fn is_worth_a_line(problem: &Problem, detail: Detail) -> bool {
     let least = if detail == Detail::Verbose { Severity::Ok } else { Severity::Unknown };
-    problem.kind != ProblemKind::ReloadOwed
-        && problem.severity >= least
-        && problem.kind != ProblemKind::Foreign
+    match problem.kind {
+        ProblemKind::ReloadOwed => false,
+        ProblemKind::Foreign => !problem.fact.is_empty(),
+        _ => problem.severity >= least,
+    }
 }
 
 /// A problem and what to do about it.

@@ -13,6 +13,8 @@ use crate::status::severity::{PlaceState, Severity};
 /// A label and its value.
 type Label<'a> = (&'static str, &'a str);
 
+const STATE: &str = "The state of all sites: 0 ok, 1 warning, 2 critical, 3 unknown.";
+
 /// The metrics, each line with its end.
 #[must_use]
 pub fn text(status: &Status) -> String {
@@ -20,7 +22,7 @@ pub fn text(status: &Status) -> String {
     page.gauge("build_info", "The version of haproxy-certs, as a label.");
     page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
 
-    page.gauge("state", "The state of all sites: 0 ok, 1 warning, 2 critical, 3 unknown.");
+    page.gauge("state", STATE);
     page.sample(&[], status.severity().code());
 
     page.gauge("status_timestamp_seconds", "When this status was taken.");
@@ -33,6 +35,19 @@ pub fn text(status: &Status) -> String {
     sites(&mut page, status);
     setup(&mut page, status);
     runs(&mut page, status);
+    page.text
+}
+
+/// The metrics where the settings can't be used: nothing is known but that.
+#[must_use]
+pub fn failure(now: i64) -> String {
+    let mut page = Page::default();
+    page.gauge("build_info", "The version of haproxy-certs, as a label.");
+    page.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.gauge("state", STATE);
+    page.sample(&[], Severity::Unknown.code());
+    page.gauge("status_timestamp_seconds", "When this status was taken.");
+    page.sample(&[], now);
     page.text
 }
 
@@ -187,7 +202,8 @@ impl<'a> Place<'a> {
 
 fn places(site: &Site) -> Vec<Place<'_>> {
     let certbot = site.views.certbot.here();
-    let disk = site.views.disk.here();
+    // A placeholder expired before it was made: nobody is to be woken by that.
+    let disk = site.views.disk.here().filter(|_| !site.is_placeholder());
     let mut places = Vec::new();
     if site.views.lineage.is_some() {
         places.push(Place {
@@ -248,6 +264,10 @@ impl Page {
                     '\\' => self.text.push_str("\\\\"),
                     '"' => self.text.push_str("\\\""),
                     '\n' => self.text.push_str("\\n"),
+                    // Fit for a terminal, as everywhere.
+                    letter if letter.is_control() => {
+                        let _ = write!(self.text, "\\\\x{:02x}", u32::from(letter));
+                    }
                     letter => self.text.push(letter),
                 }
             }
