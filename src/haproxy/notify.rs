@@ -11,7 +11,7 @@ use crate::haproxy::methods::runtime::{Partial, StoresShown};
 use crate::haproxy::tls_probe::{self, Probed};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::haproxy::{alerts, cli, methods, process};
-use crate::sys::escape::escaped;
+use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::system::System;
 
 /// How long a worker that surely read the disk after the change may go on showing something else: it doesn't load
@@ -111,6 +111,10 @@ impl Notification<'_> {
             let mut in_memory = None;
             for &method in methods {
                 let pass = |why: &str| format!("{}: {why}", method.name());
+                if let Some(why) = self.outdated(method, before).filter(|_| methods.len() > 1) {
+                    passed_over.push(pass(&why));
+                    continue;
+                }
                 match self.attempt(method) {
                     Attempt::NotApplicable(why) => passed_over.push(pass(&why)),
                     Attempt::NotRunning(why) => {
@@ -202,6 +206,14 @@ impl Notification<'_> {
         since.is_some_and(|since| process::config_check::is_newer(self.system, self.haproxy, since))
     }
 
+    /// Why memory alone doesn't make the worker answer as after a start: what says what it loads has changed.
+    fn outdated(&self, method: Method, worker: Option<Answering>) -> Option<String> {
+        let worker = worker.filter(|_| method == Method::Runtime)?;
+        let sources = &self.batch.serving.sources;
+        let newer = process::config_check::newer_source(self.system, sources, &worker)?;
+        Some(format!("{} is newer than its worker", escaped_path(&newer)))
+    }
+
     /// Who there is that may be this HAProxy, whatever its unit or pidfile says.
     fn somebody(&self) -> Somebody {
         let sockets = self.haproxy.runtime_socket.iter().chain(&self.haproxy.master_socket);
@@ -237,19 +249,31 @@ impl Notification<'_> {
         match attempt {
             Attempt::Told { seen, detail } => {
                 let outcome = if method == Method::Runtime { Outcome::Updated } else { Outcome::Reloaded };
-                let (confirmed, why) = self.confirmed(method, before, seen);
+                let (mut confirmed, why) = self.confirmed(method, before, seen);
+                let mut only_memory = String::new();
+                if let Some(newer) = self.outdated(method, before) {
+                    confirmed = confirmed.filter(|took_it| !took_it);
+                    only_memory = format!("{newer}, and only a reload brings what a start would serve");
+                }
                 Verdict {
                     confirmed,
-                    ..Verdict::of(method, outcome).with(detail.unwrap_or_default()).with(why)
+                    ..Verdict::of(method, outcome)
+                        .with(detail.unwrap_or_default())
+                        .with(why)
+                        .with(only_memory)
                 }
             }
             // [`Self::by`] passes over it.
             Attempt::NotRunning(why) => Verdict::of(method, Outcome::Failed).with(why),
+            Attempt::Unexplained(why) => {
+                Verdict { refusal: Some(why.clone()), ..self.without_reload(method, before, why) }
+            }
             Attempt::NotApplicable(why) | Attempt::Failed(why) => self.without_reload(method, before, why),
             Attempt::Refused { words, files } if files.is_empty() => {
                 let partial = self.replace_what_can_be();
                 let files = process::config_check::configuration(self.system, self.haproxy);
-                let verdict = Verdict::of(method, Outcome::Failed)
+                let failed = Verdict::of(method, Outcome::Failed);
+                let verdict = Verdict { refusal: Some(alerts::cause(&words)), ..failed }
                     .with(alerts::cause(&words))
                     .with(alerts::advice(&words, &files))
                     .with(self.said(&partial));

@@ -5,7 +5,6 @@ use std::ffi::{OsStr, OsString};
 
 use super::elsewhere;
 use crate::certified_key::KeyFamily;
-use crate::plan::names::is_loaded_name;
 use crate::plan::row::Row;
 use crate::plan::served::{is_foreign, served_leaf};
 use crate::plan::situation::{Deployed, Situation};
@@ -43,7 +42,7 @@ struct Claim {
 pub(super) fn note_shadows(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
     let mut winners: HashMap<Served, Winner> = HashMap::new();
     let mut claims: Vec<(OsString, Claim)> = Vec::new();
-    for (file, row) in sites.iter().filter(|(file, _)| is_loaded_name(file)) {
+    for (file, row) in sites.iter().filter(|(file, _)| situation.is_loaded(file)) {
         let Some(leaf) = served_leaf(situation, file, row) else { continue };
         let mut claim = Claim::default();
         for name in leaf.served_names() {
@@ -97,9 +96,10 @@ fn note_lost(row: &mut Row, lost: &[Served], winners: &HashMap<Served, Winner>) 
 /// Warns where another file than before answers clients that name no site, or one that nobody has.
 pub(super) fn note_default_certificate(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
     let loadable = |(_, deployed): &(&OsString, &Deployed)| deployed.is_loadable();
-    let before = situation.deployed.iter().filter(loadable).find(|(file, _)| is_loaded_name(file));
-    let after =
-        sites.iter().find(|(file, row)| is_loaded_name(file) && served_leaf(situation, file, row).is_some());
+    let before = situation.deployed.iter().filter(loadable).find(|(file, _)| situation.is_loaded(file));
+    let after = sites
+        .iter()
+        .find(|(file, row)| situation.is_loaded(file) && served_leaf(situation, file, row).is_some());
     let (Some((before, _)), Some((after, _))) = (before, after) else { return };
     if before == after {
         return;

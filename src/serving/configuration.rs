@@ -8,15 +8,17 @@ use std::collections::BTreeMap;
 
 pub use super::words::Environment;
 use super::words::{Words, words};
-use crate::serving::loads::At;
+use crate::serving::loads::{At, base_name};
 
 /// What the lines of a configuration say about certificates.
 #[derive(Debug, Clone, Default)]
 pub struct Configuration {
     /// The bind lines that load certificates.
     pub binds: Vec<BindLine>,
-    /// The paths that lines name, whatever for.
-    pub paths: Vec<(String, At)>,
+    /// What the lines name, whatever for.
+    pub names: FileNames,
+    /// The files that were read.
+    pub files: Vec<String>,
     /// The certificates that `crt-store` sections define (3.0 and later), by their name.
     pub defined: BTreeMap<String, Defined>,
     /// Certificates that are loaded for something else than a bind: for servers, say. HAProxy doesn't start without them
@@ -24,6 +26,8 @@ pub struct Configuration {
     pub others: Vec<(String, At)>,
     /// `crt-base` of the global section.
     pub crt_base: Option<String>,
+    /// `key-base` of the global section (3.0 and later).
+    pub key_base: Option<String>,
     /// Whether the key may be in a file beside the certificate's (`ssl-load-extra-files`).
     pub no_key_files: bool,
     /// Whether `X.crt` has its key in `X.key` (`ssl-load-extra-del-ext`, 2.4 and later).
@@ -33,6 +37,60 @@ pub struct Configuration {
     environment: Environment,
     strict_sni: bool,
     section: Section,
+}
+
+/// The files that lines name.
+#[derive(Debug, Clone, Default)]
+pub struct FileNames {
+    /// The paths.
+    pub paths: Vec<(String, At)>,
+    /// The last parts of names that may lead anywhere, and the line: relative ones, since every keyword has a base directory
+    /// of its own, and those with a variable whose value isn't known.
+    pub mentioned: BTreeMap<String, At>,
+    /// Why there may be more than these.
+    pub unseen: Option<String>,
+}
+
+impl FileNames {
+    /// A path.
+    pub fn add(&mut self, path: &str, at: &At) {
+        self.paths.push((path.to_owned(), at.clone()));
+    }
+
+    /// A word that may name a file; `is_unknown`: with a variable that nobody knows in it.
+    pub fn mention(&mut self, word: &str, is_unknown: bool, at: &At) {
+        for name in word.split(AROUND).chain([word]) {
+            if name.contains('/') && !is_unknown {
+                self.add(name, at);
+            }
+            let base = base_name(name);
+            if !base.is_empty() && (is_unknown || !name.starts_with('/')) {
+                self.mentioned.entry(base.to_owned()).or_insert_with(|| at.clone());
+            }
+        }
+    }
+
+    /// Keeps the first reason why there may be more names.
+    pub fn note(&mut self, why: String) {
+        self.unseen.get_or_insert(why);
+    }
+
+    /// Every word of a line of the configuration; `is_followed`: a certificate that is found exactly, with its base.
+    fn mention_all(&mut self, line: &Words, at: &At, is_followed: impl Fn(&str) -> bool) {
+        for (place, word) in line.all.iter().enumerate() {
+            let unknown = line.unknown.get(&place).copied();
+            let before = place.checked_sub(1).and_then(|before| line.all.get(before));
+            let is_crt = before.is_some_and(|before| before == "crt" || before == "default-crt");
+            if !(is_crt && unknown.is_none() && is_followed(word)) {
+                self.mention(word, unknown.is_some(), at);
+            }
+            let is_list = before.is_some_and(|before| before == "crt-list");
+            let is_file = before.is_some_and(|before| BEFORE_FILES.contains(&before.as_str()));
+            if unknown == Some(true) && is_file || unknown.is_some() && is_list {
+                self.note(format!("{at} holds a variable whose value isn't known"));
+            }
+        }
+    }
 }
 
 /// A bind line.
@@ -213,6 +271,27 @@ const WITH_ARGUMENT: [&str; 55] = [
     "verify",
 ];
 
+/// What stands before the name of a file or directory of certificates, or at the beginning of its line.
+const BEFORE_FILES: [&str; 14] = [
+    "ca-file",
+    "ca-sign-file",
+    "ca-verify-file",
+    "crl-file",
+    "crt",
+    "crt-list",
+    "default-crt",
+    "ech",
+    "issuer",
+    "key",
+    "ocsp",
+    "sctl",
+    "-f",
+    "-M",
+];
+
+/// What stands around a name within a word: `%[path,map(/etc/x.map)]`.
+const AROUND: [char; 15] = ['(', ')', '[', ']', '{', '}', '<', '>', ',', ';', '=', '|', '"', '\'', '%'];
+
 impl Configuration {
     /// Nothing yet, to be read in this environment.
     #[must_use]
@@ -222,12 +301,16 @@ impl Configuration {
 
     /// Adds the lines of one file.
     pub fn read(&mut self, file: &str, text: &[u8]) {
+        self.files.push(file.to_owned());
         self.section = Section::None;
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
             let at = At { file: file.to_owned(), line: index + 1 };
             match words(line, &self.environment) {
                 Ok(found) => self.line(&found, &at),
-                Err(why) => self.note(&at, &format!("{why}")),
+                Err(why) => {
+                    self.note(&at, &format!("{why}"));
+                    self.names.note(format!("{at}: {why}"));
+                }
             }
         }
     }
@@ -238,14 +321,18 @@ impl Configuration {
     }
 
     fn line(&mut self, line: &Words, at: &At) {
-        let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
+        let words: Vec<&str> = line.all.iter().map(String::as_str).collect();
         let Some((&first, rest)) = words.split_first() else { return };
         let word = |place: usize| rest.get(place).copied().unwrap_or_default();
-        self.paths.extend(
-            words.iter().filter(|word| word.contains('/')).map(|word| ((*word).to_owned(), at.clone())),
-        );
+        let mut names = std::mem::take(&mut self.names);
+        let is_followed = |word: &str| {
+            ["bind", "server", "default-server", "server-template"].contains(&first)
+                && self.with_base(word).starts_with('/')
+        };
+        names.mention_all(line, at, is_followed);
+        self.names = names;
         let is_ours =
-            line.words.iter().any(|word| word == "crt" || word == "crt-list" || word == "default-crt");
+            line.all.iter().any(|word| word == "crt" || word == "crt-list" || word == "default-crt");
         if line.has_unknown && (is_ours || first == "crt-base") {
             self.note(at, "holds a variable whose value isn't known");
         }
@@ -260,7 +347,7 @@ impl Configuration {
                 let crt = rest.iter().position(|word| *word == "crt").and_then(|place| rest.get(place + 1));
                 if let Some(crt) = crt {
                     let path = self.with_base(crt);
-                    self.paths.push((path.clone(), at.clone()));
+                    self.names.add(&path, at);
                     self.others.push((path, at.clone()));
                 }
             }
@@ -295,6 +382,7 @@ impl Configuration {
         let variables = &mut self.environment.variables;
         match first {
             "crt-base" => self.crt_base = Some(word(0)),
+            "key-base" => self.key_base = Some(word(0)),
             "ssl-default-bind-options" => {
                 for option in rest {
                     match *option {
@@ -360,7 +448,7 @@ impl Configuration {
                     Keyword::Crt | Keyword::DefaultCrt => self.with_base(argument),
                     Keyword::CrtList => argument.to_owned(),
                 };
-                self.paths.push((path.clone(), at.clone()));
+                self.names.add(&path, at);
                 bind.loads.push((keyword, path));
             }
             let length = match word {
@@ -387,10 +475,6 @@ impl Configuration {
     /// `load crt FILE [key FILE] [alias NAME]`.
     fn define(&mut self, words: &[&str], at: &At) {
         let Section::Store { name, crt_base, key_base } = &self.section else { return };
-        let joined = |base: &Option<String>, path: &str| match base {
-            Some(base) if !path.starts_with('/') => format!("{base}/{path}"),
-            _ => path.to_owned(),
-        };
         let (mut crt, mut key, mut alias, mut is_special) = (None, None, None, false);
         for pair in words.chunks(2) {
             let value = pair.get(1).copied().unwrap_or_default();
@@ -403,16 +487,16 @@ impl Configuration {
             }
         }
         let Some(crt) = crt else { return };
-        let base = crt_base.clone().or_else(|| self.crt_base.clone());
-        let path = joined(&base, crt);
+        let path = joined(crt_base.as_ref().or(self.crt_base.as_ref()), crt);
         let known_as = match alias {
             Some(alias) => format!("@{name}/{alias}"),
             None if !name.is_empty() => format!("@{name}/{}", crt.strip_prefix('/').unwrap_or(crt)),
-            None => joined(&self.crt_base, crt),
+            None => joined(self.crt_base.as_ref(), crt),
         };
+        let key_base = key_base.as_ref().or(self.key_base.as_ref());
         let key = key.map(|key| joined(key_base, key));
         for path in [Some(&path), key.as_ref()].into_iter().flatten() {
-            self.paths.push((path.clone(), at.clone()));
+            self.names.add(path, at);
         }
         self.defined.insert(known_as, Defined { crt: path, key, at: at.clone(), is_special });
     }
@@ -424,6 +508,19 @@ impl Configuration {
             Some(base) if !path.starts_with(['/', '@']) => format!("{base}/{path}"),
             _ => path.to_owned(),
         }
+    }
+
+    /// The path of a key that a crt-list names, with `key-base` before it.
+    #[must_use]
+    pub fn with_key_base(&self, path: &str) -> String {
+        joined(self.key_base.as_ref(), path)
+    }
+}
+
+fn joined(base: Option<&String>, path: &str) -> String {
+    match base {
+        Some(base) if !path.starts_with('/') => format!("{base}/{path}"),
+        _ => path.to_owned(),
     }
 }
 
@@ -480,7 +577,36 @@ mod tests {
             ]
         );
         assert_eq!(found.others, [("/base//client.pem".to_owned(), at(9))]);
-        assert!(found.paths.contains(&("/base//host.pem".into(), at(5))));
+        assert!(found.names.paths.contains(&("/base//host.pem".into(), at(5))));
+    }
+
+    #[test]
+    fn every_word_may_name_a_file() {
+        let mut configuration = Configuration::new(Environment::default());
+        let text = "global\n key-base /k\n crt-base /c\nbackend b\n server s :1 ssl ca-file ca.pem crt c.pem\n\
+                    http-request set-header X %[path,map(m.map,/d/d.map)] if { src -f \"${Y}/l.acl\" }\n\
+                    crt-store s\n load crt a.pem key k.pem\n";
+        configuration.read("h.cfg", text.as_bytes());
+        let FileNames { paths, mentioned, unseen } = configuration.names;
+        for path in ["/c/c.pem", "/c/a.pem", "/k/k.pem", "/d/d.map"] {
+            assert!(paths.iter().any(|(named, _)| named == path), "{path} {paths:?}");
+        }
+        for (base, line) in [("ca.pem", 5), ("m.map", 6), ("l.acl", 6), ("k.pem", 8), ("a.pem", 8)] {
+            assert_eq!(mentioned.get(base), Some(&at(line)), "{base}");
+        }
+        assert!(!mentioned.contains_key("c.pem") && !mentioned.contains_key("d.map") && unseen.is_none());
+        for (line, is_unseen) in [
+            ("bind \"${A}:1\" ssl crt /a", false),
+            ("bind :1 ssl crt \"${A}\"", true),
+            ("bind :1 ssl crt \"/a/${A}.pem\"", true),
+            ("bind :1 ssl crt \"${A}/a.pem\"", false),
+            ("bind :1 ssl crt-list \"${A}/list\"", true),
+            ("log \"${A}\" local0", false),
+        ] {
+            let mut configuration = Configuration::new(Environment::default());
+            configuration.read("h.cfg", format!("listen l\n{line}\n").as_bytes());
+            assert_eq!(configuration.names.unseen.is_some(), is_unseen, "{line}");
+        }
     }
 
     #[test]

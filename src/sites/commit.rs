@@ -108,8 +108,9 @@ impl Committed<'_> {
 
     /// Holds what HAProxy refused against it still, although this run has made it another one by reloading it.
     pub fn still_refused(&mut self, before: &str, after: &str) {
-        let refusals = self.sites.state.files.values_mut().filter_map(|record| record.rejected.as_mut());
-        for refusal in refusals.filter(|refusal| refusal.by == before) {
+        let records = self.sites.state.files.values_mut();
+        let refusals = records.flat_map(|record| [record.rejected.as_mut(), record.prune_refused.as_mut()]);
+        for refusal in refusals.flatten().filter(|refusal| refusal.by == before) {
             after.clone_into(&mut refusal.by);
         }
     }

@@ -52,6 +52,12 @@ pub struct LoadedStores {
     pub hidden: BTreeSet<String>,
     /// Files that it isn't asked for, since what it has of them isn't known and may end it.
     pub avoided: BTreeSet<String>,
+    /// The names of everything that it has.
+    pub listed: BTreeSet<String>,
+    /// What it has from elsewhere, as far as it was asked.
+    pub others: Stores,
+    /// The worker that answers, and when it started.
+    pub worker: Option<Answering>,
 }
 
 impl LoadedStores {
@@ -72,17 +78,23 @@ impl LoadedStores {
     }
 }
 
-/// Everything that a HAProxy has loaded from its sites directory, and its host certificate, as far as it may be asked.
+/// Everything that a HAProxy has loaded from its sites directory, its host certificate, and these `others`, as far as it
+/// may be asked.
 ///
 /// # Errors
 /// No socket answers: why.
-pub fn memory(haproxy: &Haproxy, may_ask: &MayAsk<'_>, deadline: Instant) -> Result<LoadedStores, String> {
+pub fn memory(
+    haproxy: &Haproxy,
+    may_ask: &MayAsk<'_>,
+    others: &BTreeSet<String>,
+    deadline: Instant,
+) -> Result<LoadedStores, String> {
     let patience = deadline.min(Instant::now() + BLINK);
     loop {
         let mut unusable = Vec::new();
         let mut blinks = false;
         for worker in Worker::ways(haproxy) {
-            match all(haproxy, worker, may_ask, deadline) {
+            match all(haproxy, worker, may_ask, others, deadline) {
                 Ok(memory) => return Ok(memory),
                 Err(trouble) => {
                     blinks |= matches!(&trouble, Trouble::Socket(e) if e.is_of_a_reload());
@@ -101,14 +113,19 @@ fn all(
     haproxy: &Haproxy,
     worker: Worker<'_>,
     may_ask: &MayAsk<'_>,
+    others: &BTreeSet<String>,
     deadline: Instant,
 ) -> Result<LoadedStores, Trouble> {
     let ours = |file: &String| is_ours(haproxy, file);
-    let files: Vec<String> = worker.listing(deadline)?.stores.into_iter().filter(ours).collect();
+    let listed = worker.listing(deadline)?.stores;
     let answering = worker.answering(deadline).ok();
     let mut kept: BTreeMap<Asking, Vec<String>> = BTreeMap::new();
-    for file in files {
-        kept.entry(may_ask(&file, answering)).or_default().push(file);
+    for file in &listed {
+        if ours(file) {
+            kept.entry(may_ask(file, answering)).or_default().push(file.clone());
+        } else if others.contains(file) && may_ask(file, answering) == Asking::Safe {
+            kept.entry(Asking::Safe).or_default().push(file.clone());
+        }
     }
     let mut take = |asking| kept.remove(&asking).unwrap_or_default();
     let (files, avoided) = (take(Asking::Safe), take(Asking::Dangerous).into_iter().collect());
@@ -144,7 +161,8 @@ fn all(
         Ok(reply) if !stores.is_empty() => outranked(&reply, |file| is_ours(haproxy, file)),
         _ => HashMap::new(),
     };
-    Ok(LoadedStores { stores, outranked, hidden, avoided })
+    let (stores, others) = stores.into_iter().partition(|(file, _)| ours(file));
+    Ok(LoadedStores { stores, outranked, hidden, avoided, listed, others, worker: answering })
 }
 
 /// A certificate with many names fills HAProxy's buffer.
@@ -294,7 +312,7 @@ mod tests {
             }
         });
         let deadline = Instant::now() + Duration::from_secs(60);
-        let memory = memory(&settings.haproxys[0], &|_, _| Asking::Safe, deadline);
+        let memory = memory(&settings.haproxys[0], &|_, _| Asking::Safe, &BTreeSet::new(), deadline);
         assert!(memory.unwrap().stores.is_empty());
         master.join().unwrap();
     }

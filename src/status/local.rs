@@ -19,16 +19,16 @@ use crate::plan::plan;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Role, Row};
-use crate::plan::situation::{Deployed, Lineage, Policy, Situation};
+use crate::plan::situation::{Deployed, EntryKind, Lineage, Policy, Situation};
 use crate::serving::gather;
-use crate::serving::loads::{Contents, Loaded, Serving, Store};
+use crate::serving::loads::{Contents, Loaded, Serving, Store, is_loaded};
 use crate::sites::last_run::LastRun;
 use crate::sites::looking::look_at_state;
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sites::{entries, guard};
 use crate::sweep::sweep;
-use crate::sys::escape::escaped_path;
+use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
@@ -54,6 +54,8 @@ pub struct Ground {
     pub open_to_others: Option<String>,
     /// Places that can't be seen, and why.
     pub unseen: Vec<String>,
+    /// What the HAProxys would load if they started now.
+    pub loaded: Loaded,
     /// What is broken rather than forbidden.
     pub error: Option<Failure>,
 }
@@ -114,8 +116,10 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
                 ));
             }
             ground.renewals = renewals(&settings.live_dir, swept.situation.lineages.keys());
+            ground.unseen.extend(unclear_dotfile(&swept.situation));
             ground.spellings = spellings(settings, &swept.situation.loaded);
             let elsewhere = elsewhere(settings, &swept.situation.loaded);
+            ground.loaded = swept.situation.loaded.clone();
             ground.sites = views(settings, &ground, swept.situation);
             let elsewhere = with_host(&mut ground.sites, elsewhere);
             ground.sites.extend(elsewhere);
@@ -129,6 +133,18 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
         }
     }
     ground
+}
+
+/// A file that HAProxy loads or not, by its version, which isn't known.
+fn unclear_dotfile(situation: &Situation) -> Option<String> {
+    let is_file = |deployed: &Deployed| matches!(deployed.kind, EntryKind::Regular { .. });
+    let depends = |name: &OsStr| is_loaded(name, Some((2, 2))) && !is_loaded(name, None);
+    let servings = &situation.loaded.servings;
+    let mut files = situation.deployed.iter().filter(|(_, deployed)| is_file(deployed));
+    let (name, _) = files.find(|(name, _)| depends(name))?;
+    let is_unknown = servings.iter().any(|serving| serving.version.is_none());
+    let name = escaped(name.as_encoded_bytes());
+    is_unknown.then(|| format!("whether HAProxy loads {name} depends on its version, which isn't known"))
 }
 
 /// By which name each HAProxy loads the sites directory where it doesn't load it by ours.
@@ -160,7 +176,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
         .filter_map(|row| row.file.clone())
         .collect();
     let mut unloadable =
-        gather::unloadable(&settings.sites_dir, version(&loaded), &|file| good.contains(file));
+        gather::unloadable(&settings.sites_dir, loaded.oldest(), &|file| good.contains(file));
     rows.into_iter()
         .map(|row| {
             let host = host.take_if(|_| row.role == Role::Host);
@@ -198,11 +214,6 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
             }
         })
         .collect()
-}
-
-/// The version that all of them have, as far as it is known.
-fn version(loaded: &Loaded) -> Option<(u32, u32)> {
-    loaded.servings.iter().filter_map(|serving| serving.version).min()
 }
 
 /// The files that HAProxys load from elsewhere, each once.
@@ -296,7 +307,7 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
     let look = |file: OsString| {
         let path = place.path.join(&file);
         let disk = match entries::entry(&place.dir, &file, None) {
-            Ok(Some(Deployed { kind: crate::plan::situation::EntryKind::Directory, .. }) | None) => {
+            Ok(Some(Deployed { kind: EntryKind::Directory, .. }) | None) => {
                 return None;
             }
             Ok(found) => on_disk(found, &path),

@@ -1,23 +1,23 @@
 //! What each HAProxy shows: looked at all at once, each within a time of its own.
 
 use std::collections::{BTreeSet, HashMap};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::thread::{ScopedJoinHandle, scope};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::down::{self, Down};
 use super::handshakes::{self, Asked};
 use super::loaded::{self, Asking, LoadedStores};
 use super::local::Ground;
 use super::observation::{Location, Shown, Sight, SiteViews};
-use super::{advice, reloading};
+use super::{advice, behind, reloading};
 use crate::certified_key::read_leaf;
 use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy::cli::worker::{Answering, can_be_shown, may_die_of_names};
 use crate::haproxy::target::Target;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
+use crate::serving::loads::Loaded;
 use crate::sites::commit::previous_path;
 use crate::sites::state::{Pending, State, key};
 use crate::status::refusal::Refused;
@@ -47,6 +47,8 @@ pub struct Running {
     pub down: Option<Down>,
     /// The command that makes it read its files again, where one is known.
     pub reload: Option<String>,
+    /// What isn't ours and has changed since it read it.
+    pub behind: Option<String>,
     /// By which name it loads the sites directory, where that isn't the one that our settings have.
     pub spelled: Option<String>,
     /// That it refuses its configuration, where that is known.
@@ -75,14 +77,17 @@ impl Running {
 
 /// Looks at every HAProxy and adds what it shows to the sites; files that only a HAProxy has become sites of their own.
 pub fn look(settings: &Settings, system: &System, ground: &mut Ground) -> Vec<Running> {
-    let (sites, state) = (&ground.sites, ground.state.as_ref());
+    let (sites, loaded, state) = (&ground.sites, &ground.loaded, ground.state.as_ref());
     let known = Previous::look(settings, state);
     let known = &known;
     let looks: Vec<Look> = scope(|scope| {
         let looks: Vec<_> = settings
             .haproxys
             .iter()
-            .map(|haproxy| scope.spawn(move || Look::at(settings, haproxy, system, sites, known)))
+            .enumerate()
+            .map(|(place, haproxy)| {
+                scope.spawn(move || Look::at(settings, haproxy, system, sites, known, loaded, place))
+            })
             .collect();
         let join = |look: ScopedJoinHandle<'_, Look>| match look.join() {
             Ok(look) => look,
@@ -143,19 +148,13 @@ impl<'a> Previous<'a> {
     }
 }
 
-/// When a file was last changed, or got its name.
-fn changed(path: &Path) -> Option<SystemTime> {
-    let meta = std::fs::metadata(path).ok()?;
-    let seconds = Duration::from_secs(u64::try_from(meta.ctime()).ok()?);
-    SystemTime::UNIX_EPOCH.checked_add(seconds + Duration::from_nanos(u64::try_from(meta.ctime_nsec()).ok()?))
-}
-
 /// One look at a HAProxy.
 struct Look {
     memory: Result<LoadedStores, String>,
     answers: handshakes::Answers,
     down: Option<Down>,
     reload: Option<String>,
+    behind: Option<String>,
 }
 
 impl Look {
@@ -165,7 +164,11 @@ impl Look {
         system: &System,
         sites: &[SiteViews],
         known: &Previous<'_>,
+        around: &Loaded,
+        place: usize,
     ) -> Self {
+        let serving = around.servings.get(place);
+        let others = serving.map(behind::elsewhere).unwrap_or_default();
         let spellings = sites.iter().filter_map(|site| Some((spelled(haproxy, site)?, site)));
         let by_name: HashMap<String, &SiteViews> = spellings.collect();
         let may_ask = |file: &str, worker: Option<Answering>| {
@@ -175,15 +178,20 @@ impl Look {
                 return Asking::TooLong;
             }
             let survives = worker.is_some_and(|worker| !may_die_of_names(worker.version));
-            let has_read = |site: &SiteViews| {
-                let changed = changed(&site.place.path)?;
-                Some(leaf.is_some() && changed < worker?.started(system))
-            };
+            let is_older = |path: &Path| Some(behind::changed_at(path)? < worker?.started(system));
+            let has_read = |site: &SiteViews| Some(leaf.is_some() && is_older(&site.place.path)?);
             let is_known =
                 |site: &SiteViews| has_read(site).unwrap_or(false) || known.has_it(settings, haproxy, site);
-            if survives || site.is_some_and(is_known) { Asking::Safe } else { Asking::Dangerous }
+            let other = serving.and_then(|serving| serving.stores.get(file)).filter(|_| site.is_none());
+            let is_as_read = other.and_then(|store| is_older(&store.path)).unwrap_or(false);
+            if survives || is_as_read || site.is_some_and(is_known) {
+                Asking::Safe
+            } else {
+                Asking::Dangerous
+            }
         };
-        let memory = loaded::memory(haproxy, &may_ask, Instant::now() + SOCKETS.min(haproxy.timeout));
+        let deadline = Instant::now() + SOCKETS.min(haproxy.timeout);
+        let memory = loaded::memory(haproxy, &may_ask, &others, deadline);
         let asked: Vec<Asked<'_>> = sites
             .iter()
             .enumerate()
@@ -197,7 +205,12 @@ impl Look {
         let is_silent = memory.is_err() && (haproxy.probe.is_empty() || answers.unseen.is_some());
         let is_wanted = haproxy.method != Method::None || !haproxy.probe.is_empty();
         let down = if is_silent && is_wanted { down::look(system, haproxy) } else { None };
-        Self { memory, answers, down, reload: reloading::command(system, haproxy) }
+        let behind = memory
+            .as_ref()
+            .ok()
+            .zip(serving)
+            .and_then(|(memory, serving)| behind::fact(system, haproxy, around, serving, sites, memory));
+        Self { memory, answers, down, reload: reloading::command(system, haproxy), behind }
     }
 
     /// What it shows for one site.
@@ -227,6 +240,7 @@ impl Look {
             unseen: why.into_iter().flatten().next(),
             down: self.down.clone(),
             reload: self.reload.clone(),
+            behind: self.behind.clone(),
             spelled: None,
             refused: None,
         }

@@ -15,7 +15,7 @@ use crate::sites::place::Place;
 use crate::sys::escape::{escaped, escaped_path};
 
 /// A note for each file that isn't ours to mend, or that stayed as it was, and that HAProxy can't load.
-pub(crate) fn unloadable_left(settings: &Settings, rows: &[Row]) -> Vec<Note> {
+pub(crate) fn unloadable_left(settings: &Settings, version: Option<(u32, u32)>, rows: &[Row]) -> Vec<Note> {
     let is_left = |row: &Row| !row.proved || matches!(row.action, Action::Refuse | Action::Conflict);
     let left: BTreeSet<&OsString> = rows
         .iter()
@@ -23,7 +23,7 @@ pub(crate) fn unloadable_left(settings: &Settings, rows: &[Row]) -> Vec<Note> {
         .filter_map(|row| row.file.as_ref())
         .collect();
     let is_good = |file: &OsStr| !left.contains(&file.to_owned());
-    let found = unloadable(&settings.sites_dir, None, &is_good);
+    let found = unloadable(&settings.sites_dir, version, &is_good);
     found
         .into_iter()
         .map(|(file, why)| {
