@@ -284,7 +284,7 @@ mod tests {
             }
         });
         let deadline = Instant::now() + Duration::from_secs(60);
-        let memory = memory(&settings.haproxys[0], &BTreeSet::new(), deadline);
+        let memory = memory(&settings.haproxys[0], &BTreeSet::new(), &BTreeSet::new(), deadline);
         assert!(memory.unwrap().stores.is_empty());
         master.join().unwrap();
     }
