@@ -223,7 +223,9 @@ pub fn identity(path: &Path) -> Option<Identity> {
 }
 
 fn environment(started: &Started) -> Environment {
-    let Some(variables) = &started.environment else { return Environment::default() };
+    // Another HAProxy's variables aren't this one's.
+    let variables = started.environment.as_ref().filter(|_| started.is_surely_this);
+    let Some(variables) = variables else { return Environment::default() };
     let variables = variables
         .iter()
         .filter_map(|entry| {
@@ -231,8 +233,7 @@ fn environment(started: &Started) -> Environment {
             Some((name.to_owned(), value.to_owned()))
         })
         .collect();
-    // Another HAProxy's would lack what this one has.
-    Environment { variables, is_whole: started.is_surely_this }
+    Environment { variables, is_whole: true }
 }
 
 fn is_surely_running(started: &Result<Started, String>) -> bool {
