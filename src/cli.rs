@@ -136,8 +136,9 @@ pub enum Command {
     /// Issue a certificate with certbot, behind HAProxy, and deploy it
     ///
     /// Runs certbot certonly --standalone on the port that HAProxy passes ACME challenges to, for one
-    /// certificate with all the names, and then does what assemble does. certbot may ask its questions. Where certbot
-    /// fails nothing is deployed, and its exit status is passed on.
+    /// certificate with all the names, and then does what assemble does. Another authenticator behind --, in the settings
+    /// or in certbot's cli.ini takes standalone's place: a wildcard needs one that can do DNS. certbot may ask its
+    /// questions. Where certbot fails nothing is deployed, and its exit status is passed on.
     Issue(Issue),
     /// Renew with certbot whatever is due, and deploy it
     ///

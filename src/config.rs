@@ -242,6 +242,8 @@ impl std::fmt::Display for Address {
 pub struct Certbot {
     /// The program.
     pub binary: String,
+    /// The authenticator that `issue` names, where nothing else names one.
+    pub authenticator: String,
     /// The port on which certbot answers the http-01 challenge.
     pub http_01_port: u16,
     /// Arguments that are always given.
@@ -320,6 +322,13 @@ impl Settings {
         if file.certbot.binary.is_empty() {
             return Err("[certbot] binary must not be empty".to_owned());
         }
+        let name = &file.certbot.authenticator;
+        if name.is_empty() || name.starts_with('-') || name.contains(char::is_whitespace) {
+            return Err(format!(
+                "[certbot] authenticator must be a name such as \"dns-rfc2136\", not \"{}\"",
+                escaped(name)
+            ));
+        }
         Ok(Self {
             file: None,
             live_dir,
@@ -335,6 +344,7 @@ impl Settings {
             haproxys,
             certbot: Certbot {
                 binary: file.certbot.binary,
+                authenticator: file.certbot.authenticator,
                 http_01_port: file.certbot.http_01_port,
                 args: file.certbot.args,
             },
@@ -416,13 +426,19 @@ impl Default for File {
 #[serde(deny_unknown_fields, default)]
 struct CertbotTable {
     binary: String,
+    authenticator: String,
     http_01_port: u16,
     args: Vec<String>,
 }
 
 impl Default for CertbotTable {
     fn default() -> Self {
-        Self { binary: "certbot".into(), http_01_port: 54321, args: Vec::new() }
+        Self {
+            binary: "certbot".into(),
+            authenticator: "standalone".into(),
+            http_01_port: 54321,
+            args: Vec::new(),
+        }
     }
 }
 
@@ -731,6 +747,7 @@ mod tests {
             ("host_file = \"/usr/local/ssl/certs/sites/.haproxy-certs/h.pem\"", "a place of our own in it"),
             ("[[haproxy]]\nname = \"\"", "name of a [[haproxy]] table must not be empty"),
             ("[certbot]\nbinary = \"\"", "[certbot] binary must not be empty"),
+            ("[certbot]\nauthenticator = \"--manual\"", "authenticator must be a name such as"),
             ("host_lineage = \"../x\"", "not a lineage's name"),
             ("[[haproxy]]\n[[haproxy]]\n", "two [[haproxy]] tables"),
             (

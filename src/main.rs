@@ -20,7 +20,7 @@ use haproxy_certs::cli::{
 };
 use haproxy_certs::commands::assemble::assemble;
 use haproxy_certs::commands::haproxy_config::{self, haproxy_config};
-use haproxy_certs::commands::issue::{CertbotCall, Deed, passed_on};
+use haproxy_certs::commands::issue::{CertbotCall, Deed, address_advice, passed_on};
 use haproxy_certs::commands::{completions, init};
 use haproxy_certs::config::{DEFAULT_FILE, Settings};
 use haproxy_certs::output::status::textfile;
@@ -237,10 +237,10 @@ fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> u8 {
         if global.verbose {
             print_line(&format!("run        {call}"));
         }
-        call.run()
+        call.run().map(|status| (status, settings))
     };
-    let status = match run() {
-        Ok(status) => status,
+    let (status, settings) = match run() {
+        Ok(done) => done,
         Err(failure) => return unable(&failure).code(),
     };
     if !status.success() && !deed.sweeps_after_failure() {
@@ -248,6 +248,12 @@ fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> u8 {
         return passed_on(status);
     }
     let exit = run_assemble(global, &Assemble::default());
+    if let (true, Deed::Issue(names)) = (status.success(), deed) {
+        let advice = address_advice(&settings, names, more);
+        let lines =
+            advice.map(|text| human::Line { tone: human::Tone::Wary, text: format!("left to do {text}") });
+        print_wrapped(global, lines.into_iter().collect());
+    }
     if status.success() { unless_lost(exit).code() } else { passed_on(status) }
 }
 

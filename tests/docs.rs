@@ -29,21 +29,28 @@ const MAN_8: &str = include_str!("../man/haproxy-certs.8");
 const MAN_5: &str = include_str!("../man/haproxy-certs.toml.5");
 
 /// Options of other programs that the documents mention.
-const OF_OTHERS: [&str; 14] = [
+const OF_OTHERS: [&str; 21] = [
     "--agree-tos",
     "--cert-name",
     "--config-dir",
     "--delete",
+    "--dns-rfc2136",
+    "--dns-rfc2136-credentials",
     "--email",
     "--force-renewal",
     "--http-01-port",
+    "--install-cert",
+    "--ip-address",
     "--key-type",
+    "--manual",
     "--no-install-recommends",
     "--now",
     "--preferred-challenges",
+    "--preferred-profile",
     "--release",
     "--reuse-key",
     "--standalone",
+    "--webroot",
 ];
 
 type Words = BTreeSet<String>;

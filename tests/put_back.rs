@@ -285,11 +285,17 @@ fn staged_files_are_asked_about_in_the_environment_of_the_one_that_runs() {
 fn one_that_is_down_is_asked_about_in_the_environment_that_it_had() {
     for version in versions() {
         let folder = tempfile::tempdir().unwrap();
-        let mut strict = Strict::start(&version, folder, &["a.example", "b.example"], "auto", |_, setup| setup);
+        let mut strict =
+            Strict::start(&version, folder, &["a.example", "b.example"], "auto", |_, setup| setup);
         let weak = strict.weak("a.example");
         strict.tree.renew_with("a.example", &weak);
         let run = strict.cmd.assemble(&[]).exits(1);
-        assert_eq!(run.reason("a.example.pem").as_deref(), Some("haproxy-rejects"), "{}: {run}", version.full);
+        assert_eq!(
+            run.reason("a.example.pem").as_deref(),
+            Some("haproxy-rejects"),
+            "{}: {run}",
+            version.full
+        );
         strict.haproxy.stop();
         let weak = strict.weak("b.example");
         strict.tree.renew_with("b.example", &weak);

@@ -3,8 +3,10 @@
 //! certbot swaps a lineage's four links one by one (`storage.py`, `update_all_links_to`; the same in 2.1 and 5.8),
 //! so for a moment, or for good when it is killed, a new key stands beside an old chain.
 
+pub mod authenticator;
 pub mod cli_ini;
 pub mod tree_mark;
+pub mod version;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};

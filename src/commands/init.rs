@@ -12,6 +12,7 @@ use super::assemble::patience;
 use super::issue::certbot_dir;
 use crate::certbot::CertbotTree;
 use crate::certbot::cli_ini::{self, SavedHook};
+use crate::certbot::version::{self, Version};
 use crate::config::{OWN_DIR, Settings};
 use crate::host_setup::placeholder::placeholder;
 use crate::output::human::{Line, Tone};
@@ -24,7 +25,7 @@ use crate::sys::system::System;
 /// The name of the link in certbot's directory of hooks.
 pub const HOOK_NAME: &str = "haproxy-certs";
 /// The first certbot that runs the hooks of `renewal-hooks/post` on a first issue, too.
-const POST_ON_FIRST_ISSUE: [u32; 3] = [3, 2, 0];
+const POST_ON_FIRST_ISSUE: Version = [3, 2, 0];
 /// The first line of the drop-in: a file that begins with it is ours to write again.
 const DROP_IN_MARK: &str = "# Written by haproxy-certs init.";
 /// What haproxy-certs.service may write to without a drop-in, and the sites directory that it waits for.
@@ -106,7 +107,7 @@ pub struct Found {
     /// certbot's directory of hooks, and what it has under our name; `None`: the tree isn't certbot's own.
     pub hook: Option<(PathBuf, Hook)>,
     /// certbot's version, where it could be asked.
-    pub certbot: Option<[u32; 3]>,
+    pub certbot: Option<Version>,
     /// The hooks in certbot's own files that name this program.
     pub saved_hooks: Vec<SavedHook>,
     /// Whether there is a lineage.
@@ -200,7 +201,10 @@ pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -
             let found = hook_at(&link, &places.program);
             (link, found)
         }),
-        certbot: if hook { certbot_version(settings, system) } else { None },
+        certbot: system
+            .program(&settings.certbot.binary)
+            .filter(|_| hook)
+            .and_then(|program| version::ask(&program)),
         saved_hooks: folder.map(cli_ini::saved_hooks).unwrap_or_default(),
         any_lineage: CertbotTree::new(&settings.live_dir)
             .discover()
@@ -234,24 +238,6 @@ fn hook_at(link: &Path, program: &Path) -> Hook {
 fn leads_to(link: &Path, program: &Path) -> bool {
     fs::read_link(link).is_ok_and(|target| target == program)
         || fs::canonicalize(link).is_ok_and(|target| fs::canonicalize(program).is_ok_and(|own| own == target))
-}
-
-/// Asks certbot for its version.
-fn certbot_version(settings: &Settings, system: &System) -> Option<[u32; 3]> {
-    let program = system.program(&settings.certbot.binary)?;
-    let done = Program::new(program).arg("--version").run(Instant::now() + SHORTLY).ok()?;
-    version_in(&done.output)
-}
-
-/// The version in what `certbot --version` says: "certbot 2.1.0".
-fn version_in(output: &str) -> Option<[u32; 3]> {
-    let text = output.lines().find_map(|line| line.strip_prefix("certbot "))?;
-    let mut numbers = text.trim().split('.').map(|part| {
-        let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().ok()
-    });
-    let mut next = || numbers.next().unwrap_or(Some(0));
-    Some([next()?, next()?, next()?])
 }
 
 /// Whether the configuration of one of the HAProxys names its sites directory; `None`: none could be read.
@@ -765,13 +751,5 @@ mod tests {
         let raw = Settings::parse("", &overrides).unwrap();
         assert_eq!(drop_in(&raw), None);
         assert!(plan(&raw, &everything(), false).is_blocked());
-    }
-
-    #[test]
-    fn certbots_version_is_read_from_what_it_says() {
-        assert_eq!(version_in("certbot 2.1.0\n"), Some([2, 1, 0]));
-        assert_eq!(version_in("a warning\ncertbot 5.4.0.dev0\n"), Some([5, 4, 0]));
-        assert_eq!(version_in("certbot 6\n"), Some([6, 0, 0]));
-        assert_eq!(version_in("nothing\n"), None);
     }
 }

@@ -1,14 +1,13 @@
 //! certbot's hooks: are they where this certbot runs them?
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use crate::certbot::cli_ini::{self, hooks_in};
+use crate::certbot::version;
 use crate::commands::issue::certbot_dir;
 use crate::config::Settings;
 use crate::status::severity::Severity;
 use crate::sys::escape::{escaped, escaped_path};
-use crate::sys::program::Program;
 use crate::sys::system::System;
 
 use crate::host_setup::finding::Finding;
@@ -16,9 +15,6 @@ use crate::host_setup::finding::Finding;
 /// The first certbot that runs the directory hooks `post` (first number) and `deploy` after a first issue.
 const POST_SINCE: (u32, u32) = (3, 2);
 const DEPLOY_SINCE: (u32, u32) = (5, 3);
-
-/// certbot takes a second to say its version.
-const LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) fn findings(settings: &Settings, system: &System) -> Vec<Finding> {
     let Some(folder) = certbot_dir(settings) else {
@@ -30,7 +26,8 @@ pub(crate) fn findings(settings: &Settings, system: &System) -> Vec<Finding> {
             ),
         )];
     };
-    let version = system.program(&settings.certbot.binary).and_then(|program| version(&program));
+    let version = system.program(&settings.certbot.binary).and_then(|program| version::ask(&program));
+    let version = version.map(|[major, minor, _]| (major, minor));
     let cli_ini = std::fs::read_to_string(folder.join("cli.ini")).unwrap_or_default();
     let hooks = folder.join("renewal-hooks");
     let found = Found {
@@ -145,17 +142,6 @@ fn mentions_us(script: &Path) -> bool {
     let is_small = std::fs::metadata(script).is_ok_and(|file| file.is_file() && file.len() < 65_536);
     is_small
         && std::fs::read(script).is_ok_and(|text| String::from_utf8_lossy(&text).contains("haproxy-certs"))
-}
-
-/// `certbot 2.1.0`
-fn version(program: &Path) -> Option<(u32, u32)> {
-    let done = Program::new(program).arg("--version").run(Instant::now() + LIMIT).ok()?;
-    let version = done.output.lines().find_map(|line| line.strip_prefix("certbot "))?;
-    let mut numbers = version.split('.').map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
