@@ -12,8 +12,6 @@ use anstream::{AutoStream, ColorChoice};
 use clap::CommandFactory;
 use clap::builder::styling::{AnsiColor, Style};
 use clap::error::ErrorKind;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
 use haproxy_certs::certbot::tree_mark::TreeMark;
 use haproxy_certs::cli::{
     Assemble, Cli, Color, Command, Completions, Format, Global, HaproxyConfig, Init, StatusArgs, StatusFormat,
@@ -31,6 +29,7 @@ use haproxy_certs::status::{self, status};
 use haproxy_certs::sys::escape::{escaped, escaped_path};
 use haproxy_certs::sys::failure::{Failure, FailureKind, io_cause};
 use haproxy_certs::sys::system::System;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How many times a run sweeps a tree that changes under it.
 const ROUNDS: usize = 3;

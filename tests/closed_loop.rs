@@ -31,7 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 use haproxy_certs::certified_key::KeyType;
 use haproxy_certs::config::{self, Overrides, Settings};
 use haproxy_certs::haproxy::batch::{Batch, Change, Expected};
-use haproxy_certs::haproxy::notify::tell;
+use haproxy_certs::haproxy::notify::notify;
 use haproxy_certs::haproxy::target::Target;
 use haproxy_certs::haproxy::verdict::{Outcome, Verdict};
 use haproxy_certs::serving::gather::{Known, gather, identity};
@@ -160,7 +160,7 @@ fn no_handshake_notices() {
                     let settings = bed.settings(method, Socket::Stats);
                     for _ in 0..times {
                         bed.renew("b.pem");
-                        let verdict = bed.tell(&settings, &["b.pem"]);
+                        let verdict = bed.notify(&settings, &["b.pem"]);
                         assert_eq!(verdict.confirmed, Some(true), "{verdict:?}");
                     }
                 }
@@ -188,7 +188,7 @@ fn a_peer_that_never_answers_is_given_up_in_time() {
     settings.timeout = Duration::from_secs(8);
     settings.pidfile = bed.path("no.pid");
     let start = Instant::now();
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
     assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
     bed.serves_all();
@@ -201,7 +201,7 @@ fn a_peer_that_never_answers_leaves_time_for_another_way() {
     let silent = Middleman::answering(|_| None);
     let mut settings = bed.settings("auto", Socket::At(silent.path()));
     settings.timeout = Duration::from_secs(20);
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
@@ -219,7 +219,7 @@ fn a_peer_that_falls_silent_has_shown_what_it_has() {
     settings.command = vec!["/bin/true".to_owned()];
     settings.master_socket = None;
     settings.timeout = Duration::from_secs(8);
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     // Not null, which would be taken for done.
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(false)), "{verdict:?}");
     assert!(detail(&verdict).contains("b.pem: HAProxy has another certificate"), "{verdict:?}");
@@ -255,7 +255,7 @@ fn a_reply_cut_in_the_middle_is_no_reply() {
         } else {
             bed.settings("auto", Socket::At(middleman.path()))
         };
-        let verdict = bed.tell(&settings, &["b.pem"]);
+        let verdict = bed.notify(&settings, &["b.pem"]);
         assert_eq!((verdict.outcome, verdict.confirmed), (outcome, Some(true)), "{command}: {verdict:?}");
         assert!(bed.haproxy.runtime("show ssl cert").starts_with("# filename"), "a transaction is left");
         bed.serves_all();
@@ -269,7 +269,7 @@ fn replace(version: &Version, socket: Socket) {
     let workers = bed.haproxy.worker_pids();
     bed.renew("b.pem");
     bed.renew("c.pem");
-    let verdict = bed.tell(&bed.settings("runtime", socket), &["b.pem", "c.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", socket), &["b.pem", "c.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     assert_eq!(bed.haproxy.worker_pids(), workers, "no reload");
     bed.serves_all();
@@ -283,7 +283,7 @@ fn replace_by_tcp(version: &Version) {
     let mut settings = bed.settings("runtime", Socket::Master);
     settings.runtime_socket = Some(config::Address::Tcp(port.address().to_string()));
     settings.master_socket = Some(config::Address::Unix(bed.path("no.sock")));
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
@@ -307,7 +307,7 @@ fn replace_host(version: &Version) {
     let batch = Batch { changes: &changes, read: &read, committed, serving: &serving, ours: &ours };
     // By our own path HAProxy doesn't know it: the file is the same.
     file.to_str().unwrap().clone_into(&mut settings.host_file);
-    let verdict = tell(&bed.system, &settings, &batch);
+    let verdict = notify(&bed.system, &settings, &batch);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     assert_eq!(served(bed.haproxy.address(), "host.test"), leaf.served());
     bed.serves_all();
@@ -317,10 +317,10 @@ fn replace_host(version: &Version) {
 fn several_processes(version: &Version) {
     let mut bed = Bed::start_with(version, |setup| setup.global("  nbproc 2"));
     bed.renew("b.pem");
-    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
     assert_eq!(detail(&verdict).matches("nbproc is not 1").count(), 2, "{verdict:?}");
-    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::Reloaded, "{verdict:?}");
     bed.old_workers_gone();
     bed.serves_all();
@@ -331,7 +331,7 @@ fn add(version: &Version, socket: Socket) {
     let workers = bed.haproxy.worker_pids();
     bed.new_site("d.pem");
     bed.renew("b.pem");
-    let verdict = bed.tell(&bed.settings("runtime", socket), &["b.pem", "d.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", socket), &["b.pem", "d.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     assert_eq!(bed.haproxy.worker_pids(), workers, "no reload");
     bed.serves_all();
@@ -353,7 +353,7 @@ fn add_after_a_crash(version: &Version) {
         let reply = bed.haproxy.runtime(&format!("commit ssl cert {}", path.display()));
         assert!(reply.contains("Success!"), "{reply}");
     }
-    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["d.pem", "e.pem", "f.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", Socket::Stats), &["d.pem", "e.pem", "f.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
@@ -371,7 +371,7 @@ fn added_meanwhile(version: &Version) {
         }
         pass_on(request)
     });
-    let verdict = bed.tell(&bed.settings("runtime", Socket::At(middleman.path())), &["d.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", Socket::At(middleman.path())), &["d.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
@@ -381,13 +381,13 @@ fn not_addable(version: &Version) {
     bed.new_site("d.pem");
     bed.renew("b.pem");
     bed.addable = false;
-    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem", "d.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", Socket::Stats), &["b.pem", "d.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed);
     assert!(detail(&verdict).contains("d.pem: is new"), "{verdict:?}");
     // What can be replaced is, where there is no other way.
     assert_eq!(served(bed.haproxy.address(), "b.test"), bed.leaves["b.pem"].served());
     assert_ne!(served(bed.haproxy.address(), "d.test"), bed.leaves["d.pem"].served());
-    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem", "d.pem"]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["b.pem", "d.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     bed.serves_all();
 }
@@ -396,7 +396,7 @@ fn prune(version: &Version) {
     let mut bed = Bed::start(version);
     bed.leaves.remove("c.pem");
     fs::remove_file(bed.path("c.pem")).unwrap();
-    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["c.pem"]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["c.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     assert!(detail(&verdict).contains("runtime: c.pem: is removed"), "{verdict:?}");
     bed.serves_all();
@@ -407,7 +407,7 @@ fn prune(version: &Version) {
 fn reload_by_the_master(version: &Version) {
     let mut bed = Bed::start(version);
     bed.renew("b.pem");
-    let verdict = bed.tell(&bed.settings("master", Socket::Master), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("master", Socket::Master), &["b.pem"]);
     if version.number() < (2, 7) {
         assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Updated, Some(true)), "{verdict:?}");
         assert!(detail(&verdict).contains("doesn't say whether a reload worked"), "{verdict:?}");
@@ -420,7 +420,7 @@ fn reload_by_the_master(version: &Version) {
 fn reload_by_signal(version: &Version) {
     let mut bed = Bed::start(version);
     bed.renew("b.pem");
-    let verdict = bed.tell(&bed.settings("pidfile", Socket::Master), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("pidfile", Socket::Master), &["b.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     bed.serves_all();
 }
@@ -433,7 +433,7 @@ fn reload_by_command(version: &Version) {
     let signal = format!("sleep 0.3; kill -USR2 {}", bed.haproxy.master_pid());
     settings.command = ["/bin/sh", "-c", &signal].map(ToOwned::to_owned).into();
     // The old worker has the same certificate: it isn't taken for the new one.
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     let shown = bed.haproxy.master("@1 show info");
     assert!(!old.iter().any(|pid| shown.contains(&format!("\nPid: {pid}\n"))), "{old:?} {shown}");
@@ -448,7 +448,7 @@ fn command_that_does_nothing(version: &Version) {
     settings.method = config::Method::Command;
     settings.command = vec!["/bin/true".to_owned()];
     settings.timeout = Duration::from_secs(4);
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(false)), "{verdict:?}");
     assert!(detail(&verdict).contains("b.pem: HAProxy has another certificate"), "{verdict:?}");
     assert_eq!(verdict.rejected, [], "not seen is not refused");
@@ -460,7 +460,7 @@ fn command_that_does_nothing(version: &Version) {
     bed.haproxy.runtime(&format!("set ssl cert {} <<\n{pem}\n", path.display()));
     let reply = bed.haproxy.runtime(&format!("commit ssl cert {}", path.display()));
     assert!(reply.contains("Success!"), "{reply}");
-    let verdict = bed.tell(&settings, &["d.pem"]);
+    let verdict = bed.notify(&settings, &["d.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(false)), "{verdict:?}");
     assert!(detail(&verdict).contains("d.pem: HAProxy has it and doesn't serve it"), "{verdict:?}");
 }
@@ -489,7 +489,7 @@ fn reload_while_another_loads(version: &Version) {
     settings.master_socket = Some(config::Address::Unix(middleman.path().to_owned()));
     // A check would wait for the same file.
     settings.binary = None;
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     gate.open();
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     bed.old_workers_gone();
@@ -506,7 +506,7 @@ fn reload_twice_at_once(version: &Version) {
         ["b.pem", "c.pem"]
             .map(|file| {
                 let (bed, settings) = (&bed, &settings);
-                scope.spawn(move || bed.tell(settings, &[file]))
+                scope.spawn(move || bed.notify(settings, &[file]))
             })
             .map(|telling| telling.join().unwrap())
     });
@@ -520,12 +520,12 @@ fn foreign_transaction(version: &Version) {
     let mut bed = Bed::start(version);
     bed.renew("b.pem");
     bed.open_transaction("a.pem");
-    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed);
     assert!(detail(&verdict).contains("somebody else has a transaction open on"), "{verdict:?}");
     // Theirs is left alone.
     assert!(bed.haproxy.runtime("show ssl cert").starts_with("# transaction"));
-    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["b.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     bed.serves_all();
 }
@@ -542,7 +542,7 @@ fn foreign_transaction_soon_over(version: &Version) {
         }
         reply
     });
-    let verdict = bed.tell(&bed.settings("runtime", Socket::At(middleman.path())), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", Socket::At(middleman.path())), &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
@@ -570,7 +570,7 @@ fn foreign_transaction_meanwhile(version: &Version, theirs: &str) {
         pass_on(request)
     });
     let settings = bed.settings("runtime", Socket::At(middleman.path()));
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     // What they committed under their own name is theirs; nobody else's is there.
     let a = served(bed.haproxy.address(), "a.test");
@@ -592,7 +592,7 @@ fn foreign_transaction_again_and_again(version: &Version) {
         pass_on(request)
     });
     let settings = bed.settings("runtime", Socket::At(middleman.path()));
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed);
     assert!(detail(&verdict).contains("somebody else has a transaction open on"), "{verdict:?}");
     // Whatever they do next, our certificate isn't in it.
@@ -613,12 +613,12 @@ fn oversized(version: &Version) {
     fs::write(bed.path("c.pem"), bed.leaves["c.pem"].combined()).unwrap();
     bed.committed = SystemTime::now();
     let workers = bed.haproxy.worker_pids();
-    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem", "c.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", Socket::Stats), &["b.pem", "c.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed);
     assert!(detail(&verdict).contains("c.pem: a command of"), "{verdict:?}");
     assert_eq!(bed.haproxy.worker_pids(), workers);
     assert_eq!(served(bed.haproxy.address(), "b.test"), bed.leaves["b.pem"].served(), "the others are sent");
-    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem", "c.pem"]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["b.pem", "c.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     bed.serves_all();
 }
@@ -628,18 +628,18 @@ fn operator_level(version: &Version) {
     bed.renew("b.pem");
     let mut settings = bed.settings("runtime", Socket::Stats);
     settings.master_socket = Some(config::Address::Unix(bed.path("no.sock")));
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed);
     let line = format!("stats socket {} mode 660 level admin", bed.haproxy.stats_socket().display());
     assert!(detail(&verdict).contains(&line), "{verdict:?}");
     // It is enough to see what a reload came to.
     settings.method = config::Method::Pidfile;
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     bed.serves_all();
     // The master's socket needs no level.
     bed.renew("c.pem");
-    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["c.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", Socket::Stats), &["c.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
@@ -656,7 +656,7 @@ fn refused_pem(version: &Version) {
     ] {
         bed.renew("b.pem");
         fs::write(bed.path("b.pem"), &pem).unwrap();
-        let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem", "c.pem"]);
+        let verdict = bed.notify(&bed.settings("runtime", Socket::Stats), &["b.pem", "c.pem"]);
         assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
         let [(Target::Site(file), said)] = verdict.rejected.as_slice() else { panic!("{verdict:?}") };
         assert_eq!(file, "b.pem");
@@ -668,7 +668,7 @@ fn refused_pem(version: &Version) {
     // A new one leaves nothing behind.
     bed.new_site("d.pem");
     fs::write(bed.path("d.pem"), mismatching()).unwrap();
-    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["d.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", Socket::Stats), &["d.pem"]);
     assert_eq!(verdict.rejected.len(), 1, "{verdict:?}");
     assert!(!bed.haproxy.runtime("show ssl cert").contains("d.pem"));
 }
@@ -689,12 +689,12 @@ fn refused_on_reload(version: &Version) {
         assert!(said.contains("inconsistencies"), "{said}");
         assert_eq!(served(bed.haproxy.address(), "b.test"), before);
     };
-    refused(bed.tell(&settings, &["b.pem", "c.pem"]));
+    refused(bed.notify(&settings, &["b.pem", "c.pem"]));
     assert_eq!(bed.haproxy.processes(), processes, "what the check refuses is not reloaded");
     if method == "master" {
         // Unchecked: the reply to `reload` says it too.
         settings.binary = None;
-        refused(bed.tell(&settings, &["b.pem", "c.pem"]));
+        refused(bed.notify(&settings, &["b.pem", "c.pem"]));
         assert_ne!(bed.haproxy.processes(), processes);
     }
 }
@@ -706,7 +706,7 @@ fn somebodys_pem(version: &Version, pem: &str) {
     bed.addable = false;
     fs::write(bed.path("zz-somebodys.pem"), pem).unwrap();
     // By a reload: it fails, it isn't our fault, and b is replaced in memory all the same.
-    let verdict = bed.tell(&bed.settings("auto", Socket::Master), &["b.pem", "d.pem"]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Master), &["b.pem", "d.pem"]);
     assert_eq!(
         (verdict.outcome, verdict.rejected.as_slice()),
         (Outcome::Failed, [].as_slice()),
@@ -718,13 +718,13 @@ fn somebodys_pem(version: &Version, pem: &str) {
     // In memory: nothing is in the way.
     fs::rename(bed.path("d.pem"), bed.path("d.pem.key")).unwrap();
     bed.renew("c.pem");
-    let verdict = bed.tell(&bed.settings("auto", Socket::Master), &["c.pem"]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Master), &["c.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     assert_eq!(served(bed.haproxy.address(), "c.test"), bed.leaves["c.pem"].served());
     fs::rename(bed.path("d.pem.key"), bed.path("d.pem")).unwrap();
     // And once it is gone, the next run pays what is owed.
     fs::remove_file(bed.path("zz-somebodys.pem")).unwrap();
-    let verdict = bed.tell(&bed.settings("auto", Socket::Master), &["b.pem", "d.pem"]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Master), &["b.pem", "d.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     bed.serves_all();
 }
@@ -736,7 +736,7 @@ fn broken_elsewhere(version: &Version) {
     fs::write(bed.haproxy.config(), format!("{config}  bogus-keyword on\n")).unwrap();
     let method = if version.number() < (2, 7) { "pidfile" } else { "master" };
     let processes = bed.haproxy.processes();
-    let verdict = bed.tell(&bed.settings(method, Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings(method, Socket::Stats), &["b.pem"]);
     assert_eq!(
         (verdict.outcome, verdict.rejected.as_slice()),
         (Outcome::Failed, [].as_slice()),
@@ -756,12 +756,12 @@ fn broken_elsewhere(version: &Version) {
     assert!(detail(&verdict).contains("all of it is replaced in memory meanwhile"), "{verdict:?}");
     bed.serves_all();
     bed.renew("c.pem");
-    let verdict = bed.tell(&bed.settings("auto", Socket::Master), &["c.pem"]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Master), &["c.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
     fs::write(bed.haproxy.config(), config).unwrap();
     bed.renew("a.pem");
-    let verdict = bed.tell(&bed.settings(method, Socket::Master), &["a.pem"]);
+    let verdict = bed.notify(&bed.settings(method, Socket::Master), &["a.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     bed.serves_all();
 }
@@ -773,7 +773,7 @@ fn quoted_name(version: &Version) {
     fs::write(bed.path(name), leaf.combined()).unwrap();
     bed.leaves.insert(name.to_owned(), leaf.clone());
     bed.committed = SystemTime::now();
-    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &[name]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &[name]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     assert!(detail(&verdict).contains("its name is no plain word"), "{verdict:?}");
     assert_eq!(served(bed.haproxy.address(), "quoted.test"), leaf.served());
@@ -786,11 +786,11 @@ fn quoted_directory(version: &Version) {
     bed.renew("b.pem");
     let mut settings = bed.settings("runtime", Socket::Stats);
     spelled.to_str().unwrap().clone_into(&mut settings.sites_dir);
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed);
     assert!(detail(&verdict).contains("b.pem: its name is no plain word"), "{verdict:?}");
     settings.method = config::Method::Auto;
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     bed.old_workers_gone();
     bed.serves_all();
@@ -803,11 +803,11 @@ fn empty_line(version: &Version) {
     bed.renew("b.pem");
     let leaf = &bed.leaves["b.pem"];
     fs::write(bed.path("b.pem"), format!("{}\n{}", leaf.key.pem(), leaf.fullchain())).unwrap();
-    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
     assert_eq!((verdict.outcome, verdict.rejected.as_slice()), (Outcome::Failed, [].as_slice()));
     assert!(detail(&verdict).contains("b.pem: has an empty line"), "{verdict:?}");
     assert_eq!(served(bed.haproxy.address(), "b.test"), before);
-    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["b.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     bed.old_workers_gone();
     bed.serves_all();
@@ -830,7 +830,7 @@ fn locked(version: &Version) {
         pass_on(request)
     });
     let settings = bed.settings("runtime", Socket::At(middleman.path()));
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
@@ -841,17 +841,17 @@ fn intermediate_lost(version: &Version) {
     // The right leaf without its chain: not what was deployed.
     let leaf = bed.leaves["b.pem"].clone();
     fs::write(bed.path("b.pem"), format!("{}{}", leaf.key.pem(), leaf.cert)).unwrap();
-    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
     assert!(detail(&verdict).contains("0 intermediate certificates with it instead of 1"), "{verdict:?}");
-    let verdict = bed.tell(&bed.settings("pidfile", Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("pidfile", Socket::Stats), &["b.pem"]);
     assert_eq!(verdict.rejected, [], "not seen is not refused");
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(false)), "{verdict:?}");
     assert!(detail(&verdict).contains("0 intermediate certificates with it instead of 1"), "{verdict:?}");
     // The same leaf with its chain again: a matching fingerprint isn't enough to leave it.
     fs::write(bed.path("b.pem"), leaf.combined()).unwrap();
     bed.committed = SystemTime::now();
-    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
@@ -862,7 +862,7 @@ fn another_intermediate(version: &Version) {
     let mut leaf = bed.leaves["b.pem"].clone();
     Authority::named("another CA").intermediate().clone_into(&mut leaf.chain);
     bed.put("b.pem", leaf);
-    let verdict = bed.tell(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("runtime", Socket::Stats), &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     let shown = bed.haproxy.runtime(&format!("show ssl cert {}", bed.path("b.pem").display()));
     assert!(shown.contains("Chain Subject: /CN=another CA (intermediate)"), "{shown}");
@@ -875,11 +875,11 @@ fn spelled_otherwise(version: &Version) {
     let mut bed = Bed::start_at(version, Some(&spelled), |setup| setup);
     bed.renew("b.pem");
     let mut settings = bed.settings("runtime", Socket::Stats);
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None), "whatever its path");
     bed.new_site("d.pem");
     spelled.to_str().unwrap().clone_into(&mut settings.sites_dir);
-    let verdict = bed.tell(&settings, &["b.pem", "d.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem", "d.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
@@ -915,7 +915,7 @@ fn reload_meanwhile(version: &Version) {
         reply
     });
     let settings = bed.settings("runtime", Socket::At(middleman.path()));
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.old_workers_gone();
     bed.serves_all();
@@ -951,7 +951,7 @@ fn reload_still_loading(version: &Version) {
         reply
     });
     let settings = bed.settings("runtime", Socket::At(middleman.path()));
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     gate.open();
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     wait_until(LIMIT, "the end of somebody's reload", || {
@@ -992,7 +992,7 @@ fn reload_over_between_looks(version: &Version) {
         reply
     });
     let settings = bed.settings("runtime", Socket::At(middleman.path()));
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     gate.open();
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.old_workers_gone();
@@ -1004,7 +1004,7 @@ fn master_of_another(version: &Version) {
     bed.renew("b.pem");
     let mut settings = bed.settings("runtime", Socket::Stats);
     settings.master_socket = Some(config::Address::Unix(other.haproxy.master_socket()));
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
     other.serves_all();
@@ -1019,7 +1019,7 @@ fn stale_pidfile(version: &Version) {
     settings.master_socket = None;
     settings.pidfile = bed.path("stale.key");
     fs::write(&settings.pidfile, format!("{}\n", gone.id())).unwrap();
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     // Nobody can be told, but somebody is there.
     assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
     assert!(detail(&verdict).contains("there is no process"), "{verdict:?}");
@@ -1034,7 +1034,7 @@ fn stale_master_socket(version: &Version) {
     let mut settings = bed.settings("runtime", Socket::Stats);
     settings.master_socket = Some(config::Address::Unix(socket));
     let start = Instant::now();
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     // It is waited for where a master may come back to it: 30 seconds after the last command.
     let waited = start.elapsed();
@@ -1054,7 +1054,7 @@ fn down(version: &Version) {
         drop(UnixListener::bind(&socket).unwrap());
     }
     let start = Instant::now();
-    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::NotRunning, "{verdict:?}");
     let quick = start.elapsed();
     assert!(quick < Duration::from_secs(20), "{quick:?}");
@@ -1063,7 +1063,7 @@ fn down(version: &Version) {
     let nothing = TempDir::new().unwrap();
     nothing.path().clone_into(&mut bed.system.proc);
     let start = Instant::now();
-    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
     assert!(detail(&verdict).contains("can't be seen"), "{verdict:?}");
     let slow = start.elapsed();
@@ -1071,7 +1071,7 @@ fn down(version: &Version) {
     bed.system = System { run: bed.system.run, ..System::host() };
     // No evidence: not the same.
     fs::remove_file(bed.haproxy.pidfile()).unwrap();
-    let verdict = bed.tell(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+    let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["b.pem"]);
     assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
     assert!(detail(&verdict).contains("set `reload`"), "{verdict:?}");
     bed.haproxy.run_again();
@@ -1082,18 +1082,18 @@ fn restarted(version: &Version) {
     let mut bed = Bed::start(version);
     bed.renew("b.pem");
     let settings = bed.settings("auto", Socket::Stats);
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.haproxy.run_again();
     bed.serves_all();
     // What it has read by itself it is told again without harm.
-    let verdict = bed.tell(&settings, &["b.pem"]);
+    let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     // What changed while it was away.
     bed.haproxy.stop();
     bed.renew("c.pem");
     bed.haproxy.run_again();
-    let verdict = bed.tell(&settings, &["c.pem"]);
+    let verdict = bed.notify(&settings, &["c.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
@@ -1107,7 +1107,7 @@ fn probe(version: &Version) {
         let file = format!("{}.pem", kind.name());
         let leaf = bed.authority.issue(kind, &[&name, "192.0.2.7"], Validity::days(90));
         bed.put(&file, leaf);
-        let verdict = bed.tell(&settings, &[&file]);
+        let verdict = bed.notify(&settings, &[&file]);
         assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None), "{kind:?}");
     }
     // The same name with two kinds of key: each is asked for by its own kind.
@@ -1115,13 +1115,13 @@ fn probe(version: &Version) {
         let leaf = bed.authority.issue(kind, &["x.test"], Validity::days(90));
         bed.put(file, leaf);
     }
-    let verdict = bed.tell(&settings, &["x-ec.pem", "x-rsa.pem"]);
+    let verdict = bed.notify(&settings, &["x-ec.pem", "x-rsa.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     // A name that the file doesn't win after all: HAProxy has it, and serves another one.
     let leaf = bed.authority.issue(KeyKind::P256, &["a.test"], Validity::days(90));
     bed.put("y.pem", leaf);
     settings.timeout = Duration::from_secs(3);
-    let verdict = bed.tell(&settings, &["y.pem"]);
+    let verdict = bed.notify(&settings, &["y.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Updated, Some(false)), "{verdict:?}");
     assert!(detail(&verdict).contains("a.test at 127.0.0.1"), "{verdict:?}");
     assert_eq!(verdict.rejected, [], "not seen is not refused");
@@ -1223,7 +1223,7 @@ impl Bed {
     }
 
     /// Tells it about these files as they are now.
-    fn tell(&self, haproxy: &config::Haproxy, files: &[&str]) -> Verdict {
+    fn notify(&self, haproxy: &config::Haproxy, files: &[&str]) -> Verdict {
         let changes: Vec<Change> = files
             .iter()
             .map(|file| Change {
@@ -1239,7 +1239,7 @@ impl Bed {
         let ours = self.leaves.keys().filter_map(file).collect();
         let serving = gather(&self.system, haproxy, None, &Known::new());
         let committed = self.committed;
-        tell(
+        notify(
             &self.system,
             haproxy,
             &Batch { changes: &changes, read: &read, committed, serving: &serving, ours: &ours },

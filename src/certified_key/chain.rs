@@ -1,8 +1,9 @@
 //! The certificates behind the leaf, and whether each was issued by the next.
 
+use serde::{Deserialize, Serialize};
+
 use super::leaf::parse;
 use crate::certified_key::issuer::issued;
-use serde::{Deserialize, Serialize};
 
 /// A certificate of the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]

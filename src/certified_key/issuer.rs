@@ -1,10 +1,11 @@
 //! Whether one certificate issued another.
 
-use crate::certified_key::public_key::{KeyFamily, KeyType, PublicKey};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::error::X509Error;
 use x509_parser::oid_registry as oid;
 use x509_parser::x509::X509Name;
+
+use crate::certified_key::public_key::{KeyFamily, KeyType, PublicKey};
 
 /// Whether `issuer` issued `subject`: by name and signature. A signature of a kind that can't be verified here
 /// counts as good.

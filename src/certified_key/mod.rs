@@ -22,21 +22,14 @@ mod private_key;
 mod public_key;
 mod well_formed;
 
-pub use chain::Certificate;
-pub use chain::ChainState;
+pub use chain::{Certificate, ChainState};
 pub use combined_pem::CombinedPem;
-pub use digest::hex;
-pub use digest::sha256;
-pub use flaw::Flaw;
-pub use flaw::Unproved;
-pub use leaf::Leaf;
-pub use leaf::leaf_of_der;
-pub use leaf::read_leaf;
-pub use public_key::KeyFamily;
-pub use public_key::KeyType;
-
+pub use digest::{hex, sha256};
+pub use flaw::{Flaw, Unproved};
+pub use leaf::{Leaf, leaf_of_der, read_leaf};
 use private_key::PrivateKey;
 use public_key::PublicKey;
+pub use public_key::{KeyFamily, KeyType};
 
 /// A private key, the leaf that it provably belongs to, and the leaf's chain.
 ///

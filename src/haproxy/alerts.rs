@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 
 use crate::config::Haproxy;
-use crate::sys::escape::{escaped, shell_word};
-
 use crate::haproxy::batch::{Batch, Change};
 use crate::haproxy::target::Target;
+use crate::sys::escape::{escaped, shell_word};
 
 /// How many bytes of one line are quoted.
 const LINE: usize = 600;

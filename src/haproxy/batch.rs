@@ -1,14 +1,15 @@
 //! What a HAProxy is to be notified of.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
+
 use crate::config::Haproxy;
 use crate::haproxy::memory;
 use crate::haproxy::target::Target;
 use crate::serving::loads::{Identity, Serving};
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::io;
-use std::time::SystemTime;
-use zeroize::Zeroizing;
 
 /// One file that a HAProxy is told about.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,12 +5,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use super::process::{config_check, sight};
 use crate::certified_key::{hex, sha256};
 use crate::config::Haproxy;
-use crate::sys::system::System;
-
-use super::process::{config_check, sight};
 use crate::sys::procfs::Proc;
+use crate::sys::system::System;
 
 /// What stands for a HAProxy that isn't in sight.
 const NOT_IN_SIGHT: &str = "-";

@@ -1,5 +1,8 @@
 //! Notifying one HAProxy of a batch, by the first way that applies, and seeing whether it took it.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use crate::config::{Haproxy, Method};
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
@@ -10,9 +13,6 @@ use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::haproxy::{alerts, cli, methods, process};
 use crate::sys::escape::escaped;
 use crate::sys::system::System;
-use std::thread::sleep;
-use std::time::Duration;
-use std::time::Instant;
 
 /// How long a worker that surely read the disk after the change may go on showing something else: it doesn't load
 /// the directory, or not as expected.
@@ -34,7 +34,7 @@ const AUTO: [Method; 4] = [Method::Runtime, Method::Master, Method::Systemd, Met
 ///
 /// All of it ends within the `timeout` of this HAProxy; nothing here touches another one.
 #[must_use]
-pub fn tell(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict {
+pub fn notify(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict {
     let telling = Notification { system, haproxy, batch, deadline: Instant::now() + haproxy.timeout };
     if batch.changes.is_empty() {
         return Verdict::of(haproxy.method, Outcome::NotNeeded);

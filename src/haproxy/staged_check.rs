@@ -8,13 +8,12 @@ use std::time::Instant;
 
 use tempfile::NamedTempFile;
 
+use super::alerts;
 use crate::config::Haproxy;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
 use crate::sys::program::{Finished, Program};
 use crate::sys::system::System;
-
-use super::alerts;
 
 /// So many files are asked about at once, each on a line of its own, where the whole directory is refused: HAProxy reads
 /// no further after 50 errors (measured, 2.2), and with a good file behind each one there may be two for each.

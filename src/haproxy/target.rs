@@ -1,9 +1,10 @@
 //! A file that HAProxy loads.
 
+use std::fmt;
+
 use crate::config::Haproxy;
 use crate::plan::row::{Role, Row};
 use crate::sys::escape::escaped;
-use std::fmt;
 
 /// A file that HAProxy loads.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -17,10 +17,9 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureSch
 
 use crate::certified_key::KeyType;
 use crate::config::Haproxy;
+use crate::haproxy::batch::{Batch, Expected};
 use crate::sys::escape::escaped;
 use crate::sys::failure::io_cause;
-
-use crate::haproxy::batch::{Batch, Expected};
 
 /// How long one handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);

@@ -1,9 +1,9 @@
 //! How notifying one HAProxy ended.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Method;
 use crate::haproxy::target::Target;
-use serde::Deserialize;
-use serde::Serialize;
 
 /// How telling one HAProxy ended; the `outcome` of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,11 +6,10 @@ use crate::certbot::cli_ini::{self, hooks_in};
 use crate::certbot::version;
 use crate::commands::issue::certbot_dir;
 use crate::config::Settings;
+use crate::host_setup::finding::Finding;
 use crate::status::severity::Severity;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::system::System;
-
-use crate::host_setup::finding::Finding;
 
 /// The first certbot that runs the directory hooks `post` (first number) and `deploy` after a first issue.
 const POST_SINCE: (u32, u32) = (3, 2);

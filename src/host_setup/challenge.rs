@@ -12,16 +12,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 
+use super::listening::{self, Listener};
 use crate::certified_key::{KeyType, hex};
 use crate::config::Settings;
 use crate::haproxy::tls_probe;
+use crate::host_setup::configuration::{Directives, Plain};
+use crate::host_setup::finding::Finding;
 use crate::sys::escape::escaped;
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;
-
-use super::listening::{self, Listener};
-use crate::host_setup::configuration::{Directives, Plain};
-use crate::host_setup::finding::Finding;
 
 /// Between two looks whether there is an answer.
 const PAUSE: Duration = Duration::from_millis(20);

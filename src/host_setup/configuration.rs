@@ -13,7 +13,7 @@ pub struct Directives {
     /// `crt-base` of the global section: what relative names begin with.
     pub crt_base: Option<String>,
     /// The bind lines with certificates.
-    pub binds: Vec<BindLine>,
+    pub binds: Vec<TlsBind>,
     /// The addresses that listen without TLS.
     pub plain: Vec<Plain>,
     /// The addresses that listen with TLS.
@@ -37,7 +37,7 @@ pub struct Plain {
 
 /// A bind line with certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BindLine {
+pub struct TlsBind {
     /// The section: `frontend https`.
     pub section: String,
     /// The file and line: `/etc/haproxy/haproxy.cfg:12`.
@@ -77,7 +77,7 @@ impl Directives {
 
     fn bind<'a>(&mut self, section: &str, at: String, mut words: impl Iterator<Item = &'a str>) {
         let mut bind =
-            BindLine { section: section.to_owned(), at, certificates: Vec::new(), strict_sni: false };
+            TlsBind { section: section.to_owned(), at, certificates: Vec::new(), strict_sni: false };
         let addresses = words.next().unwrap_or_default();
         let (mut is_tls, mut is_reachable, mut v6only) = (false, true, false);
         while let Some(word) = words.next() {
@@ -129,12 +129,12 @@ impl Directives {
     }
 
     /// The bind lines that load this directory.
-    pub fn loading<'a>(&'a self, directory: &'a str) -> impl Iterator<Item = &'a BindLine> {
+    pub fn loading<'a>(&'a self, directory: &'a str) -> impl Iterator<Item = &'a TlsBind> {
         self.binds.iter().filter(move |bind| bind.loads(directory))
     }
 }
 
-impl BindLine {
+impl TlsBind {
     fn loads(&self, directory: &str) -> bool {
         self.certificates.iter().any(|name| name.trim_end_matches('/') == directory)
     }

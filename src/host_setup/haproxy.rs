@@ -5,18 +5,17 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::challenge;
 use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy::cli::replies::quoted;
 use crate::haproxy::cli::socket::SocketError;
 use crate::haproxy::cli::worker::{Trouble, Worker};
+use crate::host_setup::configuration::Directives;
+use crate::host_setup::finding::Finding;
 use crate::status::severity::Severity;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;
-
-use super::challenge;
-use crate::host_setup::configuration::Directives;
-use crate::host_setup::finding::Finding;
 
 /// Where distributions put it.
 const USUAL: &str = "/etc/haproxy/haproxy.cfg";

@@ -13,12 +13,11 @@ use rustix::fs::{Access, access};
 
 use crate::commands::issue::certbot_dir;
 use crate::config::Settings;
+use crate::host_setup::finding::Finding;
 use crate::status::problem::Problem;
 use crate::status::severity::{ProblemKind, Severity};
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::system::System;
-
-use crate::host_setup::finding::Finding;
 
 /// This program's name.
 const US: &str = "haproxy-certs";

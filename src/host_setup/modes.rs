@@ -6,10 +6,9 @@ use nix::unistd::{Gid, Group};
 use rustix::fs::stat;
 
 use crate::config::Settings;
+use crate::host_setup::finding::Finding;
 use crate::sites::guard;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
-
-use crate::host_setup::finding::Finding;
 
 pub(crate) fn findings(settings: &Settings) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -1,9 +1,8 @@
 //! The timers: a hook alone misses deletions, repairs and, with some versions, first certificates.
 
+use crate::host_setup::finding::Finding;
 use crate::status::unit::{self, Unit};
 use crate::sys::system::System;
-
-use crate::host_setup::finding::Finding;
 
 /// What the timer starts.
 const SERVICE: &str = "haproxy-certs.service";

@@ -1,5 +1,8 @@
 //! What is done with the file of one lineage, and with a file that no lineage needs.
 
+use std::ffi::OsStr;
+use std::sync::Arc;
+
 use crate::certified_key::{ChainState, Leaf};
 use crate::plan::action::Action;
 use crate::plan::reason::Reason;
@@ -7,8 +10,6 @@ use crate::plan::refusal::{Refusal, force};
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Candidate, Deployed, EntryKind, HostSituation, Lineage, Recorded, Situation};
 use crate::plan::warning::Warning;
-use std::ffi::OsStr;
-use std::sync::Arc;
 
 /// Where a lineage's PEM goes, and what is known of that place.
 pub(crate) struct Spot<'a> {

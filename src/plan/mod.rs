@@ -17,14 +17,15 @@ pub mod serving;
 pub mod situation;
 pub mod warning;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
 use crate::plan::action::Action;
 use crate::plan::decision::{Spot, decide, decide_host, leaf_of, unneeded};
 use crate::plan::names::{SIBLING_ENDINGS, is_loaded_name, site_file};
 use crate::plan::row::{Plan, Role, Row};
 use crate::plan::situation::{Deployed, EntryKind, Situation};
 use crate::plan::warning::Warning;
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 
 /// Decides what is to be done.
 pub fn plan(situation: &Situation) -> Plan {

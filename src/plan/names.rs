@@ -1,9 +1,9 @@
 //! The names of files: which one a lineage gets, and which ones HAProxy loads.
 
+use std::ffi::{OsStr, OsString};
+
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
-use std::ffi::OsStr;
-use std::ffi::OsString;
 
 /// Endings that HAProxy never takes for a certificate (`.key` since 2.2, the others since 1.8).
 pub(crate) const SIBLING_ENDINGS: [&str; 4] = ["key", "ocsp", "issuer", "sctl"];

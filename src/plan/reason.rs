@@ -1,7 +1,8 @@
 //! Why a lineage is refused.
 
-use crate::certified_key::Flaw;
 use serde::Serialize;
+
+use crate::certified_key::Flaw;
 
 /// Why a lineage is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -1,8 +1,9 @@
 //! A lineage that fails, and the command that deploys it all the same.
 
+use std::ffi::OsStr;
+
 use crate::plan::reason::Reason;
 use crate::sys::escape::shell_word;
-use std::ffi::OsStr;
 
 /// A lineage that fails: why, and the fact for people.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,15 +1,17 @@
 //! One row per file, and the plan that they make up.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use serde::Serialize;
+
 use crate::certified_key::{ChainState, Leaf};
 use crate::plan::action::Action;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::warning::Warning;
 use crate::sys::escape::shell_word;
-use serde::Serialize;
-use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::sync::Arc;
 
 /// Which of HAProxy's files a row is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

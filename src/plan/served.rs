@@ -1,11 +1,12 @@
 //! What a file of the sites directory serves after the run.
 
+use std::ffi::OsStr;
+use std::sync::Arc;
+
 use crate::certified_key::Leaf;
 use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::plan::situation::Situation;
-use std::ffi::OsStr;
-use std::sync::Arc;
 
 /// The leaf that HAProxy serves from this file after the plan is carried out.
 pub(crate) fn served_leaf<'a>(situation: &'a Situation, file: &OsStr, row: &'a Row) -> Option<&'a Arc<Leaf>> {

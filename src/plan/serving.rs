@@ -1,5 +1,8 @@
 //! What HAProxy serves from which file: shadowed names, and the default certificate.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+
 use super::elsewhere;
 use crate::certified_key::KeyFamily;
 use crate::plan::names::is_loaded_name;
@@ -8,8 +11,6 @@ use crate::plan::served::{is_foreign, served_leaf};
 use crate::plan::situation::{Deployed, Situation};
 use crate::plan::warning::Warning;
 use crate::sys::escape::escaped;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::{OsStr, OsString};
 
 /// A name and the family of keys that it is served with: HAProxy keeps one certificate for each.
 type Served = (String, KeyFamily);

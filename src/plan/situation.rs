@@ -1,13 +1,13 @@
 //! Everything that the decision is made from.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::sync::Arc;
+
 use crate::certified_key::{ChainState, Leaf};
 use crate::config::Owner;
 use crate::plan::refusal::Refusal;
 use crate::serving::loads::Loaded;
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::sync::Arc;
 
 /// A lineage whose key was proved to belong to its leaf: the facts, without the key.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,14 +1,15 @@
 //! Who would be served, as far as a HAProxy's bind lines say.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use crate::certified_key::Leaf;
 use crate::serving::loads::{
     At, Bind, Contents, Entry, How, Identity, Load, Named, Serving, Store, base_name,
 };
 use crate::serving::view::{View, Views};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 impl Serving {
     /// Nothing is known, for this reason.

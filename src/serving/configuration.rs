@@ -6,10 +6,9 @@
 
 use std::collections::BTreeMap;
 
+pub use super::words::Environment;
 use super::words::{Words, words};
 use crate::serving::loads::At;
-
-pub use super::words::Environment;
 
 /// What the lines of a configuration say about certificates.
 #[derive(Debug, Clone, Default)]

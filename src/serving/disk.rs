@@ -12,9 +12,8 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use crate::certbot::{Unopened, read_opened};
-use crate::sys::failure::io_cause;
-
 use crate::serving::loads::Identity;
+use crate::sys::failure::io_cause;
 
 /// More than any configuration or crt-list.
 const MAX_TEXT: u64 = 64 << 20;

@@ -7,19 +7,18 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use super::configuration::{BindLine, Configuration, Environment, Keyword};
+use super::disk::{Disk, OnDisk};
+use super::{crt_list, pair};
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::process::started::Started;
+use crate::serving::loads::{
+    At, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, is_loaded,
+};
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause as cause;
 use crate::sys::parallel;
 use crate::sys::system::System;
-
-use super::configuration::{BindLine, Configuration, Environment, Keyword};
-use super::disk::{Disk, OnDisk};
-use super::{crt_list, pair};
-use crate::serving::loads::{
-    At, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, is_loaded,
-};
 
 /// The endings of a bundle's files, in the order that HAProxy loads them.
 const BUNDLE: [&str; 3] = ["dsa", "ecdsa", "rsa"];

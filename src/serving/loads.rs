@@ -1,15 +1,14 @@
 //! What a HAProxy loads: bind lines, what they name, and the files behind it.
 
-use crate::certified_key::Leaf;
-use crate::sys::escape::{escaped, shell_word};
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use crate::certified_key::Leaf;
+use crate::sys::escape::{escaped, shell_word};
 
 /// What a HAProxy loads when it starts or reloads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -24,7 +24,4 @@ pub mod pair;
 pub mod view;
 pub mod words;
 
-pub use view::Rival;
-pub use view::Served;
-pub use view::View;
-pub use view::Views;
+pub use view::{Rival, Served, View, Views};

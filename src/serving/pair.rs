@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::certified_key::{CertifiedKey, Flaw, has_private_key, read_leaf};
-
 use crate::serving::loads::Contents;
 
 /// The first version that refuses a file whose last certificates are damaged, rather than to shorten the chain.

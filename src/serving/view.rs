@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::certified_key::{KeyFamily, Leaf};
-
 use crate::serving::loads::{At, Bind, Contents, Entry, How, Identity, Load, Serving};
 
 /// The first version with a list of default certificates in the place of one: `default-crt`, and the filter `*`.

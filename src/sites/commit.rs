@@ -1,5 +1,17 @@
 //! From plan to files: stage complete PEMs, put them in place, and keep the previous ones until HAProxy took the new.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{
+    AtFlags, FileType, RenameFlags, fsync, linkat, readlinkat, renameat, renameat_with, statat, symlinkat,
+};
+use rustix::io::Errno;
+
 use super::debts::Owed;
 use super::durable::{create, remove};
 use super::entries;
@@ -14,16 +26,6 @@ use crate::plan::row::{Plan, Role, Row};
 use crate::sites::dir::SitesDir;
 use crate::sites::place::Place;
 use crate::sys::failure::Failure;
-use rustix::fs::{
-    AtFlags, FileType, RenameFlags, fsync, linkat, readlinkat, renameat, renameat_with, statat, symlinkat,
-};
-use rustix::io::Errno;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 pub(crate) const HOST_PREVIOUS: &str = "previous-host.pem";
 

@@ -1,5 +1,8 @@
 //! The sites directory, locked.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use crate::config::{OWN_DIR, Settings};
 use crate::sites::making::{finish_making, host_place, make_sites_dir};
 use crate::sites::place::Place;
@@ -7,8 +10,6 @@ use crate::sites::state::State;
 use crate::sites::{durable, entries, guard, last_run, lock};
 use crate::sys::failure::Failure;
 use crate::sys::system::System;
-use std::path::PathBuf;
-use std::time::Duration;
 
 const STAGE_DIR: &str = "stage";
 

@@ -8,16 +8,13 @@ use std::sync::Arc;
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, openat, statat};
 use rustix::io::Errno;
-
 use zeroize::Zeroizing;
 
 use crate::certbot::{Unopened, read_opened};
 use crate::certified_key::{CertifiedKey, Leaf, has_private_key, read_leaf, sha256};
-use crate::config::Owner;
+use crate::config::{OWN_DIR, Owner};
 use crate::plan::situation::{Deployed, EntryKind};
 use crate::sys::failure::Failure;
-
-use crate::config::OWN_DIR;
 
 /// The names in the sites directory, but for our own directory.
 ///

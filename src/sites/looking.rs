@@ -1,12 +1,13 @@
 //! A sites directory that is only looked at.
 
+use std::path::Path;
+
 use crate::config::{OWN_DIR, Settings};
 use crate::sites::guard;
 use crate::sites::making::{host_place, nearest};
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sys::failure::Failure;
-use std::path::Path;
 
 /// The state of a sites directory that is only looked at.
 ///

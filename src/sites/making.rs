@@ -1,24 +1,15 @@
 //! Making the sites directory, and the checks before anything is written.
 
+use std::path::Path;
+
+use rustix::fs::{CWD, Dir, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, mkdirat, open};
+use rustix::io::Errno;
+
 use crate::config::{Owner, Settings};
 use crate::sites::guard;
 use crate::sites::place::{Place, directory_flags};
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::Failure;
-use rustix::fs::CWD;
-use rustix::fs::Dir;
-use rustix::fs::Gid;
-use rustix::fs::Mode;
-use rustix::fs::OFlags;
-use rustix::fs::Uid;
-use rustix::fs::fchmod;
-use rustix::fs::fchown;
-use rustix::fs::fstat;
-use rustix::fs::fsync;
-use rustix::fs::mkdirat;
-use rustix::fs::open;
-use rustix::io::Errno;
-use std::path::Path;
 
 /// The directory of the host certificate, which must be on the sites directory's file system: a rename is atomic only
 /// there.

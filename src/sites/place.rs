@@ -1,19 +1,13 @@
 //! A directory that is held open.
 
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, fchmod, fstat, fsync, mkdirat, open, openat};
+use rustix::io::Errno;
+
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::{Failure, FailureKind};
-use rustix::fs::Mode;
-use rustix::fs::OFlags;
-use rustix::fs::fchmod;
-use rustix::fs::fstat;
-use rustix::fs::fsync;
-use rustix::fs::mkdirat;
-use rustix::fs::open;
-use rustix::fs::openat;
-use rustix::io::Errno;
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::path::PathBuf;
 
 /// A directory that is held open, with its path for messages.
 #[derive(Debug)]

@@ -1,5 +1,14 @@
 //! Writing what a plan wants beside the sites directory, before anything changes.
 
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::time::SystemTime;
+
+use rustix::fs::{fsync, syncfs};
+use rustix::io::Errno;
+
 use crate::certified_key::CombinedPem;
 use crate::config::Settings;
 use crate::haproxy::target::Target;
@@ -18,15 +27,6 @@ use crate::sites::making::unmade;
 use crate::sites::place::Place;
 use crate::sys::failure::Failure;
 use crate::sys::parallel::{self, Progress};
-use rustix::fs::fsync;
-use rustix::fs::syncfs;
-use rustix::io::Errno;
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::ffi::OsString;
-use std::os::fd::AsFd as _;
-use std::path::Path;
-use std::time::SystemTime;
 
 /// So many files are synced by one call for the whole file system instead of one call each.
 const SYNC_TOGETHER: usize = 32;

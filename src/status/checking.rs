@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::unit;
 use crate::config::Haproxy;
 use crate::haproxy::alerts;
 use crate::haproxy::process::config_check;
@@ -11,8 +12,6 @@ use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::io_cause;
 use crate::sys::program::Program;
 use crate::sys::system::System;
-
-use super::unit;
 
 /// Where distributions put the configuration.
 pub const USUAL: &str = "/etc/haproxy/haproxy.cfg";

@@ -1,9 +1,10 @@
 //! What a site is judged by besides its views.
 
-use crate::status::observation::SiteViews;
-use crate::status::running::Running;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+use crate::status::observation::SiteViews;
+use crate::status::running::Running;
 
 /// What a site is judged by besides its views.
 #[derive(Debug, Clone)]

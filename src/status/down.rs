@@ -7,12 +7,11 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::unit::{self, Unit};
 use crate::config::{Address, Haproxy};
 use crate::haproxy::process::master::{Master, NotAMaster};
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::system::System;
-
-use super::unit::{self, Unit};
 
 /// A master that executes itself anew refuses connections for as long as it loads its configuration.
 const BLINK: Duration = Duration::from_secs(3);

@@ -8,11 +8,10 @@ use std::time::Instant;
 
 use rustls::pki_types::ServerName;
 
+use super::observation::{Presented, Sight};
 use crate::certified_key::{Leaf, leaf_of_der, sha256};
 use crate::haproxy::tls_probe::{ProbeError, presented};
 use crate::sys::escape::escaped;
-
-use super::observation::{Presented, Sight};
 
 /// How many handshakes are under way at once.
 const AT_ONCE: usize = 16;

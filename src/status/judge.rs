@@ -1,5 +1,9 @@
 //! The judgement: from what was seen in three places to problems and their severity. Pure.
 
+use std::sync::Arc;
+
+use serde::Serialize;
+
 use super::advice;
 use super::observation::{LoadedLeaf, Presented, Shown, Sight, SiteViews};
 use super::running::Running;
@@ -15,8 +19,6 @@ use crate::serving::loads::move_out;
 use crate::status::circumstances::Circumstances;
 use crate::status::problem::{Problem, problem};
 use crate::sys::escape::escaped;
-use serde::Serialize;
-use std::sync::Arc;
 
 /// What is owed for longer than this is critical, in seconds.
 const OWED_PATIENCE: i64 = 60 * 60;

@@ -7,13 +7,12 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
+use super::observation::LoadedLeaf;
 use crate::config::Haproxy;
 use crate::haproxy::cli::replies;
 use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
 use crate::haproxy::cli::worker::{Trouble, Worker, no_use};
 use crate::sys::escape::escaped;
-
-use super::observation::LoadedLeaf;
 
 /// The longest line of commands: with room for its end.
 const LONGEST_LINE: usize = LONGEST_COMMAND - 1000;

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
+use super::observation::{Location, Sight, SiteViews};
 use crate::certified_key::Leaf;
 use crate::config::Settings;
 use crate::haproxy::fingerprint::identity;
@@ -30,8 +31,6 @@ use crate::sys::escape::escaped_path;
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
-
-use super::observation::{Location, Sight, SiteViews};
 
 /// Everything that is known without HAProxy.
 #[derive(Debug, Default)]

@@ -27,24 +27,21 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::config::Settings;
+use crate::host_setup::Setup;
+use crate::host_setup::finding::Finding;
 use crate::sites::last_run::LastRun;
 use crate::sites::state::State;
+use crate::status::circumstances::Circumstances;
+use crate::status::problem::Problem;
+use crate::status::refusal::Refused;
 use crate::sweep::now;
 use crate::sys::failure::Failure;
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
-
-use crate::host_setup::Setup;
-use crate::host_setup::finding::Finding;
-use crate::status::circumstances::Circumstances;
-use crate::status::problem::Problem;
-use crate::status::refusal::Refused;
-use judge::Site;
-use judge::judge;
+use judge::{Site, judge};
 use local::Ground;
 use running::Running;
-use severity::ProblemKind;
-use severity::Severity;
+use severity::{ProblemKind, Severity};
 
 /// Everything that a status says.
 #[derive(Debug, Clone)]

@@ -2,12 +2,11 @@
 
 use std::ffi::OsStr;
 
+use super::unit;
 use crate::config::{Haproxy, Method};
 use crate::haproxy::process::master::Master;
 use crate::sys::escape::shell_word;
 use crate::sys::system::System;
-
-use super::unit;
 
 /// The command; `None` where nothing here shows how this HAProxy is reloaded.
 ///

@@ -10,15 +10,14 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::certified_key::Leaf;
-use crate::commands::issue::{CERTBOT_DIR, certbot_dir};
-use crate::config::Settings;
-use crate::sys::escape::{escaped, shell_word};
-
 use super::advice;
 use super::judge::Site;
 use super::severity::{ProblemKind, Severity};
+use crate::certified_key::Leaf;
+use crate::commands::issue::{CERTBOT_DIR, certbot_dir};
+use crate::config::Settings;
 use crate::status::problem::Problem;
+use crate::sys::escape::{escaped, shell_word};
 
 const DAY: i64 = 24 * 60 * 60;
 

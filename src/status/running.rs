@@ -3,21 +3,20 @@
 use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
-use crate::config::{Haproxy, Method, Settings};
-use crate::haproxy::cli::worker::can_be_shown;
-use crate::haproxy::target::Target;
-use crate::plan::names::is_loaded_name;
-use crate::plan::row::Role;
-use crate::sys::escape::escaped;
-use crate::sys::system::System;
-
 use super::down::{self, Down};
 use super::handshakes::{self, Asked};
 use super::loaded::{self, LoadedStores};
 use super::local::Ground;
 use super::observation::{Location, Shown, Sight, SiteViews};
 use super::{advice, reloading};
+use crate::config::{Haproxy, Method, Settings};
+use crate::haproxy::cli::worker::can_be_shown;
+use crate::haproxy::target::Target;
+use crate::plan::names::is_loaded_name;
+use crate::plan::row::Role;
 use crate::status::refusal::Refused;
+use crate::sys::escape::escaped;
+use crate::sys::system::System;
 
 /// How long looking at the sockets may take.
 const SOCKETS: Duration = Duration::from_secs(10);

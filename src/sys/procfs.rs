@@ -1,18 +1,15 @@
 //! Processes, as procfs shows them.
 
-use crate::sys::system::System;
-use rustix::process::Signal;
-use std::collections::BTreeSet;
-use std::collections::HashSet;
-use std::ffi::OsStr;
-use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
-use std::path::PathBuf;
-use std::time::Duration;
-use std::time::SystemTime;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use std::{fs, io};
+
+use rustix::process::Signal;
+
+use crate::sys::system::System;
 
 /// A worker process: its id and when it started, in the kernel's clock ticks since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,9 +1,10 @@
 //! Whether a master and a worker's socket belong to two HAProxys.
 
-use crate::config::Haproxy;
-use crate::haproxy::cli::worker::{BLINK_LIMIT, PAUSE, Worker};
 use std::thread::sleep;
 use std::time::Instant;
+
+use crate::config::Haproxy;
+use crate::haproxy::cli::worker::{BLINK_LIMIT, PAUSE, Worker};
 
 /// Why a master isn't the one of the worker that answers at `runtime_socket`, where it surely isn't: the default places
 /// are those of the host's HAProxy, and this one may live in a container. `knows`: whether the master has this worker.

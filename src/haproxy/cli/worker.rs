@@ -3,11 +3,10 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::certified_key::Leaf;
-use crate::config::{Address, Haproxy};
-
 use super::replies::{self, Info, Listing, ShownStore};
 use super::socket::{self, SocketError};
+use crate::certified_key::Leaf;
+use crate::config::{Address, Haproxy};
 
 /// How long one command may take: they take milliseconds, and a peer that never answers must leave time for a reload.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);

@@ -3,12 +3,11 @@
 use std::time::Instant;
 
 use crate::config::Haproxy;
+use crate::haproxy::attempt::Attempt;
 use crate::sys::escape::escaped;
 use crate::sys::failure::io_cause;
 use crate::sys::program::Program;
 use crate::sys::system::System;
-
-use crate::haproxy::attempt::Attempt;
 
 /// Runs the command that the configuration names. What it does isn't known: success is told, but not seen.
 #[must_use]

@@ -4,8 +4,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Address, Haproxy};
-use crate::sys::system::System;
-
 use crate::haproxy::alerts;
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
@@ -16,6 +14,7 @@ use crate::haproxy::cli::worker::PAUSE;
 use crate::haproxy::process::config_check::{self, ConfigCheck};
 use crate::haproxy::process::master::Master;
 use crate::haproxy::process::stale_socket;
+use crate::sys::system::System;
 
 /// The first release whose `reload` answers whether it worked.
 const ANSWERS_SINCE: (u32, u32) = (2, 7);

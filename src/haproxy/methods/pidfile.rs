@@ -1,5 +1,9 @@
 //! The pidfile: SIGUSR2 to the master that it names.
 
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
 use crate::config::Haproxy;
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
@@ -11,9 +15,6 @@ use crate::haproxy::process::watch::Watch;
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;
-use std::io::{self};
-use std::path::Path;
-use std::time::Instant;
 
 /// Tells HAProxy by a signal to the master that its pidfile names, and watches what becomes of it.
 ///

@@ -10,14 +10,9 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
+use super::master::{self, Unseen};
 use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
 use crate::config::Haproxy;
-use crate::serving::loads::{Contents, Identity, Serving};
-use crate::sys::escape::escaped;
-use crate::sys::failure::io_cause;
-use crate::sys::system::System;
-
-use super::master::{self, Unseen};
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::{Batch, Change, Expected};
 use crate::haproxy::cli::replies::{Listing, ShownStore, StoreStatus};
@@ -28,6 +23,10 @@ use crate::haproxy::memory::{File, Memory, Step};
 use crate::haproxy::process::in_flight::{self, InFlight};
 use crate::haproxy::process::stale_socket;
 use crate::haproxy::target::Target;
+use crate::serving::loads::{Contents, Identity, Serving};
+use crate::sys::escape::escaped;
+use crate::sys::failure::io_cause;
+use crate::sys::system::System;
 
 /// How often the whole batch is told again because the worker changed meanwhile.
 const ROUNDS: usize = 4;

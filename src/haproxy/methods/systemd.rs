@@ -4,17 +4,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::config::Haproxy;
-use crate::sys::escape::{Escaped, escaped};
-use crate::sys::failure::io_cause;
-use crate::sys::program::{Finished, Program};
-use crate::sys::system::System;
-
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
 use crate::haproxy::cli::another::is_another_ones;
 use crate::haproxy::process::config_check;
 use crate::haproxy::process::master::Master;
 use crate::haproxy::process::watch::{Seen, Watch};
+use crate::sys::escape::{Escaped, escaped};
+use crate::sys::failure::io_cause;
+use crate::sys::program::{Finished, Program};
+use crate::sys::system::System;
 
 /// How long a question to systemd may take.
 const ANSWER: Duration = Duration::from_secs(30);

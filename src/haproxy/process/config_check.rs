@@ -1,6 +1,15 @@
 //! Checking a running master's configuration as it would load it on a reload: with its binary, arguments,
 //! environment, directory and user.
 
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::unistd::geteuid;
+
 use super::master::{Master, STARTING};
 use super::sight;
 use super::watch::Seen;
@@ -14,13 +23,6 @@ use crate::sys::failure::io_cause;
 use crate::sys::procfs::{Proc, same_file};
 use crate::sys::program::Program;
 use crate::sys::system::System;
-use nix::unistd::geteuid;
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
 
 /// Where OpenSSL's configuration is on most systems, and where it is otherwise (`openssl version -d`).
 const OPENSSL_CONF: [&str; 3] =

@@ -7,10 +7,9 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::sys::system::System;
-
 use crate::haproxy::cli::worker::Answering;
 use crate::sys::procfs::{Image, Proc, WorkerProcess};
+use crate::sys::system::System;
 
 /// The first version whose masters don't load the configuration themselves.
 const WORKERS_LOAD_SINCE: (u32, u32) = (3, 1);

@@ -4,17 +4,19 @@
 //! master catches it, or holds it back while it loads; workers and a HAProxy without a master ignore it; a HAProxy
 //! that is still starting would be ended by it.
 
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
 use crate::sys::escape::escaped;
 use crate::sys::failure::io_cause;
 use crate::sys::procfs::WorkerProcess;
 pub(crate) use crate::sys::procfs::{Disposition, Proc};
 use crate::sys::system::System;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use std::collections::BTreeSet;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
 
 /// How long a HAProxy that is still starting, or loading for somebody else, is waited for.
 pub(crate) const STARTING: Duration = Duration::from_secs(60);

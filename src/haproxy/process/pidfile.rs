@@ -1,8 +1,7 @@
 //! Reading a pidfile.
 
 use std::fs::OpenOptions;
-use std::io;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 

@@ -7,10 +7,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Address, Haproxy, Marks, unit_name};
-use crate::sys::system::System;
-
 use crate::haproxy::process::arguments::{configuration_files, value_of};
 use crate::sys::procfs::{Proc, same_file};
+use crate::sys::system::System;
 
 /// The largest configuration file that is looked into.
 const LARGEST: u64 = 16 << 20;

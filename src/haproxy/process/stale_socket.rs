@@ -7,9 +7,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::Address;
-use crate::sys::system::System;
-
 use crate::sys::procfs::Proc;
+use crate::sys::system::System;
 
 /// What procfs calls the namespace of processes that the kernel starts with (`PROC_PID_INIT_INO`).
 const FIRST_NAMESPACE: &str = "pid:[4026531836]";

@@ -6,10 +6,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Address, Haproxy};
-use crate::sys::system::System;
-
 use crate::haproxy::process::arguments::configuration_files;
 use crate::sys::procfs::Proc;
+use crate::sys::system::System;
 
 /// A HAProxy that runs, as procfs shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
-use crate::config::{Address, Haproxy};
-use crate::sys::system::System;
-
 use super::config_check::{User, trusted, without_masters_own};
+use crate::config::{Address, Haproxy};
 use crate::haproxy::cli::worker::Worker;
 use crate::haproxy::methods::{master, systemd};
 use crate::haproxy::staged_check::Surroundings;
 use crate::sys::procfs::{Proc, same_file};
+use crate::sys::system::System;
 
 /// How long a socket is asked for a process.
 const ANSWER: Duration = Duration::from_secs(2);

@@ -10,9 +10,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::sys::failure::io_cause;
-
 use super::master::{Master, STARTING};
+use crate::sys::failure::io_cause;
 use crate::sys::procfs::{Image, WorkerProcess};
 
 /// How long a state that means failure must last: another reload may be about to begin.

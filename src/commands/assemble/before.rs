@@ -1,0 +1,42 @@
+//! Whether there is anything to do: certbot may have no tree yet, or have lost it.
+
+use crate::config::Settings;
+use crate::output::{Note, Report, Weight};
+use crate::sites;
+use crate::sites::place::Place;
+use crate::sys::escape::escaped_path;
+use crate::sys::failure::{Failure, FailureKind};
+
+/// A missing tree is no error before certbot's first certificate, but it is one afterwards.
+pub(crate) fn missing_tree(settings: &Settings, missing: bool, ours: bool) -> Result<(), Failure> {
+    if !(missing && ours) {
+        return Ok(());
+    }
+    let live_dir = escaped_path(&settings.live_dir);
+    let fact = format!(
+        "{live_dir} is missing; what was deployed from it stays. Set live_dir if certbot's tree moved"
+    );
+    Err(Failure::new(FailureKind::Io, fact))
+}
+
+/// Whether certbot has no tree and nothing was ever deployed.
+pub(crate) fn is_before_certbot(settings: &Settings, report: &mut Report) -> Result<bool, Failure> {
+    let is_there = settings.live_dir.try_exists();
+    let is_there = is_there.map_err(|e| Failure::io("look at", &settings.live_dir, &e))?;
+    let is_before = !is_there && nothing_deployed(settings)?;
+    if is_before {
+        let text = format!("there is no {} yet: nothing to do", escaped_path(&settings.live_dir));
+        report.notes.push(Note { text, weight: Weight::Fact });
+    }
+    Ok(is_before)
+}
+
+fn nothing_deployed(settings: &Settings) -> Result<bool, Failure> {
+    Ok(match Place::open(&settings.sites_dir)? {
+        Some(place) => {
+            let state = sites::looking::look_at_state(&place)?;
+            !state.knows_lineages() && state.owed.is_empty() && !state.lost
+        }
+        None => true,
+    })
+}

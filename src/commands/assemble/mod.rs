@@ -1,0 +1,134 @@
+//! `assemble`: the whole pipeline, from certbot's tree to a HAProxy that took it.
+
+mod asking;
+mod before;
+mod notes;
+mod notifying;
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use crate::certbot::{CertbotTree, foreign_renewal};
+use crate::commands::assemble::asking::ask;
+use crate::commands::assemble::before::{is_before_certbot, missing_tree};
+use crate::commands::assemble::notes::{forced_in_vain, note_group_writable, unloadable_left};
+use crate::commands::assemble::notifying::notify_all;
+use crate::config::Settings;
+use crate::haproxy::fingerprint::identity;
+use crate::output::{Note, Report, Weight};
+use crate::plan::plan;
+use crate::plan::row::Row;
+use crate::plan::situation::Policy;
+use crate::serving::gather::loaded;
+use crate::sites;
+use crate::sites::dir::SitesDir;
+use crate::sweep::{now, prove, sweep};
+use crate::sys::failure::Failure;
+use crate::sys::parallel::Progress;
+use crate::sys::system::System;
+
+/// How the operator wants this run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Leave telling HAProxy to the next run.
+    pub defer_reload: bool,
+    /// What the plan is to respect.
+    pub policy: Policy,
+    /// certbot's `RENEWED_LINEAGE`, a hint.
+    pub renewed_lineage: Option<OsString>,
+}
+
+/// Does a full sweep, and reports it however far it came.
+#[must_use]
+pub fn assemble(settings: &Settings, system: &System, options: &Options, progress: Progress<'_>) -> Report {
+    let mut report = Report::begin(settings, options.dry_run);
+    let foreign = foreign_renewal(&settings.live_dir, options.renewed_lineage.as_deref());
+    report.notes.extend(foreign.map(|text| Note { text, weight: Weight::Alarm }));
+    let run = if options.dry_run { dry_run } else { deploy };
+    if let Err(failure) = run(settings, system, options, progress, &mut report) {
+        report.error.get_or_insert(failure);
+    }
+    report
+}
+
+/// Decides and changes nothing.
+fn dry_run(
+    settings: &Settings,
+    system: &System,
+    options: &Options,
+    progress: Progress<'_>,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    if is_before_certbot(settings, report)? {
+        return Ok(());
+    }
+    let place = sites::looking::look_at(settings)?;
+    let mut state = match &place {
+        Some(place) => sites::looking::look_at_state(place)?,
+        None => sites::state::State::default(),
+    };
+    state.pass_debts_on(settings);
+    if let Some(place) = &place {
+        note_group_writable(place, report);
+    }
+    let identity = identity(system, &settings.haproxys);
+    let mut swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
+    swept.situation.loaded = loaded(settings, system);
+    report.notes.extend(forced_in_vain(&swept.situation));
+    report.rows = plan(&swept.situation).rows;
+    report.notes.extend(unloadable_left(settings, &report.rows));
+    report.error = swept.failure;
+    report.owed = state.lost
+        || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
+        || report.rows.iter().any(|row| sites::commit::takes_over(&state, settings, row));
+    missing_tree(settings, swept.live_dir_missing, state.knows_lineages())
+}
+
+/// The pipeline: lock, sweep, plan, stage, ask, commit, notify, and keep or put back.
+fn deploy(
+    settings: &Settings,
+    system: &System,
+    options: &Options,
+    progress: Progress<'_>,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    if is_before_certbot(settings, report)? {
+        return Ok(());
+    }
+    let mut sites = SitesDir::lock(settings, system, patience(settings))?;
+    note_group_writable(&sites.place, report);
+    let who = identity(system, &settings.haproxys);
+    let mut swept =
+        sweep(settings, Some(&sites.place), &sites.state, options.policy.clone(), &who, progress)?;
+    swept.situation.loaded = loaded(settings, system);
+    let ours = sites.state.knows_lineages();
+    let tree = CertbotTree::new(&settings.live_dir);
+    let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
+
+    report.notes.extend(forced_in_vain(&swept.situation));
+    let plan = plan(&swept.situation);
+    let (missing, unread) = (swept.live_dir_missing, swept.failure);
+    drop(swept.situation);
+    let mut staged = sites.stage(settings, plan, &supply, progress);
+    ask(settings, system, &mut staged);
+    let mut committed = staged.commit(now())?;
+    let verdicts = notify_all(settings, system, options.defer_reload, &mut committed, &who);
+    committed.still_refused(&who, &identity(system, &settings.haproxys));
+    let owed = verdicts.iter().map(|row| (row.name.clone(), row.owed)).collect();
+    let (plan, failure) = committed.keep(&owed);
+
+    report.rows = plan.rows;
+    report.notes.extend(unloadable_left(settings, &report.rows));
+    report.haproxy = verdicts;
+    report.error = failure.or(unread);
+    missing_tree(settings, missing, ours)
+}
+
+/// As long as the longest time-out of whoever holds the lock, and a minute more.
+#[must_use]
+pub fn patience(settings: &Settings) -> Duration {
+    let longest = settings.haproxys.iter().map(|haproxy| haproxy.timeout).max().unwrap_or_default();
+    longest + Duration::from_secs(60)
+}

@@ -1,0 +1,129 @@
+//! Notifying each HAProxy of what it is owed; what one refuses goes back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::certified_key::{CertifiedKey, read_leaf};
+use crate::config::{Haproxy, Method, Settings};
+use crate::haproxy;
+use crate::haproxy::batch::{Batch, Change, Expected};
+use crate::haproxy::cli::worker::can_be_shown;
+use crate::haproxy::target::Target;
+use crate::haproxy::verdict::{Outcome, Verdict};
+use crate::output::HaproxyRow;
+use crate::plan::action::Action;
+use crate::plan::row::Row;
+use crate::serving::gather::{Known, gather, identity as identity_of};
+use crate::serving::loads::{Contents, Identity};
+use crate::sites::commit::Committed;
+use crate::sys::system::System;
+
+/// How many times a HAProxy that refuses files is told again without them; then the whole batch goes back.
+const MAX_ROLL_BACKS: usize = 16;
+
+/// Tells each HAProxy what it is owed; where one refuses our files, the previous ones go back and all are told again.
+pub(crate) fn notify_all(
+    settings: &Settings,
+    system: &System,
+    defers: bool,
+    committed: &mut Committed<'_>,
+    identity: &str,
+) -> Vec<HaproxyRow> {
+    let mut rolled_back: BTreeMap<String, String> = BTreeMap::new();
+    let mut verdicts: Vec<Option<Verdict>> = settings.haproxys.iter().map(|_| None).collect();
+    let mut refusals = 0;
+    while let Some((haproxy, verdict)) =
+        settings.haproxys.iter().zip(&mut verdicts).find(|(_, verdict)| verdict.is_none())
+    {
+        let told = notify_one(settings, system, defers, haproxy, committed);
+        let refused = told.rejected.clone();
+        *verdict = Some(told);
+        if refused.is_empty() {
+            continue;
+        }
+        refusals += 1;
+        let words: Vec<String> = refused.iter().map(|(_, words)| words.clone()).collect();
+        let back = if refusals > MAX_ROLL_BACKS {
+            committed.put_all_back(&refused, identity)
+        } else {
+            committed.put_back(&refused, identity)
+        };
+        if !back.is_empty() {
+            rolled_back.insert(haproxy.name.clone(), words.join("; "));
+            // Whoever was told of the files that just went back is told once more.
+            verdicts.fill_with(|| None);
+        }
+    }
+    let rows = settings.haproxys.iter().zip(verdicts.into_iter().flatten());
+    rows.map(|(haproxy, verdict)| HaproxyRow::new(&haproxy.name, verdict, rolled_back.remove(&haproxy.name)))
+        .collect()
+}
+
+/// Tells one HAProxy what it is owed.
+fn notify_one(
+    settings: &Settings,
+    system: &System,
+    defers: bool,
+    haproxy: &Haproxy,
+    committed: &Committed<'_>,
+) -> Verdict {
+    let quiet = |outcome| Verdict::of(haproxy.method, outcome);
+    let Some(targets) = committed.owed_to(&haproxy.name) else { return quiet(Outcome::NotNeeded) };
+    if haproxy.method == Method::None {
+        return quiet(Outcome::Skipped);
+    }
+    if defers {
+        return quiet(Outcome::Deferred);
+    }
+    let rows = &committed.plan.rows;
+    let rows: HashMap<Target, &Row> = rows.iter().filter_map(|row| Some((Target::of(row)?, row))).collect();
+    let change = |target: Target| change(committed, rows.get(&target).copied(), target);
+    let changes: Vec<Change> = targets.into_iter().map(change).collect();
+    let read = |target: &Target| committed.read(target);
+    let (ours, known) = ours(settings, &rows);
+    let serving = gather(system, haproxy, None, &known);
+    let batch =
+        Batch { changes: &changes, read: &read, committed: committed.at, serving: &serving, ours: &ours };
+    haproxy::notify::notify(system, haproxy, &batch)
+}
+
+/// Our files, and what those hold that were proved in this run.
+pub(crate) fn ours(settings: &Settings, rows: &HashMap<Target, &Row>) -> (BTreeMap<Target, Identity>, Known) {
+    let (mut ours, mut known) = (BTreeMap::new(), Known::new());
+    for (target, row) in rows {
+        let path = match target {
+            Target::Site(file) => settings.sites_dir.join(file),
+            Target::Host => settings.host_file.clone(),
+        };
+        let is_ours = !matches!(row.action, Action::Foreign | Action::Conflict | Action::Prune);
+        let Some(identity) = is_ours.then(|| identity_of(&path)).flatten() else { continue };
+        ours.insert(target.clone(), identity);
+        let is_as_proved = row.proved && (row.action.writes() || row.action == Action::Unchanged);
+        if let (true, Some(leaf)) = (is_as_proved, &row.leaf) {
+            known.insert(identity, Contents::Pair(Arc::clone(leaf)));
+        }
+    }
+    (ours, known)
+}
+
+/// What HAProxy must show for a target, as its file is now.
+fn change(committed: &Committed<'_>, row: Option<&Row>, target: Target) -> Change {
+    // Until it is told, HAProxy has the previous one.
+    let previous = || committed.read_previous(&target).and_then(|pem| read_leaf(&pem).ok());
+    let was_shown = || previous().is_none_or(|leaf| can_be_shown(&leaf));
+    let now = committed.read(&target).ok().and_then(|pem| {
+        let proved = CertifiedKey::prove(&pem, &pem).ok()?;
+        let leaf = proved.leaf();
+        Some(Expected {
+            sha1: leaf.sha1,
+            sha256: leaf.sha256,
+            serial: leaf.serial.clone(),
+            chain_len: proved.chain().len(),
+            key_type: leaf.key_type.clone(),
+            names_won: row.map(|row| row.names_won.clone()).unwrap_or_default(),
+            addable: row.is_some_and(|row| row.addable),
+            can_be_shown: can_be_shown(leaf) && was_shown(),
+        })
+    });
+    Change { target, now }
+}
