@@ -69,6 +69,10 @@ pub struct Settings {
     pub mode: u32,
     /// Which lineages are deployed.
     pub selection: Selection,
+    /// The private key's file in a lineage's directory.
+    pub key_file: String,
+    /// The chain's file there, the leaf first.
+    pub chain_file: String,
     /// The lineage that is written as the host certificate too.
     pub host_lineage: Option<String>,
     /// The host certificate's file, absolute.
@@ -315,6 +319,14 @@ impl Settings {
         {
             return Err(format!("host_lineage \"{}\" is not a lineage's name", escaped(name)));
         }
+        for (key, name) in [("key_file", &file.key_file), ("chain_file", &file.chain_file)] {
+            if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
+                return Err(format!(
+                    "{key} \"{}\" is not the name of a file in a lineage's directory",
+                    escaped(name)
+                ));
+            }
+        }
         let haproxys = haproxys(file.haproxy, flags.reload, &sites_dir, &host_file)?;
         if file.certbot.http_01_port == 0 {
             return Err("http_01_port must not be 0".to_owned());
@@ -339,6 +351,8 @@ impl Settings {
                 include: patterns("include", &file.include)?,
                 exclude: patterns("exclude", &file.exclude)?,
             },
+            key_file: file.key_file,
+            chain_file: file.chain_file,
             host_lineage: file.host_lineage,
             host_file,
             haproxys,
@@ -399,6 +413,8 @@ struct File {
     mode: String,
     include: Vec<String>,
     exclude: Vec<String>,
+    key_file: String,
+    chain_file: String,
     host_lineage: Option<String>,
     host_file: PathBuf,
     haproxy: Vec<HaproxyTable>,
@@ -414,6 +430,8 @@ impl Default for File {
             mode: "0400".into(),
             include: vec!["*".into()],
             exclude: Vec::new(),
+            key_file: "privkey.pem".into(),
+            chain_file: "fullchain.pem".into(),
             host_lineage: None,
             host_file: "/usr/local/ssl/certs/host.pem".into(),
             haproxy: Vec::new(),
@@ -749,6 +767,8 @@ mod tests {
             ("[certbot]\nbinary = \"\"", "[certbot] binary must not be empty"),
             ("[certbot]\nauthenticator = \"--manual\"", "authenticator must be a name such as"),
             ("host_lineage = \"../x\"", "not a lineage's name"),
+            ("key_file = \"../key.pem\"", "key_file \"../key.pem\" is not the name of a file"),
+            ("chain_file = \"\"", "chain_file \"\" is not the name of a file"),
             ("[[haproxy]]\n[[haproxy]]\n", "two [[haproxy]] tables"),
             (
                 "[[haproxy]]\n[[haproxy]]\nname = \"lab\"\nmaster_socket = \"/run/./haproxy-master.sock\"",

@@ -29,7 +29,7 @@ const MAN_8: &str = include_str!("../man/haproxy-certs.8");
 const MAN_5: &str = include_str!("../man/haproxy-certs.toml.5");
 
 /// Options of other programs that the documents mention.
-const OF_OTHERS: [&str; 21] = [
+const OF_OTHERS: [&str; 25] = [
     "--agree-tos",
     "--cert-name",
     "--config-dir",
@@ -38,9 +38,11 @@ const OF_OTHERS: [&str; 21] = [
     "--dns-rfc2136-credentials",
     "--email",
     "--force-renewal",
+    "--fullchain-file",
     "--http-01-port",
     "--install-cert",
     "--ip-address",
+    "--key-file",
     "--key-type",
     "--manual",
     "--no-install-recommends",
@@ -48,6 +50,8 @@ const OF_OTHERS: [&str; 21] = [
     "--preferred-challenges",
     "--preferred-profile",
     "--release",
+    "--reloadcmd",
+    "--renew-hook",
     "--reuse-key",
     "--standalone",
     "--webroot",

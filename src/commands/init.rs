@@ -206,9 +206,7 @@ pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -
             .filter(|_| hook)
             .and_then(|program| version::ask(&program)),
         saved_hooks: folder.map(cli_ini::saved_hooks).unwrap_or_default(),
-        any_lineage: CertbotTree::new(&settings.live_dir)
-            .discover()
-            .is_ok_and(|found| !found.lineages.is_empty()),
+        any_lineage: CertbotTree::of(settings).discover().is_ok_and(|found| !found.lineages.is_empty()),
         unit: places.units.iter().any(|folder| folder.join("haproxy-certs.service").exists()),
         drop_in: fs::read_to_string(&drop_in_file).ok(),
         drop_in_file,

@@ -106,7 +106,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
                     format!("{live_dir} is missing; set live_dir if certbot's tree moved"),
                 ));
             }
-            ground.renewals = renewals(&settings.live_dir, swept.situation.lineages.keys());
+            ground.renewals = renewals(settings, swept.situation.lineages.keys());
             let elsewhere = elsewhere(settings, &swept.situation.loaded);
             ground.sites = views(settings, &ground, swept.situation);
             let elsewhere = with_host(&mut ground.sites, elsewhere);
@@ -239,9 +239,7 @@ fn certbots(settings: &Settings, row: &Row, lineage: Option<Lineage>) -> Sight<A
     };
     match leaf {
         Some(leaf) => Sight::Here(leaf),
-        None if reason == Some(Reason::ReadError) && is_lineage_forbidden(&settings.live_dir, name) => {
-            Sight::Unseen
-        }
+        None if reason == Some(Reason::ReadError) && is_lineage_forbidden(settings, name) => Sight::Unseen,
         None => Sight::Damaged,
     }
 }
@@ -255,9 +253,9 @@ fn on_disk(found: Option<Deployed>, path: &Path) -> Sight<Arc<Leaf>> {
     }
 }
 
-fn is_lineage_forbidden(live_dir: &Path, lineage: &OsStr) -> bool {
-    let folder = live_dir.join(lineage);
-    ["fullchain.pem", "privkey.pem"].iter().any(|file| is_forbidden(&folder.join(file)))
+fn is_lineage_forbidden(settings: &Settings, lineage: &OsStr) -> bool {
+    let folder = settings.live_dir.join(lineage);
+    [&settings.chain_file, &settings.key_file].iter().any(|file| is_forbidden(&folder.join(file)))
 }
 
 fn is_forbidden(path: &Path) -> bool {
@@ -292,9 +290,9 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
 }
 
 /// When the lineages' chains were last put into place.
-fn renewals<'a>(live_dir: &Path, lineages: impl Iterator<Item = &'a OsString>) -> Vec<i64> {
+fn renewals<'a>(settings: &Settings, lineages: impl Iterator<Item = &'a OsString>) -> Vec<i64> {
     let changed = |name: &OsString| {
-        let chain = live_dir.join(name).join("fullchain.pem");
+        let chain = settings.live_dir.join(name).join(&settings.chain_file);
         let since = chain.symlink_metadata().ok()?.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH);
         i64::try_from(since.ok()?.as_secs()).ok()
     };

@@ -104,7 +104,7 @@ fn deploy(
         sweep(settings, Some(&sites.place), &sites.state, options.policy.clone(), &who, progress)?;
     swept.situation.loaded = loaded(settings, system);
     let ours = sites.state.knows_lineages();
-    let tree = CertbotTree::new(&settings.live_dir);
+    let tree = CertbotTree::of(settings);
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
 
     report.notes.extend(forced_in_vain(&swept.situation));
