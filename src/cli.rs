@@ -239,7 +239,7 @@ pub struct Init {
     /// Link haproxy-certs into certbot's renewal-hooks/post, so that every renewal is deployed at once
     #[arg(long)]
     pub hook: bool,
-    /// Only write a configuration file, where there is none: every setting with its default, as a comment
+    /// Only write a configuration file, where none was edited: by what HAProxy loads already, all else as comments
     #[arg(long, conflicts_with = "hook")]
     pub write_config: bool,
     /// Say what would be made; make nothing

@@ -21,6 +21,7 @@ use haproxy_certs::commands::haproxy_config::{self, haproxy_config};
 use haproxy_certs::commands::issue::{CertbotCall, Deed, address_advice, passed_on};
 use haproxy_certs::commands::{completions, init};
 use haproxy_certs::config::{DEFAULT_FILE, Settings};
+use haproxy_certs::host_setup::adopt;
 use haproxy_certs::output::status::textfile;
 use haproxy_certs::output::wrap::wrapped;
 use haproxy_certs::output::{Exit, Report, human, json, status as status_report, syslog};
@@ -259,13 +260,23 @@ fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> u8 {
 fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
     let system = System::host();
     let (settings, plan) = if args.write_config {
-        // By no file: this one is only to be made.
-        let settings = Settings::parse("", &global.overrides(None)).map_err(Failure::config)?;
-        (settings, init::plan_config(global.config_file().unwrap_or(Path::new(DEFAULT_FILE))))
+        // By no file: this one is only to be made, or mended by hand.
+        let settings = Settings::load(global.config_file(), &global.overrides(None))
+            .or_else(|_| Settings::parse("", &global.overrides(None)))
+            .map_err(Failure::config)?;
+        let file = global.config_file().unwrap_or(Path::new(DEFAULT_FILE));
+        let plan = init::plan_config(file, adopt::look(&settings, &system).as_ref());
+        (settings, plan)
     } else {
         let settings = Settings::load(global.config_file(), &global.overrides(None))?;
-        let found = init::look(&settings, &system, &init::Places::host()?, args.hook);
-        let plan = init::plan(&settings, &found, args.hook);
+        let is_told = global.sites_dir.is_some() || settings.file.as_ref().is_some_and(|file| file.exists());
+        let plan = match adopt::look(&settings, &system).filter(|_| !is_told) {
+            Some(proposal) => init::plan_adoption(&proposal),
+            None => {
+                let found = init::look(&settings, &system, &init::Places::host()?, args.hook);
+                init::plan(&settings, &found, args.hook)
+            }
+        };
         (settings, plan)
     };
     if args.dry_run {
