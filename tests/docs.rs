@@ -565,6 +565,8 @@ fn problems() -> Words {
         | ProblemKind::DiskStale
         | ProblemKind::HaproxyStale
         | ProblemKind::HaproxyMissing
+        | ProblemKind::NotListed
+        | ProblemKind::NotPresented
         | ProblemKind::ReloadOwed
         | ProblemKind::HaproxyDown
         | ProblemKind::HaproxyConfig
@@ -581,6 +583,8 @@ fn problems() -> Words {
         ProblemKind::DiskStale,
         ProblemKind::HaproxyStale,
         ProblemKind::HaproxyMissing,
+        ProblemKind::NotListed,
+        ProblemKind::NotPresented,
         ProblemKind::ReloadOwed,
         ProblemKind::HaproxyDown,
         ProblemKind::HaproxyConfig,

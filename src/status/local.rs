@@ -14,13 +14,15 @@ use crate::certified_key::Leaf;
 use crate::config::Settings;
 use crate::haproxy::fingerprint::identity;
 use crate::plan::action::Action;
+use crate::plan::names::is_loaded_name;
 use crate::plan::plan;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Deployed, Lineage, Policy, Situation};
-use crate::serving::gather;
 use crate::serving::loads::{Contents, Loaded, Store};
+use crate::serving::one_by_one::Unreached;
+use crate::serving::{gather, one_by_one};
 use crate::sites::last_run::LastRun;
 use crate::sites::looking::look_at_state;
 use crate::sites::place::Place;
@@ -157,21 +159,39 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
             let place = Location {
                 unloadable: row.file.as_ref().and_then(|file| unloadable.remove(file)),
                 named: row.file.as_ref().and_then(|file| loaded.named.get(file)).map(ToString::to_string),
+                unreached: None,
                 path: path.clone(),
                 is_elsewhere: false,
             };
+            let disk = if ground.sees_disk { on_disk(found, &path) } else { Sight::Unseen };
+            let place = Location { unreached: unreached(settings, &loaded, &row, &disk), ..place };
             SiteViews {
                 place,
                 lineage: row.lineage.clone(),
                 file: row.file.clone(),
                 role: row.role,
                 certbot: certbots(settings, &row, lineage),
-                disk: if ground.sees_disk { on_disk(found, &path) } else { Sight::Unseen },
+                disk,
                 row: Some(row),
                 haproxy: Vec::new(),
             }
         })
         .collect()
+}
+
+/// Why no client is presented what a site's file holds.
+fn unreached(settings: &Settings, loaded: &Loaded, row: &Row, disk: &Sight<Arc<Leaf>>) -> Option<Unreached> {
+    let (file, leaf) = (row.file.as_ref()?, disk.here()?);
+    let is_ours = row.role == Role::Site && !matches!(row.action, Action::Foreign | Action::Conflict);
+    if !is_ours || !is_loaded_name(file) {
+        return None;
+    }
+    let directory = settings.haproxys.first()?.sites_dir.as_str();
+    let is_host =
+        row.lineage.is_some() && row.lineage.as_deref() == settings.host_lineage.as_deref().map(OsStr::new);
+    // A common name is nobody's name beside addresses.
+    let has_names = !leaf.dns_names.is_empty() || leaf.names.is_empty() || is_host;
+    one_by_one::unreached(loaded, directory, file, has_names)
 }
 
 /// The version that all of them have, as far as it is known.
@@ -211,7 +231,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
                 row: Some(Row::elsewhere(file, disk.here().cloned())),
                 certbot: Sight::Absent,
                 disk,
-                place: Location { path, unloadable, named, is_elsewhere: true },
+                place: Location { path, unloadable, named, unreached: None, is_elsewhere: true },
                 haproxy: Vec::new(),
             });
         }

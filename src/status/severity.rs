@@ -97,6 +97,10 @@ pub enum ProblemKind {
     HaproxyStale,
     /// HAProxy doesn't serve the file.
     HaproxyMissing,
+    /// HAProxy's configuration names the directory's files one by one, and not this one.
+    NotListed,
+    /// No client is presented it: it has only addresses, and no bind has it first.
+    NotPresented,
     /// A HAProxy is still to be told.
     ReloadOwed,
     /// A unit, a pidfile or a socket says that HAProxy should run, and it doesn't.
@@ -127,6 +131,8 @@ impl ProblemKind {
             Self::DiskStale => "disk-stale",
             Self::HaproxyStale => "haproxy-stale",
             Self::HaproxyMissing => "haproxy-missing",
+            Self::NotListed => "not-listed",
+            Self::NotPresented => "not-presented",
             Self::ReloadOwed => "reload-owed",
             Self::HaproxyDown => "haproxy-down",
             Self::HaproxyConfig => "haproxy-config",
