@@ -22,11 +22,14 @@ use haproxy_certs::commands::issue::{CertbotCall, Deed, address_advice, passed_o
 use haproxy_certs::commands::{completions, init};
 use haproxy_certs::config::{DEFAULT_FILE, Settings};
 use haproxy_certs::host_setup::adopt;
+use haproxy_certs::output::late::{late, undeployed};
 use haproxy_certs::output::status::textfile;
 use haproxy_certs::output::wrap::wrapped;
 use haproxy_certs::output::{Exit, Report, human, json, status as status_report, syslog};
+use haproxy_certs::sites::last_run::LastRun;
 use haproxy_certs::status::severity::Severity;
 use haproxy_certs::status::{self, status};
+use haproxy_certs::sweep::now;
 use haproxy_certs::sys::escape::{escaped, escaped_path};
 use haproxy_certs::sys::failure::{Failure, FailureKind, io_cause};
 use haproxy_certs::sys::system::System;
@@ -144,7 +147,11 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
     let mut exit = Exit::Fine;
     for _ in 0..ROUNDS {
         let before = TreeMark::look(&settings);
-        let report = assemble(&settings, &system, &options, &progress());
+        let mut report = assemble(&settings, &system, &options, &progress());
+        if !report.dry_run {
+            let undeployed = undeployed(&report, &LastRun::load(&settings.sites_dir).undeployed, now());
+            report.note_late(late(&undeployed, now()));
+        }
         match args.format {
             Format::Json => print_line(&json::assemble(&report)),
             Format::Human => print_report(global, &report),

@@ -29,7 +29,7 @@ const MAN_8: &str = include_str!("../man/haproxy-certs.8");
 const MAN_5: &str = include_str!("../man/haproxy-certs.toml.5");
 
 /// Options of other programs that the documents mention.
-const OF_OTHERS: [&str; 25] = [
+const OF_OTHERS: [&str; 26] = [
     "--agree-tos",
     "--cert-name",
     "--config-dir",
@@ -37,6 +37,7 @@ const OF_OTHERS: [&str; 25] = [
     "--dns-rfc2136",
     "--dns-rfc2136-credentials",
     "--email",
+    "--failed",
     "--force-renewal",
     "--fullchain-file",
     "--http-01-port",
