@@ -250,6 +250,8 @@ pub struct Certbot {
     pub authenticator: String,
     /// The port on which certbot answers the http-01 challenge.
     pub http_01_port: u16,
+    /// The hosts that HAProxy passes challenges to, `host:port`; none: this one, at `http_01_port`.
+    pub challenge_servers: Vec<String>,
     /// Arguments that are always given.
     pub args: Vec<String>,
 }
@@ -334,6 +336,12 @@ impl Settings {
         if file.certbot.binary.is_empty() {
             return Err("[certbot] binary must not be empty".to_owned());
         }
+        if let Some(bad) = file.certbot.challenge_servers.iter().find(|server| !is_host_port(server)) {
+            return Err(format!(
+                "[certbot] challenge_servers must be like \"192.0.2.7:54321\", not \"{}\"",
+                escaped(bad)
+            ));
+        }
         let name = &file.certbot.authenticator;
         if name.is_empty() || name.starts_with('-') || name.contains(char::is_whitespace) {
             return Err(format!(
@@ -360,6 +368,7 @@ impl Settings {
                 binary: file.certbot.binary,
                 authenticator: file.certbot.authenticator,
                 http_01_port: file.certbot.http_01_port,
+                challenge_servers: file.certbot.challenge_servers,
                 args: file.certbot.args,
             },
         })
@@ -446,6 +455,7 @@ struct CertbotTable {
     binary: String,
     authenticator: String,
     http_01_port: u16,
+    challenge_servers: Vec<String>,
     args: Vec<String>,
 }
 
@@ -455,6 +465,7 @@ impl Default for CertbotTable {
             binary: "certbot".into(),
             authenticator: "standalone".into(),
             http_01_port: 54321,
+            challenge_servers: Vec::new(),
             args: Vec::new(),
         }
     }
@@ -765,6 +776,10 @@ mod tests {
             ("host_file = \"/usr/local/ssl/certs/sites/.haproxy-certs/h.pem\"", "a place of our own in it"),
             ("[[haproxy]]\nname = \"\"", "name of a [[haproxy]] table must not be empty"),
             ("[certbot]\nbinary = \"\"", "[certbot] binary must not be empty"),
+            (
+                "[certbot]\nchallenge_servers = [\"lb1\"]",
+                "challenge_servers must be like \"192.0.2.7:54321\"",
+            ),
             ("[certbot]\nauthenticator = \"--manual\"", "authenticator must be a name such as"),
             ("host_lineage = \"../x\"", "not a lineage's name"),
             ("key_file = \"../key.pem\"", "key_file \"../key.pem\" is not the name of a file"),
