@@ -1,4 +1,5 @@
 //! What was typed.
+#![allow(rustdoc::broken_intra_doc_links, reason = "the help is plain text, with tables in brackets")]
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ const AFTER_LONG_HELP: &str = "\
 Exit status (status has monitoring's own, see its help):
   0   everything is in step
   1   some lineages were refused or in conflict, or a guard held; the rest is deployed
-  2   HAProxy was not told, did not confirm or refused; the next run tries again
+  2   HAProxy was not notified, did not confirm or refused; the next run tries again
   3   could not run, or not finish
   4   assemble --dry-run --exit-code: there is something to do
   64  wrong usage
@@ -41,7 +42,7 @@ Certificates that are there already:
 /// Deploy certbot's certificates to HAProxy, and prove that HAProxy took them
 ///
 /// Reads certbot's lineages, proves that each private key belongs to its certificate, writes one PEM per lineage into the
-/// directory that HAProxy loads, tells HAProxy, and confirms that it took it. Every run is a full sweep that does only
+/// directory that HAProxy loads, notifies HAProxy, and confirms that it took it. Every run is a full sweep that does only
 /// what is missing: run it from certbot's hook, from a timer, or by hand.
 #[derive(Debug, Parser)]
 #[command(
@@ -73,7 +74,7 @@ pub struct Global {
     /// The directory that HAProxy loads [default: /usr/local/ssl/certs/sites]
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub sites_dir: Option<PathBuf>,
-    /// Say also what is unchanged
+    /// Also list unchanged files
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub verbose: bool,
     /// Say only what failed
@@ -122,11 +123,11 @@ pub enum StatusFormat {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Write every lineage's key and chain into one file for HAProxy, and tell HAProxy
+    /// Write every lineage's key and chain into one file for HAProxy, and notify HAProxy
     ///
     /// Reads all of certbot's lineages, proves that each private key belongs to its certificate, writes what changed into
-    /// the sites directory, prunes what is gone, tells HAProxy once, and confirms that it took it. A run that has nothing
-    /// to do changes nothing and tells nobody.
+    /// the sites directory, prunes what is gone, notifies HAProxy once, and confirms that it took it. A run that has nothing
+    /// to do changes nothing and notifies nobody.
     Assemble(Assemble),
     /// Show what certbot has, what is on disk and what HAProxy serves, and what to do where they differ
     ///
@@ -168,7 +169,7 @@ pub enum Command {
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 #[derive(Debug, Default, Args)]
 pub struct Assemble {
-    /// Print what would be done; write nothing, lock nothing, tell nobody
+    /// Print what would be done; write nothing, lock nothing, notify nobody
     #[arg(long)]
     pub dry_run: bool,
     /// With --dry-run: exit 4 when there is something to do
@@ -186,10 +187,10 @@ pub struct Assemble {
     /// Deploy this lineage although its certificate is older, not yet valid, from a staging CA, or was refused by HAProxy before
     #[arg(long, value_name = "LINEAGE", action = clap::ArgAction::Append)]
     pub force: Vec<OsString>,
-    /// Put the files in place, and leave telling HAProxy to the next run
+    /// Do not notify HAProxy; the next run will
     #[arg(long)]
     pub defer_reload: bool,
-    /// How to tell HAProxy, for all of them
+    /// How to notify HAProxy, for all of them
     #[arg(long, value_name = "METHOD")]
     pub reload: Option<Method>,
     /// How to report

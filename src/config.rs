@@ -18,9 +18,12 @@ pub const DEFAULT_FILE: &str = "/etc/haproxy-certs.toml";
 /// Our own directory inside the sites directory: every HAProxy version ignores subdirectories.
 pub const OWN_DIR: &str = ".haproxy-certs";
 
-/// How a HAProxy is told that its certificates changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// How a HAProxy is notified that its certificates changed.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Method {
     /// The best one that applies.
     Auto,
@@ -34,7 +37,7 @@ pub enum Method {
     Pidfile,
     /// A command of the operator's.
     Command,
-    /// Nobody is told.
+    /// Nobody is notified.
     None,
 }
 
@@ -42,15 +45,7 @@ impl Method {
     /// The name that the configuration and the report use.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Runtime => "runtime",
-            Self::Master => "master",
-            Self::Systemd => "systemd",
-            Self::Pidfile => "pidfile",
-            Self::Command => "command",
-            Self::None => "none",
-        }
+        self.into()
     }
 }
 
@@ -77,7 +72,7 @@ pub struct Settings {
     pub host_lineage: Option<String>,
     /// The host certificate's file, absolute.
     pub host_file: PathBuf,
-    /// The HAProxys to tell, at least one.
+    /// The HAProxys to notify, at least one.
     pub haproxys: Vec<Haproxy>,
     /// How certbot is run by `issue` and `renew`.
     pub certbot: Certbot,
@@ -109,12 +104,12 @@ impl Selection {
     }
 }
 
-/// One HAProxy: how it is reached, told and seen.
+/// One HAProxy: how it is reached, notified and seen.
 #[derive(Debug, Clone)]
 pub struct Haproxy {
     /// Its name in reports and in the state file.
     pub name: String,
-    /// How it is told.
+    /// How it is notified.
     pub method: Method,
     /// Its systemd unit; empty: it has none.
     pub unit: String,
@@ -134,7 +129,7 @@ pub struct Haproxy {
     pub config: Vec<PathBuf>,
     /// The program for checks; `None`: it is never run.
     pub binary: Option<String>,
-    /// How long telling and confirming may take.
+    /// How long notifying it and seeing that it took it may take.
     pub timeout: Duration,
     /// `host:port` addresses to do a TLS handshake with.
     pub probe: Vec<String>,

@@ -4,18 +4,35 @@
 //! pipeline of values in which what decides does no I/O and what does I/O decides nothing:
 //!
 //! ```text
-//! certbot ──► certified_key ──► plan ──► sites ──► haproxy ──► report
-//! (lineages,   (proof that key   (pure    (lock,    (tell,       (people,
+//! certbot ──► certified_key ──► plan ──► sites ──► haproxy ──► output
+//! (lineages,   (proof that key   (pure    (lock,    (notify,     (people,
 //!  safe read)   and leaf belong   diff)    stage,    confirm)     scripts,
 //!               together; PEM)             commit)                syslog)
 //! ```
 //!
-//! [`assemble`] is the pipeline on one screen; [`sweep`] gathers what [`plan`] decides from. Types are proofs: a
-//! [`certified_key::CombinedPem`] comes only from a [`certified_key::CertifiedKey`], whose one constructor proves that
-//! key and leaf belong together; a [`crate::sites::dir::SitesDir`] that can be written exists only while its lock is held; what is
-//! [`crate::sites::commit::Committed`] must be kept or put back. [`config::Settings`] is what is meant, [`cli::Cli`] what was typed,
-//! [`system::System`] the host around us; [`crate::serving::loads::Serving`] is what a HAProxy loads, whoever put it there. The binary's
-//! `main.rs` is the only file that prints or exits.
+//! [`commands::assemble`] is the pipeline on one screen; [`sweep`] gathers what [`plan`] decides from. Types are proofs:
+//! a [`certified_key::CombinedPem`] comes only from a [`certified_key::CertifiedKey`], whose one constructor proves that
+//! key and leaf belong together; a [`sites::dir::SitesDir`] that can be written exists only while its lock is held; what
+//! is [`sites::commit::Committed`] must be kept or put back. [`config::Settings`] is what is meant, [`cli::Cli`] what was
+//! typed, [`sys::system::System`] the host around us; [`serving::loads::Serving`] is what a HAProxy loads, whoever put it
+//! there.
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`commands`] | one file for each command |
+//! | [`certbot`] | certbot's tree, its settings, the safe read |
+//! | [`certified_key`] | the proof, and the only way to a combined PEM |
+//! | [`serving`] | what a HAProxy loads, and who would be served; pure but for the files that gather it |
+//! | [`plan`] | the decision, pure |
+//! | [`sites`] | lock, stage, commit, put back, and the state |
+//! | [`haproxy`] | notifying it: [`haproxy::notify`] is the one door, [`haproxy::methods`] the ways |
+//! | [`status`] | what is seen, judged: facts first, then how bad they are, then advice |
+//! | [`host_setup`] | certbot's hooks, timers, modes and HAProxy's configuration, for `init` and `status --setup` |
+//! | [`output`] | for people, scripts, the system log, monitoring and Prometheus |
+//! | [`sys`] | procfs, programs, parallel work, failures, text that is safe to print |
+//!
+//! The binary's `main.rs` is the only file that prints or exits. No file imports itself by way of others, and a public
+//! type has one meaning: `tests/house.rs` keeps both.
 
 pub mod certbot;
 pub mod certified_key;

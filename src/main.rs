@@ -277,12 +277,12 @@ fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
     } else {
         let settings = Settings::load(global.config_file(), &global.overrides(None))?;
         let is_told = global.sites_dir.is_some() || settings.file.as_ref().is_some_and(|file| file.exists());
-        let plan = match adopt::look(&settings, &system).filter(|_| !is_told) {
-            Some(proposal) => init::plan_adoption(&proposal),
-            None => {
-                let found = init::look(&settings, &system, &init::Places::host()?, args.hook);
-                init::plan(&settings, &found, args.hook)
-            }
+        let proposal = adopt::look(&settings, &system).filter(|_| !is_told);
+        let plan = if let Some(proposal) = proposal {
+            init::plan_adoption(&proposal)
+        } else {
+            let found = init::look(&settings, &system, &init::Places::host()?, args.hook);
+            init::plan(&settings, &found, args.hook)
         };
         (settings, plan)
     };

@@ -220,7 +220,7 @@ fn look_at(
                 escaped_path(&place.path.join(file)),
                 io_cause(&e)
             );
-            return Some(Err(Refusal::new(Reason::ReadError, fact)));
+            return Some(Err(Refusal::new(Reason::Io, fact)));
         }
     };
     let as_known = |sha256: &[u8; 32]| {
@@ -282,7 +282,7 @@ fn host(
     let file = settings.host_file.file_name().unwrap_or_default();
     let found = match settings.host_file.parent().map(Place::open) {
         Some(Ok(Some(parent))) => look_at(&parent, file, Some(&source), record.as_ref(), &lineage_name, tree),
-        Some(Err(failure)) => Some(Err(Refusal::new(Reason::ReadError, failure.message))),
+        Some(Err(failure)) => Some(Err(Refusal::new(Reason::Io, failure.message))),
         Some(Ok(None)) | None => None,
     };
     let mut deployed = None;

@@ -311,7 +311,12 @@ fn what_is_owed_is_something_to_do() {
     assert!(!marker.exists());
     let report = cmd.assemble(&["--dry-run", "--exit-code"]).exits(4);
     assert_eq!(brief(&report), ["example.org.pem unchanged"]);
-    assert!(cmd.run(&["assemble", "--dry-run"]).exits(0).stdout.contains("still to be told"));
+    assert!(
+        cmd.run(&["assemble", "--dry-run"])
+            .exits(0)
+            .stdout
+            .contains("has not been notified of an earlier change")
+    );
     // A later deferral keeps the debt, together with its own.
     tree.issue("second.example", KeyKind::P256, &["second.example"], Validity::days(90));
     cmd.assemble(&["--defer-reload"]).exits(0);
@@ -717,7 +722,7 @@ fn what_arrives_while_a_run_works_is_deployed_by_it() {
     let (tree, ..) = one_lineage();
     let mut other = Tree::new();
     other.issue("late.example", KeyKind::P256, &["late.example"], Validity::days(90));
-    // Telling HAProxy is when it arrives: as if rsync weren't done yet.
+    // Notifying HAProxy is when it arrives: as if rsync weren't done yet.
     let bring = ["/bin/cp", "-a", &format!("{}/.", other.root().display()), tree.root().to_str().unwrap()];
     let cmd = Cmd::new(tree.live())
         .table(&format!("[[haproxy]]\nreload = \"command\"\nbinary = \"\"\ncommand = {bring:?}"));

@@ -1,4 +1,4 @@
-//! The closed loop against real `HAProxy`s of several versions: what is told, what is confirmed, and, at the end of
+//! The closed loop against real `HAProxy`s of several versions: what is notified, what is confirmed, and, at the end of
 //! each case, what a TLS handshake shows to be served.
 //!
 //! Each hazard of HAProxy's sockets has a case. Where a case needs somebody else to act at a certain moment, a
@@ -1086,7 +1086,7 @@ fn restarted(version: &Version) {
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.haproxy.run_again();
     bed.serves_all();
-    // What it has read by itself it is told again without harm.
+    // What it has read by itself it is notified again without harm.
     let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     // What changed while it was away.
@@ -1143,7 +1143,7 @@ struct Bed {
     system: System,
 }
 
-/// Which sockets the program is told of.
+/// Which sockets the program is notified of.
 #[derive(Clone, Copy)]
 enum Socket<'a> {
     /// Both.

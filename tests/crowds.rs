@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use haproxy_certs::certified_key::Flaw;
 use haproxy_certs::commands::assemble::{Options, assemble};
 use haproxy_certs::config::{Overrides, Settings};
 use haproxy_certs::output::Report;
@@ -126,7 +127,11 @@ impl Refused {
                 self.in_a_row.remove(&file);
                 continue;
             }
-            let passes = [Reason::LineageTorn, Reason::CertificateMissing, Reason::KeyMissing];
+            let passes = [
+                Reason::LineageTorn,
+                Reason::Unproved(Flaw::CertificateMissing),
+                Reason::Unproved(Flaw::KeyMissing),
+            ];
             assert!(row.reason.is_some_and(|reason| passes.contains(&reason)), "{row:?}");
             self.times += 1;
             let times = self.in_a_row.entry(file).or_default();
@@ -165,7 +170,7 @@ fn certbot_renews_and_haproxy_reloads_meanwhile() {
     put(&cmd.beside("host.pem"), host.combined(), 0o400);
     support::tree::make_directory(&cmd.sites(), 0o700);
     let mut haproxy = Haproxy::of(&system_haproxy()).crt(cmd.beside("host.pem")).crt(cmd.sites()).start();
-    // HAProxy is told by the test itself.
+    // HAProxy is notified by the test itself.
     let cmd = cmd.table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"");
     let settings = Settings::load(Some(&cmd.config()), &Overrides::default()).unwrap();
     let run = || assemble(&settings, &System::host(), &Options::default(), &|_, _| ());

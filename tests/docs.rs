@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use clap::{Arg, CommandFactory as _, ValueEnum as _};
+use haproxy_certs::certified_key::Flaw;
 use haproxy_certs::cli::Cli;
 use haproxy_certs::config::{Method, Overrides, Settings};
 use haproxy_certs::haproxy::verdict::Outcome;
@@ -20,6 +21,7 @@ use haproxy_certs::plan::action::Action;
 use haproxy_certs::plan::reason::Reason;
 use haproxy_certs::plan::warning::Warning;
 use haproxy_certs::status::severity::{PlaceState, ProblemKind, Severity};
+use strum::VariantArray as _;
 use support::summary::Count;
 use support::{Cmd, Haproxy, Key, KeyKind, Kind, Tree, Validity, system_haproxy};
 
@@ -62,29 +64,29 @@ type Words = BTreeSet<String>;
 
 /// Every variant of an enum; doesn't compile while one is left out.
 macro_rules! every {
-    ($kind:ident: $($variant:ident),+ $(,)?) => {{
+    ($kind:ident: $($variant:ident),+ $(; $other:pat)?) => {{
         let complete = |one: $kind| match one {
             $($kind::$variant)|+ => one,
+            $($other => one,)?
         };
         [$($kind::$variant),+].map(complete)
     }};
 }
 
 fn actions() -> Words {
-    Action::ALL.iter().map(|action| action.name().to_owned()).collect()
+    Action::VARIANTS.iter().map(|action| action.name().to_owned()).collect()
 }
 
 fn reasons() -> Words {
-    let reasons = every!(Reason: KeyMismatch, KeyInconsistent, KeyEncrypted, KeyUnreadable, KeyMissing, KeyUnsupported,
-        KeyTooSmall, CertificateUnreadable, CertificateMissing, LineageTorn, NotARegularFile, TooLarge, NameUnsafe,
-        OlderThanDeployed, WouldReplaceGood, HaproxyRejects, ReadError);
-    reasons.iter().map(|reason| reason.name().to_owned()).collect()
+    let flaws = Flaw::VARIANTS.iter().map(|flaw| flaw.name().to_owned());
+    let others = every!(Reason: LineageTorn, NotARegularFile, TooLarge, NameUnsafe, OlderThanDeployed,
+        WouldReplaceGood, HaproxyRejects, Io; Reason::Unproved(_));
+    let others = others.iter().map(|reason| reason.name().to_owned());
+    flaws.chain(others).collect()
 }
 
 fn warnings() -> Words {
-    let warnings = every!(Warning: Expired, ExpiresSoon, NotYetValid, ChainIncomplete, ChainOrder, StagingIssuer,
-        Shadowed, DefaultCertificateChanged, LoosePermissions, SiblingFiles, NotChecked, PruneHeld);
-    warnings.iter().map(|warning| warning.name().to_owned()).collect()
+    Warning::VARIANTS.iter().map(|warning| warning.name().to_owned()).collect()
 }
 
 fn outcomes() -> Words {
@@ -549,7 +551,7 @@ fn the_manual_explains_every_word_and_no_other() {
     assert_eq!(listed(subsection(MAN_8, "Reasons of a refusal"), ".It Sy "), reasons());
     assert_eq!(listed(subsection(MAN_8, "Warnings"), ".It Sy "), warnings());
     assert_eq!(listed(man_section(MAN_8, "EXIT STATUS"), ".It "), exit_codes());
-    let telling = man_section(MAN_8, "TELLING HAPROXY");
+    let telling = man_section(MAN_8, "NOTIFYING HAPROXY");
     let methods: Words = Method::value_variants().iter().map(|method| method.name().to_owned()).collect();
     assert_eq!(listed(telling, ".It Cm "), methods);
     assert_eq!(listed(telling, ".It Sy "), outcomes());

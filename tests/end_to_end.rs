@@ -138,7 +138,7 @@ fn the_line_for_cli_ini_deploys_and_outlives_the_program() {
     shell(add.unwrap_or_else(|| panic!("no command in {printed}")));
     let cli_ini = certbot.config_dir().join("cli.ini");
     let conf = certbot.config_dir().join("renewal/a.test.conf");
-    // certbot reads cli.ini of its default directory only, unless it is told.
+    // certbot reads cli.ini of its default directory only, unless it is notified.
     let with_it = |arguments: &[&str]| {
         let mut all = arguments.to_vec();
         all.extend(["--config", cli_ini.to_str().unwrap()]);

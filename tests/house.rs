@@ -1,7 +1,7 @@
 //! The rules of the house that no compiler checks: which files know of which, what types are called, and what lies at the
 //! top of the repository.
 
-#![allow(clippy::unwrap_used, reason = "test code may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

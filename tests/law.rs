@@ -10,6 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::sync::Arc;
 
+use haproxy_certs::certified_key::Flaw;
 use haproxy_certs::certified_key::{ChainState, KeyType, Leaf};
 use haproxy_certs::config::Owner;
 use haproxy_certs::plan::action::Action;
@@ -26,6 +27,7 @@ use proptest::collection::{btree_map, btree_set};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
+use strum::VariantArray as _;
 use support::summary::Count;
 
 const CASES: u32 = 4000;
@@ -131,11 +133,11 @@ fn pem_of(leaf: &Leaf) -> [u8; 32] {
 
 fn lineage() -> impl Strategy<Value = Lineage> {
     let reason = prop::sample::select(vec![
-        Reason::KeyMismatch,
-        Reason::KeyMissing,
-        Reason::CertificateMissing,
+        Reason::Unproved(Flaw::KeyMismatch),
+        Reason::Unproved(Flaw::KeyMissing),
+        Reason::Unproved(Flaw::CertificateMissing),
         Reason::LineageTorn,
-        Reason::ReadError,
+        Reason::Io,
     ]);
     prop_oneof![
         4 => candidate().prop_map(|candidate| Lineage { proof: Ok(candidate), leaf: None }),
@@ -460,7 +462,7 @@ fn the_situations_are_worth_a_law() {
             }
         }
     }
-    for action in Action::ALL {
+    for action in Action::VARIANTS {
         assert!(seen.contains(action.name()), "{}: {seen:?}", action.name());
         let host = format!("host {}", action.name());
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What is told in memory ends as a HAProxy would answer that starts from the same files: every name, on every bind,
+//! What is changed in memory ends as a HAProxy would answer that starts from the same files: every name, on every bind,
 //! with either kind of key and without a name, is asked of the running HAProxy and of one that was just started.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]

@@ -2,7 +2,9 @@
 //!
 //! After a run that says that everything is in step, every name, on every bind line, from clients with either kind of
 //! key, is answered as a HAProxy that is freshly started from the same files and configuration would answer it. After
-//! any run such a start is possible, and nothing of anybody else's has vanished.
+//! any run, and after one that was killed, such a start is possible, and nothing of anybody else's has vanished; the next
+//! run mends what is missing. Only what no check could show beforehand (see [`world::Checked`]) is waited for until HAProxy
+//! was told.
 //!
 //! A finding prints its seed, the fewest steps that still show it, and a script that a person can run. Longer runs:
 //! `HAPROXY_CERTS_WORLDS=1000 HAPROXY_CERTS_STEPS=10 HAPROXY_CERTS_SEED=7 cargo test --test oracle`;
@@ -35,7 +37,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use judge::{compare, fresh};
+use judge::{Answers, compare, fresh};
 use steps::{Stage, Step, Trouble};
 use support::summary::{Count, say};
 use support::{Run, Version, versions};
@@ -55,6 +57,7 @@ struct Counts {
     steps: AtomicUsize,
     compared: AtomicUsize,
     late: AtomicUsize,
+    killed: AtomicUsize,
 }
 
 /// What is wrong.
@@ -127,6 +130,9 @@ fn carry_out(world: &World, steps: &[Step], counts: &Counts) -> Option<Finding> 
     None
 }
 
+/// The class of a finding.
+const NO_START: &str = "no fresh start";
+
 type Found = Option<(String, String)>;
 
 /// One step.
@@ -134,10 +140,14 @@ type Found = Option<(String, String)>;
 fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
     let trouble = match step.trouble {
         // Which lines name a file can't be seen while HAProxy is down.
-        Trouble::Down if step.changes.iter().any(|change| stage.unlists(change)) => Trouble::Calm,
+        Trouble::Down
+            if stage.names_what_is_gone() || step.changes.iter().any(|change| stage.unlists(change)) =>
+        {
+            Trouble::Calm
+        }
         trouble => trouble,
     };
-    let broken = matches!(trouble, Trouble::Broken | Trouble::Renamed);
+    let broken = trouble == Trouble::Broken;
     if broken {
         stage.break_config(true);
     }
@@ -154,19 +164,44 @@ fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
                 return Some(("no restart before the run".to_owned(), log));
             }
         }
+        // Nothing would show what HAProxy refuses.
+        Trouble::Down if stage.has_a_surprise() => {}
         Trouble::Down => stage.stop(),
         Trouble::Transaction => transaction = stage.open_transaction(),
-        Trouble::Calm | Trouble::InFlight | Trouble::Broken | Trouble::Renamed => {}
+        _ => {}
     }
     let before = stage.foreign();
-    let run = stage.run_meanwhile(held);
-    if trouble == Trouble::Down
+    let name = trouble.to_string();
+    let run = match trouble {
+        Trouble::Killed(moment) => {
+            if stage.run_killed(moment) {
+                counts.killed.fetch_add(1, Ordering::Relaxed);
+                if let Err((class, what)) = judge_files(stage, &before)
+                    && !(class == NO_START && stage.has_a_surprise())
+                {
+                    return Some((format!("{class} after a kill"), what));
+                }
+            }
+            stage.run(&[])
+        }
+        Trouble::ReloadMeanwhile(moment) => stage.run_and_reload(moment),
+        Trouble::TransactionMeanwhile(moment) => {
+            let (run, command) = stage.run_and_transaction(moment);
+            transaction = command;
+            run
+        }
+        Trouble::Deferred | Trouble::Renamed => stage.run(&["--defer-reload"]),
+        _ => stage.run_meanwhile(held),
+    };
+    if !stage.is_up()
         && let Err(log) = stage.start()
     {
         return Some(("no start after the run".to_owned(), format!("{log}\n{}", brief(&run))));
     }
-    let name = format!("{trouble:?}");
-    if let Some(found) = judge_run(stage, &run, &before, &name, counts) {
+    let is_untold = matches!(trouble, Trouble::Deferred | Trouble::Renamed);
+    if !(is_untold && stage.has_a_surprise())
+        && let Some(found) = judge_run(stage, &run, &before, &name, counts)
+    {
         return Some(found);
     }
 
@@ -180,7 +215,8 @@ fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
     if trouble == Trouble::Renamed {
         stage.rename_table();
     }
-    let obstructed = trouble != Trouble::Calm && trouble != Trouble::Reload && trouble != Trouble::Restart;
+    let obstructed =
+        !matches!(trouble, Trouble::Calm | Trouble::Reload | Trouble::Restart | Trouble::Killed(_));
     let mut last = run;
     if word(&last) == Word::Trouble {
         stage.mend_list();
@@ -232,7 +268,12 @@ fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
         }
     }
     // What is in step has nothing to do.
-    let again = stage.run(&[]);
+    let is_new = stage.is_new || matches!(trouble, Trouble::Killed(_));
+    let mut again = stage.run(&[]);
+    if is_new && rolled_back(&again) {
+        // A HAProxy that was started or reloaded may have changed its mind: it was asked again.
+        again = stage.run(&[]);
+    }
     let idle =
         again.json()["sites"].as_array().unwrap().iter().all(|row| {
             ["unchanged", "refuse", "conflict", "foreign"].contains(&row["action"].as_str().unwrap())
@@ -242,6 +283,20 @@ fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
         return Some((class, format!("{}\nthen {}", brief(&last), brief(&again))));
     }
     judge_run(stage, &again, &before, "again", counts)
+}
+
+/// Whatever became of a run: everybody else's files are there, and HAProxy can be started; what it would answer then.
+fn judge_files(stage: &mut Stage, before: &BTreeMap<PathBuf, Vec<u8>>) -> Result<Answers, (String, String)> {
+    for (file, bytes) in before {
+        if fs::read(file).ok().as_ref() != Some(bytes) {
+            return Err(("a foreign file vanished or changed".to_owned(), file.display().to_string()));
+        }
+    }
+    if stage.deployed().is_empty() {
+        return Err(("the directory is empty".to_owned(), String::new()));
+    }
+    stage.journal.push("compare".to_owned());
+    fresh(stage).map_err(|log| (NO_START.to_owned(), log))
 }
 
 fn judge_run(
@@ -254,24 +309,12 @@ fn judge_run(
     if !matches!(run.code, Some(0..=2)) {
         return Some((format!("exit status {:?}", run.code), run.to_string()));
     }
-    for (file, bytes) in before {
-        if fs::read(file).ok().as_ref() != Some(bytes) {
-            return Some((
-                "a foreign file vanished or changed".to_owned(),
-                format!("{}\n{}", file.display(), brief(run)),
-            ));
-        }
-    }
-    if stage.deployed().is_empty() {
-        return Some(("the directory is empty".to_owned(), brief(run)));
-    }
-    stage.journal.push("compare".to_owned());
-    let fresh = match fresh(stage) {
+    let fresh = match judge_files(stage, before) {
         Ok(answers) => answers,
-        Err(log) => {
+        Err((class, what)) => {
             return Some((
-                format!("no fresh start after {}, {when}", method(run)),
-                format!("{log}\n{}", brief(run)),
+                format!("{class} after {}, {when}", method(run)),
+                format!("{what}\n{}", brief(run)),
             ));
         }
     };
@@ -398,6 +441,8 @@ fn what_the_program_says_is_what_a_fresh_start_would_serve() {
     Count::Worlds.add("the oracle", counts.worlds.into_inner());
     Count::Steps.add("the oracle", counts.steps.into_inner());
     Count::Compared.add("the oracle", counts.compared.into_inner());
+    let killed = counts.killed.into_inner();
+    say(&format!("{killed:>9} runs of them were killed before they had ended"));
     let late = counts.late.into_inner();
     if late > 0 {
         say(&format!("{late:>9} runs after which an answer was right a moment later only"));
@@ -419,7 +464,7 @@ fn one_world(
 ) {
     let world = World::random(seed, versions, forced);
     let random = &mut Random::new(!seed);
-    let steps: Vec<Step> = (0..length).map(|_| Step::random(random, world.demanding)).collect();
+    let steps: Vec<Step> = (0..length).map(|_| Step::random(random, &world)).collect();
     let finding = match catch_unwind(AssertUnwindSafe(|| carry_out(&world, &steps, counts))) {
         Ok(None) => return,
         Ok(Some(finding)) => finding,

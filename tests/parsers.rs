@@ -12,7 +12,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use haproxy_certs::config::{Overrides, Settings};
@@ -21,6 +21,7 @@ use haproxy_certs::haproxy::cli::replies::{
     commit, crt_lists, info, is_added, listing, processes, quoted, reload, set, store,
 };
 use haproxy_certs::sites::debts::Owed;
+use haproxy_certs::sites::last_start::LastStart;
 use haproxy_certs::sites::state::{Pending, Record, Rejected, State};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -227,12 +228,16 @@ prop_compose! {
         files in btree_map("[a-z][a-z.-]{0,9}\\.pem", record(), 0..6),
         pending in btree_map("[a-z]{1,9}\\.pem", (option::of(digest()), option::of(digest())), 0..4),
         owed in btree_map("[a-z]{1,9}", (any::<i64>(), option::of(vec("[a-z]{1,9}\\.pem", 0..3))), 0..3),
-        openssl_conf in btree_map("[a-z]{1,9}", "[a-z/]{1,9}", 0..3),
+        starts in btree_map("[a-z]{1,9}", (option::of("[a-z/]{1,9}"), vec("[a-z/]{1,9}", 0..3)), 0..3),
     ) -> State {
         let pending = pending.into_iter().map(|(name, (was, now))| (name, Pending { was, now, adopted: false })).collect();
         let owed = owed.into_iter().map(|(name, (since, files))| (name, Owed { since, files, file: None })).collect();
         let mut state = with(files, pending, owed);
-        state.openssl_conf = openssl_conf;
+        let start = |(openssl_conf, files): (_, Vec<String>)| LastStart {
+            openssl_conf,
+            configuration: files.into_iter().map(PathBuf::from).collect(),
+        };
+        state.last_start = starts.into_iter().map(|(name, it)| (name, start(it))).collect();
         state
     }
 }

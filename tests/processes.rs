@@ -1,5 +1,5 @@
 //! Which HAProxy is which: several tables, renamed tables, HAProxys that are down, that come back, or that are somebody
-//! else's. The judge is a handshake after each run that says that nothing is left to tell.
+//! else's. The judge is a handshake after each run that says that nothing is left to notify of.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
 
@@ -120,6 +120,7 @@ fn in_edges_world(bed: &Bed, edge: &Haproxy, cmd: &Cmd) -> Run {
 #[test]
 fn each_of_two_tables_has_its_own_haproxy() {
     if !nix::unistd::geteuid().is_root() {
+        support::summary::skipped("each_of_two_tables_has_its_own_haproxy", "it needs root");
         return;
     }
     for version in versions() {
@@ -355,7 +356,7 @@ fn the_hosts_haproxy_is_not_reloaded_for_the_one_in_a_container() {
         let run = cmd.assemble(&[]).exits(2);
         let detail = told(&run, 0)["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains("belongs to another HAProxy than runtime_socket"), "{}: {run}", version.full);
-        assert_eq!(host.processes(), before, "{}: the host's was told", version.full);
+        assert_eq!(host.processes(), before, "{}: the host's was notified", version.full);
         // With what it says.
         let own = places
             .replace(&toml(&host.pidfile()), &toml(&lb.pidfile()))

@@ -444,7 +444,21 @@ fn a_prune_that_a_list_forbids_is_not_tried() {
     }
 }
 
-/// The list comes to name it after it was removed and before HAProxy was told: the next run mends that, and remembers it.
+#[test]
+fn a_prune_that_the_configuration_of_one_that_is_down_forbids_is_not_tried() {
+    for version in versions() {
+        let (mut strict, _) = with_a_list(&version, "auto", "SITES/b.example.pem\n");
+        strict.cmd.assemble(&[]).exits(0);
+        strict.haproxy.stop();
+        strict.tree.delete("b.example");
+        let run = strict.cmd.assemble(&[]).exits(1);
+        assert!(warns(&run, "b.example.pem", "prune-held"), "{}: {run}", version.full);
+        assert!(detail(&run, "b.example.pem").contains("list.txt:1 names it"), "{}: {run}", version.full);
+        strict.must_start(&version.full);
+    }
+}
+
+/// The list comes to name it after it was removed and before HAProxy was notified: the next run mends that, and remembers it.
 #[test]
 fn a_prune_that_haproxy_refuses_is_undone_and_not_tried_again() {
     for version in versions() {
@@ -467,7 +481,7 @@ fn a_prune_that_haproxy_refuses_is_undone_and_not_tried_again() {
 
 // --- What the state file no longer knows ---------------------------------------------------------------------------
 
-/// However the state was lost: what is in place and not recorded is told, as a dry run says, and once only.
+/// However the state was lost: what is in place and not recorded is notified, as a dry run says, and once only.
 #[test]
 fn a_debt_outlives_the_state_file() {
     for version in versions() {
@@ -496,7 +510,10 @@ fn a_debt_outlives_the_state_file() {
             let dry = strict.cmd.assemble(&["--dry-run", "--exit-code"]);
             assert_eq!(dry.code, Some(4), "{context}: {dry}");
             let human = strict.cmd.run(&["assemble", "--dry-run"]);
-            assert!(human.stdout.contains("HAProxy is still to be told"), "{context}: {human}");
+            assert!(
+                human.stdout.contains("HAProxy has not been notified of an earlier change"),
+                "{context}: {human}"
+            );
             let run = strict.cmd.assemble(&[]).exits(0);
             assert_eq!(run.action("b.example.pem"), "unchanged", "{context}: {run}");
             assert_ne!(outcome(&run), "not-needed", "{context}: {run}");

@@ -336,7 +336,7 @@ fn a_configuration_that_is_broken_elsewhere_is_refused_before_any_signal() {
         let log = lb.log();
         assert!(
             !log.contains("Reload") && !log.contains("Reexec"),
-            "{}: it was told: {log}",
+            "{}: it was notified: {log}",
             binary.display()
         );
     }
@@ -673,6 +673,7 @@ fn the_check_is_done_in_the_masters_directory() {
 #[test]
 fn the_check_of_another_users_master_runs_as_that_user() {
     if !are_root() {
+        support::summary::skipped("the_check_of_another_users_master_runs_as_that_user", "it needs root");
         return;
     }
     let launcher = ["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--groups=65533", "--"];
@@ -706,6 +707,7 @@ fn the_check_of_another_users_master_runs_as_that_user() {
 #[test]
 fn a_master_that_sees_other_files_is_not_checked() {
     if !are_root() {
+        support::summary::skipped("a_master_that_sees_other_files_is_not_checked", "it needs root");
         return;
     }
     let other = "cp CONFIG CONFIG.2 && mount --bind CONFIG.2 CONFIG && exec \"$@\"";
@@ -729,6 +731,7 @@ fn a_master_that_sees_other_files_is_not_checked() {
 #[test]
 fn workers_of_another_user_in_a_chroot_are_seen() {
     if !are_root() {
+        support::summary::skipped("workers_of_another_user_in_a_chroot_are_seen", "it needs root");
         return;
     }
     for binary in binaries() {

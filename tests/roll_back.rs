@@ -85,7 +85,7 @@ fn a_refused_renewal_is_put_back(reload: &str) {
         assert_eq!(fs::read_to_string(strict.cmd.site("b.example")).unwrap(), strict.old.combined());
         strict.is_tidy();
 
-        // Remembered: not tried again, and nobody is told.
+        // Remembered: not tried again, and nobody is notified.
         let again = strict.cmd.assemble(&[]).exits(1);
         assert_eq!(again.reason("b.example.pem").as_deref(), Some("haproxy-rejects"), "{}", version.full);
         assert_eq!(again.json()["haproxy"][0]["outcome"], "not-needed", "{}", version.full);
@@ -132,7 +132,7 @@ fn where_one_of_two_refuses_both_go_back() {
             let mut strict = Strict::start(&version, "auto");
             let lenient = Haproxy::of(&version).crt(strict.cmd.sites()).start();
             let more = "name = \"lenient\"\ntimeout = \"30s\"";
-            // The one that was told before the refusal has to be told once more.
+            // The one that was notified before the refusal has to be notified once more.
             strict.cmd = if lenient_first {
                 let cmd = Cmd::new(strict.tree.live()).with_sites(strict.cmd.sites());
                 cmd.haproxy(&lenient, more).haproxy(&strict.haproxy, "timeout = \"30s\"")
@@ -194,7 +194,7 @@ fn where_one_of_two_cannot_be_told_the_other_one_is() {
     }
 }
 
-/// What HAProxy was told and isn't seen to have stays, and is owed; what it had before is kept until it has something
+/// What HAProxy was notified and isn't seen to have stays, and is owed; what it had before is kept until it has something
 /// newer, however many renewals come between.
 #[test]
 fn only_what_haproxy_has_accepted_replaces_what_would_be_put_back() {

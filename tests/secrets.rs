@@ -113,7 +113,7 @@ fn in_memory(pid: u32, needle: &[u8]) -> usize {
     found
 }
 
-/// While HAProxy is told, which may take minutes, no key is in the program's memory any more.
+/// While HAProxy is notified, which may take minutes, no key is in the program's memory any more.
 #[test]
 fn keys_are_wiped_from_memory() {
     let mut tree = Tree::new();
@@ -166,7 +166,7 @@ fn keys_are_wiped_from_memory() {
     let status = child.wait().unwrap();
     let found = found.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     assert!(status.success());
-    assert_eq!(found, Vec::<String>::new(), "keys in the program's memory while it tells HAProxy");
+    assert_eq!(found, Vec::<String>::new(), "keys in the program's memory while it notifies HAProxy");
     Count::Keys.add("memory", 20);
 }
 

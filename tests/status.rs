@@ -732,7 +732,7 @@ fn a_damaged_record_counts_as_owed() {
     fs::write(cmd.sites().join(".haproxy-certs/state.json"), "{").unwrap();
     let report = json(&cmd).exits(1).json();
     assert_eq!(report["problems"][0]["problem"], "reload-owed", "{report}");
-    let fact = "haproxy counts as still to be told: .haproxy-certs/state.json is damaged";
+    let fact = "haproxy counts as waiting for an update: .haproxy-certs/state.json is damaged";
     assert_eq!((&report["problems"][0]["fact"], &report["haproxy"][0]["owed"]), (&fact.into(), &true.into()));
     assert_eq!(report["haproxy"][0]["owed_since"], Value::Null);
     cmd.run(&["assemble"]).exits(0);
@@ -762,7 +762,7 @@ fn what_is_owed_is_a_warning_and_after_an_hour_critical() {
     );
     assert_eq!(run.json()["haproxy"][0]["owed"], true);
     let human = cmd.run(&["status"]).stdout;
-    assert!(human.contains("\nWARN reload-owed: haproxy is still to be told"), "no site's: {human}");
+    assert!(human.contains("\nWARN reload-owed: haproxy has been waiting"), "no site's: {human}");
     let state = cmd.sites().join(".haproxy-certs/state.json");
     let mut remembered: Value = serde_json::from_slice(&fs::read(&state).unwrap()).unwrap();
     remembered["owed"]["haproxy"]["since"] = Value::from(1_000_000);

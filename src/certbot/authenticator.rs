@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::cli_ini::{Setting, settings};
 use super::version::Version;
 
 /// The one that answers on a port of its own, behind HAProxy.
@@ -71,21 +72,18 @@ pub fn named_in(arguments: &[OsString]) -> Option<String> {
 /// The authenticator that these `cli.ini` files name, the weakest file first.
 #[must_use]
 pub fn named_in_files(files: &[(PathBuf, String)]) -> Option<InFile> {
-    let of_line = |file: &PathBuf, (index, line): (usize, &str)| {
-        let line_number = index + 1;
-        let (key, value) = line.split_once(['=', ':']).unwrap_or((line, "true"));
-        let (key, value) = (key.trim().trim_start_matches('-'), value.trim());
-        let is_word = WORDS.contains(&key) && value.eq_ignore_ascii_case("true");
-        let name = match key {
-            _ if is_word => key,
-            _ if OPTIONS.contains(&key) => value,
-            _ => return None,
+    let of_setting = |file: &PathBuf, setting: Setting| {
+        let word = WORDS.iter().find(|word| setting.switches_on(word));
+        let name = match word {
+            Some(word) => (*word).to_owned(),
+            None if OPTIONS.contains(&setting.key.as_str()) => setting.value,
+            None => return None,
         };
-        Some(InFile { name: name.to_owned(), file: file.clone(), line: line_number, is_word })
+        Some(InFile { name, file: file.clone(), line: setting.line, is_word: word.is_some() })
     };
-    let all = files
-        .iter()
-        .flat_map(|(file, text)| text.lines().enumerate().filter_map(move |line| of_line(file, line)));
+    let all = files.iter().flat_map(|(file, text)| {
+        settings(text).into_iter().filter_map(move |setting| of_setting(file, setting))
+    });
     all.last()
 }
 

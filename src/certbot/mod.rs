@@ -20,7 +20,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, openat
 use walkdir::WalkDir;
 use zeroize::Zeroizing;
 
-use crate::certified_key::{Leaf, read_leaf};
+use crate::certified_key::{Flaw, Leaf, read_leaf};
 use crate::config::Settings;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
@@ -160,11 +160,11 @@ impl CertbotTree {
             Ok(dir) => dir,
             Err(e) if e == rustix::io::Errno::NOENT || e == rustix::io::Errno::NOTDIR => {
                 return Err(settled(
-                    Reason::CertificateMissing,
+                    Reason::Unproved(Flaw::CertificateMissing),
                     format!("{} is missing", escaped_path(&folder)),
                 ));
             }
-            Err(e) => return Err(settled(Reason::ReadError, cannot("open", &folder, &e.into()))),
+            Err(e) => return Err(settled(Reason::Io, cannot("open", &folder, &e.into()))),
         };
         let mut changed = fstat(&dir).map_or(SystemTime::UNIX_EPOCH, |stat| changed_at(&stat));
         let read = read_pair(&dir, &folder, [&self.key_file, &self.chain_file], &mut changed);
@@ -247,8 +247,8 @@ fn read_pair(
     [key_file, chain_file]: [&str; 2],
     changed: &mut SystemTime,
 ) -> Result<KeyAndChain, Moved> {
-    let key = read_part(dir, folder, key_file, Reason::KeyMissing, changed);
-    let chain = read_part(dir, folder, chain_file, Reason::CertificateMissing, changed);
+    let key = read_part(dir, folder, key_file, Reason::Unproved(Flaw::KeyMissing), changed);
+    let chain = read_part(dir, folder, chain_file, Reason::Unproved(Flaw::CertificateMissing), changed);
     let (key, mut chain) = match (key, chain) {
         (Ok(key), Ok(chain)) => (key, chain),
         // The chain's absence says more than the key's: a lineage that has neither was never issued.
@@ -262,7 +262,7 @@ fn read_pair(
                 let detail = format!("{} changed while it was read", escaped_path(&path));
                 return Err((Refusal::new(Reason::LineageTorn, detail), true));
             }
-            Err(e) => return Err((Refusal::new(Reason::ReadError, cannot("read", &path, &e)), false)),
+            Err(e) => return Err((Refusal::new(Reason::Io, cannot("read", &path, &e)), false)),
         }
     }
     let versions = (version(key_file, &key), version(chain_file, &chain));
@@ -283,8 +283,8 @@ fn read_part(
     changed: &mut SystemTime,
 ) -> Result<Part, Moved> {
     let path = folder.join(name);
-    let target = link_target(dir, name)
-        .map_err(|e| (Refusal::new(Reason::ReadError, cannot("read", &path, &e)), false))?;
+    let target =
+        link_target(dir, name).map_err(|e| (Refusal::new(Reason::Io, cannot("read", &path, &e)), false))?;
     let opened = target.clone().unwrap_or_else(|| OsString::from(name));
     match read_regular(dir, &opened) {
         Ok((bytes, stat)) => {
@@ -317,7 +317,7 @@ fn read_part(
             };
             Err((Refusal::new(reason, detail), false))
         }
-        Err(Unopened::Io(e)) => Err((Refusal::new(Reason::ReadError, cannot("read", &path, &e)), false)),
+        Err(Unopened::Io(e)) => Err((Refusal::new(Reason::Io, cannot("read", &path, &e)), false)),
     }
 }
 

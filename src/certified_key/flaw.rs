@@ -3,7 +3,10 @@
 use std::fmt;
 
 /// Why a private key and a chain are no proved pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::IntoStaticStr, strum::VariantArray,
+)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Flaw {
     /// The private key is whole, but belongs to another certificate.
     KeyMismatch,
@@ -29,17 +32,7 @@ impl Flaw {
     /// The name in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::KeyMismatch => "key-mismatch",
-            Self::KeyInconsistent => "key-inconsistent",
-            Self::KeyEncrypted => "key-encrypted",
-            Self::KeyUnreadable => "key-unreadable",
-            Self::KeyMissing => "key-missing",
-            Self::KeyUnsupported => "key-unsupported",
-            Self::KeyTooSmall => "key-too-small",
-            Self::CertificateUnreadable => "certificate-unreadable",
-            Self::CertificateMissing => "certificate-missing",
-        }
+        self.into()
     }
 
     /// This flaw with a fact for people.

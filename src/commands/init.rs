@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -109,6 +109,8 @@ pub struct Found {
     pub certbot: Option<Version>,
     /// The hooks in certbot's own files that name this program.
     pub saved_hooks: Vec<SavedHook>,
+    /// The text of certbot's `cli.ini`.
+    pub cli_ini: String,
     /// Whether there is a lineage.
     pub any_lineage: bool,
     /// Whether our systemd unit is installed.
@@ -212,6 +214,9 @@ pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -
             .filter(|_| hook)
             .and_then(|program| version::ask(&program)),
         saved_hooks: folder.map(cli_ini::saved_hooks).unwrap_or_default(),
+        cli_ini: folder
+            .and_then(|folder| fs::read_to_string(folder.join("cli.ini")).ok())
+            .unwrap_or_default(),
         any_lineage: CertbotTree::of(settings).discover().is_ok_and(|found| !found.lineages.is_empty()),
         unit: places.units.iter().any(|folder| folder.join("haproxy-certs.service").exists()),
         drop_in: fs::read_to_string(&drop_in_file).ok(),
@@ -291,9 +296,7 @@ pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Preparation {
     let is_ours = found.drop_in.as_ref().is_some_and(|there| there.starts_with(DROP_IN_MARK));
     if found.unit && (needs_drop_in(settings) || is_ours) {
         let (text, fate) = match (drop_in(settings), &found.drop_in) {
-            (None, _) => {
-                (String::new(), Fate::Blocked("systemd can't be told of a directory with this name"))
-            }
+            (None, _) => (String::new(), Fate::Blocked("systemd can't express a directory with this name")),
             (Some(text), Some(there)) if *there == text => (text, Fate::There),
             (Some(text), Some(_)) if !is_ours => (text, Fate::Blocked("it wasn't written by init")),
             (Some(text), _) => (text, Fate::Make),
@@ -403,7 +406,7 @@ fn first_issue(link: &Path, found: &Found) -> Option<Left> {
              certbot certonly needs a line in {}",
             escaped_path(&cli_ini)
         ),
-        &[&cli_ini::add(&cli_ini::line("post", link), &cli_ini)],
+        &[&cli_ini::add_beside("post", link, &cli_ini, &found.cli_ini)],
     ))
 }
 
@@ -425,7 +428,7 @@ fn bare_hooks(hooks: &[SavedHook]) -> Option<Left> {
     ))
 }
 
-/// Whether the unit has to be told of these directories.
+/// Whether the unit has to be notified of these directories.
 fn needs_drop_in(settings: &Settings) -> bool {
     settings.sites_dir != Path::new(SITES_DIR_BY_DEFAULT)
         || !settings.host_file.starts_with(WRITABLE_BY_DEFAULT)
@@ -521,13 +524,13 @@ fn make_folder_of(file: &Path) -> Result<(), Failure> {
 
 /// Writes a small file that others read so that it never is half there.
 fn write_whole(file: &Path, text: &str) -> io::Result<()> {
-    let unnamed = file.with_extension("new");
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o644);
-    let mut open = options.open(&unnamed)?;
-    open.write_all(text.as_bytes())?;
-    open.sync_all()?;
-    fs::rename(&unnamed, file)
+    let mut unnamed = tempfile::Builder::new()
+        .permissions(fs::Permissions::from_mode(0o644))
+        .tempfile_in(file.parent().unwrap_or(Path::new("/")))?;
+    unnamed.write_all(text.as_bytes())?;
+    unnamed.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    unnamed.as_file().sync_all()?;
+    unnamed.persist(file).map(drop).map_err(|e| e.error)
 }
 
 /// Lets systemd read its units again.
@@ -639,6 +642,7 @@ mod tests {
             hook: Some(("/etc/letsencrypt/renewal-hooks/post/haproxy-certs".into(), Hook::Absent)),
             certbot: Some([4, 0, 0]),
             saved_hooks: Vec::new(),
+            cli_ini: String::new(),
             any_lineage: false,
             unit: true,
             drop_in: None,

@@ -2,10 +2,10 @@
 
 use crate::haproxy::target::Target;
 
-/// What came of trying one way to tell a HAProxy.
+/// What came of trying one way to notify a HAProxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attempt {
-    /// It was told, and what this way can see of the effect: `Some(true)` seen, `Some(false)` not seen in time,
+    /// It was notified, and what this way can see of the effect: `Some(true)` seen, `Some(false)` not seen in time,
     /// `None` no way to see.
     Told {
         /// Whether the effect was seen.
@@ -24,6 +24,6 @@ pub enum Attempt {
         /// The files of the batch that are named, each with the line that names it.
         files: Vec<(Target, String)>,
     },
-    /// It could not be told: why.
+    /// It could not be notified: why.
     Failed(String),
 }

@@ -11,7 +11,7 @@ use crate::haproxy::memory;
 use crate::haproxy::target::Target;
 use crate::serving::loads::{Identity, Serving};
 
-/// One file that a HAProxy is told about.
+/// One file that a HAProxy is notified about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Which file.
@@ -38,11 +38,11 @@ pub struct Expected {
     /// Whether it can be added at run time without changing what a reload would serve: it doesn't sort first, it
     /// shares no name with another file, and its name needs no quoting.
     pub addable: bool,
-    /// Whether HAProxy can be asked for it, see [`cli::worker::can_be_shown`].
+    /// Whether HAProxy can be asked for it, see [`crate::haproxy::cli::worker::can_be_shown`].
     pub can_be_shown: bool,
 }
 
-/// What a HAProxy is told about, all at once.
+/// What a HAProxy is notified about, all at once.
 pub struct Batch<'a> {
     /// The files, each once.
     pub changes: &'a [Change],

@@ -1,4 +1,4 @@
-//! Whether files can be told in memory so that HAProxy then answers as one that starts from the same files would, by
+//! Whether files can be changed in memory so that HAProxy then answers as one that starts from the same files would, by
 //! which commands, and in which order. Pure.
 //!
 //! A commit puts the certificate's names behind those of every other certificate that has the same name with the same
@@ -12,7 +12,7 @@ use crate::serving::Views;
 use crate::serving::loads::{Bind, Contents, How, Identity, Serving, base_name};
 use crate::sys::escape::escaped;
 
-/// A file that is to be told.
+/// A file that is to be notified.
 #[derive(Debug, Clone, Copy)]
 pub struct File<'a> {
     /// Its name as the settings spell it for this HAProxy.
@@ -129,7 +129,7 @@ impl<'a> Memory<'a> {
     /// The steps that tell one file: every store that it is.
     ///
     /// # Errors
-    /// It can't be told in memory: why.
+    /// It can't be changed in memory: why.
     pub fn told(&self, place: usize, file: &File<'_>) -> Result<Vec<Step>, String> {
         let stores = stores_of(self.serving, file.spelled, file.identity)?;
         let Some(first) = stores.first() else {

@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// The ways that `auto` tries, the best one first.
 const AUTO: [Method; 4] = [Method::Runtime, Method::Master, Method::Systemd, Method::Pidfile];
 
-/// Tells one HAProxy about a batch, by the method that is configured for it, and sees whether it took it.
+/// Notifies one HAProxy of a batch, by the method that is configured for it, and sees whether it took it.
 ///
 /// All of it ends within the `timeout` of this HAProxy; nothing here touches another one.
 #[must_use]
@@ -58,7 +58,7 @@ enum Somebody {
     Unseen(String),
 }
 
-/// One HAProxy being told about a batch.
+/// One HAProxy being notified of a batch.
 struct Notification<'a> {
     system: &'a System,
     haproxy: &'a Haproxy,
@@ -86,7 +86,7 @@ impl Notification<'_> {
             Method::Systemd => methods::systemd::reload(self.system, &hurried(), self.batch),
             Method::Pidfile => methods::pidfile::reload(self.system, &hurried(), self.batch),
             Method::Command => methods::command::run(self.system, &hurried()),
-            Method::Auto | Method::None => Attempt::NotApplicable("is no way to tell it".to_owned()),
+            Method::Auto | Method::None => Attempt::NotApplicable("is no way to notify it".to_owned()),
         }
     }
 
@@ -176,7 +176,7 @@ impl Notification<'_> {
             }
             let passed_over = passed_over.join("; ");
             let why = format!(
-                "found no way to tell HAProxy; set `reload` and what it needs for \"{name}\" ({passed_over})"
+                "found no way to notify HAProxy; set `reload` and what it needs for \"{name}\" ({passed_over})"
             );
             return self.without_reload(Method::Auto, before, why);
         };
@@ -187,7 +187,7 @@ impl Notification<'_> {
             }
             Somebody::Nobody => Verdict::of(method, Outcome::NotRunning).with(why),
             Somebody::Coming => {
-                failed(format!("{why}, and a HAProxy is still starting; the next run tells it"))
+                failed(format!("{why}, and a HAProxy is still starting; the next run notifies it"))
             }
             Somebody::There(who) => {
                 let why = format!("{why}, but {who}; set unit, pidfile or master_socket to its own");
@@ -263,7 +263,7 @@ impl Notification<'_> {
         }
     }
 
-    /// What HAProxy can be told without a reload, which isn't possible: `why`.
+    /// What HAProxy can take without a reload, which isn't possible: `why`.
     fn without_reload(&self, method: Method, before: Option<Answering>, why: String) -> Verdict {
         let partial = self.replace_what_can_be();
         if partial.updated.is_empty() {
@@ -298,7 +298,7 @@ impl Notification<'_> {
         }
     }
 
-    /// Whether HAProxy is seen to have what it was told, by the best way there is; why not.
+    /// Whether HAProxy is seen to have what it was notified, by the best way there is; why not.
     fn confirmed(
         &self,
         method: Method,

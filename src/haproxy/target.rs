@@ -16,7 +16,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// The file that a row of a plan is about; `None`: it has none that HAProxy could be told of.
+    /// The file that a row of a plan is about; `None`: it has none that HAProxy could be notified of.
     #[must_use]
     pub fn of(row: &Row) -> Option<Self> {
         match row.role {
@@ -34,7 +34,7 @@ impl Target {
         }
     }
 
-    /// Whether the Runtime API is told about a file of this name; others are told by a reload.
+    /// Whether the Runtime API is notified about a file of this name; others need a reload.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Method;
 use crate::haproxy::target::Target;
 
-/// How telling one HAProxy ended; the `outcome` of the report.
+/// How notifying one HAProxy ended; the `outcome` of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
@@ -13,21 +13,21 @@ pub enum Outcome {
     Updated,
     /// It reloaded.
     Reloaded,
-    /// It could not be told.
+    /// It could not be notified.
     Failed,
     /// It refused, and the previous files are back.
     RolledBack,
-    /// There was nothing to tell.
+    /// There was nothing to do.
     NotNeeded,
     /// There is evidence that it doesn't run.
     NotRunning,
-    /// It isn't to be told.
+    /// It isn't to be notified.
     Skipped,
     /// Left to the next run on request.
     Deferred,
 }
 
-/// What came of telling one HAProxy.
+/// What came of notifying one HAProxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// The way that was used.

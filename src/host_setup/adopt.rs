@@ -41,6 +41,9 @@ pub struct Proposal {
 /// A file's numbers: user, group and permission bits.
 pub type FileMode = (u32, u32, u32);
 
+/// Keys of the configuration file with their values, as TOML.
+pub type Values = Vec<(&'static str, String)>;
+
 /// What the HAProxy of these settings loads, as settings; `None`: it loads no directory, or the one of the settings.
 #[must_use]
 pub fn look(settings: &Settings, system: &System) -> Option<Proposal> {
@@ -126,7 +129,7 @@ fn owner(uid: u32, gid: u32) -> Option<String> {
 impl Proposal {
     /// The keys with their values, those of the first `[[haproxy]]` table behind the others.
     #[must_use]
-    pub fn keys(&self) -> (Vec<(&'static str, String)>, Vec<(&'static str, String)>) {
+    pub fn keys(&self) -> (Values, Values) {
         let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
         let own = |(key, value): (&'static str, &Option<String>)| Some((key, quoted(value.as_ref()?)));
         let mut top = vec![("sites_dir", quoted(&self.sites_dir)), ("host_file", quoted(&self.host_file))];

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::certbot::cli_ini::{self, hooks_in};
+use crate::certbot::cli_ini::{self, Setting, hooks_that_count};
 use crate::certbot::version;
 use crate::commands::issue::certbot_dir;
 use crate::config::Settings;
 use crate::host_setup::finding::Finding;
 use crate::status::severity::Severity;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::system::System;
 
 /// The first certbot that runs the directory hooks `post` (first number) and `deploy` after a first issue.
@@ -29,19 +29,15 @@ pub(crate) fn findings(settings: &Settings, system: &System) -> Vec<Finding> {
     let version = version.map(|[major, minor, _]| (major, minor));
     let cli_ini = std::fs::read_to_string(folder.join("cli.ini")).unwrap_or_default();
     let hooks = folder.join("renewal-hooks");
-    let found = Found {
-        in_cli_ini: hooks_in(&cli_ini).into_iter().next().map(|(_, command)| command),
-        post: hook(&hooks.join("post")),
-        deploy: hook(&hooks.join("deploy")),
-    };
+    let found = Found { cli_ini, post: hook(&hooks.join("post")), deploy: hook(&hooks.join("deploy")) };
     vec![judge(folder, &found, version)]
 }
 
 /// What there is of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Found {
-    /// The command in cli.ini, which every certbot runs: when it issues, too.
-    in_cli_ini: Option<String>,
+    /// The text of cli.ini, whose hooks every certbot runs: when it issues, too.
+    cli_ini: String,
     post: Hook,
     deploy: Hook,
 }
@@ -52,7 +48,10 @@ enum Hook {
     Absent,
     Unseen,
     There(PathBuf),
+    /// By its name it is ours, and it is no program.
     Broken(PathBuf),
+    /// By its name it is ours, and it does something else.
+    Other(PathBuf),
 }
 
 /// The judgement. Pure but for a look whether the program that cli.ini names is there.
@@ -61,10 +60,29 @@ fn judge(folder: &Path, found: &Found, version: Option<(u32, u32)>) -> Finding {
     let cli_ini_file = folder.join("cli.ini");
     let cli_ini = escaped_path(&cli_ini_file);
     let hooks = folder.join("renewal-hooks");
+    let is_ours = |setting: &Setting| setting.hook().is_some() && setting.value.contains("haproxy-certs");
+    let counting = hooks_that_count(&found.cli_ini);
+    let in_cli_ini = counting.values().find(|hook| is_ours(hook)).map(|hook| hook.value.clone());
+    let settings = cli_ini::settings(&found.cli_ini);
+    let off = settings.iter().rfind(|setting| setting.switches_on("no-directory-hooks"));
+    let again = |path: &Path| format!("rm -- {}", shell_word(path.as_os_str()));
+    if let (None, Some(over)) = (&in_cli_ini, settings.iter().rfind(|setting| is_ours(setting))) {
+        let by = over.hook().and_then(|kind| counting.get(kind)).map(|hook| hook.line).unwrap_or_default();
+        let fact = format!(
+            "{cli_ini} has a {} of haproxy-certs in line {}, and certbot takes the one of line {by}",
+            over.key, over.line
+        );
+        let file = shell_word(cli_ini_file.as_os_str());
+        return Finding::wrong(
+            "hook",
+            fact,
+            &[&format!("sed -i {}d {file}", over.line), "haproxy-certs status --setup"],
+        );
+    }
     let there = |path: &Path, kind: &str, since: (u32, u32)| {
-        let add = cli_ini::add(&cli_ini::line(kind, path), &cli_ini_file);
+        let add = cli_ini::add_beside(kind, path, &cli_ini_file, &found.cli_ini);
         let path = escaped_path(path);
-        match (&found.in_cli_ini, version) {
+        match (&in_cli_ini, version) {
             (Some(_), _) => Finding::fine("hook", format!("{path}, and in {cli_ini}")),
             (None, Some((major, minor))) if (major, minor) < since => Finding {
                 severity: Severity::Ok,
@@ -80,7 +98,7 @@ fn judge(folder: &Path, found: &Found, version: Option<(u32, u32)>) -> Finding {
             _ => Finding::fine("hook", path.to_string()),
         }
     };
-    match (&found.in_cli_ini, &found.post, &found.deploy) {
+    match (&in_cli_ini, &found.post, &found.deploy) {
         (Some(command), ..) if !is_runnable(command) => Finding::wrong(
             "hook",
             format!(
@@ -89,10 +107,25 @@ fn judge(folder: &Path, found: &Found, version: Option<(u32, u32)>) -> Finding {
             ),
             &[install, "or remove that line"],
         ),
+        (None, post, deploy)
+            if off.is_some() && [post, deploy].iter().any(|hook| matches!(hook, Hook::There(_))) =>
+        {
+            let line = off.map(|setting| setting.line).unwrap_or_default();
+            Finding::wrong(
+                "hook",
+                format!("line {line} of {cli_ini} switches the hooks in {} off", escaped_path(&hooks)),
+                &[&format!("sed -i {line}d {}", shell_word(cli_ini_file.as_os_str()))],
+            )
+        }
         (_, Hook::Broken(path), _) | (_, _, Hook::Broken(path)) => Finding::wrong(
             "hook",
             format!("{} is not a program, so certbot skips it silently", escaped_path(path)),
-            &[install],
+            &[&again(path), install],
+        ),
+        (None, Hook::Other(path), _) | (None, _, Hook::Other(path)) => Finding::wrong(
+            "hook",
+            format!("{} doesn't run haproxy-certs assemble", escaped_path(path)),
+            &[&again(path), install],
         ),
         (_, Hook::There(path), _) => there(path, "post", POST_SINCE),
         (_, _, Hook::There(path)) => there(path, "deploy", DEPLOY_SINCE),
@@ -125,22 +158,39 @@ fn hook(folder: &Path) -> Hook {
         Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => return Hook::Unseen,
         Err(_) => return Hook::Absent,
     };
+    let mut other = Hook::Absent;
     for entry in entries.flatten() {
         let path = entry.path();
-        let named = entry.file_name().to_string_lossy().contains("haproxy-certs");
+        let name = entry.file_name().to_string_lossy().into_owned();
         let target = std::fs::read_link(&path).unwrap_or_default();
-        let is_ours = named || target.to_string_lossy().contains("haproxy-certs") || mentions_us(&path);
-        if is_ours && !entry.file_name().to_string_lossy().ends_with('~') {
-            return if is_program(&path) { Hook::There(path) } else { Hook::Broken(path) };
+        let is_named = name.contains("haproxy-certs") || target.to_string_lossy().contains("haproxy-certs");
+        // certbot passes over names that end so.
+        if name.ends_with('~') {
+            continue;
+        }
+        match (is_program(&path), runs_us(&path)) {
+            (true, true) => return Hook::There(path),
+            (true, false) if is_named => other = Hook::Other(path),
+            (false, ours) if is_named || ours => other = Hook::Broken(path),
+            _ => {}
         }
     }
-    Hook::Absent
+    other
 }
 
-fn mentions_us(script: &Path) -> bool {
-    let is_small = std::fs::metadata(script).is_ok_and(|file| file.is_file() && file.len() < 65_536);
-    is_small
-        && std::fs::read(script).is_ok_and(|text| String::from_utf8_lossy(&text).contains("haproxy-certs"))
+/// Whether it is this program, whatever it is called, or a script that calls `haproxy-certs assemble`.
+fn runs_us(hook: &Path) -> bool {
+    let Ok(real) = std::fs::canonicalize(hook) else { return false };
+    if real.file_name().is_some_and(|name| name == "haproxy-certs")
+        || std::env::current_exe().is_ok_and(|us| us == real)
+    {
+        return true;
+    }
+    let is_small = std::fs::metadata(&real).is_ok_and(|file| file.is_file() && file.len() < 65_536);
+    let text = if is_small { std::fs::read(&real).unwrap_or_default() } else { Vec::new() };
+    let text = String::from_utf8_lossy(&text);
+    let mut lines = text.lines().map(str::trim_start).filter(|line| !line.starts_with('#'));
+    lines.any(|line| line.split_once("haproxy-certs").is_some_and(|(_, after)| after.contains("assemble")))
 }
 
 #[cfg(test)]
@@ -151,8 +201,7 @@ mod tests {
     fn hooks_are_judged_by_what_this_certbot_runs() {
         let there = || Hook::There("/le/renewal-hooks/post/x".into());
         let with = |post: Hook, deploy: Hook, cli_ini: &str, version| {
-            let in_cli_ini = hooks_in(cli_ini).into_iter().next().map(|(_, command)| command);
-            judge(Path::new("/le"), &Found { in_cli_ini, post, deploy }, version)
+            judge(Path::new("/le"), &Found { cli_ini: cli_ini.to_owned(), post, deploy }, version)
         };
         let judged = |post: Hook, deploy: Hook, version| with(post, deploy, "", version);
         assert_eq!(judged(Hook::Absent, Hook::Absent, None).severity, Severity::Warning);
@@ -180,6 +229,13 @@ mod tests {
             (alone.severity, alone.fact.as_str()),
             (Severity::Ok, "haproxy-certs assemble in /le/cli.ini")
         );
+        let theirs = format!("{line}post-hook = /bin/own\n");
+        let over = with(there(), Hook::Absent, &theirs, Some((2, 1)));
+        assert!(over.fact.contains("in line 2, and certbot takes the one of line 3"), "{over:?}");
+        let off = with(there(), Hook::Absent, "no-directory-hooks = true\n", Some((4, 0)));
+        assert!(off.severity == Severity::Warning && off.mend[0] == "sed -i 1d /le/cli.ini", "{off:?}");
+        let other = judged(Hook::Other("/h/haproxy-certs".into()), Hook::Absent, Some((4, 0)));
+        assert_eq!(other.mend[0], "rm -- /h/haproxy-certs", "{other:?}");
         let commented = "# post-hook = haproxy-certs assemble";
         assert_eq!(with(Hook::Absent, Hook::Absent, commented, None).severity, Severity::Warning);
         let dangling = with(there(), Hook::Absent, "post-hook = /nonexistent/haproxy-certs", Some((4, 0)));

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
+use crate::certbot::cli_ini::{self, Setting, hooks_that_count};
 use crate::commands::issue::certbot_dir;
 use crate::config::Settings;
 use crate::host_setup::finding::Finding;
@@ -37,27 +38,25 @@ struct Hook {
 /// What is found, and what has a word of its own.
 pub(crate) fn look(settings: &Settings, system: &System) -> (Vec<Finding>, Vec<Problem>) {
     let Some(folder) = certbot_dir(settings) else { return (Vec::new(), Vec::new()) };
-    let cli_ini = folder.join("cli.ini");
+    let main_file = folder.join("cli.ini");
     let mut files = confs(&folder.join("renewal"));
-    files.insert(0, cli_ini.clone());
+    files.insert(0, main_file.clone());
     let hooks: Vec<Hook> = files.iter().flat_map(|file| hooks_of(file)).collect();
-    let validates = !fs::read_to_string(&cli_ini).unwrap_or_default().lines().any(|line| {
-        line.split_once('=').is_some_and(|(key, value)| {
-            key.trim() == "disable-hook-validation" && value.trim().eq_ignore_ascii_case("true")
-        })
-    });
+    let text = fs::read_to_string(&main_file).unwrap_or_default();
+    let validates =
+        !cli_ini::settings(&text).iter().any(|setting| setting.switches_on("disable-hook-validation"));
     let mut problems = Vec::new();
     let mut dead: BTreeMap<&Path, Vec<&Hook>> = BTreeMap::new();
     let mut beside: Vec<Finding> = Vec::new();
     for hook in &hooks {
-        if is_dead(system, &hook.command) {
+        if is_dead(system, &hook.command, hook.file == main_file) {
             dead.entry(&hook.file).or_default().push(hook);
         } else if let Some(why) = works_for_haproxy(settings, system, &hook.command) {
             beside.push(old(&format!("{}:{}", escaped_path(&hook.file), hook.line), &why, &delete(&[hook])));
         }
     }
     for (file, hooks) in dead {
-        let stops = file == cli_ini && validates;
+        let stops = file == main_file && validates;
         problems.extend(broken(&hooks, stops));
     }
     beside.extend(in_directories(settings, folder));
@@ -132,35 +131,26 @@ fn confs(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The hooks of a file; certbot spells them with a hyphen in `cli.ini`, with an underscore where it saves them.
+/// The hooks of a file that count: of each kind the last one.
 fn hooks_of(file: &Path) -> Vec<Hook> {
     let text = fs::read_to_string(file).unwrap_or_default();
-    let hook = |(line, text): (usize, &str)| {
-        let (key, command) = text.split_once('=')?;
-        let (key, command) = (key.trim(), command.trim());
-        let kind = key.strip_suffix("hook")?.strip_suffix(['-', '_'])?;
-        let is_hook = ["pre", "post", "deploy", "renew"].contains(&kind);
-        // What ConfigObj writes for a value that isn't set.
-        let is_set = !command.is_empty() && command != "None";
-        (is_hook && is_set).then(|| Hook {
-            file: file.to_owned(),
-            line,
-            key: key.to_owned(),
-            command: command.trim_matches('"').to_owned(),
-        })
-    };
-    (1..).zip(text.lines()).filter_map(hook).collect()
+    let hook = |Setting { line, key, value }| Hook { file: file.to_owned(), line, key, command: value };
+    let mut hooks: Vec<Hook> = hooks_that_count(&text).into_values().map(hook).collect();
+    hooks.sort_by_key(|hook| hook.line);
+    hooks
 }
 
-/// Whether the first word is no program: a path that isn't there, or a name that is nowhere.
-fn is_dead(system: &System, command: &str) -> bool {
+/// Whether the first word is no program: a path that isn't there, or a name that is nowhere. Those of `cli.ini` certbot
+/// looks for itself; the others it hands to a shell, whose own words, variables and quotes aren't ours to judge.
+fn is_dead(system: &System, command: &str, is_validated: bool) -> bool {
     const BUILT_IN: [&str; 12] =
         ["test", "[", "cd", "echo", "exec", "if", "for", "while", "export", "umask", "true", "false"];
     let first = command.split_whitespace().next().unwrap_or_default();
+    let is_shells = BUILT_IN.contains(&first) || first.contains(['=', '$', '(', '{', '\'', '"', '/']);
     match first {
         _ if first.starts_with('/') => !is_program(Path::new(first)),
-        // A shell's own words, variables and quotes: not ours to judge.
-        _ if BUILT_IN.contains(&first) || first.contains(['=', '$', '(', '{', '\'', '"', '/']) => false,
+        _ if is_shells && !is_validated => false,
+        _ if first.contains('/') => true,
         _ => system.program(first).is_none(),
     }
 }
@@ -226,13 +216,21 @@ mod tests {
     #[test]
     fn hooks_are_told_from_each_other() {
         let system = System::host();
-        assert!(is_dead(&system, "/nonexistent/hook.sh --now"));
-        assert!(is_dead(&system, "no-such-program-here"));
-        for fine in
-            ["/bin/sh -c x", "test ! -x /nonexistent/haproxy-certs || /nonexistent/haproxy-certs", "A=b c"]
-        {
-            assert!(!is_dead(&system, fine), "{fine}");
+        assert!(is_dead(&system, "/nonexistent/hook.sh --now", false));
+        assert!(is_dead(&system, "no-such-program-here", false));
+        for fine in [
+            "/bin/sh -c x",
+            "test ! -x /nonexistent/haproxy-certs || /nonexistent/haproxy-certs",
+            "A=b c",
+            "cd /",
+        ] {
+            assert!(!is_dead(&system, fine, false), "{fine}");
         }
+        // certbot 2.1.0: "Unable to find post-hook command cd in the PATH."
+        for stops in ["A=b c", "cd / && x", "if x; then y; fi", "/bin/true; x"] {
+            assert!(is_dead(&system, stops, true), "{stops}");
+        }
+        assert!(!is_dead(&system, "test ! -x /x || /x", true));
         let settings = Settings::parse("sites_dir = \"/s/sites\"", &Overrides::default()).unwrap();
         let judged = |line| works_for_haproxy(&settings, &system, line);
         assert_eq!(judged("cat a b > /s/sites/x.pem").as_deref(), Some("writes to the sites directory"));

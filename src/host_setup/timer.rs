@@ -28,10 +28,21 @@ pub(crate) fn findings(system: &System) -> Vec<Finding> {
         ),
     };
     let certbots = ["certbot.timer", "snap.certbot.renew.timer", "certbot-renew.timer"];
+    let failed = |unit: &str| {
+        let service = unit.replace(".timer", ".service");
+        let state = unit::show(system, &service).filter(Unit::has_failed)?;
+        Some(Finding::wrong(
+            "renewal",
+            format!("{service} failed when it ran last: {}, exit status {}", state.result, state.exit),
+            &[&format!("journalctl -u {service} -n 20"), &format!("systemctl start {service}")],
+        ))
+    };
     let seen = certbots.map(|unit| (unit, timer(unit)));
     let with = |state: Timer| seen.iter().find(|(_, seen)| *seen == state).map(|(unit, _)| *unit);
     let renewal = match (with(Timer::On), with(Timer::UntilBoot)) {
-        (Some(unit), _) => Finding::fine("renewal", format!("{unit} is active")),
+        (Some(unit), _) => {
+            failed(unit).unwrap_or_else(|| Finding::fine("renewal", format!("{unit} is active")))
+        }
         (None, Some(unit)) => Finding::wrong(
             "renewal",
             format!("{unit} is active, and not after the next boot"),
@@ -56,6 +67,16 @@ fn service(unit: &Unit) -> Option<Finding> {
             format!("{SERVICE} failed when it ran last: {}, exit status {}", unit.result, unit.exit),
             &[&format!("journalctl -u {SERVICE} -n 20"), &format!("systemctl start {SERVICE}")],
         )),
+        "loaded" if unit.skipped.is_some() => {
+            let at = unit.skipped.as_deref().unwrap_or_default();
+            Some(Finding::wrong(
+                "service",
+                format!(
+                    "systemd skipped {SERVICE} ({at}): the directory that init makes is not where it looks for it"
+                ),
+                &["haproxy-certs init"],
+            ))
+        }
         "loaded" if unit.active == "inactive" => {
             Some(Finding::fine("service", format!("{SERVICE} did not fail when it ran last")))
         }
@@ -98,6 +119,8 @@ mod tests {
         assert!(failed.fact.ends_with("ran last: exit-code, exit status 3"), "{failed:?}");
         // 1 is a success of the unit: some lineages were refused, and status says which.
         assert_eq!(service(&unit("inactive", "success", 1)).unwrap().severity, Severity::Ok);
+        let skipped = Unit { skipped: Some("now".into()), ..unit("inactive", "success", 0) };
+        assert_eq!(service(&skipped).unwrap().severity, Severity::Warning);
         assert_eq!(service(&unit("activating", "success", 0)), None);
         assert_eq!(service(&Unit::default()), None);
     }

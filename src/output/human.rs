@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use strum::VariantArray as _;
+
 use super::{HaproxyRow, Note, Report, Weight};
 use crate::haproxy::verdict::Outcome;
 use crate::plan::action::Action;
@@ -59,7 +61,7 @@ pub(crate) fn has_news(row: &Row) -> bool {
     row.is_bad() || row.action.is_change()
 }
 
-/// Whether a HAProxy was told something, or should have been.
+/// Whether a HAProxy was notified something, or should have been.
 pub(crate) fn was_told(row: &HaproxyRow) -> bool {
     !matches!(row.outcome, Outcome::NotNeeded | Outcome::Skipped)
 }
@@ -101,7 +103,7 @@ pub(crate) fn haproxy_line(row: &HaproxyRow) -> Line {
         false => Tone::Good,
     };
     let told = outcome(row);
-    let mut text = format!("{:<10} {}: {told} ({}", "tell", escaped(&row.name), row.method.name());
+    let mut text = format!("{:<10} {}: {told} ({}", "notify", escaped(&row.name), row.method.name());
     text.push_str(match row.confirmed {
         Some(true) => ", confirmed)",
         Some(false) => ", not confirmed)",
@@ -111,22 +113,22 @@ pub(crate) fn haproxy_line(row: &HaproxyRow) -> Line {
         let _ = write!(text, ": {detail}");
     }
     if row.owed && row.outcome != Outcome::Deferred {
-        text.push_str("; the next run tells it again");
+        text.push_str("; the next run notifies it again");
     }
     Line { tone, text }
 }
 
-/// How telling a HAProxy ended, in words.
+/// How notifying a HAProxy ended, in words.
 pub(crate) fn outcome(row: &HaproxyRow) -> &'static str {
     match row.outcome {
         Outcome::Updated => "updated in memory",
         Outcome::Reloaded => "reloaded",
-        Outcome::Failed => "could not be told",
+        Outcome::Failed => "could not be notified",
         Outcome::RolledBack => "refused, the previous files are back",
-        Outcome::NotNeeded => "nothing to tell",
+        Outcome::NotNeeded => "nothing to do",
         Outcome::NotRunning => "not running",
-        Outcome::Skipped => "not told, as configured",
-        Outcome::Deferred => "to be told by the next run",
+        Outcome::Skipped => "not notified, as configured",
+        Outcome::Deferred => "the next run notifies it",
     }
 }
 
@@ -141,14 +143,14 @@ fn told_line(row: &HaproxyRow, verbose: bool) -> Line {
 
 fn summary(report: &Report) -> Line {
     let counts = report.counts();
-    let parts: Vec<String> = Action::ALL
+    let parts: Vec<String> = Action::VARIANTS
         .iter()
         .filter_map(|action| Some(format!("{} {}", counts.get(action)?, done(*action, report.dry_run))))
         .collect();
     let bad = report.rows.iter().any(Row::is_bad);
     let outcome = if report.is_deployed_with_warnings() { "deployed, with warnings: " } else { "" };
     let list = if parts.is_empty() { "nothing there".to_owned() } else { parts.join(", ") };
-    let owed = if report.owed { "; HAProxy is still to be told of what is in place" } else { "" };
+    let owed = if report.owed { "; HAProxy has not been notified of an earlier change" } else { "" };
     Line {
         tone: if bad { Tone::Wary } else { Tone::Plain },
         text: format!("{}: {outcome}{list}{owed}", escaped_path(&report.sites_dir)),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use serde::Serialize;
+use strum::VariantArray as _;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -108,7 +109,7 @@ pub fn failure(command: &str, dry_run: bool, error: &Failure) -> String {
 }
 
 fn summary(counts: &BTreeMap<Action, usize>) -> BTreeMap<&'static str, usize> {
-    Action::ALL.iter().map(|action| (action.name(), counts.get(action).copied().unwrap_or(0))).collect()
+    Action::VARIANTS.iter().map(|action| (action.name(), counts.get(action).copied().unwrap_or(0))).collect()
 }
 
 fn site(row: &Row) -> Site<'_> {

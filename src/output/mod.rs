@@ -33,7 +33,7 @@ pub struct Report {
     pub haproxy: Vec<HaproxyRow>,
     /// Facts about the run as a whole.
     pub notes: Vec<Note>,
-    /// Whether a HAProxy was still to be told when a dry run looked.
+    /// Whether a HAProxy was still to be notified when a dry run looked.
     pub owed: bool,
     /// What has been refused or in conflict for more than a day, one of them.
     pub late: Option<String>,
@@ -59,7 +59,7 @@ pub enum Weight {
     Hint,
 }
 
-/// What came of telling one HAProxy.
+/// What came of notifying one HAProxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HaproxyRow {
     /// Its name.
@@ -70,7 +70,7 @@ pub struct HaproxyRow {
     pub outcome: Outcome,
     /// Whether it was seen to have taken it.
     pub confirmed: Option<bool>,
-    /// Whether the next run tells it again.
+    /// Whether the next run notifies it again.
     pub owed: bool,
     /// The fact for people.
     pub detail: Option<String>,
@@ -124,7 +124,7 @@ pub enum Exit {
     Fine,
     /// Some lineages were refused or in conflict, or a guard held.
     Partly,
-    /// HAProxy was not told, didn't confirm, or refused; or a deploy has been refused for more than a day.
+    /// HAProxy was not notified, didn't confirm, or refused; or a deploy has been refused for more than a day.
     Untold,
     /// It could not run, or not finish.
     Unable,
@@ -195,16 +195,18 @@ impl Report {
     #[must_use]
     pub fn exit(&self, exit_code: bool) -> Exit {
         let to_do = || self.owed || self.rows.iter().any(|row| row.action.is_change());
-        match () {
-            () if self.error.is_some() => Exit::Unable,
-            () if self.haproxy.iter().any(HaproxyRow::is_bad) || self.late.is_some() => Exit::Untold,
-            () if self.rows.iter().any(Row::is_bad)
-                || self.notes.iter().any(|note| note.weight == Weight::Alarm) =>
-            {
-                Exit::Partly
-            }
-            () if exit_code && self.dry_run && to_do() => Exit::ToDo,
-            () => Exit::Fine,
+        if self.error.is_some() {
+            Exit::Unable
+        } else if self.haproxy.iter().any(HaproxyRow::is_bad) || self.late.is_some() {
+            Exit::Untold
+        } else if self.rows.iter().any(Row::is_bad)
+            || self.notes.iter().any(|note| note.weight == Weight::Alarm)
+        {
+            Exit::Partly
+        } else if exit_code && self.dry_run && to_do() {
+            Exit::ToDo
+        } else {
+            Exit::Fine
         }
     }
 }

@@ -73,7 +73,7 @@ fn changes(report: &Report) -> usize {
     report.rows.iter().filter(|row| row.action.is_change()).count()
 }
 
-/// How each HAProxy was last told: by this run, where there was something to tell, else by an earlier one.
+/// How each HAProxy was last notified: by this run, where there was something to tell, else by an earlier one.
 fn told(report: &Report, mut before: BTreeMap<String, Told>, at: i64) -> BTreeMap<String, Told> {
     for row in report.haproxy.iter().filter(|row| was_told(row)) {
         let HaproxyRow { method, outcome, confirmed, .. } = *row;
@@ -161,7 +161,7 @@ fn standing(report: &Report) -> Vec<Complaint> {
         let cause = row.detail.as_deref().unwrap_or_default();
         let cause = cause.split("; ").next().unwrap_or_default();
         standing.push(about(
-            &format!("tell {}: {}", escaped(&row.name), outcome(row)),
+            &format!("notify {}: {}", escaped(&row.name), outcome(row)),
             cause,
             haproxy_line(row).text,
         ));
@@ -256,6 +256,9 @@ mod tests {
         let mut healthy = untold("");
         healthy.haproxy.clear();
         let (lines, _) = compose(&healthy, &standing, 1300);
-        assert_eq!(lines, [(Severity::Notice, "no longer: tell haproxy: could not be told".to_owned())]);
+        assert_eq!(
+            lines,
+            [(Severity::Notice, "no longer: notify haproxy: could not be notified".to_owned())]
+        );
     }
 }

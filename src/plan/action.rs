@@ -3,8 +3,11 @@
 use serde::Serialize;
 
 /// What is done with a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, strum::IntoStaticStr, strum::VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Action {
     /// The lineage has no file yet.
     Install,
@@ -25,31 +28,10 @@ pub enum Action {
 }
 
 impl Action {
-    /// Every action, in the order of a summary.
-    pub const ALL: [Self; 8] = [
-        Self::Install,
-        Self::Replace,
-        Self::Repair,
-        Self::Unchanged,
-        Self::Prune,
-        Self::Refuse,
-        Self::Conflict,
-        Self::Foreign,
-    ];
-
     /// The report's word.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Install => "install",
-            Self::Replace => "replace",
-            Self::Repair => "repair",
-            Self::Unchanged => "unchanged",
-            Self::Prune => "prune",
-            Self::Refuse => "refuse",
-            Self::Conflict => "conflict",
-            Self::Foreign => "foreign",
-        }
+        self.into()
     }
 
     /// Whether it changes something on disk.

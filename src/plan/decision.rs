@@ -191,10 +191,13 @@ fn candidate_warnings(candidate: &Candidate) -> impl Iterator<Item = Warning> {
 fn lifetime_warning(leaf: &Leaf, now: i64) -> Option<Warning> {
     let life = leaf.not_after.saturating_sub(leaf.not_before);
     let left = leaf.not_after.saturating_sub(now);
-    match () {
-        () if left < 0 => Some(Warning::Expired),
-        () if leaf.not_before > now => Some(Warning::NotYetValid),
-        () if left.saturating_mul(4) < life => Some(Warning::ExpiresSoon),
-        () => None,
+    if left < 0 {
+        Some(Warning::Expired)
+    } else if leaf.not_before > now {
+        Some(Warning::NotYetValid)
+    } else if left.saturating_mul(4) < life {
+        Some(Warning::ExpiresSoon)
+    } else {
+        None
     }
 }

@@ -27,17 +27,18 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut BTreeMap<OsString,
         situation.recorded.iter().filter_map(|(file, recorded)| refused(file, recorded)).collect();
     for (file, row) in sites.iter_mut().filter(|(_, row)| row.action == Action::Prune) {
         let same_tree = situation.recorded.get(file).is_some_and(|recorded| recorded.same_tree);
-        match () {
-            () if situation.policy.no_prune => row.keep(),
-            () if !situation.any_lineage => row.hold("live_dir has no lineage at all"),
-            () if !same_tree => row.hold("it was written from another live directory; see live_dir"),
-            () if situation.loaded.named.contains_key(file) => row.hold(&named(situation, file)),
-            () if too_many => row.hold("too many to prune at once; if meant: assemble --prune-many"),
-            () => {
-                if let Some(words) = refused.get(file) {
-                    row.hold_as_refused(words);
-                }
-            }
+        if situation.policy.no_prune {
+            row.keep();
+        } else if !situation.any_lineage {
+            row.hold("live_dir has no lineage at all");
+        } else if !same_tree {
+            row.hold("it was written from another live directory; see live_dir");
+        } else if situation.loaded.named.contains_key(file) {
+            row.hold(&named(situation, file));
+        } else if too_many {
+            row.hold("too many to prune at once; if meant: assemble --prune-many");
+        } else if let Some(words) = refused.get(file) {
+            row.hold_as_refused(words);
         }
     }
 }

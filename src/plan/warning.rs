@@ -3,8 +3,11 @@
 use serde::Serialize;
 
 /// What is worth knowing about a file although it doesn't keep it from being deployed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, strum::IntoStaticStr, strum::VariantArray,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Warning {
     /// The certificate has expired.
     Expired,
@@ -36,19 +39,6 @@ impl Warning {
     /// The report's word.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::ExpiresSoon => "expires-soon",
-            Self::NotYetValid => "not-yet-valid",
-            Self::ChainIncomplete => "chain-incomplete",
-            Self::ChainOrder => "chain-order",
-            Self::StagingIssuer => "staging-issuer",
-            Self::Shadowed => "shadowed",
-            Self::DefaultCertificateChanged => "default-certificate-changed",
-            Self::LoosePermissions => "loose-permissions",
-            Self::SiblingFiles => "sibling-files",
-            Self::NotChecked => "not-checked",
-            Self::PruneHeld => "prune-held",
-        }
+        self.into()
     }
 }

@@ -33,17 +33,26 @@ pub type Known = HashMap<Identity, Contents>;
 /// its version, where somebody knows it.
 #[must_use]
 pub fn gather(system: &System, haproxy: &Haproxy, version: Option<(u32, u32)>, known: &Known) -> Serving {
-    gather_around(system, haproxy, version, known, None)
+    gather_around(&Started::find(system, haproxy), haproxy, version, known, None, &[])
 }
 
-/// What the HAProxys load around the sites directory.
+/// What the HAProxys load around the sites directory; `last`: the configuration files that one that doesn't run was last
+/// seen to be started with, by its name in the settings.
 #[must_use]
-pub fn loaded(settings: &Settings, system: &System) -> Loaded {
+pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &'a [PathBuf]) -> Loaded {
     let sites = identity(&settings.sites_dir);
-    let gather = |haproxy| gather_around(system, haproxy, None, &Known::new(), sites);
-    let servings: Vec<Serving> = settings.haproxys.iter().map(gather).collect();
+    let (mut servings, mut configurations) = (Vec::new(), BTreeMap::new());
+    for haproxy in &settings.haproxys {
+        let started = Started::find(system, haproxy);
+        let surely = started.as_ref().ok().filter(|started| started.is_surely_this && started.root.is_none());
+        if let Some(started) = surely {
+            let files = started.files.iter().map(|file| started.folder.join(file)).collect();
+            configurations.insert(haproxy.name.clone(), files);
+        }
+        servings.push(gather_around(&started, haproxy, None, &Known::new(), sites, last(&haproxy.name)));
+    }
     let named = sites.map(|sites| named_in(&settings.sites_dir, sites, &servings)).unwrap_or_default();
-    Loaded { servings, sites, host: identity(&settings.host_file), named }
+    Loaded { servings, sites, host: identity(&settings.host_file), named, configurations }
 }
 
 /// The files of a directory that a line names by itself, under whatever spelling.
@@ -101,15 +110,16 @@ pub fn unloadable(
 
 /// See [`gather`]; what is in the directory `unread` isn't read.
 fn gather_around(
-    system: &System,
+    started: &Result<Started, String>,
     haproxy: &Haproxy,
     version: Option<(u32, u32)>,
     known: &Known,
     unread: Option<Identity>,
+    last: &[PathBuf],
 ) -> Serving {
-    let started = Started::find(system, haproxy);
-    let (files, environment, disk) = match (&started, haproxy.config.is_empty()) {
-        (Err(why), true) => return stopped(why),
+    let (files, environment, disk) = match (started, haproxy.config.is_empty()) {
+        (Err(why), true) if !last.iter().all(|file| file.exists()) || last.is_empty() => return stopped(why),
+        (Err(_), true) => (last.to_vec(), Environment::default(), Disk::ours("/".into())),
         (Err(_), false) => (haproxy.config.clone(), Environment::default(), Disk::ours("/".into())),
         // The settings name our files, whatever root directory it has.
         (Ok(started), false) => {
@@ -135,7 +145,7 @@ fn gather_around(
         Ok(configuration) => configuration,
         Err(why) => return Serving::unknown(why),
     };
-    let is_guess = haproxy.config.is_empty() && !started.is_ok_and(|started| started.is_surely_this);
+    let is_guess = haproxy.config.is_empty() && !started.as_ref().is_ok_and(|started| started.is_surely_this);
     let mut gathering = Gathering { unread, ..Gathering::of(&configuration, &disk, version) };
     let binds = gathering.binds();
     if is_guess && !gathering.loads(&haproxy.sites_dir) {

@@ -38,6 +38,8 @@ pub struct Loaded {
     pub host: Option<Identity>,
     /// The files of the sites directory that a line of a configuration or a crt-list names by itself, and the line.
     pub named: BTreeMap<OsString, At>,
+    /// The configuration files that HAProxys run with, by their names in the settings, where they are surely these.
+    pub configurations: BTreeMap<String, Vec<PathBuf>>,
 }
 
 /// A line of a file.

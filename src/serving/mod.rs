@@ -6,11 +6,11 @@
 //! directories, files, the running master ──┘   (I/O)               └─► haproxy (which stores, which rivals)
 //! ```
 //!
-//! [`Serving`] says what a HAProxy that is freshly started from these files would load; [`View`] says who would serve a name
-//! then. Where the configuration can't be read, or has something that isn't understood here, [`Serving::unclear`] says
-//! why: then nothing may be claimed from what it lacks, and a reload is the only safe way to tell that HAProxy.
+//! [`loads::Serving`] says what a HAProxy that is freshly started from these files would load; [`View`] says who would serve a name
+//! then. Where the configuration can't be read, or has something that isn't understood here, [`loads::Serving::unclear`] says
+//! why: then nothing may be claimed from what it lacks, and a reload is the only safe way to notify that HAProxy.
 //!
-//! Whether two stores are the same file is told by device and inode, never by how a path is spelled.
+//! Whether two stores are the same file is notified by device and inode, never by how a path is spelled.
 //!
 //! The rules are HAProxy's (`ssl_sock.c`, `ssl_crtlist.c`, `ssl_clienthello.c` of 2.2 to 3.4, and measured with each).
 

@@ -194,7 +194,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// See [`Serving::rivals`].
+    /// See [`Views::rivals`].
     fn rivals(&self, serving: &Serving, store: &str, now: &Leaf) -> Vec<Rival<'a>> {
         let identity = serving.stores.get(store).and_then(|store| store.identity);
         let is_other = |certificate: &&Served<'a>| {

@@ -91,7 +91,7 @@ impl Committed<'_> {
         }
     }
 
-    /// Records who took the batch: `owed` says of each HAProxy whether it is still to be told. When nobody is, the previous
+    /// Records who took the batch: `owed` says of each HAProxy whether it is still to be notified. When nobody is, the previous
     /// files go.
     pub fn keep(self, still_owed: &BTreeMap<String, bool>) -> (Plan, Option<Failure>) {
         let Self { sites, settings, plan, mut failure, .. } = self;
@@ -348,7 +348,7 @@ pub(crate) fn keep_adopted(sites: &SitesDir, place: &Place, row: &Row) -> Result
 }
 
 pub(crate) fn fail_row(row: &mut Row, failure: &mut Option<Failure>, e: &Failure) {
-    row.refuse(Refusal::new(Reason::ReadError, e.message.clone()));
+    row.refuse(Refusal::new(Reason::Io, e.message.clone()));
     failure.get_or_insert_with(|| e.clone());
 }
 

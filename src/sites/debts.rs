@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// What one HAProxy is still to be told.
+/// What one HAProxy is still to be notified.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owed {
     /// Since when, in seconds since 1970.
@@ -18,7 +18,7 @@ pub struct Owed {
 }
 
 /// Passes the debts of names that vanished from this configuration file to the names without an entry: a renamed table
-/// is still to be told. What another configuration file owes, which shares the sites directory, is its own.
+/// is still to be notified. What another configuration file owes, which shares the sites directory, is its own.
 pub fn inherit(
     owed: &mut BTreeMap<String, Owed>,
     names: &[&str],
@@ -36,7 +36,7 @@ pub fn inherit(
     let estate = rest.iter().fold(first.clone(), joined);
     let heirs: Vec<&str> = names.iter().copied().filter(|name| !owed.contains_key(*name)).collect();
     if heirs.is_empty() {
-        // Each of them is to be told anyway: of these files too.
+        // Each of them is to be notified anyway: of these files too.
         owed.values_mut().filter(|own| is_ours(own)).for_each(|own| *own = joined(own.clone(), &estate));
     }
     for name in heirs {

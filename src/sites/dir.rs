@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{OWN_DIR, Settings};
+use crate::sites::last_start::LastStart;
 use crate::sites::making::{finish_making, host_place, make_sites_dir};
 use crate::sites::place::Place;
 use crate::sites::state::State;
@@ -28,6 +29,8 @@ pub struct SitesDir {
     pub place: Place,
     /// What this program remembers.
     pub state: State,
+    /// Whether the state has something that isn't saved.
+    pub(crate) unsaved: bool,
     pub(crate) own: Place,
     pub(crate) stage: Place,
     pub(crate) previous: Place,
@@ -60,8 +63,16 @@ impl SitesDir {
             Some(_) => Some(host_place(settings, &place)?),
             None => None,
         };
-        let sites =
-            Self { place, state, own, stage: staging, previous, host, host_file: settings.host_file.clone() };
+        let sites = Self {
+            place,
+            state,
+            unsaved: false,
+            own,
+            stage: staging,
+            previous,
+            host,
+            host_file: settings.host_file.clone(),
+        };
         sites.clear_leftovers()?;
         Ok(sites)
     }
@@ -70,6 +81,17 @@ impl SitesDir {
     #[must_use]
     pub fn own(&self) -> &Place {
         &self.own
+    }
+
+    /// Changes what is remembered of a HAProxy's last start.
+    pub fn remember_start(&mut self, haproxy: &str, change: impl FnOnce(&mut LastStart)) {
+        let before = self.state.last_start.get(haproxy);
+        let mut start = before.cloned().unwrap_or_default();
+        change(&mut start);
+        if before.is_none_or(|before| *before != start) {
+            self.unsaved = true;
+            self.state.last_start.insert(haproxy.to_owned(), start);
+        }
     }
 
     /// Removes what a killed run staged, and previous files that nobody waits for any more.

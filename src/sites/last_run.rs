@@ -43,7 +43,7 @@ pub struct LastRun {
     pub changes: usize,
     /// When the last run ended that found everything in step, in seconds since 1970.
     pub succeeded: i64,
-    /// How each HAProxy was last told, by its name.
+    /// How each HAProxy was last notified, by its name.
     pub told: BTreeMap<String, Told>,
     /// What is wrong, as [`crate::output::syslog`] knows it again, each with the time when it was last logged.
     pub complaints: BTreeMap<String, i64>,
@@ -62,7 +62,7 @@ pub struct RejectedFile {
     pub words: String,
 }
 
-/// How a HAProxy was last told.
+/// How a HAProxy was last notified.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
     /// When the run ended, in seconds since 1970.
@@ -73,7 +73,7 @@ pub struct Told {
     pub outcome: Outcome,
     /// Whether it was seen to have taken it.
     pub confirmed: Option<bool>,
-    /// The cause where it wasn't told, and what to do.
+    /// The cause where it was not notified, and what to do.
     #[serde(default)]
     pub detail: Option<String>,
 }

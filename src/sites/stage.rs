@@ -42,8 +42,6 @@ pub struct Staged<'a> {
     settings: &'a Settings,
     plan: Plan,
     failure: Option<Failure>,
-    /// Whether the state has something that isn't saved.
-    unsaved: bool,
 }
 
 impl SitesDir {
@@ -75,7 +73,7 @@ impl SitesDir {
                 fail_row(row, &mut failure, &e);
             }
         }
-        Staged { sites: self, settings, plan, failure, unsaved: false }
+        Staged { sites: self, settings, plan, failure }
     }
 
     fn stage_one(
@@ -202,20 +200,9 @@ impl<'a> Staged<'a> {
         }
     }
 
-    /// Remembers the OpenSSL configuration that a HAProxy was seen to be started with; `None`: none.
-    pub fn remember_openssl_conf(&mut self, haproxy: &str, file: Option<&str>) {
-        let remembered = &mut self.sites.state.openssl_conf;
-        let before = match file {
-            Some(file) => remembered.insert(haproxy.to_owned(), file.to_owned()),
-            None => remembered.remove(haproxy),
-        };
-        self.unsaved |= before.as_deref() != file;
-    }
-
-    /// The OpenSSL configuration that a HAProxy was last seen to be started with.
-    #[must_use]
-    pub fn openssl_conf(&self, haproxy: &str) -> Option<&str> {
-        self.sites.state.openssl_conf.get(haproxy).map(String::as_str)
+    /// The sites directory that it is staged for.
+    pub fn sites(&mut self) -> &mut SitesDir {
+        self.sites
     }
 
     /// Changes the row of a staged file, for what HAProxy said of it.
@@ -223,18 +210,18 @@ impl<'a> Staged<'a> {
         self.plan.rows.iter_mut().for_each(change);
     }
 
-    /// Records the intent and who is to be told, keeps the previous files aside, and puts every staged file in its place.
+    /// Records the intent and who is to be notified, keeps the previous files aside, and puts every staged file in its place.
     ///
     /// # Errors
     /// The intent can't be recorded: then nothing was changed.
     pub fn commit(self, now: i64) -> Result<Committed<'a>, Failure> {
-        let Self { sites, settings, mut plan, mut failure, unsaved } = self;
+        let Self { sites, settings, mut plan, mut failure } = self;
         hold_last_file(sites, &mut plan);
         let before = sites.state.clone();
         record_intent(sites, settings, &plan, now);
-        if unsaved || sites.state != before || sites.state.lost {
+        if sites.unsaved || sites.state != before || sites.state.lost {
             sites.state.save(&sites.own.dir, &sites.own.path)?;
-            sites.state.lost = false;
+            (sites.state.lost, sites.unsaved) = (false, false);
         }
         let adopted = positions(&plan, |row| row.adopts && row.action.writes());
         if !adopted.is_empty() {

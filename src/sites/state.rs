@@ -1,10 +1,10 @@
-//! The state file: which files are ours, what HAProxy has not accepted yet, and who is still to be told.
+//! The state file: which files are ours, what HAProxy has not accepted yet, and who is still to be notified.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::debts::{self, Owed};
 use super::durable::write_durably;
+use super::last_start::LastStart;
 use crate::certified_key::{ChainState, hex};
 use crate::config::Settings;
 use crate::haproxy::fingerprint::are_still;
@@ -36,13 +37,12 @@ pub struct State {
     /// Files that were committed and that not every HAProxy has accepted yet.
     #[serde(default)]
     pub pending: BTreeMap<String, Pending>,
-    /// Who is still to be told, by the HAProxy's name.
+    /// Who is still to be notified, by the HAProxy's name.
     #[serde(default)]
     pub owed: BTreeMap<String, Owed>,
-    /// The OpenSSL configuration that each HAProxy was started with when it was last asked about files, by its name: one
-    /// that is down starts with it again.
+    /// How each HAProxy was last seen to be started, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub openssl_conf: BTreeMap<String, String>,
+    pub last_start: BTreeMap<String, LastStart>,
     /// Whether the state file was there but could not be understood: then everything counts as owed.
     #[serde(skip)]
     pub lost: bool,
@@ -98,7 +98,7 @@ impl Default for State {
             files: BTreeMap::new(),
             pending: BTreeMap::new(),
             owed: BTreeMap::new(),
-            openssl_conf: BTreeMap::new(),
+            last_start: BTreeMap::new(),
             lost: false,
         }
     }
@@ -185,6 +185,12 @@ impl State {
         self.files.values().any(|record| !record.lineage.is_empty())
     }
 
+    /// The configuration files that a HAProxy was last seen to be started with.
+    #[must_use]
+    pub fn configuration_of(&self, haproxy: &str) -> &[PathBuf] {
+        self.last_start.get(haproxy).map(|start| start.configuration.as_slice()).unwrap_or_default()
+    }
+
     /// Passes the debts of tables that were renamed on, see [`debts::inherit`].
     pub fn pass_debts_on(&mut self, settings: &Settings) {
         let names: Vec<&str> = settings.haproxys.iter().map(|haproxy| haproxy.name.as_str()).collect();
@@ -201,7 +207,7 @@ impl State {
         all.into_iter().filter(is_same).collect()
     }
 
-    /// Whether it is known that a file with these bytes was put there by a run of ours, which has told, or is to tell,
+    /// Whether it is known that a file with these bytes was put there by a run of ours, which has notified, or is to tell,
     /// every HAProxy. Otherwise nobody knows whether HAProxy has it.
     #[must_use]
     pub fn vouches_for(&self, name: &str, sha256: &[u8; 32]) -> bool {

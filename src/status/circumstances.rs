@@ -15,7 +15,7 @@ pub struct Circumstances<'a> {
     pub sees_state: bool,
     /// The HAProxys, in the order of the views.
     pub running: &'a [Running],
-    /// For each HAProxy the files that it is still to be told of, and since when.
+    /// For each HAProxy the files that it is still to be notified of, and since when.
     pub owed: &'a [BTreeMap<String, i64>],
     /// The directory of certbot's `archive`, where there is one.
     pub archive: &'a Path,

@@ -8,7 +8,7 @@ use super::advice;
 use super::observation::{LoadedLeaf, Presented, Shown, Sight, SiteViews};
 use super::running::Running;
 use super::severity::{PlaceState, ProblemKind, Severity};
-use crate::certified_key::{Leaf, hex};
+use crate::certified_key::{Flaw, Leaf, hex};
 use crate::haproxy::cli::replies::StoreStatus;
 use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
@@ -378,7 +378,8 @@ fn on_disk(views: &SiteViews, disk: PlaceState) -> Option<Problem> {
     match (row.action, disk) {
         (Action::Install | Action::Refuse, PlaceState::Missing) => {
             views.file.as_ref()?;
-            let has_none = row.reason == Some(Reason::CertificateMissing) || views.certbot.is_unseen();
+            let has_none =
+                row.reason == Some(Reason::Unproved(Flaw::CertificateMissing)) || views.certbot.is_unseen();
             if has_none && views.certbot.here().is_none() {
                 return None;
             }
@@ -543,11 +544,14 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], now: i64) -> Option<Pro
         let part = |parts: i64| {
             not_before.is_some_and(|from| left.saturating_mul(parts) < not_after.saturating_sub(from))
         };
-        let (kind, severity) = match () {
-            () if left < 0 => (Warning::Expired, Severity::Critical),
-            () if part(10) => (Warning::ExpiresSoon, Severity::Critical),
-            () if part(4) => (Warning::ExpiresSoon, Severity::Warning),
-            () => return,
+        let (kind, severity) = if left < 0 {
+            (Warning::Expired, Severity::Critical)
+        } else if part(10) {
+            (Warning::ExpiresSoon, Severity::Critical)
+        } else if part(4) {
+            (Warning::ExpiresSoon, Severity::Warning)
+        } else {
+            return;
         };
         let severity = if in_use { severity } else { Severity::Warning };
         if worst.as_ref().is_some_and(|worst| worst.severity >= severity) {
@@ -581,7 +585,7 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], now: i64) -> Option<Pro
     worst
 }
 
-/// Whether a HAProxy is still to be told of this file.
+/// Whether a HAProxy is still to be notified of this file.
 pub(crate) fn owed(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
     let file = views.file.as_ref()?.to_str()?;
     let oldest = around
@@ -593,7 +597,7 @@ pub(crate) fn owed(views: &SiteViews, around: &Circumstances<'_>) -> Option<Prob
     Some(owed_problem(running, Some(*since), around.now))
 }
 
-/// A HAProxy that is still to be told since `since`; `None`: the record of it is lost.
+/// A HAProxy that is still to be notified since `since`; `None`: the record of it is lost.
 #[must_use]
 pub fn owed_problem(running: &Running, since: Option<i64>, now: i64) -> Problem {
     let name = running.name.as_str();
@@ -602,8 +606,8 @@ pub fn owed_problem(running: &Running, since: Option<i64>, now: i64) -> Problem 
     let severity = if is_long { Severity::Critical } else { Severity::Warning };
     let name_shown = escaped(name);
     let fact = match ago {
-        Some(ago) => format!("{name_shown} is still to be told, since {}", advice::span(ago)),
-        None => format!("{name_shown} counts as still to be told: .haproxy-certs/state.json is damaged"),
+        Some(ago) => format!("{name_shown} has been waiting {} for an update", advice::span(ago)),
+        None => format!("{name_shown} counts as waiting for an update: .haproxy-certs/state.json is damaged"),
     };
     Problem {
         haproxy: Some(name.to_owned()),

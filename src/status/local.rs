@@ -42,7 +42,7 @@ pub struct Ground {
     /// What this program remembers; `None`: it can't be seen.
     pub state: Option<State>,
     /// The last run; outer `None`: it can't be seen.
-    pub last_run: Option<Option<LastRun>>,
+    pub last_run: Sight<LastRun>,
     /// When certbot last changed each lineage, in seconds since 1970.
     pub renewals: Vec<i64>,
     /// Whether certbot's tree could be read.
@@ -93,14 +93,18 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
     }
     if ground.sees_disk {
         let last_run = LastRun::look(&settings.sites_dir);
-        ground.last_run = ground.noted(last_run);
+        ground.last_run = match ground.noted(last_run) {
+            Some(Some(run)) => Sight::Here(run),
+            Some(None) => Sight::Absent,
+            None => Sight::Unseen,
+        };
     }
     let state = ground.state.clone().unwrap_or_default();
     let identity = identity(system, &settings.haproxys);
     match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, progress) {
         Ok(mut swept) => {
             ground.sees_certbot = true;
-            swept.situation.loaded = gather::loaded(settings, system);
+            swept.situation.loaded = gather::loaded(settings, system, |name| state.configuration_of(name));
             if swept.live_dir_missing && state.knows_lineages() {
                 let live_dir = escaped_path(&settings.live_dir);
                 ground.note(Failure::new(
@@ -129,7 +133,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
 fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<SiteViews> {
     let mut rows = plan(&situation).rows;
     // A run would ask HAProxy again, a status takes the answer of the last one.
-    let last_run = ground.last_run.as_ref().and_then(Option::as_ref);
+    let last_run = ground.last_run.here();
     for row in &mut rows {
         if let Some(words) = last_run.and_then(|run| run.rejected(row)) {
             row.refuse(Refusal::new(Reason::HaproxyRejects, words));
@@ -259,7 +263,7 @@ fn certbots(settings: &Settings, row: &Row, lineage: Option<Lineage>) -> Sight<A
     };
     match leaf {
         Some(leaf) => Sight::Here(leaf),
-        None if reason == Some(Reason::ReadError) && is_lineage_forbidden(settings, name) => Sight::Unseen,
+        None if reason == Some(Reason::Io) && is_lineage_forbidden(settings, name) => Sight::Unseen,
         None => Sight::Damaged,
     }
 }

@@ -32,6 +32,7 @@ use crate::host_setup::finding::Finding;
 use crate::sites::last_run::LastRun;
 use crate::sites::state::State;
 use crate::status::circumstances::Circumstances;
+use crate::status::observation::Sight;
 use crate::status::problem::Problem;
 use crate::status::refusal::Refused;
 use crate::sweep::now;
@@ -60,10 +61,10 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// The HAProxys, as far as they can be seen.
     pub haproxy: Vec<Running>,
-    /// For each HAProxy that is still to be told: since when; `None`: the record of it is lost.
+    /// For each HAProxy that is still to be notified: since when; `None`: the record of it is lost.
     pub owed: BTreeMap<String, Option<i64>>,
     /// The last run of `assemble`; outer `None`: it can't be seen.
-    pub last_run: Option<Option<LastRun>>,
+    pub last_run: Sight<LastRun>,
     /// Places that can't be seen, and why.
     pub unseen: Vec<String>,
     /// What `--setup` found.
@@ -75,7 +76,7 @@ pub struct Status {
 pub fn status(settings: &Settings, system: &System, with_setup: bool, progress: Progress<'_>) -> Status {
     let mut ground = local::look_around(settings, system, progress);
     let mut haproxy = running::look(settings, system, &mut ground);
-    let known = ground.last_run.as_ref().and_then(Option::as_ref);
+    let known = ground.last_run.here();
     let mut setup = Setup::default();
     for (running, settings) in haproxy.iter_mut().zip(&settings.haproxys) {
         let told = known.and_then(|run| run.told.get(&running.name));
@@ -122,10 +123,10 @@ fn judged(settings: &Settings, ground: Ground, haproxy: Vec<Running>, setup: Set
         problems.extend(running.map(|running| judge::owed_problem(running, *since, now)));
     }
     problems.extend(setup.problems);
-    let last_run = ground.last_run.as_ref().and_then(Option::as_ref);
+    let last_run = ground.last_run.here();
     problems.extend(troubles::failed_run(last_run, now));
-    if let Some(last_run) = &ground.last_run {
-        problems.extend(judge::hook(&ground.renewals, last_run.as_ref().map(|run| run.at), now));
+    if !ground.last_run.is_unseen() {
+        problems.extend(judge::hook(&ground.renewals, last_run.map(|run| run.at), now));
     }
     problems.extend(ground.open_to_others.map(judge::open_to_others));
     Status {
@@ -143,14 +144,14 @@ fn judged(settings: &Settings, ground: Ground, haproxy: Vec<Running>, setup: Set
     }
 }
 
-/// The files that a HAProxy is still to be told of, and since when.
+/// The files that a HAProxy is still to be notified of, and since when.
 fn owed_files(state: &State, name: &str) -> BTreeMap<String, i64> {
     let Some(owed) = state.owed.get(name) else { return BTreeMap::new() };
     let files = owed.files.clone().unwrap_or_else(|| state.files.keys().cloned().collect());
     files.into_iter().map(|file| (file, owed.since)).collect()
 }
 
-/// Which HAProxys are still to be told, and since when. Where the state was lost, all of them are.
+/// Which HAProxys are still to be notified, and since when. Where the state was lost, all of them are.
 fn owed_since(settings: &Settings, state: &State) -> BTreeMap<String, Option<i64>> {
     let since = |name: &String| match state.owed.get(name) {
         Some(owed) => Some(Some(owed.since)),

@@ -10,9 +10,10 @@ use crate::plan::row::{Role, Row};
 use crate::serving::one_by_one::Unreached;
 
 /// What a look at a place showed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Sight<T> {
     /// It can't be seen.
+    #[default]
     Unseen,
     /// There is nothing.
     Absent,

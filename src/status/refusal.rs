@@ -31,7 +31,7 @@ impl Refused {
     }
 }
 
-/// HAProxy's words where it could not be told since it refuses its configuration for something that isn't ours.
+/// HAProxy's words where it could not be notified since it refuses its configuration for something that isn't ours.
 #[must_use]
 pub fn refusal(told: &Told) -> Option<&str> {
     let detail = told.detail.as_deref().filter(|_| told.outcome == Outcome::Failed)?;

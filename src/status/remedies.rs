@@ -11,7 +11,7 @@ use crate::sys::escape::shell_word;
 #[must_use]
 pub fn refused(reason: Reason, row: &Row) -> Option<String> {
     let advice = match reason {
-        Reason::ReadError => "mend its permissions or the disk; then run: haproxy-certs assemble",
+        Reason::Io => "mend its permissions or the disk; then run: haproxy-certs assemble",
         Reason::OlderThanDeployed | Reason::WouldReplaceGood => {
             "if it is meant: haproxy-certs assemble --force NAME"
         }

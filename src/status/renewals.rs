@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use super::advice;
 use super::judge::Site;
 use super::severity::{ProblemKind, Severity};
+use crate::certbot::cli_ini::{Setting, settings};
 use crate::certified_key::Leaf;
 use crate::commands::issue::{CERTBOT_DIR, certbot_dir};
 use crate::config::Settings;
@@ -149,11 +150,9 @@ fn interval(text: &str) -> Option<i64> {
 /// Where this certbot logs: `logs-dir` of its cli.ini.
 fn logs_dir(folder: &Path) -> PathBuf {
     let cli_ini = std::fs::read_to_string(folder.join("cli.ini")).unwrap_or_default();
-    let named = cli_ini.lines().find_map(|line| {
-        let (key, value) = line.split_once('=')?;
-        matches!(key.trim(), "logs-dir" | "logs_dir").then(|| PathBuf::from(value.trim()))
-    });
-    named.unwrap_or_else(|| LOGS.into())
+    let is_named = |setting: &Setting| matches!(setting.key.as_str(), "logs-dir" | "logs_dir");
+    let named = settings(&cli_ini).into_iter().rfind(is_named);
+    named.map_or_else(|| LOGS.into(), |setting| setting.value.into())
 }
 
 /// The ends of certbot's logs, the newest first; none where they may not be read.

@@ -33,7 +33,7 @@ pub struct Running {
     pub loaded: bool,
     /// Whether its addresses answer.
     pub presented: bool,
-    /// Whether anybody wants it to be seen: it is told, or there are addresses to ask.
+    /// Whether anybody wants it to be seen: it is notified, or there are addresses to ask.
     pub wanted: bool,
     /// Why it can't be seen, or not wholly.
     pub unseen: Option<String>,

@@ -6,8 +6,9 @@ use crate::plan::reason::Reason;
 use crate::plan::warning::Warning;
 
 /// How bad something is, the worst last: what is known to be wrong counts more than what can't be seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Severity {
     /// Nothing to do.
     Ok,
@@ -26,12 +27,7 @@ impl Severity {
     /// The report's word.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Unknown => "unknown",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-        }
+        self.into()
     }
 
     /// The number that monitoring plugins exit with.
@@ -47,8 +43,9 @@ impl Severity {
 }
 
 /// What a place holds, compared with the place that it is filled from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum PlaceState {
     /// What it should.
     Current,
@@ -66,22 +63,19 @@ impl PlaceState {
     /// The report's word.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Current => "current",
-            Self::Stale => "stale",
-            Self::Missing => "missing",
-            Self::Foreign => "foreign",
-            Self::Unknown => "unknown",
-        }
+        self.into()
     }
 }
 
 /// What can be wrong with a site, or with all of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum ProblemKind {
     /// The lineage is refused.
+    #[strum(transparent)]
     Refused(Reason),
     /// The plan's warning.
+    #[strum(transparent)]
     Warned(Warning),
     /// A file that isn't ours has the name that a lineage needs.
     Conflict,
@@ -101,7 +95,7 @@ pub enum ProblemKind {
     NotListed,
     /// No client is presented it: it has only addresses, and no bind has it first.
     NotPresented,
-    /// A HAProxy is still to be told.
+    /// A HAProxy is still to be notified.
     ReloadOwed,
     /// A unit, a pidfile or a socket says that HAProxy should run, and it doesn't.
     HaproxyDown,
@@ -121,26 +115,7 @@ impl ProblemKind {
     /// The report's word.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Refused(reason) => reason.name(),
-            Self::Warned(warning) => warning.name(),
-            Self::Conflict => "conflict",
-            Self::Foreign => "foreign",
-            Self::DiskMissing => "disk-missing",
-            Self::Unloadable => "unloadable",
-            Self::DiskStale => "disk-stale",
-            Self::HaproxyStale => "haproxy-stale",
-            Self::HaproxyMissing => "haproxy-missing",
-            Self::NotListed => "not-listed",
-            Self::NotPresented => "not-presented",
-            Self::ReloadOwed => "reload-owed",
-            Self::HaproxyDown => "haproxy-down",
-            Self::HaproxyConfig => "haproxy-config",
-            Self::HookNotRunning => "hook-not-running",
-            Self::HookBroken => "hook-broken",
-            Self::RenewalOverdue => "renewal-overdue",
-            Self::RunFailed => "run-failed",
-        }
+        self.into()
     }
 }
 

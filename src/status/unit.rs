@@ -21,6 +21,8 @@ pub struct Unit {
     pub result: String,
     /// The exit status of its last run.
     pub exit: i32,
+    /// When systemd looked last whether its conditions hold, and they didn't, so that it was skipped.
+    pub skipped: Option<String>,
     /// The process id of its master.
     pub main_pid: i32,
 }
@@ -44,7 +46,7 @@ impl Unit {
 pub fn show(system: &System, name: &str) -> Option<Unit> {
     let may_ask = !name.is_empty() && system.has_systemd();
     let systemctl = Some(()).filter(|()| may_ask).and_then(|()| system.program("systemctl"))?;
-    let properties = "--property=LoadState,ActiveState,UnitFileState,Result,ExecMainStatus,MainPID";
+    let properties = "--property=LoadState,ActiveState,UnitFileState,Result,ExecMainStatus,MainPID,ConditionResult,ConditionTimestamp";
     let arguments = ["--no-ask-password", "--no-pager", "show", properties, "--", name];
     let done = Program::new(systemctl).args(arguments).run(Instant::now() + LIMIT).ok()?;
     done.succeeded().then(|| parse(&done.output))
@@ -61,6 +63,9 @@ fn parse(text: &str) -> Unit {
         file: value("UnitFileState"),
         result: value("Result"),
         exit: value("ExecMainStatus").parse().unwrap_or_default(),
+        skipped: (value("ConditionResult") == "no")
+            .then(|| value("ConditionTimestamp"))
+            .filter(|at| !at.is_empty()),
         main_pid: value("MainPID").parse().unwrap_or_default(),
     }
 }
@@ -78,6 +83,9 @@ mod tests {
         assert_eq!((unit.exit, unit.file.as_str()), (3, "static"));
         let idle = parse("LoadState=loaded\nActiveState=inactive\nResult=success\nExecMainStatus=1\n");
         assert!(idle.is_down() && !idle.has_failed());
+        assert_eq!(parse("ConditionResult=no\nConditionTimestamp=\n").skipped, None);
+        let skipped = parse("ConditionResult=no\nConditionTimestamp=Sun 2026-11-29 19:40:02 UTC\n").skipped;
+        assert_eq!(skipped.as_deref(), Some("Sun 2026-11-29 19:40:02 UTC"));
         assert!(!parse("LoadState=not-found\nActiveState=inactive\n").is_down());
         assert_eq!(parse(""), Unit::default());
     }

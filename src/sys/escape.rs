@@ -28,11 +28,13 @@ pub fn escaped_path(path: &Path) -> Escaped<'_> {
 pub fn shell_word(name: &OsStr) -> String {
     let shown = escaped(name.as_encoded_bytes()).to_string();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
-    match () {
-        () if !shown.is_empty() && shown.bytes().all(is_plain) => shown,
+    if !shown.is_empty() && shown.bytes().all(is_plain) {
+        shown
+    } else if shown.contains('\\') {
         // bash and zsh read there what `escaped` writes.
-        () if shown.contains('\\') => format!("$'{}'", shown.replace('\'', "\\'")),
-        () => format!("'{}'", shown.replace('\'', "'\\''")),
+        format!("$'{}'", shown.replace('\'', "\\'"))
+    } else {
+        format!("'{}'", shown.replace('\'', "'\\''"))
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::steps::Stage;
 use super::support::process::Running;
+use super::support::scene::put;
 use super::support::tls::try_served_to;
 use super::support::{LIMIT, Port};
 use super::world::ASKED;
@@ -43,16 +44,20 @@ pub fn answers(addresses: &[SocketAddr]) -> Answers {
 }
 
 /// Starts a HAProxy from the files as they are, on other ports, and asks it everything.
-pub fn fresh(stage: &Stage) -> Result<Answers, String> {
+pub fn fresh(stage: &mut Stage) -> Result<Answers, String> {
+    if let Some(answers) = stage.known_answers() {
+        return Ok(answers);
+    }
+    let files = stage.files();
     let ports: Vec<Port> = stage.world.binds.iter().map(|_| Port::free()).collect();
     let numbers: Vec<u16> = ports.iter().map(Port::number).collect();
     let config = stage.places.folder.join("fresh.cfg");
-    fs::write(&config, stage.world.config(&stage.places, &numbers, None)).unwrap();
+    put(&config, stage.world.config(&stage.places, &numbers, None), 0o644);
     let log_path = stage.places.folder.join("fresh.log");
     let log = fs::File::create(&log_path).unwrap();
     let mut running = Running::start(&stage.version.program, |command| {
-        command.args(["-db", "-f"]).arg(&config).envs(stage.environment());
-        command.stdout(log.try_clone().unwrap()).stderr(log)
+        command.args(["-db", "-f"]).arg(&config).current_dir(&stage.places.folder);
+        stage.as_haproxy(command).stdout(log.try_clone().unwrap()).stderr(log)
     });
     let addresses: Vec<SocketAddr> = ports.iter().map(Port::address).collect();
     listening(&addresses, &mut || {
@@ -62,6 +67,7 @@ pub fn fresh(stage: &Stage) -> Result<Answers, String> {
     })?;
     let answers = answers(&addresses);
     running.stop();
+    stage.remember(files, &answers);
     Ok(answers)
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::world::{ASKED, HostFile, Item, LINEAGES, Places, World};
+use super::world::{ASKED, Checked, HostFile, Item, LINEAGES, NOBODY, Places, User, World};
 
 /// The first port of the world's HAProxy in a script, and of the one that is freshly started.
 const PORTS: (u16, u16) = (24_100, 24_200);
@@ -12,7 +12,7 @@ const PORTS: (u16, u16) = (24_100, 24_200);
 pub fn script(world: &World, class: &str, journal: &[String]) -> String {
     let places = Places { folder: PathBuf::from("$D") };
     let ports = |first: u16| (first..).take(world.binds.len()).collect::<Vec<_>>();
-    let stats = world.stats_socket.is_some().then_some(Path::new("$D/stats.sock"));
+    let stats = world.stats_socket.is_some().then_some(Path::new("$D/run/stats.sock"));
     let mut text = String::from("#!/bin/bash\n");
     writeln!(
         text,
@@ -25,14 +25,21 @@ pub fn script(world: &World, class: &str, journal: &[String]) -> String {
     writeln!(text, "names=({})", ASKED.map(|name| format!("\"{name}\"")).join(" ")).unwrap();
     let environment = if world.demanding { "OPENSSL_CONF=$D/openssl.cnf" } else { "" };
     let mode = match (world.master, world.master_socket) {
-        (true, true) => "-W -p $D/haproxy.pid -S $D/master.sock",
-        (true, false) => "-W -p $D/haproxy.pid",
+        (true, true) => "-W -p $D/run/haproxy.pid -S $D/run/master.sock",
+        (true, false) => "-W -p $D/run/haproxy.pid",
         (false, _) => "-db",
     };
+    let ((user, group), _) = NOBODY;
+    if world.user == User::Own {
+        writeln!(text, "own() {{ chown {user}:{group} \"$@\"; }}").unwrap();
+        let (uid, gid) = NOBODY.1;
+        writeln!(text, "as=\"setpriv --reuid={uid} --regid={gid} --clear-groups\"").unwrap();
+    }
+    text.push_str("own $D/{sites,other,run}\n");
     writeln!(text, "environment=\"{environment}\" mode=\"{mode}\"").unwrap();
     let ask = match (world.stats_socket.is_some(), world.master_socket) {
-        (true, _) => "socat - UNIX:$D/stats.sock",
-        (_, true) => "{ printf '@1 '; cat; } | socat - UNIX:$D/master.sock",
+        (true, _) => "socat - UNIX:$D/run/stats.sock",
+        (_, true) => "{ printf '@1 '; cat; } | socat - UNIX:$D/run/master.sock",
         _ => "cat >/dev/null",
     };
     writeln!(text, "ask() {{ {ask}; }}").unwrap();
@@ -44,12 +51,19 @@ pub fn script(world: &World, class: &str, journal: &[String]) -> String {
     }
     text.push_str("configure() { cat >$D/haproxy-certs.toml <<END\n");
     text.push_str("live_dir = \"$D/letsencrypt/live\"\nsites_dir = \"$D/sites\"\nexclude = $1\n");
+    if world.user == User::Own {
+        writeln!(text, "owner = \"{}:{}\"", NOBODY.0.0, NOBODY.0.1).unwrap();
+    }
     if let HostFile::Lineage(number) = world.host {
         writeln!(text, "host_lineage = {:?}\nhost_file = \"$D/host.pem\"", LINEAGES[number]).unwrap();
     }
-    text.push_str("[[haproxy]]\nunit = \"no-such-unit.service\"\npidfile = \"$D/haproxy.pid\"\n");
-    let binary = if world.unchecked { "" } else { "$HAPROXY" };
-    let master_socket = if world.master_socket { "$D/master.sock" } else { "" };
+    text.push_str("[[haproxy]]\nunit = \"no-such-unit.service\"\npidfile = \"$D/run/haproxy.pid\"\n");
+    let binary = match world.checked {
+        Checked::Whole => "$HAPROXY",
+        Checked::Unaware => "$D/unaware-haproxy",
+        Checked::Never => "",
+    };
+    let master_socket = if world.master_socket { "$D/run/master.sock" } else { "" };
     writeln!(
         text,
         "master_socket = \"{master_socket}\"\nbinary = \"{binary}\"\nname = \"$name\"\ntimeout = \"10s\""
@@ -59,7 +73,7 @@ pub fn script(world: &World, class: &str, journal: &[String]) -> String {
         writeln!(text, "sites_dir = \"{path}\"").unwrap();
     }
     if world.stats_socket == Some(true) {
-        text.push_str("runtime_socket = \"$D/stats.sock\"\n");
+        text.push_str("runtime_socket = \"$D/run/stats.sock\"\n");
     }
     if world.probe {
         let sites = |bind: &super::world::Bind| {
@@ -81,14 +95,18 @@ pub fn script(world: &World, class: &str, journal: &[String]) -> String {
 
 const PREAMBLE: &str = r#"set -u
 HAPROXY=$(command -v "${HAPROXY:-haproxy}") HAPROXY_CERTS=$(command -v "${HAPROXY_CERTS:-haproxy-certs}")
-D=$(mktemp -d) live= name=haproxy
+D=$(mktemp -d) live= name=haproxy as=
 echo "everything is in $D"
 trap 'stop' EXIT
-mkdir -m 700 -p $D/sites $D/other $D/ca $D/letsencrypt/{live,archive,renewal}
-chmod 755 $D
+mkdir -m 700 -p $D/sites $D/other $D/run $D/ca $D/letsencrypt/{live,archive,renewal}
+mkdir $D/empty
+chmod 755 $D $D/empty
+own() { :; }
 ln -s sites $D/link
-echo 'if os.rename("'$D'/gate", "'$D'/held") then local f = io.open("'$D'/held"); f:read("*a"); f:close() end' >$D/gate.lua
+echo 'if os.rename("'$D'/run/gate", "'$D'/run/held") then local f = io.open("'$D'/run/held"); f:read("*a"); f:close() end' >$D/gate.lua
 printf 'openssl_conf = o\n[o]\nssl_conf = s\n[s]\nsystem_default = d\n[d]\nCipherString = DEFAULT@SECLEVEL=3\n' >$D/openssl.cnf
+printf '#!/bin/sh\ncase "$*" in *.check-*) unset OPENSSL_CONF;; esac\nexec %s "$@"\n' $HAPROXY >$D/unaware-haproxy
+chmod 755 $D/unaware-haproxy
 : >$D/ca/index
 cat >$D/ca/ca.cnf <<END
 [ca]
@@ -129,7 +147,7 @@ lineage() {
 }
 delete() { rm -r $D/letsencrypt/{live,archive}/$1 $D/letsencrypt/renewal/$1.conf; }
 # foreign FILE KIND NAME,NAME […]: somebody puts or changes a file
-foreign() { pair $2 $3 ${4-}; cat $D/ca/key $D/ca/cert $D/ca/ca.pem >$D/$1; }
+foreign() { pair $2 $3 ${4-}; cat $D/ca/key $D/ca/cert $D/ca/ca.pem >$D/$1; own $D/$1; }
 run() { echo "== haproxy-certs assemble $*"; $HAPROXY_CERTS --config $D/haproxy-certs.toml assemble "$@"; echo "exit status $?"; }
 answers() { # of the HAProxy whose first port is $1
   local b name kind algorithms
@@ -142,19 +160,28 @@ answers() { # of the HAProxy whose first port is $1
 }
 serves() { local b; for ((b = 0; b < binds; b++)); do until (exec 3<>/dev/tcp/127.0.0.1/$(($1 + b))) 2>/dev/null; do kill -0 $2 2>/dev/null || return 1; sleep .02; done; done; }
 compare() {
-  env $environment $HAPROXY -db -f $D/fresh.cfg >$D/fresh.log 2>&1 & local pid=$!
+  $as env $environment $HAPROXY -db -f $D/fresh.cfg >$D/fresh.log 2>&1 & local pid=$!
   if ! serves $fresh $pid; then echo "** A fresh start fails:"; cat $D/fresh.log; return; fi
   answers $fresh >$D/would; kill $pid; wait $pid 2>/dev/null
   answers $first >$D/does
   if diff $D/does $D/would >$D/diff; then echo "served as a fresh start would"; else echo "** served (<), a fresh start (>):"; cat $D/diff; fi
 }
-start() { (cd $D; exec env $environment $HAPROXY $mode -f $D/haproxy.cfg >>$D/haproxy.log 2>&1) & live=$!
-  [ "$mode" != -db ] || echo $live >$D/haproxy.pid
+start() { (cd $D; exec $as env $environment $HAPROXY $mode -f $D/haproxy.cfg >>$D/haproxy.log 2>&1) & live=$!
+  [ "$mode" != -db ] || echo $live >$D/run/haproxy.pid
   serves $first $live && sleep .3 || { echo "** HAProxy doesn't start:"; tail $D/haproxy.log; }; }
 stop() { [ -z "$live" ] || { kill $live; wait $live 2>/dev/null; live=; }; }
 reload() { kill -USR2 $live; sleep 2; }
-begin_reload() { mkfifo $D/gate; kill -USR2 $live; until [ -e $D/held ]; do sleep .02; done; exec 4>$D/held; }
-run_meanwhile() { run "$@" & local ours=$!; sleep .4; exec 4>&-; wait $ours; sleep 1; rm -f $D/held; }
+begin_reload() { mkfifo $D/run/gate; own $D/run/gate; kill -USR2 $live; until [ -e $D/run/held ]; do sleep .02; done; exec 4>$D/run/held; }
+# begin begun|committed SECONDS: a run up to so long after it began, or has put the first file into place
+begin() { echo "== haproxy-certs assemble, with something $2 s after it has $1"; local before=$(stat -c %y $D/sites)
+  $HAPROXY_CERTS --config $D/haproxy-certs.toml assemble & ours=$!
+  [ $1 = begun ] || while [ "$(stat -c %y $D/sites)" = "$before" ] && kill -0 $ours 2>/dev/null; do :; done
+  sleep $2; }
+end() { wait $ours 2>/dev/null; echo "exit status $?"; }
+run_meanwhile() { begin committed .3; exec 4>&-; end; sleep 1; rm -f $D/run/held; }
+run_killed() { begin "$@"; kill -KILL $ours; end; }
+run_and_reload() { begin "$@"; kill -USR2 $live; end; sleep 2; }
+run_and_transaction() { begin "$@"; transaction; end; }
 transaction() { store=$(echo "show ssl cert" | ask | grep -m1 /sites/); pair P256 somebody.test
   { echo "set ssl cert $store <<"; cat $D/ca/key $D/ca/cert; echo; } | ask; }
 end_transaction() { echo "abort ssl cert $store" | ask; }

@@ -4,31 +4,35 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt as _, symlink};
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::mpsc;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown, symlink};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use openssl::asn1::{Asn1Integer, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::hash::MessageDigest;
 use openssl::x509::extension::SubjectAlternativeName;
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::judge::listening;
+use super::judge::{Answers, listening};
 use super::support::cmd::{names_in, toml};
 use super::support::haproxy::try_ask;
+use super::support::live::unaware;
 use super::support::process::{Running, children, finish};
 use super::support::scene::put;
 use super::support::tree::make_directory;
 use super::support::{
     Authority, Cmd, Key, KeyKind, LIMIT, Leaf, Port, Run, Tree, Validity, Version, wait_until,
 };
-use super::world::{Bind, HostFile, Item, LINEAGES, NAMES, Places, Random, STRAYS, Wanted, World, kind};
+use super::world::{
+    Bind, Checked, HostFile, Item, LINEAGES, NAMES, NOBODY, Places, Random, STRAYS, User, Wanted, World, kind,
+};
 
 /// What happens to the files.
 #[derive(Debug, Clone)]
@@ -43,7 +47,8 @@ pub enum Change {
     Rekey(usize, KeyKind),
     /// It is renewed with a certificate that HAProxy refuses.
     Refused(usize),
-    /// All but it are deleted, and it is issued, or renewed, with a certificate that HAProxy refuses.
+    /// The first lineage from this one on that isn't there is issued with a certificate that HAProxy refuses, and all
+    /// others are deleted.
     OnlyRefused(usize),
     /// It is deleted.
     Delete(usize),
@@ -74,8 +79,90 @@ pub enum Trouble {
     Down,
     /// haproxy.cfg is broken during the run.
     Broken,
-    /// It is, and before the next run the program's table for HAProxy is given another name.
+    /// The run leaves it to the next one to tell HAProxy.
+    Deferred,
+    /// It does, and before the next run the program's table for HAProxy is given another name.
     Renamed,
+    /// A run is killed then, before the one that is judged.
+    Killed(Moment),
+    /// Somebody has HAProxy reload then.
+    ReloadMeanwhile(Moment),
+    /// Somebody opens a transaction then.
+    TransactionMeanwhile(Moment),
+}
+
+/// A moment of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// So many milliseconds after it began.
+    Begun(u64),
+    /// So many milliseconds after it has put the first file into place.
+    Committed(u64),
+}
+
+impl Moment {
+    fn random(random: &mut Random) -> Self {
+        let limit = random.one(&[5, 20, 50, 150]);
+        let milliseconds = u64::try_from(random.below(limit)).unwrap();
+        if random.percent(50) { Self::Begun(2 * milliseconds) } else { Self::Committed(milliseconds) }
+    }
+}
+
+impl std::fmt::Display for Moment {
+    /// In the words of the script.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (word, milliseconds) = match self {
+            Self::Begun(milliseconds) => ("begun", milliseconds),
+            Self::Committed(milliseconds) => ("committed", milliseconds),
+        };
+        write!(f, "{word} {:.3}", Duration::from_millis(*milliseconds).as_secs_f64())
+    }
+}
+
+/// Sees when a run that begins now puts files into place.
+struct Watch {
+    folder: PathBuf,
+    before: SystemTime,
+}
+
+impl Watch {
+    fn new(places: &Places) -> Self {
+        let folder = places.sites();
+        Self { before: changed(&folder), folder }
+    }
+
+    /// Waits for this moment; whether it came before the run ended.
+    fn wait(&self, moment: Moment, mut has_ended: impl FnMut() -> bool) -> bool {
+        let mut until = Instant::now();
+        match moment {
+            Moment::Begun(milliseconds) => until += Duration::from_millis(milliseconds),
+            Moment::Committed(milliseconds) => {
+                while changed(&self.folder) == self.before {
+                    if has_ended() {
+                        return false;
+                    }
+                    thread::sleep(Duration::from_millis(1));
+                }
+                until = Instant::now() + Duration::from_millis(milliseconds);
+            }
+        }
+        while Instant::now() < until && !has_ended() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        !has_ended()
+    }
+}
+
+fn changed(folder: &Path) -> SystemTime {
+    fs::metadata(folder).unwrap().modified().unwrap()
+}
+
+impl std::fmt::Display for Trouble {
+    /// Without its moment.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = format!("{self:?}");
+        f.write_str(text.split('(').next().unwrap_or_default())
+    }
 }
 
 /// A step.
@@ -89,26 +176,40 @@ pub struct Step {
 
 impl Step {
     /// A random one.
-    pub fn random(random: &mut Random, demanding: bool) -> Self {
+    pub fn random(random: &mut Random, world: &World) -> Self {
         let count = if random.percent(65) { 1 } else { 2 };
-        let changes = (0..count).map(|_| Change::random(random, demanding)).collect();
+        let changes = (0..count).map(|_| Change::random(random, world)).collect();
+        // Where no master socket tells of it a reload in flight is hard to see.
+        let calm = if world.master && !world.master_socket { 33 } else { 45 };
         let trouble = match random.below(100) {
-            0..=59 => Trouble::Calm,
-            60..=67 => Trouble::Reload,
-            68..=78 => Trouble::InFlight,
-            79..=84 => Trouble::Transaction,
-            85..=89 => Trouble::Restart,
-            90..=93 => Trouble::Down,
-            94..=96 => Trouble::Broken,
-            _ => Trouble::Renamed,
+            number if number < calm => Trouble::Calm,
+            0..=54 => Trouble::InFlight,
+            55..=60 => Trouble::Reload,
+            61..=66 => Trouble::Transaction,
+            67..=71 => Trouble::Restart,
+            72..=75 => Trouble::Down,
+            76..=78 => Trouble::Broken,
+            79..=81 => Trouble::Deferred,
+            82..=86 => Trouble::Renamed,
+            87..=94 => Trouble::Killed(Moment::random(random)),
+            95..=97 => Trouble::ReloadMeanwhile(Moment::random(random)),
+            _ => Trouble::TransactionMeanwhile(Moment::random(random)),
         };
         Self { changes, trouble }
     }
 }
 
 impl Change {
-    fn random(random: &mut Random, demanding: bool) -> Self {
-        let lineage = random.below(LINEAGES.len());
+    fn random(random: &mut Random, world: &World) -> Self {
+        let demanding = world.demanding;
+        let lineage = if random.percent(50) {
+            world.lineages[random.below(world.lineages.len())].0
+        } else {
+            random.below(LINEAGES.len())
+        };
+        if world.refuses_late() && random.percent(15) {
+            return if random.percent(50) { Self::Refused(lineage) } else { Self::OnlyRefused(lineage) };
+        }
         match random.below(100) {
             0..=29 => Self::Renew(lineage),
             30..=44 => Self::Issue(lineage, Wanted::random(random, demanding)),
@@ -137,17 +238,22 @@ pub struct Stage {
     pub labels: BTreeMap<String, String>,
     /// Whether somebody else changed what HAProxy loads since it last loaded everything.
     pub drift: bool,
+    /// Whether HAProxy was started or reloaded by somebody else since the last run.
+    pub is_new: bool,
     /// What happened, in the words of [`super::script`].
     pub journal: Vec<String>,
     tree: Tree,
     there: BTreeMap<usize, Wanted>,
+    refused: BTreeSet<usize>,
     issued: usize,
     excluded: BTreeSet<usize>,
     dropped: Vec<usize>,
     broken: bool,
     names: usize,
+    unaware: Option<PathBuf>,
     ports: Vec<Port>,
     live: Option<Running>,
+    fresh: Option<(Vec<u8>, Answers)>,
     temporary: TempDir,
 }
 
@@ -156,8 +262,12 @@ impl Stage {
     pub fn new(world: &World, version: &Version) -> Self {
         let temporary = tempfile::Builder::new().prefix("haproxy-certs-oracle-").tempdir().unwrap();
         let places = Places { folder: temporary.path().to_owned() };
-        make_directory(&places.sites(), 0o700);
-        make_directory(&places.folder.join("other"), 0o700);
+        make_directory(&places.folder, 0o755);
+        for folder in [places.sites(), places.folder.join("other"), places.run(), places.empty()] {
+            make_directory(&folder, if folder == places.empty() { 0o755 } else { 0o700 });
+            give(world, &folder);
+        }
+        let unaware = (world.checked == Checked::Unaware).then(|| unaware(version, &places.folder).program);
         symlink("sites", places.folder.join("link")).unwrap();
         let mut stage = Self {
             world: world.clone(),
@@ -165,16 +275,20 @@ impl Stage {
             places,
             labels: BTreeMap::new(),
             drift: false,
+            is_new: false,
             journal: Vec::new(),
             tree: Tree::new(),
             there: BTreeMap::new(),
+            refused: BTreeSet::new(),
             issued: 0,
             excluded: BTreeSet::new(),
             dropped: Vec::new(),
             broken: false,
             names: 0,
+            unaware,
             ports: world.binds.iter().map(|_| Port::free()).collect(),
             live: None,
+            fresh: None,
             temporary,
         };
         put(&stage.places.folder.join("gate.lua"), stage.gate_script(), 0o644);
@@ -196,9 +310,15 @@ impl Stage {
         stage
     }
 
-    /// What HAProxy's environment has more than ours.
-    pub fn environment(&self) -> Option<(&'static str, PathBuf)> {
-        self.world.demanding.then(|| ("OPENSSL_CONF", self.places.folder.join("openssl.cnf")))
+    /// A HAProxy's environment and user.
+    pub fn as_haproxy<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        if self.world.demanding {
+            command.env("OPENSSL_CONF", self.places.folder.join("openssl.cnf"));
+        }
+        if self.world.user == User::Own {
+            command.uid(NOBODY.1.0).gid(NOBODY.1.1);
+        }
+        command
     }
 
     /// The addresses of the bind lines.
@@ -224,10 +344,21 @@ impl Stage {
     /// A run of the program.
     pub fn run(&mut self, arguments: &[&str]) -> Run {
         self.journal.push(format!("run {}", arguments.join(" ")));
+        self.is_new = false;
         self.run_now(arguments)
     }
 
     fn run_now(&self, arguments: &[&str]) -> Run {
+        let output = finish(&mut self.program(arguments), 2 * LIMIT);
+        Run {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into(),
+            stderr: String::from_utf8_lossy(&output.stderr).into(),
+        }
+    }
+
+    /// The program, ready to be run.
+    fn program(&self, arguments: &[&str]) -> Command {
         let path = self.places.folder.join("haproxy-certs.toml");
         fs::write(&path, self.program_config()).unwrap();
         let mut command = Command::new(Cmd::program());
@@ -236,12 +367,20 @@ impl Stage {
             .env_remove("HAPROXY_CERTS_CONFIG")
             .env_remove("RENEWED_LINEAGE")
             .env_remove("RENEWED_DOMAINS");
-        let output = finish(&mut command, 2 * LIMIT);
-        Run {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into(),
-            stderr: String::from_utf8_lossy(&output.stderr).into(),
-        }
+        command
+    }
+
+    /// A run that is killed at this moment; whether it was, or had ended before.
+    pub fn run_killed(&mut self, moment: Moment) -> bool {
+        self.journal.push(format!("run_killed {moment}"));
+        let mut command = self.program(&[]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let watch = Watch::new(&self.places);
+        let mut child = command.spawn().unwrap();
+        let was_running = watch.wait(moment, || child.try_wait().unwrap().is_some());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        was_running
     }
 
     /// Gives the program's table for HAProxy another name.
@@ -261,6 +400,9 @@ impl Stage {
             toml(&self.places.sites()),
             serde_json::json!(excluded)
         );
+        if world.user == User::Own {
+            writeln!(text, "owner = \"{}:{}\"", NOBODY.0.0, NOBODY.0.1).unwrap();
+        }
         if let HostFile::Lineage(number) = world.host {
             writeln!(
                 text,
@@ -270,13 +412,17 @@ impl Stage {
             )
             .unwrap();
         }
-        let binary = if world.unchecked { "\"\"".to_owned() } else { toml(&self.version.program) };
+        let binary = match world.checked {
+            Checked::Whole => toml(&self.version.program),
+            Checked::Unaware => toml(self.unaware.as_ref().unwrap()),
+            Checked::Never => "\"\"".to_owned(),
+        };
         let master_socket = if world.master_socket { toml(&self.master_socket()) } else { "\"\"".to_owned() };
         writeln!(
             text,
             "[[haproxy]]\nunit = \"no-such-unit.service\"\npidfile = {}\nmaster_socket = {master_socket}\n\
              binary = {binary}\ntimeout = \"10s\"",
-            toml(&self.places.folder.join("haproxy.pid")),
+            toml(&self.places.run().join("haproxy.pid")),
         )
         .unwrap();
         if self.names > 0 {
@@ -311,8 +457,10 @@ impl Stage {
             Change::Rekey(lineage, kind) => self.renew(*lineage, |wanted| wanted.kind = *kind),
             Change::Refused(lineage) => self.refused(*lineage),
             Change::OnlyRefused(lineage) => {
-                self.refused(*lineage);
-                for other in (0..LINEAGES.len()).filter(|other| other != lineage) {
+                let all = (*lineage..LINEAGES.len()).chain(0..*lineage);
+                let Some(new) = all.clone().find(|number| !self.there.contains_key(number)) else { return };
+                self.refused(new);
+                for other in all.filter(|other| *other != new) {
                     self.change(&Change::Delete(other));
                 }
             }
@@ -322,6 +470,7 @@ impl Stage {
                     && self.world.host != HostFile::Lineage(*lineage)
                     && self.there.remove(lineage).is_some()
                 {
+                    self.refused.remove(lineage);
                     self.tree.delete(LINEAGES[*lineage]);
                     self.journal.push(format!("delete {}", LINEAGES[*lineage]));
                 }
@@ -351,11 +500,29 @@ impl Stage {
         matches!(change, Change::Delete(lineage) | Change::Exclude(lineage) if self.world.listed(*lineage))
     }
 
+    /// Whether certbot has something that HAProxy refuses, and only a reload shows that: until there was one, it may be
+    /// in place.
+    pub fn has_a_surprise(&self) -> bool {
+        self.world.refuses_late() && !self.refused.is_empty()
+    }
+
+    /// Whether haproxy.cfg still names the file of a lineage that is gone.
+    pub fn names_what_is_gone(&self) -> bool {
+        (0..LINEAGES.len()).any(|lineage| self.is_gone(lineage) && self.is_named(lineage))
+    }
+
+    fn is_gone(&self, lineage: usize) -> bool {
+        !self.there.contains_key(&lineage) || self.excluded.contains(&lineage)
+    }
+
+    fn is_named(&self, lineage: usize) -> bool {
+        self.world.listed(lineage) && !self.dropped.contains(&lineage)
+    }
+
     /// Takes the lines from the crt-list that name what is to go: what somebody does who reads that it can't.
     pub fn mend_list(&mut self) {
         for lineage in 0..LINEAGES.len() {
-            let gone = !self.there.contains_key(&lineage) || self.excluded.contains(&lineage);
-            if gone && self.world.listed(lineage) && !self.dropped.contains(&lineage) {
+            if self.is_gone(lineage) && self.is_named(lineage) {
                 self.dropped.push(lineage);
                 self.drift = true;
             }
@@ -364,8 +531,7 @@ impl Stage {
     }
 
     fn write_list(&mut self) {
-        fs::write(self.places.folder.join("list.txt"), self.world.list_text(&self.places, &self.dropped))
-            .unwrap();
+        put(&self.places.folder.join("list.txt"), self.world.list_text(&self.places, &self.dropped), 0o644);
         let places = Places { folder: PathBuf::from("$D") };
         let text = self.world.list_text(&places, &self.dropped);
         let line = format!("cat >$D/list.txt <<END\n{text}END");
@@ -388,6 +554,7 @@ impl Stage {
             let wanted = wanted.clone();
             return self.renew(lineage, |now| *now = wanted);
         }
+        self.refused.remove(&lineage);
         let leaf = self.leaf(LINEAGES[lineage], wanted);
         self.journal_pair(&format!("lineage {}", LINEAGES[lineage]), wanted, flag(wanted));
         self.tree.issue_leaf(LINEAGES[lineage], &leaf);
@@ -398,6 +565,7 @@ impl Stage {
         let Some(mut wanted) = self.there.get(&lineage).cloned() else { return };
         wanted.expired = false;
         how(&mut wanted);
+        self.refused.remove(&lineage);
         let leaf = self.leaf(LINEAGES[lineage], &wanted);
         self.journal_pair(&format!("lineage {}", LINEAGES[lineage]), &wanted, flag(&wanted));
         self.tree.renew_with(LINEAGES[lineage], &leaf);
@@ -405,6 +573,7 @@ impl Stage {
     }
 
     fn refused(&mut self, lineage: usize) {
+        self.refused.insert(lineage);
         let known = self.there.get(&lineage).cloned();
         let mut wanted = known.clone().unwrap_or_else(|| self.world.others[0].clone());
         let command = format!("lineage {}", LINEAGES[lineage]);
@@ -422,7 +591,8 @@ impl Stage {
             self.tree.renew_with(LINEAGES[lineage], &leaf);
         } else {
             self.tree.issue_leaf(LINEAGES[lineage], &leaf);
-            self.there.insert(lineage, wanted);
+            // What it is renewed with HAProxy takes.
+            self.there.insert(lineage, self.world.others[0].clone());
         }
     }
 
@@ -441,20 +611,21 @@ impl Stage {
         leaf
     }
 
-    fn put_foreign(&mut self, path: &std::path::Path, called: &str, wanted: &Wanted) {
+    fn put_foreign(&mut self, path: &Path, called: &str, wanted: &Wanted) {
         let leaf = self.leaf(called, wanted);
         put(path, leaf.combined(), 0o600);
+        give(&self.world, path);
         let path = path.strip_prefix(&self.places.folder).unwrap();
         self.journal_pair(&format!("foreign {}", path.display()), wanted, flag(wanted));
         self.drift = true;
     }
 
     fn stats_socket(&self) -> PathBuf {
-        self.places.folder.join("stats.sock")
+        self.places.run().join("stats.sock")
     }
 
     fn master_socket(&self) -> PathBuf {
-        self.places.folder.join("master.sock")
+        self.places.run().join("master.sock")
     }
 
     fn ask(&self, command: &str) -> Option<String> {
@@ -475,7 +646,7 @@ impl Stage {
         let folder = self.places.folder.clone();
         let log_path = folder.join("haproxy.log");
         let log = File::options().create(true).append(true).open(&log_path).unwrap();
-        let pidfile = folder.join("haproxy.pid");
+        let pidfile = self.places.run().join("haproxy.pid");
         let mut running = Running::start(&self.version.program, |command| {
             if self.world.master {
                 command.arg("-W").arg("-p").arg(&pidfile);
@@ -485,8 +656,8 @@ impl Stage {
             if self.world.master_socket {
                 command.arg("-S").arg(self.master_socket());
             }
-            command.arg("-f").arg(folder.join("haproxy.cfg")).envs(self.environment()).current_dir(&folder);
-            command.stdout(log.try_clone().unwrap()).stderr(log)
+            command.arg("-f").arg(folder.join("haproxy.cfg")).current_dir(&folder);
+            self.as_haproxy(command).stdout(log.try_clone().unwrap()).stderr(log)
         });
         let start = fs::read(&log_path).unwrap_or_default().len();
         if !self.world.master {
@@ -513,7 +684,7 @@ impl Stage {
                 });
             }
         }
-        self.drift = false;
+        (self.drift, self.is_new) = (false, true);
         Ok(())
     }
 
@@ -525,6 +696,11 @@ impl Stage {
         }
     }
 
+    /// Whether it is there.
+    pub fn is_up(&self) -> bool {
+        self.live.is_some()
+    }
+
     fn write_config(&self) {
         let ports: Vec<u16> = self.ports.iter().map(Port::number).collect();
         let stats = self.stats_socket();
@@ -534,7 +710,7 @@ impl Stage {
             text.push_str("  no-such-keyword\n");
         }
         writeln!(text, "global\n  lua-load {}", self.places.folder.join("gate.lua").display()).unwrap();
-        fs::write(self.places.folder.join("haproxy.cfg"), text).unwrap();
+        put(&self.places.folder.join("haproxy.cfg"), text, 0o644);
     }
 
     /// Breaks haproxy.cfg, or repairs it.
@@ -550,8 +726,7 @@ impl Stage {
         let before = children(running.pid());
         self.journal.push("reload".to_owned());
         let asked = self.world.master_socket && self.version.number() >= (2, 7) && {
-            let socket = self.places.folder.join("master.sock");
-            try_ask(&socket, "reload").is_ok()
+            try_ask(&self.master_socket(), "reload").is_ok()
         };
         if !asked {
             self.live.as_mut().unwrap().signal(Signal::USR2);
@@ -567,7 +742,7 @@ impl Stage {
         while start.elapsed() < Duration::from_secs(10) {
             let now = children(pid);
             if now.len() == 1 && !before.contains(&now[0]) {
-                self.drift = false;
+                (self.drift, self.is_new) = (false, true);
                 return self.sockets_answer();
             }
             thread::sleep(Duration::from_millis(5));
@@ -586,7 +761,8 @@ impl Stage {
 
     /// Whoever loads the configuration while there is a gate takes it away, and waits behind it.
     fn gate_script(&self) -> String {
-        let folder = self.places.folder.display();
+        let run = self.places.run();
+        let folder = run.display();
         let (gate, held) = (format!("{folder}/gate"), format!("{folder}/held"));
         format!(
             "if os.rename(\"{gate}\", \"{held}\") then\n  local held = io.open(\"{held}\", \"r\")\n  held:read(\"*a\")\n  held:close()\nend\n"
@@ -598,7 +774,7 @@ impl Stage {
         if !self.world.master {
             return None;
         }
-        let (gate, held) = (self.places.folder.join("gate"), self.places.folder.join("held"));
+        let (gate, held) = (self.places.run().join("gate"), self.places.run().join("held"));
         let _ = fs::remove_file(&held);
         rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -608,6 +784,7 @@ impl Stage {
             0,
         )
         .unwrap();
+        give(&self.world, &gate);
         let running = self.live.as_mut().unwrap();
         let before = children(running.pid());
         running.signal(Signal::USR2);
@@ -627,36 +804,105 @@ impl Stage {
         None
     }
 
-    /// A run while the reload goes on, which ends soon after the run began, or with it.
+    /// A run while the reload goes on, which ends soon after the run has put files into place, or with it.
     pub fn run_meanwhile(&mut self, held: Option<Held>) -> Run {
-        let Some(held) = held else { return self.run(&[]) };
+        let Some(Held { file, before }) = held else { return self.run(&[]) };
         self.journal.push("run_meanwhile".to_owned());
-        let (ended, wait) = mpsc::channel::<()>();
-        let file = held.file;
+        let (watch, has_ended) = (Watch::new(&self.places), AtomicBool::new(false));
         let run = thread::scope(|scope| {
-            scope.spawn(move || {
-                let _ = wait.recv_timeout(Duration::from_millis(400));
+            scope.spawn(|| {
+                watch.wait(Moment::Committed(300), || has_ended.load(Ordering::Relaxed));
                 drop(file);
             });
             let run = self.run_now(&[]);
-            drop(ended);
+            has_ended.store(true, Ordering::Relaxed);
             run
         });
         let drift = self.drift;
-        self.reloaded(&held.before);
+        self.reloaded(&before);
         // It had read the files before what happened to them then.
         self.drift = drift;
         run
     }
 
+    /// A run while somebody has HAProxy reload at this moment.
+    pub fn run_and_reload(&mut self, moment: Moment) -> Run {
+        let Some(running) = self.live.as_mut().filter(|_| self.world.master) else { return self.run(&[]) };
+        // It is our child: its id isn't given to anybody else.
+        let pid = Pid::from_raw(running.pid().try_into().unwrap()).unwrap();
+        let before = children(running.pid());
+        let (run, came) = self.run_and(moment, || kill_process(pid, Signal::USR2).is_ok());
+        self.journal.push(if came { format!("run_and_reload {moment}") } else { "run ".to_owned() });
+        if came {
+            self.reloaded(&before);
+        }
+        run
+    }
+
+    /// A run while somebody opens a transaction at this moment; how to end that.
+    pub fn run_and_transaction(&mut self, moment: Moment) -> (Run, Option<String>) {
+        let Some((store, command)) = self.transaction() else { return (self.run(&[]), None) };
+        let (run, came) = self.run_and(moment, || self.ask(&command).is_some());
+        self.journal.push(if came { format!("run_and_transaction {moment}") } else { "run ".to_owned() });
+        (run, came.then(|| format!("abort ssl cert {store}")))
+    }
+
+    /// A run, and something that is done at this moment of it; whether that was done before it ended.
+    fn run_and(&self, moment: Moment, what: impl FnOnce() -> bool + Send) -> (Run, bool) {
+        let (watch, has_ended) = (Watch::new(&self.places), AtomicBool::new(false));
+        thread::scope(|scope| {
+            let other = scope.spawn(|| watch.wait(moment, || has_ended.load(Ordering::Relaxed)) && what());
+            let run = self.run_now(&[]);
+            has_ended.store(true, Ordering::Relaxed);
+            (run, other.join().unwrap())
+        })
+    }
+
     /// Opens a transaction on the first file that HAProxy has, as somebody else; how to end it.
     pub fn open_transaction(&mut self) -> Option<String> {
+        let (store, command) = self.transaction()?;
+        self.ask(&command)?;
+        self.journal.push("transaction".to_owned());
+        Some(format!("abort ssl cert {store}"))
+    }
+
+    /// The first file that HAProxy has, and the command that opens a transaction on it.
+    fn transaction(&self) -> Option<(String, String)> {
         let shown = self.ask("show ssl cert")?;
         let store = shown.lines().find(|line| line.contains("/sites/"))?.trim_start_matches('*').to_owned();
         let leaf = self.tree.authority().issue(KeyKind::P256, &["somebody.test"], Validity::days(30));
-        self.ask(&format!("set ssl cert {store} <<\n{}\n", leaf.combined()))?;
-        self.journal.push("transaction".to_owned());
-        Some(format!("abort ssl cert {store}"))
+        let command = format!("set ssl cert {store} <<\n{}\n", leaf.combined());
+        Some((store, command))
+    }
+
+    /// What a HAProxy that starts now would answer, where another one has been asked since these files are as they are.
+    pub fn known_answers(&self) -> Option<Answers> {
+        let (files, answers) = self.fresh.as_ref()?;
+        (*files == self.files()).then(|| answers.clone())
+    }
+
+    /// Remembers what a HAProxy that was just started from these files has answered.
+    pub fn remember(&mut self, files: Vec<u8>, answers: &Answers) {
+        self.fresh = Some((files, answers.clone()));
+    }
+
+    /// Everything that HAProxy loads, with its rights, as bytes.
+    pub fn files(&self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut add = |path: PathBuf| {
+            let bytes = fs::read(&path).unwrap_or_default();
+            let rights = fs::metadata(&path).map(|meta| (meta.mode(), meta.uid(), meta.gid())).ok();
+            all.extend(format!("{} {rights:?} {}\n", path.display(), bytes.len()).into_bytes());
+            all.extend(bytes);
+        };
+        add(self.places.host());
+        add(self.places.folder.join("list.txt"));
+        for folder in [self.places.sites(), self.places.folder.join("other")] {
+            for name in names_in(&folder) {
+                add(folder.join(name));
+            }
+        }
+        all
     }
 
     /// Ends it.
@@ -681,6 +927,13 @@ pub struct Held {
 impl Drop for Stage {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// Gives a file to HAProxy's user, where that is another one from the start.
+fn give(world: &World, path: &Path) {
+    if world.user == User::Own {
+        chown(path, Some(NOBODY.1.0), Some(NOBODY.1.1)).unwrap();
     }
 }
 

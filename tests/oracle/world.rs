@@ -129,6 +129,32 @@ pub enum HostFile {
     Lineage(usize),
 }
 
+/// Whom HAProxy runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum User {
+    /// root.
+    Root,
+    /// root until it has read its files: `user` and `group` in haproxy.cfg.
+    Dropped,
+    /// Another user from the start, who owns all that it loads.
+    Own,
+}
+
+/// The user and group of [`User::Dropped`] and [`User::Own`], by name and by number.
+pub const NOBODY: ((&str, &str), (u32, u32)) = (("nobody", "nogroup"), (65534, 65534));
+
+/// What the program can have HAProxy say of a file before HAProxy loads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// All that a reload would say.
+    Whole,
+    /// All but what OpenSSL's configuration forbids, which the check of staged files doesn't see: as where the master's
+    /// environment can't be read.
+    Unaware,
+    /// Nothing: the program must not run HAProxy, so that only a reload or a commit shows what is refused.
+    Never,
+}
+
 /// A certificate that is to be there: names and kind of key.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -172,8 +198,12 @@ pub struct World {
     pub stats_socket: Option<bool>,
     /// Whether the program is told how haproxy.cfg spells the directory, where it only does so in other ways.
     pub told_spelling: bool,
-    /// Whether the program must not run HAProxy, so that only a reload or a commit shows what it refuses.
-    pub unchecked: bool,
+    /// What the program can ask of HAProxy beforehand.
+    pub checked: Checked,
+    /// Whom HAProxy runs as.
+    pub user: User,
+    /// Whether haproxy.cfg has `chroot`: into an empty directory.
+    pub chroot: bool,
     /// Whether the program is told to probe the bind lines.
     pub probe: bool,
     /// Whether HAProxy's OpenSSL refuses RSA keys of 2048 bits, which no other process here does.
@@ -198,15 +228,26 @@ impl World {
         let random = &mut Random::new(seed);
         let version = versions[random.below(versions.len())].clone();
         let master = forced || random.percent(80);
-        let master_socket = master && (forced || random.percent(65));
+        let master_socket = master && (forced || random.percent(60));
         // Without a master and without a socket nobody can be told anything.
         let stats_socket = if master { random.percent(65).then(|| random.percent(85)) } else { Some(true) };
-        let demanding = random.percent(15);
-        let mut lineages = Vec::new();
+        let checked = match random.below(100) {
+            0..=11 if master => Checked::Unaware,
+            12..=19 if version.starts_with('3') && master_socket => Checked::Never,
+            _ => Checked::Whole,
+        };
+        let demanding = checked == Checked::Unaware || random.percent(10);
+        let mut lineages: Vec<(usize, Wanted)> = Vec::new();
+        // Where names are shared little is done in memory.
+        let is_peaceful = random.percent(35);
         let count = random.one(&[1, 2, 3, 3, 3, 4, 4, 5]);
         for number in 0..LINEAGES.len() {
             if random.below(LINEAGES.len() - number) < count - lineages.len() {
-                lineages.push((number, Wanted::random(random, demanding)));
+                let mut wanted = Wanted::random(random, demanding);
+                if is_peaceful {
+                    wanted.names = vec![NAMES[number % NAMES.len()]];
+                }
+                lineages.push((number, wanted));
             }
         }
         let others = (0..3).map(|_| Wanted::random(random, demanding)).collect();
@@ -240,7 +281,13 @@ impl World {
         let forced = forced.then(|| if version.starts_with('2') { "pidfile" } else { "master" });
         let probe = random.percent(15);
         let told_spelling = forced.is_some() || random.percent(50);
-        let unchecked = new && master_socket && random.percent(12);
+        let user = match random.below(100) {
+            0..=59 => User::Root,
+            60..=84 => User::Dropped,
+            _ => User::Own,
+        };
+        // Only root may.
+        let chroot = user != User::Own && random.percent(30);
         let mut world = Self {
             seed,
             version,
@@ -248,7 +295,9 @@ impl World {
             master_socket,
             stats_socket,
             told_spelling,
-            unchecked,
+            checked,
+            user,
+            chroot,
             probe,
             demanding,
             host,
@@ -262,6 +311,11 @@ impl World {
             world.host = HostFile::Foreign;
         }
         world
+    }
+
+    /// Whether only a reload shows some of what HAProxy refuses.
+    pub fn refuses_late(&self) -> bool {
+        self.checked != Checked::Whole
     }
 
     /// Somebody who configures the program so has a HAProxy that loads these files.
@@ -316,7 +370,17 @@ impl World {
         let mut text =
             String::from("global\n  maxconn 100\n  nbthread 1\n  tune.ssl.default-dh-param 2048\n");
         if let Some(stats) = stats {
-            writeln!(text, "  stats socket {} level admin", stats.display()).unwrap();
+            let rights = match self.user {
+                User::Dropped => format!(" mode 660 user {} group {}", NOBODY.0.0, NOBODY.0.1),
+                User::Root | User::Own => String::new(),
+            };
+            writeln!(text, "  stats socket {} level admin{rights}", stats.display()).unwrap();
+        }
+        if self.user == User::Dropped {
+            writeln!(text, "  user {}\n  group {}", NOBODY.0.0, NOBODY.0.1).unwrap();
+        }
+        if self.chroot {
+            writeln!(text, "  chroot {}", places.empty().display()).unwrap();
         }
         let spelled = |spelling| self.uses(Item::Sites(spelling));
         let folder = places.folder.display();
@@ -371,6 +435,16 @@ impl Places {
     /// The sites directory.
     pub fn sites(&self) -> PathBuf {
         self.folder.join("sites")
+    }
+
+    /// Where HAProxy's user may write: pidfile and sockets.
+    pub fn run(&self) -> PathBuf {
+        self.folder.join("run")
+    }
+
+    /// Where HAProxy locks itself up.
+    pub fn empty(&self) -> PathBuf {
+        self.folder.join("empty")
     }
 
     /// A file of the other directory.
@@ -469,6 +543,12 @@ pub const SIMPLER: [fn(&World) -> Vec<World>; 4] = [
         let mut worlds = Vec::new();
         if world.probe {
             worlds.push(World { probe: false, ..world.clone() });
+        }
+        if world.chroot {
+            worlds.push(World { chroot: false, ..world.clone() });
+        }
+        if world.user != User::Root {
+            worlds.push(World { user: User::Root, ..world.clone() });
         }
         for bind in 0..world.binds.len() {
             for (strict, default) in [(true, false), (false, true)] {

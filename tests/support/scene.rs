@@ -1,6 +1,6 @@
-//! A host in miniature that can be put back as it was: certbot's tree, the sites directory, and somebody who is told.
+//! A host in miniature that can be put back as it was: certbot's tree, the sites directory, and somebody who is notified.
 //!
-//! Nobody needs a HAProxy here: what is told writes down what it finds, which is what a HAProxy would load.
+//! Nobody needs a HAProxy here: what is notified writes down what it finds, which is what a HAProxy would load.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -154,7 +154,7 @@ impl Scene {
             .collect()
     }
 
-    /// What was told last is what is there now.
+    /// What was notified last is what is there now.
     #[track_caller]
     pub fn must_be_told(&self, context: &str) {
         let last = self.told().pop().unwrap_or_default();
@@ -180,7 +180,7 @@ impl Scene {
         });
     }
 
-    /// What was told, a line each time.
+    /// What was notified, a line each time.
     pub fn told(&self) -> Vec<String> {
         let text = fs::read_to_string(self.cmd.beside("told")).unwrap_or_default();
         text.lines().map(ToOwned::to_owned).collect()

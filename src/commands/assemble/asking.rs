@@ -25,9 +25,12 @@ pub(crate) fn ask(settings: &Settings, system: &System, staged: &mut Staged<'_>)
         }
         let seen = surroundings(system, haproxy);
         if let Some(seen) = &seen {
-            staged.remember_openssl_conf(&haproxy.name, seen.variable(OPENSSL_CONF));
+            let file = seen.variable(OPENSSL_CONF).map(str::to_owned);
+            staged.sites().remember_start(&haproxy.name, |start| start.openssl_conf = file);
         }
-        let surroundings = seen.or_else(|| staged.openssl_conf(&haproxy.name).map(remembered));
+        let last = staged.sites().state.last_start.get(&haproxy.name);
+        let surroundings =
+            seen.or_else(|| last.and_then(|last| last.openssl_conf.as_deref()).map(remembered));
         if !asked.insert((binary, surroundings.clone())) {
             if let Some(host) = &host {
                 staged.drop_file(host);

@@ -32,7 +32,7 @@ use crate::sys::system::System;
 pub struct Options {
     /// Only say what would be done.
     pub dry_run: bool,
-    /// Leave telling HAProxy to the next run.
+    /// Leave notifying HAProxy to the next run.
     pub defer_reload: bool,
     /// What the plan is to respect.
     pub policy: Policy,
@@ -75,7 +75,7 @@ fn dry_run(
     }
     let identity = identity(system, &settings.haproxys);
     let mut swept = sweep(settings, place.as_ref(), &state, options.policy.clone(), &identity, progress)?;
-    swept.situation.loaded = loaded(settings, system);
+    swept.situation.loaded = loaded(settings, system, |name| state.configuration_of(name));
     report.notes.extend(forced_in_vain(&swept.situation));
     report.rows = plan(&swept.situation).rows;
     report.notes.extend(unloadable_left(settings, &report.rows));
@@ -102,7 +102,10 @@ fn deploy(
     let who = identity(system, &settings.haproxys);
     let mut swept =
         sweep(settings, Some(&sites.place), &sites.state, options.policy.clone(), &who, progress)?;
-    swept.situation.loaded = loaded(settings, system);
+    swept.situation.loaded = loaded(settings, system, |name| sites.state.configuration_of(name));
+    for (name, files) in &swept.situation.loaded.configurations {
+        sites.remember_start(name, |start| start.configuration.clone_from(files));
+    }
     let ours = sites.state.knows_lineages();
     let tree = CertbotTree::of(settings);
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());

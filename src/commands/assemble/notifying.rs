@@ -18,10 +18,10 @@ use crate::serving::loads::{Contents, Identity};
 use crate::sites::commit::Committed;
 use crate::sys::system::System;
 
-/// How many times a HAProxy that refuses files is told again without them; then the whole batch goes back.
+/// How many times a HAProxy that refuses files is notified again without them; then the whole batch goes back.
 const MAX_ROLL_BACKS: usize = 16;
 
-/// Tells each HAProxy what it is owed; where one refuses our files, the previous ones go back and all are told again.
+/// Notifies each HAProxy of what it is owed; where one refuses our files, the previous ones go back and all are notified again.
 pub(crate) fn notify_all(
     settings: &Settings,
     system: &System,
@@ -50,7 +50,7 @@ pub(crate) fn notify_all(
         };
         if !back.is_empty() {
             rolled_back.insert(haproxy.name.clone(), words.join("; "));
-            // Whoever was told of the files that just went back is told once more.
+            // Whoever was notified of the files that just went back is notified once more.
             verdicts.fill_with(|| None);
         }
     }
@@ -59,7 +59,7 @@ pub(crate) fn notify_all(
         .collect()
 }
 
-/// Tells one HAProxy what it is owed.
+/// Notifies one HAProxy of what it is owed.
 fn notify_one(
     settings: &Settings,
     system: &System,
@@ -108,7 +108,7 @@ pub(crate) fn ours(settings: &Settings, rows: &HashMap<Target, &Row>) -> (BTreeM
 
 /// What HAProxy must show for a target, as its file is now.
 fn change(committed: &Committed<'_>, row: Option<&Row>, target: Target) -> Change {
-    // Until it is told, HAProxy has the previous one.
+    // Until it is notified, HAProxy has the previous one.
     let previous = || committed.read_previous(&target).and_then(|pem| read_leaf(&pem).ok());
     let was_shown = || previous().is_none_or(|leaf| can_be_shown(&leaf));
     let now = committed.read(&target).ok().and_then(|pem| {

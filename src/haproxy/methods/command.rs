@@ -9,7 +9,7 @@ use crate::sys::failure::io_cause;
 use crate::sys::program::Program;
 use crate::sys::system::System;
 
-/// Runs the command that the configuration names. What it does isn't known: success is told, but not seen.
+/// Runs the command that the configuration names. What it does isn't known: success is notified, but not seen.
 #[must_use]
 pub fn run(system: &System, haproxy: &Haproxy) -> Attempt {
     let Some((name, args)) = haproxy.command.split_first() else {

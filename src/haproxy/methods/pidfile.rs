@@ -16,7 +16,7 @@ use crate::sys::escape::escaped_path;
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;
 
-/// Tells HAProxy by a signal to the master that its pidfile names, and watches what becomes of it.
+/// Notifies HAProxy by a signal to the master that its pidfile names, and watches what becomes of it.
 ///
 /// Only a process that was verified to be a HAProxy master is ever signalled.
 #[must_use]
@@ -69,7 +69,7 @@ fn no_master(file: &Path, why: &NotAMaster) -> Attempt {
         NotAMaster::Worker { .. } => {
             Attempt::Failed(format!("{said}; set pidfile to the master's (option -p)"))
         }
-        NotAMaster::Starting(_) => Attempt::Failed(format!("{said}; the next run tells it")),
+        NotAMaster::Starting(_) => Attempt::Failed(format!("{said}; the next run notifies it")),
         NotAMaster::Unseen { .. } => Attempt::Failed(said),
     }
 }

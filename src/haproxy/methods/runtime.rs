@@ -1,6 +1,6 @@
 //! The Runtime API: certificates are replaced and added in memory, without a reload.
 //!
-//! What may be told so is decided in [`memory`]: what is in memory afterwards must be what HAProxy would load when it
+//! What may be sent so is decided in [`crate::haproxy::memory`]: what is in memory afterwards must be what HAProxy would load when it
 //! starts. Memory only: the disk is written first, a reload reads it again.
 
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ use crate::sys::escape::escaped;
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;
 
-/// How often the whole batch is told again because the worker changed meanwhile.
+/// How often the whole batch is notified again because the worker changed meanwhile.
 const ROUNDS: usize = 4;
 
 /// How long a reload that may be in flight is waited for before the first command: a socket that refuses connections
@@ -45,7 +45,7 @@ const DEAF: Duration = Duration::from_secs(3);
 /// How many files that aren't ours HAProxy is asked for.
 const ASKED_AT_MOST: usize = 1000;
 
-/// A file to be told.
+/// A file to be notified.
 struct Job<'a> {
     target: &'a Target,
     /// Its name as the settings spell it for this HAProxy.
@@ -81,7 +81,7 @@ pub enum StoresShown {
     Unseen(String, bool),
 }
 
-/// Tells HAProxy a whole batch in memory, and sees that it took it; where one file needs a reload, nothing is sent.
+/// Gives HAProxy a whole batch in memory, and sees that it took it; where one file needs a reload, nothing is sent.
 #[must_use]
 pub fn update(system: &System, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Attempt {
     let mut jobs = Vec::with_capacity(batch.changes.len());
@@ -235,7 +235,7 @@ fn is_plain(file: &str) -> bool {
 }
 
 impl<'a> Job<'a> {
-    /// Reads the file; what this way can't tell needs a reload.
+    /// Reads the file; what this way can't send needs a reload.
     fn new(haproxy: &Haproxy, batch: &Batch<'_>, change: &'a Change) -> Result<Self, String> {
         let target = &change.target;
         let Some(expected) = &change.now else {
@@ -273,7 +273,7 @@ fn can_be_sent(store: &str, pem: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Why a batch can't be told this way.
+/// Why a batch needs another way.
 enum Stop {
     /// A reload may do it.
     Reload(String),
@@ -287,7 +287,7 @@ impl From<Trouble> for Stop {
     }
 }
 
-/// A batch being told to a worker.
+/// A batch being sent to a worker.
 struct Update<'a> {
     system: &'a System,
     haproxy: &'a Haproxy,

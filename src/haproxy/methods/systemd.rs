@@ -20,7 +20,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// How long a unit that is changing its state is waited for.
 const CHANGING: Duration = Duration::from_secs(60);
 
-/// Tells HAProxy by `systemctl reload`, and watches its processes, because that only says that a signal was sent.
+/// Notifies HAProxy by `systemctl reload`, and watches its processes, because that only says that a signal was sent.
 ///
 /// The configuration is checked first: the units of 2.2 and 2.6 check it too, but hide what is wrong.
 #[must_use]
@@ -49,7 +49,7 @@ pub fn reload(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt 
         ("loaded", other) => {
             let sub = escaped(&state.sub);
             return Attempt::Failed(format!(
-                "unit {} is still {} ({sub}); see systemctl status, the next run tells it",
+                "unit {} is still {} ({sub}); see systemctl status, the next run notifies it",
                 unit.escaped(),
                 escaped(other)
             ));

@@ -67,13 +67,13 @@ pub fn check(system: &System, haproxy: &Haproxy, master: &Master, deadline: Inst
     let words = alerts::words(&done.output);
     let refuses =
         !done.timed_out && done.status.is_some_and(|status| status.code().is_some_and(|code| code != 0));
-    match () {
-        () if done.succeeded() => ConfigCheck::Valid,
-        () if refuses && !words.is_empty() => ConfigCheck::Invalid { words, log: done.output },
-        () => {
-            let said = done.last_line().map(|line| format!(": {line}")).unwrap_or_default();
-            ConfigCheck::Unchecked(format!("{} -c {}{said}", escaped_path(program.path()), done.end()))
-        }
+    if done.succeeded() {
+        ConfigCheck::Valid
+    } else if refuses && !words.is_empty() {
+        ConfigCheck::Invalid { words, log: done.output }
+    } else {
+        let said = done.last_line().map(|line| format!(": {line}")).unwrap_or_default();
+        ConfigCheck::Unchecked(format!("{} -c {}{said}", escaped_path(program.path()), done.end()))
     }
 }
 

@@ -29,7 +29,7 @@ pub struct Master {
     proc: Proc,
 }
 
-/// Why a process id isn't a HAProxy master that can be told to reload.
+/// Why a process id isn't a HAProxy master that can reload.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAMaster {
     /// No such process.

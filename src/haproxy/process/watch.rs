@@ -38,7 +38,7 @@ pub enum Seen {
     CannotSee(String),
 }
 
-/// Remembers the processes of a master before it is told, to see afterwards what became of them.
+/// Remembers the processes of a master before it is notified, to see afterwards what became of them.
 #[derive(Debug)]
 pub struct Watch<'a> {
     master: &'a Master,
@@ -87,7 +87,7 @@ struct Since {
 }
 
 impl<'a> Watch<'a> {
-    /// Taken before the master is told, but after the files are in place.
+    /// Taken before the master is notified, but after the files are in place.
     ///
     /// A signal that comes while the master loads is lost (measured: 2.6, 3.0), so a load that is going on is waited
     /// for, until `deadline` at most.
@@ -184,7 +184,7 @@ impl<'a> Watch<'a> {
             let why = if before.was_ready {
                 "HAProxy could not load the configuration; its previous worker goes on, see its log"
             } else {
-                "HAProxy was loading for somebody else when it was told, and loses signals then; the next run tells it"
+                "HAProxy was loading for somebody else when it was notified, and loses signals then; the next run notifies it"
             };
             return Ok(Some(Seen::Failed(why.to_owned())));
         }

@@ -187,10 +187,12 @@ fn served(site: &Site) -> Option<&'static str> {
         return None;
     }
     let serves = |what: Serves| site.haproxy.iter().any(|view| view.serves == Some(what));
-    match () {
-        () if serves(Serves::None) => Some("loaded"),
-        () if serves(Serves::Some) => Some("partly"),
-        () => None,
+    if serves(Serves::None) {
+        Some("loaded")
+    } else if serves(Serves::Some) {
+        Some("partly")
+    } else {
+        None
     }
 }
 
@@ -312,7 +314,7 @@ fn found(finding: &Finding, columns: &Columns, detail: Detail) -> Vec<StatusLine
     lines
 }
 
-/// A line for each HAProxy that can't be wholly seen, or was told something.
+/// A line for each HAProxy that can't be wholly seen, or was notified something.
 fn haproxys(status: &Status, columns: &Columns, detail: Detail) -> Vec<StatusLine> {
     let mut lines = Vec::new();
     for haproxy in &status.haproxy {
@@ -336,8 +338,9 @@ fn haproxys(status: &Status, columns: &Columns, detail: Detail) -> Vec<StatusLin
 /// When the last run was, and what came of it.
 fn last_run(status: &Status) -> Option<String> {
     let ago = |at: i64| span(status.at.saturating_sub(at).max(0));
-    let Some(run) = status.last_run.as_ref()? else {
-        return Some("Last run: none is known of".to_owned());
+    let Some(run) = status.last_run.here() else {
+        let is_known = !status.last_run.is_unseen();
+        return is_known.then(|| "Last run: none is known of".to_owned());
     };
     if let Some(error) = &run.error {
         return Some(format!("Last run: {} ago, failed: {}", ago(run.at), error.message));
@@ -367,7 +370,7 @@ fn ended(run: &crate::sites::last_run::LastRun) -> &'static str {
         2 if late(&run.undeployed, run.at).is_some() && run.told.values().all(|told| told.at < run.at) => {
             "a deploy has waited for more than a day"
         }
-        2 => "HAProxy not told",
+        2 => "HAProxy not notified",
         _ => "not finished",
     }
 }

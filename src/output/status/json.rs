@@ -127,7 +127,7 @@ struct Finding<'a> {
 /// A status as one line of JSON. `with_setup`: with what `--setup` found.
 #[must_use]
 pub fn status(status: &Status, with_setup: bool) -> String {
-    let run = status.last_run.as_ref().and_then(Option::as_ref);
+    let run = status.last_run.here();
     // As in the report of a run: by file, then those without one.
     let mut sites: Vec<&Site> = status.sites.iter().collect();
     sites.sort_by_key(|site| (site.views.file.is_none(), &site.views.file, &site.views.lineage));

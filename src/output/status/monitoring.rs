@@ -56,7 +56,7 @@ fn performance(status: &Status) -> String {
     if let Some((_, at)) = status.first_to_expire() {
         let _ = write!(text, " first_expiry={}s", at - status.at);
     }
-    if let Some(Some(run)) = &status.last_run {
+    if let Some(run) = status.last_run.here() {
         let _ = write!(text, " last_run_age={}s;;;0", (status.at - run.at).max(0));
     }
     text

@@ -62,7 +62,7 @@ fn sites(page: &mut Page, status: &Status) {
     }
     page.gauge(
         "in_step",
-        "Whether the place has what it should: the disk what certbot has, HAProxy what the disk has. None: not seen.",
+        "1 if up to date with its source (the disk with certbot, HAProxy with the disk), 0 if not; absent if unknown.",
     );
     for (site, (lineage, file)) in all() {
         for place in places(site) {
@@ -118,19 +118,22 @@ fn runs(page: &mut Page, status: &Status) {
     for haproxy in &status.haproxy {
         page.sample(&[("haproxy", &haproxy.name)], u8::from(haproxy.down.is_some()));
     }
-    page.gauge("reload_owed", "Whether this HAProxy is still to be told.");
+    page.gauge("reload_owed", "1 if this HAProxy is waiting for an update, else 0.");
     for haproxy in &status.haproxy {
         page.sample(&[("haproxy", &haproxy.name)], u8::from(status.owed.contains_key(&haproxy.name)));
     }
     let since: Vec<(&String, i64)> =
         status.owed.iter().filter_map(|(name, since)| Some((name, (*since)?))).collect();
     if !since.is_empty() {
-        page.gauge("reload_owed_since_timestamp_seconds", "Since when this HAProxy is still to be told.");
+        page.gauge(
+            "reload_owed_since_timestamp_seconds",
+            "Since when this HAProxy has been waiting for an update.",
+        );
         for (name, since) in since {
             page.sample(&[("haproxy", name)], since);
         }
     }
-    let Some(Some(run)) = &status.last_run else { return };
+    let Some(run) = status.last_run.here() else { return };
     page.gauge("last_run_timestamp_seconds", "When the last run of assemble ended.");
     page.sample(&[], run.at);
     page.gauge("last_run_exit_status", "The exit status of the last run of assemble.");
@@ -145,11 +148,11 @@ fn runs(page: &mut Page, status: &Status) {
     if run.told.is_empty() {
         return;
     }
-    page.gauge("last_reload_timestamp_seconds", "When this HAProxy was last told.");
+    page.gauge("last_reload_timestamp_seconds", "When this HAProxy was last notified.");
     for (name, told) in &run.told {
         page.sample(&[("haproxy", name), ("method", told.method.name())], told.at);
     }
-    page.gauge("last_reload_success", "Whether this HAProxy, when it was last told, took it.");
+    page.gauge("last_reload_success", "1 if this HAProxy took its last notification, else 0.");
     for (name, told) in &run.told {
         page.sample(&[("haproxy", name), ("method", told.method.name())], u8::from(worked(told)));
     }
