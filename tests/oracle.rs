@@ -138,15 +138,7 @@ type Found = Option<(String, String)>;
 /// One step.
 #[allow(clippy::too_many_lines, reason = "what happens, in its order")]
 fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
-    let trouble = match step.trouble {
-        // Which lines name a file can't be seen while HAProxy is down.
-        Trouble::Down
-            if stage.names_what_is_gone() || step.changes.iter().any(|change| stage.unlists(change)) =>
-        {
-            Trouble::Calm
-        }
-        trouble => trouble,
-    };
+    let trouble = step.trouble;
     let broken = trouble == Trouble::Broken;
     if broken {
         stage.break_config(true);

@@ -495,20 +495,10 @@ impl Stage {
         }
     }
 
-    /// Whether a change removes a lineage whose file haproxy.cfg names.
-    pub fn unlists(&self, change: &Change) -> bool {
-        matches!(change, Change::Delete(lineage) | Change::Exclude(lineage) if self.world.listed(*lineage))
-    }
-
     /// Whether certbot has something that HAProxy refuses, and only a reload shows that: until there was one, it may be
     /// in place.
     pub fn has_a_surprise(&self) -> bool {
         self.world.refuses_late() && !self.refused.is_empty()
-    }
-
-    /// Whether haproxy.cfg still names the file of a lineage that is gone.
-    pub fn names_what_is_gone(&self) -> bool {
-        (0..LINEAGES.len()).any(|lineage| self.is_gone(lineage) && self.is_named(lineage))
     }
 
     fn is_gone(&self, lineage: usize) -> bool {
