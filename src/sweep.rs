@@ -49,7 +49,7 @@ pub fn sweep(
     haproxy: &str,
     progress: Progress<'_>,
 ) -> Result<Swept, Failure> {
-    let tree = CertbotTree::new(&settings.live_dir);
+    let tree = CertbotTree::of(settings);
     let discovery = tree.discover()?;
     let names: Vec<&OsString> =
         discovery.lineages.iter().filter(|name| settings.selection.includes(name)).collect();

@@ -189,6 +189,34 @@ fn gather_around(
     if is_surely_running(started) { Serving { unseen: None, ..serving } } else { serving }
 }
 
+/// The configuration of this HAProxy and what it loads, for people who want to know what is set up: the files that the
+/// settings name, else those of the HAProxy that runs, else what distributions start it with. It is read, whoever's it is.
+///
+/// # Errors
+/// It can't be read: why.
+pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serving), String> {
+    let started = Started::find(system, haproxy).ok();
+    let (root, folder) = match &started {
+        Some(started) => (started.root.clone(), started.folder.clone()),
+        None => (None, "/".into()),
+    };
+    let disk = match root.filter(|_| haproxy.config.is_empty()) {
+        Some(root) => Disk::below(&root, folder)?,
+        None => Disk::ours(folder),
+    };
+    let files = match (&started, haproxy.config.as_slice()) {
+        (_, [_, ..]) => haproxy.config.clone(),
+        (Some(started), []) if !started.files.is_empty() => started.files.clone(),
+        _ => vec![DEFAULT_FILE.into()],
+    };
+    let variables = started.as_ref().map(environment).unwrap_or_default();
+    let configuration = configuration(&files, variables, &disk)?;
+    let mut gathering = Gathering::of(&configuration, &disk, None);
+    let binds = gathering.binds();
+    let serving = gathering.read(binds, &Known::new());
+    Ok((configuration, serving))
+}
+
 /// A HAProxy that doesn't run, with nothing that says what it loads: what distributions start it with still tells which files
 /// mustn't go, and whether it names our host certificate. More isn't claimed from it: it may be somebody else's.
 fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
@@ -265,6 +293,7 @@ fn configuration(files: &[PathBuf], environment: Environment, disk: &Disk) -> Re
             }
         }
     }
+    configuration.finish();
     Ok(configuration)
 }
 
@@ -376,13 +405,15 @@ impl<'a> Gathering<'a> {
         let entry = |store: String| Entry { store, at: at.clone(), filters: Vec::new() };
         let (how, path, entries) = match keyword {
             Keyword::CrtList => (How::List, path.to_owned(), self.list(path)),
-            _ if !self.is_known(path)
-                && self.disk.find(Path::new(path)).is_ok_and(|it| it.is_directory()) =>
+            Keyword::Crt | Keyword::DefaultCrt
+                if !self.is_known(path)
+                    && self.disk.find(Path::new(path)).is_ok_and(|it| it.is_directory()) =>
             {
                 let path = path.trim_end_matches('/').to_owned();
                 let files = self.directory(&path);
                 (How::Directory, path, files.into_iter().map(entry).collect())
             }
+            Keyword::Used => (How::Used, path.to_owned(), self.single(path).into_iter().map(entry).collect()),
             Keyword::Crt | Keyword::DefaultCrt => {
                 let how = if keyword == Keyword::Crt { How::File } else { How::Default };
                 (how, path.to_owned(), self.single(path).into_iter().map(entry).collect())

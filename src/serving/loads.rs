@@ -132,6 +132,8 @@ pub enum How {
     Directory,
     /// A crt-list.
     List,
+    /// `ssl-f-use crt` of the frontend (3.2 and later).
+    Used,
 }
 
 /// One certificate on a bind.

@@ -15,13 +15,15 @@ use crate::certified_key::Leaf;
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::fingerprint::identity;
 use crate::plan::action::Action;
+use crate::plan::names::is_loaded_name;
 use crate::plan::plan;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Deployed, EntryKind, Lineage, Policy, Situation};
-use crate::serving::gather;
 use crate::serving::loads::{Contents, Loaded, Serving, Store, is_loaded};
+use crate::serving::one_by_one::Unreached;
+use crate::serving::{gather, one_by_one};
 use crate::sites::last_run::LastRun;
 use crate::sites::looking::look_at_state;
 use crate::sites::place::Place;
@@ -115,7 +117,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
                     format!("{live_dir} is missing; set live_dir if certbot's tree moved"),
                 ));
             }
-            ground.renewals = renewals(&settings.live_dir, swept.situation.lineages.keys());
+            ground.renewals = renewals(settings, swept.situation.lineages.keys());
             ground.unseen.extend(unclear_dotfile(&swept.situation));
             ground.spellings = spellings(settings, &swept.situation.loaded);
             let elsewhere = elsewhere(settings, &swept.situation.loaded);
@@ -193,10 +195,13 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
             let place = Location {
                 unloadable: row.file.as_ref().and_then(|file| unloadable.remove(file)),
                 named: row.file.as_ref().and_then(|file| loaded.named.get(file)).map(ToString::to_string),
+                unreached: None,
                 path: path.clone(),
                 is_elsewhere: false,
             };
             let is_refused = row.action == Action::Refuse;
+            let disk = if ground.sees_disk { on_disk(found, &path) } else { Sight::Unseen };
+            let place = Location { unreached: unreached(settings, &loaded, &row, &disk), ..place };
             SiteViews {
                 place,
                 links: row
@@ -208,12 +213,27 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
                 file: row.file.clone(),
                 role: row.role,
                 certbot: certbots(settings, &row, lineage),
-                disk: if ground.sees_disk { on_disk(found, &path) } else { Sight::Unseen },
+                disk,
                 row: Some(row),
                 haproxy: Vec::new(),
             }
         })
         .collect()
+}
+
+/// Why no client is presented what a site's file holds.
+fn unreached(settings: &Settings, loaded: &Loaded, row: &Row, disk: &Sight<Arc<Leaf>>) -> Option<Unreached> {
+    let (file, leaf) = (row.file.as_ref()?, disk.here()?);
+    let is_ours = row.role == Role::Site && !matches!(row.action, Action::Foreign | Action::Conflict);
+    if !is_ours || !is_loaded_name(file) {
+        return None;
+    }
+    let directory = settings.haproxys.first()?.sites_dir.as_str();
+    let is_host =
+        row.lineage.is_some() && row.lineage.as_deref() == settings.host_lineage.as_deref().map(OsStr::new);
+    // A common name is nobody's name beside addresses.
+    let has_names = !leaf.dns_names.is_empty() || leaf.names.is_empty() || is_host;
+    one_by_one::unreached(loaded, directory, file, has_names)
 }
 
 /// The files that HAProxys load from elsewhere, each once.
@@ -249,7 +269,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
                 certbot: Sight::Absent,
                 disk,
                 links: None,
-                place: Location { path, unloadable, named, is_elsewhere: true },
+                place: Location { path, unloadable, named, unreached: None, is_elsewhere: true },
                 haproxy: Vec::new(),
             });
         }
@@ -277,7 +297,7 @@ fn certbots(settings: &Settings, row: &Row, lineage: Option<Lineage>) -> Sight<A
     };
     match leaf {
         Some(leaf) => Sight::Here(leaf),
-        None if reason == Some(Reason::Io) && is_lineage_forbidden(&settings.live_dir, name) => Sight::Unseen,
+        None if reason == Some(Reason::Io) && is_lineage_forbidden(settings, name) => Sight::Unseen,
         None => Sight::Damaged,
     }
 }
@@ -291,9 +311,9 @@ fn on_disk(found: Option<Deployed>, path: &Path) -> Sight<Arc<Leaf>> {
     }
 }
 
-fn is_lineage_forbidden(live_dir: &Path, lineage: &OsStr) -> bool {
-    let folder = live_dir.join(lineage);
-    ["fullchain.pem", "privkey.pem"].iter().any(|file| is_forbidden(&folder.join(file)))
+fn is_lineage_forbidden(settings: &Settings, lineage: &OsStr) -> bool {
+    let folder = settings.live_dir.join(lineage);
+    [&settings.chain_file, &settings.key_file].iter().any(|file| is_forbidden(&folder.join(file)))
 }
 
 fn is_forbidden(path: &Path) -> bool {
@@ -329,9 +349,9 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
 }
 
 /// When the lineages' chains were last put into place.
-fn renewals<'a>(live_dir: &Path, lineages: impl Iterator<Item = &'a OsString>) -> Vec<i64> {
+fn renewals<'a>(settings: &Settings, lineages: impl Iterator<Item = &'a OsString>) -> Vec<i64> {
     let changed = |name: &OsString| {
-        let chain = live_dir.join(name).join("fullchain.pem");
+        let chain = settings.live_dir.join(name).join(&settings.chain_file);
         let since = chain.symlink_metadata().ok()?.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH);
         i64::try_from(since.ok()?.as_secs()).ok()
     };

@@ -111,7 +111,7 @@ fn deploy(
         sites.remember_start(name, |start| start.configuration.clone_from(files));
     }
     let ours = sites.state.knows_lineages();
-    let tree = CertbotTree::new(&settings.live_dir);
+    let tree = CertbotTree::of(settings);
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
 
     report.notes.extend(forced_in_vain(&swept.situation));
