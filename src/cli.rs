@@ -137,8 +137,9 @@ pub enum Command {
     /// Issue a certificate with certbot, behind HAProxy, and deploy it
     ///
     /// Runs certbot certonly --standalone on the port that HAProxy passes ACME challenges to, for one
-    /// certificate with all the names, and then does what assemble does. certbot may ask its questions. Where certbot
-    /// fails nothing is deployed, and its exit status is passed on.
+    /// certificate with all the names, and then does what assemble does. Another authenticator behind --, in the settings
+    /// or in certbot's cli.ini takes standalone's place: a wildcard needs one that can do DNS. certbot may ask its
+    /// questions. Where certbot fails nothing is deployed, and its exit status is passed on.
     Issue(Issue),
     /// Renew with certbot whatever is due, and deploy it
     ///
@@ -242,7 +243,7 @@ pub struct Init {
     /// Link haproxy-certs into certbot's renewal-hooks/post, so that every renewal is deployed at once
     #[arg(long)]
     pub hook: bool,
-    /// Only write a configuration file, where there is none: every setting with its default, as a comment
+    /// Only write a configuration file, where none was edited: by what HAProxy loads already, all else as comments
     #[arg(long, conflicts_with = "hook")]
     pub write_config: bool,
     /// Say what would be made; make nothing

@@ -67,6 +67,10 @@ pub struct Settings {
     pub mode: u32,
     /// Which lineages are deployed.
     pub selection: Selection,
+    /// The private key's file in a lineage's directory.
+    pub key_file: String,
+    /// The chain's file there, the leaf first.
+    pub chain_file: String,
     /// The lineage that is written as the host certificate too.
     pub host_lineage: Option<String>,
     /// The host certificate's file, absolute.
@@ -240,8 +244,12 @@ impl std::fmt::Display for Address {
 pub struct Certbot {
     /// The program.
     pub binary: String,
+    /// The authenticator that `issue` names, where nothing else names one.
+    pub authenticator: String,
     /// The port on which certbot answers the http-01 challenge.
     pub http_01_port: u16,
+    /// The hosts that HAProxy passes challenges to, `host:port`; none: this one, at `http_01_port`.
+    pub challenge_servers: Vec<String>,
     /// Arguments that are always given.
     pub args: Vec<String>,
 }
@@ -335,12 +343,33 @@ impl Settings {
         {
             return Err(format!("host_lineage \"{}\" is not a lineage's name", escaped(name)));
         }
+        for (key, name) in [("key_file", &file.key_file), ("chain_file", &file.chain_file)] {
+            if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
+                return Err(format!(
+                    "{key} \"{}\" is not the name of a file in a lineage's directory",
+                    escaped(name)
+                ));
+            }
+        }
         let haproxys = haproxys(file.haproxy, flags.reload, &sites_dir, &host_file)?;
         if file.certbot.http_01_port == 0 {
             return Err("http_01_port must not be 0".to_owned());
         }
         if file.certbot.binary.is_empty() {
             return Err("[certbot] binary must not be empty".to_owned());
+        }
+        if let Some(bad) = file.certbot.challenge_servers.iter().find(|server| !is_host_port(server)) {
+            return Err(format!(
+                "[certbot] challenge_servers must be like \"192.0.2.7:54321\", not \"{}\"",
+                escaped(bad)
+            ));
+        }
+        let name = &file.certbot.authenticator;
+        if name.is_empty() || name.starts_with('-') || name.contains(char::is_whitespace) {
+            return Err(format!(
+                "[certbot] authenticator must be a name such as \"dns-rfc2136\", not \"{}\"",
+                escaped(name)
+            ));
         }
         Ok(Self {
             file: None,
@@ -353,12 +382,16 @@ impl Settings {
                 include: patterns("include", &file.include)?,
                 exclude: patterns("exclude", &file.exclude)?,
             },
+            key_file: file.key_file,
+            chain_file: file.chain_file,
             host_lineage: file.host_lineage,
             host_file,
             haproxys,
             certbot: Certbot {
                 binary: file.certbot.binary,
+                authenticator: file.certbot.authenticator,
                 http_01_port: file.certbot.http_01_port,
+                challenge_servers: file.certbot.challenge_servers,
                 args: file.certbot.args,
             },
         })
@@ -412,6 +445,8 @@ struct File {
     mode: String,
     include: Vec<String>,
     exclude: Vec<String>,
+    key_file: String,
+    chain_file: String,
     host_lineage: Option<String>,
     host_file: PathBuf,
     haproxy: Vec<HaproxyTable>,
@@ -427,6 +462,8 @@ impl Default for File {
             mode: "0400".into(),
             include: vec!["*".into()],
             exclude: Vec::new(),
+            key_file: "privkey.pem".into(),
+            chain_file: "fullchain.pem".into(),
             host_lineage: None,
             host_file: "/usr/local/ssl/certs/host.pem".into(),
             haproxy: Vec::new(),
@@ -439,13 +476,21 @@ impl Default for File {
 #[serde(deny_unknown_fields, default)]
 struct CertbotTable {
     binary: String,
+    authenticator: String,
     http_01_port: u16,
+    challenge_servers: Vec<String>,
     args: Vec<String>,
 }
 
 impl Default for CertbotTable {
     fn default() -> Self {
-        Self { binary: "certbot".into(), http_01_port: 54321, args: Vec::new() }
+        Self {
+            binary: "certbot".into(),
+            authenticator: "standalone".into(),
+            http_01_port: 54321,
+            challenge_servers: Vec::new(),
+            args: Vec::new(),
+        }
     }
 }
 
@@ -754,7 +799,14 @@ mod tests {
             ("host_file = \"/usr/local/ssl/certs/sites/.haproxy-certs/h.pem\"", "a place of our own in it"),
             ("[[haproxy]]\nname = \"\"", "name of a [[haproxy]] table must not be empty"),
             ("[certbot]\nbinary = \"\"", "[certbot] binary must not be empty"),
+            (
+                "[certbot]\nchallenge_servers = [\"lb1\"]",
+                "challenge_servers must be like \"192.0.2.7:54321\"",
+            ),
+            ("[certbot]\nauthenticator = \"--manual\"", "authenticator must be a name such as"),
             ("host_lineage = \"../x\"", "not a lineage's name"),
+            ("key_file = \"../key.pem\"", "key_file \"../key.pem\" is not the name of a file"),
+            ("chain_file = \"\"", "chain_file \"\" is not the name of a file"),
             ("[[haproxy]]\n[[haproxy]]\n", "two [[haproxy]] tables"),
             (
                 "[[haproxy]]\n[[haproxy]]\nname = \"lab\"\nmaster_socket = \"/run/./haproxy-master.sock\"",

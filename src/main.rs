@@ -18,12 +18,15 @@ use haproxy_certs::cli::{
 };
 use haproxy_certs::commands::assemble::assemble;
 use haproxy_certs::commands::haproxy_config::{self, haproxy_config};
-use haproxy_certs::commands::issue::{CertbotCall, Deed, passed_on};
+use haproxy_certs::commands::issue::{CertbotCall, Deed, address_advice, passed_on};
 use haproxy_certs::commands::{completions, init};
 use haproxy_certs::config::{DEFAULT_FILE, Settings};
+use haproxy_certs::host_setup::adopt;
+use haproxy_certs::output::late::{late, undeployed};
 use haproxy_certs::output::status::textfile;
 use haproxy_certs::output::wrap::wrapped;
 use haproxy_certs::output::{Exit, Report, human, json, status as status_report, syslog};
+use haproxy_certs::sites::last_run::LastRun;
 use haproxy_certs::status::advice::Given;
 use haproxy_certs::status::severity::Severity;
 use haproxy_certs::status::{self, status};
@@ -148,7 +151,11 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
     let may_look_again = args.format == Format::Human && !args.dry_run;
     for _ in 0..ROUNDS {
         let before = may_look_again.then(|| TreeMark::look(&settings));
-        let report = assemble(&settings, &system, &options, &progress());
+        let mut report = assemble(&settings, &system, &options, &progress());
+        if !report.dry_run {
+            let undeployed = undeployed(&report, &LastRun::load(&settings.sites_dir).undeployed, now());
+            report.note_late(late(&undeployed, now()));
+        }
         match args.format {
             Format::Json => print_line(&json::assemble(&report)),
             Format::Human => print_report(global, &settings, &report),
@@ -246,10 +253,10 @@ fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> u8 {
         if global.verbose {
             print_line(&format!("run        {call}"));
         }
-        call.run()
+        call.run().map(|status| (status, settings))
     };
-    let status = match run() {
-        Ok(status) => status,
+    let (status, settings) = match run() {
+        Ok(done) => done,
         Err(failure) => return unable(&failure).code(),
     };
     if !status.success() && !deed.sweeps_after_failure() {
@@ -257,19 +264,35 @@ fn run_certbot(global: &Global, deed: Deed<'_>, more: &[OsString]) -> u8 {
         return passed_on(status);
     }
     let exit = run_assemble(global, &Assemble::default());
+    if let (true, Deed::Issue(names)) = (status.success(), deed) {
+        let advice = address_advice(&settings, names, more);
+        let lines =
+            advice.map(|text| human::Line { tone: human::Tone::Wary, text: format!("left to do {text}") });
+        print_wrapped(global, lines.into_iter().collect());
+    }
     if status.success() { unless_lost(exit).code() } else { passed_on(status) }
 }
 
 fn run_init(global: &Global, args: &Init) -> Result<Exit, Failure> {
     let system = System::host();
     let (settings, plan) = if args.write_config {
-        // By no file: this one is only to be made.
-        let settings = Settings::parse("", &global.overrides(None)).map_err(Failure::config)?;
-        (settings, init::plan_config(global.config_file().unwrap_or(Path::new(DEFAULT_FILE))))
+        // By no file: this one is only to be made, or mended by hand.
+        let settings = Settings::load(global.config_file(), &global.overrides(None))
+            .or_else(|_| Settings::parse("", &global.overrides(None)))
+            .map_err(Failure::config)?;
+        let file = global.config_file().unwrap_or(Path::new(DEFAULT_FILE));
+        let plan = init::plan_config(file, adopt::look(&settings, &system).as_ref());
+        (settings, plan)
     } else {
         let settings = Settings::load(global.config_file(), &global.overrides(None))?;
-        let found = init::look(&settings, &system, &init::Places::host()?, args.hook);
-        let plan = init::plan(&settings, &found, args.hook);
+        let is_told = global.sites_dir.is_some() || settings.file.as_ref().is_some_and(|file| file.exists());
+        let proposal = adopt::look(&settings, &system).filter(|_| !is_told);
+        let plan = if let Some(proposal) = proposal {
+            init::plan_adoption(&proposal)
+        } else {
+            let found = init::look(&settings, &system, &init::Places::host()?, args.hook);
+            init::plan(&settings, &found, args.hook)
+        };
         (settings, plan)
     };
     if args.dry_run {

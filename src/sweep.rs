@@ -58,7 +58,7 @@ pub fn sweep(
     index: &Index,
     progress: Progress<'_>,
 ) -> Result<Swept, Failure> {
-    let tree = CertbotTree::new(&settings.live_dir);
+    let tree = CertbotTree::of(settings);
     let discovery = tree.discover_besides(&|name| index.get(name).is_some())?;
     let names: Vec<&OsString> =
         discovery.lineages.iter().filter(|name| settings.selection.includes(name)).collect();

@@ -32,6 +32,7 @@ use haproxy_certs::certified_key::KeyType;
 use haproxy_certs::config::{self, Overrides, Settings};
 use haproxy_certs::haproxy::batch::{Batch, Change, Expected};
 use haproxy_certs::haproxy::notify::notify;
+use haproxy_certs::haproxy::siblings::Homes;
 use haproxy_certs::haproxy::target::Target;
 use haproxy_certs::haproxy::verdict::{Outcome, Verdict};
 use haproxy_certs::serving::gather::{Known, gather, identity};
@@ -304,7 +305,9 @@ fn replace_host(version: &Version) {
     let serving = gather(&bed.system, &settings, None, &Known::new());
     let ours = BTreeMap::from([(Target::Host, identity(&file).unwrap())]);
     let committed = bed.committed;
-    let batch = Batch { changes: &changes, read: &read, committed, serving: &serving, ours: &ours };
+    let homes = homes(folder.path());
+    let batch =
+        Batch { changes: &changes, read: &read, committed, serving: &serving, ours: &ours, homes: &homes };
     // By our own path HAProxy doesn't know it: the file is the same.
     file.to_str().unwrap().clone_into(&mut settings.host_file);
     let verdict = notify(&bed.system, &settings, &batch);
@@ -1242,7 +1245,14 @@ impl Bed {
         notify(
             &self.system,
             haproxy,
-            &Batch { changes: &changes, read: &read, committed, serving: &serving, ours: &ours },
+            &Batch {
+                changes: &changes,
+                read: &read,
+                committed,
+                serving: &serving,
+                ours: &ours,
+                homes: &homes(self.sites.path()),
+            },
         )
     }
 
@@ -1413,5 +1423,14 @@ impl Middleman {
     fn path(&self) -> &Path {
         assert!(self.folder.path().exists());
         &self.path
+    }
+}
+
+/// A directory that nobody else has changed.
+fn homes(sites_dir: &Path) -> Homes {
+    Homes {
+        sites_dir: sites_dir.to_owned(),
+        host_file: sites_dir.join("host.pem"),
+        touched: BTreeMap::from([(identity(sites_dir).unwrap(), SystemTime::UNIX_EPOCH)]),
     }
 }

@@ -31,21 +31,33 @@ const MAN_8: &str = include_str!("../man/haproxy-certs.8");
 const MAN_5: &str = include_str!("../man/haproxy-certs.toml.5");
 
 /// Options of other programs that the documents mention.
-const OF_OTHERS: [&str; 14] = [
+const OF_OTHERS: [&str; 26] = [
     "--agree-tos",
     "--cert-name",
     "--config-dir",
     "--delete",
+    "--dns-rfc2136",
+    "--dns-rfc2136-credentials",
     "--email",
+    "--failed",
     "--force-renewal",
+    "--fullchain-file",
     "--http-01-port",
+    "--install-cert",
+    "--ip-address",
+    "--key-file",
     "--key-type",
+    "--manual",
     "--no-install-recommends",
     "--now",
     "--preferred-challenges",
+    "--preferred-profile",
     "--release",
+    "--reloadcmd",
+    "--renew-hook",
     "--reuse-key",
     "--standalone",
+    "--webroot",
 ];
 
 type Words = BTreeSet<String>;
@@ -556,6 +568,8 @@ fn problems() -> Words {
         | ProblemKind::DiskStale
         | ProblemKind::HaproxyStale
         | ProblemKind::HaproxyMissing
+        | ProblemKind::NotListed
+        | ProblemKind::NotPresented
         | ProblemKind::ReloadOwed
         | ProblemKind::HaproxyDown
         | ProblemKind::HaproxyConfig
@@ -572,6 +586,8 @@ fn problems() -> Words {
         ProblemKind::DiskStale,
         ProblemKind::HaproxyStale,
         ProblemKind::HaproxyMissing,
+        ProblemKind::NotListed,
+        ProblemKind::NotPresented,
         ProblemKind::ReloadOwed,
         ProblemKind::HaproxyDown,
         ProblemKind::HaproxyConfig,

@@ -275,7 +275,7 @@ impl World {
         let index = Index::recall(&self.settings, &sites.place, sites.own(), &sites.state, Some(stamp));
         let (swept, full) = self.both(&sites, &index);
         let spared = full.read - swept.read;
-        let tree = CertbotTree::new(&self.settings.live_dir);
+        let tree = CertbotTree::of(&self.settings);
         let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
         let staged = sites.stage(&self.settings, plan(&swept.situation), &supply, &|_, _| ());
         let (_, failure) = staged.commit(full.situation.now).unwrap().keep(&BTreeMap::new());

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use haproxy_certs::config::{Overrides, Settings};
 use haproxy_certs::haproxy::cli::replies::{
-    CommitReply, Info, ListedWorker, Listing, Processes, ReloadReply, SetReply, ShownStore, StoreStatus,
-    commit, crt_lists, info, is_added, listing, processes, quoted, reload, set, store,
+    AddReply, CommitReply, Info, ListedWorker, Listing, Processes, ReloadReply, SetReply, ShownStore,
+    StoreStatus, added, commit, crt_lists, info, listing, processes, quoted, reload, set, store,
 };
 use haproxy_certs::sites::debts::Owed;
 use haproxy_certs::sites::last_start::LastStart;
@@ -105,7 +105,7 @@ proptest! {
         prop_assert_eq!(listing(text.trim()), Some(Listing { transaction, stores }));
     }
 
-    fn stores(file in path(), used in any::<bool>(), sha1 in option::of(any::<[u8; 20]>()), chain_len in 0..4_usize) {
+    fn stores(file in path(), used in any::<bool>(), sha1 in option::of(any::<[u8; 20]>()), chain_len in 0..4_usize, has_ocsp in any::<bool>()) {
         let status = if used { "Used" } else { "Unused" };
         let mut text = format!("Filename: {file}\nStatus: {status}\nSerial: 2EE9\nnotBefore: x\nnotAfter: Dec  3 01:35:08 2026 GMT\n\
                                 Subject Alternative Name: DNS:StoreStatus: Empty\nAlgorithm: EC256\n");
@@ -113,12 +113,14 @@ proptest! {
             writeln!(text, "SHA1 FingerPrint: {}\nSubject: /CN=SHA1 FingerPrint: 00\nIssuer: /CN=i", support::tls::hex(&sha1).to_uppercase()).unwrap();
         }
         text.push_str(&"Chain Subject: /CN=i\nChain Issuer: /CN=r\n".repeat(chain_len));
+        text.push_str(if has_ocsp { "OCSP Response Key: 304d30" } else { "OCSP Response Key: " });
         prop_assert_eq!(store(text.trim()), Some(ShownStore {
             status: if used { StoreStatus::Used } else { StoreStatus::Unused },
             sha1,
             serial: Some("2EE9".to_owned()),
             not_after: Some("Dec  3 01:35:08 2026 GMT".to_owned()),
             chain_len,
+            has_ocsp,
         }));
     }
 
@@ -163,7 +165,7 @@ proptest! {
         }
         let ends_well = reply.lines().map(str::trim).rfind(|line| !line.is_empty()) == Some("Success!");
         prop_assert_eq!(commit(&reply) == CommitReply::Success, ends_well);
-        prop_assert_eq!(is_added(&reply), ends_well);
+        prop_assert_eq!(added(&reply) == AddReply::Success, ends_well);
         prop_assert!(reload(&reply) != ReloadReply::Success || reply.trim_start().starts_with("Success=1"));
         let line = quoted(&reply);
         prop_assert!(line.len() < 320 && line.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
@@ -230,7 +232,7 @@ prop_compose! {
         owed in btree_map("[a-z]{1,9}", (any::<i64>(), option::of(vec("[a-z]{1,9}\\.pem", 0..3))), 0..3),
         starts in btree_map("[a-z]{1,9}", (option::of("[a-z/]{1,9}"), vec("[a-z/]{1,9}", 0..3)), 0..3),
     ) -> State {
-        let pending = pending.into_iter().map(|(name, (was, now))| (name, Pending { was, now, adopted: false })).collect();
+        let pending = pending.into_iter().map(|(name, (was, now))| (name, Pending { was, now, adopted: false, several: false })).collect();
         let owed = owed.into_iter().map(|(name, (since, files))| (name, Owed { since, files, file: None })).collect();
         let mut state = with(files, pending, owed);
         let start = |(openssl_conf, files): (_, Vec<String>)| LastStart {
@@ -271,7 +273,7 @@ proptest! {
 
     /// A file that somebody has written: only names that a lineage's file can have are acted on.
     fn forged_states(names in btree_map(any_name(), record(), 0..6), lineage in any_name()) {
-        let pending = names.keys().map(|name| (name.clone(), Pending { was: None, now: None, adopted: false })).collect();
+        let pending = names.keys().map(|name| (name.clone(), Pending { was: None, now: None, adopted: false, several: false })).collect();
         let files: BTreeMap<_, _> = names.into_iter().map(|(name, record)| (name, Record { lineage: lineage.clone(), ..record })).collect();
         let forged = with(files, pending, BTreeMap::new());
         let read = State::parse(&serde_json::to_vec(&forged).unwrap()).unwrap();

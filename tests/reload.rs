@@ -23,6 +23,7 @@ use haproxy_certs::haproxy::methods::{command, pidfile, systemd};
 use haproxy_certs::haproxy::process::config_check::{self, ConfigCheck};
 use haproxy_certs::haproxy::process::master::{Master, NotAMaster};
 use haproxy_certs::haproxy::process::watch::{Seen, Watch};
+use haproxy_certs::haproxy::siblings::Homes;
 use haproxy_certs::haproxy::staged_check;
 use haproxy_certs::haproxy::target::Target;
 use haproxy_certs::serving::loads::{Identity, Serving};
@@ -248,8 +249,10 @@ fn change(file: &str) -> Change {
 fn batch(changes: &[Change]) -> Batch<'_> {
     static SERVING: LazyLock<Serving> = LazyLock::new(Serving::default);
     static OURS: LazyLock<BTreeMap<Target, Identity>> = LazyLock::new(BTreeMap::new);
+    static HOMES: LazyLock<Homes> = LazyLock::new(Homes::default);
     let committed = SystemTime::now();
-    Batch { changes, read: &|_| Ok(Vec::new().into()), committed, serving: &SERVING, ours: &OURS }
+    let read = &|_: &Target| Ok(Vec::new().into());
+    Batch { changes, read, committed, serving: &SERVING, ours: &OURS, homes: &HOMES }
 }
 
 fn seen(attempt: &Attempt) -> Option<bool> {

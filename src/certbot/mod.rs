@@ -3,8 +3,10 @@
 //! certbot swaps a lineage's four links one by one (`storage.py`, `update_all_links_to`; the same in 2.1 and 5.8),
 //! so for a moment, or for good when it is killed, a new key stands beside an old chain.
 
+pub mod authenticator;
 pub mod cli_ini;
 pub mod tree_mark;
+pub mod version;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -18,6 +20,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, openat
 use zeroize::Zeroizing;
 
 use crate::certified_key::{Flaw, Leaf, read_leaf};
+use crate::config::Settings;
 use crate::index::entry::Look;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
@@ -30,13 +33,13 @@ pub const MAX_FILE_BYTES: u64 = 1 << 20;
 /// How long a lineage that changes under our eyes is waited for, and how recent a change counts as one.
 pub const SETTLING: Duration = Duration::from_secs(3);
 
-const KEY: &str = "privkey";
-const CHAIN: &str = "fullchain";
-
-/// certbot's configuration directory, known by its `live` directory.
+/// certbot's configuration directory, known by its `live` directory; or another client's, with a directory for each
+/// certificate.
 #[derive(Debug, Clone)]
 pub struct CertbotTree {
     live_dir: PathBuf,
+    key_file: String,
+    chain_file: String,
 }
 
 /// The lineages that are there.
@@ -76,10 +79,14 @@ pub struct Unread {
 }
 
 impl CertbotTree {
-    /// The tree around this `live` directory.
+    /// The tree that these settings name.
     #[must_use]
-    pub fn new(live_dir: &Path) -> Self {
-        Self { live_dir: live_dir.to_owned() }
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            live_dir: settings.live_dir.clone(),
+            key_file: settings.key_file.clone(),
+            chain_file: settings.chain_file.clone(),
+        }
     }
 
     /// Finds every lineage: each directory of `live` with a key or a chain in it, and each renewal configuration.
@@ -115,7 +122,7 @@ impl CertbotTree {
                 continue;
             }
             match std::fs::metadata(entry.path()) {
-                Ok(meta) if meta.is_dir() && has_key_or_chain(&entry.path()) => {
+                Ok(meta) if meta.is_dir() && self.has_key_or_chain(&entry.path()) => {
                     found.lineages.insert(name);
                 }
                 Ok(_) => {}
@@ -180,7 +187,7 @@ impl CertbotTree {
             Err(e) => return Err(settled(Reason::Io, cannot("open", &folder, &e.into()))),
         };
         let mut changed = fstat(&dir).map_or(SystemTime::UNIX_EPOCH, |stat| changed_at(&stat));
-        let read = read_pair(&dir, &folder, &mut changed);
+        let read = read_pair(&dir, &folder, [&self.key_file, &self.chain_file], &mut changed);
         let unsettled = SystemTime::now().duration_since(changed).is_ok_and(|age| age < SETTLING)
             || changed > SystemTime::now();
         match read {
@@ -192,16 +199,18 @@ impl CertbotTree {
     /// The leaf of a lineage whose pair can't be had, where its chain can be read.
     #[must_use]
     pub fn leaf(&self, lineage: &OsStr) -> Option<Leaf> {
-        leaf_of_file(&self.folder(lineage).join(format!("{CHAIN}.pem")))
+        leaf_of_file(&self.folder(lineage).join(&self.chain_file))
     }
 
-    /// Whether one of the lineage's archived certificates is the leaf with this SHA-256.
+    /// Whether one of the lineage's earlier certificates is the leaf with this SHA-256: certbot keeps them in `archive`,
+    /// dehydrated beside the links.
     #[must_use]
     pub fn has_archived(&self, lineage: &OsStr, leaf_sha256: &[u8; 32]) -> bool {
-        let folder = self.sibling("archive").join(lineage);
-        let Ok(entries) = std::fs::read_dir(&folder) else { return false };
-        entries
-            .flatten()
+        let folders = [self.sibling("archive").join(lineage), self.folder(lineage)];
+        folders
+            .iter()
+            .filter_map(|folder| std::fs::read_dir(folder).ok())
+            .flat_map(Iterator::flatten)
             .filter(|entry| {
                 let name = entry.file_name();
                 let name = name.as_bytes();
@@ -217,6 +226,14 @@ impl CertbotTree {
         self.live_dir.join(lineage)
     }
 
+    /// Whether a key or a chain is there, or can't be told not to be.
+    fn has_key_or_chain(&self, folder: &Path) -> bool {
+        [&self.key_file, &self.chain_file].iter().any(|name| match folder.join(name).symlink_metadata() {
+            Ok(_) => true,
+            Err(e) => e.kind() != io::ErrorKind::NotFound,
+        })
+    }
+
     /// A directory beside `live`.
     fn sibling(&self, name: &str) -> PathBuf {
         self.live_dir.parent().unwrap_or(Path::new("/")).join(name)
@@ -226,14 +243,6 @@ impl CertbotTree {
 fn leaf_of_file(path: &Path) -> Option<Leaf> {
     let (text, _) = read_regular(&CWD, path.as_os_str()).ok()?;
     read_leaf(&text).ok()
-}
-
-/// Whether a key or a chain is there, or can't be told not to be.
-fn has_key_or_chain(folder: &Path) -> bool {
-    [KEY, CHAIN].iter().any(|kind| match folder.join(format!("{kind}.pem")).symlink_metadata() {
-        Ok(_) => true,
-        Err(e) => e.kind() != io::ErrorKind::NotFound,
-    })
 }
 
 /// Whether a link is broken or leads in a circle.
@@ -252,17 +261,22 @@ struct Part {
     bytes: Zeroizing<Vec<u8>>,
 }
 
-fn read_pair(dir: &OwnedFd, folder: &Path, changed: &mut SystemTime) -> Result<KeyAndChain, Moved> {
-    let key = read_part(dir, folder, KEY, changed);
-    let chain = read_part(dir, folder, CHAIN, changed);
+fn read_pair(
+    dir: &OwnedFd,
+    folder: &Path,
+    [key_file, chain_file]: [&str; 2],
+    changed: &mut SystemTime,
+) -> Result<KeyAndChain, Moved> {
+    let key = read_part(dir, folder, key_file, Reason::Unproved(Flaw::KeyMissing), changed);
+    let chain = read_part(dir, folder, chain_file, Reason::Unproved(Flaw::CertificateMissing), changed);
     let (key, mut chain) = match (key, chain) {
         (Ok(key), Ok(chain)) => (key, chain),
         // The chain's absence says more than the key's: a lineage that has neither was never issued.
         (_, Err(refused)) | (Err(refused), _) => return Err(refused),
     };
-    for (kind, part) in [(KEY, &key), (CHAIN, &chain)] {
-        let path = folder.join(format!("{kind}.pem"));
-        match moved(dir, kind, part) {
+    for (name, part) in [(key_file, &key), (chain_file, &chain)] {
+        let path = folder.join(name);
+        match moved(dir, name, part) {
             Ok(false) => {}
             Ok(true) => {
                 let detail = format!("{} changed while it was read", escaped_path(&path));
@@ -271,7 +285,7 @@ fn read_pair(dir: &OwnedFd, folder: &Path, changed: &mut SystemTime) -> Result<K
             Err(e) => return Err((Refusal::new(Reason::Io, cannot("read", &path, &e)), false)),
         }
     }
-    let versions = (version(KEY, &key), version(CHAIN, &chain));
+    let versions = (version(key_file, &key), version(chain_file, &chain));
     Ok(KeyAndChain {
         loose_permissions: key.stat.st_mode & 0o077 != 0,
         versions_differ: matches!(versions, (Some(key), Some(chain)) if key != chain),
@@ -283,12 +297,17 @@ fn read_pair(dir: &OwnedFd, folder: &Path, changed: &mut SystemTime) -> Result<K
     })
 }
 
-fn read_part(dir: &OwnedFd, folder: &Path, kind: &str, changed: &mut SystemTime) -> Result<Part, Moved> {
-    let name = format!("{kind}.pem");
-    let path = folder.join(&name);
+fn read_part(
+    dir: &OwnedFd,
+    folder: &Path,
+    name: &str,
+    missing: Reason,
+    changed: &mut SystemTime,
+) -> Result<Part, Moved> {
+    let path = folder.join(name);
     let target =
-        link_target(dir, &name).map_err(|e| (Refusal::new(Reason::Io, cannot("read", &path, &e)), false))?;
-    let opened = target.clone().unwrap_or_else(|| OsString::from(&name));
+        link_target(dir, name).map_err(|e| (Refusal::new(Reason::Io, cannot("read", &path, &e)), false))?;
+    let opened = target.clone().unwrap_or_else(|| OsString::from(name));
     match read_regular(dir, &opened) {
         Ok((bytes, stat)) => {
             *changed = (*changed).max(changed_at(&stat));
@@ -311,11 +330,7 @@ fn read_part(dir: &OwnedFd, folder: &Path, kind: &str, changed: &mut SystemTime)
         Err(Unopened::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
             // Half of an interrupted swap: certbot removes previous_* last.
             let interrupted = matches!(link_target(dir, &format!("previous_{name}")), Ok(Some(_)));
-            let reason = match kind {
-                _ if interrupted => Reason::LineageTorn,
-                KEY => Reason::Unproved(Flaw::KeyMissing),
-                _ => Reason::Unproved(Flaw::CertificateMissing),
-            };
+            let reason = if interrupted { Reason::LineageTorn } else { missing };
             let detail = match target {
                 Some(target) => {
                     format!("{} is a broken link to {}", escaped_path(&path), escaped(target.as_bytes()))
@@ -329,12 +344,11 @@ fn read_part(dir: &OwnedFd, folder: &Path, kind: &str, changed: &mut SystemTime)
 }
 
 /// Whether the name no longer leads to what was read.
-fn moved(dir: &OwnedFd, kind: &str, part: &Part) -> io::Result<bool> {
-    let name = format!("{kind}.pem");
-    if link_target(dir, &name)? != part.target {
+fn moved(dir: &OwnedFd, name: &str, part: &Part) -> io::Result<bool> {
+    if link_target(dir, name)? != part.target {
         return Ok(true);
     }
-    match statat(dir, part.target.as_deref().unwrap_or(OsStr::new(&name)), AtFlags::empty()) {
+    match statat(dir, part.target.as_deref().unwrap_or(OsStr::new(name)), AtFlags::empty()) {
         Ok(now) => Ok(identity(&now) != identity(&part.stat)),
         Err(rustix::io::Errno::NOENT) => Ok(true),
         Err(e) => Err(e.into()),
@@ -342,9 +356,9 @@ fn moved(dir: &OwnedFd, kind: &str, part: &Part) -> io::Result<bool> {
 }
 
 /// The version number N of `../../archive/NAME/kindN.pem`.
-fn version(kind: &str, part: &Part) -> Option<u64> {
+fn version(name: &str, part: &Part) -> Option<u64> {
     let file = Path::new(part.target.as_ref()?).file_name()?.to_str()?;
-    file.strip_prefix(kind)?.strip_suffix(".pem")?.parse().ok()
+    file.strip_prefix(name.strip_suffix(".pem")?)?.strip_suffix(".pem")?.parse().ok()
 }
 
 /// What a link names; `None`: there is no link of this name.

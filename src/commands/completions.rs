@@ -112,7 +112,7 @@ fn with_lineages(script: &str, option: &str, general: &str, own: &str, function:
 /// The lineages, one a line; those with a name that a shell would have to quote aren't offered.
 #[must_use]
 pub fn lineages(settings: &Settings) -> String {
-    let found = CertbotTree::new(&settings.live_dir).discover();
+    let found = CertbotTree::of(settings).discover();
     let names = found.into_iter().flat_map(|found| found.lineages);
     let is_plain =
         |name: &String| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));

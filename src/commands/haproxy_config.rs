@@ -45,9 +45,28 @@ pub fn haproxy_config(settings: &Settings, haproxy: &Haproxy, host: &Host) -> St
         ("@HTTPS@", any(443)),
         ("@HOST_FILE@", word(&haproxy.host_file)),
         ("@SITES_DIR@", word(&haproxy.sites_dir)),
-        ("@PORT@", settings.certbot.http_01_port.to_string()),
+        ("@SERVERS@", challenge_servers(settings)),
     ] {
         text = text.replace(mark, &value);
+    }
+    text
+}
+
+/// Where challenges go: to this host's certbot, or to whichever of several hosts has one that listens.
+fn challenge_servers(settings: &Settings) -> String {
+    let servers = &settings.certbot.challenge_servers;
+    if servers.is_empty() {
+        return format!("    server certbot 127.0.0.1:{}", settings.certbot.http_01_port);
+    }
+    // A host without a certbot refuses the connection at once; each try takes the next one.
+    let mut text = format!(
+        "    # Whichever host has a certbot that listens: the others refuse, and the next one is tried.\n    \
+         balance roundrobin\n    option redispatch 1\n    retries {}\n    timeout connect 2s",
+        2 * servers.len()
+    );
+    for (number, server) in servers.iter().enumerate() {
+        // Writing to a String never fails.
+        let _ = write!(text, "\n    server certbot{} {}", number + 1, word(server));
     }
     text
 }
@@ -78,6 +97,14 @@ mod tests {
         let settings = Settings::parse(text, &Overrides::default()).unwrap();
         let host = Host { ipv6, admin_socket: "/run/haproxy/admin.sock".into() };
         haproxy_config(&settings, &settings.haproxys[0], &host)
+    }
+
+    #[test]
+    fn challenges_go_to_whichever_host_has_certbot() {
+        let text = config("[certbot]\nchallenge_servers = [\"lb1:8888\", \"[2001:db8::1]:8888\"]", true);
+        let servers = "    retries 4\n    timeout connect 2s\n    server certbot1 lb1:8888\n    server certbot2 \
+                       [2001:db8::1]:8888\n";
+        assert!(text.contains(servers), "{text}");
     }
 
     #[test]

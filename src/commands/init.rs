@@ -12,9 +12,12 @@ use super::assemble::patience;
 use super::issue::certbot_dir;
 use crate::certbot::CertbotTree;
 use crate::certbot::cli_ini::{self, SavedHook};
-use crate::config::{OWN_DIR, Settings};
+use crate::certbot::version::{self, Version};
+use crate::config::{Haproxy, OWN_DIR, Settings};
+use crate::host_setup::adopt::Proposal;
 use crate::host_setup::placeholder::placeholder;
 use crate::output::human::{Line, Tone};
+use crate::serving::{gather, one_by_one};
 use crate::sites::dir::SitesDir;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
@@ -24,7 +27,7 @@ use crate::sys::system::System;
 /// The name of the link in certbot's directory of hooks.
 pub const HOOK_NAME: &str = "haproxy-certs";
 /// The first certbot that runs the hooks of `renewal-hooks/post` on a first issue, too.
-const POST_ON_FIRST_ISSUE: [u32; 3] = [3, 2, 0];
+const POST_ON_FIRST_ISSUE: Version = [3, 2, 0];
 /// The first line of the drop-in: a file that begins with it is ours to write again.
 const DROP_IN_MARK: &str = "# Written by haproxy-certs init.";
 /// What haproxy-certs.service may write to without a drop-in, and the sites directory that it waits for.
@@ -42,8 +45,6 @@ pub struct Places {
     pub units: Vec<PathBuf>,
     /// The administrator's units and drop-ins.
     pub drop_ins: PathBuf,
-    /// HAProxy's configuration, where the settings name none.
-    pub haproxy_config: PathBuf,
     /// The program that the hook is to run: this one.
     pub program: PathBuf,
 }
@@ -61,7 +62,6 @@ impl Places {
                 .map(PathBuf::from)
                 .into(),
             drop_ins: "/etc/systemd/system".into(),
-            haproxy_config: "/etc/haproxy/haproxy.cfg".into(),
             program,
         })
     }
@@ -106,7 +106,7 @@ pub struct Found {
     /// certbot's directory of hooks, and what it has under our name; `None`: the tree isn't certbot's own.
     pub hook: Option<(PathBuf, Hook)>,
     /// certbot's version, where it could be asked.
-    pub certbot: Option<[u32; 3]>,
+    pub certbot: Option<Version>,
     /// The hooks in certbot's own files that name this program.
     pub saved_hooks: Vec<SavedHook>,
     /// The text of certbot's `cli.ini`.
@@ -128,8 +128,15 @@ pub struct Found {
 /// One thing that a ready host has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    /// The configuration file, all comments.
-    Config(PathBuf),
+    /// The configuration file.
+    Config {
+        /// Where it is.
+        file: PathBuf,
+        /// What it holds.
+        text: String,
+        /// What HAProxy loads already, where the settings go by that.
+        fact: Option<String>,
+    },
     /// The sites directory, with our own directory in it.
     SitesDir(PathBuf),
     /// Our own directory, in a sites directory that was there before.
@@ -202,18 +209,19 @@ pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -
             let found = hook_at(&link, &places.program);
             (link, found)
         }),
-        certbot: if hook { certbot_version(settings, system) } else { None },
+        certbot: system
+            .program(&settings.certbot.binary)
+            .filter(|_| hook)
+            .and_then(|program| version::ask(&program)),
         saved_hooks: folder.map(cli_ini::saved_hooks).unwrap_or_default(),
         cli_ini: folder
             .and_then(|folder| fs::read_to_string(folder.join("cli.ini")).ok())
             .unwrap_or_default(),
-        any_lineage: CertbotTree::new(&settings.live_dir)
-            .discover()
-            .is_ok_and(|found| !found.lineages.is_empty()),
+        any_lineage: CertbotTree::of(settings).discover().is_ok_and(|found| !found.lineages.is_empty()),
         unit: places.units.iter().any(|folder| folder.join("haproxy-certs.service").exists()),
         drop_in: fs::read_to_string(&drop_in_file).ok(),
         drop_in_file,
-        configured: names_sites_dir(settings, &places.haproxy_config),
+        configured: loads_sites_dir(settings, system),
         program: places.program.clone(),
     }
 }
@@ -241,40 +249,18 @@ fn leads_to(link: &Path, program: &Path) -> bool {
         || fs::canonicalize(link).is_ok_and(|target| fs::canonicalize(program).is_ok_and(|own| own == target))
 }
 
-/// Asks certbot for its version.
-fn certbot_version(settings: &Settings, system: &System) -> Option<[u32; 3]> {
-    let program = system.program(&settings.certbot.binary)?;
-    let done = Program::new(program).arg("--version").run(Instant::now() + SHORTLY).ok()?;
-    version_in(&done.output)
-}
-
-/// The version in what `certbot --version` says: "certbot 2.1.0".
-fn version_in(output: &str) -> Option<[u32; 3]> {
-    let text = output.lines().find_map(|line| line.strip_prefix("certbot "))?;
-    let mut numbers = text.trim().split('.').map(|part| {
-        let digits: String = part.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().ok()
-    });
-    let mut next = || numbers.next().unwrap_or(Some(0));
-    Some([next()?, next()?, next()?])
-}
-
-/// Whether the configuration of one of the HAProxys names its sites directory; `None`: none could be read.
-fn names_sites_dir(settings: &Settings, default: &Path) -> Option<bool> {
-    let mut any = None;
-    for haproxy in &settings.haproxys {
-        let files: Vec<&Path> = match haproxy.config.as_slice() {
-            [] => vec![default],
-            files => files.iter().map(PathBuf::as_path).collect(),
-        };
-        for text in files.iter().filter_map(|file| fs::read_to_string(file).ok()) {
-            let named = text
-                .lines()
-                .any(|line| !line.trim_start().starts_with('#') && line.contains(&haproxy.sites_dir));
-            any = Some(any.unwrap_or(false) || named);
-        }
-    }
-    any
+/// Whether one of the HAProxys loads its sites directory, or files of it; `None`: no configuration could be read.
+fn loads_sites_dir(settings: &Settings, system: &System) -> Option<bool> {
+    let sites = gather::identity(&settings.sites_dir);
+    let loads = |haproxy: &Haproxy| {
+        let (_, serving) = gather::set_up(system, haproxy).ok()?;
+        let mut loads = serving.binds.iter().flat_map(|bind| &bind.loads);
+        Some(
+            loads.any(|load| serving.is_spelled(load, &haproxy.sites_dir, sites))
+                || one_by_one::example(&serving, sites, &haproxy.sites_dir).is_some(),
+        )
+    };
+    settings.haproxys.iter().filter_map(loads).reduce(|any, one| any || one)
 }
 
 impl Found {
@@ -320,14 +306,46 @@ pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Preparation {
     Preparation { items, left: left_to_do(settings, found, hook) }
 }
 
-/// What `--write-config` makes: a file to edit, before anything is made by it.
-pub fn plan_config(file: &Path) -> Preparation {
-    let there = fs::symlink_metadata(file).is_ok();
-    let next = Left::new("look through it, then make this host ready by it", &["haproxy-certs init --hook"]);
-    Preparation {
-        items: vec![(Item::Config(file.to_owned()), if there { Fate::There } else { Fate::Make })],
-        left: vec![next],
+/// What `--write-config` makes: a file to edit, before anything is made by it; with a proposal, by what HAProxy loads
+/// already. One that was edited stays.
+pub fn plan_config(file: &Path, proposal: Option<&Proposal>) -> Preparation {
+    let text = proposal.map_or_else(|| CONFIG.to_owned(), |proposal| proposal.write_into(CONFIG));
+    let is_unedited = fs::read_to_string(file).is_ok_and(|there| there == CONFIG && text != CONFIG);
+    let fate = if is_unedited || fs::symlink_metadata(file).is_err() { Fate::Make } else { Fate::There };
+    let mut left = Vec::new();
+    if let (Some(proposal), Fate::There) = (proposal, &fate) {
+        let lines = settings_in(&proposal.write_into(CONFIG));
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        left.push(Left::new(
+            format!("{}; {} was edited: these settings would fit", proposal.fact(), escaped_path(file)),
+            &lines,
+        ));
     }
+    left.push(Left::new(
+        "look through it, see what a run would do, then make this host ready",
+        &["haproxy-certs assemble --dry-run -v", "haproxy-certs init --hook"],
+    ));
+    let fact = proposal.map(Proposal::fact);
+    Preparation { items: vec![(Item::Config { file: file.to_owned(), text, fact }, fate)], left }
+}
+
+/// What is proposed on a host without a configuration file whose HAProxy loads a directory already: nothing is made before
+/// somebody has said which directory is meant.
+pub fn plan_adoption(proposal: &Proposal) -> Preparation {
+    let next = Left::new(
+        format!("{}; let haproxy-certs look after it", proposal.fact()),
+        &[
+            "haproxy-certs init --write-config",
+            "haproxy-certs assemble --dry-run -v",
+            "haproxy-certs init --hook",
+        ],
+    );
+    Preparation { items: Vec::new(), left: vec![next] }
+}
+
+/// The lines of a configuration that are no comments.
+fn settings_in(text: &str) -> Vec<String> {
+    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
 }
 
 /// What the operator has to do.
@@ -470,13 +488,16 @@ pub fn carry_out(
             make(settings, system, item)?;
         }
         said(line(item, fate, false));
+        settings_shown(item, fate).into_iter().for_each(&mut *said);
     }
     Ok(())
 }
 
 fn make(settings: &Settings, system: &System, item: &Item) -> Result<(), Failure> {
     match item {
-        Item::Config(file) => write_whole(file, CONFIG).map_err(|e| Failure::io("write", file, &e)),
+        Item::Config { file, text, .. } => {
+            write_whole(file, text).map_err(|e| Failure::io("write", file, &e))
+        }
         Item::SitesDir(_) | Item::OwnDir(_) => SitesDir::lock(settings, system, patience(settings)).map(drop),
         Item::HostFile(_) => {
             let pem = placeholder()?;
@@ -529,7 +550,22 @@ fn reload_units(system: &System) -> Result<(), Failure> {
 /// What is said of a plan that isn't carried out.
 #[must_use]
 pub fn dry_lines(plan: &Preparation) -> Vec<Line> {
-    plan.items.iter().map(|(item, fate)| line(item, fate, true)).collect()
+    let lines = plan
+        .items
+        .iter()
+        .flat_map(|(item, fate)| std::iter::once(line(item, fate, true)).chain(settings_shown(item, fate)));
+    lines.collect()
+}
+
+/// The settings that are written into a configuration file, one a line.
+fn settings_shown(item: &Item, fate: &Fate) -> Vec<Line> {
+    match (item, fate) {
+        (Item::Config { text, .. }, Fate::Make) => settings_in(text)
+            .into_iter()
+            .map(|text| Line { tone: Tone::Plain, text: format!("           {}", escaped(&text)) })
+            .collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// What is left to do, as lines.
@@ -560,7 +596,13 @@ fn line(item: &Item, fate: &Fate, dry_run: bool) -> Line {
     };
     let made = *fate == Fate::Make;
     let what = match item {
-        Item::Config(path) => format!("{} (the settings; all of them are comments)", escaped_path(path)),
+        Item::Config { file, fact: Some(fact), .. } if made => {
+            format!("{} (the settings; {fact})", escaped_path(file))
+        }
+        Item::Config { file, .. } if made => {
+            format!("{} (the settings; all of them are comments)", escaped_path(file))
+        }
+        Item::Config { file, .. } => format!("{} (the settings)", escaped_path(file)),
         Item::SitesDir(path) => format!("{} (the sites directory)", escaped_path(path)),
         Item::OwnDir(path) => {
             format!("{} (what haproxy-certs remembers; from now on its timer deploys)", escaped_path(path))
@@ -769,13 +811,5 @@ mod tests {
         let raw = Settings::parse("", &overrides).unwrap();
         assert_eq!(drop_in(&raw), None);
         assert!(plan(&raw, &everything(), false).is_blocked());
-    }
-
-    #[test]
-    fn certbots_version_is_read_from_what_it_says() {
-        assert_eq!(version_in("certbot 2.1.0\n"), Some([2, 1, 0]));
-        assert_eq!(version_in("a warning\ncertbot 5.4.0.dev0\n"), Some([5, 4, 0]));
-        assert_eq!(version_in("certbot 6\n"), Some([6, 0, 0]));
-        assert_eq!(version_in("nothing\n"), None);
     }
 }

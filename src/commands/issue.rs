@@ -9,6 +9,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
+use crate::certbot::authenticator::{self, STANDALONE, Unable};
+use crate::certbot::version::{self, Version};
 use crate::config::Settings;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
@@ -62,7 +64,11 @@ impl CertbotCall {
                 escaped(name)
             ))
         })?;
-        Ok(Self { program, arguments: arguments(settings, deed, more)? })
+        let around = match deed {
+            Deed::Issue(names) => Around::look(settings, &program, names, more),
+            Deed::Renew => Around::default(),
+        };
+        Ok(Self { program, arguments: arguments(settings, &around, deed, more)? })
     }
 
     /// Runs it to its end on the caller's own terminal, since it may ask questions.
@@ -99,14 +105,163 @@ pub fn certbot_dir(settings: &Settings) -> Option<&Path> {
     settings.live_dir.parent().filter(|_| settings.live_dir.file_name() == Some(OsStr::new("live")))
 }
 
-fn arguments(settings: &Settings, deed: Deed<'_>, more: &[OsString]) -> Result<Vec<OsString>, Failure> {
+/// What `issue` depends on, besides the settings and what was typed.
+#[derive(Debug, Clone, Default)]
+struct Around {
+    /// certbot's version, where it matters and can be had.
+    version: Option<Version>,
+    /// The `cli.ini` files that certbot reads, the weakest first.
+    cli_ini: Vec<(PathBuf, String)>,
+}
+
+impl Around {
+    fn look(settings: &Settings, program: &Path, names: &[String], more: &[OsString]) -> Self {
+        let home = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let personal = home("XDG_CONFIG_HOME").or_else(|| Some(home("HOME")?.join(".config")));
+        // certbot reads the file of its default directory, whatever --config-dir says.
+        let mut files = vec![Path::new(CERTBOT_DIR).join("cli.ini")];
+        files.extend(personal.map(|folder| folder.join("letsencrypt/cli.ini")));
+        let given = all_given(settings, more);
+        files.extend(authenticator::values(&given, &["config"]).into_iter().map(PathBuf::from));
+        files.extend(authenticator::short(&given, "-c").into_iter().map(PathBuf::from));
+        let read = |file: PathBuf| std::fs::read_to_string(&file).ok().map(|text| (file, text));
+        let has_address = asked_for(names, &given).iter().any(|name| is_address(name));
+        Self {
+            version: if has_address { version::ask(program) } else { None },
+            cli_ini: files.into_iter().filter_map(read).collect(),
+        }
+    }
+}
+
+/// What the settings and the operator give to certbot, in this order.
+fn all_given(settings: &Settings, more: &[OsString]) -> Vec<OsString> {
+    settings.certbot.args.iter().map(OsString::from).chain(more.iter().cloned()).collect()
+}
+
+/// All the names that a certificate is asked for.
+fn asked_for(names: &[String], given: &[OsString]) -> Vec<String> {
+    names.iter().cloned().chain(authenticator::domains_in(given)).collect()
+}
+
+fn is_address(name: &str) -> bool {
+    authenticator::as_address(name).is_some()
+}
+
+/// How the names are proved to the CA.
+#[derive(Debug, PartialEq, Eq)]
+struct Chosen {
+    name: String,
+    /// The arguments that name it to certbot: none where it is named already.
+    arguments: Vec<OsString>,
+}
+
+/// One that is given beats that of the settings, which beats that of `cli.ini`; standalone, the default, gives way to all.
+fn chosen(settings: &Settings, around: &Around, more: &[OsString]) -> Result<Chosen, Failure> {
+    let in_file = authenticator::named_in_files(&around.cli_ini);
+    let given = authenticator::named_in(more)
+        .or_else(|| authenticator::named_in(&all_given(settings, &[])))
+        .map(|name| Chosen { name, arguments: Vec::new() });
+    if let Some(given) = given {
+        return Ok(given);
+    }
+    let own = &settings.certbot.authenticator;
+    let named = |arguments: Vec<OsString>| Ok(Chosen { name: own.clone(), arguments });
+    match in_file {
+        Some(other) if own == STANDALONE || *own == other.name => {
+            Ok(Chosen { name: other.name, arguments: Vec::new() })
+        }
+        Some(other) if other.is_word => Err(Failure::config(format!(
+            "certbot refuses a second authenticator beside that of {} line {}, {}; write it there as: authenticator = \
+             {}, then [certbot] authenticator = \"{}\" is used",
+            escaped_path(&other.file),
+            other.line,
+            escaped(&other.name),
+            escaped(&other.name),
+            escaped(own),
+        ))),
+        None if own == STANDALONE => named(vec!["--standalone".into()]),
+        _ => named(vec!["--authenticator".into(), own.into()]),
+    }
+}
+
+/// Refuses names that this authenticator can't prove.
+fn must_be_able(authenticator: &str, names: &[String], around: &Around) -> Result<(), Failure> {
+    let line = |behind: &str| {
+        let shown: Vec<String> =
+            names.iter().map(|name| format!("-d {}", shell_word(OsStr::new(name)))).collect();
+        format!("haproxy-certs issue {}{behind}", shown.join(" "))
+    };
+    let dotted = |[major, minor, _]: Version| format!("{major}.{minor}");
+    for name in names {
+        let (shown, by) = (escaped(name), escaped(authenticator));
+        let why = match authenticator::cannot(authenticator, name, around.version) {
+            None => continue,
+            Some(Unable::Wildcard) => format!(
+                "certbot's authenticator {by} can't prove {shown}: a CA accepts only the DNS challenge for a wildcard. \
+                 This works: {}; so does a DNS plugin of certbot, for example behind the dashes: --dns-rfc2136 \
+                 --dns-rfc2136-credentials FILE",
+                line(" -- --manual --preferred-challenges dns")
+            ),
+            Some(Unable::AddressByDns) => format!(
+                "certbot's authenticator {by} can't prove {shown}: a CA doesn't accept the DNS challenge for an \
+                 address. This works: {}",
+                line(" -- --authenticator standalone")
+            ),
+            Some(Unable::Old { since, version }) => format!(
+                "this certbot is {}, and {by} can't prove the address {shown} before certbot {}; install a newer \
+                 certbot, or set binary in [certbot] to one",
+                dotted(version),
+                dotted(since)
+            ),
+        };
+        return Err(Failure::config(why));
+    }
+    Ok(())
+}
+
+/// What to say of a certificate that was issued for an address; `None`: nothing.
+///
+/// Clients send no server name for an address, so HAProxy presents its default certificate to them.
+#[must_use]
+pub fn address_advice(settings: &Settings, names: &[String], more: &[OsString]) -> Option<String> {
+    let given = all_given(settings, more);
+    let names = asked_for(names, &given);
+    let address = names.iter().find(|name| is_address(name))?;
+    let lineage = authenticator::values(&given, &["cert-name"]).pop();
+    let lineage = lineage.or_else(|| names.first().cloned())?;
+    if settings.host_lineage.as_ref() == Some(&lineage) {
+        return None;
+    }
+    let lineage = escaped(&lineage);
+    Some(format!(
+        "clients send no server name for {}: HAProxy presents this certificate to them only where it is the first one \
+         of a bind; set host_lineage = \"{lineage}\", or begin the bind line with: ssl crt {}/{lineage}.pem",
+        escaped(address),
+        escaped_path(&settings.sites_dir)
+    ))
+}
+
+fn arguments(
+    settings: &Settings,
+    around: &Around,
+    deed: Deed<'_>,
+    more: &[OsString],
+) -> Result<Vec<OsString>, Failure> {
     let mut all: Vec<OsString> = Vec::new();
     match deed {
-        Deed::Issue(_) => {
-            let port = settings.certbot.http_01_port.to_string();
-            let standalone =
-                ["certonly", "--standalone", "--preferred-challenges", "http", "--http-01-port", &port];
-            all.extend(standalone.map(OsString::from));
+        Deed::Issue(names) => {
+            let by = chosen(settings, around, more)?;
+            let given = all_given(settings, more);
+            must_be_able(&by.name, &asked_for(names, &given), around)?;
+            all.push("certonly".into());
+            all.extend(by.arguments);
+            if by.name == STANDALONE {
+                // certbot adds up the challenges of several --preferred-challenges.
+                if authenticator::values(&given, &["preferred-challenges"]).is_empty() {
+                    all.extend(["--preferred-challenges", "http"].map(OsString::from));
+                }
+                all.extend(["--http-01-port".into(), settings.certbot.http_01_port.to_string().into()]);
+            }
         }
         // No authenticator and no [certbot] args: every lineage keeps its own.
         Deed::Renew => all.push("renew".into()),
@@ -123,7 +278,8 @@ fn arguments(settings: &Settings, deed: Deed<'_>, more: &[OsString]) -> Result<V
         }
     }
     if let Deed::Issue(names) = deed {
-        all.extend(names.iter().flat_map(|name| ["-d".into(), name.into()]));
+        let option = |name: &String| if is_address(name) { "--ip-address" } else { "-d" };
+        all.extend(names.iter().flat_map(|name| [option(name).into(), name.into()]));
         all.extend(settings.certbot.args.iter().map(OsString::from));
     }
     all.extend(more.iter().cloned());
@@ -149,10 +305,17 @@ mod tests {
         Settings::parse(text, &Overrides::default()).unwrap()
     }
 
+    fn words(line: &[&str]) -> Vec<OsString> {
+        line.iter().map(OsString::from).collect()
+    }
+
     fn line(text: &str, deed: Deed<'_>, more: &[&str]) -> String {
-        let more: Vec<OsString> = more.iter().map(OsString::from).collect();
-        let arguments = arguments(&settings(text), deed, &more).unwrap();
+        let arguments = arguments(&settings(text), &Around::default(), deed, &words(more)).unwrap();
         CertbotCall { program: "certbot".into(), arguments }.to_string()
+    }
+
+    fn with_cli_ini(cli_ini: &str) -> Around {
+        Around { version: None, cli_ini: vec![("/etc/letsencrypt/cli.ini".into(), cli_ini.to_owned())] }
     }
 
     #[test]
@@ -169,12 +332,111 @@ mod tests {
         );
     }
 
+    /// Two authenticators are what certbot refuses: ours goes where another one is named.
+    #[test]
+    fn another_authenticator_replaces_ours() {
+        let names = ["a.test".to_owned()];
+        let standalone = "--standalone --preferred-challenges http --http-01-port 54321 ";
+        let dns = "[certbot]\nauthenticator = \"dns-x\"";
+        let in_args = "[certbot]\nargs = [\"--nginx\"]";
+        for (text, cli_ini, more, called) in [
+            ("", "", "", format!("{standalone}-d a.test")),
+            ("", "", "--webroot -w /x", "-d a.test --webroot -w /x".into()),
+            ("", "", "-a dns-x", "-d a.test -a dns-x".into()),
+            (
+                "",
+                "",
+                "--standalone",
+                "--preferred-challenges http --http-01-port 54321 -d a.test --standalone".into(),
+            ),
+            (
+                "",
+                "",
+                "--preferred-challenges http-01",
+                "--standalone --http-01-port 54321 -d a.test --preferred-challenges http-01".into(),
+            ),
+            ("", "authenticator = webroot\n", "", "-d a.test".into()),
+            ("", "dns-ovh = true\n", "", "-d a.test".into()),
+            ("", "max-log-backups = 0\n", "", format!("{standalone}-d a.test")),
+            (dns, "", "", "--authenticator dns-x -d a.test".into()),
+            (dns, "authenticator = webroot\n", "", "--authenticator dns-x -d a.test".into()),
+            (dns, "", "--manual", "-d a.test --manual".into()),
+            (
+                "",
+                "standalone = true\n",
+                "",
+                "--preferred-challenges http --http-01-port 54321 -d a.test".into(),
+            ),
+            (in_args, "", "", "-d a.test --nginx".into()),
+        ] {
+            let more: Vec<OsString> = more.split_whitespace().map(OsString::from).collect();
+            let arguments =
+                arguments(&settings(text), &with_cli_ini(cli_ini), Deed::Issue(&names), &more).unwrap();
+            let call = CertbotCall { program: "certbot".into(), arguments }.to_string();
+            assert_eq!(call, format!("certbot certonly {called}"), "{text} {cli_ini} {more:?}");
+        }
+        let refused =
+            arguments(&settings(dns), &with_cli_ini("\nwebroot = true\n"), Deed::Issue(&names), &[])
+                .unwrap_err();
+        assert!(refused.message.contains("/etc/letsencrypt/cli.ini line 2, webroot"), "{refused}");
+        // Each lineage keeps its own.
+        assert_eq!(line(dns, Deed::Renew, &[]), "certbot renew");
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_proved_is_refused_with_what_works() {
+        let refusal = |names: &[&str], version, more: &[&str]| {
+            let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+            let around = Around { version, cli_ini: Vec::new() };
+            let refused = arguments(&settings(""), &around, Deed::Issue(&names), &words(more));
+            refused.err().map(|failure| failure.message).unwrap_or_default()
+        };
+        let wild = ["a.test", "*.a.test"];
+        assert!(
+            refusal(&wild, None, &[]).contains(
+                "standalone can't prove *.a.test: a CA accepts only the DNS challenge for a wildcard. This works: \
+                 haproxy-certs issue -d a.test -d '*.a.test' -- --manual --preferred-challenges dns; so"
+            )
+        );
+        assert!(refusal(&["a.test"], None, &["-d", "*.b.test"]).contains("can't prove *.b.test"));
+        assert!(refusal(&wild, None, &["--webroot"]).contains("authenticator webroot can't prove"));
+        assert_eq!(refusal(&wild, None, &["--dns-rfc2136"]), "");
+        assert_eq!(refusal(&wild, None, &["--manual"]), "");
+        let address = ["192.0.2.7"];
+        assert!(
+            refusal(&address, Some([2, 1, 0]), &[]).contains("certbot is 2.1, and standalone can't prove")
+        );
+        assert_eq!(refusal(&address, Some([5, 3, 0]), &[]), "");
+        assert!(refusal(&address, Some([5, 3, 0]), &["--webroot"]).contains("before certbot 5.4"));
+        assert!(
+            refusal(&address, Some([5, 8, 0]), &["-a", "dns-x"]).contains("DNS challenge for an address")
+        );
+    }
+
+    #[test]
+    fn an_address_has_an_option_of_its_own_and_needs_the_first_place() {
+        let names = ["192.0.2.7".to_owned(), "a.test".to_owned(), "2001:db8::1".to_owned()];
+        assert!(
+            line("", Deed::Issue(&names), &[])
+                .ends_with(" --ip-address 192.0.2.7 -d a.test --ip-address 2001:db8::1")
+        );
+        let advice = |text: &str, names: &[String], more: &[&str]| {
+            address_advice(&settings(text), names, &words(more)).unwrap_or_default()
+        };
+        assert!(
+            advice("", &names, &[]).contains("set host_lineage = \"192.0.2.7\", or begin the bind line with")
+        );
+        assert!(advice("", &names[1..], &["--cert-name", "edge"]).contains("/sites/edge.pem"));
+        assert_eq!(advice("host_lineage = \"192.0.2.7\"", &names, &[]), "");
+        assert_eq!(advice("", &names[1..2], &[]), "");
+    }
+
     #[test]
     fn another_tree_is_named_to_certbot() {
         let text = "live_dir = \"/srv/acme tree/live\"\n[certbot]\nhttp_01_port = 8888";
         assert_eq!(line(text, Deed::Renew, &[]), "certbot renew --config-dir '/srv/acme tree'");
         let elsewhere = settings("live_dir = \"/srv/certs\"");
-        let refused = arguments(&elsewhere, Deed::Renew, &[]).unwrap_err();
+        let refused = arguments(&elsewhere, &Around::default(), Deed::Renew, &[]).unwrap_err();
         assert!(refused.message.contains("not named \"live\""), "{refused}");
     }
 

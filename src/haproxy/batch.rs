@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Haproxy;
 use crate::haproxy::memory;
+use crate::haproxy::siblings::Homes;
 use crate::haproxy::target::Target;
 use crate::serving::loads::{Identity, Serving};
 
@@ -54,6 +55,8 @@ pub struct Batch<'a> {
     pub serving: &'a Serving,
     /// All our files, and which ones they are.
     pub ours: &'a BTreeMap<Target, Identity>,
+    /// Where they are.
+    pub homes: &'a Homes,
 }
 
 impl Batch<'_> {
@@ -68,6 +71,14 @@ impl Batch<'_> {
         let identity = change.now.as_ref().and_then(|_| self.identity(&change.target));
         let known = memory::stores_of(self.serving, &spelled, identity).unwrap_or_default();
         if known.is_empty() { vec![spelled] } else { known }
+    }
+
+    /// Whether a HAProxy that starts surely serves other files, and not this one.
+    pub(crate) fn is_left_out(&self, haproxy: &Haproxy, change: &Change) -> bool {
+        let spelled = change.target.spelled(haproxy);
+        let stores = memory::stores_of(self.serving, &spelled, self.identity(&change.target));
+        let is_known = self.serving.unclear.is_none() && !self.serving.stores.is_empty();
+        is_known && stores.is_ok_and(|stores| stores.is_empty())
     }
 
     /// Those of all changes.

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod methods;
 pub mod notify;
 pub mod process;
+pub mod siblings;
 pub mod staged_check;
 pub mod target;
 pub mod tls_probe;

@@ -11,7 +11,7 @@ use crate::haproxy::methods::runtime::{Partial, StoresShown};
 use crate::haproxy::tls_probe::{self, Probed};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::haproxy::{alerts, cli, methods, process};
-use crate::sys::escape::escaped;
+use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::system::System;
 
 /// How long a worker that surely read the disk after the change may go on showing something else: it doesn't load
@@ -111,6 +111,10 @@ impl Notification<'_> {
             let mut in_memory = None;
             for &method in methods {
                 let pass = |why: &str| format!("{}: {why}", method.name());
+                if let Some(why) = self.outdated(method, before).filter(|_| methods.len() > 1) {
+                    passed_over.push(pass(&why));
+                    continue;
+                }
                 match self.attempt(method) {
                     Attempt::NotApplicable(why) => passed_over.push(pass(&why)),
                     Attempt::NotRunning(why) => {
@@ -150,9 +154,7 @@ impl Notification<'_> {
 
     /// Whether this worker read the disk after the last change, and shows all of the batch.
     fn has_read_it(&self, worker: Answering) -> bool {
-        // Its uptime has whole seconds; procfs knows better, where this process is the worker.
-        let started = process::master::Proc::new(self.system).started_at(worker.pid);
-        let started = started.filter(|at| (worker.since..=worker.until).contains(at)).unwrap_or(worker.since);
+        let started = worker.started(self.system);
         let is_young = |it: Answering| it.pid == worker.pid && started > self.batch.committed;
         is_young(worker)
             && matches!(methods::runtime::shown(self.haproxy, self.batch, self.deadline), StoresShown::All(it) if is_young(it))
@@ -204,6 +206,14 @@ impl Notification<'_> {
         since.is_some_and(|since| process::config_check::is_newer(self.system, self.haproxy, since))
     }
 
+    /// Why memory alone doesn't make the worker answer as after a start: what says what it loads has changed.
+    fn outdated(&self, method: Method, worker: Option<Answering>) -> Option<String> {
+        let worker = worker.filter(|_| method == Method::Runtime)?;
+        let sources = &self.batch.serving.sources;
+        let newer = process::config_check::newer_source(self.system, sources, &worker)?;
+        Some(format!("{} is newer than its worker", escaped_path(&newer)))
+    }
+
     /// Who there is that may be this HAProxy, whatever its unit or pidfile says.
     fn somebody(&self) -> Somebody {
         let sockets = self.haproxy.runtime_socket.iter().chain(&self.haproxy.master_socket);
@@ -239,22 +249,35 @@ impl Notification<'_> {
         match attempt {
             Attempt::Told { seen, detail } => {
                 let outcome = if method == Method::Runtime { Outcome::Updated } else { Outcome::Reloaded };
-                let (confirmed, why) = self.confirmed(method, before, seen);
+                let (mut confirmed, why) = self.confirmed(method, before, seen);
+                let mut only_memory = String::new();
+                if let Some(newer) = self.outdated(method, before) {
+                    confirmed = confirmed.filter(|took_it| !took_it);
+                    only_memory = format!("{newer}, and only a reload brings what a start would serve");
+                }
                 Verdict {
                     confirmed,
-                    ..Verdict::of(method, outcome).with(detail.unwrap_or_default()).with(why)
+                    ..Verdict::of(method, outcome)
+                        .with(detail.unwrap_or_default())
+                        .with(why)
+                        .with(only_memory)
                 }
             }
             // [`Self::by`] passes over it.
             Attempt::NotRunning(why) => Verdict::of(method, Outcome::Failed).with(why),
+            Attempt::Unexplained(why) => {
+                Verdict { refusal: Some(why.clone()), ..self.without_reload(method, before, why) }
+            }
             Attempt::NotApplicable(why) | Attempt::Failed(why) => self.without_reload(method, before, why),
             Attempt::Refused { words, files } if files.is_empty() => {
                 let partial = self.replace_what_can_be();
                 let files = process::config_check::configuration(self.system, self.haproxy);
-                Verdict::of(method, Outcome::Failed)
+                let failed = Verdict::of(method, Outcome::Failed);
+                let verdict = Verdict { refusal: Some(alerts::cause(&words)), ..failed }
                     .with(alerts::cause(&words))
                     .with(alerts::advice(&words, &files))
-                    .with(self.said(&partial))
+                    .with(self.said(&partial));
+                Verdict { rejected: partial.refused, ..verdict }
             }
             Attempt::Refused { words, files } => {
                 Verdict { rejected: files, ..Verdict::of(method, Outcome::Failed) }
@@ -266,8 +289,13 @@ impl Notification<'_> {
     /// What HAProxy can take without a reload, which isn't possible: `why`.
     fn without_reload(&self, method: Method, before: Option<Answering>, why: String) -> Verdict {
         let partial = self.replace_what_can_be();
+        if !partial.refused.is_empty() {
+            let verdict = Verdict::of(method, Outcome::Failed).with(why).with(self.said(&partial));
+            return Verdict { rejected: partial.refused, ..verdict };
+        }
         if partial.updated.is_empty() {
-            return Verdict::of(method, Outcome::Failed).with(why);
+            let cause = partial.cause.filter(|cause| !why.contains(cause.as_str()));
+            return Verdict::of(method, Outcome::Failed).with(why).with(cause.unwrap_or_default());
         }
         if !partial.left.is_empty() {
             return Verdict::of(method, Outcome::Failed).with(why).with(self.said(&partial));

@@ -42,13 +42,23 @@ pub struct Verdict {
     pub passed_over: Vec<String>,
     /// Files that it refused explicitly, with its words.
     pub rejected: Vec<(Target, String)>,
+    /// That it refused to reload without naming a file of ours: its words.
+    pub refusal: Option<String>,
 }
 
 impl Verdict {
     /// A verdict without more to say.
     #[must_use]
     pub fn of(method: Method, outcome: Outcome) -> Self {
-        Self { method, outcome, confirmed: None, detail: None, passed_over: Vec::new(), rejected: Vec::new() }
+        Self {
+            method,
+            outcome,
+            confirmed: None,
+            detail: None,
+            passed_over: Vec::new(),
+            rejected: Vec::new(),
+            refusal: None,
+        }
     }
 
     pub(crate) fn passing_over(self, passed_over: Vec<String>) -> Self {

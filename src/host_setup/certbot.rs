@@ -1,23 +1,19 @@
 //! certbot's hooks: are they where this certbot runs them?
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use crate::certbot::cli_ini::{self, Setting, hooks_that_count};
+use crate::certbot::version;
 use crate::commands::issue::certbot_dir;
 use crate::config::Settings;
 use crate::host_setup::finding::Finding;
 use crate::status::severity::Severity;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
-use crate::sys::program::Program;
 use crate::sys::system::System;
 
 /// The first certbot that runs the directory hooks `post` (first number) and `deploy` after a first issue.
 const POST_SINCE: (u32, u32) = (3, 2);
 const DEPLOY_SINCE: (u32, u32) = (5, 3);
-
-/// certbot takes a second to say its version.
-const LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) fn findings(settings: &Settings, system: &System) -> Vec<Finding> {
     let Some(folder) = certbot_dir(settings) else {
@@ -29,7 +25,8 @@ pub(crate) fn findings(settings: &Settings, system: &System) -> Vec<Finding> {
             ),
         )];
     };
-    let version = system.program(&settings.certbot.binary).and_then(|program| version(&program));
+    let version = system.program(&settings.certbot.binary).and_then(|program| version::ask(&program));
+    let version = version.map(|[major, minor, _]| (major, minor));
     let cli_ini = std::fs::read_to_string(folder.join("cli.ini")).unwrap_or_default();
     let hooks = folder.join("renewal-hooks");
     let found = Found { cli_ini, post: hook(&hooks.join("post")), deploy: hook(&hooks.join("deploy")) };
@@ -194,17 +191,6 @@ fn runs_us(hook: &Path) -> bool {
     let text = String::from_utf8_lossy(&text);
     let mut lines = text.lines().map(str::trim_start).filter(|line| !line.starts_with('#'));
     lines.any(|line| line.split_once("haproxy-certs").is_some_and(|(_, after)| after.contains("assemble")))
-}
-
-/// `certbot 2.1.0`
-fn version(program: &Path) -> Option<(u32, u32)> {
-    let done = Program::new(program).arg("--version").run(Instant::now() + LIMIT).ok()?;
-    let version = done.output.lines().find_map(|line| line.strip_prefix("certbot "))?;
-    let mut numbers = version.split('.').map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

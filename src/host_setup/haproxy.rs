@@ -1,8 +1,5 @@
 //! One HAProxy: its configuration, and its sockets.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::challenge;
@@ -10,15 +7,15 @@ use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy::cli::replies::quoted;
 use crate::haproxy::cli::socket::SocketError;
 use crate::haproxy::cli::worker::{Trouble, Worker};
-use crate::host_setup::configuration::Directives;
 use crate::host_setup::finding::Finding;
+use crate::host_setup::listeners::Directives;
+use crate::serving::configuration::Configuration;
+use crate::serving::loads::{Bind, How, Identity, Load, Serving};
+use crate::serving::{gather, one_by_one};
 use crate::status::severity::Severity;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;
-
-/// Where distributions put it.
-const USUAL: &str = "/etc/haproxy/haproxy.cfg";
 
 /// How long a socket may take.
 const SOCKET: Duration = Duration::from_secs(3);
@@ -31,8 +28,10 @@ pub(crate) fn findings(
 ) -> Vec<Finding> {
     let mut findings = match read(system, haproxy) {
         Ok(configuration) => {
-            let mut findings = configured(haproxy, &configuration);
-            findings.push(challenge::finding(settings, system, &configuration));
+            let (configuration, serving) = configuration;
+            let sites = gather::identity(&settings.sites_dir);
+            let mut findings = configured(haproxy, &configuration, &serving, sites);
+            findings.push(challenge::finding(settings, system, &Directives::of(&configuration)));
             findings
         }
         Err(why) => vec![Finding::unknown("configuration", format!("{}: {why}", escaped(&haproxy.name)))],
@@ -41,81 +40,35 @@ pub(crate) fn findings(
     findings
 }
 
-/// Reads the configuration: the files that are set, else those of the running master, else the usual one.
-fn read(system: &System, haproxy: &Haproxy) -> Result<Directives, String> {
-    let mut files = haproxy.config.clone();
-    if files.is_empty() {
-        files = running(system, haproxy)?.unwrap_or_else(|| vec![PathBuf::from(USUAL)]);
-    }
-    let mut configuration = Directives::default();
-    for file in files.iter().flat_map(|file| files_of(file)) {
-        let text = std::fs::read(&file)
-            .map_err(|e| format!("cannot read {}: {}", escaped_path(&file), io_cause(&e)))?;
-        configuration.read(&escaped_path(&file).to_string(), &String::from_utf8_lossy(&text));
-    }
-    Ok(configuration)
-}
-
-/// A directory stands for the `.cfg` files in it, in byte order.
-fn files_of(path: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(path) else { return vec![path.to_owned()] };
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    files.retain(|file| file.extension() == Some(OsStr::new("cfg")));
-    files.sort();
-    files
-}
-
-/// The files that the process of the pidfile was started with; `None`: there is none.
-fn running(system: &System, haproxy: &Haproxy) -> Result<Option<Vec<PathBuf>>, String> {
+/// Reads the configuration. Where the pidfile can't be read another file than the usual one may be in use.
+fn read(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serving), String> {
     match crate::haproxy::process::pidfile::read(&haproxy.pidfile) {
-        Ok(pid) => Ok(pid.and_then(|pid| started_with(system, pid))),
-        // Another one than the usual file may be in use.
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+        Err(e) if haproxy.config.is_empty() && e.kind() == std::io::ErrorKind::PermissionDenied => {
             Err(format!("cannot read {}: {}", escaped_path(&haproxy.pidfile), io_cause(&e)))
         }
-        Err(_) => Ok(None),
+        _ => gather::set_up(system, haproxy),
     }
 }
 
-fn started_with(system: &System, pid: i32) -> Option<Vec<PathBuf>> {
-    let process = system.proc.join(pid.to_string());
-    let folder = std::fs::read_link(process.join("cwd")).unwrap_or_else(|_| "/".into());
-    let line = std::fs::read(process.join("cmdline")).ok()?;
-    let words: Vec<OsString> =
-        line.split(|&byte| byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
-    let program = Path::new(words.first()?).file_name()?.to_string_lossy().into_owned();
-    if !program.contains("haproxy") {
-        return None;
-    }
-    let behind = words.iter().zip(words.iter().skip(1)).filter(|(option, _)| *option == "-f");
-    let files: Vec<PathBuf> = behind.map(|(_, file)| folder.join(file)).collect();
-    Some(files).filter(|files| !files.is_empty())
-}
-
-/// What the configuration says. Pure.
-fn configured(haproxy: &Haproxy, configuration: &Directives) -> Vec<Finding> {
+/// What the configuration says. Pure. `sites`: which directory the sites directory is.
+fn configured(
+    haproxy: &Haproxy,
+    configuration: &Configuration,
+    serving: &Serving,
+    sites: Option<Identity>,
+) -> Vec<Finding> {
     let directory = haproxy.sites_dir.as_str();
     let shown = escaped(directory);
-    let mut findings = Vec::new();
-    let binds: Vec<_> = configuration.loading(directory).collect();
+    let is_it = |load: &Load| serving.is_spelled(load, directory, sites);
+    let binds: Vec<&Bind> = serving.binds.iter().filter(|bind| bind.loads.iter().any(is_it)).collect();
     if binds.is_empty() {
-        findings.push(Finding {
-            severity: Severity::Critical,
-            ..Finding::wrong(
-                "crt",
-                format!(
-                    "no bind line of {} loads {shown} ({})",
-                    escaped(&haproxy.name),
-                    configuration.files.join(", ")
-                ),
-                &[&format!("bind :443 ssl crt {} crt {shown} strict-sni", escaped(&haproxy.host_file))],
-            )
-        });
+        return vec![not_loaded(haproxy, configuration, serving, sites)];
     }
+    let mut findings = Vec::new();
     for bind in binds {
         let place = format!("{} ({})", escaped(&bind.section), bind.at);
         findings.push(Finding::fine("crt", format!("{place} loads {shown}")));
-        if bind.may_be_empty(directory) {
+        if bind.strict_sni || bind.loads.iter().any(|load| !is_it(load)) {
             findings.push(Finding::fine("empty", format!("{place} loads even if {shown} is empty")));
         } else {
             findings.push(Finding::wrong(
@@ -129,6 +82,37 @@ fn configured(haproxy: &Haproxy, configuration: &Directives) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// No bind line loads the directory: its files may be named one by one.
+fn not_loaded(
+    haproxy: &Haproxy,
+    configuration: &Configuration,
+    serving: &Serving,
+    sites: Option<Identity>,
+) -> Finding {
+    let (name, shown) = (escaped(&haproxy.name), escaped(&haproxy.sites_dir));
+    let example = one_by_one::example(serving, sites, &haproxy.sites_dir);
+    if let Some(example) = example.filter(|example| matches!(example.how, How::List | How::Used)) {
+        let fact = format!(
+            "{name} loads files of {shown} that lines name one by one ({}): a new file needs a line of its own",
+            example.at
+        );
+        return Finding::fine("crt", fact);
+    }
+    if let Some(why) = &configuration.unclear {
+        let fact = format!("whether {name} loads {shown} isn't known: {why}");
+        return Finding::unknown("crt", fact);
+    }
+    let files: Vec<String> = configuration.files.iter().map(|file| escaped(file).to_string()).collect();
+    Finding {
+        severity: Severity::Critical,
+        ..Finding::wrong(
+            "crt",
+            format!("no bind line of {name} loads {shown} ({})", files.join(", ")),
+            &[&format!("bind :443 ssl crt {} crt {shown} strict-sni", escaped(&haproxy.host_file))],
+        )
+    }
 }
 
 /// Which sockets answer, and at which level.

@@ -1,11 +1,12 @@
 //! `status --setup`: is everything around the certificates as it must be? Each finding is a fact and the line that mends it.
 
+pub mod adopt;
 pub mod certbot;
 pub mod challenge;
-pub mod configuration;
 pub mod finding;
 pub mod haproxy;
 pub mod hooks;
+pub mod listeners;
 pub mod listening;
 pub mod modes;
 pub mod placeholder;

@@ -164,7 +164,7 @@ pub fn stamp(settings: &Settings, system: &System) -> Option<Stamp> {
     // Writing to a String never fails.
     let _ = write!(
         facts,
-        "{} {:?} {boot} {:?} {:?} {:?} {:o} {:?} {:?} {:?}",
+        "{} {:?} {boot} {:?} {:?} {:?} {:?} {:o} {:?} {:?} {:?}",
         env!("CARGO_PKG_VERSION"),
         (
             program.dev(),
@@ -176,6 +176,7 @@ pub fn stamp(settings: &Settings, system: &System) -> Option<Stamp> {
         ),
         settings.live_dir.as_os_str().as_encoded_bytes(),
         settings.sites_dir.as_os_str().as_encoded_bytes(),
+        (&settings.key_file, &settings.chain_file),
         settings.owner,
         settings.mode,
         geteuid(),
@@ -203,6 +204,9 @@ fn read(own: &OwnedFd) -> Option<Vec<u8>> {
 /// Looks at the files of entries.
 struct Witness<'a> {
     rule: Rule<'a>,
+    /// What follows a lineage's name in the path of its key, and of its chain.
+    key: String,
+    chain: String,
     live: &'a OwnedFd,
     sites: &'a OwnedFd,
     state: &'a State,
@@ -231,7 +235,8 @@ impl<'a> Witness<'a> {
             owner: settings.owner,
             mode: settings.mode,
         };
-        Some(Self { rule, live, sites: &sites.dir, state })
+        let [key, chain] = [&settings.key_file, &settings.chain_file].map(|name| format!("/{name}"));
+        Some(Self { rule, key, chain, live, sites: &sites.dir, state })
     }
 
     /// Those of these entries that can be trusted.
@@ -260,8 +265,8 @@ impl<'a> Witness<'a> {
             statat(dir, path.as_str(), flags).ok().map(|stat| Look::of(&stat))
         };
         Some(Looks {
-            key: look(self.live, "/privkey.pem", AtFlags::empty())?,
-            chain: look(self.live, "/fullchain.pem", AtFlags::empty())?,
+            key: look(self.live, &self.key, AtFlags::empty())?,
+            chain: look(self.live, &self.chain, AtFlags::empty())?,
             site: look(self.sites, ".pem", AtFlags::SYMLINK_NOFOLLOW)?,
         })
     }

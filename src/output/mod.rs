@@ -2,6 +2,7 @@
 
 pub mod human;
 pub mod json;
+pub mod late;
 pub mod status;
 pub mod syslog;
 pub mod wrap;
@@ -39,6 +40,8 @@ pub struct Report {
     pub notes: Vec<Note>,
     /// Whether a HAProxy was still to be notified when a dry run looked.
     pub owed: bool,
+    /// What has been refused or in conflict for more than a day, one of them.
+    pub late: Option<String>,
 }
 
 /// A fact about a run as a whole.
@@ -126,7 +129,7 @@ pub enum Exit {
     Fine,
     /// Some lineages were refused or in conflict, or a guard held.
     Partly,
-    /// HAProxy was not notified, didn't confirm, or refused.
+    /// HAProxy was not notified, didn't confirm, or refused; or a deploy has been refused for more than a day.
     Untold,
     /// It could not run, or not finish.
     Unable,
@@ -166,6 +169,7 @@ impl Report {
             unchanged_since: None,
             notes: Vec::new(),
             owed: false,
+            late: None,
         }
     }
 
@@ -191,13 +195,21 @@ impl Report {
         self.exit(false) == Exit::Partly && !self.dry_run && !self.rows.iter().any(is_left)
     }
 
+    /// Notes that a file has waited for too long: the run fails, and says of which.
+    pub fn note_late(&mut self, file: Option<&str>) {
+        let Some(file) = file else { return };
+        let text = format!("{file} has not been deployed for more than a day: the run exits 2 until it is");
+        self.notes.push(Note { text, weight: Weight::Alarm });
+        self.late = Some(file.to_owned());
+    }
+
     /// How the run ends. `exit_code`: a dry run says by its status whether there is something to do.
     #[must_use]
     pub fn exit(&self, exit_code: bool) -> Exit {
         let to_do = || self.owed || self.rows.iter().any(|row| row.action.is_change());
         if self.error.is_some() {
             Exit::Unable
-        } else if self.haproxy.iter().any(HaproxyRow::is_bad) {
+        } else if self.haproxy.iter().any(HaproxyRow::is_bad) || self.late.is_some() {
             Exit::Untold
         } else if self.rows.iter().any(Row::is_bad)
             || self.notes.iter().any(|note| note.weight == Weight::Alarm)

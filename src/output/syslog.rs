@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixDatagram;
 
 use super::human::{Tone, haproxy_line, has_news, outcome, row_line, was_told};
+use super::late::undeployed;
 use super::{Exit, HaproxyRow, Report, Weight};
 use crate::certified_key::hex;
 use crate::config::Settings;
@@ -49,6 +50,7 @@ pub fn log(settings: &Settings, system: &System, report: &Report, exit: Exit) {
         succeeded: if exit == Exit::Fine { at } else { before.succeeded },
         told: told(report, before.told, at),
         complaints,
+        undeployed: undeployed(report, &before.undeployed, at),
         rejected: report.rows.iter().filter_map(rejected).collect(),
     };
     // Status and the log's reminders live on it, nothing else does; who may not write there has been told so already.

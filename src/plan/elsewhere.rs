@@ -6,7 +6,6 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use crate::certified_key::Leaf;
-use crate::plan::names::is_loaded_name;
 use crate::plan::row::Row;
 use crate::plan::served::{is_foreign, served_leaf};
 use crate::plan::situation::Situation;
@@ -31,7 +30,7 @@ pub(super) fn note(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
     let Some(directory) = situation.loaded.sites else { return };
     let after: Vec<(String, Arc<Leaf>)> = sites
         .iter()
-        .filter(|(file, _)| is_loaded_name(file))
+        .filter(|(file, _)| situation.is_loaded(file))
         .filter_map(|(file, row)| {
             Some((file.to_str()?.to_owned(), Arc::clone(served_leaf(situation, file, row)?)))
         })

@@ -22,7 +22,7 @@ use std::ffi::OsString;
 
 use crate::plan::action::Action;
 use crate::plan::decision::{Spot, decide, decide_host, leaf_of, unneeded};
-use crate::plan::names::{SIBLING_ENDINGS, is_loaded_name, site_file};
+use crate::plan::names::{SIBLING_ENDINGS, site_file};
 use crate::plan::row::{Plan, Role, Row};
 use crate::plan::situation::{Deployed, EntryKind, Situation};
 use crate::plan::warning::Warning;
@@ -58,7 +58,7 @@ pub fn plan(situation: &Situation) -> Plan {
     }
     for (file, row) in &mut sites {
         row.loadable =
-            is_loaded_name(file) && situation.deployed.get(file).is_some_and(Deployed::is_loadable);
+            situation.is_loaded(file) && situation.deployed.get(file).is_some_and(Deployed::is_loadable);
     }
     prune::guard_prunes(situation, &mut sites);
     note_siblings(&mut sites);

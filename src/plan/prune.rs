@@ -36,6 +36,12 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut BTreeMap<OsString,
             row.hold("it was written from another live directory; see live_dir");
         } else if situation.loaded.named.contains_key(file) {
             row.hold(&named(situation, file));
+        } else if let Some(at) = situation.loaded.mentioned.get(file) {
+            row.hold(&format!(
+                "HAProxy may need it, since {at} names a file of this name; take it out of that line"
+            ));
+        } else if let Some(why) = &situation.loaded.unseen {
+            row.hold(&format!("whether HAProxy needs it can't be seen while it is down: {why}"));
         } else if too_many {
             row.hold("too many to prune at once; if meant: assemble --prune-many");
         } else if let Some(words) = refused.get(file) {

@@ -5,7 +5,6 @@ use std::ffi::{OsStr, OsString};
 
 use super::elsewhere;
 use crate::certified_key::{KeyFamily, Leaf};
-use crate::plan::names::is_loaded_name;
 use crate::plan::row::Row;
 use crate::plan::served::{is_foreign, served_leaf};
 use crate::plan::situation::{Deployed, Situation};
@@ -65,7 +64,7 @@ pub(super) fn note_shadows(situation: &Situation, sites: &mut BTreeMap<OsString,
 fn outcomes(situation: &Situation, sites: &BTreeMap<OsString, Row>) -> Vec<(OsString, Outcome)> {
     let mut claimants: Vec<Claimant<'_>> = sites
         .iter()
-        .filter(|(file, _)| is_loaded_name(file))
+        .filter(|(file, _)| situation.is_loaded(file))
         .filter_map(|(file, row)| {
             let leaf = served_leaf(situation, file, row)?;
             Some(Claimant { file, row, leaf, lost: Vec::new() })
@@ -125,9 +124,10 @@ fn shadowed(
 /// Warns where another file than before answers clients that name no site, or one that nobody has.
 pub(super) fn note_default_certificate(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
     let loadable = |(_, deployed): &(&OsString, &Deployed)| deployed.is_loadable();
-    let before = situation.deployed.iter().filter(loadable).find(|(file, _)| is_loaded_name(file));
-    let after =
-        sites.iter().find(|(file, row)| is_loaded_name(file) && served_leaf(situation, file, row).is_some());
+    let before = situation.deployed.iter().filter(loadable).find(|(file, _)| situation.is_loaded(file));
+    let after = sites
+        .iter()
+        .find(|(file, row)| situation.is_loaded(file) && served_leaf(situation, file, row).is_some());
     let (Some((before, _)), Some((after, _))) = (before, after) else { return };
     if before == after {
         return;

@@ -1,11 +1,12 @@
 //! Everything that the decision is made from.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use crate::certified_key::{ChainState, Leaf};
 use crate::config::Owner;
+use crate::plan::names::is_loaded_name;
 use crate::plan::refusal::Refusal;
 use crate::serving::loads::Loaded;
 
@@ -127,6 +128,14 @@ pub struct Situation {
     pub now: i64,
     /// How the operator wants it.
     pub policy: Policy,
+}
+
+impl Situation {
+    /// Whether a HAProxy takes a file of this name in the sites directory for a certificate.
+    #[must_use]
+    pub fn is_loaded(&self, file: &OsStr) -> bool {
+        is_loaded_name(file) || self.loaded.takes_dotfile(file)
+    }
 }
 
 /// The host certificate's part of the situation.

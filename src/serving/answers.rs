@@ -75,6 +75,14 @@ impl Serving {
         load.how == How::Directory && self.directories.get(&load.path).is_some_and(|it| *it == Some(identity))
     }
 
+    /// Whether a word of a bind line names the directory that is spelled so, or is this one under another spelling: also
+    /// where it isn't there yet.
+    #[must_use]
+    pub fn is_spelled(&self, load: &Load, directory: &str, identity: Option<Identity>) -> bool {
+        load.path.trim_end_matches('/') == directory
+            || identity.is_some_and(|identity| self.is_directory(load, identity))
+    }
+
     /// The same with other files in this directory, in the order that HAProxy loads them: what is there after a plan.
     #[must_use]
     pub fn with_directory(&self, identity: Identity, files: &[(String, Arc<Leaf>)]) -> Self {

@@ -1,22 +1,23 @@
 //! The lines of haproxy.cfg that load certificates, as HAProxy reads them.
 //!
 //! Every line is cut into words and looked at for what matters here; what could change the answer and isn't understood makes the
-//! whole [unclear](Configuration::unclear): conditional blocks, an unknown keyword on a bind line with certificates, a
-//! variable that nobody knows.
+//! whole [unclear](Configuration::unclear): a condition that can't be told, an unknown keyword on a bind line with
+//! certificates, a variable that nobody knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::condition::Conditionals;
 pub use super::words::Environment;
 use super::words::{Words, words};
-use crate::serving::loads::At;
+use crate::serving::loads::{At, base_name};
 
 /// What the lines of a configuration say about certificates.
 #[derive(Debug, Clone, Default)]
 pub struct Configuration {
     /// The bind lines that load certificates.
     pub binds: Vec<BindLine>,
-    /// The paths that lines name, whatever for.
-    pub paths: Vec<(String, At)>,
+    /// What the lines name, whatever for.
+    pub names: FileNames,
     /// The certificates that `crt-store` sections define (3.0 and later), by their name.
     pub defined: BTreeMap<String, Defined>,
     /// Certificates that are loaded for something else than a bind: for servers, say. HAProxy doesn't start without them
@@ -24,15 +25,103 @@ pub struct Configuration {
     pub others: Vec<(String, At)>,
     /// `crt-base` of the global section.
     pub crt_base: Option<String>,
+    /// `key-base` of the global section (3.0 and later).
+    pub key_base: Option<String>,
     /// Whether the key may be in a file beside the certificate's (`ssl-load-extra-files`).
     pub no_key_files: bool,
     /// Whether `X.crt` has its key in `X.key` (`ssl-load-extra-del-ext`, 2.4 and later).
     pub without_ending: bool,
     /// Why this isn't all, or not surely.
     pub unclear: Option<String>,
+    /// The files that were read.
+    pub files: Vec<String>,
+    /// Every bind line of a frontend, with or without certificates.
+    pub doors: Vec<Door>,
+    /// The sections with a line that names the path of the ACME challenge.
+    pub acme_sections: BTreeSet<String>,
+    /// The addresses of the `server` lines.
+    pub servers: Vec<String>,
+    /// The stats sockets at level admin.
+    pub admin_sockets: Vec<String>,
+    /// `pidfile` of the global section.
+    pub pidfile: Option<String>,
     environment: Environment,
     strict_sni: bool,
     section: Section,
+    blocks: Conditionals,
+    /// What `ssl-f-use` lines load for a section's binds.
+    used_by: BTreeMap<String, Vec<(String, At)>>,
+}
+
+/// Where a frontend listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    /// The line.
+    pub at: At,
+    /// Its section: `frontend http`.
+    pub section: String,
+    /// Its addresses.
+    pub addresses: String,
+    /// Whether it speaks TLS.
+    pub ssl: bool,
+    /// Whether it is for IPv6 alone.
+    pub v6only: bool,
+    /// Whether anybody can connect: without the PROXY protocol, in our network namespace.
+    pub is_open: bool,
+}
+
+/// The files that lines name.
+#[derive(Debug, Clone, Default)]
+pub struct FileNames {
+    /// The paths.
+    pub paths: Vec<(String, At)>,
+    /// The last parts of names that may lead anywhere, and the line: relative ones, since every keyword has a base directory
+    /// of its own, and those with a variable whose value isn't known.
+    pub mentioned: BTreeMap<String, At>,
+    /// Why there may be more than these.
+    pub unseen: Option<String>,
+}
+
+impl FileNames {
+    /// A path.
+    pub fn add(&mut self, path: &str, at: &At) {
+        self.paths.push((path.to_owned(), at.clone()));
+    }
+
+    /// A word that may name a file; `is_unknown`: with a variable that nobody knows in it.
+    pub fn mention(&mut self, word: &str, is_unknown: bool, at: &At) {
+        for name in word.split(AROUND).chain([word]) {
+            if name.contains('/') && !is_unknown {
+                self.add(name, at);
+            }
+            let base = base_name(name);
+            if !base.is_empty() && (is_unknown || !name.starts_with('/')) {
+                self.mentioned.entry(base.to_owned()).or_insert_with(|| at.clone());
+            }
+        }
+    }
+
+    /// Keeps the first reason why there may be more names.
+    pub fn note(&mut self, why: String) {
+        self.unseen.get_or_insert(why);
+    }
+
+    /// Every word of a line of the configuration; `is_followed`: a certificate that is found exactly, with its base.
+    fn mention_all(&mut self, line: &Words, at: &At, is_followed: impl Fn(&str) -> bool) {
+        for (place, word) in line.all.iter().enumerate() {
+            let unknown = line.unknown.get(&place).copied();
+            let before = place.checked_sub(1).and_then(|before| line.all.get(before));
+            let is_crt = before.is_some_and(|before| before == "crt" || before == "default-crt");
+            if !(is_crt && unknown.is_none() && is_followed(word)) {
+                self.mention(word, unknown.is_some(), at);
+            }
+            let is_list = before.is_some_and(|before| before == "crt-list");
+            let is_file = before.is_some_and(|before| BEFORE_FILES.contains(&before.as_str()));
+            if unknown == Some(true) && is_file || unknown.is_some() && is_list {
+                self.note(format!("{at} holds a variable whose value isn't known"));
+            }
+        }
+    }
 }
 
 /// A bind line.
@@ -61,6 +150,8 @@ pub enum Keyword {
     DefaultCrt,
     /// `crt-list FILE`.
     CrtList,
+    /// `ssl-f-use crt FILE` of the frontend.
+    Used,
 }
 
 /// A `load` line of a `crt-store`.
@@ -213,6 +304,27 @@ const WITH_ARGUMENT: [&str; 55] = [
     "verify",
 ];
 
+/// What stands before the name of a file or directory of certificates, or at the beginning of its line.
+const BEFORE_FILES: [&str; 14] = [
+    "ca-file",
+    "ca-sign-file",
+    "ca-verify-file",
+    "crl-file",
+    "crt",
+    "crt-list",
+    "default-crt",
+    "ech",
+    "issuer",
+    "key",
+    "ocsp",
+    "sctl",
+    "-f",
+    "-M",
+];
+
+/// What stands around a name within a word: `%[path,map(/etc/x.map)]`.
+const AROUND: [char; 15] = ['(', ')', '[', ']', '{', '}', '<', '>', ',', ';', '=', '|', '"', '\'', '%'];
+
 impl Configuration {
     /// Nothing yet, to be read in this environment.
     #[must_use]
@@ -222,14 +334,37 @@ impl Configuration {
 
     /// Adds the lines of one file.
     pub fn read(&mut self, file: &str, text: &[u8]) {
+        self.files.push(file.to_owned());
         self.section = Section::None;
+        self.blocks = Conditionals::default();
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
             let at = At { file: file.to_owned(), line: index + 1 };
             match words(line, &self.environment) {
                 Ok(found) => self.line(&found, &at),
-                Err(why) => self.note(&at, &format!("{why}")),
+                Err(why) => {
+                    self.note(&at, &format!("{why}"));
+                    self.names.note(format!("{at}: {why}"));
+                }
             }
         }
+    }
+
+    /// Gives the binds what `ssl-f-use` has for them, once all files are read: those with certificates of their own don't get
+    /// it (haproxy/haproxy#3082).
+    pub fn finish(&mut self) {
+        let used_by = std::mem::take(&mut self.used_by);
+        for bind in self.binds.iter_mut().filter(|bind| bind.ssl && bind.loads.is_empty()) {
+            let used = used_by.get(&bind.section).into_iter().flatten();
+            bind.loads.extend(used.map(|(path, _)| (Keyword::Used, path.clone())));
+        }
+        let beside = self.binds.iter().find(|bind| {
+            used_by.contains_key(&bind.section)
+                && bind.loads.iter().any(|(keyword, _)| *keyword != Keyword::Used)
+        });
+        if let Some(at) = beside.map(|bind| bind.at.clone()) {
+            self.note(&at, "whether ssl-f-use counts beside crt depends on HAProxy's version");
+        }
+        self.binds.retain(|bind| !bind.loads.is_empty());
     }
 
     /// Keeps the first reason why this isn't clear.
@@ -238,29 +373,47 @@ impl Configuration {
     }
 
     fn line(&mut self, line: &Words, at: &At) {
-        let words: Vec<&str> = line.words.iter().map(String::as_str).collect();
+        let words: Vec<&str> = line.all.iter().map(String::as_str).collect();
         let Some((&first, rest)) = words.split_first() else { return };
+        if [".if", ".elif", ".else", ".endif"].contains(&first) {
+            // What is in a block whose condition can't be told may count or not.
+            if self.blocks.line(&words, &self.environment).is_err() {
+                self.note(at, "what is in .if and .endif depends on a condition that isn't known here");
+            }
+            return;
+        }
+        if !self.blocks.count() {
+            return;
+        }
         let word = |place: usize| rest.get(place).copied().unwrap_or_default();
-        self.paths.extend(
-            words.iter().filter(|word| word.contains('/')).map(|word| ((*word).to_owned(), at.clone())),
-        );
+        let mut names = std::mem::take(&mut self.names);
+        let is_followed = |word: &str| {
+            ["bind", "server", "default-server", "server-template"].contains(&first)
+                && self.with_base(word).starts_with('/')
+        };
+        names.mention_all(line, at, is_followed);
+        self.names = names;
         let is_ours =
-            line.words.iter().any(|word| word == "crt" || word == "crt-list" || word == "default-crt");
+            line.all.iter().any(|word| word == "crt" || word == "crt-list" || word == "default-crt");
         if line.has_unknown && (is_ours || first == "crt-base") {
             self.note(at, "holds a variable whose value isn't known");
         }
+        if words.iter().any(|word| word.contains("/.well-known/acme-challenge"))
+            && let Section::Other(section) = &self.section
+        {
+            self.acme_sections.insert(section.clone());
+        }
         match first {
-            // The condition isn't followed: what is in it may count or not.
-            ".if" | ".elif" | ".else" => self.note(at, "what is in .if and .endif depends on conditions"),
             _ if SECTIONS.contains(&first) => self.enter(&words),
             "bind" => self.bind(rest, at),
             "default-bind" if is_ours => self.note(at, "default-bind isn't followed"),
-            "ssl-f-use" => self.note(at, "ssl-f-use isn't followed"),
+            "ssl-f-use" => self.used(rest, at),
             "server" | "default-server" | "server-template" => {
+                self.servers.extend(rest.get(1).filter(|_| first == "server").map(|&to| to.to_owned()));
                 let crt = rest.iter().position(|word| *word == "crt").and_then(|place| rest.get(place + 1));
                 if let Some(crt) = crt {
                     let path = self.with_base(crt);
-                    self.paths.push((path.clone(), at.clone()));
+                    self.names.add(&path, at);
                     self.others.push((path, at.clone()));
                 }
             }
@@ -295,6 +448,12 @@ impl Configuration {
         let variables = &mut self.environment.variables;
         match first {
             "crt-base" => self.crt_base = Some(word(0)),
+            "key-base" => self.key_base = Some(word(0)),
+            "pidfile" => self.pidfile = Some(word(0)),
+            "stats" if word(0) == "socket" => {
+                let is_admin = rest.windows(2).any(|pair| pair == ["level", "admin"]);
+                self.admin_sockets.extend(is_admin.then(|| word(1)));
+            }
             "ssl-default-bind-options" => {
                 for option in rest {
                     match *option {
@@ -336,6 +495,7 @@ impl Configuration {
             loads: Vec::new(),
         };
         let mut unknown = None;
+        let (mut is_open, mut v6only) = (true, false);
         let mut rest = words.get(1..).unwrap_or_default();
         while let Some((&word, behind)) = rest.split_first() {
             let argument = behind.first().copied().unwrap_or_default();
@@ -349,6 +509,8 @@ impl Configuration {
                 "ssl" => bind.ssl = true,
                 "strict-sni" => bind.strict_sni = true,
                 "no-strict-sni" => bind.strict_sni = false,
+                "accept-proxy" | "namespace" => is_open = false,
+                "v6only" => v6only = true,
                 "generate-certificates" => {
                     unknown.get_or_insert_with(|| "generate-certificates isn't followed".to_owned());
                 }
@@ -357,10 +519,10 @@ impl Configuration {
             if let Some(keyword) = keyword {
                 // HAProxy puts crt-base before what a bind line names, but not before a crt-list.
                 let path = match keyword {
-                    Keyword::Crt | Keyword::DefaultCrt => self.with_base(argument),
+                    Keyword::Crt | Keyword::DefaultCrt | Keyword::Used => self.with_base(argument),
                     Keyword::CrtList => argument.to_owned(),
                 };
-                self.paths.push((path.clone(), at.clone()));
+                self.names.add(&path, at);
                 bind.loads.push((keyword, path));
             }
             let length = match word {
@@ -375,22 +537,42 @@ impl Configuration {
             };
             rest = behind.get(length..).unwrap_or_default();
         }
-        if bind.loads.is_empty() {
-            return;
-        }
-        if let Some(why) = unknown {
+        self.doors.push(Door {
+            at: at.clone(),
+            section: bind.section.clone(),
+            addresses: bind.addresses.clone(),
+            ssl: bind.ssl,
+            v6only,
+            is_open,
+        });
+        if let Some(why) = unknown.filter(|_| !bind.loads.is_empty()) {
             self.note(at, &why);
         }
         self.binds.push(bind);
     }
 
+    /// `ssl-f-use crt FILE [key FILE] …`, 3.2 and later.
+    fn used(&mut self, words: &[&str], at: &At) {
+        let Section::Other(section) = &self.section else { return };
+        let section = section.clone();
+        let value = |name: &str| {
+            let place = words.iter().position(|word| *word == name)?;
+            words.get(place + 1).map(|&value| value.to_owned())
+        };
+        let Some(crt) = value("crt") else { return };
+        let crt = self.with_base(&crt);
+        if let Some(key) = value("key") {
+            let key = Some(self.with_key_base(&key));
+            let defined = Defined { crt: crt.clone(), key, at: at.clone(), is_special: false };
+            self.defined.insert(crt.clone(), defined);
+        }
+        self.names.add(&crt, at);
+        self.used_by.entry(section).or_default().push((crt, at.clone()));
+    }
+
     /// `load crt FILE [key FILE] [alias NAME]`.
     fn define(&mut self, words: &[&str], at: &At) {
         let Section::Store { name, crt_base, key_base } = &self.section else { return };
-        let joined = |base: &Option<String>, path: &str| match base {
-            Some(base) if !path.starts_with('/') => format!("{base}/{path}"),
-            _ => path.to_owned(),
-        };
         let (mut crt, mut key, mut alias, mut is_special) = (None, None, None, false);
         for pair in words.chunks(2) {
             let value = pair.get(1).copied().unwrap_or_default();
@@ -403,16 +585,16 @@ impl Configuration {
             }
         }
         let Some(crt) = crt else { return };
-        let base = crt_base.clone().or_else(|| self.crt_base.clone());
-        let path = joined(&base, crt);
+        let path = joined(crt_base.as_ref().or(self.crt_base.as_ref()), crt);
         let known_as = match alias {
             Some(alias) => format!("@{name}/{alias}"),
             None if !name.is_empty() => format!("@{name}/{}", crt.strip_prefix('/').unwrap_or(crt)),
-            None => joined(&self.crt_base, crt),
+            None => joined(self.crt_base.as_ref(), crt),
         };
+        let key_base = key_base.as_ref().or(self.key_base.as_ref());
         let key = key.map(|key| joined(key_base, key));
         for path in [Some(&path), key.as_ref()].into_iter().flatten() {
-            self.paths.push((path.clone(), at.clone()));
+            self.names.add(path, at);
         }
         self.defined.insert(known_as, Defined { crt: path, key, at: at.clone(), is_special });
     }
@@ -425,6 +607,19 @@ impl Configuration {
             _ => path.to_owned(),
         }
     }
+
+    /// The path of a key that a crt-list names, with `key-base` before it.
+    #[must_use]
+    pub fn with_key_base(&self, path: &str) -> String {
+        joined(self.key_base.as_ref(), path)
+    }
+}
+
+fn joined(base: Option<&String>, path: &str) -> String {
+    match base {
+        Some(base) if !path.starts_with('/') => format!("{base}/{path}"),
+        _ => path.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -436,6 +631,7 @@ mod tests {
             Environment { variables: [("DIR".to_owned(), "/from/env".to_owned())].into(), is_whole: true };
         let mut configuration = Configuration::new(environment);
         configuration.read("h.cfg", text.as_bytes());
+        configuration.finish();
         configuration
     }
 
@@ -480,7 +676,36 @@ mod tests {
             ]
         );
         assert_eq!(found.others, [("/base//client.pem".to_owned(), at(9))]);
-        assert!(found.paths.contains(&("/base//host.pem".into(), at(5))));
+        assert!(found.names.paths.contains(&("/base//host.pem".into(), at(5))));
+    }
+
+    #[test]
+    fn every_word_may_name_a_file() {
+        let mut configuration = Configuration::new(Environment::default());
+        let text = "global\n key-base /k\n crt-base /c\nbackend b\n server s :1 ssl ca-file ca.pem crt c.pem\n\
+                    http-request set-header X %[path,map(m.map,/d/d.map)] if { src -f \"${Y}/l.acl\" }\n\
+                    crt-store s\n load crt a.pem key k.pem\n";
+        configuration.read("h.cfg", text.as_bytes());
+        let FileNames { paths, mentioned, unseen } = configuration.names;
+        for path in ["/c/c.pem", "/c/a.pem", "/k/k.pem", "/d/d.map"] {
+            assert!(paths.iter().any(|(named, _)| named == path), "{path} {paths:?}");
+        }
+        for (base, line) in [("ca.pem", 5), ("m.map", 6), ("l.acl", 6), ("k.pem", 8), ("a.pem", 8)] {
+            assert_eq!(mentioned.get(base), Some(&at(line)), "{base}");
+        }
+        assert!(!mentioned.contains_key("c.pem") && !mentioned.contains_key("d.map") && unseen.is_none());
+        for (line, is_unseen) in [
+            ("bind \"${A}:1\" ssl crt /a", false),
+            ("bind :1 ssl crt \"${A}\"", true),
+            ("bind :1 ssl crt \"/a/${A}.pem\"", true),
+            ("bind :1 ssl crt \"${A}/a.pem\"", false),
+            ("bind :1 ssl crt-list \"${A}/list\"", true),
+            ("log \"${A}\" local0", false),
+        ] {
+            let mut configuration = Configuration::new(Environment::default());
+            configuration.read("h.cfg", format!("listen l\n{line}\n").as_bytes());
+            assert_eq!(configuration.names.unseen.is_some(), is_unseen, "{line}");
+        }
     }
 
     #[test]
@@ -500,12 +725,15 @@ mod tests {
                 "h.cfg:2: \"new-word\" isn't a known word of a bind line",
             ),
             (".if feature(X)\nfrontend f\n bind :1 ssl crt /a\n.endif\n", "h.cfg:1: what is in .if"),
+            (
+                "frontend f\n bind :1 ssl crt /a\n ssl-f-use crt /b\n",
+                "h.cfg:2: whether ssl-f-use counts beside crt",
+            ),
             ("frontend f\n bind :1 ssl crt \"$HAPROXY_X\"\n", "h.cfg:2: holds a variable"),
             ("frontend f\n bind :1 ssl crt \"/a\n", "h.cfg:2: a quote isn't closed"),
             ("frontend f\n bind :1 ssl crt /a generate-certificates\n", "h.cfg:2: generate-certificates"),
             ("global\n default-path config\n", "h.cfg:2: default-path"),
             ("peers p\n default-bind ssl crt /a\n", "h.cfg:2: default-bind"),
-            ("frontend f\n ssl-f-use crt /a\n", "h.cfg:2: ssl-f-use"),
         ] {
             let unclear = read(text).unclear.unwrap_or_default();
             assert!(unclear.starts_with(why), "{text}: {unclear}");
@@ -517,6 +745,45 @@ mod tests {
         ] {
             assert_eq!(read(clear).unclear, None, "{clear}");
         }
+    }
+
+    #[test]
+    fn ssl_f_use_is_for_the_binds_of_its_frontend() {
+        let found = read(
+            "global\n crt-base /g\nfrontend f\n bind :80\n bind :1 ssl strict-sni\n ssl-f-use crt a.pem alpn h2\n\
+             \x20ssl-f-use crt /b.crt key /b.key\nfrontend g\n bind :2 ssl\n",
+        );
+        assert_eq!(found.unclear, None);
+        let used = ["/g/a.pem", "/b.crt"].map(|path| (Keyword::Used, path.to_owned()));
+        assert_eq!(found.binds.len(), 1);
+        assert_eq!((&found.binds[0].at, found.binds[0].loads.as_slice()), (&at(5), &used[..]));
+        assert_eq!(found.defined.get("/b.crt").unwrap().key.as_deref(), Some("/b.key"));
+        assert!(found.names.paths.contains(&("/g/a.pem".into(), at(6))));
+    }
+
+    #[test]
+    fn conditions_are_followed_as_far_as_they_can_be_told() {
+        let found = read(
+            ".if defined(DIR)\nfrontend f\n bind :1 ssl crt /a\n.else\nfrontend f\n bind :1 ssl crt /b\n.endif\n\
+             .if streq(\"$DIR\",x)\nfrontend g\n bind :2 ssl crt /c\n.endif\n",
+        );
+        assert_eq!(found.unclear, None);
+        let loads: Vec<&str> = found.binds.iter().map(|bind| bind.loads[0].1.as_str()).collect();
+        assert_eq!(loads, ["/a"]);
+    }
+
+    #[test]
+    fn what_is_around_the_certificates_is_kept() {
+        let found = read(
+            "global\n stats socket /run/a.sock mode 660 level admin\n stats socket /run/b.sock\n pidfile /run/h.pid\n\
+             frontend http\n bind :80 accept-proxy\n acl a path_beg /.well-known/acme-challenge/\n\
+             backend b\n server certbot 127.0.0.1:54321 check # :99\n",
+        );
+        assert_eq!(found.admin_sockets, ["/run/a.sock"]);
+        assert_eq!(found.pidfile.as_deref(), Some("/run/h.pid"));
+        assert_eq!(found.acme_sections, ["frontend http".to_owned()].into());
+        assert_eq!(found.servers, ["127.0.0.1:54321"]);
+        assert_eq!((found.doors.len(), found.doors[0].is_open), (1, false));
     }
 
     #[test]
@@ -539,6 +806,7 @@ mod tests {
     fn each_file_begins_without_a_section() {
         let mut found = read("frontend f\n");
         found.read("i.cfg", b" bind :1 ssl crt /a\nfrontend g\n bind :2 ssl crt /b\n");
+        found.finish();
         assert_eq!(found.binds.len(), 1);
         assert_eq!(found.binds[0].at.to_string(), "i.cfg:3");
     }

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::configuration::{BindLine, Configuration, Environment, Keyword};
+use super::configuration::{BindLine, Configuration, Environment, FileNames, Keyword};
 use super::disk::{Disk, OnDisk};
 use super::{crt_list, pair};
 use crate::config::{Haproxy, Settings};
+use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::Started;
 use crate::serving::loads::{
     At, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, is_loaded,
@@ -29,10 +30,11 @@ const DEFAULT_FILE: &str = "/etc/haproxy/haproxy.cfg";
 /// Contents that are known already, by the file that holds them: they aren't read again.
 pub type Known = HashMap<Identity, Contents>;
 
-/// Gathers what this HAProxy would load if it started now. Only its files are read, nothing is asked of it; `version` is
-/// its version, where somebody knows it.
+/// Gathers what this HAProxy would load if it started now. Only its files are read, and nothing is asked of it but its
+/// version, where nobody knows it.
 #[must_use]
 pub fn gather(system: &System, haproxy: &Haproxy, version: Option<(u32, u32)>, known: &Known) -> Serving {
+    let version = version.or_else(|| release(system, haproxy));
     gather_around(&Started::find(system, haproxy), haproxy, version, known, None, &[])
 }
 
@@ -41,18 +43,40 @@ pub fn gather(system: &System, haproxy: &Haproxy, version: Option<(u32, u32)>, k
 #[must_use]
 pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &'a [PathBuf]) -> Loaded {
     let sites = identity(&settings.sites_dir);
-    let (mut servings, mut configurations) = (Vec::new(), BTreeMap::new());
+    let (mut servings, mut configurations, mut stopped) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     for haproxy in &settings.haproxys {
         let started = Started::find(system, haproxy);
         let surely = started.as_ref().ok().filter(|started| started.is_surely_this && started.root.is_none());
+        let last = last(&haproxy.name);
+        if !is_surely_running(&started) {
+            let files = if haproxy.config.is_empty() { last } else { &haproxy.config };
+            if !files.is_empty() {
+                stopped.insert(haproxy.name.clone(), files.to_vec());
+            }
+        }
         if let Some(started) = surely {
             let files = started.files.iter().map(|file| started.folder.join(file)).collect();
             configurations.insert(haproxy.name.clone(), files);
         }
-        servings.push(gather_around(&started, haproxy, None, &Known::new(), sites, last(&haproxy.name)));
+        let version = release(system, haproxy);
+        let around = |started| gather_around(started, haproxy, version, &Known::new(), sites, last);
+        let mut serving = Serving { version, ..around(&started) };
+        if started.is_ok() && !is_surely_running(&started) && haproxy.config.is_empty() && !last.is_empty() {
+            // The one that runs may be another one.
+            let down = around(&Err("it may be another one".to_owned()));
+            serving.named.extend(down.named);
+            serving.mentioned.extend(down.mentioned);
+            serving.unseen = down.unseen;
+        }
+        servings.push(serving);
     }
     let named = sites.map(|sites| named_in(&settings.sites_dir, sites, &servings)).unwrap_or_default();
-    Loaded { servings, sites, host: identity(&settings.host_file), named, configurations }
+    let mentions = servings.iter().flat_map(|serving| &serving.mentioned);
+    let mut mentioned: BTreeMap<OsString, At> =
+        mentions.map(|(name, at)| (name.into(), at.clone())).collect();
+    mentioned.retain(|name, _| settings.sites_dir.join(name).symlink_metadata().is_ok());
+    let host = identity(&settings.host_file);
+    Loaded { servings, sites, host, named, mentioned, unseen: None, stopped, configurations }
 }
 
 /// The files of a directory that a line names by itself, under whatever spelling.
@@ -148,33 +172,66 @@ fn gather_around(
     };
     let configuration = match configuration(&files, environment, &disk) {
         Ok(configuration) => configuration,
-        Err(why) => return Serving::unknown(why),
+        Err(why) if is_surely_running(started) => return Serving::unknown(why),
+        Err(why) => return Serving { unseen: Some(why.clone()), ..Serving::unknown(why) },
     };
     let is_guess = haproxy.config.is_empty() && !started.as_ref().is_ok_and(|started| started.is_surely_this);
     let mut gathering = Gathering { unread, ..Gathering::of(&configuration, &disk, version) };
     let binds = gathering.binds();
     if is_guess && !gathering.loads(&haproxy.sites_dir) {
         let why = "no HAProxy that runs here loads the sites directory";
-        return match started {
+        if started.is_ok() {
             // One that runs is another one: ours doesn't run.
-            Ok(_) => gather_around(&Err(why.to_owned()), haproxy, version, known, unread, last),
-            Err(_) => Serving::unknown(why),
-        };
+            return gather_around(&Err(why.to_owned()), haproxy, version, known, unread, last);
+        }
+        let FileNames { paths, mentioned, unseen } = gathering.names;
+        return Serving { named: named(paths, &disk), mentioned, unseen, ..Serving::unknown(why) };
     }
-    gathering.read(binds, known)
+    let serving = gathering.read(binds, known);
+    // One that runs says itself what it can't be without.
+    if is_surely_running(started) { Serving { unseen: None, ..serving } } else { serving }
+}
+
+/// The configuration of this HAProxy and what it loads, for people who want to know what is set up: the files that the
+/// settings name, else those of the HAProxy that runs, else what distributions start it with. It is read, whoever's it is.
+///
+/// # Errors
+/// It can't be read: why.
+pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serving), String> {
+    let started = Started::find(system, haproxy).ok();
+    let (root, folder) = match &started {
+        Some(started) => (started.root.clone(), started.folder.clone()),
+        None => (None, "/".into()),
+    };
+    let disk = match root.filter(|_| haproxy.config.is_empty()) {
+        Some(root) => Disk::below(&root, folder)?,
+        None => Disk::ours(folder),
+    };
+    let files = match (&started, haproxy.config.as_slice()) {
+        (_, [_, ..]) => haproxy.config.clone(),
+        (Some(started), []) if !started.files.is_empty() => started.files.clone(),
+        _ => vec![DEFAULT_FILE.into()],
+    };
+    let variables = started.as_ref().map(environment).unwrap_or_default();
+    let configuration = configuration(&files, variables, &disk)?;
+    let mut gathering = Gathering::of(&configuration, &disk, None);
+    let binds = gathering.binds();
+    let serving = gathering.read(binds, &Known::new());
+    Ok((configuration, serving))
 }
 
 /// A HAProxy that doesn't run, with nothing that says what it loads: what distributions start it with still tells which files
 /// mustn't go, and whether it names our host certificate. More isn't claimed from it: it may be somebody else's.
 fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
     let disk = Disk::ours("/".into());
-    let named: Vec<Named> = configuration(&[DEFAULT_FILE.into()], Environment::default(), &disk)
-        .map(|configuration| {
-            let mut gathering = Gathering::of(&configuration, &disk, None);
-            gathering.binds();
-            named(gathering.paths, &disk)
-        })
-        .unwrap_or_default();
+    let (named, mentioned): (Vec<Named>, BTreeMap<String, At>) =
+        configuration(&[DEFAULT_FILE.into()], Environment::default(), &disk)
+            .map(|configuration| {
+                let mut gathering = Gathering::of(&configuration, &disk, None);
+                gathering.binds();
+                (named(gathering.names.paths, &disk), gathering.names.mentioned)
+            })
+            .unwrap_or_default();
     let mut stores = BTreeMap::new();
     if named.iter().any(|named| named.path == haproxy.host_file) {
         let path = PathBuf::from(&haproxy.host_file);
@@ -187,7 +244,7 @@ fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
         };
         stores.insert(haproxy.host_file.clone(), Store { path, identity, contents });
     }
-    Serving { stores, named, ..Serving::unknown(why) }
+    Serving { stores, named, mentioned, ..Serving::unknown(why) }
 }
 
 /// Which file a path of ours leads to, links followed.
@@ -197,7 +254,9 @@ pub fn identity(path: &Path) -> Option<Identity> {
 }
 
 fn environment(started: &Started) -> Environment {
-    let Some(variables) = &started.environment else { return Environment::default() };
+    // Another HAProxy's variables aren't this one's.
+    let variables = started.environment.as_ref().filter(|_| started.is_surely_this);
+    let Some(variables) = variables else { return Environment::default() };
     let variables = variables
         .iter()
         .filter_map(|entry| {
@@ -206,6 +265,10 @@ fn environment(started: &Started) -> Environment {
         })
         .collect();
     Environment { variables, is_whole: true }
+}
+
+fn is_surely_running(started: &Result<Started, String>) -> bool {
+    started.as_ref().is_ok_and(|started| started.is_surely_this)
 }
 
 /// Reads the configuration files in their order; of a directory those that end in `.cfg`.
@@ -233,6 +296,7 @@ fn configuration(files: &[PathBuf], environment: Environment, disk: &Disk) -> Re
             }
         }
     }
+    configuration.finish();
     Ok(configuration)
 }
 
@@ -252,7 +316,7 @@ struct Gathering<'a> {
     wanted: BTreeMap<String, Wanted>,
     directories: BTreeMap<String, (Option<Identity>, Vec<String>)>,
     lists: BTreeMap<String, Vec<crt_list::ListLine>>,
-    paths: Vec<(String, At)>,
+    names: FileNames,
     unclear: Option<String>,
     unread: Option<Identity>,
 }
@@ -266,7 +330,7 @@ impl<'a> Gathering<'a> {
             wanted: BTreeMap::new(),
             directories: BTreeMap::new(),
             lists: BTreeMap::new(),
-            paths: configuration.paths.clone(),
+            names: configuration.names.clone(),
             unclear: configuration.unclear.clone(),
             unread: None,
         }
@@ -299,7 +363,9 @@ impl<'a> Gathering<'a> {
 
     /// Reads every file once.
     fn read(self, binds: Vec<Bind>, known: &Known) -> Serving {
-        let Gathering { disk, version, wanted, directories, paths, unclear, .. } = self;
+        let sources: Vec<String> =
+            self.configuration.files.iter().chain(self.lists.keys()).cloned().collect();
+        let Gathering { disk, version, wanted, directories, names, unclear, .. } = self;
         let wanted: Vec<(String, Wanted)> = wanted.into_iter().collect();
         let read = |(_, wanted): &(String, Wanted)| {
             let contents = match &wanted.found {
@@ -317,7 +383,10 @@ impl<'a> Gathering<'a> {
             binds,
             stores: wanted.iter().map(|(name, _)| name.clone()).zip(stores).collect(),
             directories: directories.into_iter().map(|(path, (identity, _))| (path, identity)).collect(),
-            named: named(paths, disk),
+            sources: sources.iter().map(|file| disk.place(Path::new(file))).collect(),
+            named: named(names.paths, disk),
+            mentioned: names.mentioned,
+            unseen: names.unseen,
             version,
             unclear,
         }
@@ -339,13 +408,15 @@ impl<'a> Gathering<'a> {
         let entry = |store: String| Entry { store, at: at.clone(), filters: Vec::new() };
         let (how, path, entries) = match keyword {
             Keyword::CrtList => (How::List, path.to_owned(), self.list(path)),
-            _ if !self.is_known(path)
-                && self.disk.find(Path::new(path)).is_ok_and(|it| it.is_directory()) =>
+            Keyword::Crt | Keyword::DefaultCrt
+                if !self.is_known(path)
+                    && self.disk.find(Path::new(path)).is_ok_and(|it| it.is_directory()) =>
             {
                 let path = path.trim_end_matches('/').to_owned();
                 let files = self.directory(&path);
                 (How::Directory, path, files.into_iter().map(entry).collect())
             }
+            Keyword::Used => (How::Used, path.to_owned(), self.single(path).into_iter().map(entry).collect()),
             Keyword::Crt | Keyword::DefaultCrt => {
                 let how = if keyword == Keyword::Crt { How::File } else { How::Default };
                 (how, path.to_owned(), self.single(path).into_iter().map(entry).collect())
@@ -399,6 +470,18 @@ impl<'a> Gathering<'a> {
         match names {
             Ok(names) => {
                 let version = self.version;
+                let depends = |name: &&OsString| {
+                    version.is_none() && is_loaded(name, Some((2, 2))) && !is_loaded(name, version)
+                };
+                let is_file = |name: &&OsString| {
+                    self.disk.find(&Path::new(path).join(name)).is_ok_and(|found| found.is_file())
+                };
+                if let Some(name) = names.iter().filter(depends).find(is_file) {
+                    let name = escaped(name.as_bytes());
+                    self.note(format!(
+                        "whether HAProxy loads {name} depends on its version, which isn't known"
+                    ));
+                }
                 for name in names.iter().filter(|name| is_loaded(name, version)) {
                     files.extend(self.in_directory(path, identity, name));
                 }
@@ -437,7 +520,9 @@ impl<'a> Gathering<'a> {
                 .and_then(|found| found.text())
                 .and_then(|text| crt_list::lines(&text).map_err(|(line, why)| format!("line {line} {why}")));
             let lines = lines.unwrap_or_else(|why| {
-                self.note(format!("cannot read the crt-list {}: {why}", escaped(path)));
+                let why = format!("cannot read the crt-list {}: {why}", escaped(path));
+                self.names.note(why.clone());
+                self.note(why);
                 Vec::new()
             });
             self.lists.insert(path.to_owned(), lines);
@@ -451,9 +536,14 @@ impl<'a> Gathering<'a> {
                 self.note(format!("{at}: crt {} isn't followed", escaped(crt)));
             }
             if let (Some(key), false) = (line.option("key"), self.is_known(&whole)) {
-                self.want(&whole, &whole, Some(key));
+                self.want(&whole, &whole, Some(&self.configuration.with_key_base(key)));
             }
-            self.paths.push((whole.clone(), at.clone()));
+            self.names.add(&whole, &at);
+            for word in [&line.path].into_iter().chain(&line.options) {
+                if word != &line.path || !whole.starts_with('/') {
+                    self.names.mention(word, false, &at);
+                }
+            }
             let filters = line.filters;
             entries.extend(self.single(&whole).into_iter().map(|store| Entry {
                 store,

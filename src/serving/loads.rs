@@ -21,6 +21,12 @@ pub struct Serving {
     pub directories: BTreeMap<String, Option<Identity>>,
     /// Every file that a line of the configuration or of a crt-list names.
     pub named: Vec<Named>,
+    /// The last parts of names that may lead anywhere, and the line: a file of this name may be needed.
+    pub mentioned: BTreeMap<String, At>,
+    /// Why it may need more files than the lines are seen to name, where it doesn't run.
+    pub unseen: Option<String>,
+    /// The files that say what it loads: its configuration and its crt-lists, where they can be opened from here.
+    pub sources: Vec<PathBuf>,
     /// Its version, where that is known: `(3, 2)`.
     pub version: Option<(u32, u32)>,
     /// Why it isn't all of what HAProxy loads, or not surely.
@@ -38,8 +44,29 @@ pub struct Loaded {
     pub host: Option<Identity>,
     /// The files of the sites directory that a line of a configuration or a crt-list names by itself, and the line.
     pub named: BTreeMap<OsString, At>,
+    /// The same for names that a line mentions without surely meaning this file.
+    pub mentioned: BTreeMap<OsString, At>,
+    /// Why files may be needed that no line is seen to name, and nobody can be asked.
+    pub unseen: Option<String>,
+    /// The configuration files of HAProxys that don't run, by their names in the settings, where these are known.
+    pub stopped: BTreeMap<String, Vec<PathBuf>>,
     /// The configuration files that HAProxys run with, by their names in the settings, where they are surely these.
     pub configurations: BTreeMap<String, Vec<PathBuf>>,
+}
+
+impl Loaded {
+    /// The oldest version among them: it passes over the fewest files. `None`: none is known.
+    #[must_use]
+    pub fn oldest(&self) -> Option<(u32, u32)> {
+        self.servings.iter().filter_map(|serving| serving.version).min()
+    }
+
+    /// Whether one of them surely takes this entry of the sites directory for a certificate, although newer ones don't.
+    #[must_use]
+    pub fn takes_dotfile(&self, name: &OsStr) -> bool {
+        let oldest = self.oldest();
+        oldest.is_some() && is_loaded(name, oldest) && !is_loaded(name, None)
+    }
 }
 
 /// A line of a file.
@@ -105,6 +132,8 @@ pub enum How {
     Directory,
     /// A crt-list.
     List,
+    /// `ssl-f-use crt` of the frontend (3.2 and later).
+    Used,
 }
 
 /// One certificate on a bind.

@@ -15,11 +15,13 @@
 //! The rules are HAProxy's (`ssl_sock.c`, `ssl_crtlist.c`, `ssl_clienthello.c` of 2.2 to 3.4, and measured with each).
 
 pub mod answers;
+mod condition;
 pub mod configuration;
 pub mod crt_list;
 pub mod disk;
 pub mod gather;
 pub mod loads;
+pub mod one_by_one;
 pub mod pair;
 pub mod view;
 pub mod words;

@@ -38,13 +38,15 @@ pub(super) enum BadLine {
 /// The words of a line, and whether one holds a variable whose value isn't known.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Words {
-    pub(super) words: Vec<String>,
+    pub(super) all: Vec<String>,
     pub(super) has_unknown: bool,
+    /// The places of the words that hold one, and whether it is in their last part, behind the last slash.
+    pub(super) unknown: BTreeMap<usize, bool>,
 }
 
 /// Cuts a line into words.
 pub(super) fn words(line: &[u8], environment: &Environment) -> Result<Words, BadLine> {
-    let mut cut = Cut { rest: line, environment, found: Words::default(), word: None };
+    let mut cut = Cut { rest: line, environment, found: Words::default(), word: None, unknown: None };
     cut.line()?;
     Ok(cut.found)
 }
@@ -54,6 +56,8 @@ struct Cut<'a> {
     environment: &'a Environment,
     found: Words,
     word: Option<Vec<u8>>,
+    /// Of the word that is being cut, see [`Words::unknown`].
+    unknown: Option<bool>,
 }
 
 impl Cut<'_> {
@@ -87,12 +91,18 @@ impl Cut<'_> {
     }
 
     fn push(&mut self, byte: u8) {
+        if byte == b'/' {
+            self.unknown = self.unknown.map(|_| false);
+        }
         self.word.get_or_insert_default().push(byte);
     }
 
     fn end_word(&mut self) {
         let word = self.word.take();
-        self.found.words.extend(word.map(|word| String::from_utf8_lossy(&word).into_owned()));
+        if let (Some(_), Some(in_last_part)) = (&word, self.unknown.take()) {
+            self.found.unknown.insert(self.found.all.len(), in_last_part);
+        }
+        self.found.all.extend(word.map(|word| String::from_utf8_lossy(&word).into_owned()));
     }
 
     /// What stands for a backslash and what follows it; other combinations are no escapes.
@@ -150,6 +160,7 @@ impl Cut<'_> {
         // Only what isn't set has its default; an empty variable is set.
         let is_set = self.environment.variables.contains_key(&name);
         self.found.has_unknown |= known.is_none();
+        let is_unknown = known.is_none();
         let value = match default {
             Some(default) if !is_set => default,
             _ => known.unwrap_or_default().as_bytes().to_vec(),
@@ -160,6 +171,9 @@ impl Cut<'_> {
             } else {
                 self.push(byte);
             }
+        }
+        if is_unknown {
+            self.unknown = Some(true);
         }
         if expands && self.word.as_ref().is_some_and(Vec::is_empty) {
             // Nothing in it is no word, although it stands in quotes.
@@ -176,7 +190,7 @@ mod tests {
     fn cut(line: &str) -> Vec<String> {
         let variables = [("X", "/x y"), ("EMPTY", "")].map(|(name, value)| (name.into(), value.into()));
         let environment = Environment { variables: variables.into(), is_whole: true };
-        words(line.as_bytes(), &environment).unwrap().words
+        words(line.as_bytes(), &environment).unwrap().all
     }
 
     #[test]
@@ -216,6 +230,10 @@ mod tests {
     fn a_variable_that_nobody_knows_is_told() {
         let whole = Environment { is_whole: true, ..Environment::default() };
         assert!(words(b"\"$Y\"", &Environment::default()).unwrap().has_unknown);
+        let line = br#"a "$Y/b.pem" "/c/$Y" c "${Y}" "${Y[*]}" d"#;
+        let found = words(line, &Environment::default()).unwrap();
+        assert_eq!(found.all, ["a", "/b.pem", "/c/", "c", "", "d"]);
+        assert_eq!(found.unknown, [(1, false), (2, true), (4, true)].into());
         assert!(!words(b"\"$Y\"", &whole).unwrap().has_unknown);
         assert!(words(b"\"$HAPROXY_LOCALPEER\" \"${.LINE}\"", &whole).unwrap().has_unknown);
         assert!(!words(b"$Y '$Y'", &Environment::default()).unwrap().has_unknown);

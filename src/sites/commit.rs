@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{
@@ -16,20 +16,32 @@ use super::debts::Owed;
 use super::durable::{create, remove};
 use super::entries;
 use super::state::{Pending, Record, State, digest, is_hex_of, key, target};
-use crate::config::{Owner, Settings};
+use crate::config::{OWN_DIR, Owner, Settings};
+use crate::haproxy::siblings::Homes;
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
 use crate::plan::prune::LAST_FILE;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Plan, Role, Row};
-use crate::sites::dir::SitesDir;
+use crate::sites::dir::{PREVIOUS_DIR, SitesDir};
 use crate::sites::place::Place;
+use crate::sites::untouched;
 use crate::sys::failure::Failure;
 
 pub(crate) const HOST_PREVIOUS: &str = "previous-host.pem";
 
 pub(crate) const ADOPTED_DIR: &str = "adopted";
+
+/// Where the previous file is kept that the state file knows by this name.
+#[must_use]
+pub fn previous_path(settings: &Settings, key: &str) -> PathBuf {
+    let own = settings.sites_dir.join(OWN_DIR);
+    match target(key, &settings.host_file) {
+        Some(Target::Host) => own.join(HOST_PREVIOUS),
+        _ => own.join(PREVIOUS_DIR).join(key),
+    }
+}
 
 /// A plan that was carried out on disk; HAProxy doesn't know it yet.
 #[derive(Debug)]
@@ -83,10 +95,22 @@ impl Committed<'_> {
         entries::bytes(&place.dir, &name).ok()
     }
 
+    /// Where our files are, and since when nobody else has changed what is there.
+    #[must_use]
+    pub fn homes(&self) -> Homes {
+        let found = self.sites.found.values();
+        Homes {
+            sites_dir: self.sites.place.path.clone(),
+            host_file: self.settings.host_file.clone(),
+            touched: found.map(|found| (found.identity, found.touched())).collect(),
+        }
+    }
+
     /// Holds what HAProxy refused against it still, although this run has made it another one by reloading it.
     pub fn still_refused(&mut self, before: &str, after: &str) {
-        let refusals = self.sites.state.files.values_mut().filter_map(|record| record.rejected.as_mut());
-        for refusal in refusals.filter(|refusal| refusal.by == before && refusal.by != after) {
+        let records = self.sites.state.files.values_mut();
+        let refusals = records.flat_map(|record| [record.rejected.as_mut(), record.prune_refused.as_mut()]);
+        for refusal in refusals.flatten().filter(|refusal| refusal.by == before && refusal.by != after) {
             after.clone_into(&mut refusal.by);
             self.sites.unsaved = true;
         }
@@ -96,7 +120,11 @@ impl Committed<'_> {
     /// files go.
     pub fn keep(self, still_owed: &BTreeMap<String, bool>) -> (Plan, Option<Failure>) {
         let Self { sites, settings, plan, mut failure, .. } = self;
+        let places: Vec<&Place> = [Some(&sites.place), sites.host.as_ref()].into_iter().flatten().collect();
+        let untouched = untouched::left(&sites.found, &places, &sites.state.untouched);
+        sites.unsaved |= untouched != sites.state.untouched;
         let state = &mut sites.state;
+        state.untouched = untouched;
         let before = (state.owed.len(), state.pending.len(), state.files.len());
         // Whoever isn't named here is another configuration's.
         state.owed.retain(|name, _| still_owed.get(name).copied().unwrap_or(true));
@@ -172,14 +200,23 @@ pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
             state
                 .pending
                 .entry(key.clone())
-                .and_modify(|pending| pending.now.clone_from(&now))
+                .and_modify(|pending| {
+                    pending.several |= pending.now != now && pending.now != pending.was;
+                    pending.now.clone_from(&now);
+                })
                 .or_insert_with(|| Pending {
                     was: row.before.as_ref().map(digest),
                     now,
                     adopted: row.adopts,
+                    several: false,
                 });
             told.push(key);
         }
+    }
+    if !told.is_empty() {
+        let opened = sites.found.iter().map(|(path, found)| (path.clone(), found.opened()));
+        state.untouched.extend(opened);
+        changed = true;
     }
     let before = state.owed.clone();
     state.pass_debts_on(settings);

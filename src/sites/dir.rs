@@ -1,5 +1,6 @@
 //! The sites directory, locked.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use crate::sites::last_start::LastStart;
 use crate::sites::making::{finish_making, host_place, make_sites_dir};
 use crate::sites::place::Place;
 use crate::sites::state::State;
+use crate::sites::untouched::{self, FoundPlace};
 use crate::sites::{durable, entries, guard, last_run, lock};
 use crate::sys::failure::Failure;
 use crate::sys::system::System;
@@ -36,6 +38,8 @@ pub struct SitesDir {
     pub(crate) previous: Place,
     pub(crate) host: Option<Place>,
     pub(crate) host_file: PathBuf,
+    /// Its directories as they were found, by their paths.
+    pub(crate) found: BTreeMap<String, FoundPlace>,
 }
 
 impl SitesDir {
@@ -63,6 +67,11 @@ impl SitesDir {
             Some(_) => Some(host_place(settings, &place)?),
             None => None,
         };
+        let found = [Some(&place), host.as_ref()].into_iter().flatten().filter_map(|place| {
+            let key = untouched::key(place);
+            FoundPlace::of(place, state.untouched.get(&key)).map(|found| (key, found))
+        });
+        let found = found.collect();
         let sites = Self {
             place,
             state,
@@ -72,6 +81,7 @@ impl SitesDir {
             previous,
             host,
             host_file: settings.host_file.clone(),
+            found,
         };
         sites.clear_leftovers()?;
         Ok(sites)

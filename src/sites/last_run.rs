@@ -47,6 +47,8 @@ pub struct LastRun {
     pub told: BTreeMap<String, Told>,
     /// What is wrong, as [`crate::output::syslog`] knows it again, each with the time when it was last logged.
     pub complaints: BTreeMap<String, i64>,
+    /// What was refused or in conflict, by its file, and since when: in seconds since 1970.
+    pub undeployed: BTreeMap<String, i64>,
     /// What HAProxy refused, by the file's name, the host certificate by its whole path.
     pub rejected: BTreeMap<String, RejectedFile>,
 }

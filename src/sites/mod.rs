@@ -16,3 +16,4 @@ pub mod placeholder;
 pub mod put_back;
 pub mod stage;
 pub mod state;
+pub mod untouched;

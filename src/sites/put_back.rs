@@ -47,6 +47,38 @@ impl Committed<'_> {
         self.undo(all, refused, by, WITH_THE_BATCH)
     }
 
+    /// Puts back what was pruned and isn't accepted by every HAProxy, since one of them refuses its configuration and names
+    /// nothing: it may need such a file. Nothing is remembered: that is for whoever sees that it was this.
+    pub fn put_prunes_back(&mut self, words: &str) -> Vec<Target> {
+        let mut pruned = self.pending();
+        pruned.retain(|(_, pending)| pending.now.is_none());
+        if pruned.is_empty() {
+            return Vec::new();
+        }
+        let why = format!(
+            "HAProxy refuses its configuration, and may need it ({words}); the next run tries it again"
+        );
+        self.undo(pruned, &[], "", &why)
+    }
+
+    /// Remembers that HAProxy refuses to be without these files, which are back.
+    pub fn remember_prunes(&mut self, back: &[Target], words: &str, by: &str) {
+        for target in back {
+            let key = key(target, &self.settings.host_file);
+            if let Some(record) = self.sites.state.files.get_mut(&key) {
+                let (sha256, words, by) = (record.sha256.clone(), words.to_owned(), by.to_owned());
+                record.prune_refused = Some(Rejected { sha256, words, by });
+            }
+            let of_target = |row: &&mut Row| Target::of(row).as_ref() == Some(target);
+            if let Some(row) = self.plan.rows.iter_mut().find(of_target) {
+                row.hold_as_refused(words);
+            }
+        }
+        if let Err(e) = self.sites.state.save(&self.sites.own.dir, &self.sites.own.path) {
+            self.failure.get_or_insert(e);
+        }
+    }
+
     /// What could be put back.
     fn pending(&self) -> Vec<(Target, Pending)> {
         let pending = self.sites.state.pending.iter();

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::debts::{self, Owed};
 use super::durable::write_durably;
 use super::last_start::LastStart;
+use super::untouched::Untouched;
 use crate::certified_key::{ChainState, hex};
 use crate::config::Settings;
 use crate::haproxy::fingerprint::are_still;
@@ -43,6 +44,9 @@ pub struct State {
     /// How each HAProxy was last seen to be started, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub last_start: BTreeMap<String, LastStart>,
+    /// How the last run left the directories of our files, by their paths.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub untouched: BTreeMap<String, Untouched>,
     /// Whether the state file was there but could not be understood: then everything counts as owed.
     #[serde(skip)]
     pub lost: bool,
@@ -89,6 +93,9 @@ pub struct Pending {
     /// Whether what was there before is somebody else's, and may be a link (`--adopt`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopted: bool,
+    /// Whether there was something else in between, which HAProxy may have loaded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub several: bool,
 }
 
 impl Default for State {
@@ -99,6 +106,7 @@ impl Default for State {
             pending: BTreeMap::new(),
             owed: BTreeMap::new(),
             last_start: BTreeMap::new(),
+            untouched: BTreeMap::new(),
             lost: false,
         }
     }
@@ -336,7 +344,9 @@ mod tests {
         let mut state = State::default();
         for name in ["../../etc/x.pem", "a/b.pem", ".hidden.pem", "x", "", "ok.pem"] {
             state.files.insert(name.into(), record());
-            state.pending.insert(name.into(), Pending { was: None, now: None, adopted: false });
+            state
+                .pending
+                .insert(name.into(), Pending { was: None, now: None, adopted: false, several: false });
         }
         let read = State::parse(&serde_json::to_vec(&state).unwrap()).unwrap();
         assert_eq!(read.files.keys().collect::<Vec<_>>(), ["ok.pem"]);

@@ -17,6 +17,7 @@ use crate::plan::reason::Reason;
 use crate::plan::row::{Role, Row};
 use crate::plan::warning::Warning;
 use crate::serving::loads::move_out;
+use crate::serving::one_by_one::Unreached;
 use crate::status::circumstances::Circumstances;
 use crate::status::problem::{Problem, problem};
 use crate::sys::escape::escaped;
@@ -135,6 +136,7 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
     let mut problems = planned(&views, disk, around);
     problems.extend(unloadable(&views));
     problems.extend(on_disk(&views, disk));
+    problems.extend(unreached(&views));
     problems.extend(lifetimes(&views, &haproxy, around.now));
     if is_served(&views) {
         for (shown, view) in views.haproxy.iter().zip(&haproxy) {
@@ -483,6 +485,12 @@ fn in_haproxy(
             format!("{name} has it in memory and doesn't serve it"),
             &catch_up,
         ),
+        // What keeps it away is a problem of its own.
+        (PlaceState::Missing, _, Sight::Absent)
+            if matches!(views.place.unreached, Some(Unreached::Unlisted(_))) =>
+        {
+            None
+        }
         (PlaceState::Missing, _, Sight::Absent) if views.disk.here().is_some() && spelled.is_some() => about(
             ProblemKind::HaproxyMissing,
             format!("{name} doesn't have it by the name that it is asked for"),
@@ -495,6 +503,27 @@ fn in_haproxy(
         ),
         _ => None,
     }
+}
+
+/// No client is presented it.
+fn unreached(views: &SiteViews) -> Option<Problem> {
+    let file = views.file.as_deref()?;
+    let (kind, severity, fact, advice) = match views.place.unreached.as_ref()? {
+        Unreached::Unlisted(example) => (
+            ProblemKind::NotListed,
+            Severity::Critical,
+            format!("HAProxy's configuration names files one by one ({}), and not this one", example.at),
+            example.advice(file),
+        ),
+        Unreached::Addresses => (
+            ProblemKind::NotPresented,
+            Severity::Warning,
+            "no client is presented it: clients send no server name for an address, and no bind has it first"
+                .to_owned(),
+            "set host_lineage to its lineage, or begin a bind line with this file".to_owned(),
+        ),
+    };
+    Some(problem(kind, severity, fact, Some(advice)))
 }
 
 /// A file from elsewhere in HAProxy's configuration serves one of the names.

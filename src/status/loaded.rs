@@ -4,7 +4,7 @@
 //! line, with `;` between them, 8 to 40 us, on every version: they have no payload. A line stays well below the
 //! length that kills 2.2 and 2.6.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::observation::LoadedLeaf;
 use crate::config::Haproxy;
 use crate::haproxy::cli::replies;
 use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
-use crate::haproxy::cli::worker::{Trouble, Worker, no_use};
+use crate::haproxy::cli::worker::{Answering, Trouble, Worker, no_use};
 use crate::sys::escape::escaped;
 
 /// The longest line of commands: with room for its end.
@@ -27,6 +27,20 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The certificates that a HAProxy has, by their names in its configuration.
 pub type Stores = HashMap<String, LoadedLeaf>;
 
+/// Whether a HAProxy may be asked for what it has of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asking {
+    /// It may.
+    Safe,
+    /// What it has has too many names for it to show.
+    TooLong,
+    /// What it has isn't known, and it would not survive very many names.
+    Dangerous,
+}
+
+/// Says of a file, by its name in the configuration of a HAProxy, whether the worker that answers may be asked for it.
+pub type MayAsk<'a> = dyn Fn(&str, Option<Answering>) -> Asking + 'a;
+
 /// What a HAProxy has in memory.
 #[derive(Debug, Default)]
 pub struct LoadedStores {
@@ -36,13 +50,27 @@ pub struct LoadedStores {
     pub outranked: HashMap<String, (String, String)>,
     /// Files that it can't be asked for.
     pub hidden: BTreeSet<String>,
+    /// Files that it isn't asked for, since what it has of them isn't known and may end it.
+    pub avoided: BTreeSet<String>,
+    /// The names of everything that it has.
+    pub listed: BTreeSet<String>,
+    /// What it has from elsewhere, as far as it was asked.
+    pub others: Stores,
+    /// The worker that answers, and when it started.
+    pub worker: Option<Answering>,
 }
 
 impl LoadedStores {
     /// Why a part of it can't be seen.
     #[must_use]
     pub fn unseen(&self) -> Option<String> {
-        let file = escaped(self.hidden.first()?.rsplit('/').next().unwrap_or_default()).to_string();
+        let Some(first) = self.hidden.first() else {
+            let file = escaped(self.avoided.first()?.rsplit('/').next().unwrap_or_default()).to_string();
+            return Some(format!(
+                "HAProxy isn't asked for {file}: what it has of it isn't known, and very many names would end it"
+            ));
+        };
+        let file = escaped(first.rsplit('/').next().unwrap_or_default()).to_string();
         Some(match self.hidden.len() - 1 {
             0 => format!("{file} has too many names for HAProxy to show it"),
             others => format!("{file} and {others} more have too many names for HAProxy to show them"),
@@ -50,14 +78,15 @@ impl LoadedStores {
     }
 }
 
-/// Everything that a HAProxy has loaded from its sites directory, and its host certificate; it is not asked for `hidden`
-/// files.
+/// Everything that a HAProxy has loaded from its sites directory, its host certificate, and these `others`, as far as it
+/// may be asked.
 ///
 /// # Errors
 /// No socket answers: why.
 pub fn memory(
     haproxy: &Haproxy,
-    hidden: &BTreeSet<String>,
+    may_ask: &MayAsk<'_>,
+    others: &BTreeSet<String>,
     deadline: Instant,
 ) -> Result<LoadedStores, String> {
     let patience = deadline.min(Instant::now() + BLINK);
@@ -65,7 +94,7 @@ pub fn memory(
         let mut unusable = Vec::new();
         let mut blinks = false;
         for worker in Worker::ways(haproxy) {
-            match all(haproxy, worker, hidden, deadline) {
+            match all(haproxy, worker, may_ask, others, deadline) {
                 Ok(memory) => return Ok(memory),
                 Err(trouble) => {
                     blinks |= matches!(&trouble, Trouble::Socket(e) if e.is_of_a_reload());
@@ -83,14 +112,24 @@ pub fn memory(
 fn all(
     haproxy: &Haproxy,
     worker: Worker<'_>,
-    hidden: &BTreeSet<String>,
+    may_ask: &MayAsk<'_>,
+    others: &BTreeSet<String>,
     deadline: Instant,
 ) -> Result<LoadedStores, Trouble> {
     let ours = |file: &String| is_ours(haproxy, file);
-    let files: Vec<String> = worker.listing(deadline)?.stores.into_iter().filter(ours).collect();
-    let (hidden, files): (Vec<String>, Vec<String>) =
-        files.into_iter().partition(|file| hidden.contains(file));
-    let mut hidden = BTreeSet::from_iter(hidden);
+    let listed = worker.listing(deadline)?.stores;
+    let answering = worker.answering(deadline).ok();
+    let mut kept: BTreeMap<Asking, Vec<String>> = BTreeMap::new();
+    for file in &listed {
+        if ours(file) {
+            kept.entry(may_ask(file, answering)).or_default().push(file.clone());
+        } else if others.contains(file) && may_ask(file, answering) == Asking::Safe {
+            kept.entry(Asking::Safe).or_default().push(file.clone());
+        }
+    }
+    let mut take = |asking| kept.remove(&asking).unwrap_or_default();
+    let (files, avoided) = (take(Asking::Safe), take(Asking::Dangerous).into_iter().collect());
+    let mut hidden = BTreeSet::from_iter(take(Asking::TooLong));
     let (plain, others): (Vec<String>, Vec<String>) = files.into_iter().partition(|file| is_plain(file));
     let mut stores = Stores::with_capacity(plain.len());
     for line in lines(&worker, &plain) {
@@ -122,7 +161,8 @@ fn all(
         Ok(reply) if !stores.is_empty() => outranked(&reply, |file| is_ours(haproxy, file)),
         _ => HashMap::new(),
     };
-    Ok(LoadedStores { stores, outranked, hidden })
+    let (stores, others) = stores.into_iter().partition(|(file, _)| ours(file));
+    Ok(LoadedStores { stores, outranked, hidden, avoided, listed, others, worker: answering })
 }
 
 /// A certificate with many names fills HAProxy's buffer.
@@ -272,7 +312,7 @@ mod tests {
             }
         });
         let deadline = Instant::now() + Duration::from_secs(60);
-        let memory = memory(&settings.haproxys[0], &BTreeSet::new(), deadline);
+        let memory = memory(&settings.haproxys[0], &|_, _| Asking::Safe, &BTreeSet::new(), deadline);
         assert!(memory.unwrap().stores.is_empty());
         master.join().unwrap();
     }

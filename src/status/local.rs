@@ -16,20 +16,22 @@ use crate::config::{Haproxy, Settings};
 use crate::haproxy::fingerprint::identity;
 use crate::index::Index;
 use crate::plan::action::Action;
+use crate::plan::names::is_loaded_name;
 use crate::plan::plan;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Role, Row};
-use crate::plan::situation::{Deployed, Lineage, Policy, Situation};
-use crate::serving::gather;
-use crate::serving::loads::{Contents, Loaded, Serving, Store};
+use crate::plan::situation::{Deployed, EntryKind, Lineage, Policy, Situation};
+use crate::serving::loads::{Contents, Loaded, Serving, Store, is_loaded};
+use crate::serving::one_by_one::Unreached;
+use crate::serving::{gather, one_by_one};
 use crate::sites::last_run::LastRun;
 use crate::sites::looking::look_at_state;
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sites::{entries, guard};
 use crate::sweep::sweep;
-use crate::sys::escape::escaped_path;
+use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
@@ -55,6 +57,8 @@ pub struct Ground {
     pub open_to_others: Option<String>,
     /// Places that can't be seen, and why.
     pub unseen: Vec<String>,
+    /// What the HAProxys would load if they started now.
+    pub loaded: Loaded,
     /// What is broken rather than forbidden.
     pub error: Option<Failure>,
 }
@@ -115,9 +119,11 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
                     format!("{live_dir} is missing; set live_dir if certbot's tree moved"),
                 ));
             }
-            ground.renewals = renewals(&settings.live_dir, swept.situation.lineages.keys());
+            ground.renewals = renewals(settings, swept.situation.lineages.keys());
+            ground.unseen.extend(unclear_dotfile(&swept.situation));
             ground.spellings = spellings(settings, &swept.situation.loaded);
             let elsewhere = elsewhere(settings, &swept.situation.loaded);
+            ground.loaded = swept.situation.loaded.clone();
             ground.sites = views(settings, &ground, swept.situation);
             let elsewhere = with_host(&mut ground.sites, elsewhere);
             ground.sites.extend(elsewhere);
@@ -131,6 +137,18 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
         }
     }
     ground
+}
+
+/// A file that HAProxy loads or not, by its version, which isn't known.
+fn unclear_dotfile(situation: &Situation) -> Option<String> {
+    let is_file = |deployed: &Deployed| matches!(deployed.kind, EntryKind::Regular { .. });
+    let depends = |name: &OsStr| is_loaded(name, Some((2, 2))) && !is_loaded(name, None);
+    let servings = &situation.loaded.servings;
+    let mut files = situation.deployed.iter().filter(|(_, deployed)| is_file(deployed));
+    let (name, _) = files.find(|(name, _)| depends(name))?;
+    let is_unknown = servings.iter().any(|serving| serving.version.is_none());
+    let name = escaped(name.as_encoded_bytes());
+    is_unknown.then(|| format!("whether HAProxy loads {name} depends on its version, which isn't known"))
 }
 
 /// By which name each HAProxy loads the sites directory where it doesn't load it by ours.
@@ -162,7 +180,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
         .filter_map(|row| row.file.clone())
         .collect();
     let mut unloadable =
-        gather::unloadable(&settings.sites_dir, version(&loaded), &|file| good.contains(file));
+        gather::unloadable(&settings.sites_dir, loaded.oldest(), &|file| good.contains(file));
     rows.into_iter()
         .map(|row| {
             let host = host.take_if(|_| row.role == Role::Host);
@@ -179,10 +197,13 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
             let place = Location {
                 unloadable: row.file.as_ref().and_then(|file| unloadable.remove(file)),
                 named: row.file.as_ref().and_then(|file| loaded.named.get(file)).map(ToString::to_string),
+                unreached: None,
                 path: path.clone(),
                 is_elsewhere: false,
             };
             let is_refused = row.action == Action::Refuse;
+            let disk = if ground.sees_disk { on_disk(found, &path) } else { Sight::Unseen };
+            let place = Location { unreached: unreached(settings, &loaded, &row, &disk), ..place };
             SiteViews {
                 place,
                 links: row
@@ -194,7 +215,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
                 file: row.file.clone(),
                 role: row.role,
                 certbot: certbots(settings, &row, lineage),
-                disk: if ground.sees_disk { on_disk(found, &path) } else { Sight::Unseen },
+                disk,
                 row: Some(row),
                 haproxy: Vec::new(),
             }
@@ -202,9 +223,19 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
         .collect()
 }
 
-/// The version that all of them have, as far as it is known.
-fn version(loaded: &Loaded) -> Option<(u32, u32)> {
-    loaded.servings.iter().filter_map(|serving| serving.version).min()
+/// Why no client is presented what a site's file holds.
+fn unreached(settings: &Settings, loaded: &Loaded, row: &Row, disk: &Sight<Arc<Leaf>>) -> Option<Unreached> {
+    let (file, leaf) = (row.file.as_ref()?, disk.here()?);
+    let is_ours = row.role == Role::Site && !matches!(row.action, Action::Foreign | Action::Conflict);
+    if !is_ours || !is_loaded_name(file) {
+        return None;
+    }
+    let directory = settings.haproxys.first()?.sites_dir.as_str();
+    let is_host =
+        row.lineage.is_some() && row.lineage.as_deref() == settings.host_lineage.as_deref().map(OsStr::new);
+    // A common name is nobody's name beside addresses.
+    let has_names = !leaf.dns_names.is_empty() || leaf.names.is_empty() || is_host;
+    one_by_one::unreached(loaded, directory, file, has_names)
 }
 
 /// The files that HAProxys load from elsewhere, each once.
@@ -240,7 +271,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
                 certbot: Sight::Absent,
                 disk,
                 links: None,
-                place: Location { path, unloadable, named, is_elsewhere: true },
+                place: Location { path, unloadable, named, unreached: None, is_elsewhere: true },
                 haproxy: Vec::new(),
             });
         }
@@ -268,7 +299,7 @@ fn certbots(settings: &Settings, row: &Row, lineage: Option<Lineage>) -> Sight<A
     };
     match leaf {
         Some(leaf) => Sight::Here(leaf),
-        None if reason == Some(Reason::Io) && is_lineage_forbidden(&settings.live_dir, name) => Sight::Unseen,
+        None if reason == Some(Reason::Io) && is_lineage_forbidden(settings, name) => Sight::Unseen,
         None => Sight::Damaged,
     }
 }
@@ -282,9 +313,9 @@ fn on_disk(found: Option<Deployed>, path: &Path) -> Sight<Arc<Leaf>> {
     }
 }
 
-fn is_lineage_forbidden(live_dir: &Path, lineage: &OsStr) -> bool {
-    let folder = live_dir.join(lineage);
-    ["fullchain.pem", "privkey.pem"].iter().any(|file| is_forbidden(&folder.join(file)))
+fn is_lineage_forbidden(settings: &Settings, lineage: &OsStr) -> bool {
+    let folder = settings.live_dir.join(lineage);
+    [&settings.chain_file, &settings.key_file].iter().any(|file| is_forbidden(&folder.join(file)))
 }
 
 fn is_forbidden(path: &Path) -> bool {
@@ -298,7 +329,7 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
     let look = |file: OsString| {
         let path = place.path.join(&file);
         let disk = match entries::entry(&place.dir, &file, None) {
-            Ok(Some((Deployed { kind: crate::plan::situation::EntryKind::Directory, .. }, _)) | None) => {
+            Ok(Some((Deployed { kind: EntryKind::Directory, .. }, _)) | None) => {
                 return None;
             }
             Ok(Some((found, _))) => on_disk(Some(found), &path),
@@ -320,9 +351,9 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
 }
 
 /// When the lineages' chains were last put into place.
-fn renewals<'a>(live_dir: &Path, lineages: impl Iterator<Item = &'a OsString>) -> Vec<i64> {
+fn renewals<'a>(settings: &Settings, lineages: impl Iterator<Item = &'a OsString>) -> Vec<i64> {
     let changed = |name: &OsString| {
-        let chain = live_dir.join(name).join("fullchain.pem");
+        let chain = settings.live_dir.join(name).join(&settings.chain_file);
         let since = chain.symlink_metadata().ok()?.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH);
         i64::try_from(since.ok()?.as_secs()).ok()
     };

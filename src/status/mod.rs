@@ -5,6 +5,7 @@
 //! pure functions, and reported as one value.
 
 pub mod advice;
+pub mod behind;
 pub mod checking;
 pub mod circumstances;
 pub mod down;
@@ -131,6 +132,7 @@ fn judged(settings: &Settings, ground: Ground, haproxy: Vec<Running>, setup: Set
     let owed = owed_since(settings, &state);
     let mut problems: Vec<Problem> = haproxy.iter().filter_map(troubles::down).collect();
     problems.extend(haproxy.iter().filter_map(|running| troubles::refused(running, now)));
+    problems.extend(haproxy.iter().filter_map(troubles::behind));
     for (name, since) in &owed {
         let running = haproxy.iter().find(|running| running.name == *name);
         problems.extend(running.map(|running| judge::owed_problem(running, *since, now)));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::certified_key::Leaf;
 use crate::haproxy::cli::replies::StoreStatus;
 use crate::plan::row::{Role, Row};
+use crate::serving::one_by_one::Unreached;
 use crate::status::links::Links;
 
 /// What a look at a place showed.
@@ -122,6 +123,8 @@ pub struct Location {
     pub unloadable: Option<String>,
     /// The line of a configuration or crt-list that names it by itself.
     pub named: Option<String>,
+    /// Why no client is presented it.
+    pub unreached: Option<Unreached>,
     /// Whether it is none of the sites directory's.
     pub is_elsewhere: bool,
 }

@@ -1,19 +1,25 @@
 //! What each HAProxy shows: looked at all at once, each within a time of its own.
 
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
 use super::down::{self, Down};
 use super::handshakes::{self, Asked};
-use super::loaded::{self, LoadedStores};
+use super::loaded::{self, Asking, LoadedStores};
 use super::local::Ground;
 use super::observation::{Location, Shown, Sight, SiteViews};
-use super::{advice, reloading};
+use super::{advice, behind, reloading};
+use crate::certified_key::read_leaf;
 use crate::config::{Haproxy, Method, Settings};
-use crate::haproxy::cli::worker::can_be_shown;
+use crate::haproxy::cli::worker::{Answering, can_be_shown, may_die_of_names};
 use crate::haproxy::target::Target;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
+use crate::serving::loads::Loaded;
+use crate::sites::commit::previous_path;
+use crate::sites::state::{Pending, State, key};
 use crate::status::refusal::Refused;
 use crate::sys::escape::escaped;
 use crate::sys::system::System;
@@ -41,6 +47,8 @@ pub struct Running {
     pub down: Option<Down>,
     /// The command that makes it read its files again, where one is known.
     pub reload: Option<String>,
+    /// What isn't ours and has changed since it read it.
+    pub behind: Option<String>,
     /// By which name it loads the sites directory, where that isn't the one that our settings have.
     pub spelled: Option<String>,
     /// That it refuses its configuration, where that is known.
@@ -69,12 +77,17 @@ impl Running {
 
 /// Looks at every HAProxy and adds what it shows to the sites; files that only a HAProxy has become sites of their own.
 pub fn look(settings: &Settings, system: &System, ground: &mut Ground) -> Vec<Running> {
-    let sites = &ground.sites;
+    let (sites, loaded, state) = (&ground.sites, &ground.loaded, ground.state.as_ref());
+    let known = Previous::look(settings, state);
+    let known = &known;
     let looks: Vec<Look> = scope(|scope| {
         let looks: Vec<_> = settings
             .haproxys
             .iter()
-            .map(|haproxy| scope.spawn(move || Look::at(haproxy, system, sites)))
+            .enumerate()
+            .map(|(place, haproxy)| {
+                scope.spawn(move || Look::at(settings, haproxy, system, sites, known, loaded, place))
+            })
             .collect();
         let join = |look: ScopedJoinHandle<'_, Look>| match look.join() {
             Ok(look) => look,
@@ -95,19 +108,90 @@ pub fn look(settings: &Settings, system: &System, ground: &mut Ground) -> Vec<Ru
     running
 }
 
+/// What HAProxy can have of our files, by what this program remembers.
+struct Previous<'a> {
+    state: Option<&'a State>,
+    /// The files that are pending and were small before.
+    small: BTreeSet<&'a String>,
+}
+
+impl<'a> Previous<'a> {
+    fn look(settings: &Settings, state: Option<&'a State>) -> Self {
+        let is_small = |(key, pending): &(&String, &Pending)| {
+            let path = previous_path(settings, key);
+            let before = std::fs::read(path).ok().and_then(|pem| read_leaf(&pem).ok());
+            !pending.several && (pending.was.is_none() || before.is_some_and(|leaf| can_be_shown(&leaf)))
+        };
+        let pending = state.iter().flat_map(|state| &state.pending);
+        Self { state, small: pending.filter(is_small).map(|(key, _)| key).collect() }
+    }
+
+    /// Whether it can only be the file on disk, or the one before it, and neither has too many names.
+    fn has_it(&self, settings: &Settings, haproxy: &Haproxy, site: &SiteViews) -> bool {
+        let Some(state) = self.state.filter(|state| !state.lost && haproxy.method != Method::None) else {
+            return false;
+        };
+        let target = match (site.role, site.file.as_ref().and_then(|file| file.to_str())) {
+            (Role::Host, _) => Target::Host,
+            (Role::Site, Some(file)) => Target::Site(file.to_owned()),
+            (Role::Site, None) => return false,
+        };
+        let key = key(&target, &settings.host_file);
+        if state.pending.contains_key(&key) {
+            return self.small.contains(&key);
+        }
+        let on_disk = site.row.as_ref().and_then(|row| row.before);
+        let is_told = state.owed.get(&haproxy.name).is_none_or(|owed| {
+            owed.files.as_ref().is_some_and(|files| files.iter().all(|file| *file != key))
+        });
+        is_told && on_disk.is_some_and(|sha256| state.vouches_for(&key, &sha256))
+    }
+}
+
 /// One look at a HAProxy.
 struct Look {
     memory: Result<LoadedStores, String>,
     answers: handshakes::Answers,
     down: Option<Down>,
     reload: Option<String>,
+    behind: Option<String>,
 }
 
 impl Look {
-    fn at(haproxy: &Haproxy, system: &System, sites: &[SiteViews]) -> Self {
-        let is_long = |site: &&SiteViews| site.disk.here().is_some_and(|leaf| !can_be_shown(leaf));
-        let hidden = sites.iter().filter(is_long).filter_map(|site| spelled(haproxy, site)).collect();
-        let memory = loaded::memory(haproxy, &hidden, Instant::now() + SOCKETS.min(haproxy.timeout));
+    fn at(
+        settings: &Settings,
+        haproxy: &Haproxy,
+        system: &System,
+        sites: &[SiteViews],
+        known: &Previous<'_>,
+        around: &Loaded,
+        place: usize,
+    ) -> Self {
+        let serving = around.servings.get(place);
+        let others = serving.map(behind::elsewhere).unwrap_or_default();
+        let spellings = sites.iter().filter_map(|site| Some((spelled(haproxy, site)?, site)));
+        let by_name: HashMap<String, &SiteViews> = spellings.collect();
+        let may_ask = |file: &str, worker: Option<Answering>| {
+            let site = by_name.get(file).copied();
+            let leaf = site.and_then(|site| site.disk.here());
+            if leaf.is_some_and(|leaf| !can_be_shown(leaf)) {
+                return Asking::TooLong;
+            }
+            let survives = worker.is_some_and(|worker| !may_die_of_names(worker.version));
+            let is_older = |path: &Path| Some(behind::changed_at(path)? < worker?.started(system));
+            let has_read = |site: &SiteViews| Some(leaf.is_some() && is_older(&site.place.path)?);
+            let is_known =
+                |site: &SiteViews| has_read(site).unwrap_or(false) || known.has_it(settings, haproxy, site);
+            let other = serving.and_then(|serving| serving.stores.get(file)).filter(|_| site.is_none());
+            let is_as_read = other.and_then(|store| is_older(&store.path)).unwrap_or(false);
+            if survives || is_as_read || site.is_some_and(is_known) {
+                Asking::Safe
+            } else {
+                Asking::Dangerous
+            }
+        };
+        let deadline = Instant::now() + SOCKETS.min(haproxy.timeout);
+        let memory = loaded::memory(haproxy, &may_ask, &others, deadline);
         let asked: Vec<Asked<'_>> = sites
             .iter()
             .enumerate()
@@ -121,18 +205,25 @@ impl Look {
         let is_silent = memory.is_err() && (haproxy.probe.is_empty() || answers.unseen.is_some());
         let is_wanted = haproxy.method != Method::None || !haproxy.probe.is_empty();
         let down = if is_silent && is_wanted { down::look(system, haproxy) } else { None };
-        Self { memory, answers, down, reload: reloading::command(system, haproxy) }
+        let behind = memory
+            .as_ref()
+            .ok()
+            .zip(serving)
+            .and_then(|(memory, serving)| behind::fact(system, haproxy, around, serving, sites, memory));
+        Self { memory, answers, down, reload: reloading::command(system, haproxy), behind }
     }
 
     /// What it shows for one site.
     fn shown(&mut self, haproxy: &Haproxy, site: &SiteViews, place: usize) -> Shown {
         let presented = self.answers.take(place);
         match (&mut self.memory, spelled(haproxy, site)) {
-            (Ok(memory), Some(file)) if !memory.hidden.contains(&file) => Shown {
-                loaded: memory.stores.remove(&file).map_or(Sight::Absent, Sight::Here),
-                presented,
-                outranked: memory.outranked.remove(&file),
-            },
+            (Ok(memory), Some(file)) if !memory.hidden.contains(&file) && !memory.avoided.contains(&file) => {
+                Shown {
+                    loaded: memory.stores.remove(&file).map_or(Sight::Absent, Sight::Here),
+                    presented,
+                    outranked: memory.outranked.remove(&file),
+                }
+            }
             _ => Shown { presented, ..Shown::UNSEEN },
         }
     }
@@ -149,6 +240,7 @@ impl Look {
             unseen: why.into_iter().flatten().next(),
             down: self.down.clone(),
             reload: self.reload.clone(),
+            behind: self.behind.clone(),
             spelled: None,
             refused: None,
         }

@@ -91,6 +91,10 @@ pub enum ProblemKind {
     HaproxyStale,
     /// HAProxy doesn't serve the file.
     HaproxyMissing,
+    /// HAProxy's configuration names the directory's files one by one, and not this one.
+    NotListed,
+    /// No client is presented it: it has only addresses, and no bind has it first.
+    NotPresented,
     /// A HAProxy is still to be notified.
     ReloadOwed,
     /// A unit, a pidfile or a socket says that HAProxy should run, and it doesn't.

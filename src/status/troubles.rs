@@ -46,6 +46,19 @@ pub fn refused(running: &Running, now: i64) -> Option<Problem> {
     })
 }
 
+/// A HAProxy that hasn't read what somebody else changed.
+#[must_use]
+pub fn behind(running: &Running) -> Option<Problem> {
+    let behind = running.behind.as_ref()?;
+    Some(Problem {
+        kind: ProblemKind::HaproxyStale,
+        severity: Severity::Warning,
+        haproxy: Some(running.name.clone()),
+        fact: format!("{} {behind}", escaped(&running.name)),
+        advice: Some(running.catch_up(false)),
+    })
+}
+
 /// The last run failed: it is the last run all the same.
 #[must_use]
 pub fn failed_run(last_run: Option<&LastRun>, now: i64) -> Option<Problem> {

@@ -23,7 +23,7 @@ pub struct Pebble {
     api: Port,
     _management: Port,
     _dns_port: Port,
-    _dns_management: Port,
+    dns_management: Port,
     _tls: Port,
     temporary: TempDir,
 }
@@ -88,7 +88,7 @@ impl Pebble {
             api,
             _management: management,
             _dns_port: dns_port,
-            _dns_management: dns_management,
+            dns_management,
             _tls: tls,
             temporary,
         }
@@ -97,6 +97,15 @@ impl Pebble {
     /// The address of its directory: `certbot --server`.
     pub fn directory(&self) -> String {
         format!("https://localhost:{}/dir", self.api.number())
+    }
+
+    /// The command of a shell that lets its DNS server answer a DNS challenge of certbot's: a `--manual-auth-hook`.
+    pub fn dns_hook(&self) -> String {
+        format!(
+            "curl -fsS -d '{{\"host\":\"_acme-challenge.'$CERTBOT_DOMAIN'.\",\"value\":\"'$CERTBOT_VALIDATION'\"}}' \
+             http://{}/set-txt",
+            self.dns_management.address()
+        )
     }
 
     /// The root certificate of its API, PEM file.

@@ -4,6 +4,7 @@ mod asking;
 mod before;
 mod notes;
 mod notifying;
+mod pruning;
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -13,11 +14,11 @@ use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
 use crate::commands::assemble::notes::{forced_in_vain, note_group_writable, unloadable_left, unsaved};
 use crate::commands::assemble::notifying::notify_all;
+use crate::commands::assemble::pruning::{planned, verified};
 use crate::config::Settings;
 use crate::haproxy::fingerprint::identity;
 use crate::index::{self, Index};
 use crate::output::{Note, Report, Weight};
-use crate::plan::plan;
 use crate::plan::row::Row;
 use crate::plan::situation::Policy;
 use crate::serving::gather::loaded;
@@ -85,9 +86,11 @@ fn dry_run(
     let mut swept = sweep(settings, place.as_ref(), &state, policy, &identity, &index, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded = loaded(settings, system, |name| state.configuration_of(name));
+    let oldest = swept.situation.loaded.oldest();
     report.notes.extend(forced_in_vain(&swept.situation));
-    report.rows = plan(&swept.situation).rows;
-    report.notes.extend(unloadable_left(settings, &report.rows));
+    let last = |name: &str| state.last_start.get(name);
+    report.rows = planned(settings, system, &mut swept.situation, last).0.rows;
+    report.notes.extend(unloadable_left(settings, oldest, &report.rows));
     report.error = swept.failure;
     report.owed = state.lost
         || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
@@ -117,20 +120,23 @@ fn deploy(
     let mut swept = sweep(settings, Some(&sites.place), &sites.state, policy, &who, &index, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded = loaded(settings, system, |name| sites.state.configuration_of(name));
+    let oldest = swept.situation.loaded.oldest();
     for (name, files) in &swept.situation.loaded.configurations {
         sites.remember_start(name, |start| start.configuration.clone_from(files));
     }
     let ours = sites.state.knows_lineages();
-    let tree = CertbotTree::new(&settings.live_dir);
+    let tree = CertbotTree::of(settings);
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
 
     report.notes.extend(forced_in_vain(&swept.situation));
-    let plan = plan(&swept.situation);
+    let last = |name: &str| sites.state.last_start.get(name);
+    let (plan, startable) = planned(settings, system, &mut swept.situation, last);
     let (missing, unread, proved) = (swept.live_dir_missing, swept.failure, swept.proved);
     drop(swept.situation);
     let mut staged = sites.stage(settings, plan, &supply, progress);
     ask(settings, system, &mut staged);
     let mut committed = staged.commit(now())?;
+    verified(system, &startable, &mut committed, &who);
     let verdicts = notify_all(settings, system, options.defer_reload, &mut committed, &who);
     committed.still_refused(&who, &identity(system, &settings.haproxys));
     let owed = verdicts.iter().map(|row| (row.name.clone(), row.owed)).collect();
@@ -138,7 +144,7 @@ fn deploy(
     report.notes.extend(index.save(sites.own(), &proved).err().map(|failure| unsaved(&failure)));
 
     report.rows = plan.rows;
-    report.notes.extend(unloadable_left(settings, &report.rows));
+    report.notes.extend(unloadable_left(settings, oldest, &report.rows));
     report.haproxy = verdicts;
     report.error = failure.or(unread);
     missing_tree(settings, missing, ours)

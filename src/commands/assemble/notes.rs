@@ -16,7 +16,7 @@ use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::Failure;
 
 /// A note for each file that isn't ours to mend, or that stayed as it was, and that HAProxy can't load.
-pub(crate) fn unloadable_left(settings: &Settings, rows: &[Row]) -> Vec<Note> {
+pub(crate) fn unloadable_left(settings: &Settings, version: Option<(u32, u32)>, rows: &[Row]) -> Vec<Note> {
     let is_left = |row: &Row| !row.proved || matches!(row.action, Action::Refuse | Action::Conflict);
     let left: BTreeSet<&OsStr> = rows
         .iter()
@@ -27,7 +27,7 @@ pub(crate) fn unloadable_left(settings: &Settings, rows: &[Row]) -> Vec<Note> {
         return Vec::new();
     }
     let is_good = |file: &OsStr| !left.contains(file);
-    let found = unloadable(&settings.sites_dir, None, &is_good);
+    let found = unloadable(&settings.sites_dir, version, &is_good);
     found
         .into_iter()
         .map(|(file, why)| {

@@ -8,6 +8,7 @@ use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy;
 use crate::haproxy::batch::{Batch, Change, Expected};
 use crate::haproxy::cli::worker::can_be_shown;
+use crate::haproxy::process::config_check::{ConfigCheck, check_of_master};
 use crate::haproxy::target::Target;
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::output::HaproxyRow;
@@ -32,13 +33,22 @@ pub(crate) fn notify_all(
     let mut rolled_back: BTreeMap<String, String> = BTreeMap::new();
     let mut verdicts: Vec<Option<Verdict>> = settings.haproxys.iter().map(|_| None).collect();
     let mut refusals = 0;
+    // What was pruned and went back on suspicion: for which HAProxy, and its words.
+    let mut suspected: Option<(Vec<Target>, String, String)> = None;
     while let Some((haproxy, verdict)) =
         settings.haproxys.iter().zip(&mut verdicts).find(|(_, verdict)| verdict.is_none())
     {
         let told = notify_one(settings, system, defers, haproxy, committed);
-        let refused = told.rejected.clone();
+        let (refused, unexplained) = (told.rejected.clone(), told.refusal.clone());
         *verdict = Some(told);
         if refused.is_empty() {
+            if let (Some(words), None) = (unexplained, &suspected) {
+                let back = committed.put_prunes_back(&words);
+                if !back.is_empty() {
+                    suspected = Some((back, haproxy.name.clone(), words));
+                    verdicts.fill_with(|| None);
+                }
+            }
             continue;
         }
         refusals += 1;
@@ -52,6 +62,20 @@ pub(crate) fn notify_all(
             rolled_back.insert(haproxy.name.clone(), words.join("; "));
             // Whoever was notified of the files that just went back is notified once more.
             verdicts.fill_with(|| None);
+        }
+    }
+    if let Some((back, name, words)) = suspected {
+        let mut named = settings.haproxys.iter().zip(&verdicts).filter(|(haproxy, _)| haproxy.name == name);
+        let takes_it = named.next().is_some_and(|(haproxy, verdict)| match verdict {
+            // Where it refuses still, something else is the cause.
+            Some(Verdict { refusal: Some(_), .. }) => false,
+            Some(Verdict { outcome: Outcome::Reloaded, .. }) => true,
+            // In memory it has all of it again.
+            _ => !matches!(check_of_master(system, haproxy), ConfigCheck::Invalid { .. }),
+        });
+        if takes_it {
+            committed.remember_prunes(&back, &words, identity);
+            rolled_back.entry(name).or_insert(words);
         }
     }
     let rows = settings.haproxys.iter().zip(verdicts.into_iter().flatten());
@@ -82,8 +106,15 @@ fn notify_one(
     let read = |target: &Target| committed.read(target);
     let (ours, known) = ours(settings, &rows);
     let serving = gather(system, haproxy, None, &known);
-    let batch =
-        Batch { changes: &changes, read: &read, committed: committed.at, serving: &serving, ours: &ours };
+    let homes = committed.homes();
+    let batch = Batch {
+        changes: &changes,
+        read: &read,
+        committed: committed.at,
+        serving: &serving,
+        ours: &ours,
+        homes: &homes,
+    };
     haproxy::notify::notify(system, haproxy, &batch)
 }
 

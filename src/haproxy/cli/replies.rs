@@ -30,6 +30,8 @@ pub struct ShownStore {
     /// How many certificates follow the leaf in its own file: what `issuers-chain-path` adds is shown behind
     /// `Chain Filename:`, and isn't the file's (measured, 2.2 to 3.4).
     pub chain_len: usize,
+    /// Whether an OCSP response is stapled to it (2.6 and later say so).
+    pub has_ocsp: bool,
 }
 
 /// What a store is there for.
@@ -54,8 +56,8 @@ pub enum SetReply {
     Updated(String),
     /// There is a transaction for this other file, which was left alone.
     Held(String),
-    /// It can't be read as a certificate: HAProxy's words.
-    Refused(String),
+    /// It can't be read as a certificate.
+    Refused(Unwanted),
     /// There is no such store.
     Unknown,
     /// Anything else.
@@ -67,10 +69,68 @@ pub enum SetReply {
 pub enum CommitReply {
     /// It is in use from now on.
     Success,
-    /// HAProxy won't use it: its words. Some versions leave the transaction open.
-    Refused(String),
+    /// HAProxy won't use it. Some versions leave the transaction open.
+    Refused(Unwanted),
     /// Anything else.
     Unexpected,
+}
+
+/// What a reply to `new ssl cert FILE` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewReply {
+    /// The store is there, empty.
+    Made,
+    /// It was there already.
+    Exists,
+    /// Anything else.
+    Unexpected,
+}
+
+/// What a reply to `add ssl crt-list DIR FILE` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddReply {
+    /// It is served from now on.
+    Success,
+    /// It is in this directory's list already.
+    Exists,
+    /// HAProxy won't serve it.
+    Refused(Unwanted),
+    /// Anything else.
+    Unexpected,
+}
+
+/// Why HAProxy won't have a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unwanted {
+    /// Its words.
+    pub words: String,
+    /// Where it stopped.
+    pub stage: RefusedBy,
+}
+
+/// What it was that refused a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// The reading of the chain.
+    Chain,
+    /// The SSL context that was to use it.
+    Context,
+    /// Anything before that.
+    Contents,
+}
+
+impl Unwanted {
+    /// A refusal, where the reply names what is wrong with the PEM.
+    fn read(reply: &str) -> Option<Self> {
+        let stage = if reply.contains("into SSL Context") {
+            RefusedBy::Context
+        } else if reply.contains("unable to load certificate chain") {
+            RefusedBy::Chain
+        } else {
+            RefusedBy::Contents
+        };
+        names_a_bad_pem(reply).then(|| Self { words: reasons(reply), stage })
+    }
 }
 
 /// `show info`: the worker that answers.
@@ -188,6 +248,7 @@ pub fn store(reply: &str) -> Option<ShownStore> {
             Some(_) => 0,
             None => reply.lines().filter(|line| line.starts_with("Chain Subject:")).count(),
         },
+        has_ocsp: field("OCSP Response Key").is_some_and(|key| !key.is_empty()),
     })
 }
 
@@ -225,7 +286,8 @@ pub fn set(reply: &str) -> SetReply {
         (Some(only), true) => only,
         (None, _) if reply.contains("not referenced by the configuration") => SetReply::Unknown,
         (None, _) if reply.contains("Can't load the payload") || names_a_bad_pem(reply) => {
-            SetReply::Refused(reasons(reply))
+            let plain = || Unwanted { words: reasons(reply), stage: RefusedBy::Contents };
+            SetReply::Refused(Unwanted::read(reply).unwrap_or_else(plain))
         }
         _ => SetReply::Unexpected,
     }
@@ -234,17 +296,38 @@ pub fn set(reply: &str) -> SetReply {
 /// Reads the reply to `commit ssl cert FILE`.
 #[must_use]
 pub fn commit(reply: &str) -> CommitReply {
-    let last = reply.lines().map(str::trim).rfind(|line| !line.is_empty());
-    match last {
-        Some("Success!") => CommitReply::Success,
-        _ if names_a_bad_pem(reply) => CommitReply::Refused(reasons(reply)),
-        _ => CommitReply::Unexpected,
+    if is_success(reply) {
+        return CommitReply::Success;
+    }
+    Unwanted::read(reply).map_or(CommitReply::Unexpected, CommitReply::Refused)
+}
+
+/// Reads the reply to `new ssl cert FILE`.
+#[must_use]
+pub fn created(reply: &str, file: &str) -> NewReply {
+    if reply.contains(&format!("New empty certificate store '{file}'!")) {
+        NewReply::Made
+    } else if reply.contains(&format!("Certificate '{file}' already exists!")) {
+        NewReply::Exists
+    } else {
+        NewReply::Unexpected
     }
 }
 
-/// Whether the reply to `add ssl crt-list` says that it was done.
+/// Reads the reply to `add ssl crt-list DIR FILE`.
 #[must_use]
-pub fn is_added(reply: &str) -> bool {
+pub fn added(reply: &str) -> AddReply {
+    if is_success(reply) {
+        return AddReply::Success;
+    }
+    if reply.contains("file already exists in this directory") {
+        return AddReply::Exists;
+    }
+    Unwanted::read(reply).map_or(AddReply::Unexpected, AddReply::Refused)
+}
+
+/// Whether a reply ends with success.
+fn is_success(reply: &str) -> bool {
     reply.lines().map(str::trim).rfind(|line| !line.is_empty()) == Some("Success!")
 }
 
@@ -329,7 +412,9 @@ fn names_a_bad_pem(reply: &str) -> bool {
 fn reasons(reply: &str) -> String {
     let why: Vec<&str> = reply
         .lines()
-        .filter(|line| !["Can't ", "Committing ", "Failed!"].iter().any(|noise| line.starts_with(noise)))
+        .filter(|line| {
+            !["Can't ", "Committing ", "Inserting ", "Failed!"].iter().any(|noise| line.starts_with(noise))
+        })
         .collect();
     quoted(&why.join("\n"))
 }
@@ -425,7 +510,10 @@ mod tests {
             set(
                 "unable to load certificate from file '/c/a.pem': no start line.\nCan't load the payload\nCan't update /c/a.pem!"
             ),
-            SetReply::Refused("unable to load certificate from file '/c/a.pem': no start line.".into())
+            SetReply::Refused(refusal(
+                "unable to load certificate from file '/c/a.pem': no start line.",
+                RefusedBy::Contents
+            ))
         );
         assert_eq!(
             set(
@@ -443,18 +531,41 @@ mod tests {
         let inconsistent = "inconsistencies between private key and certificate loaded '/c/a.pem'.";
         assert_eq!(
             commit(&format!("{inconsistent}\nCan't commit /c/a.pem!")),
-            CommitReply::Refused(inconsistent.into())
+            CommitReply::Refused(refusal(inconsistent, RefusedBy::Contents))
         );
         assert_eq!(
             commit(
                 "Committing /c/a.pem.\nunable to load SSL certificate into SSL Context '/c/a.pem': ee key too small.\nFailed!"
             ),
-            CommitReply::Refused(
-                "unable to load SSL certificate into SSL Context '/c/a.pem': ee key too small.".into()
-            )
+            CommitReply::Refused(refusal(
+                "unable to load SSL certificate into SSL Context '/c/a.pem': ee key too small.",
+                RefusedBy::Context
+            ))
         );
         assert_eq!(commit("No ongoing transaction! !\nCan't commit /c/a.pem!"), CommitReply::Unexpected);
         assert_eq!(commit("Committing /c/a.pem."), CommitReply::Unexpected);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_served_was_refused_by_name() {
+        assert_eq!(added("Inserting certificate '/c/a.pem' in crt-list '/c'.\nSuccess!"), AddReply::Success);
+        assert_eq!(
+            added("Can't edit the crt-list: file already exists in this directory!"),
+            AddReply::Exists
+        );
+        let words = "unable to load SSL certificate into SSL Context '/c/a.pem': ee key too small.";
+        assert_eq!(
+            added(&format!("Inserting certificate '/c/a.pem' in crt-list '/c'.\n{words}\nFailed!")),
+            AddReply::Refused(refusal(words, RefusedBy::Context))
+        );
+        assert_eq!(added("Can't edit the crt-list: certificate '/c/a.pem' is empty!"), AddReply::Unexpected);
+        assert_eq!(created("New empty certificate store '/c/a.pem'!\n", "/c/a.pem"), NewReply::Made);
+        assert_eq!(created("Certificate '/c/a.pem' already exists!\n", "/c/a.pem"), NewReply::Exists);
+        assert_eq!(created("Certificate '/c/b.pem' already exists!\n", "/c/a.pem"), NewReply::Unexpected);
+    }
+
+    fn refusal(words: &str, stage: RefusedBy) -> Unwanted {
+        Unwanted { words: words.to_owned(), stage }
     }
 
     #[test]

@@ -8,7 +8,9 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::replies::{self, CommitReply, SetReply, ShownStore, quoted};
+use super::replies::{
+    self, AddReply, CommitReply, NewReply, RefusedBy, SetReply, ShownStore, Unwanted, quoted,
+};
 use super::socket::{self, SocketError};
 use super::worker::{PAUSE, Trouble, Worker, unexpected};
 
@@ -23,8 +25,10 @@ const CHAIN_REFUSALS: usize = 4;
 pub(crate) enum Untaken {
     /// Not this way; a reload may do it.
     NeedsReload(String),
-    /// HAProxy refused it: its words.
-    Refused(String),
+    /// HAProxy refused it.
+    Refused(Unwanted),
+    /// HAProxy refused it, and its transaction has to stay open: it would take the next file's PEM.
+    Stuck(Unwanted),
     /// The socket is of no use at all.
     Unusable(Trouble),
 }
@@ -50,28 +54,27 @@ impl Commands<'_> {
     /// `new ssl cert`.
     fn create(&self, file: &str) -> Result<(), Untaken> {
         let reply = self.command(&format!("new ssl cert {file}"))?;
-        let made = format!("New empty certificate store '{file}'!");
-        let there = format!("Certificate '{file}' already exists!");
-        if reply.contains(&made) || reply.contains(&there) {
-            return Ok(());
+        match replies::created(&reply, file) {
+            NewReply::Made | NewReply::Exists => Ok(()),
+            NewReply::Unexpected => Err(unexpected("new ssl cert", &reply).into()),
         }
-        Err(unexpected("new ssl cert", &reply).into())
     }
 
     /// `add ssl crt-list`: without it a new certificate is there and not served.
     pub(crate) fn serve(&self, list: &str, file: &str) -> Result<(), Untaken> {
         let reply = self.command(&format!("add ssl crt-list {list} {file}"))?;
-        if replies::is_added(&reply) || reply.contains("file already exists in this directory") {
-            return Ok(());
+        match replies::added(&reply) {
+            AddReply::Success | AddReply::Exists => Ok(()),
+            AddReply::Refused(refusal) => Err(Untaken::Refused(refusal)),
+            AddReply::Unexpected => Err(unexpected("add ssl crt-list", &reply).into()),
         }
-        Err(unexpected("add ssl crt-list", &reply).into())
     }
 
     /// `set ssl cert` and `commit ssl cert`: the contents of a store.
     pub(crate) fn put(&self, file: &str, pem: &[u8]) -> Result<(), Untaken> {
         for _ in 1..CHAIN_REFUSALS {
             match self.put_once(file, pem) {
-                Err(Untaken::Refused(words)) if words.contains("unable to load certificate chain") => {}
+                Err(Untaken::Refused(Unwanted { stage: RefusedBy::Chain, .. })) => {}
                 put => return put,
             }
         }
@@ -83,23 +86,24 @@ impl Commands<'_> {
         let reply = self.command(&format!("commit ssl cert {file}"));
         let untaken = match reply.as_deref().map(replies::commit) {
             Ok(CommitReply::Success) => return Ok(()),
-            Ok(CommitReply::Refused(words)) => Untaken::Refused(words),
+            Ok(CommitReply::Refused(refusal)) if self.dies_of_an_abort(&refusal) => {
+                return Err(Untaken::Stuck(refusal));
+            }
+            Ok(CommitReply::Refused(refusal)) => Untaken::Refused(refusal),
             Ok(CommitReply::Unexpected) => {
                 unexpected("commit ssl cert", reply.as_deref().unwrap_or_default()).into()
             }
             Err(_) => Untaken::NeedsReload("the certificate could not be committed".to_owned()),
         };
         // Some versions leave the transaction of a failed commit open.
-        if !matches!(&untaken, Untaken::Refused(words) if self.dies_of_an_abort(words)) {
-            self.abort(file);
-        }
+        self.abort(file);
         Err(untaken)
     }
 
     /// Whether an abort would end HAProxy: 2.2.9 frees twice what it had made of a certificate before its SSL context
     /// refused it. There the transaction stays open until a reload.
-    pub(crate) fn dies_of_an_abort(&self, words: &str) -> bool {
-        words.contains("SSL Context")
+    fn dies_of_an_abort(&self, refusal: &Unwanted) -> bool {
+        refusal.stage == RefusedBy::Context
             && self.worker.answering(self.deadline).is_ok_and(|worker| worker.version < Some((2, 6)))
     }
 
@@ -124,7 +128,7 @@ impl Commands<'_> {
                     of
                 }
                 SetReply::Held(of) => of,
-                SetReply::Refused(words) => return Err(Untaken::Refused(words)),
+                SetReply::Refused(refusal) => return Err(Untaken::Refused(refusal)),
                 SetReply::Unknown => {
                     return Err(Untaken::NeedsReload("HAProxy doesn't have it any more".to_owned()));
                 }

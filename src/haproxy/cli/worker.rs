@@ -7,6 +7,8 @@ use super::replies::{self, Info, Listing, ShownStore};
 use super::socket::{self, SocketError};
 use crate::certified_key::Leaf;
 use crate::config::{Address, Haproxy};
+use crate::sys::procfs::Proc;
+use crate::sys::system::System;
 
 /// How long one command may take: they take milliseconds, and a peer that never answers must leave time for a reload.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
@@ -24,6 +26,15 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 /// The longest text of a certificate's names that HAProxy is asked to show. Its buffer has 16 KB: names that fill it to
 /// within some bytes end 2.6.12, other versions break off (measured, 2.2 to 3.4).
 const LONGEST_NAMES: usize = 8000;
+
+/// The first version that survives to be asked for names that fill its buffer.
+const SURVIVES_NAMES_SINCE: (u32, u32) = (3, 0);
+
+/// Whether this HAProxy may be asked only for what it is known to have.
+#[must_use]
+pub fn may_die_of_names(version: Option<(u32, u32)>) -> bool {
+    version < Some(SURVIVES_NAMES_SINCE)
+}
 
 /// Whether HAProxy can be asked for what it has of this certificate.
 #[must_use]
@@ -83,6 +94,16 @@ pub struct Answering {
     pub until: SystemTime,
     /// Its version's first two numbers; `None` where it can't be read.
     pub version: Option<(u32, u32)>,
+}
+
+impl Answering {
+    /// When it started, as exactly as that can be seen, and no later: its uptime has whole seconds; procfs knows better,
+    /// where this process is the worker.
+    #[must_use]
+    pub fn started(&self, system: &System) -> SystemTime {
+        let seen = Proc::new(system).started_at(self.pid);
+        seen.filter(|at| (self.since..=self.until).contains(at)).unwrap_or(self.since)
+    }
 }
 
 impl<'a> Worker<'a> {

@@ -25,7 +25,7 @@ pub fn run(system: &System, haproxy: &Haproxy) -> Attempt {
         Ok(done) if done.succeeded() => Attempt::Told { seen: None, detail: None },
         Ok(done) => {
             let said = done.last_line().map(|line| format!(": {line}")).unwrap_or_default();
-            Attempt::Failed(format!("{} {}{said}", escaped(name), done.end()))
+            Attempt::Unexplained(format!("{} {}{said}", escaped(name), done.end()))
         }
         Err(e) => Attempt::Failed(format!("cannot run {}: {}", escaped(name), io_cause(&e))),
     }

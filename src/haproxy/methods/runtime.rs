@@ -3,10 +3,11 @@
 //! What may be sent so is decided in [`crate::haproxy::memory`]: what is in memory afterwards must be what HAProxy would load when it
 //! starts. Memory only: the disk is written first, a reload reads it again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use zeroize::Zeroizing;
 
@@ -15,7 +16,7 @@ use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
 use crate::config::Haproxy;
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::{Batch, Change, Expected};
-use crate::haproxy::cli::replies::{Listing, ShownStore, StoreStatus};
+use crate::haproxy::cli::replies::{Listing, ShownStore, StoreStatus, Unwanted};
 use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
 use crate::haproxy::cli::transaction::{Commands, TRANSACTION_LIMIT, Untaken, foreign, set_line};
 use crate::haproxy::cli::worker::{self, Answering, PAUSE, Trouble, Worker, no_use};
@@ -64,6 +65,10 @@ pub struct Partial {
     pub updated: Vec<Target>,
     /// These not, and why.
     pub left: Vec<(Target, String)>,
+    /// Those of them that HAProxy refused by name, with its words.
+    pub refused: Vec<(Target, String)>,
+    /// Why the first of these was left out, where that was decided for the file itself.
+    pub cause: Option<String>,
     /// Why it isn't seen that HAProxy answers as after a start, although it has them.
     pub unseen: Option<String>,
     /// Why HAProxy doesn't answer as after a start, although it has them.
@@ -132,7 +137,8 @@ pub fn update_what_can_be(
         }
         match Update::new(system, haproxy, batch, worker, deadline).some(&jobs) {
             Ok(told) => {
-                partial.updated = told.updated;
+                (partial.updated, partial.refused) = (told.updated, told.refused);
+                partial.cause = told.left.first().map(|(target, why)| format!("{target}: {why}"));
                 partial.left.extend(told.left);
                 (partial.unseen, partial.differs) = (told.unseen, told.differs);
                 return partial;
@@ -183,6 +189,10 @@ fn first_missing(
     deadline: Instant,
 ) -> Result<Option<String>, Trouble> {
     for change in batch.changes.iter().filter(|change| can_be_shown(change)) {
+        // A start would not load it either.
+        if change.now.is_some() && batch.is_left_out(haproxy, change) {
+            continue;
+        }
         for name in batch.stores_of(haproxy, change) {
             let store = worker.store(&name, deadline)?;
             if let Err(how) = agrees(change.now.as_ref(), store.as_ref()) {
@@ -361,10 +371,34 @@ impl<'a> Update<'a> {
             steps.extend(told.map_err(|why| Stop::Reload(format!("{}: {why}", job.target)))?);
         }
         let sequence = memory.sequence(steps, &files).map_err(reload)?;
+        for step in &sequence {
+            if let Some(job) = step.file().and_then(|file| jobs.get(file))
+                && let Some(why) = self.obstacle(step, Some(job.target), worker)
+            {
+                return Err(Stop::Reload(format!("{}: {why}", job.target)));
+            }
+        }
         if let Some(Step::Again { why, .. }) = sequence.iter().find(|step| step.file().is_none()) {
             return Err(Stop::Reload(why.clone()));
         }
         self.difference(&memory, worker)?.map_or(Ok(sequence), |why| Err(Stop::Reload(why)))
+    }
+
+    /// Why a step must not be taken, for what HAProxy loads beside the certificate.
+    fn obstacle(&self, step: &Step, target: Option<&Target>, worker: Answering) -> Option<String> {
+        let on_disk = self.batch.serving.stores.get(step.store());
+        let ours = |store: &crate::serving::loads::Store| {
+            let ours = self.batch.ours.iter().find(|(_, identity)| Some(**identity) == store.identity)?;
+            Some(self.batch.homes.path(ours.0))
+        };
+        let home = target.map(|target| self.batch.homes.path(target)).or_else(|| on_disk.and_then(ours));
+        let paths: Vec<PathBuf> = home.into_iter().chain(on_disk.map(|store| store.path.clone())).collect();
+        if paths.is_empty() {
+            return Some("whether HAProxy loads something with it isn't known".to_owned());
+        }
+        // Of a new one memory has nothing.
+        let loaded = (!matches!(step, Step::Add { .. })).then(|| worker.started(self.system));
+        paths.iter().find_map(|path| self.batch.homes.obstacle(path, loaded))
     }
 
     /// The first difference between memory and disk that this batch doesn't make up for.
@@ -379,11 +413,17 @@ impl<'a> Update<'a> {
             let is_ours = store.identity.is_some_and(|identity| ours.contains(&identity));
             let Contents::Pair(leaf) = &store.contents else { continue };
             // What is older than the worker it has read.
-            if is_ours || told.contains(name) || !changed_since(store, worker) || !memory.has(name) {
+            if is_ours
+                || told.contains(name)
+                || !changed_since(store, worker.started(self.system))
+                || !memory.has(name)
+            {
                 continue;
             }
             asked += 1;
-            if !worker::can_be_shown(leaf) || asked > ASKED_AT_MOST {
+            // What it has instead may have any number of names.
+            let is_dangerous = worker::may_die_of_names(worker.version);
+            if is_dangerous || !worker::can_be_shown(leaf) || asked > ASKED_AT_MOST {
                 return Ok(Some(format!("{}: HAProxy isn't asked for it", escaped(name))));
             }
             let shown = self.commands.worker.store(name, self.commands.deadline)?;
@@ -400,15 +440,10 @@ impl<'a> Update<'a> {
             let Some(job) = step.file().and_then(|file| jobs.get(file)) else { continue };
             match self.one(job, step) {
                 Ok(()) => {}
-                Err(Untaken::Refused(words)) => {
-                    let is_stuck = self.commands.dies_of_an_abort(&words);
-                    if refused.iter().all(|(target, _)| target != job.target) {
-                        refused.push((job.target.clone(), words));
-                    }
-                    // The open transaction would take the next file's PEM.
-                    if is_stuck {
-                        break;
-                    }
+                Err(Untaken::Refused(refusal)) => note_refusal(&mut refused, job, refusal),
+                Err(Untaken::Stuck(refusal)) => {
+                    note_refusal(&mut refused, job, refusal);
+                    break;
                 }
                 Err(Untaken::NeedsReload(why)) => {
                     return Err(Stop::Reload(format!("{}: {why}", job.target)));
@@ -439,9 +474,7 @@ impl<'a> Update<'a> {
 
     fn part(&self, jobs: &[Job<'_>], listing: &Listing, worker: Answering) -> Result<Partial, Stop> {
         let mut partial = Partial::default();
-        let mut leave = |job: &Job<'_>, why: String| partial.left.push((job.target.clone(), why));
         let files: Vec<File<'_>> = jobs.iter().map(Job::file).collect();
-        let mut steps = Vec::new();
         let guess;
         let memory = match Memory::of(self.batch.serving, &listing.stores) {
             Ok(memory) => Some(memory),
@@ -452,57 +485,58 @@ impl<'a> Update<'a> {
                 Memory::of(&guess, &listing.stores).ok()
             }
         };
-        let mut losers: Vec<Loser> = Vec::new();
+        let mut told: Vec<Option<Vec<Step>>> = Vec::with_capacity(jobs.len());
         for (place, (job, file)) in jobs.iter().zip(&files).enumerate() {
             let is_there = listing.stores.contains(file.spelled);
-            let told = match &memory {
+            let steps = match &memory {
                 Some(memory) if partial.unseen.is_none() || !is_there || memory.loads(file.spelled) => {
-                    memory.told(place, file).and_then(|told| {
-                        for step in memory.sequence(told.clone(), &files)? {
-                            if let Step::Again { store, why } = step
-                                && losers.iter().all(|loser| loser.store != store)
-                            {
-                                losers.push(self.loser(&store).map_err(|how| format!("{why}: {how}"))?);
-                            }
-                        }
-                        Ok(told)
-                    })
+                    memory.told(place, file)
                 }
                 _ if is_there => {
                     Ok(vec![Step::Put { store: file.spelled.to_owned(), list: None, file: place }])
                 }
                 _ => Err("is new, and what HAProxy loads isn't known".to_owned()),
             };
-            match told {
-                Ok(told) => steps.extend(told),
-                Err(why) => leave(job, why),
-            }
+            let steps = steps.and_then(|steps| {
+                let of_it = |step: &Step| self.obstacle(step, Some(job.target), worker);
+                steps.iter().find_map(of_it).map_or(Ok(steps), Err)
+            });
+            told.push(steps.map_err(|why| partial.left.push((job.target.clone(), why))).ok());
         }
-        let sequence = match &memory {
-            Some(memory) => memory.sequence(steps, &files).map_err(Stop::Reload)?,
-            None => steps,
+        let (sequence, losers) = match &memory {
+            Some(memory) => self.with_losers(memory, jobs, &files, &mut told, worker, &mut partial.left)?,
+            None => (told.into_iter().flatten().flatten().collect(), Vec::new()),
         };
         let mut failed: BTreeSet<usize> = BTreeSet::new();
+        let mut stuck = None;
         for step in &sequence {
-            let done = match step.file() {
-                Some(file) => match jobs.get(file).filter(|_| !failed.contains(&file)) {
+            let done = match (step.file(), &stuck) {
+                (_, Some(why)) => Err(Untaken::NeedsReload(String::clone(why))),
+                (Some(file), None) => match jobs.get(file).filter(|_| !failed.contains(&file)) {
                     Some(job) => self.one(job, step),
                     None => continue,
                 },
-                None => match losers.iter().find(|loser| loser.store == step.store()) {
+                (None, None) => match losers.iter().find(|loser| loser.store == step.store()) {
                     Some(loser) => self.commands.put(&loser.store, &loser.pem),
-                    // Of a file that is left out.
                     None => continue,
                 },
             };
-            let why = match done {
+            let (why, is_refused) = match done {
                 Ok(()) => continue,
                 Err(Untaken::Unusable(trouble)) => return Err(Stop::Unusable(trouble)),
-                Err(Untaken::NeedsReload(why) | Untaken::Refused(why)) => why,
+                Err(Untaken::NeedsReload(why)) => (why, false),
+                Err(Untaken::Refused(refusal)) => (refusal.words, true),
+                Err(Untaken::Stuck(refusal)) => {
+                    let store = escaped(step.store());
+                    stuck = Some(format!("the transaction of {store}, which HAProxy refuses, stays open"));
+                    (refusal.words, true)
+                }
             };
             if let Some((file, job)) = step.file().and_then(|file| Some((file, jobs.get(file)?))) {
-                failed.insert(file);
-                leave(job, why);
+                if failed.insert(file) {
+                    partial.left.push((job.target.clone(), why.clone()));
+                    partial.refused.extend(is_refused.then(|| (job.target.clone(), why)));
+                }
             } else {
                 let store = escaped(step.store());
                 partial.differs = Some(format!("{store} could not be put behind the others again: {why}"));
@@ -516,9 +550,65 @@ impl<'a> Update<'a> {
         Ok(partial)
     }
 
+    /// The steps of all files that can be told, in order, and the certificates that have to be committed again for that;
+    /// a file whose losers can't be is left out, and so are those that can't be told without it.
+    fn with_losers(
+        &self,
+        memory: &Memory<'_>,
+        jobs: &[Job<'_>],
+        files: &[File<'_>],
+        told: &mut [Option<Vec<Step>>],
+        worker: Answering,
+        left: &mut Vec<(Target, String)>,
+    ) -> Result<(Vec<Step>, Vec<Loser>), Stop> {
+        let mut losers: Vec<Loser> = Vec::new();
+        loop {
+            let all: Vec<Step> = told.iter().flatten().flatten().cloned().collect();
+            // Alone they may have an order where together they have none.
+            let sequence = memory.sequence(all, files);
+            let wanted: BTreeSet<&str> = sequence
+                .iter()
+                .flatten()
+                .filter(|step| step.file().is_none())
+                .map(Step::store)
+                .filter(|store| losers.iter().all(|loser| loser.store != *store))
+                .collect();
+            let mut impossible: BTreeMap<String, String> = BTreeMap::new();
+            for store in wanted {
+                match self.loser(store, worker) {
+                    Ok(loser) => losers.push(loser),
+                    Err(how) => drop(impossible.insert(store.to_owned(), how)),
+                }
+            }
+            let mut is_whole = true;
+            for (steps, job) in told.iter_mut().zip(jobs) {
+                let Some(of_it) = &*steps else { continue };
+                let obstacle = match memory.sequence(of_it.clone(), files) {
+                    Ok(alone) => alone.into_iter().find_map(|step| match step {
+                        Step::Again { store, why } => Some(format!("{why}: {}", impossible.get(&store)?)),
+                        Step::Put { .. } | Step::Add { .. } => None,
+                    }),
+                    Err(why) => Some(why),
+                };
+                if let Some(why) = obstacle {
+                    is_whole = false;
+                    *steps = None;
+                    left.push((job.target.clone(), why));
+                }
+            }
+            if is_whole {
+                return sequence.map(|sequence| (sequence, losers)).map_err(Stop::Reload);
+            }
+        }
+    }
+
     /// What a store has that is to be committed again, where the disk has the same.
-    fn loser(&self, store: &str) -> Result<Loser, String> {
+    fn loser(&self, store: &str, worker: Answering) -> Result<Loser, String> {
         let cannot = |how: &str| format!("{} can't be committed again: {how}", escaped(store));
+        let again = Step::Again { store: store.to_owned(), why: String::new() };
+        if let Some(why) = self.obstacle(&again, None, worker) {
+            return Err(cannot(&why));
+        }
         let on_disk = self.batch.serving.stores.get(store).ok_or_else(|| cannot("it isn't known"))?;
         let pem = Zeroizing::new(fs::read(&on_disk.path).map_err(|error| cannot(&io_cause(&error)))?);
         if pem.windows(DH.len()).any(|part| part == DH) {
@@ -528,10 +618,16 @@ impl<'a> Update<'a> {
         let pem = Zeroizing::new(proved.combined_pem().as_bytes().to_vec());
         can_be_sent(store, &pem).map_err(|how| cannot(&how))?;
         let leaf = proved.leaf();
-        if !is_plain(store) || !worker::can_be_shown(leaf) {
+        // What isn't ours and has changed since may have any number of names in memory.
+        let is_ours = || self.batch.ours.values().any(|identity| Some(*identity) == on_disk.identity);
+        let is_dangerous = worker::may_die_of_names(worker.version)
+            && changed_since(on_disk, worker.started(self.system))
+            && !is_ours();
+        if is_dangerous || !is_plain(store) || !worker::can_be_shown(leaf) {
             return Err(cannot("HAProxy can't be asked for it"));
         }
         match self.commands.worker.store(store, self.commands.deadline) {
+            Ok(Some(shown)) if shown.has_ocsp => Err(cannot(STAPLED)),
             Ok(Some(shown))
                 if is_of(&shown, &leaf.sha1, &leaf.serial) && shown.chain_len == proved.chain().len() =>
             {
@@ -637,6 +733,9 @@ impl<'a> Update<'a> {
             Step::Add { .. } => None,
             _ => self.commands.store(store)?,
         };
+        if shown.as_ref().is_some_and(|shown| shown.has_ocsp) {
+            return Err(Untaken::NeedsReload(STAPLED.to_owned()));
+        }
         match step {
             Step::Add { list, .. } => self.commands.add(list, store, &job.pem)?,
             Step::Put { list, .. } => {
@@ -654,20 +753,32 @@ impl<'a> Update<'a> {
     }
 }
 
+/// Keeps what HAProxy says of a file, once.
+fn note_refusal(refused: &mut Refused, job: &Job<'_>, refusal: Unwanted) {
+    if refused.iter().all(|(target, _)| target != job.target) {
+        refused.push((job.target.clone(), refusal.words));
+    }
+}
+
 /// A certificate that is committed again.
 struct Loser {
     store: String,
     pem: Zeroizing<Vec<u8>>,
 }
 
+/// What is said of a certificate that has a stapled OCSP response, from whatever file.
+const STAPLED: &str = "HAProxy staples an OCSP response to it, which a commit would drop";
+
 /// What a PEM must not have that is made anew from its key and certificates.
 const DH: &[u8] = b"-----BEGIN DH PARAMETERS";
 
-/// Whether a store's file is one that the worker may not have read as it is.
-fn changed_since(store: &crate::serving::loads::Store, worker: Answering) -> bool {
+/// Whether a store's file is one that a worker may not have read as it is that started then.
+fn changed_since(store: &crate::serving::loads::Store, since: SystemTime) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     fs::metadata(&store.path).map_or(true, |meta| {
-        let since = worker.since.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(meta.ctime()).unwrap_or(u64::MAX) >= since.as_secs()
+        let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let changed = (u64::try_from(meta.ctime()).ok(), u32::try_from(meta.ctime_nsec()).ok());
+        let changed = changed.0.zip(changed.1).map(|(seconds, rest)| Duration::new(seconds, rest));
+        changed.is_none_or(|changed| changed >= since)
     })
 }

@@ -111,7 +111,7 @@ pub(crate) fn main_pid(system: &System, haproxy: &Haproxy) -> Option<i32> {
 /// What came of a reload without a master to look at.
 fn untold(seen: Seen, detail: Option<String>) -> Attempt {
     match seen {
-        Seen::Failed(why) => Attempt::Failed(why),
+        Seen::Failed(why) => Attempt::Unexplained(why),
         _ => Attempt::Told { seen: None, detail },
     }
 }

@@ -17,6 +17,7 @@ use crate::config::Haproxy;
 use crate::haproxy::alerts;
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
+use crate::haproxy::cli::worker::Answering;
 use crate::haproxy::process::arguments::{configuration_files, for_check};
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::io_cause;
@@ -77,6 +78,18 @@ pub fn check(system: &System, haproxy: &Haproxy, master: &Master, deadline: Inst
     }
 }
 
+/// The same with this HAProxy's master, where one is in sight.
+#[must_use]
+pub fn check_of_master(system: &System, haproxy: &Haproxy) -> ConfigCheck {
+    let Some(pid) = sight::master(system, haproxy) else {
+        return ConfigCheck::Unchecked("no master is in sight".to_owned());
+    };
+    match Master::open(system, pid) {
+        Ok(master) => check(system, haproxy, &master, Instant::now() + AGAIN),
+        Err(why) => ConfigCheck::Unchecked(why.to_string()),
+    }
+}
+
 /// Checks before a reload: the refusal, or else what there is to say about a check that could not be done.
 pub(crate) fn before_reload(
     system: &System,
@@ -120,7 +133,9 @@ pub(crate) fn after_reload(
         Seen::CannotSee(why) => told(None, [unchecked, Some(why)]),
         Seen::Failed(why) => {
             before_reload(system, haproxy, batch, master, Instant::now() + AGAIN).err().unwrap_or_else(|| {
-                Attempt::Failed([Some(why), unchecked].into_iter().flatten().collect::<Vec<_>>().join("; "))
+                Attempt::Unexplained(
+                    [Some(why), unchecked].into_iter().flatten().collect::<Vec<_>>().join("; "),
+                )
             })
         }
     }
@@ -331,6 +346,19 @@ pub(crate) fn sources(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Vec<PathBuf> 
     files.extend(named.map(|path| PathBuf::from(OsStr::from_bytes(path))));
     files.extend(OPENSSL_CONF.map(PathBuf::from));
     files
+}
+
+/// By how much a file must be newer than a process: procfs rounds to clock ticks, and file systems to the kernel's.
+const TICKS: Duration = Duration::from_millis(100);
+
+/// The first of the files that say what this worker loads that has changed since it started, as far as that can be seen.
+#[must_use]
+pub fn newer_source(system: &System, sources: &[PathBuf], worker: &Answering) -> Option<PathBuf> {
+    // Its uptime has whole seconds; procfs knows better, where this process is the worker.
+    let started = Proc::new(system).started_at(worker.pid);
+    let started = started.filter(|at| (worker.since..=worker.until).contains(at)).unwrap_or(worker.until);
+    let changed = |file: &PathBuf| fs::metadata(file).and_then(|meta| meta.modified()).ok();
+    sources.iter().find(|file| changed(file).is_some_and(|changed| changed > started + TICKS)).cloned()
 }
 
 /// Whether one of them is newer than this moment, in which a worker started.

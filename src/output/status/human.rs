@@ -6,6 +6,7 @@ use super::{file, verdict};
 use crate::certified_key::KeyType;
 use crate::host_setup::finding::Finding;
 use crate::output::human::Tone;
+use crate::output::late::late;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
 use crate::status::Status;
@@ -369,6 +370,9 @@ fn ended(run: &crate::sites::last_run::LastRun) -> &'static str {
         0 => "everything in step",
         1 if run.only_warned => "deployed, with warnings",
         1 => "some lineages not deployed",
+        2 if late(&run.undeployed, run.at).is_some() && run.told.values().all(|told| told.at < run.at) => {
+            "a deploy has waited for more than a day"
+        }
         2 => "HAProxy not notified",
         _ => "not finished",
     }

@@ -1,0 +1,236 @@
+//! How certbot proves to the CA that the names are ours: which authenticator is named, and what it can do. Pure.
+//!
+//! certbot takes an authenticator by its name (`--authenticator NAME`) or by a word of its own (`--webroot`), on the command
+//! line or in a `cli.ini`. A name replaces another name; a word beside another authenticator is refused
+//! (`plugins/selection.py`, `cli_plugin_requests`; the same in 2.1 and 5.8).
+
+use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::cli_ini::{Setting, settings};
+use super::version::Version;
+
+/// The one that answers on a port of its own, behind HAProxy.
+pub const STANDALONE: &str = "standalone";
+
+/// The authenticators that have a word of their own.
+const WORDS: [&str; 18] = [
+    "apache",
+    "dns-cloudflare",
+    "dns-digitalocean",
+    "dns-dnsimple",
+    "dns-dnsmadeeasy",
+    "dns-gehirn",
+    "dns-google",
+    "dns-linode",
+    "dns-luadns",
+    "dns-nsone",
+    "dns-ovh",
+    "dns-rfc2136",
+    "dns-route53",
+    "dns-sakuracloud",
+    "manual",
+    "nginx",
+    STANDALONE,
+    "webroot",
+];
+
+/// The options that take an authenticator's name.
+const OPTIONS: [&str; 2] = ["authenticator", "configurator"];
+
+/// Those that answer over HTTP and can't do anything else.
+const ONLY_HTTP: [&str; 4] = ["apache", "nginx", STANDALONE, "webroot"];
+
+/// The first certbot with `--ip-address`, and the first whose webroot can do it.
+pub const ADDRESSES_SINCE: Version = [5, 3, 0];
+const ADDRESSES_BY_WEBROOT_SINCE: Version = [5, 4, 0];
+
+/// A line of a `cli.ini` that names an authenticator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InFile {
+    /// The authenticator.
+    pub name: String,
+    /// The file.
+    pub file: PathBuf,
+    /// Its line there.
+    pub line: usize,
+    /// Whether it is a word of its own, beside which certbot refuses every other authenticator.
+    pub is_word: bool,
+}
+
+/// The authenticator that these arguments of certbot name: the last one counts.
+#[must_use]
+pub fn named_in(arguments: &[OsString]) -> Option<String> {
+    let of_option = |option: &str| values(arguments, &[option]).pop();
+    let by_name =
+        OPTIONS.iter().find_map(|option| of_option(option)).or_else(|| short(arguments, "-a").pop());
+    let is_there = |word: &&&str| arguments.iter().any(|argument| option_name(argument) == Some(word));
+    by_name.or_else(|| WORDS.iter().find(is_there).map(|word| (*word).to_owned()))
+}
+
+/// The authenticator that these `cli.ini` files name, the weakest file first.
+#[must_use]
+pub fn named_in_files(files: &[(PathBuf, String)]) -> Option<InFile> {
+    let of_setting = |file: &PathBuf, setting: Setting| {
+        let word = WORDS.iter().find(|word| setting.switches_on(word));
+        let name = match word {
+            Some(word) => (*word).to_owned(),
+            None if OPTIONS.contains(&setting.key.as_str()) => setting.value,
+            None => return None,
+        };
+        Some(InFile { name, file: file.clone(), line: setting.line, is_word: word.is_some() })
+    };
+    let all = files.iter().flat_map(|(file, text)| {
+        settings(text).into_iter().filter_map(move |setting| of_setting(file, setting))
+    });
+    all.last()
+}
+
+/// The names that these arguments ask a certificate for.
+#[must_use]
+pub fn domains_in(arguments: &[OsString]) -> Vec<String> {
+    let mut found = values(arguments, &["domain", "domains", "ip-address"]);
+    found.extend(short(arguments, "-d"));
+    found.iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned()).collect()
+}
+
+/// The values of the options with these names: `--NAME VALUE` and `--NAME=VALUE`.
+#[must_use]
+pub fn values(arguments: &[OsString], names: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (place, argument) in arguments.iter().enumerate() {
+        let Some(text) = argument.to_str().and_then(|text| text.strip_prefix("--")) else { continue };
+        match text.split_once('=') {
+            Some((name, value)) if names.contains(&name) => found.push(value.to_owned()),
+            None if names.contains(&text) => found.extend(value_behind(arguments, place)),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The values of an option of one letter: `-a VALUE` and `-aVALUE`.
+#[must_use]
+pub fn short(arguments: &[OsString], letter: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (place, argument) in arguments.iter().enumerate() {
+        match argument.to_str().and_then(|text| text.strip_prefix(letter)) {
+            Some("") => found.extend(value_behind(arguments, place)),
+            Some(value) => found.push(value.trim_start_matches('=').to_owned()),
+            None => {}
+        }
+    }
+    found
+}
+
+fn value_behind(arguments: &[OsString], place: usize) -> Option<String> {
+    arguments.get(place + 1).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// `--NAME`, without a value.
+fn option_name(argument: &OsStr) -> Option<&str> {
+    argument.to_str()?.strip_prefix("--")
+}
+
+/// An address, rather than a name.
+#[must_use]
+pub fn as_address(name: &str) -> Option<IpAddr> {
+    name.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+/// Why this authenticator can't prove this name to a CA; `None`: it can, or certbot has to say.
+#[must_use]
+pub fn cannot(authenticator: &str, name: &str, version: Option<Version>) -> Option<Unable> {
+    if name.starts_with("*.") {
+        return ONLY_HTTP.contains(&authenticator).then_some(Unable::Wildcard);
+    }
+    as_address(name)?;
+    let since = if authenticator == "webroot" { ADDRESSES_BY_WEBROOT_SINCE } else { ADDRESSES_SINCE };
+    match version {
+        _ if authenticator.starts_with("dns-") => Some(Unable::AddressByDns),
+        Some(version) if version < since => Some(Unable::Old { since, version }),
+        _ => None,
+    }
+}
+
+/// Why a name can't be proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unable {
+    /// A wildcard is proved by DNS alone.
+    Wildcard,
+    /// An address isn't proved by DNS.
+    AddressByDns,
+    /// This certbot is too old for addresses.
+    Old {
+        /// The first that can.
+        since: Version,
+        /// What is here.
+        version: Version,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn an_authenticator_is_found_however_it_is_named() {
+        for (line, name) in [
+            ("--webroot -w /var/www", Some("webroot")),
+            ("-n --dns-cloudflare --dns-cloudflare-credentials /root/cf.ini", Some("dns-cloudflare")),
+            ("--dns-cloudflare-credentials /root/cf.ini --webroot-path /x", None),
+            ("-a dns-hetzner", Some("dns-hetzner")),
+            ("-adns-hetzner", Some("dns-hetzner")),
+            ("--authenticator=manual", Some("manual")),
+            ("--authenticator webroot -a manual", Some("webroot")),
+            ("--manual --preferred-challenges dns", Some("manual")),
+            ("--key-type rsa --agree-tos", None),
+            ("", None),
+        ] {
+            assert_eq!(named_in(&arguments(line)).as_deref(), name, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_authenticator_in_a_file_has_a_line() {
+        let named = |text: &str| {
+            named_in_files(&[("/c".into(), text.to_owned())]).map(|it| (it.name, it.line, it.is_word))
+        };
+        let found = |name: &str, line, is_word| Some((name.to_owned(), line, is_word));
+        assert_eq!(named("max-log-backups = 0\nauthenticator = dns-ovh\n"), found("dns-ovh", 2, false));
+        assert_eq!(named("# webroot = true\nwebroot = True\nwebroot-path = /x"), found("webroot", 2, true));
+        assert_eq!(named("webroot = false\ndns-ovh-credentials = /x\n"), None);
+        let two = [("/a".into(), "standalone = true".into()), ("/b".into(), "authenticator = x".into())];
+        assert_eq!(named_in_files(&two).unwrap().name, "x");
+    }
+
+    #[test]
+    fn the_names_behind_the_dashes_are_found() {
+        let found = domains_in(&arguments("-d a.test,*.b.test -n --domain c.test --domains=d.test -de.test"));
+        assert_eq!(found, ["c.test", "d.test", "a.test", "*.b.test", "e.test"]);
+    }
+
+    #[test]
+    fn what_an_authenticator_can_do_is_known_as_far_as_it_is() {
+        let wild = |authenticator| cannot(authenticator, "*.a.test", None);
+        for authenticator in ["standalone", "webroot", "nginx", "apache"] {
+            assert_eq!(wild(authenticator), Some(Unable::Wildcard), "{authenticator}");
+        }
+        for authenticator in ["manual", "dns-ovh", "something-else"] {
+            assert_eq!(wild(authenticator), None, "{authenticator}");
+        }
+        let address = |authenticator, version| cannot(authenticator, "192.0.2.7", Some(version));
+        assert_eq!(address("standalone", [5, 3, 0]), None);
+        let old = |since, version| Some(Unable::Old { since, version });
+        assert_eq!(address("standalone", [4, 0, 0]), old([5, 3, 0], [4, 0, 0]));
+        assert_eq!(address("webroot", [5, 3, 0]), old([5, 4, 0], [5, 3, 0]));
+        assert_eq!(address("dns-ovh", [5, 8, 0]), Some(Unable::AddressByDns));
+        assert_eq!(cannot("standalone", "2001:db8::1", Some([2, 1, 0])), old([5, 3, 0], [2, 1, 0]));
+        assert_eq!(cannot("standalone", "a.test", Some([2, 1, 0])), None);
+    }
+}

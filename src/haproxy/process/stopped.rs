@@ -1,0 +1,46 @@
+//! Asking a HAProxy that doesn't run whether it would start from its configuration.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::config_check::ConfigCheck;
+use super::surroundings::remembered;
+use crate::config::Haproxy;
+use crate::haproxy::alerts;
+use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::failure::io_cause;
+use crate::sys::program::Program;
+use crate::sys::system::System;
+
+/// Asks it, with these configuration files and in the OpenSSL configuration that it was last seen with. More of its
+/// environment isn't known.
+#[must_use]
+pub fn would_start(
+    system: &System,
+    haproxy: &Haproxy,
+    files: &[PathBuf],
+    openssl_conf: Option<&str>,
+) -> ConfigCheck {
+    let Some(binary) = &haproxy.binary else {
+        return ConfigCheck::Unchecked("binary is empty, so HAProxy is never run".to_owned());
+    };
+    let Some(path) = system.program(binary) else {
+        return ConfigCheck::Unchecked(format!("there is no program {} here", escaped(binary)));
+    };
+    let shown = escaped_path(&path).to_string();
+    let named = files.iter().flat_map(|file| [Path::new("-f"), file.as_path()]);
+    let mut program = Program::new(path).arg("-c").args(named);
+    if let Some(openssl_conf) = openssl_conf {
+        program = program.environment(remembered(openssl_conf).environment);
+    }
+    match program.run(Instant::now() + haproxy.timeout) {
+        Err(e) => ConfigCheck::Unchecked(format!("cannot run {shown}: {}", io_cause(&e))),
+        Ok(done) if done.succeeded() => ConfigCheck::Valid,
+        Ok(done) => match alerts::words(&done.output) {
+            words if done.timed_out || words.is_empty() => {
+                ConfigCheck::Unchecked(format!("{shown} -c {}", done.end()))
+            }
+            words => ConfigCheck::Invalid { words, log: done.output },
+        },
+    }
+}

@@ -1,0 +1,239 @@
+//! What a HAProxy that is there already loads, as settings of ours: the directory, the certificate before it, owner and mode
+//! as they are, and the sockets.
+//!
+//! [`look`] reads, [`propose`] decides (pure), [`Proposal::write_into`] puts it into the text of a configuration file.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Group, Uid, User};
+
+use crate::config::{Haproxy, Settings};
+use crate::serving::configuration::Configuration;
+use crate::serving::gather;
+use crate::serving::loads::{At, Bind, How, Serving};
+use crate::sys::escape::escaped;
+use crate::sys::system::System;
+
+/// The modes that a file with a key may have here.
+const MODES: [u32; 4] = [0o400, 0o440, 0o600, 0o640];
+
+/// The settings that fit what is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// The line that loads the directory.
+    pub at: At,
+    /// The directory.
+    pub sites_dir: String,
+    /// The certificate that is loaded before it, else a place for one beside the directory.
+    pub host_file: String,
+    /// `user:group` of its files, where that isn't `root:root`.
+    pub owner: Option<String>,
+    /// Their mode, where that isn't the default one.
+    pub mode: Option<u32>,
+    /// The stats socket at level admin.
+    pub runtime_socket: Option<String>,
+    /// Its pidfile, where that isn't the default one.
+    pub pidfile: Option<String>,
+}
+
+/// A file's numbers: user, group and permission bits.
+pub type FileMode = (u32, u32, u32);
+
+/// Keys of the configuration file with their values, as TOML.
+pub type Values = Vec<(&'static str, String)>;
+
+/// What the HAProxy of these settings loads, as settings; `None`: it loads no directory, or the one of the settings.
+#[must_use]
+pub fn look(settings: &Settings, system: &System) -> Option<Proposal> {
+    let haproxy = settings.haproxys.first()?;
+    let (configuration, serving) = gather::set_up(system, haproxy).ok()?;
+    let modes = |path: &str| -> Vec<FileMode> {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        files.sort();
+        let looked = files.iter().filter_map(|file| std::fs::metadata(file).ok());
+        looked
+            .filter(std::fs::Metadata::is_file)
+            .map(|file| (file.uid(), file.gid(), file.mode() & 0o7777))
+            .collect()
+    };
+    propose(haproxy, &configuration, &serving, &modes)
+}
+
+/// The proposal: the first directory that a bind with TLS loads. Pure but for `modes`, which looks at a directory's files.
+fn propose(
+    haproxy: &Haproxy,
+    configuration: &Configuration,
+    serving: &Serving,
+    modes: &dyn Fn(&str) -> Vec<FileMode>,
+) -> Option<Proposal> {
+    let directories = |bind: &Bind| -> Vec<String> {
+        let loads = bind.loads.iter().filter(|load| load.how == How::Directory);
+        loads.map(|load| load.path.clone()).collect()
+    };
+    let binds: Vec<&Bind> = serving.binds.iter().filter(|bind| bind.ssl).collect();
+    if binds.iter().any(|bind| directories(bind).contains(&haproxy.sites_dir)) {
+        return None;
+    }
+    let (bind, load) = binds
+        .iter()
+        .find_map(|bind| Some((bind, bind.loads.iter().find(|load| load.how == How::Directory)?)))?;
+    let before = bind.loads.iter().take_while(|before| *before != load);
+    let folder = Path::new(&load.path);
+    let host_file = before
+        .filter(|before| matches!(before.how, How::File | How::Default))
+        .map(|before| before.path.clone())
+        .find(|path| path.starts_with('/') && Path::new(path).parent() != Some(folder));
+    let beside = || folder.with_file_name("host.pem").to_string_lossy().into_owned();
+    let found = modes(&load.path);
+    let most = most_frequent(&found);
+    let owner = most.and_then(|(uid, gid, _)| owner(uid, gid));
+    let mode = most.map(|(.., mode)| mode).filter(|mode| MODES.contains(mode) && *mode != 0o400);
+    let sockets = configuration.admin_sockets.iter();
+    let runtime_socket =
+        sockets.map(|socket| socket.trim_start_matches("unix@")).find(|socket| socket.starts_with('/'));
+    let is_default = |pidfile: &&String| Path::new(pidfile.as_str()) == haproxy.pidfile;
+    Some(Proposal {
+        at: bind.at.clone(),
+        sites_dir: load.path.clone(),
+        host_file: host_file.unwrap_or_else(beside),
+        owner,
+        mode,
+        runtime_socket: runtime_socket.map(str::to_owned),
+        pidfile: configuration.pidfile.as_ref().filter(|it| !is_default(it)).cloned(),
+    })
+}
+
+/// What most of the files have.
+fn most_frequent(all: &[FileMode]) -> Option<FileMode> {
+    let mut counts: BTreeMap<FileMode, usize> = BTreeMap::new();
+    for one in all {
+        *counts.entry(*one).or_default() += 1;
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(one, _)| one)
+}
+
+/// `user:group`, by their names where they have any; `None`: root's own.
+fn owner(uid: u32, gid: u32) -> Option<String> {
+    if (uid, gid) == (0, 0) {
+        return None;
+    }
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
+    let user = user.map_or_else(|| uid.to_string(), |user| user.name);
+    Some(format!("{user}:{}", group.map_or_else(|| gid.to_string(), |group| group.name)))
+}
+
+impl Proposal {
+    /// The keys with their values, those of the first `[[haproxy]]` table behind the others.
+    #[must_use]
+    pub fn keys(&self) -> (Values, Values) {
+        let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+        let own = |(key, value): (&'static str, &Option<String>)| Some((key, quoted(value.as_ref()?)));
+        let mut top = vec![("sites_dir", quoted(&self.sites_dir)), ("host_file", quoted(&self.host_file))];
+        top.extend(own(("owner", &self.owner)));
+        top.extend(self.mode.map(|mode| ("mode", format!("\"{mode:04o}\""))));
+        let table = [("runtime_socket", &self.runtime_socket), ("pidfile", &self.pidfile)];
+        (top, table.into_iter().filter_map(own).collect())
+    }
+
+    /// A configuration file of comments with these settings in it, each in the place of its comment.
+    #[must_use]
+    pub fn write_into(&self, comments: &str) -> String {
+        let (top, table) = self.keys();
+        let mut text = String::new();
+        // sites_dir and host_file are keys of the table, too.
+        let mut is_in_table = false;
+        for line in comments.lines() {
+            let key =
+                line.strip_prefix("# ").and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
+            let keys = if is_in_table { &table } else { &top };
+            is_in_table |= line == "# [[haproxy]]";
+            match keys.iter().find(|(name, _)| Some(*name) == key) {
+                Some((name, value)) => text.extend([name, " = ", value]),
+                None if line == "# [[haproxy]]" && !table.is_empty() => text.push_str("[[haproxy]]"),
+                None => text.push_str(line),
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// What HAProxy does already, as a fact.
+    #[must_use]
+    pub fn fact(&self) -> String {
+        format!("HAProxy loads {} already ({})", escaped(&self.sites_dir), self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+    use crate::serving::loads::Load;
+
+    fn bind(loads: &[(How, &str)]) -> Bind {
+        let load = |&(how, path): &(How, &str)| Load { how, path: path.into(), entries: Vec::new() };
+        Bind {
+            at: At { file: "/etc/haproxy/haproxy.cfg".into(), line: 7 },
+            section: "frontend https".into(),
+            addresses: ":443".into(),
+            ssl: true,
+            strict_sni: false,
+            loads: loads.iter().map(load).collect(),
+        }
+    }
+
+    fn proposed(
+        loads: &[(How, &str)],
+        configuration: &Configuration,
+        files: &[FileMode],
+    ) -> Option<Proposal> {
+        let settings = Settings::parse("", &Overrides::default()).unwrap();
+        let serving = Serving { binds: vec![bind(loads)], ..Serving::default() };
+        propose(&settings.haproxys[0], configuration, &serving, &|_| files.to_vec())
+    }
+
+    #[test]
+    fn a_directory_with_what_is_around_it_becomes_settings() {
+        let mut configuration = Configuration::default();
+        configuration.admin_sockets = vec!["ipv4@127.0.0.1:9999".into(), "/run/haproxy/admin.sock".into()];
+        configuration.pidfile = Some("/run/haproxy.pid".into());
+        let loads = [(How::File, "/etc/haproxy/default.pem"), (How::Directory, "/etc/haproxy/certs")];
+        let files = [(0, 0, 0o640), (0, 0, 0o644), (0, 0, 0o640)];
+        let proposal = proposed(&loads, &configuration, &files).unwrap();
+        assert_eq!(proposal.fact(), "HAProxy loads /etc/haproxy/certs already (/etc/haproxy/haproxy.cfg:7)");
+        let comments = include_str!("../../packaging/haproxy-certs.toml");
+        let text = proposal.write_into(comments);
+        let said: Vec<&str> =
+            text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        let expected = [
+            "sites_dir = \"/etc/haproxy/certs\"",
+            "mode = \"0640\"",
+            "host_file = \"/etc/haproxy/default.pem\"",
+            "[[haproxy]]",
+            "runtime_socket = \"/run/haproxy/admin.sock\"",
+        ];
+        assert_eq!(said, expected);
+        assert_eq!(text.lines().count(), comments.lines().count());
+        let settings = Settings::parse(&text, &Overrides::default()).unwrap();
+        assert_eq!(settings.sites_dir, Path::new("/etc/haproxy/certs"));
+        assert_eq!(settings.haproxys[0].sites_dir, "/etc/haproxy/certs");
+    }
+
+    #[test]
+    fn nothing_is_proposed_where_nothing_differs_or_nothing_is_loaded() {
+        let none = Configuration::default();
+        assert_eq!(proposed(&[(How::Directory, "/usr/local/ssl/certs/sites")], &none, &[]), None);
+        assert_eq!(proposed(&[(How::File, "/etc/haproxy/one.pem")], &none, &[]), None);
+        // Without a certificate before it, or with one that is in the directory itself: a place beside it.
+        let loads = [(How::File, "/etc/ssl/haproxy/a.pem"), (How::Directory, "/etc/ssl/haproxy")];
+        let proposal = proposed(&loads, &none, &[(0, 0, 0o777)]).unwrap();
+        let keys = [("sites_dir", "\"/etc/ssl/haproxy\""), ("host_file", "\"/etc/ssl/host.pem\"")];
+        assert_eq!(proposal.keys(), (keys.map(|(key, value)| (key, value.to_owned())).into(), Vec::new()));
+        let text = proposal.write_into("# sites_dir = \"x\"\n# [[haproxy]]\n# sites_dir = \"\"\n");
+        assert_eq!(text, "sites_dir = \"/etc/ssl/haproxy\"\n# [[haproxy]]\n# sites_dir = \"\"\n");
+    }
+}

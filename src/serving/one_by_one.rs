@@ -1,0 +1,119 @@
+//! Files of a directory that lines name one by one, in a crt-list or by `crt`: what a new one needs; and certificates that no
+//! client is presented. Pure.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use super::loads::{At, Bind, Entry, How, Identity, Load, Loaded, Serving, base_name};
+use crate::sys::escape::{escaped, shell_word};
+
+/// A file of the directory that a line names by itself, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// The line.
+    pub at: At,
+    /// The path as it stands there, `crt-base` before it where that belongs.
+    pub path: String,
+    /// What kind of line it is.
+    pub how: How,
+    /// The section of the bind that loads it.
+    pub section: String,
+}
+
+/// The first file of this directory that a line names by itself; `None`: there is none, or a bind loads the whole
+/// directory.
+#[must_use]
+pub fn example(serving: &Serving, sites: Option<Identity>, directory: &str) -> Option<Example> {
+    if sites.is_some_and(|sites| serving.loads_directory(sites)) {
+        return None;
+    }
+    let is_in = |path: &str| is_in(sites, directory, path, &[serving]);
+    let binds = serving.binds.iter().filter(|bind| bind.ssl);
+    let mut all = binds.flat_map(|bind| bind.loads.iter().map(move |load| (bind, load)));
+    all.find_map(|(bind, load)| {
+        let entry = load.entries.iter().find(|entry| is_in(&entry.store))?;
+        let named = serving.named.iter().find(|named| named.path == entry.store);
+        let at = named.filter(|_| load.how == How::Used).map_or(&entry.at, |named| &named.at);
+        Some(Example {
+            at: at.clone(),
+            path: entry.store.clone(),
+            how: load.how,
+            section: bind.section.clone(),
+        })
+    })
+}
+
+/// Why no client is presented a file of the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unreached {
+    /// The files are named one by one, and this one isn't: an example of those that are.
+    Unlisted(Example),
+    /// It has only addresses, and no bind has it first.
+    Addresses,
+}
+
+/// Why nobody is presented this file of the sites directory by any of these HAProxys; `None`: somebody may be.
+/// `has_names`: whether it has a name that a client can ask for.
+#[must_use]
+pub fn unreached(loaded: &Loaded, directory: &str, file: &OsStr, has_names: bool) -> Option<Unreached> {
+    let servings: Vec<&Serving> =
+        loaded.servings.iter().filter(|serving| serving.unclear.is_none()).collect();
+    if servings.is_empty() || servings.len() < loaded.servings.len() {
+        return None;
+    }
+    let examples: Vec<Option<Example>> =
+        servings.iter().map(|serving| example(serving, loaded.sites, directory)).collect();
+    if !loaded.named.contains_key(file)
+        && examples.iter().all(Option::is_some)
+        && let Some(Some(example)) = examples.into_iter().next()
+    {
+        return Some(Unreached::Unlisted(example));
+    }
+    let is_it = |entry: &Entry| {
+        base_name(&entry.store).as_bytes() == file.as_bytes()
+            && is_in(loaded.sites, directory, &entry.store, &servings)
+    };
+    let answers_anybody = |bind: &&Bind| {
+        let is_default = |load: &Load| load.how == How::Default && load.entries.iter().any(is_it);
+        let first = bind.loads.iter().find_map(|load| load.entries.first());
+        bind.ssl && !bind.strict_sni && (first.is_some_and(is_it) || bind.loads.iter().any(is_default))
+    };
+    let is_presented = servings.iter().flat_map(|serving| &serving.binds).any(|bind| answers_anybody(&bind));
+    (!has_names && !is_presented).then_some(Unreached::Addresses)
+}
+
+/// Whether a store is a file of the directory, whatever its spelling.
+fn is_in(sites: Option<Identity>, directory: &str, store: &str, servings: &[&Serving]) -> bool {
+    let folder = store.strip_suffix(base_name(store)).unwrap_or_default().trim_end_matches('/');
+    let is_spelling = |serving: &&Serving| {
+        sites.is_some() && serving.directories.get(folder).is_some_and(|identity| *identity == sites)
+    };
+    let is_named = |serving: &&Serving| {
+        serving
+            .named
+            .iter()
+            .any(|named| named.path == store && named.folder.is_some() && named.folder == sites)
+    };
+    folder == directory || servings.iter().any(|serving| is_spelling(serving) || is_named(serving))
+}
+
+impl Example {
+    /// What brings this file to HAProxy: a command, or the exact words to add.
+    #[must_use]
+    pub fn advice(&self, file: &OsStr) -> String {
+        let folder = self.path.strip_suffix(base_name(&self.path)).unwrap_or_default();
+        let path = format!("{folder}{}", file.to_string_lossy());
+        let (path, shown) = (shell_word(OsStr::new(&path)), escaped(&path).to_string());
+        let add = match self.how {
+            How::List => {
+                let list = shell_word(OsStr::new(&self.at.file));
+                return format!("add its line: printf '\\n%s\\n' {path} >> {list}; then reload HAProxy");
+            }
+            How::Used => format!("\"ssl-f-use crt {shown}\" to {}", escaped(&self.section)),
+            How::File | How::Default | How::Directory => {
+                format!("\"crt {shown}\" to the bind line {}", self.at)
+            }
+        };
+        format!("add {add}; then reload HAProxy")
+    }
+}

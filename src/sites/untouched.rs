@@ -1,0 +1,110 @@
+//! Since when nobody but this program has changed which files a directory has.
+//!
+//! A directory's change time says that somebody did, and every run of ours does: so each remembers how it left it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::fstat;
+use serde::{Deserialize, Serialize};
+
+use super::entries;
+use crate::serving::loads::Identity;
+use crate::sites::place::Place;
+
+/// How a run left a directory. Times are seconds and nanoseconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Untouched {
+    /// Its change time then; `None`: a run was about to change it, and may have been killed.
+    pub changed: Option<(u64, u32)>,
+    /// When somebody else had last changed it.
+    pub since: (u64, u32),
+    /// The `.sctl` files that were there.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub scts: BTreeSet<String>,
+}
+
+/// A directory as it was when a run began.
+#[derive(Debug)]
+pub(crate) struct FoundPlace {
+    /// Which one it is.
+    pub(crate) identity: Identity,
+    changed: (u64, u32),
+    since: (u64, u32),
+    /// What HAProxy may have loaded beside certificates, and must not be forgotten.
+    scts: BTreeSet<String>,
+}
+
+impl FoundPlace {
+    /// How a directory is found, of which the last run remembers this; `None`: it can't be read.
+    pub(crate) fn of(place: &Place, last: Option<&Untouched>) -> Option<Self> {
+        let (identity, changed) = look(place)?;
+        let scts = scts(place)?;
+        // After a run that was killed its changes are no others' as long as nothing went that matters.
+        let is_ours = |last: &&Untouched| {
+            last.changed.map_or_else(|| scts.is_superset(&last.scts), |then| then == changed)
+        };
+        let since = last.filter(is_ours).map_or(changed, |last| last.since);
+        Some(Self { identity, changed, since, scts })
+    }
+
+    /// When somebody else had last changed it.
+    pub(crate) fn touched(&self) -> SystemTime {
+        let (seconds, rest) = self.since;
+        SystemTime::UNIX_EPOCH + Duration::new(seconds, rest)
+    }
+
+    /// What the next run must know of it should this one be killed while it changes it.
+    pub(crate) fn opened(&self) -> Untouched {
+        Untouched { changed: None, since: self.since, scts: self.scts.clone() }
+    }
+
+    /// What the next run must know of it.
+    fn left(&self, place: &Place) -> Option<Untouched> {
+        let (_, changed) = look(place)?;
+        // What went meanwhile was no certificate of ours.
+        let is_quiet = scts(place).is_some_and(|now| now.is_superset(&self.scts));
+        let since = if is_quiet { self.since } else { changed };
+        Some(Untouched { changed: Some(changed), since, scts: BTreeSet::new() })
+    }
+
+    /// Whether this run has changed it, or its record says that it may have.
+    fn is_news(&self, place: &Place, before: Option<&Untouched>) -> bool {
+        before.is_some_and(|before| before.changed.is_none())
+            || look(place).is_some_and(|(_, changed)| changed != self.changed)
+    }
+}
+
+/// All of them as they are left now.
+pub(crate) fn left(
+    found: &BTreeMap<String, FoundPlace>,
+    places: &[&Place],
+    before: &BTreeMap<String, Untouched>,
+) -> BTreeMap<String, Untouched> {
+    let mut all = before.clone();
+    for place in places {
+        let key = key(place);
+        let news = found.get(&key).filter(|found| found.is_news(place, before.get(&key)));
+        if let Some(left) = news.and_then(|found| found.left(place)) {
+            all.insert(key, left);
+        }
+    }
+    all
+}
+
+/// The name under which a directory is remembered.
+pub(crate) fn key(place: &Place) -> String {
+    place.path.to_string_lossy().into_owned()
+}
+
+fn look(place: &Place) -> Option<(Identity, (u64, u32))> {
+    let stat = fstat(&place.dir).ok()?;
+    let changed = (u64::try_from(stat.st_ctime).ok()?, u32::try_from(stat.st_ctime_nsec).ok()?);
+    Some((Identity { device: stat.st_dev, inode: stat.st_ino }, changed))
+}
+
+fn scts(place: &Place) -> Option<BTreeSet<String>> {
+    let names = entries::entries(&place.dir, &place.path).ok()?;
+    let scts = names.into_iter().filter(|name| name.as_encoded_bytes().ends_with(b".sctl"));
+    Some(scts.map(|name| name.to_string_lossy().into_owned()).collect())
+}

@@ -1,0 +1,145 @@
+//! What isn't ours and has changed since a HAProxy read it: it serves the old state, and the new one after a reload.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::loaded::LoadedStores;
+use super::observation::{LoadedLeaf, SiteViews};
+use crate::certified_key::Leaf;
+use crate::config::Haproxy;
+use crate::haproxy::cli::worker::can_be_shown;
+use crate::haproxy::process::config_check::newer_source;
+use crate::haproxy::target::Target;
+use crate::plan::action::Action;
+use crate::serving::gather::identity;
+use crate::serving::loads::{Bind, Contents, Identity, Loaded, Serving, Store, base_name};
+use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::system::System;
+
+/// How many files from elsewhere a HAProxy is asked for.
+const ASKED_AT_MOST: usize = 1000;
+
+/// The files that a HAProxy loads from elsewhere, by its names for them, as far as it can be asked.
+#[must_use]
+pub fn elsewhere(serving: &Serving) -> BTreeSet<String> {
+    let can_be_asked = |(_, store): &(&String, &Store)| match &store.contents {
+        Contents::Pair(leaf) => can_be_shown(leaf),
+        Contents::Unloadable { .. } | Contents::Unseen(_) => false,
+    };
+    let found = serving.stores.iter().filter(can_be_asked);
+    found.map(|(name, _)| name.clone()).take(ASKED_AT_MOST).collect()
+}
+
+/// What HAProxy is behind with, as a fact that goes behind its name; `None`: nothing is seen.
+#[must_use]
+pub fn fact(
+    system: &System,
+    haproxy: &Haproxy,
+    loaded: &Loaded,
+    serving: &Serving,
+    sites: &[SiteViews],
+    memory: &LoadedStores,
+) -> Option<String> {
+    let newer = memory.worker.and_then(|worker| newer_source(system, &serving.sources, &worker));
+    if let Some(file) = newer {
+        return Some(format!("runs with an older configuration: {} has changed since", escaped_path(&file)));
+    }
+    let is_foreign = |views: &&SiteViews| {
+        views.row.as_ref().is_some_and(|row| matches!(row.action, Action::Foreign | Action::Conflict))
+    };
+    let (foreign, ours): (Vec<&SiteViews>, Vec<&SiteViews>) =
+        sites.iter().filter(|views| !views.place.is_elsewhere).partition(|views| is_foreign(views));
+    let another = |name: &str| format!("has another certificate than {} has now", escaped(name));
+    for (name, shown) in &memory.others {
+        let on_disk = serving.stores.get(name).and_then(|store| store.contents.leaf());
+        if on_disk.is_some_and(|leaf| !is_same(shown, leaf)) {
+            return Some(another(name));
+        }
+    }
+    // Where it can't be asked what it has, the file's time tells.
+    let is_newer = |path: &Path| {
+        let started = memory.worker.map(|worker| worker.started(system));
+        started.zip(changed_at(path)).is_some_and(|(started, changed)| changed >= started)
+    };
+    let may_lack =
+        |name: &str| format!("may not have read {}, which has changed since it started", escaped(name));
+    for name in elsewhere(serving) {
+        let is_unasked = memory.listed.contains(&name)
+            && ![&memory.others, &memory.stores].iter().any(|asked| asked.contains_key(&name))
+            && ![&memory.avoided, &memory.hidden].iter().any(|ours| ours.contains(&name));
+        if is_unasked && serving.stores.get(&name).is_some_and(|store| is_newer(&store.path)) {
+            return Some(may_lack(&name));
+        }
+    }
+    for views in foreign {
+        let Some(file) = views.file.as_ref().and_then(|file| file.to_str()) else { continue };
+        let name = Target::Site(file.to_owned()).spelled(haproxy);
+        if memory.avoided.contains(&name) && is_newer(&views.place.path) {
+            return Some(may_lack(&name));
+        }
+        let shown = memory.stores.get(&name);
+        if shown.zip(views.disk.here()).is_some_and(|(shown, leaf)| !is_same(shown, leaf)) {
+            return Some(another(&name));
+        }
+    }
+    if serving.unclear.is_some() {
+        return None;
+    }
+    // A bundle through 2.2 is one store, which has another name.
+    let has_bundles = serving.version.is_none_or(|version| version < (2, 3));
+    let is_part =
+        |name: &str| has_bundles && [".dsa", ".ecdsa", ".rsa"].iter().any(|end| name.ends_with(end));
+    let broken: BTreeSet<&str> = sites
+        .iter()
+        .filter(|views| views.place.unloadable.is_some())
+        .filter_map(|views| views.file.as_ref()?.to_str())
+        .collect();
+    let ours: BTreeSet<&str> = ours.iter().filter_map(|views| views.file.as_ref()?.to_str()).collect();
+    let mut folders: BTreeMap<PathBuf, Option<Identity>> = BTreeMap::new();
+    let mut is_ours = |name: &str, store: &Store| {
+        if loaded.host.is_some() && store.identity == loaded.host {
+            return true;
+        }
+        let Some(folder) = store.path.parent().filter(|_| ours.contains(base_name(name))) else {
+            return false;
+        };
+        loaded.sites.is_some()
+            && *folders.entry(folder.to_owned()).or_insert_with(|| identity(folder)) == loaded.sites
+    };
+    for entry in serving.binds.iter().flat_map(Bind::entries) {
+        let Some(store) = serving.stores.get(&entry.store) else { continue };
+        // With a file that it can't load it doesn't start at all.
+        let is_loadable = !matches!(store.contents, Contents::Unloadable { .. })
+            && !broken.contains(base_name(&entry.store))
+            && !is_part(&entry.store);
+        if is_loadable && !memory.listed.contains(&entry.store) && !is_ours(&entry.store, store) {
+            return Some(format!("doesn't have {} yet", escaped(&entry.store)));
+        }
+    }
+    let is_gone = |name: &&String| {
+        let folder = name.strip_suffix(base_name(name)).unwrap_or_default().trim_end_matches('/');
+        // Of the sites directory each has a row.
+        let is_elsewhere = serving.directories.get(folder).is_some_and(|folder| *folder != loaded.sites);
+        is_elsewhere && !serving.stores.contains_key(*name)
+    };
+    let gone = memory.listed.iter().find(is_gone)?;
+    Some(format!("still has {}, which is gone", escaped(gone)))
+}
+
+/// When a file was changed last: its contents, name, owner or mode.
+#[must_use]
+pub fn changed_at(path: &Path) -> Option<SystemTime> {
+    let meta = std::fs::metadata(path).ok()?;
+    let seconds = Duration::from_secs(u64::try_from(meta.ctime()).ok()?);
+    SystemTime::UNIX_EPOCH.checked_add(seconds + Duration::from_nanos(u64::try_from(meta.ctime_nsec()).ok()?))
+}
+
+/// Of an Ed25519 certificate HAProxy shows no fingerprint.
+fn is_same(shown: &LoadedLeaf, leaf: &Leaf) -> bool {
+    match &shown.sha1 {
+        Some(sha1) => *sha1 == leaf.sha1,
+        None => shown.serial.as_ref() == Some(&leaf.serial),
+    }
+}

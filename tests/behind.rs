@@ -1,0 +1,248 @@
+//! What somebody else changes: the configuration, files that aren't ours, and dotfiles, which only some versions load.
+//! HAProxy answers as one that is started now, or the program doesn't claim it, and the status says what helps.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use support::cmd::toml;
+use support::scene::put;
+use support::{Cmd, Haproxy, KeyKind, LIMIT, Run, Tree, Validity, Version, served, versions, wait_until};
+
+/// certbot's tree with two lineages deployed, another directory with somebody else's files, and a HAProxy that serves
+/// both.
+struct Scene {
+    tree: Tree,
+    cmd: Cmd,
+    haproxy: Haproxy,
+    folder: PathBuf,
+}
+
+impl Scene {
+    fn start(version: &Version) -> Self {
+        let mut tree = Tree::new();
+        for name in ["a.test", "m.test"] {
+            tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
+        }
+        let cmd = Cmd::new(tree.live());
+        let folder = cmd.sites().parent().unwrap().to_owned();
+        let cmd = cmd.table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"");
+        cmd.assemble(&[]).exits(0);
+        let foreign = tree.authority().issue(KeyKind::P256, &["o.test"], Validity::days(90));
+        fs::create_dir(folder.join("other")).unwrap();
+        put(&folder.join("other/o.pem"), foreign.combined(), 0o400);
+        put(&folder.join("other/f.pem"), foreign.combined(), 0o400);
+        put(&folder.join("sites/f.pem"), foreign.combined(), 0o400);
+        fs::write(folder.join("list"), format!("{}/other/o.pem zz.test\n", folder.display())).unwrap();
+        let setup = Haproxy::of(version).bind_option(&format!("crt-list {}", folder.join("list").display()));
+        let haproxy = setup.crt(cmd.sites()).crt(folder.join("other")).start();
+        let table = format!(
+            "[[haproxy]]\nname = \"h\"\nunit = \"\"\npidfile = {}\nmaster_socket = {}\nruntime_socket = {}\nbinary = {}\n",
+            toml(&haproxy.pidfile()),
+            toml(&haproxy.master_socket()),
+            toml(&haproxy.stats_socket()),
+            toml(&haproxy.version().program),
+        );
+        let cmd = cmd.with_tables(&table);
+        cmd.assemble(&[]).exits(0);
+        let scene = Self { tree, cmd, haproxy, folder };
+        scene.is_quiet("at first");
+        scene
+    }
+
+    fn foreign(&self, names: &[&str]) -> String {
+        self.tree.authority().issue(KeyKind::P256, names, Validity::days(90)).combined()
+    }
+
+    fn status(&self) -> Run {
+        self.cmd.run(&["status", "--format", "json"])
+    }
+
+    #[track_caller]
+    fn is_quiet(&self, context: &str) {
+        let status = self.status();
+        assert!(problem(&status).is_none(), "{} {context}: {status}", self.haproxy.version().full);
+    }
+
+    /// The status says this, and what helps; once that is done it says so no more.
+    #[track_caller]
+    fn is_told(&mut self, fact: &str, context: &str) {
+        let context = format!("{} {context}", self.haproxy.version().full);
+        let status = self.status();
+        let problem = problem(&status).unwrap_or_else(|| panic!("{context}: {status}"));
+        assert!(problem["fact"].as_str().unwrap().contains(fact), "{context}: {status}");
+        assert!(problem["advice"].as_str().unwrap().starts_with("run: kill -USR2"), "{context}: {status}");
+        assert_ne!(status.code, Some(0), "{context}: {status}");
+    }
+}
+
+/// What a HAProxy as a whole is behind with.
+fn problem(status: &Run) -> Option<Value> {
+    let problems = status.json()["problems"].as_array().unwrap().clone();
+    problems.into_iter().find(|problem| problem["problem"] == "haproxy-stale")
+}
+
+fn row(run: &Run) -> Value {
+    run.json()["haproxy"][0].clone()
+}
+
+/// A file that is surely newer than the worker, whatever the clock's ticks.
+fn write_later(scene: &Scene, path: &Path, text: &str) {
+    let mode = fs::metadata(path).map(|meta| meta.permissions());
+    let newer = std::time::SystemTime::now() + std::time::Duration::from_millis(300);
+    wait_until(LIMIT, "the worker is older", || {
+        fs::write(path, text).unwrap();
+        fs::metadata(path).unwrap().modified().unwrap() >= newer
+    });
+    if let Ok(mode) = mode {
+        fs::set_permissions(path, mode).unwrap();
+    }
+    assert!(scene.haproxy.master_pid() > 0);
+}
+
+/// The directory that wins our name is taken off the bind line, or added to it, or a list names another site.
+#[test]
+fn a_configuration_that_is_newer_than_its_worker_takes_a_reload() {
+    type Edit = fn(&Scene) -> (PathBuf, String);
+    let edits: [(&str, Edit); 2] = [
+        ("haproxy.cfg", |scene| {
+            let text = fs::read_to_string(scene.haproxy.config()).unwrap();
+            let other = format!(" crt {}", scene.folder.join("other").display());
+            assert!(text.contains(&other), "{text}");
+            (scene.haproxy.config(), text.replace(&other, ""))
+        }),
+        ("list", |scene| {
+            let text = format!("{}/other/o.pem yy.test\n", scene.folder.display());
+            (scene.folder.join("list"), text)
+        }),
+    ];
+    for version in versions() {
+        for (name, edit) in edits {
+            let mut scene = Scene::start(&version);
+            let (path, text) = edit(&scene);
+            write_later(&scene, &path, &text);
+            scene.is_told(&format!("{name} has changed since"), name);
+            let new = scene.tree.renew("a.test");
+            let run = scene.cmd.assemble(&[]).exits(0);
+            let told = row(&run);
+            assert_eq!(told["outcome"], "reloaded", "{} {name}: {run}", version.full);
+            assert_eq!(served(scene.haproxy.address(), "a.test").serial, new.serial(), "{}", version.full);
+            scene.is_quiet(name);
+            // Then memory does again.
+            scene.tree.renew("a.test");
+            assert_eq!(row(&scene.cmd.assemble(&[]).exits(0))["outcome"], "updated", "{}", version.full);
+        }
+    }
+}
+
+/// Where nobody may reload, what is in memory isn't said to be what a start would serve.
+#[test]
+fn memory_alone_is_not_confirmed_with_a_newer_configuration() {
+    for version in versions() {
+        let mut scene = Scene::start(&version);
+        let table = format!(
+            "[[haproxy]]\nname = \"h\"\nunit = \"\"\nreload = \"runtime\"\npidfile = {}\nruntime_socket = {}\n",
+            toml(&scene.haproxy.pidfile()),
+            toml(&scene.haproxy.stats_socket()),
+        );
+        scene.cmd = scene.cmd.with_tables(&table);
+        let text = fs::read_to_string(scene.haproxy.config()).unwrap();
+        write_later(&scene, &scene.haproxy.config(), &format!("{text}# newer\n"));
+        scene.tree.renew("a.test");
+        let run = scene.cmd.assemble(&[]);
+        let told = row(&run);
+        assert_eq!((&told["outcome"], &told["confirmed"]), (&"updated".into(), &Value::Null), "{run}");
+        assert!(told["detail"].as_str().unwrap().contains("only a reload"), "{run}");
+    }
+}
+
+#[test]
+fn what_somebody_else_changed_is_told_until_haproxy_has_read_it() {
+    for version in versions() {
+        for folder in ["sites", "other"] {
+            for what in ["replaced", "added", "removed"] {
+                let context = format!("{folder} {what}");
+                let mut scene = Scene::start(&version);
+                let file = scene.folder.join(folder).join(if what == "added" { "g.pem" } else { "f.pem" });
+                let new = scene.foreign(&["g.test"]);
+                match what {
+                    "removed" if folder == "sites" => continue,
+                    "removed" => fs::remove_file(&file).unwrap(),
+                    _ => {
+                        let _ = fs::remove_file(&file);
+                        put(&file, new, 0o400);
+                    }
+                }
+                let fact = match what {
+                    "replaced" => "has another certificate than",
+                    "added" => "doesn't have",
+                    _ => "which is gone",
+                };
+                scene.is_told(fact, &context);
+                scene.haproxy.reload_and_wait();
+                scene.is_quiet(&context);
+            }
+        }
+    }
+}
+
+/// 2.2 has the parts of a bundle under one name: they are no files that it lacks.
+#[test]
+fn a_bundle_that_was_read_is_not_missing() {
+    for version in versions() {
+        let mut scene = Scene::start(&version);
+        let rsa = scene.tree.authority().issue(KeyKind::Rsa2048, &["b.test"], Validity::days(90));
+        put(&scene.folder.join("other/b.pem.rsa"), rsa.combined(), 0o400);
+        put(&scene.folder.join("other/b.pem.ecdsa"), scene.foreign(&["b.test"]), 0o400);
+        scene.haproxy.reload_and_wait();
+        scene.is_quiet("a bundle");
+    }
+}
+
+/// 2.2 takes a dotfile for a certificate, later ones pass over it.
+#[test]
+fn a_dotfile_counts_where_haproxy_loads_it() {
+    for version in versions() {
+        let loads = version.number() < (2, 6);
+        for good in [true, false] {
+            let context = format!("{} good: {good}", version.full);
+            let mut scene = Scene::start(&version);
+            let text = if good { scene.foreign(&["hidden.test"]) } else { "x\n".to_owned() };
+            put(&scene.folder.join("sites/.hidden.pem"), text, 0o400);
+            let before = scene.status();
+            assert_eq!(before.code == Some(0), !loads, "{context}: {before}");
+            scene.tree.renew("a.test");
+            let run = scene.cmd.assemble(&[]);
+            match (loads, good) {
+                (false, _) => assert_eq!(
+                    (row(&run)["outcome"].as_str(), run.code),
+                    (Some("updated"), Some(0)),
+                    "{context}: {run}"
+                ),
+                (true, true) => assert_eq!(row(&run)["outcome"], "reloaded", "{context}: {run}"),
+                (true, false) => assert_eq!(run.code, Some(1), "{context}: {run}"),
+            }
+            assert_eq!(scene.haproxy.check().is_ok(), good || !loads, "{context}");
+        }
+    }
+}
+
+/// Nobody says the version: then it isn't known whether it is loaded.
+#[test]
+fn a_dotfile_is_unclear_where_the_version_is() {
+    let tree = {
+        let mut tree = Tree::new();
+        tree.issue("a.test", KeyKind::P256, &["a.test"], Validity::days(90));
+        tree
+    };
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    cmd.assemble(&[]).exits(0);
+    put(&cmd.sites().join(".hidden.pem"), "x\n", 0o400);
+    let status = cmd.run(&["status", "--format", "json"]);
+    assert_eq!(status.json()["state"], "unknown", "{status}");
+    assert!(status.json()["unseen"].to_string().contains("depends on its version"), "{status}");
+}

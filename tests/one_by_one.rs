@@ -1,0 +1,120 @@
+//! HAProxys whose configuration names the directory's files one by one, and certificates that no client is presented.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+use support::tree::write;
+use support::{Authority, Cmd, Haproxy, KeyKind, Tree, Validity, served, versions};
+
+/// The problems of a file, and the advice of the first.
+fn problems(cmd: &Cmd, file: &str) -> (Vec<Value>, String) {
+    let status = cmd.run(&["status", "--format", "json"]);
+    let site = status.site(file);
+    let problems = site["problems"].as_array().unwrap().clone();
+    let advice = site["details"][0]["advice"].as_str().unwrap_or_default().to_owned();
+    (problems, advice)
+}
+
+fn tree() -> Tree {
+    let mut tree = Tree::new();
+    for name in ["a.example", "b.example"] {
+        tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
+    }
+    tree
+}
+
+/// A crt-list that names one of two files: a replaced file is updated in memory, the new one is a problem with the command
+/// that adds its line, and then it is served.
+#[test]
+fn a_new_file_that_no_crt_list_names_is_a_problem_with_its_line() {
+    for version in versions().iter().filter(|version| ["2.2", "3.0", "3.4"].contains(&&*version.name)) {
+        let mut tree = tree();
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let list = cmd.beside("list.txt");
+        write(&list, format!("{} [alpn h2] a.example\n", cmd.site("a.example").display()), 0o644);
+        let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
+        write(&cmd.beside("host.pem"), host.combined(), 0o400);
+        let mut haproxy = Haproxy::of(version)
+            .crt(cmd.beside("host.pem"))
+            .bind_option(&format!("crt-list {}", list.display()))
+            .start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        let (of_a, _) = problems(&cmd, "a.example.pem");
+        assert_eq!(of_a, Vec::<Value>::new());
+        let (of_b, advice) = problems(&cmd, "b.example.pem");
+        assert_eq!(of_b, ["not-listed"], "{}", version.full);
+        let setup = cmd.run(&["status", "--setup", "--format", "json"]);
+        assert!(setup.stdout.contains("that lines name one by one"), "{setup}");
+
+        tree.renew("a.example");
+        let workers = haproxy.worker_pids();
+        let run = cmd.assemble(&[]).exits(0);
+        assert_eq!(run.json()["haproxy"][0]["outcome"], "updated", "{run}");
+        assert_eq!(haproxy.worker_pids(), workers);
+        let now = run.site("a.example.pem")["serial"].as_str().unwrap().to_owned();
+        assert_eq!(served(haproxy.address(), "a.example").serial, now);
+
+        let command = advice.split(": ").nth(1).and_then(|rest| rest.split("; then").next()).unwrap();
+        assert!(Command::new("sh").args(["-ec", command]).status().unwrap().success(), "{advice}");
+        haproxy.reload_and_wait();
+        assert_eq!(served(haproxy.address(), "b.example").names, ["b.example"]);
+        assert_eq!(problems(&cmd, "b.example.pem").0, Vec::<Value>::new());
+    }
+}
+
+/// `ssl-f-use` of a frontend, from 3.2.
+#[test]
+fn ssl_f_use_names_files_too() {
+    for version in versions().iter().filter(|version| ["3.2", "3.4"].contains(&&*version.name)) {
+        let tree = tree();
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let port = support::Port::free();
+        let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
+        write(&cmd.beside("host.pem"), host.combined(), 0o400);
+        let section = format!(
+            "frontend used\n  bind {} ssl\n  ssl-f-use crt {}\n  http-request return status 200",
+            port.address(),
+            cmd.site("a.example").display()
+        );
+        let haproxy = Haproxy::of(version).crt(cmd.beside("host.pem")).section(&section).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        assert_eq!(served(port.address(), "a.example").names, ["a.example"]);
+        assert_eq!(problems(&cmd, "a.example.pem").0, Vec::<Value>::new());
+        let (of_b, advice) = problems(&cmd, "b.example.pem");
+        assert_eq!(of_b, ["not-listed"], "{}", version.full);
+        let line = format!("\"ssl-f-use crt {}\" to frontend used;", cmd.site("b.example").display());
+        assert!(advice.contains(&line), "{advice}");
+        let setup = cmd.run(&["status", "--setup", "--format", "json"]);
+        assert!(setup.stdout.contains("that lines name one by one"), "{setup}");
+    }
+}
+
+/// A certificate for addresses alone is presented where it is the first one of a bind.
+#[test]
+fn a_certificate_for_an_address_must_be_first() {
+    let mut tree = tree();
+    tree.issue("192.0.2.7", KeyKind::P256, &["192.0.2.7"], Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    cmd.run(&["assemble", "--reload", "none"]).exits(0);
+    let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
+    write(&cmd.beside("host.pem"), host.combined(), 0o400);
+    let version = support::system_haproxy();
+    let behind = Haproxy::of(&version).crt(cmd.beside("host.pem")).crt(cmd.sites()).start();
+    let cmd = cmd.haproxy(&behind, "");
+    let (found, advice) = problems(&cmd, "192.0.2.7.pem");
+    assert_eq!(found, ["not-presented"]);
+    assert!(advice.contains("set host_lineage"), "{advice}");
+    drop(behind);
+    let first = Haproxy::of(&version).crt(cmd.site("192.0.2.7")).crt(cmd.sites()).start();
+    let cmd = cmd.with_tables("").haproxy(&first, "");
+    assert_eq!(served(first.address(), "").names, ["192.0.2.7"]);
+    assert_eq!(problems(&cmd, "192.0.2.7.pem").0, Vec::<Value>::new());
+    fs::remove_file(cmd.site("b.example")).unwrap();
+}
