@@ -178,6 +178,8 @@ fn what_somebody_else_changed_is_told_until_haproxy_has_read_it() {
                     }
                 }
                 let fact = match what {
+                    // It isn't asked for what may end it.
+                    "replaced" if version.number() < (3, 0) => "which has changed since it started",
                     "replaced" => "has another certificate than",
                     "added" => "doesn't have",
                     _ => "which is gone",

@@ -25,7 +25,7 @@ pub struct Homes {
     pub sites_dir: PathBuf,
     /// The host certificate.
     pub host_file: PathBuf,
-    /// When somebody else than this program last changed which files a directory has.
+    /// When a `.sctl` last went from a directory, or may have.
     pub touched: BTreeMap<Identity, SystemTime>,
 }
 
@@ -39,7 +39,7 @@ impl Homes {
         }
     }
 
-    /// When somebody else last changed which files this directory has; `None`: that can't be known.
+    /// When a `.sctl` last went from this directory, or may have; `None`: that can't be known.
     fn touched(&self, folder: &Path) -> Option<SystemTime> {
         let meta = fs::metadata(folder).ok()?;
         let identity = Identity { device: meta.dev(), inode: meta.ino() };
@@ -58,7 +58,7 @@ impl Homes {
             return None;
         }
         Some(format!(
-            "HAProxy may have loaded a .sctl with it, which a commit would end it for: {} has changed since",
+            "HAProxy may have loaded a .sctl with it, which a commit would end it for: one has gone from {} since, or may have",
             escaped_path(folder)
         ))
     }

@@ -61,6 +61,12 @@ impl Committed<'_> {
         self.undo(pruned, &[], "", &why)
     }
 
+    /// Whether something was pruned that not every HAProxy has accepted yet.
+    #[must_use]
+    pub fn has_pruned(&self) -> bool {
+        self.sites.state.pending.values().any(|pending| pending.now.is_none())
+    }
+
     /// Remembers that HAProxy refuses to be without these files, which are back.
     pub fn remember_prunes(&mut self, back: &[Target], words: &str, by: &str) {
         for target in back {

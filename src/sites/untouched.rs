@@ -1,6 +1,6 @@
-//! Since when nobody but this program has changed which files a directory has.
+//! Since when no `.sctl` has gone from a directory.
 //!
-//! A directory's change time says that somebody did, and every run of ours does: so each remembers how it left it.
+//! Each run remembers which ones it found. One that came, was loaded and went between two runs isn't seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ use crate::sites::place::Place;
 pub struct Untouched {
     /// Its change time then; `None`: a run was about to change it, and may have been killed.
     pub changed: Option<(u64, u32)>,
-    /// When somebody else had last changed it.
+    /// When a `.sctl` had last gone from it, or may have.
     pub since: (u64, u32),
     /// The `.sctl` files that were there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -40,15 +40,12 @@ impl FoundPlace {
     pub(crate) fn of(place: &Place, last: Option<&Untouched>) -> Option<Self> {
         let (identity, changed) = look(place)?;
         let scts = scts(place)?;
-        // After a run that was killed its changes are no others' as long as nothing went that matters.
-        let is_ours = |last: &&Untouched| {
-            last.changed.map_or_else(|| scts.is_superset(&last.scts), |then| then == changed)
-        };
-        let since = last.filter(is_ours).map_or(changed, |last| last.since);
+        let has_all = |last: &&Untouched| scts.is_superset(&last.scts);
+        let since = last.filter(has_all).map_or(changed, |last| last.since);
         Some(Self { identity, changed, since, scts })
     }
 
-    /// When somebody else had last changed it.
+    /// When a `.sctl` had last gone from it, or may have.
     pub(crate) fn touched(&self) -> SystemTime {
         let (seconds, rest) = self.since;
         SystemTime::UNIX_EPOCH + Duration::new(seconds, rest)
@@ -62,15 +59,14 @@ impl FoundPlace {
     /// What the next run must know of it.
     fn left(&self, place: &Place) -> Option<Untouched> {
         let (_, changed) = look(place)?;
-        // What went meanwhile was no certificate of ours.
-        let is_quiet = scts(place).is_some_and(|now| now.is_superset(&self.scts));
-        let since = if is_quiet { self.since } else { changed };
-        Some(Untouched { changed: Some(changed), since, scts: BTreeSet::new() })
+        let scts = scts(place)?;
+        let since = if scts.is_superset(&self.scts) { self.since } else { changed };
+        Some(Untouched { changed: Some(changed), since, scts })
     }
 
-    /// Whether this run has changed it, or its record says that it may have.
+    /// Whether this run has changed it, or its record is another one.
     fn is_news(&self, place: &Place, before: Option<&Untouched>) -> bool {
-        before.is_some_and(|before| before.changed.is_none())
+        before.is_none_or(|before| before.changed.is_none() || before.scts != self.scts)
             || look(place).is_some_and(|(_, changed)| changed != self.changed)
     }
 }

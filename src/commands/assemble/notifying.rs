@@ -1,6 +1,6 @@
 //! Notifying each HAProxy of what it is owed; what one refuses goes back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::certified_key::{CertifiedKey, read_leaf};
@@ -33,6 +33,7 @@ pub(crate) fn notify_all(
     let mut rolled_back: BTreeMap<String, String> = BTreeMap::new();
     let mut verdicts: Vec<Option<Verdict>> = settings.haproxys.iter().map(|_| None).collect();
     let mut refusals = 0;
+    let mut asked_again = BTreeSet::new();
     // What was pruned and went back on suspicion: for which HAProxy, and its words.
     let mut suspected: Option<(Vec<Target>, String, String)> = None;
     while let Some((haproxy, verdict)) =
@@ -43,6 +44,11 @@ pub(crate) fn notify_all(
         *verdict = Some(told);
         if refused.is_empty() {
             if let (Some(words), None) = (unexplained, &suspected) {
+                // A failure that passes by itself is held against nothing.
+                if committed.has_pruned() && asked_again.insert(&haproxy.name) {
+                    *verdict = None;
+                    continue;
+                }
                 let back = committed.put_prunes_back(&words);
                 if !back.is_empty() {
                     suspected = Some((back, haproxy.name.clone(), words));
