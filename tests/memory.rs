@@ -392,7 +392,8 @@ fn a_configuration_that_is_not_understood_is_told_by_a_reload() {
         if version.number() < (2, 4) {
             return; // It has no conditional blocks.
         }
-        let mut system = System::start(version, ALONE, MASTER, |setup| setup.section(".if feature(OPENSSL)\n.endif"));
+        let mut system =
+            System::start(version, ALONE, MASTER, |setup| setup.section(".if feature(OPENSSL)\n.endif"));
         system.renew(&["a"]);
         assert_ne!(system.deploys("a conditional block"), "runtime");
         system.cmd = system.cmd.table("reload = \"runtime\"");

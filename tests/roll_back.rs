@@ -240,7 +240,7 @@ fn somebody_elses_error_leaves_the_new_files_and_is_made_good_when_it_is_gone() 
         assert!(told["detail"].as_str().unwrap().contains("zz-stranger.pem"), "{told}");
         assert_eq!(report.action("a.example.pem"), "replace", "{}", version.full);
         assert_eq!(fs::read_to_string(strict.cmd.site("a.example")).unwrap(), new.combined());
-        assert!(strict.serves("a.example", &new), "{}: replaced in memory meanwhile", version.full);
+        assert!(strict.serves("a.example", &new), "{}: replaced in memory meanwhile {told}", version.full);
         assert!(stranger.exists());
 
         fs::remove_file(&stranger).unwrap();

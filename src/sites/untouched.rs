@@ -3,6 +3,7 @@
 //! Each run remembers which ones it found. One that came, was loaded and went between two runs isn't seen.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::fstat;
@@ -39,9 +40,15 @@ impl FoundPlace {
     /// How a directory is found, of which the last run remembers this; `None`: it can't be read.
     pub(crate) fn of(place: &Place, last: Option<&Untouched>) -> Option<Self> {
         let (identity, changed) = look(place)?;
-        let scts = scts(place)?;
+        let names = entries::entries(&place.dir, &place.path).ok()?;
+        let is_new = last.is_none() && names.is_empty();
+        let scts = scts_of(names);
         let has_all = |last: &&Untouched| scts.is_superset(&last.scts);
-        let since = last.filter(has_all).map_or(changed, |last| last.since);
+        let since = match last.filter(has_all) {
+            Some(last) => last.since,
+            None if is_new => (0, 0),
+            None => changed,
+        };
         Some(Self { identity, changed, since, scts })
     }
 
@@ -88,9 +95,9 @@ pub(crate) fn left(
     all
 }
 
-/// The name under which a directory is remembered.
+/// The name under which a directory is remembered, whatever its path: its device and inode.
 pub(crate) fn key(place: &Place) -> String {
-    place.path.to_string_lossy().into_owned()
+    look(place).map_or_else(String::new, |(identity, _)| format!("{}:{}", identity.device, identity.inode))
 }
 
 fn look(place: &Place) -> Option<(Identity, (u64, u32))> {
@@ -100,7 +107,10 @@ fn look(place: &Place) -> Option<(Identity, (u64, u32))> {
 }
 
 fn scts(place: &Place) -> Option<BTreeSet<String>> {
-    let names = entries::entries(&place.dir, &place.path).ok()?;
+    entries::entries(&place.dir, &place.path).ok().map(scts_of)
+}
+
+fn scts_of(names: Vec<OsString>) -> BTreeSet<String> {
     let scts = names.into_iter().filter(|name| name.as_encoded_bytes().ends_with(b".sctl"));
-    Some(scts.map(|name| name.to_string_lossy().into_owned()).collect())
+    scts.map(|name| name.to_string_lossy().into_owned()).collect()
 }
