@@ -1,7 +1,7 @@
 //! What a HAProxy that is there already loads, as settings of ours: the directory, the certificate before it, owner and mode
 //! as they are, and the sockets.
 //!
-//! [`look`] reads, [`propose`] decides (pure), [`Proposal::write_into`] puts it into the text of a configuration file.
+//! [`look`] reads, `propose` decides (pure), [`Proposal::write_into`] puts it into the text of a configuration file.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
