@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, openat, readlinkat, statat};
+use walkdir::WalkDir;
 use zeroize::Zeroizing;
 
 use crate::certified_key::{Flaw, Leaf, read_leaf};
@@ -97,7 +98,7 @@ impl CertbotTree {
         self.discover_besides(&|_| false)
     }
 
-    /// The same where some names are known to have both: they aren't looked at.
+    /// The same where some names are known to have both: their files aren't looked for.
     ///
     /// # Errors
     /// As for [`CertbotTree::discover`].
@@ -106,31 +107,29 @@ impl CertbotTree {
             return Err(Failure::io("read", &self.live_dir, &io::ErrorKind::NotADirectory.into()));
         }
         let mut found = Discovery::default();
-        let entries = match std::fs::read_dir(&self.live_dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                found.live_dir_missing = true;
-                return Ok(found);
-            }
-            Err(e) => return Err(Failure::io("read", &self.live_dir, &e)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(|e| Failure::io("read", &self.live_dir, &e))?;
-            let name = entry.file_name();
-            if is_known(&name) {
-                found.lineages.insert(name);
-                continue;
-            }
-            match std::fs::metadata(entry.path()) {
-                Ok(meta) if meta.is_dir() && self.has_key_or_chain(&entry.path()) => {
-                    found.lineages.insert(name);
+        for entry in WalkDir::new(&self.live_dir).min_depth(1).max_depth(1).follow_links(true) {
+            match entry {
+                Ok(entry)
+                    if entry.file_type().is_dir()
+                        && (is_known(entry.file_name()) || self.has_key_or_chain(entry.path())) =>
+                {
+                    found.lineages.insert(entry.file_name().to_owned());
                 }
                 Ok(_) => {}
                 // A broken or circular link beside the lineages isn't one.
-                Err(e) if leads_nowhere(&e) => {}
+                Err(e) if e.depth() > 0 && e.io_error().is_none_or(leads_nowhere) => {}
                 // What can't be looked at isn't known to be gone: reading it says why.
-                Err(_) => {
-                    found.lineages.insert(name);
+                Err(e) if e.depth() > 0 && e.path().and_then(Path::file_name).is_some() => {
+                    found.lineages.extend(e.path().and_then(Path::file_name).map(OsStr::to_owned));
+                }
+                Err(e) => {
+                    let path = e.path().unwrap_or(&self.live_dir).to_owned();
+                    let cause = e.into_io_error().unwrap_or_else(|| io::Error::other("a loop of links"));
+                    if cause.kind() == io::ErrorKind::NotFound && path == self.live_dir {
+                        found.live_dir_missing = true;
+                        return Ok(found);
+                    }
+                    return Err(Failure::io("read", &path, &cause));
                 }
             }
         }
