@@ -240,7 +240,7 @@ fn paste(cmd: &Cmd, advice: &str) {
 fn what_haproxy_cannot_load_is_critical_whoever_put_it_there() {
     for version in versions() {
         let (tree, cmd) = deployed();
-        let haproxy = Haproxy::of(&version).crt(cmd.sites()).start();
+        let mut haproxy = Haproxy::of(&version).crt(cmd.sites()).start();
         let cmd = cmd.haproxy(&haproxy, "");
         status(&cmd).exits(0);
         let leaf = tree.authority().issue(KeyKind::P256, &["x.example"], Validity::days(90));
@@ -282,6 +282,8 @@ fn what_haproxy_cannot_load_is_critical_whoever_put_it_there() {
         }
         fs::create_dir(cmd.sites().join("folder")).unwrap();
         assert_eq!(haproxy.check(), Ok(()));
+        // Once it has read them.
+        assert_eq!(haproxy.reload_and_wait(), Reload::Loaded);
         status(&cmd).exits(0);
         cmd.run(&["assemble"]).exits(0);
     }

@@ -34,8 +34,9 @@ pub type Known = HashMap<Identity, Contents>;
 /// version, where nobody knows it.
 #[must_use]
 pub fn gather(system: &System, haproxy: &Haproxy, version: Option<(u32, u32)>, known: &Known) -> Serving {
-    let version = version.or_else(|| release(system, haproxy));
-    gather_around(&Started::find(system, haproxy), haproxy, version, known, None, &[])
+    let started = Started::find(system, haproxy);
+    let version = version.or_else(|| release(system, haproxy, started.as_ref().ok()));
+    gather_around(&started, haproxy, version, known, None, &[])
 }
 
 /// What the HAProxys load around the sites directory; `last`: the configuration files that one that doesn't run was last
@@ -58,7 +59,7 @@ pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &
             let files = started.files.iter().map(|file| started.folder.join(file)).collect();
             configurations.insert(haproxy.name.clone(), files);
         }
-        let version = release(system, haproxy);
+        let version = release(system, haproxy, started.as_ref().ok());
         let around = |started| gather_around(started, haproxy, version, &Known::new(), sites, last);
         let mut serving = Serving { version, ..around(&started) };
         if started.is_ok() && !is_surely_running(&started) && haproxy.config.is_empty() && !last.is_empty() {

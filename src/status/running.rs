@@ -1,6 +1,6 @@
 //! What each HAProxy shows: looked at all at once, each within a time of its own.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use super::observation::{Location, Shown, Sight, SiteViews};
 use super::{advice, behind, reloading};
 use crate::certified_key::read_leaf;
 use crate::config::{Haproxy, Method, Settings};
+use crate::haproxy::cli::replies::StoreStatus;
 use crate::haproxy::cli::worker::{Answering, can_be_shown, may_die_of_names};
 use crate::haproxy::target::Target;
 use crate::plan::names::is_loaded_name;
@@ -20,6 +21,7 @@ use crate::plan::row::Role;
 use crate::serving::loads::Loaded;
 use crate::sites::commit::previous_path;
 use crate::sites::state::{Pending, State, key};
+use crate::status::observation::LoadedLeaf;
 use crate::status::refusal::Refused;
 use crate::sys::escape::escaped;
 use crate::sys::system::System;
@@ -249,8 +251,16 @@ impl Look {
 
 /// Files that HAProxy has, and neither certbot nor the disk, as far as they can be seen.
 fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut Ground) {
-    let Ok(LoadedStores { stores, .. }) = look.memory else { return };
-    let mut left: Vec<_> = stores.into_iter().filter(|(file, _)| *file != haproxy.host_file).collect();
+    let Ok(LoadedStores { stores, avoided, .. }) = look.memory else { return };
+    let seen: HashSet<String> = ground.sites.iter().filter_map(|site| spelled(haproxy, site)).collect();
+    // It has those, too, whatever is in them.
+    let of_avoided = |file: String| {
+        let (serial, sha1, not_before, not_after) = (None, None, None, None);
+        (file, LoadedLeaf { status: StoreStatus::Used, serial, sha1, not_before, not_after })
+    };
+    let avoided = avoided.into_iter().filter(|file| !seen.contains(file)).map(of_avoided);
+    let mut left: Vec<_> =
+        stores.into_iter().chain(avoided).filter(|(file, _)| *file != haproxy.host_file).collect();
     left.sort_by(|(a, _), (b, _)| a.cmp(b));
     let unless_seen = |seen| if seen { Sight::Absent } else { Sight::Unseen };
     for (file, loaded) in left {

@@ -3,8 +3,13 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use rustix::process::geteuid;
+
 use crate::config::Haproxy;
 use crate::haproxy::cli::worker::Worker;
+use crate::haproxy::process::config_check::trusted;
+use crate::haproxy::process::started::Started;
+use crate::sys::procfs::Proc;
 use crate::sys::program::Program;
 use crate::sys::system::System;
 
@@ -14,16 +19,29 @@ const ANSWER: Duration = Duration::from_secs(1);
 /// How long the program may take to say its version.
 const START: Duration = Duration::from_secs(5);
 
-/// Its version's first two numbers; `None`: nobody says.
+/// Its version's first two numbers; `None`: nobody says. `started`: the one that runs, where one is seen.
 #[must_use]
-pub fn release(system: &System, haproxy: &Haproxy) -> Option<(u32, u32)> {
+pub fn release(system: &System, haproxy: &Haproxy, started: Option<&Started>) -> Option<(u32, u32)> {
     let deadline = Instant::now() + ANSWER;
     let of_worker = |worker: &Worker<'_>| worker.answering(deadline).ok()?.version;
-    Worker::ways(haproxy).iter().find_map(of_worker).or_else(|| of_program(system, haproxy))
+    Worker::ways(haproxy).iter().find_map(of_worker).or_else(|| {
+        let configured = haproxy.binary.as_ref();
+        // Another program may lie where it is looked for.
+        let program = match started {
+            Some(started) => configured.and_then(|_| own_program(system, started)),
+            None => configured.and_then(|name| system.program(name)),
+        };
+        of_program(program?)
+    })
 }
 
-fn of_program(system: &System, haproxy: &Haproxy) -> Option<(u32, u32)> {
-    let program: PathBuf = system.program(haproxy.binary.as_ref()?)?;
+/// The program of one that runs, where it is one that we may run.
+fn own_program(system: &System, started: &Started) -> Option<PathBuf> {
+    let program = Proc::new(system).executable(started.pid).ok().filter(|_| started.root.is_none())?;
+    trusted(&program, geteuid().as_raw()).is_ok().then_some(program)
+}
+
+fn of_program(program: PathBuf) -> Option<(u32, u32)> {
     let done = Program::new(program).arg("-v").run(Instant::now() + START).ok()?;
     printed(&done.output)
 }
