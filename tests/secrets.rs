@@ -217,9 +217,10 @@ fn nothing_is_dumped() {
     let command = serde_json::json!(["/bin/sh", "-c", script]);
     let cmd = Cmd::new(scene.tree.live())
         .table(&format!("[[haproxy]]\nreload = \"command\"\ncommand = {command}\nbinary = \"\""));
-    let mut program = Command::new("prlimit");
+    // Whoever starts the tests in the background may have the signal ignored.
+    let mut program = Command::new("env");
     program
-        .args(["--core=unlimited", "--"])
+        .args(["--default-signal=QUIT", "prlimit", "--core=unlimited", "--"])
         .arg(Cmd::program())
         .arg("--config")
         .arg(cmd.config())
