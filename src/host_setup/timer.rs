@@ -2,6 +2,7 @@
 
 use crate::host_setup::finding::Finding;
 use crate::status::unit::{self, Unit};
+use crate::sys::escape::escaped;
 use crate::sys::system::System;
 
 /// What the timer starts.
@@ -55,31 +56,28 @@ pub(crate) fn findings(system: &System) -> Vec<Finding> {
         ),
     };
     let mut findings = vec![ours, renewal];
-    findings.extend(unit::show(system, SERVICE).and_then(|unit| service(&unit)));
+    let unit = unit::show(system, SERVICE);
+    findings.extend(unit.and_then(|unit| service(&unit, || unit::missing_directory(system, SERVICE))));
     findings
 }
 
-/// How what the timer starts ended; `None`: it has never run, or runs now.
-fn service(unit: &Unit) -> Option<Finding> {
+/// How what the timer starts ended; `None`: it has never run, or runs now. `missing`: the directory that it is skipped
+/// without, where that isn't there.
+fn service(unit: &Unit, missing: impl Fn() -> Option<String>) -> Option<Finding> {
     match unit.load.as_str() {
         "loaded" if unit.has_failed() => Some(Finding::wrong(
             "service",
             format!("{SERVICE} failed when it ran last: {}, exit status {}", unit.result, unit.exit),
             &[&format!("journalctl -u {SERVICE} -n 20"), &format!("systemctl start {SERVICE}")],
         )),
-        "loaded" if unit.skipped.is_some() => {
-            let at = unit.skipped.as_deref().unwrap_or_default();
-            Some(Finding::wrong(
+        "loaded" if unit.active == "inactive" => Some(match missing() {
+            Some(directory) => Finding::wrong(
                 "service",
-                format!(
-                    "systemd skipped {SERVICE} ({at}): the directory that init makes is not where it looks for it"
-                ),
+                format!("systemd skips {SERVICE}, since there is no directory {}", escaped(&directory)),
                 &["haproxy-certs init"],
-            ))
-        }
-        "loaded" if unit.active == "inactive" => {
-            Some(Finding::fine("service", format!("{SERVICE} did not fail when it ran last")))
-        }
+            ),
+            None => Finding::fine("service", format!("{SERVICE} did not fail when it ran last")),
+        }),
         _ => None,
     }
 }
@@ -114,14 +112,17 @@ mod tests {
             exit,
             ..Unit::default()
         };
-        let failed = service(&unit("failed", "exit-code", 3)).unwrap();
+        let failed = service(&unit("failed", "exit-code", 3), || None).unwrap();
         assert_eq!(failed.severity, Severity::Warning);
         assert!(failed.fact.ends_with("ran last: exit-code, exit status 3"), "{failed:?}");
         // 1 is a success of the unit: some lineages were refused, and status says which.
-        assert_eq!(service(&unit("inactive", "success", 1)).unwrap().severity, Severity::Ok);
-        let skipped = Unit { skipped: Some("now".into()), ..unit("inactive", "success", 0) };
-        assert_eq!(service(&skipped).unwrap().severity, Severity::Warning);
-        assert_eq!(service(&unit("activating", "success", 0)), None);
-        assert_eq!(service(&Unit::default()), None);
+        assert_eq!(service(&unit("inactive", "success", 1), || None).unwrap().severity, Severity::Ok);
+        let skipped = service(&unit("inactive", "success", 0), || Some("/s/.haproxy-certs".into())).unwrap();
+        assert!(
+            skipped.severity == Severity::Warning && skipped.fact.contains("/s/.haproxy-certs"),
+            "{skipped:?}"
+        );
+        assert_eq!(service(&unit("activating", "success", 0), || None), None);
+        assert_eq!(service(&Unit::default(), || None), None);
     }
 }

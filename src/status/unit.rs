@@ -1,5 +1,6 @@
 //! What systemd says about a unit.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::sys::program::Program;
@@ -25,8 +26,6 @@ pub struct Unit {
     pub result: String,
     /// The exit status of its last run.
     pub exit: i32,
-    /// When systemd looked last whether its conditions hold, and they didn't, so that it was skipped.
-    pub skipped: Option<String>,
     /// The process id of its master.
     pub main_pid: i32,
 }
@@ -64,6 +63,28 @@ pub fn show(system: &System, name: &str) -> Option<Unit> {
     done.succeeded().then(|| parse(&done.output))
 }
 
+/// The first directory without which systemd skips a unit, and which isn't there; `None`: there is none, or it can't be known.
+#[must_use]
+pub fn missing_directory(system: &System, name: &str) -> Option<String> {
+    let systemctl = system.program("systemctl")?;
+    let done =
+        Program::new(systemctl).args(["--no-pager", "cat", "--", name]).run(Instant::now() + LIMIT).ok()?;
+    directories(&done.output).into_iter().find(|path| !Path::new(path).is_dir())
+}
+
+/// The directories that a unit's text asks for; an empty value forgets those before it.
+fn directories(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in text.lines().filter_map(|line| line.strip_prefix("ConditionPathIsDirectory=")) {
+        if path.is_empty() {
+            found.clear();
+        } else if path.starts_with('/') {
+            found.push(path.replace("%%", "%"));
+        }
+    }
+    found
+}
+
 fn parse(text: &str) -> Unit {
     let value = |key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
@@ -77,9 +98,6 @@ fn parse(text: &str) -> Unit {
         file: value("UnitFileState"),
         result: value("Result"),
         exit: value("ExecMainStatus").parse().unwrap_or_default(),
-        skipped: (value("ConditionResult") == "no")
-            .then(|| value("ConditionTimestamp"))
-            .filter(|at| !at.is_empty()),
         main_pid: value("MainPID").parse().unwrap_or_default(),
     }
 }
@@ -102,9 +120,8 @@ mod tests {
         }
         assert!(!parse("LoadState=loaded\nActiveState=activating\nSubState=start\nNRestarts=0\n").is_down());
         assert!(!parse("LoadState=loaded\nActiveState=active\nSubState=running\nNRestarts=4\n").is_down());
-        assert_eq!(parse("ConditionResult=no\nConditionTimestamp=\n").skipped, None);
-        let skipped = parse("ConditionResult=no\nConditionTimestamp=Sun 2026-11-29 19:40:02 UTC\n").skipped;
-        assert_eq!(skipped.as_deref(), Some("Sun 2026-11-29 19:40:02 UTC"));
+        let text = "# /x\n[Unit]\nConditionPathIsDirectory=/a\n# /y\nConditionPathIsDirectory=\nConditionPathIsDirectory=/b%%c\n";
+        assert_eq!(directories(text), ["/b%c"]);
         assert!(!parse("LoadState=not-found\nActiveState=inactive\n").is_down());
         assert_eq!(parse(""), Unit::default());
     }
