@@ -44,8 +44,8 @@ pub struct Swept {
     pub unchanged_since: Option<i64>,
 }
 
-/// Reads and proves every lineage that `index` doesn't know, and looks at every deployed file. `haproxy` says which HAProxy this is: what
-/// another one refused isn't held against a PEM.
+/// Reads and proves every lineage that `index` doesn't know, and looks at every deployed file. `haproxy` says which HAProxy
+/// this is: what another one refused isn't held against a PEM.
 ///
 /// # Errors
 /// A whole directory can't be read; what is wrong with one lineage or file is part of the situation.

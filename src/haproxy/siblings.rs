@@ -9,10 +9,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::haproxy::target::Target;
 use crate::serving::loads::Identity;
+use crate::sys::change_time::change_time;
 use crate::sys::escape::escaped_path;
 
 /// The endings of what a commit drops. A `.key` belongs to the certificate itself.
@@ -43,7 +44,7 @@ impl Homes {
     fn touched(&self, folder: &Path) -> Option<SystemTime> {
         let meta = fs::metadata(folder).ok()?;
         let identity = Identity { device: meta.dev(), inode: meta.ino() };
-        self.touched.get(&identity).copied().or_else(|| changed(&meta))
+        self.touched.get(&identity).copied().or_else(|| change_time(&meta))
     }
 
     /// Why the certificate of this path, which a worker may have loaded at `loaded`, must not be committed in memory.
@@ -80,11 +81,4 @@ fn present(path: &Path) -> Option<PathBuf> {
         fs::symlink_metadata(sibling).map_or_else(|error| error.kind() != ErrorKind::NotFound, |_| true)
     };
     siblings.into_iter().find(is_there)
-}
-
-/// When the metadata were last changed, which those of a directory are with its entries.
-fn changed(meta: &fs::Metadata) -> Option<SystemTime> {
-    let seconds = Duration::from_secs(u64::try_from(meta.ctime()).ok()?);
-    let rest = Duration::from_nanos(u64::try_from(meta.ctime_nsec()).ok()?);
-    SystemTime::UNIX_EPOCH.checked_add(seconds + rest)
 }

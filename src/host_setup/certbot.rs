@@ -9,7 +9,7 @@ use crate::config::Settings;
 use crate::host_setup::finding::Finding;
 use crate::status::severity::Severity;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
-use crate::sys::system::System;
+use crate::sys::system::{System, is_program};
 
 /// The first certbot that runs the directory hooks `post` (first number) and `deploy` after a first issue.
 const POST_SINCE: (u32, u32) = (3, 2);
@@ -145,10 +145,6 @@ fn judge(folder: &Path, found: &Found, version: Option<(u32, u32)>) -> Finding {
 fn is_runnable(command: &str) -> bool {
     let program = command.split_whitespace().next().unwrap_or_default();
     !program.starts_with('/') || is_program(Path::new(program))
-}
-
-fn is_program(path: &Path) -> bool {
-    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 /// The hook of ours in a directory: a file by our name, a link to us, or a script that names us.

@@ -9,8 +9,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, access};
-
 use crate::certbot::cli_ini::{self, Setting, hooks_that_count};
 use crate::commands::issue::certbot_dir;
 use crate::config::Settings;
@@ -18,7 +16,7 @@ use crate::host_setup::finding::Finding;
 use crate::status::problem::Problem;
 use crate::status::severity::{ProblemKind, Severity};
 use crate::sys::escape::{escaped, escaped_path, shell_word};
-use crate::sys::system::System;
+use crate::sys::system::{System, is_program};
 
 /// This program's name.
 const US: &str = "haproxy-certs";
@@ -153,10 +151,6 @@ fn is_dead(system: &System, command: &str, is_validated: bool) -> bool {
         _ if first.contains('/') => true,
         _ => system.program(first).is_none(),
     }
-}
-
-fn is_program(path: &Path) -> bool {
-    path.is_file() && access(path, Access::EXEC_OK).is_ok()
 }
 
 /// Whether a command of a hook, or the script that it runs, works for HAProxy without us.

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustix::fs::{
     AtFlags, FileType, RenameFlags, fsync, linkat, readlinkat, renameat, renameat_with, statat, symlinkat,
@@ -27,6 +26,7 @@ use crate::plan::row::{Plan, Role, Row};
 use crate::sites::dir::{PREVIOUS_DIR, SitesDir};
 use crate::sites::place::Place;
 use crate::sites::untouched;
+use crate::sys::change_time::change_time;
 use crate::sys::failure::Failure;
 
 pub(crate) const HOST_PREVIOUS: &str = "previous-host.pem";
@@ -214,7 +214,7 @@ pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
         }
     }
     if !told.is_empty() {
-        let opened = sites.found.iter().map(|(path, found)| (path.clone(), found.opened()));
+        let opened = sites.found.iter().map(|(path, found)| (path.clone(), found.record.clone()));
         state.untouched.extend(opened);
         changed = true;
     }
@@ -309,12 +309,7 @@ pub(crate) fn hold_last_file(sites: &SitesDir, plan: &mut Plan) -> Option<String
 
 /// When a name in the sites directory or the host certificate was last changed, by anybody.
 pub(crate) fn last_change(sites: &SitesDir) -> SystemTime {
-    let changed = |path: &Path| {
-        let meta = std::fs::symlink_metadata(path).ok()?;
-        let seconds = Duration::from_secs(u64::try_from(meta.ctime()).ok()?);
-        let rest = Duration::from_nanos(u64::try_from(meta.ctime_nsec()).ok()?);
-        SystemTime::UNIX_EPOCH.checked_add(seconds + rest)
-    };
+    let changed = |path: &Path| change_time(&std::fs::symlink_metadata(path).ok()?);
     let host = sites.host.as_ref().map(|_| sites.host_file.as_path());
     let each: Option<Vec<SystemTime>> =
         [Some(sites.place.path.as_path()), host].into_iter().flatten().map(changed).collect();

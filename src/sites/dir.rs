@@ -38,7 +38,7 @@ pub struct SitesDir {
     pub(crate) previous: Place,
     pub(crate) host: Option<Place>,
     pub(crate) host_file: PathBuf,
-    /// Its directories as they were found, by their paths.
+    /// Its directories as they were found, by [`untouched::key`].
     pub(crate) found: BTreeMap<String, FoundPlace>,
 }
 

@@ -13,12 +13,10 @@ use super::entries;
 use crate::serving::loads::Identity;
 use crate::sites::place::Place;
 
-/// How a run left a directory. Times are seconds and nanoseconds since 1970.
+/// What is remembered of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Untouched {
-    /// Its change time then; `None`: a run was about to change it, and may have been killed.
-    pub changed: Option<(u64, u32)>,
-    /// When a `.sctl` had last gone from it, or may have.
+    /// When a `.sctl` had last gone from it, or may have: seconds and nanoseconds since 1970.
     pub since: (u64, u32),
     /// The `.sctl` files that were there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -30,10 +28,8 @@ pub struct Untouched {
 pub(crate) struct FoundPlace {
     /// Which one it is.
     pub(crate) identity: Identity,
-    changed: (u64, u32),
-    since: (u64, u32),
-    /// What HAProxy may have loaded beside certificates, and must not be forgotten.
-    scts: BTreeSet<String>,
+    /// What a run that finds it so remembers.
+    pub(crate) record: Untouched,
 }
 
 impl FoundPlace {
@@ -49,32 +45,13 @@ impl FoundPlace {
             None if is_new => (0, 0),
             None => changed,
         };
-        Some(Self { identity, changed, since, scts })
+        Some(Self { identity, record: Untouched { since, scts } })
     }
 
     /// When a `.sctl` had last gone from it, or may have.
     pub(crate) fn touched(&self) -> SystemTime {
-        let (seconds, rest) = self.since;
+        let (seconds, rest) = self.record.since;
         SystemTime::UNIX_EPOCH + Duration::new(seconds, rest)
-    }
-
-    /// What the next run must know of it should this one be killed while it changes it.
-    pub(crate) fn opened(&self) -> Untouched {
-        Untouched { changed: None, since: self.since, scts: self.scts.clone() }
-    }
-
-    /// What the next run must know of it.
-    fn left(&self, place: &Place) -> Option<Untouched> {
-        let (_, changed) = look(place)?;
-        let scts = scts(place)?;
-        let since = if scts.is_superset(&self.scts) { self.since } else { changed };
-        Some(Untouched { changed: Some(changed), since, scts })
-    }
-
-    /// Whether this run has changed it, or its record is another one.
-    fn is_news(&self, place: &Place, before: Option<&Untouched>) -> bool {
-        before.is_none_or(|before| before.changed.is_none() || before.scts != self.scts)
-            || look(place).is_some_and(|(_, changed)| changed != self.changed)
     }
 }
 
@@ -87,9 +64,9 @@ pub(crate) fn left(
     let mut all = before.clone();
     for place in places {
         let key = key(place);
-        let news = found.get(&key).filter(|found| found.is_news(place, before.get(&key)));
-        if let Some(left) = news.and_then(|found| found.left(place)) {
-            all.insert(key, left);
+        let found = found.get(&key).map(|found| &found.record);
+        if let Some(now) = found.and_then(|found| FoundPlace::of(place, Some(found))) {
+            all.insert(key, now.record);
         }
     }
     all
@@ -104,10 +81,6 @@ fn look(place: &Place) -> Option<(Identity, (u64, u32))> {
     let stat = fstat(&place.dir).ok()?;
     let changed = (u64::try_from(stat.st_ctime).ok()?, u32::try_from(stat.st_ctime_nsec).ok()?);
     Some((Identity { device: stat.st_dev, inode: stat.st_ino }, changed))
-}
-
-fn scts(place: &Place) -> Option<BTreeSet<String>> {
-    entries::entries(&place.dir, &place.path).ok().map(scts_of)
 }
 
 fn scts_of(names: Vec<OsString>) -> BTreeSet<String> {

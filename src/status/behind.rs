@@ -1,9 +1,7 @@
 //! What isn't ours and has changed since a HAProxy read it: it serves the old state, and the new one after a reload.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use super::loaded::LoadedStores;
 use super::observation::{LoadedLeaf, SiteViews};
@@ -15,6 +13,7 @@ use crate::haproxy::target::Target;
 use crate::plan::action::Action;
 use crate::serving::gather::identity;
 use crate::serving::loads::{Bind, Contents, Identity, Loaded, Serving, Store, base_name};
+use crate::sys::change_time::changed_at;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::system::System;
 
@@ -126,14 +125,6 @@ pub fn fact(
     };
     let gone = memory.listed.iter().find(is_gone)?;
     Some(format!("still has {}, which is gone", escaped(gone)))
-}
-
-/// When a file was changed last: its contents, name, owner or mode.
-#[must_use]
-pub fn changed_at(path: &Path) -> Option<SystemTime> {
-    let meta = std::fs::metadata(path).ok()?;
-    let seconds = Duration::from_secs(u64::try_from(meta.ctime()).ok()?);
-    SystemTime::UNIX_EPOCH.checked_add(seconds + Duration::from_nanos(u64::try_from(meta.ctime_nsec()).ok()?))
 }
 
 /// Of an Ed25519 certificate HAProxy shows no fingerprint.

@@ -23,6 +23,7 @@ use crate::sites::commit::previous_path;
 use crate::sites::state::{Pending, State, key};
 use crate::status::observation::LoadedLeaf;
 use crate::status::refusal::Refused;
+use crate::sys::change_time::changed_at;
 use crate::sys::escape::escaped;
 use crate::sys::system::System;
 
@@ -180,7 +181,7 @@ impl Look {
                 return Asking::TooLong;
             }
             let survives = worker.is_some_and(|worker| !may_die_of_names(worker.version));
-            let is_older = |path: &Path| Some(behind::changed_at(path)? < worker?.started(system));
+            let is_older = |path: &Path| Some(changed_at(path)? < worker?.started(system));
             let has_read = |site: &SiteViews| Some(leaf.is_some() && is_older(&site.place.path)?);
             let is_known =
                 |site: &SiteViews| has_read(site).unwrap_or(false) || known.has_it(settings, haproxy, site);

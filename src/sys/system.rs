@@ -62,7 +62,9 @@ impl System {
     }
 }
 
-fn is_program(path: &Path) -> bool {
+/// Whether this path leads to a file that may be run.
+#[must_use]
+pub fn is_program(path: &Path) -> bool {
     path.is_file() && access(path, Access::EXEC_OK).is_ok()
 }
 

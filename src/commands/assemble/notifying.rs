@@ -125,7 +125,7 @@ fn notify_one(
 }
 
 /// Our files, and what those hold that were proved in this run.
-pub(crate) fn ours(settings: &Settings, rows: &HashMap<Target, &Row>) -> (BTreeMap<Target, Identity>, Known) {
+fn ours(settings: &Settings, rows: &HashMap<Target, &Row>) -> (BTreeMap<Target, Identity>, Known) {
     let (mut ours, mut known) = (BTreeMap::new(), Known::new());
     for (target, row) in rows {
         let path = match target {

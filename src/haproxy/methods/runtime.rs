@@ -25,6 +25,7 @@ use crate::haproxy::process::in_flight::{self, InFlight};
 use crate::haproxy::process::stale_socket;
 use crate::haproxy::target::Target;
 use crate::serving::loads::{Contents, Identity, Serving};
+use crate::sys::change_time::changed_at;
 use crate::sys::escape::escaped;
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;
@@ -774,11 +775,5 @@ const DH: &[u8] = b"-----BEGIN DH PARAMETERS";
 
 /// Whether a store's file is one that a worker may not have read as it is that started then.
 fn changed_since(store: &crate::serving::loads::Store, since: SystemTime) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    fs::metadata(&store.path).map_or(true, |meta| {
-        let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let changed = (u64::try_from(meta.ctime()).ok(), u32::try_from(meta.ctime_nsec()).ok());
-        let changed = changed.0.zip(changed.1).map(|(seconds, rest)| Duration::new(seconds, rest));
-        changed.is_none_or(|changed| changed >= since)
-    })
+    changed_at(&store.path).is_none_or(|changed| changed >= since)
 }
