@@ -165,7 +165,7 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
             syslog::log(&settings, &system, &report, exit);
         }
         // A run that failed wouldn't be better for another one.
-        let looks_again = report.error.is_none() && before.is_some_and(|it| it != TreeMark::look(&settings));
+        let looks_again = report.error.is_none() && before.is_some_and(|it| it.is_outdated(&settings));
         if !looks_again {
             break;
         }

@@ -13,11 +13,12 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, openat, readlinkat, statat};
-use walkdir::WalkDir;
+use walkdir::{DirEntry, WalkDir};
 use zeroize::Zeroizing;
 
 use crate::certified_key::{Flaw, Leaf, read_leaf};
@@ -98,7 +99,7 @@ impl CertbotTree {
         self.discover_besides(&|_| false)
     }
 
-    /// The same where some names are known to have both: their files aren't looked for.
+    /// The same where some names were seen to lead to both a moment ago: they aren't looked at again.
     ///
     /// # Errors
     /// As for [`CertbotTree::discover`].
@@ -107,17 +108,18 @@ impl CertbotTree {
             return Err(Failure::io("read", &self.live_dir, &io::ErrorKind::NotADirectory.into()));
         }
         let mut found = Discovery::default();
-        for entry in WalkDir::new(&self.live_dir).min_depth(1).max_depth(1).follow_links(true) {
+        // Links aren't followed by the walk itself: it would open whatever they lead to.
+        for entry in WalkDir::new(&self.live_dir).min_depth(1).max_depth(1) {
             match entry {
-                Ok(entry)
-                    if entry.file_type().is_dir()
-                        && (is_known(entry.file_name()) || self.has_key_or_chain(entry.path())) =>
-                {
+                Ok(entry) if is_known(entry.file_name()) => {
                     found.lineages.insert(entry.file_name().to_owned());
                 }
+                Ok(entry) if entry.file_type().is_dir() || entry.file_type().is_symlink() => {
+                    if self.may_be_lineage(&entry) {
+                        found.lineages.insert(entry.file_name().to_owned());
+                    }
+                }
                 Ok(_) => {}
-                // A broken or circular link beside the lineages isn't one.
-                Err(e) if e.depth() > 0 && e.io_error().is_none_or(leads_nowhere) => {}
                 // What can't be looked at isn't known to be gone: reading it says why.
                 Err(e) if e.depth() > 0 && e.path().and_then(Path::file_name).is_some() => {
                     found.lineages.extend(e.path().and_then(Path::file_name).map(OsStr::to_owned));
@@ -223,6 +225,20 @@ impl CertbotTree {
     #[must_use]
     pub fn folder(&self, lineage: &OsStr) -> PathBuf {
         self.live_dir.join(lineage)
+    }
+
+    /// Whether an entry of `live` is a directory with a key or a chain, or leads to one.
+    fn may_be_lineage(&self, entry: &DirEntry) -> bool {
+        if entry.file_type().is_symlink() {
+            match (entry.path().metadata(), self.live_dir.metadata()) {
+                // A broken or circular link beside the lineages isn't one.
+                (Err(e), _) => return !leads_nowhere(&e),
+                (Ok(to), _) if !to.is_dir() => return false,
+                (Ok(to), Ok(live)) if (to.dev(), to.ino()) == (live.dev(), live.ino()) => return false,
+                (Ok(_), _) => {}
+            }
+        }
+        self.has_key_or_chain(entry.path())
     }
 
     /// Whether a key or a chain is there, or can't be told not to be.

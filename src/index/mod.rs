@@ -14,20 +14,22 @@ use std::fmt::Write as _;
 use std::io::Read as _;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, fstatfs, openat, statat};
 use rustix::process::{getegid, geteuid, getgroups};
-use rustix::time::{ClockId, clock_gettime};
 
 use self::entry::{Look, Looks, Proven, Stamp};
 use self::trust::Rule;
 use crate::certified_key::sha256;
 use crate::config::{OWN_DIR, Settings};
 use crate::plan::situation::Candidate;
+use crate::serving::loads::Identity;
 use crate::sites::durable::write_whole;
 use crate::sites::place::Place;
 use crate::sites::state::State;
+use crate::sys::clock::Moment;
 use crate::sys::failure::Failure;
 use crate::sys::parallel;
 use crate::sys::system::System;
@@ -45,6 +47,8 @@ pub struct Remembered {
     pub candidate: Candidate,
     /// When it was proved, in seconds since 1970.
     pub proved: i64,
+    /// Which file is deployed of it.
+    pub site: Identity,
     /// Where its bytes are in the index.
     span: Range<usize>,
 }
@@ -102,10 +106,23 @@ impl Index {
         index
     }
 
+    /// How many lineages need no reading.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
     /// Whether nothing is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
+    }
+
+    /// Which file of this name in the sites directory was found as it was deployed; `None`: nobody has looked.
+    #[must_use]
+    pub fn seen(&self, file: &OsStr) -> Option<Identity> {
+        let lineage = file.as_encoded_bytes().strip_suffix(b".pem").map(OsStr::from_bytes)?;
+        self.get(lineage).map(|known| known.site)
     }
 
     /// A lineage that needs no reading; `None`: it does.
@@ -150,14 +167,7 @@ impl Index {
 /// The circumstances of a run that begins now; `None`: they can't be told, and nothing is trusted.
 #[must_use]
 pub fn stamp(settings: &Settings, system: &System) -> Option<Stamp> {
-    let nanoseconds = |clock| {
-        let time = clock_gettime(clock);
-        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
-    };
-    let began = nanoseconds(ClockId::Realtime);
-    let (since_boot, now) = (nanoseconds(ClockId::Boottime), nanoseconds(ClockId::Realtime));
-    // Between the two, however long this process had to wait there.
-    let ahead = i128::midpoint(began, now) - since_boot;
+    let moment = Moment::now();
     let program = std::fs::metadata(system.proc.join("self/exe")).ok()?;
     let boot = std::fs::read_to_string(system.proc.join("sys/kernel/random/boot_id")).ok()?;
     let mut facts = String::new();
@@ -183,7 +193,7 @@ pub fn stamp(settings: &Settings, system: &System) -> Option<Stamp> {
         getegid(),
         getgroups().ok()?,
     );
-    Some(Stamp { circumstances: sha256(facts.as_bytes()), began, ahead })
+    Some(Stamp { circumstances: sha256(facts.as_bytes()), began: moment.at, ahead: moment.ahead() })
 }
 
 /// The bytes of the index; `None`: there is none, or it isn't a plain file of ours of a sensible size.
@@ -246,9 +256,17 @@ impl<'a> Witness<'a> {
             let entry = format::entry(text.get(span.clone())?)?;
             let found = self.look(&entry.lineage, &mut path)?;
             let record = self.state.files.get(&path).filter(|_| !self.state.pending.contains_key(&path));
-            let known =
-                Remembered { candidate: entry.candidate.clone(), proved: entry.proved, span: span.clone() };
-            self.rule.trusts(&entry, &found, record).then_some((entry.lineage.into(), known))
+            if !self.rule.trusts(&entry, &found, record) {
+                return None;
+            }
+            let Looks { site: Look { device, inode, .. }, .. } = found;
+            let known = Remembered {
+                candidate: entry.candidate,
+                proved: entry.proved,
+                site: Identity { device, inode },
+                span: span.clone(),
+            };
+            Some((entry.lineage.into(), known))
         };
         spans.iter().filter_map(trusted).collect()
     }

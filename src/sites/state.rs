@@ -161,13 +161,13 @@ impl State {
         struct Head {
             version: u64,
         }
-        let lost = Self { lost: true, ..Self::default() };
-        match serde_json::from_slice::<Head>(text) {
-            Ok(head) if head.version > u64::from(VERSION) => return Err(head.version),
-            Ok(head) if head.version == u64::from(VERSION) => {}
-            _ => return Ok(lost),
-        }
-        let Ok(mut state) = serde_json::from_slice::<Self>(text) else { return Ok(lost) };
+        let mut state = match serde_json::from_slice::<Self>(text) {
+            Ok(state) if state.version == VERSION => state,
+            _ => match serde_json::from_slice::<Head>(text) {
+                Ok(head) if head.version > u64::from(VERSION) => return Err(head.version),
+                _ => return Ok(Self { lost: true, ..Self::default() }),
+            },
+        };
         // A name that this program would never write is no name to act on, whoever wrote it here.
         state.files.retain(|name, record| {
             is_possible_name(name) && is_possible_lineage(&record.lineage) && unhex(&record.sha256).is_some()

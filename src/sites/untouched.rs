@@ -2,8 +2,9 @@
 //!
 //! Each run remembers which ones it found. One that came, was loaded and went between two runs isn't seen.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::fstat;
@@ -36,9 +37,14 @@ impl FoundPlace {
     /// How a directory is found, of which the last run remembers this; `None`: it can't be read.
     pub(crate) fn of(place: &Place, last: Option<&Untouched>) -> Option<Self> {
         let (identity, changed) = look(place)?;
-        let names = entries::entries(&place.dir, &place.path).ok()?;
-        let is_new = last.is_none() && names.is_empty();
-        let scts = scts_of(names);
+        let is_empty = Cell::new(true);
+        let is_sct = |name: &OsStr| {
+            is_empty.set(false);
+            name.as_encoded_bytes().ends_with(b".sctl")
+        };
+        let names = entries::entries_that(&place.dir, &place.path, &is_sct).ok()?;
+        let is_new = last.is_none() && is_empty.get();
+        let scts = names.iter().map(|name| name.to_string_lossy().into_owned()).collect::<BTreeSet<_>>();
         let has_all = |last: &&Untouched| scts.is_superset(&last.scts);
         let since = match last.filter(has_all) {
             Some(last) => last.since,
@@ -81,9 +87,4 @@ fn look(place: &Place) -> Option<(Identity, (u64, u32))> {
     let stat = fstat(&place.dir).ok()?;
     let changed = (u64::try_from(stat.st_ctime).ok()?, u32::try_from(stat.st_ctime_nsec).ok()?);
     Some((Identity { device: stat.st_dev, inode: stat.st_ino }, changed))
-}
-
-fn scts_of(names: Vec<OsString>) -> BTreeSet<String> {
-    let scts = names.into_iter().filter(|name| name.as_encoded_bytes().ends_with(b".sctl"));
-    scts.map(|name| name.to_string_lossy().into_owned()).collect()
 }

@@ -21,7 +21,7 @@ use crate::index::{self, Index};
 use crate::output::{Note, Report, Weight};
 use crate::plan::row::Row;
 use crate::plan::situation::Policy;
-use crate::serving::gather::loaded;
+use crate::serving::gather::loaded_besides;
 use crate::sites;
 use crate::sites::dir::SitesDir;
 use crate::sweep::{now, prove, sweep};
@@ -85,7 +85,8 @@ fn dry_run(
     let policy = options.policy.clone();
     let mut swept = sweep(settings, place.as_ref(), &state, policy, &identity, &index, progress)?;
     report.note_proofs(&swept);
-    swept.situation.loaded = loaded(settings, system, |name| state.configuration_of(name));
+    swept.situation.loaded = 
+        loaded_besides(settings, system, |name| state.configuration_of(name), &|file| index.seen(file));
     let oldest = swept.situation.loaded.oldest();
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| state.last_start.get(name);
@@ -119,7 +120,8 @@ fn deploy(
     let policy = options.policy.clone();
     let mut swept = sweep(settings, Some(&sites.place), &sites.state, policy, &who, &index, progress)?;
     report.note_proofs(&swept);
-    swept.situation.loaded = loaded(settings, system, |name| sites.state.configuration_of(name));
+    swept.situation.loaded = 
+        loaded_besides(settings, system, |name| sites.state.configuration_of(name), &|file| index.seen(file));
     let oldest = swept.situation.loaded.oldest();
     for (name, files) in &swept.situation.loaded.configurations {
         sites.remember_start(name, |start| start.configuration.clone_from(files));
