@@ -157,7 +157,7 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
             report.note_late(late(&undeployed, now()));
         }
         match args.format {
-            Format::Json => print_line(&json::assemble(&report)),
+            Format::Json => note_lost(json::assemble(&report, std::io::stdout().lock())),
             Format::Human => print_report(global, &settings, &report),
         }
         exit = report.exit(args.exit_code);

@@ -29,19 +29,10 @@ use crate::plan::warning::Warning;
 
 /// Decides what is to be done.
 pub fn plan(situation: &Situation) -> Plan {
-    let mut sites: BTreeMap<OsString, Row> = BTreeMap::new();
-    let mut nameless = Vec::new();
+    let (mut wanted, mut nameless) = (Vec::with_capacity(situation.lineages.len()), Vec::new());
     for (name, lineage) in &situation.lineages {
         match site_file(name) {
-            Ok(file) => {
-                let place = Spot {
-                    role: Role::Site,
-                    file: &file,
-                    deployed: situation.deployed.get(&file),
-                    recorded: situation.recorded.get(&file),
-                };
-                sites.insert(file.clone(), decide(situation, name, lineage, &place));
-            }
+            Ok(file) => wanted.push((file, name, lineage)),
             Err(refusal) => {
                 let mut row = Row::new(Role::Site, Action::Refuse);
                 row.lineage = Some(name.clone());
@@ -51,15 +42,35 @@ pub fn plan(situation: &Situation) -> Plan {
             }
         }
     }
-    for (file, deployed) in &situation.deployed {
-        if !sites.contains_key(file) && deployed.kind != EntryKind::Directory {
-            sites.insert(file.clone(), unneeded(situation, file, deployed));
+    // In the files' order, as what is deployed is: both are gone through side by side.
+    wanted.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+    let mut rows: Vec<(OsString, Row)> = Vec::with_capacity(wanted.len());
+    let mut there = situation.deployed.iter().peekable();
+    let mut add = |file: OsString, mut row: Row, deployed: Option<&Deployed>| {
+        row.loadable = situation.is_loaded(&file) && deployed.is_some_and(Deployed::is_loadable);
+        rows.push((file, row));
+    };
+    let no_lineages = |file: &OsString, deployed: &Deployed| {
+        (deployed.kind != EntryKind::Directory).then(|| unneeded(situation, file, deployed))
+    };
+    for (file, name, lineage) in wanted {
+        while let Some((other, deployed)) = there.next_if(|(other, _)| **other < file) {
+            if let Some(row) = no_lineages(other, deployed) {
+                add(other.clone(), row, Some(deployed));
+            }
+        }
+        let deployed = there.next_if(|(other, _)| **other == file).map(|(_, deployed)| deployed);
+        let recorded = situation.recorded.get(&file);
+        let place = Spot { role: Role::Site, file: &file, deployed, recorded };
+        let row = decide(situation, name, lineage, &place);
+        add(file, row, deployed);
+    }
+    for (other, deployed) in there {
+        if let Some(row) = no_lineages(other, deployed) {
+            add(other.clone(), row, Some(deployed));
         }
     }
-    for (file, row) in &mut sites {
-        row.loadable =
-            situation.is_loaded(file) && situation.deployed.get(file).is_some_and(Deployed::is_loadable);
-    }
+    let mut sites: BTreeMap<OsString, Row> = rows.into_iter().collect();
     prune::guard_prunes(situation, &mut sites);
     note_siblings(&mut sites);
     serving::note_shadows(situation, &mut sites);

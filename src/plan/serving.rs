@@ -16,6 +16,8 @@ type Served<'a> = (&'a str, KeyFamily);
 
 /// A file that HAProxy loads, in its order.
 struct Claimant<'a> {
+    /// Its place among all files.
+    number: usize,
     file: &'a OsStr,
     row: &'a Row,
     leaf: &'a Leaf,
@@ -50,8 +52,10 @@ struct Outcome {
 /// Notes which file wins which name: HAProxy serves a name from the first file, in byte order, that has it with a key
 /// of that family, whatever the dates (measured with 2.6, 3.0 and 3.5-dev).
 pub(super) fn note_shadows(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
-    for (file, outcome) in outcomes(situation, sites) {
-        let Some(row) = sites.get_mut(&file) else { continue };
+    let outcomes = outcomes(situation, sites);
+    let mut rows = sites.values_mut().enumerate();
+    for (number, outcome) in outcomes {
+        let Some((_, row)) = rows.find(|(at, _)| *at == number) else { return };
         (row.names_won, row.addable) = (outcome.names_won, outcome.addable);
         if let Some((fact, is_alarming)) = outcome.shadowed {
             row.warnings.insert(Warning::Shadowed);
@@ -61,13 +65,15 @@ pub(super) fn note_shadows(situation: &Situation, sites: &mut BTreeMap<OsString,
     }
 }
 
-fn outcomes(situation: &Situation, sites: &BTreeMap<OsString, Row>) -> Vec<(OsString, Outcome)> {
+/// In the files' order, each with its place among all of them.
+fn outcomes(situation: &Situation, sites: &BTreeMap<OsString, Row>) -> Vec<(usize, Outcome)> {
     let mut claimants: Vec<Claimant<'_>> = sites
         .iter()
-        .filter(|(file, _)| situation.is_loaded(file))
-        .filter_map(|(file, row)| {
+        .enumerate()
+        .filter(|(_, (file, _))| situation.is_loaded(file))
+        .filter_map(|(number, (file, row))| {
             let leaf = served_leaf(situation, file, row)?;
-            Some(Claimant { file, row, leaf, lost: Vec::new() })
+            Some(Claimant { number, file, row, leaf, lost: Vec::new() })
         })
         .collect();
     let mut winners: HashMap<Served<'_>, usize> = HashMap::with_capacity(2 * claimants.len());
@@ -89,7 +95,7 @@ fn outcomes(situation: &Situation, sites: &BTreeMap<OsString, Row>) -> Vec<(OsSt
             shadowed: shadowed(situation, claimant, &claimants, &winners),
         }
     };
-    let outcomes = claimants.iter().enumerate().map(|it| (it.1.file.to_owned(), outcome(it)));
+    let outcomes = claimants.iter().enumerate().map(|it| (it.1.number, outcome(it)));
     outcomes.collect()
 }
 
