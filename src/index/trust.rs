@@ -121,7 +121,7 @@ impl Rule<'_> {
     /// Whether the state file says of the deployed file just what the index does, and nothing else.
     fn is_as_recorded(&self, record: &Record, entry: &Proven) -> bool {
         record.lineage == entry.lineage
-            && Path::new(&record.live_dir) == self.live_dir
+            && Path::new(&*record.live_dir) == self.live_dir
             && is_hex_of(&record.sha256, &entry.candidate.sha256)
             && record.chain == Some(entry.candidate.chain)
             && record.rejected.is_none()

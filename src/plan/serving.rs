@@ -1,11 +1,13 @@
 //! What HAProxy serves from which file: shadowed names, and the default certificate.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
 
 use super::elsewhere;
 use crate::certified_key::{KeyFamily, Leaf};
-use crate::plan::row::Row;
+use crate::plan::files::Files;
+use crate::plan::row::{NamesWon, Row};
 use crate::plan::served::{is_foreign, served_leaf};
 use crate::plan::situation::{Deployed, Situation};
 use crate::plan::warning::Warning;
@@ -20,7 +22,7 @@ struct Claimant<'a> {
     number: usize,
     file: &'a OsStr,
     row: &'a Row,
-    leaf: &'a Leaf,
+    leaf: &'a Arc<Leaf>,
     /// The names that it has and doesn't serve.
     lost: Vec<Served<'a>>,
 }
@@ -43,7 +45,7 @@ impl<'a> Claimant<'a> {
 
 /// What became of one file's names.
 struct Outcome {
-    names_won: Vec<String>,
+    names_won: NamesWon,
     addable: bool,
     /// The worst of what it lost, as a fact, and whether that is alarming.
     shadowed: Option<(String, bool)>,
@@ -51,9 +53,9 @@ struct Outcome {
 
 /// Notes which file wins which name: HAProxy serves a name from the first file, in byte order, that has it with a key
 /// of that family, whatever the dates (measured with 2.6, 3.0 and 3.5-dev).
-pub(super) fn note_shadows(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
+pub(super) fn note_shadows(situation: &Situation, sites: &mut Files) {
     let outcomes = outcomes(situation, sites);
-    let mut rows = sites.values_mut().enumerate();
+    let mut rows = sites.iter_mut().enumerate();
     for (number, outcome) in outcomes {
         let Some((_, row)) = rows.find(|(at, _)| *at == number) else { return };
         (row.names_won, row.addable) = (outcome.names_won, outcome.addable);
@@ -66,7 +68,7 @@ pub(super) fn note_shadows(situation: &Situation, sites: &mut BTreeMap<OsString,
 }
 
 /// In the files' order, each with its place among all of them.
-fn outcomes(situation: &Situation, sites: &BTreeMap<OsString, Row>) -> Vec<(usize, Outcome)> {
+fn outcomes(situation: &Situation, sites: &Files) -> Vec<(usize, Outcome)> {
     let mut claimants: Vec<Claimant<'_>> = sites
         .iter()
         .enumerate()
@@ -90,7 +92,10 @@ fn outcomes(situation: &Situation, sites: &BTreeMap<OsString, Row>) -> Vec<(usiz
         let won = || claimant.served().filter(|served| winners.get(served) == Some(&place));
         let is_wholly_won = claimant.lost.is_empty() && won().all(|served| !contested.contains(&served));
         Outcome {
-            names_won: won().map(|(name, _)| name.to_owned()).collect(),
+            names_won: match claimant.lost.as_slice() {
+                [] => NamesWon::AllOf(Arc::clone(claimant.leaf)),
+                _ => NamesWon::Some(won().map(|(name, _)| name.to_owned()).collect()),
+            },
             addable: place > 0 && is_wholly_won && is_plain_name(claimant.file),
             shadowed: shadowed(situation, claimant, &claimants, &winners),
         }
@@ -128,7 +133,7 @@ fn shadowed(
 }
 
 /// Warns where another file than before answers clients that name no site, or one that nobody has.
-pub(super) fn note_default_certificate(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
+pub(super) fn note_default_certificate(situation: &Situation, sites: &mut Files) {
     let loadable = |(_, deployed): &(&OsString, &Deployed)| deployed.is_loadable();
     let before = situation.deployed.iter().filter(loadable).find(|(file, _)| situation.is_loaded(file));
     let after = sites
@@ -138,7 +143,7 @@ pub(super) fn note_default_certificate(situation: &Situation, sites: &mut BTreeM
     if before == after {
         return;
     }
-    let (before, after) = (before.clone(), after.clone());
+    let (before, after) = (before.clone(), after.to_owned());
     let said = match elsewhere::first_on(situation) {
         Some(binds) => match binds.first() {
             Some(at) => format!("it is HAProxy's default certificate now ({at})"),

@@ -51,7 +51,7 @@ impl ForeignFile {
             let leaf = site.disk.here().filter(|_| is_foreign && site.role == Role::Site)?;
             Some(Self {
                 path: site.place.path.clone(),
-                names: row.names_won.clone(),
+                names: row.names_won.to_vec(),
                 family: leaf.key_type.family(),
             })
         };

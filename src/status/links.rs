@@ -88,7 +88,7 @@ impl Links {
                 shell_word(key.as_os_str()),
             ));
         }
-        let names = deployed.map(|leaf| leaf.dns_names.join(",")).unwrap_or_default();
+        let names = deployed.map(|leaf| leaf.dns_names().collect::<Vec<_>>().join(",")).unwrap_or_default();
         if names.is_empty() {
             return Some(
                 "put its files back from a backup; or issue it again, and then delete this one".to_owned(),

@@ -130,6 +130,7 @@ fn deploy(
     let tree = CertbotTree::of(settings);
     let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
 
+    let index = index.successor();
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| sites.state.last_start.get(name);
     let (plan, startable) = planned(settings, system, &mut swept.situation, last);
