@@ -77,13 +77,16 @@ impl Index {
     #[must_use]
     pub fn look(settings: &Settings, system: &System, sites: &Place, state: &State) -> Self {
         match sites.subdirectory(OWN_DIR) {
-            Ok(Some(own)) => Self::recall(settings, sites, &own, state, stamp(settings, system)),
+            Ok(Some(own)) => {
+                let began = Moment::now();
+                Self::recall(settings, sites, &own, state, stamp(settings, system, &began), &began)
+            }
             Ok(None) | Err(_) => Self::default(),
         }
     }
 
     /// Looks at the files of every entry, and knows those that can be trusted. Whatever is wrong with the index, nothing is
-    /// known of what it is wrong with.
+    /// known of what it is wrong with; nor is anything where the clock was set since the run `began`.
     #[must_use]
     pub fn recall(
         settings: &Settings,
@@ -91,10 +94,15 @@ impl Index {
         own: &Place,
         state: &State,
         stamp: Option<Stamp>,
+        began: &Moment,
     ) -> Self {
         let mut index = Self::empty(stamp);
         // Best effort: what can't be read isn't known.
         let _ = stamp.and_then(|now| index.know(settings, sites, own, state, &now));
+        // What was written after it was set, and looked at after that, may have the time of its last change again.
+        if began.was_set_until(&Moment::now()) {
+            index.known.clear();
+        }
         index
     }
 
@@ -240,10 +248,9 @@ impl Pieces {
     }
 }
 
-/// The circumstances of a run that begins now; `None`: they can't be told, and nothing is trusted.
+/// The circumstances of a run that began a moment ago; `None`: they can't be told, and nothing is trusted.
 #[must_use]
-pub fn stamp(settings: &Settings, system: &System) -> Option<Stamp> {
-    let moment = Moment::now();
+pub fn stamp(settings: &Settings, system: &System, began: &Moment) -> Option<Stamp> {
     let program = std::fs::metadata(system.proc.join("self/exe")).ok()?;
     let boot = std::fs::read_to_string(system.proc.join("sys/kernel/random/boot_id")).ok()?;
     let mut facts = String::new();
@@ -269,7 +276,7 @@ pub fn stamp(settings: &Settings, system: &System) -> Option<Stamp> {
         getegid(),
         getgroups().ok()?,
     );
-    Some(Stamp { circumstances: sha256(facts.as_bytes()), began: moment.at, ahead: moment.ahead() })
+    Some(Stamp { circumstances: sha256(facts.as_bytes()), began: began.at, ahead: began.ahead() })
 }
 
 /// The index; `None`: there is none, or it isn't a plain file of ours.

@@ -11,7 +11,10 @@ impl Files {
     /// `rows` are in order already.
     pub(super) fn new(mut rows: Vec<Row>) -> Self {
         rows.retain(|row| row.file.is_some());
-        debug_assert!(rows.is_sorted_by(|one, other| one.file < other.file), "one row for each file, in order");
+        debug_assert!(
+            rows.is_sorted_by(|one, other| one.file < other.file),
+            "one row for each file, in order"
+        );
         Self(rows)
     }
 

@@ -63,7 +63,9 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_is_noticed() {
         let then = Moment { at: 1, tick: 1, ahead: (100, 110) };
-        for (ahead, was_set) in [((95, 99), true), ((95, 100), false), ((105, 106), false), ((111, 120), true)] {
+        for (ahead, was_set) in
+            [((95, 99), true), ((95, 100), false), ((105, 106), false), ((111, 120), true)]
+        {
             assert_eq!(then.was_set_until(&Moment { ahead, ..then }), was_set, "{ahead:?}");
         }
         let now = Moment::now();

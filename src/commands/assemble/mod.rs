@@ -25,6 +25,7 @@ use crate::serving::gather::loaded_besides;
 use crate::sites;
 use crate::sites::dir::SitesDir;
 use crate::sweep::{now, prove, sweep};
+use crate::sys::clock::Moment;
 use crate::sys::failure::Failure;
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
@@ -85,7 +86,7 @@ fn dry_run(
     let policy = options.policy.clone();
     let mut swept = sweep(settings, place.as_ref(), &state, policy, &identity, &index, progress)?;
     report.note_proofs(&swept);
-    swept.situation.loaded = 
+    swept.situation.loaded =
         loaded_besides(settings, system, |name| state.configuration_of(name), &|file| index.seen(file));
     let oldest = swept.situation.loaded.oldest();
     report.notes.extend(forced_in_vain(&swept.situation));
@@ -113,14 +114,15 @@ fn deploy(
     let mut sites = SitesDir::lock(settings, system, patience(settings))?;
     note_group_writable(&sites.place, report);
     let who = identity(system, &settings.haproxys);
-    let index = match index::stamp(settings, system) {
+    let began = Moment::now();
+    let index = match index::stamp(settings, system, &began) {
         stamp if options.full => Index::empty(stamp),
-        stamp => Index::recall(settings, &sites.place, sites.own(), &sites.state, stamp),
+        stamp => Index::recall(settings, &sites.place, sites.own(), &sites.state, stamp, &began),
     };
     let policy = options.policy.clone();
     let mut swept = sweep(settings, Some(&sites.place), &sites.state, policy, &who, &index, progress)?;
     report.note_proofs(&swept);
-    swept.situation.loaded = 
+    swept.situation.loaded =
         loaded_besides(settings, system, |name| sites.state.configuration_of(name), &|file| index.seen(file));
     let oldest = swept.situation.loaded.oldest();
     for (name, files) in &swept.situation.loaded.configurations {
