@@ -491,14 +491,16 @@ fn trusted_on_a_model(seed: usize) -> usize {
     };
     let leaf = Arc::new(read_leaf(pool()[NAMES[0]][0].fullchain().as_bytes()).unwrap());
     let (mut index, mut trusted): (Option<(Stamp, Proven)>, usize) = (None, 0);
-    for _ in 0..RUNS {
+    for _ in 0..3 * RUNS {
         kernel.go_on();
         let stamp = kernel.stamp();
         kernel.go_on();
         // What is there is looked at one after the other.
         let mut found = kernel.files;
         for (file, found) in found.iter_mut().enumerate() {
-            kernel.go_on();
+            if kernel.random.chance(4) {
+                kernel.go_on();
+            }
             *found = kernel.files[file];
         }
         let holds = found.map(|(holds, _)| holds);
