@@ -19,6 +19,7 @@ use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
 use crate::haproxy::cli::worker::Answering;
 use crate::haproxy::process::arguments::{configuration_files, for_check};
+use crate::haproxy::process::started::Started;
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::io_cause;
 use crate::sys::procfs::{Proc, same_file};
@@ -55,26 +56,27 @@ pub fn check(system: &System, haproxy: &Haproxy, master: &Master, deadline: Inst
         Ok(program) => program,
         Err(why) => return ConfigCheck::Unchecked(why),
     };
-    let done = match program.run(deadline) {
-        Ok(done) => done,
-        Err(e) => {
-            return ConfigCheck::Unchecked(format!(
-                "cannot run {}: {}",
-                escaped_path(program.path()),
-                io_cause(&e)
-            ));
+    ConfigCheck::by(&program, deadline)
+}
+
+impl ConfigCheck {
+    /// Runs `haproxy -c`, and reads what it says. One that ends by a signal or a time-out has refused nothing.
+    pub(crate) fn by(program: &Program, deadline: Instant) -> Self {
+        let shown = escaped_path(program.path());
+        let done = match program.run(deadline) {
+            Ok(done) => done,
+            Err(e) => return Self::Unchecked(format!("cannot run {shown}: {}", io_cause(&e))),
+        };
+        let words = alerts::words(&done.output);
+        let has_ended = !done.timed_out && done.status.is_some_and(|status| status.code().is_some());
+        if done.succeeded() {
+            Self::Valid
+        } else if has_ended && !words.is_empty() {
+            Self::Invalid { words, log: done.output }
+        } else {
+            let said = done.last_line().map(|line| format!(": {line}")).unwrap_or_default();
+            Self::Unchecked(format!("{shown} -c {}{said}", done.end()))
         }
-    };
-    let words = alerts::words(&done.output);
-    let refuses =
-        !done.timed_out && done.status.is_some_and(|status| status.code().is_some_and(|code| code != 0));
-    if done.succeeded() {
-        ConfigCheck::Valid
-    } else if refuses && !words.is_empty() {
-        ConfigCheck::Invalid { words, log: done.output }
-    } else {
-        let said = done.last_line().map(|line| format!(": {line}")).unwrap_or_default();
-        ConfigCheck::Unchecked(format!("{} -c {}{said}", escaped_path(program.path()), done.end()))
     }
 }
 
@@ -241,15 +243,10 @@ fn sees_our_files(
     own: Files,
 ) -> Result<(), String> {
     let (proc, pid) = (master.proc(), master.pid());
-    let root = proc.path(pid, "root");
-    let link = |path: PathBuf| fs::read_link(path).ok();
-    let same_namespace = match (link(proc.path(pid, "ns/mnt")), link(proc.own("ns/mnt"))) {
-        (Some(its), Some(ours)) => its == ours,
-        _ => false,
-    };
-    if same_namespace && link(root.clone()).is_some_and(|root| root == Path::new("/")) {
+    if proc.sees_our_files(pid) {
         return Ok(());
     }
+    let root = proc.path(pid, "root");
     let mut files = Vec::new();
     if own.binary {
         files.push(binary.to_owned());
@@ -320,9 +317,7 @@ pub(crate) fn configuration(system: &System, haproxy: &Haproxy) -> Vec<PathBuf> 
 }
 
 fn started_with(proc: &Proc, pid: i32) -> Vec<PathBuf> {
-    let folder = fs::read_link(proc.path(pid, "cwd")).unwrap_or_default();
-    let files = configuration_files(&proc.arguments(pid).unwrap_or_default());
-    files.into_iter().map(|file| folder.join(file)).collect()
+    Started::read(proc, pid).map(|it| it.paths().collect()).unwrap_or_default()
 }
 
 /// All files by which this HAProxy, whose master or only process is `pid`, judges a PEM: its configuration, a directory's
@@ -442,6 +437,18 @@ mod tests {
         let status = "Name:\tx\nUid:\t0\t99\t0\t0\nGid:\t0\t98\t0\t0\nGroups:\t98 5 \n";
         assert_eq!(User::parse(status), Some(User { uid: 99, gid: 98, groups: vec![98, 5] }));
         assert_eq!(User::parse("Uid:\t0\n"), None);
+    }
+
+    #[test]
+    fn a_check_that_a_signal_ended_has_refused_nothing() {
+        let says = |end: &str| {
+            let script = format!("echo '[ALERT] (1) : config : no'; {end}");
+            let program = Program::new("/bin/sh").arg("-c").arg(script);
+            ConfigCheck::by(&program, Instant::now() + Duration::from_secs(60))
+        };
+        assert!(matches!(says("exit 1"), ConfigCheck::Invalid { .. }));
+        assert!(matches!(says("kill -KILL $$"), ConfigCheck::Unchecked(_)));
+        assert_eq!(says("exit 0"), ConfigCheck::Valid);
     }
 
     #[test]
