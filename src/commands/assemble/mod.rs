@@ -12,13 +12,16 @@ use std::time::Duration;
 use crate::certbot::{CertbotTree, foreign_renewal};
 use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
-use crate::commands::assemble::notes::{forced_in_vain, note_group_writable, unloadable_left, unsaved};
+use crate::commands::assemble::notes::{
+    forced_in_vain, note_group_writable, troubles, unloadable_left, unsaved,
+};
 use crate::commands::assemble::notifying::notify_all;
 use crate::commands::assemble::pruning::{planned, verified};
 use crate::config::Settings;
 use crate::haproxy::fingerprint::identity;
 use crate::index::{self, Index};
 use crate::output::{Note, Report, Weight};
+use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::plan::situation::Policy;
 use crate::serving::gather::loaded;
@@ -91,6 +94,7 @@ fn dry_run(
     let last = |name: &str| state.last_start.get(name);
     report.rows = planned(settings, system, &mut swept.situation, last).0.rows;
     report.notes.extend(unloadable_left(settings, oldest, &report.rows));
+    report.notes.extend(troubles(settings, &swept.situation.loaded));
     report.error = swept.failure;
     report.owed = state.lost
         || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
@@ -132,7 +136,7 @@ fn deploy(
     let last = |name: &str| sites.state.last_start.get(name);
     let (plan, startable) = planned(settings, system, &mut swept.situation, last);
     let (missing, unread, proved) = (swept.live_dir_missing, swept.failure, swept.proved);
-    drop(swept.situation);
+    let before = swept.situation.loaded;
     let mut staged = sites.stage(settings, plan, &supply, progress);
     ask(settings, system, &mut staged);
     let mut committed = staged.commit(now())?;
@@ -145,6 +149,9 @@ fn deploy(
 
     report.rows = plan.rows;
     report.notes.extend(unloadable_left(settings, oldest, &report.rows));
+    let has_changed = report.rows.iter().any(|row| row.action.writes() || row.action == Action::Prune);
+    let now = has_changed.then(|| loaded(settings, system, |name| sites.state.configuration_of(name)));
+    report.notes.extend(troubles(settings, &now.unwrap_or(before)));
     report.haproxy = verdicts;
     report.error = failure.or(unread);
     missing_tree(settings, missing, ours)

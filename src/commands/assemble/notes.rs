@@ -8,8 +8,8 @@ use crate::output::{Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Recorded, Situation};
-use crate::serving::gather::unloadable;
-use crate::serving::loads::move_out;
+use crate::serving::gather::{is_in, unloadable};
+use crate::serving::loads::{Contents, KEY_LINE, Loaded, Named, move_out};
 use crate::sites::guard;
 use crate::sites::place::Place;
 use crate::sys::escape::{escaped, escaped_path};
@@ -40,6 +40,32 @@ pub(crate) fn unloadable_left(settings: &Settings, version: Option<(u32, u32)>, 
             Note { text, weight: Weight::Alarm }
         })
         .collect()
+}
+
+/// A note for each file from elsewhere that keeps a HAProxy from starting, and for each, ours too, that it can't serve.
+pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
+    let stores = loaded.servings.iter().flat_map(|serving| serving.stores.iter().map(move |it| (serving, it)));
+    let texts: BTreeSet<String> = stores
+        .filter_map(|(serving, (name, store))| {
+            let path = escaped_path(&store.path);
+            match &store.contents {
+                Contents::Unserved { why, .. } => Some(format!(
+                    "HAProxy can't serve {path} once it starts again: {why}; {KEY_LINE}"
+                )),
+                Contents::Unloadable { why, .. } if !is_in(&settings.sites_dir, loaded.sites, store) => {
+                    let advice = match serving.named.iter().find(|named| named.path == *name) {
+                        Some(Named { at, .. }) => {
+                            format!("put a certificate with its key there, or take it out of {at}")
+                        }
+                        None => move_out(&store.path),
+                    };
+                    Some(format!("HAProxy can't load {path} ({why}), and won't start again: {advice}"))
+                }
+                Contents::Pair(_) | Contents::Unloadable { .. } | Contents::Unseen(_) => None,
+            }
+        })
+        .collect();
+    texts.into_iter().map(|text| Note { text, weight: Weight::Alarm }).collect()
 }
 
 /// The index is only a cache: a run is as good without it.
