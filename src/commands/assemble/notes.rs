@@ -44,14 +44,15 @@ pub(crate) fn unloadable_left(settings: &Settings, version: Option<(u32, u32)>, 
 
 /// A note for each file from elsewhere that keeps a HAProxy from starting, and for each, ours too, that it can't serve.
 pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
-    let stores = loaded.servings.iter().flat_map(|serving| serving.stores.iter().map(move |it| (serving, it)));
+    let stores =
+        loaded.servings.iter().flat_map(|serving| serving.stores.iter().map(move |it| (serving, it)));
     let texts: BTreeSet<String> = stores
         .filter_map(|(serving, (name, store))| {
             let path = escaped_path(&store.path);
             match &store.contents {
-                Contents::Unserved { why, .. } => Some(format!(
-                    "HAProxy can't serve {path} once it starts again: {why}; {KEY_LINE}"
-                )),
+                Contents::Unserved { why, .. } => {
+                    Some(format!("HAProxy can't serve {path} once it starts again: {why}; {KEY_LINE}"))
+                }
                 Contents::Unloadable { why, .. } if !is_in(&settings.sites_dir, loaded.sites, store) => {
                     let advice = match serving.named.iter().find(|named| named.path == *name) {
                         Some(Named { at, .. }) => {
