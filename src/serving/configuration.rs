@@ -807,7 +807,13 @@ mod tests {
         );
         let name = |name: &str| found.defined.get(name).cloned();
         let defined = |crt: &str, key: Option<&str>, line, is_special| {
-            Some(Defined { crt: crt.into(), key: key.map(str::to_owned), at: at(line), is_special })
+            Some(Defined {
+                crt: crt.into(),
+                key: key.map(str::to_owned),
+                at: at(line),
+                is_special,
+                extra: None,
+            })
         };
         assert_eq!(name("/g/a.pem"), defined("/g/a.pem", None, 4, false));
         assert_eq!(name("@/b"), defined("/b.crt", Some("b.key"), 5, false));

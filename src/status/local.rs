@@ -106,7 +106,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
         };
     }
     let state = ground.state.clone().unwrap_or_default();
-    let identity = identity(system, &settings.haproxys);
+    let identity = identity(system, &settings.haproxys, |name| state.configuration_of(name));
     match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, &Index::empty(None), progress)
     {
         Ok(mut swept) => {

@@ -80,7 +80,7 @@ fn dry_run(
     if let Some(place) = &place {
         note_group_writable(place, report);
     }
-    let identity = identity(system, &settings.haproxys);
+    let identity = identity(system, &settings.haproxys, |name| state.configuration_of(name));
     let index = match &place {
         Some(place) if !options.full => Index::look(settings, system, place, &state),
         _ => Index::empty(None),
@@ -115,7 +115,12 @@ fn deploy(
     }
     let mut sites = SitesDir::lock(settings, system, patience(settings))?;
     note_group_writable(&sites.place, report);
-    let who = identity(system, &settings.haproxys);
+    let known = sites.state.last_start.clone();
+    let identities = || {
+        let last = |name: &str| known.get(name).map(|last| last.configuration.as_slice()).unwrap_or_default();
+        identity(system, &settings.haproxys, last)
+    };
+    let who = identities();
     let index = match index::stamp(settings, system) {
         stamp if options.full => Index::empty(stamp),
         stamp => Index::recall(settings, &sites.place, sites.own(), &sites.state, stamp),
@@ -142,7 +147,7 @@ fn deploy(
     let mut committed = staged.commit(now())?;
     verified(system, &startable, &mut committed, &who);
     let verdicts = notify_all(settings, system, options.defer_reload, &mut committed, &who);
-    committed.still_refused(&who, &identity(system, &settings.haproxys));
+    committed.still_refused(&who, &identities());
     let owed = verdicts.iter().map(|row| (row.name.clone(), row.owed)).collect();
     let (plan, failure) = committed.keep(&owed);
     report.notes.extend(index.save(sites.own(), &proved).err().map(|failure| unsaved(&failure)));
