@@ -19,7 +19,7 @@ use crate::sys::system::System;
 /// no further after 50 errors (measured, 2.2), and with a good file behind each one there may be two for each.
 const TOGETHER: usize = 24;
 
-/// So many answers without a meaning are put up with while the file that causes them is looked for.
+/// The search for the file that makes HAProxy's answers unclear ends after so many of them.
 const UNCLEAR: usize = 32;
 
 /// What HAProxy says about staged files.

@@ -591,8 +591,8 @@ impl<'a> Update<'a> {
         Ok(partial)
     }
 
-    /// The steps of all files that can be told, in order, and the certificates that have to be committed again for that;
-    /// a file whose losers can't be is left out, and so are those that can't be told without it.
+    /// The steps for all files that can be sent, in order, and the certificates that must be committed again after them. A
+    /// file is left out if one of these can't be, and so is a file that can't be sent without it.
     fn with_losers(
         &self,
         memory: &Memory<'_>,
