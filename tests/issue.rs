@@ -8,13 +8,12 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::acme::PebbleSetup;
+use support::acme::{PebbleSetup, in_front_of_certbot};
 use support::cmd::toml;
 use support::tls::try_served_to;
 use support::tree::{make_directory, write};
 use support::{
-    Authority, Cmd, Haproxy, KeyKind, NameServer, Pebble, Port, Tree, Validity, newest_certbot, served,
-    system_haproxy, versions,
+    Cmd, Haproxy, KeyKind, NameServer, Pebble, Port, Tree, Validity, newest_certbot, served, versions,
 };
 use tempfile::TempDir;
 
@@ -38,14 +37,7 @@ fn host_of(pebble: PebbleSetup, more: &str) -> Host {
     let (http, challenge) = (Port::free(), Port::free());
     let pebble = pebble.start(&http);
     let cmd = Cmd::new(temporary.path().join("letsencrypt/live"));
-    let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
-    write(&cmd.beside("host.pem"), host.combined(), 0o400);
-    make_directory(&cmd.sites(), 0o700);
-    let haproxy = Haproxy::of(&system_haproxy())
-        .crt(cmd.beside("host.pem"))
-        .crt(cmd.sites())
-        .acme(&http, &challenge)
-        .start();
+    let haproxy = in_front_of_certbot(&cmd, &http, &challenge);
     let folders =
         ["work", "logs"].map(|name| format!("--{name}-dir={}", temporary.path().join(name).display()));
     let mut args = vec!["-n".to_owned(), "--agree-tos".into(), "--register-unsafely-without-email".into()];

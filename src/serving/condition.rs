@@ -1,8 +1,7 @@
 //! `.if`, `.elif`, `.else`, `.endif`: which lines of a configuration count. Pure.
 //!
-//! What can be told from the environment and HAProxy's version is: numbers, `defined()`, `streq()`, `strneq()`,
-//! `version_atleast()` and `version_before()`, with `!`, `&&` and `||` between them. What depends on how HAProxy was built
-//! isn't known.
+//! The environment and HAProxy's version decide numbers, `defined()`, `streq()`, `strneq()`, `version_atleast()` and
+//! `version_before()`, with `!`, `&&` and `||` between them. What depends on how HAProxy was built isn't known.
 
 use super::words::Environment;
 
