@@ -223,6 +223,9 @@ pub struct Issue {
     /// The names, separated by commas; the option may be repeated
     #[arg(short, long = "domains", value_name = "NAME", required = true, value_delimiter = ',', value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub domains: Vec<String>,
+    /// Two certificates with the same names: one with an ECDSA key, and NAME-rsa with an RSA key for old clients
+    #[arg(long)]
+    pub both_keys: bool,
     /// Arguments for certbot, after those of [certbot] args
     #[arg(last = true, value_name = "CERTBOT-ARGS")]
     pub certbot: Vec<OsString>,
