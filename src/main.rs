@@ -183,6 +183,7 @@ fn run_status(global: &Global, args: &StatusArgs) -> Exit {
                 complain(&unwritten.message);
             }
             match args.format {
+                StatusFormat::Html => print_line(&status_report::html::failure(&failure.message, now())),
                 StatusFormat::Json => print_line(&status_report::json::failure(&failure)),
                 StatusFormat::Monitoring => print_line(&status_report::monitoring::failure(&failure.message)),
                 StatusFormat::Human | StatusFormat::Prometheus => complain(&failure.message),
@@ -199,6 +200,7 @@ fn run_status(global: &Global, args: &StatusArgs) -> Exit {
     status.error = status.error.or(unwritten);
     match args.format {
         StatusFormat::Human => print_status(global, &status),
+        StatusFormat::Html => print_line(&status_report::html::text(&status)),
         StatusFormat::Json => print_line(&status_report::json::status(&status, args.setup)),
         StatusFormat::Monitoring => print_line(&status_report::monitoring::text(&status)),
         StatusFormat::Prometheus => print_line(status_report::prometheus::text(&status).trim_end()),
