@@ -10,12 +10,20 @@
 
 mod support;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
 
-use support::{Cmd, Haproxy, Key, KeyKind, Kind, Tree, Validity, system_haproxy};
+use serde_json::Value;
+use support::process::Running;
+use support::{Cmd, Haproxy, Key, KeyKind, Kind, LIMIT, Port, Tree, Validity, system_haproxy, wait_until};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
@@ -194,4 +202,205 @@ fn what_is_wrong_fires_and_says_of_what() {
     broken.run(&["status", "--textfile", file.to_str().unwrap()]).exits(3);
     let unknown = fs::read_to_string(&file).unwrap();
     judge(15, &series(&unknown, 15, 4, &goes_on), &[(0, &[]), (2, &[("Unknown", "")])]);
+}
+
+// ---- the dashboard ----------------------------------------------------------------------------------------------
+
+/// A Prometheus that scrapes this text every second.
+struct Prometheus {
+    port: Port,
+    _process: Running,
+    _folder: tempfile::TempDir,
+}
+
+impl Prometheus {
+    fn of(metrics: String) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let target = listener.local_addr().unwrap();
+        // It ends with the test's process.
+        thread::spawn(move || {
+            for mut connection in listener.incoming().flatten() {
+                let mut asked = BufReader::new(connection.try_clone().unwrap()).lines();
+                while asked.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                let head =
+                    "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n";
+                let _ = write!(connection, "{head}Content-Length: {}\r\n\r\n{metrics}", metrics.len());
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("prometheus.yml");
+        let text = format!(
+            "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nscrape_configs:\n  - job_name: node\n    static_configs:\n      \
+             - targets: ['{target}']\n        labels: {{instance: lb1}}\n"
+        );
+        fs::write(&config, text).unwrap();
+        let port = Port::free();
+        let process = Running::start("prometheus", |command| {
+            let log = fs::File::create(folder.path().join("log")).unwrap();
+            command
+                .arg(format!("--config.file={}", config.display()))
+                .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+                .arg(format!("--web.listen-address={}", port.address()))
+                .stdout(Stdio::null())
+                .stderr(log)
+        });
+        let prometheus = Self { port, _process: process, _folder: folder };
+        wait_until(LIMIT, "Prometheus has scraped", || !prometheus.ask("haproxy_certs_state").is_empty());
+        prometheus
+    }
+
+    /// What a query gives now: labels and values.
+    fn ask(&self, query: &str) -> Vec<(BTreeMap<String, String>, f64)> {
+        let url = format!("http://{}/api/v1/query", self.port.address());
+        let output = Command::new("curl")
+            .args(["-sSG", &url, "--data-urlencode"])
+            .arg(format!("query={query}"))
+            .output();
+        let Ok(answer) = serde_json::from_slice::<Value>(&output.unwrap().stdout) else { return Vec::new() };
+        assert_eq!(answer["status"], "success", "{query}: {answer}");
+        let labels = |sample: &Value| serde_json::from_value(sample["metric"].clone()).unwrap();
+        let value = |sample: &Value| sample["value"][1].as_str().unwrap().parse().unwrap();
+        let samples = answer["data"]["result"].as_array().unwrap();
+        samples.iter().map(|sample| (labels(sample), value(sample))).collect()
+    }
+}
+
+/// Each panel is asked for the same moment as `status --format json`, and must give what its title says.
+#[test]
+fn each_query_of_the_dashboard_gives_what_its_panel_says() {
+    let (mut tree, cmd, _haproxy) = healthy();
+    tree.issue("mail.example", KeyKind::P256, &["mail.example"], Validity::left(0.2));
+    cmd.run(&["assemble"]).exits(0);
+    tree.overwrite("b.example", Kind::Privkey, Key::fresh(KeyKind::P256).pem());
+    tree.renew("a.example");
+    cmd.run(&["assemble", "--defer-reload"]).exits(1);
+    let report = cmd.run(&["status", "--format", "json"]).json();
+    let prometheus = Prometheus::of(metrics(&cmd));
+
+    let board: Value =
+        serde_json::from_slice(&fs::read(packaging("grafana/haproxy-certs.json")).unwrap()).unwrap();
+    let mut asked = BTreeMap::new();
+    for panel in board["panels"].as_array().unwrap() {
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{panel}");
+        for target in panel["targets"].as_array().unwrap() {
+            let query = target["expr"].as_str().unwrap().replace("$instance", "lb1|");
+            assert!(!query.contains('$'), "{query}");
+            let given = prometheus.ask(&query);
+            assert!(!given.is_empty(), "{query} gives nothing");
+            asked.insert(panel["title"].as_str().unwrap().to_owned(), given);
+        }
+    }
+    let mut left = asked.clone();
+    let mut given = |title: &str| left.remove(title).unwrap_or_else(|| panic!("no panel {title}"));
+    let only = |samples: Vec<(BTreeMap<String, String>, f64)>| {
+        assert_eq!(samples.len(), 1, "{samples:?}");
+        samples[0].1
+    };
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let seconds =
+        |text: &Value| OffsetDateTime::parse(text.as_str().unwrap(), &Rfc3339).unwrap().unix_timestamp();
+    let sites = report["sites"].as_array().unwrap();
+    let ends =
+        |site: &Value| seconds(&site["disk"]["not_after"]).min(seconds(&site["haproxy"][0]["not_after"]));
+    let near = |a: f64, b: i64| (a - f64::from(i32::try_from(b).unwrap())).abs() < 120.0;
+    let number = |value: usize| f64::from(u32::try_from(value).unwrap());
+
+    let is = |a: f64, b: f64| (a - b).abs() < 1e-6;
+    assert!(is(only(given("State")), 2.0), "critical: a pending notification");
+    let first = sites.iter().map(ends).min().unwrap() - now;
+    assert!(near(only(given("First to expire, in")), first), "{asked:?}");
+    assert!(is(only(given("HAProxys with a pending notification")), 1.0));
+    assert!(only(given("Since the last run")) < 120.0);
+    let life = given("Life left");
+    assert_eq!(life.len(), sites.len(), "{life:?}");
+    for (labels, share) in life {
+        let expected = if labels["file"] == "mail.example.pem" { 0.2 } else { 1.0 };
+        assert!((share - expected).abs() < 0.01, "{labels:?} {share}");
+    }
+    let places = given("The three places");
+    for (labels, in_step) in &places {
+        let site = sites.iter().find(|site| site["file"] == labels["file"].as_str()).unwrap();
+        let state = match labels["place"].as_str() {
+            "certbot" => &site["certbot_state"],
+            "disk" => &site["disk_state"],
+            _ => &site["haproxy"][0]["state"],
+        };
+        assert!(is(*in_step, if state == "current" { 1.0 } else { 0.0 }), "{labels:?} {site}");
+    }
+    let stale = places.iter().filter(|(_, in_step)| is(*in_step, 0.0)).count();
+    assert_eq!((places.len(), stale), (3 * sites.len(), 1), "{places:?}");
+    let problems: Vec<String> =
+        given("Problems").into_iter().map(|(labels, _)| labels["problem"].clone()).collect();
+    for problem in ["haproxy-stale", "key-mismatch", "expires-soon"] {
+        assert!(problems.iter().any(|it| it == problem), "{problem} in {problems:?}");
+    }
+    for (labels, milliseconds) in given("Certificates in use") {
+        let site = sites.iter().find(|site| site["file"] == labels["file"].as_str()).unwrap();
+        assert!(near(milliseconds / 1000.0, ends(site)), "{labels:?} {milliseconds}");
+    }
+    assert!(is(only(given("HAProxys that don't run")), 0.0));
+    assert!(is(only(given("HAProxys that can be seen")), number(1)));
+    assert!(is(only(given("Exit status of the last run")), 1.0));
+    assert!(left.is_empty(), "not judged: {left:?}");
+}
+
+/// A row of panels none of which hides another.
+#[test]
+fn the_dashboards_panels_lie_side_by_side() {
+    let board: Value =
+        serde_json::from_slice(&fs::read(packaging("grafana/haproxy-certs.json")).unwrap()).unwrap();
+    let (mut cells, mut ids) = (BTreeSet::new(), BTreeSet::new());
+    for panel in board["panels"].as_array().unwrap() {
+        assert!(ids.insert(panel["id"].as_i64().unwrap()), "{panel}");
+        let number = |key: &str| panel["gridPos"][key].as_i64().unwrap();
+        assert!(number("x") + number("w") <= 24, "{panel}");
+        for x in number("x")..number("x") + number("w") {
+            for y in number("y")..number("y") + number("h") {
+                assert!(cells.insert((x, y)), "{panel}");
+            }
+        }
+    }
+}
+
+// ---- plugins ----------------------------------------------------------------------------------------------------
+
+/// What Icinga and Checkmk run, and what they read of it: one line of text, a bar, `label=value[unit];warn;crit;min` each
+/// (<https://www.monitoring-plugins.org/doc/guidelines.html>, "Performance data").
+#[test]
+fn the_plugins_commands_print_what_they_read() {
+    let (_tree, cmd, _haproxy) = healthy();
+    let mrpe = fs::read_to_string(packaging("checkmk/mrpe.cfg")).unwrap();
+    let line = mrpe.lines().find(|line| !line.starts_with('#')).unwrap();
+    let mut words = line.split(' ');
+    assert!(
+        words.next().is_some_and(|name| !name.is_empty()) && words.next() == Some("(interval=900)"),
+        "{line}"
+    );
+    assert_eq!(words.next(), Some("/usr/bin/haproxy-certs"));
+    let checkmk: Vec<&str> = words.collect();
+
+    let icinga = fs::read_to_string(packaging("icinga2/haproxy-certs.conf")).unwrap();
+    let command = icinga.lines().find_map(|line| line.trim().strip_prefix("command = [ ")).unwrap();
+    let quoted: Vec<&str> = command.split('"').skip(1).step_by(2).collect();
+    assert_eq!(quoted[..3], ["/usr/bin/sudo", "-n", "/usr/bin/haproxy-certs"]);
+    let icinga: Vec<&str> = [&quoted[3..], &["--setup", "--color", "never"]].concat();
+
+    for arguments in [checkmk, icinga] {
+        let run = cmd.run(&arguments);
+        assert!(run.stderr.is_empty() && matches!(run.code, Some(0..=3)), "{run}");
+        let (text, data) = run.stdout.lines().next().unwrap().split_once('|').unwrap();
+        let state = text.split(" - ").next().unwrap();
+        let states = ["OK", "WARNING", "CRITICAL", "UNKNOWN"];
+        assert_eq!(
+            states.iter().position(|it| *it == state),
+            run.code.map(|code| code.try_into().unwrap()),
+            "{run}"
+        );
+        assert_eq!(run.stdout.matches('|').count(), 1, "{run}");
+        for each in data.split(' ') {
+            let (label, value) = each.split_once('=').unwrap();
+            let number = value.split(';').next().unwrap().trim_end_matches('s');
+            assert!(!label.contains('\'') && number.parse::<i64>().is_ok(), "{each}");
+        }
+    }
 }
