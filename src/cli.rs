@@ -111,6 +111,8 @@ pub enum StatusFormat {
     /// For people: a table, problems and what to do about them.
     #[default]
     Human,
+    /// For browsers: one page that needs nothing else.
+    Html,
     /// For scripts: one JSON object.
     Json,
     /// For monitoring plugins: one line with performance data, then the problems.
