@@ -12,7 +12,6 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use serde_json::Value;
-use support::cmd::toml;
 use support::haproxy::Setup;
 use support::live::demanding_openssl;
 use support::scene::put;
@@ -36,22 +35,13 @@ impl Scene {
         prepare: impl FnOnce(&Tree, &Cmd),
         setup: impl FnOnce(Setup, &Path) -> Setup,
     ) -> Self {
-        let mut tree = Tree::new();
-        for (name, names) in sites {
-            tree.issue(name, KeyKind::P256, names, Validity::days(90));
-        }
-        let cmd = Cmd::new(tree.live()).table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"");
+        let tree = Tree::of(sites);
+        let cmd = Cmd::new(tree.live()).without_haproxy();
         cmd.assemble(&[]);
         prepare(&tree, &cmd);
         let folder = cmd.sites().parent().unwrap().to_owned();
         let haproxy = setup(Haproxy::of(version), &folder).start();
-        let table = format!(
-            "[[haproxy]]\nunit = \"no-such-unit.service\"\npidfile = {}\nruntime_socket = {}\nmaster_socket = {}\n{table}",
-            toml(&haproxy.pidfile()),
-            toml(&haproxy.stats_socket()),
-            toml(&haproxy.master_socket()),
-        );
-        let cmd = cmd.with_tables(&table);
+        let cmd = cmd.with_tables(&haproxy.table(&format!("unit = \"no-such-unit.service\"\n{table}")));
         // Who put the files there isn't known to this table's HAProxy.
         cmd.assemble(&[]);
         Self { tree, cmd, haproxy }
@@ -64,7 +54,7 @@ impl Scene {
     #[track_caller]
     fn run(&self) -> (Run, Value) {
         let run = self.cmd.assemble(&[]);
-        let row = run.json()["haproxy"][0].clone();
+        let row = run.haproxy();
         (run, row)
     }
 
@@ -177,6 +167,64 @@ fn scts_are_loaded_again_and_end_no_haproxy() {
         let by = scene.deploys("removed meanwhile");
         assert_ne!(by, "runtime", "{}", version.full);
         scene.serves("a", "a.test", "removed meanwhile");
+    });
+}
+
+#[test]
+fn scts_that_came_were_loaded_and_went_between_two_runs_end_no_haproxy() {
+    with_each(|version| {
+        let mut scene = Scene::start(version, TWO, AUTO, |_, _| {}, sites);
+        scene.tree.renew("a");
+        assert_eq!(scene.deploys("nothing was ever there"), "runtime", "{}", version.full);
+        fs::write(scene.beside("a", ".sctl"), sctl()).unwrap();
+        scene.haproxy.run_again();
+        assert!(shows_scts(scene.haproxy.address(), "a.test"), "{}", version.full);
+        fs::remove_file(scene.beside("a", ".sctl")).unwrap();
+        scene.tree.renew("a");
+        assert_ne!(scene.deploys("it was there"), "runtime", "{}", version.full);
+        scene.serves("a", "a.test", "it was there");
+        scene.tree.renew("a");
+        assert_eq!(scene.deploys("loaded without it"), "runtime", "{}", version.full);
+        scene.serves("a", "a.test", "loaded without it");
+    });
+}
+
+/// Where a line names them: `crt-store` and the brackets of a crt-list, since 3.0.
+#[test]
+fn scts_that_a_line_names_are_loaded_again_and_end_no_haproxy() {
+    with_each(|version| {
+        if version.number() < (3, 0) {
+            return;
+        }
+        for named in ["store", "list"] {
+            let with_scts = |_: &Tree, cmd: &Cmd| {
+                fs::write(cmd.beside("a.sctl"), sctl()).unwrap();
+                let (a, b) = (cmd.site("a"), cmd.site("b"));
+                let scts = cmd.beside("a.sctl");
+                let list = format!("{} [sctl {}]\n{}\n", a.display(), scts.display(), b.display());
+                fs::write(cmd.beside("list"), list).unwrap();
+            };
+            let setup = |setup: Setup, folder: &Path| {
+                let (site, scts) = (folder.join("sites/a.pem"), folder.join("a.sctl"));
+                let load =
+                    format!("crt-store\n  load crt {} sctl {}\nglobal", site.display(), scts.display());
+                match named {
+                    "store" => sites(setup.global(&load), folder),
+                    _ => setup.bind_option(&format!("crt-list {}", folder.join("list").display())),
+                }
+            };
+            let mut scene = Scene::start(version, TWO, AUTO, with_scts, setup);
+            for round in ["once", "twice", "again"] {
+                scene.tree.renew("a");
+                let by = scene.deploys(&format!("{named}, {round}"));
+                assert_ne!(by, "runtime", "{named}, {}", version.full);
+                scene.serves("a", "a.test", round);
+                assert!(shows_scts(scene.haproxy.address(), "a.test"), "{named}, {}", version.full);
+            }
+            scene.tree.renew("b");
+            assert_eq!(scene.deploys("another"), "runtime", "{named}, {}", version.full);
+            scene.serves("b", "b.test", "another");
+        }
     });
 }
 

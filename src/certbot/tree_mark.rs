@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Stat, fstat, fstatfs, openat, statat};
 
-use crate::commands::issue::certbot_dir;
+use crate::certbot::certbot_dir;
 use crate::config::Settings;
 use crate::index::entry::Look;
 use crate::index::trust::keeps_change_times;

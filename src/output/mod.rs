@@ -5,15 +5,19 @@ pub mod json;
 pub mod late;
 pub mod status;
 pub mod syslog;
+pub mod terminal;
 pub mod wrap;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use crate::config::{Method, Settings};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
+use crate::status::severity::Severity;
 use crate::sweep::Swept;
 use crate::sys::failure::Failure;
 
@@ -65,7 +69,7 @@ pub enum Weight {
 }
 
 /// What came of notifying one HAProxy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HaproxyRow {
     /// Its name.
     pub name: String,
@@ -80,6 +84,7 @@ pub struct HaproxyRow {
     /// The fact for people.
     pub detail: Option<String>,
     /// The better ways that didn't apply, each with why.
+    #[serde(skip)]
     pub passed_over: Vec<String>,
 }
 
@@ -137,6 +142,10 @@ pub enum Exit {
     ToDo,
     /// Wrong usage (`EX_USAGE` of sysexits.h).
     Usage,
+    /// What `status` saw: monitoring plugins have statuses of their own.
+    Seen(Severity),
+    /// certbot's own exit status, passed on.
+    Certbot(u8),
 }
 
 impl Exit {
@@ -150,6 +159,8 @@ impl Exit {
             Self::Unable => 3,
             Self::ToDo => 4,
             Self::Usage => 64,
+            Self::Seen(severity) => severity.code(),
+            Self::Certbot(code) => code,
         }
     }
 }

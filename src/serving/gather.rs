@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::configuration::{BindLine, Configuration, Environment, FileNames, Keyword};
+use super::configuration::{BindLine, Configuration, Environment, FileNames, Keyword, extra};
 use super::disk::{Disk, OnDisk};
 use super::{crt_list, pair};
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::process::release::release;
-use crate::haproxy::process::started::Started;
+use crate::haproxy::process::started::{Started, usual_configuration};
 use crate::serving::loads::{
     At, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, is_loaded,
 };
@@ -24,8 +24,7 @@ use crate::sys::system::System;
 /// The endings of a bundle's files, in the order that HAProxy loads them.
 const BUNDLE: [&str; 3] = ["dsa", "ecdsa", "rsa"];
 
-/// What distributions start HAProxy with.
-const DEFAULT_FILE: &str = "/etc/haproxy/haproxy.cfg";
+/// Where distributions' HAProxy has its pidfile.
 const DEFAULT_PIDFILE: &str = "/run/haproxy.pid";
 
 /// Contents that are known already, by the file that holds them: they aren't read again.
@@ -71,8 +70,7 @@ pub fn loaded_besides<'a>(
             }
         }
         if let Some(started) = surely {
-            let files = started.files.iter().map(|file| started.folder.join(file)).collect();
-            configurations.insert(haproxy.name.clone(), files);
+            configurations.insert(haproxy.name.clone(), started.paths().collect());
         }
         let version = release(system, haproxy, started.as_ref().ok());
         let around = |started| gather_around(started, haproxy, version, &Known::new(), sites, last);
@@ -98,7 +96,7 @@ pub fn loaded_besides<'a>(
 /// A HAProxy that ran here, as its pidfile shows, and whose configuration nobody knows: no run of ours has seen it run, and
 /// it isn't the one that distributions start.
 fn ran_unseen(haproxy: &Haproxy) -> Option<String> {
-    let is_usual = haproxy.pidfile == Path::new(DEFAULT_PIDFILE) && Path::new(DEFAULT_FILE).exists();
+    let is_usual = haproxy.pidfile == Path::new(DEFAULT_PIDFILE) && usual_configuration().exists();
     (haproxy.pidfile.exists() && !is_usual).then(|| {
         let pidfile = escaped_path(&haproxy.pidfile);
         format!("its pidfile {pidfile} is there, but not what it was started with; start it, or set config")
@@ -136,6 +134,14 @@ fn named_in(
     found
 }
 
+/// Whether a store's file is in this directory, which has this identity.
+#[must_use]
+pub fn is_in(directory: &Path, itself: Option<Identity>, store: &Store) -> bool {
+    store.path.parent().is_some_and(|folder| {
+        folder == directory || identity(folder).is_some_and(|folder| Some(folder) == itself)
+    })
+}
+
 /// The entries of a directory that HAProxy would take for certificates and can't load, and why; those that are known to
 /// be good aren't read.
 #[must_use]
@@ -151,10 +157,10 @@ pub fn unloadable(
     let judge = |name: &OsString| match disk.find(Path::new(name)) {
         Ok(found) if !found.is_file() => None,
         Ok(_) => {
-            let key = format!("{}.key", name.to_string_lossy());
-            match judge(Path::new(name), Some(&key), &disk, version) {
+            let key = KeyFile::Beside(format!("{}.key", name.to_string_lossy()));
+            match judge(Path::new(name), &key, &disk, version) {
                 Contents::Unloadable { why, .. } => Some(why),
-                Contents::Pair(_) | Contents::Unseen(_) => None,
+                Contents::Pair(_) | Contents::Unserved { .. } | Contents::Unseen(_) => None,
             }
         }
         // It is gone again, or a link that leads nowhere.
@@ -201,6 +207,7 @@ fn gather_around(
             (started.files.clone(), environment(started), disk)
         }
     };
+    let environment = Environment { version, ..environment };
     let configuration = match configuration(&files, environment, &disk) {
         Ok(configuration) => configuration,
         Err(why) if is_surely_running(started) => return Serving::unknown(why),
@@ -241,10 +248,11 @@ pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serv
     let files = match (&started, haproxy.config.as_slice()) {
         (_, [_, ..]) => haproxy.config.clone(),
         (Some(started), []) if !started.files.is_empty() => started.files.clone(),
-        _ => vec![DEFAULT_FILE.into()],
+        _ => vec![usual_configuration()],
     };
-    let variables = started.as_ref().map(environment).unwrap_or_default();
-    let configuration = configuration(&files, variables, &disk)?;
+    let version = release(system, haproxy, started.as_ref());
+    let environment = Environment { version, ..started.as_ref().map(environment).unwrap_or_default() };
+    let configuration = configuration(&files, environment, &disk)?;
     let mut gathering = Gathering::of(&configuration, &disk, None);
     let binds = gathering.binds();
     let serving = gathering.read(binds, &Known::new());
@@ -256,7 +264,7 @@ pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serv
 fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
     let disk = Disk::ours("/".into());
     let (named, mentioned): (Vec<Named>, BTreeMap<String, At>) =
-        configuration(&[DEFAULT_FILE.into()], Environment::default(), &disk)
+        configuration(&[usual_configuration()], Environment::default(), &disk)
             .map(|configuration| {
                 let mut gathering = Gathering::of(&configuration, &disk, None);
                 gathering.binds();
@@ -269,11 +277,11 @@ fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
         let found = disk.find(&path);
         let identity = found.as_ref().ok().map(OnDisk::identity);
         let contents = match found {
-            Ok(_) => judge(&path, None, &disk, None),
+            Ok(_) => judge(&path, &KeyFile::None, &disk, None),
             Err(Errno::ACCESS) => Contents::Unseen(cause(&Errno::ACCESS.into())),
             Err(e) => Contents::Unloadable { leaf: None, why: nowhere(e) },
         };
-        stores.insert(haproxy.host_file.clone(), Store { path, identity, contents });
+        stores.insert(haproxy.host_file.clone(), Store { path, identity, contents, extra: None });
     }
     Serving { stores, named, mentioned, ..Serving::unknown(why) }
 }
@@ -295,7 +303,7 @@ fn environment(started: &Started) -> Environment {
             Some((name.to_owned(), value.to_owned()))
         })
         .collect();
-    Environment { variables, is_whole: true }
+    Environment { variables, is_whole: true, version: None }
 }
 
 fn is_surely_running(started: &Result<Started, String>) -> bool {
@@ -336,8 +344,18 @@ struct Wanted {
     /// As HAProxy has it. No descriptor is held: there may be thousands of files.
     path: PathBuf,
     found: Result<Identity, String>,
-    key: Option<String>,
+    key: KeyFile,
     is_unread: bool,
+}
+
+/// Where HAProxy looks for the key of a certificate.
+enum KeyFile {
+    /// In its file.
+    None,
+    /// In this file beside it, where it isn't in its own.
+    Beside(String),
+    /// In this one, which a line names, whatever its own holds (measured, 3.0 to 3.4).
+    Named(String, At),
 }
 
 struct Gathering<'a> {
@@ -348,6 +366,8 @@ struct Gathering<'a> {
     directories: BTreeMap<String, (Option<Identity>, Vec<String>)>,
     lists: BTreeMap<String, Vec<crt_list::ListLine>>,
     names: FileNames,
+    /// What lines have HAProxy load with a store.
+    extras: BTreeMap<String, String>,
     unclear: Option<String>,
     unread: Option<Identity>,
 }
@@ -362,6 +382,7 @@ impl<'a> Gathering<'a> {
             directories: BTreeMap::new(),
             lists: BTreeMap::new(),
             names: configuration.names.clone(),
+            extras: BTreeMap::new(),
             unclear: configuration.unclear.clone(),
             unread: None,
         }
@@ -370,7 +391,9 @@ impl<'a> Gathering<'a> {
     /// What every line loads.
     fn binds(&mut self) -> Vec<Bind> {
         for (name, defined) in &self.configuration.defined {
-            self.want(name, &defined.crt, defined.key.as_deref());
+            let key = defined.key.as_ref().map(|key| (key.as_str(), &defined.at));
+            self.want(name, &defined.crt, key);
+            self.extras.extend(defined.extra.clone().map(|extra| (name.clone(), extra)));
             if defined.is_special {
                 self.note(format!("{}: this certificate's options aren't followed", defined.at));
             }
@@ -396,18 +419,20 @@ impl<'a> Gathering<'a> {
     fn read(self, binds: Vec<Bind>, known: &Known) -> Serving {
         let sources: Vec<String> =
             self.configuration.files.iter().chain(self.lists.keys()).cloned().collect();
-        let Gathering { disk, version, wanted, directories, names, unclear, .. } = self;
+        let Gathering { disk, version, wanted, directories, names, extras, unclear, .. } = self;
         let wanted: Vec<(String, Wanted)> = wanted.into_iter().collect();
-        let read = |(_, wanted): &(String, Wanted)| {
+        let read = |(name, wanted): &(String, Wanted)| {
+            let has_named_key = matches!(wanted.key, KeyFile::Named(..));
             let contents = match &wanted.found {
                 _ if wanted.is_unread => Contents::Unseen("it wasn't read".to_owned()),
                 Err(why) => Contents::Unloadable { leaf: None, why: why.clone() },
-                Ok(identity) => match known.get(identity) {
+                Ok(identity) => match known.get(identity).filter(|_| !has_named_key) {
                     Some(contents) => contents.clone(),
-                    None => judge(&wanted.path, wanted.key.as_deref(), disk, version),
+                    None => judge(&wanted.path, &wanted.key, disk, version),
                 },
             };
-            Store { path: disk.place(&wanted.path), identity: wanted.found.clone().ok(), contents }
+            let (path, identity) = (disk.place(&wanted.path), wanted.found.clone().ok());
+            Store { path, identity, contents, extra: extras.get(name).cloned() }
         };
         let stores = parallel::map(&wanted, read, &|_, _| ());
         Serving {
@@ -567,8 +592,10 @@ impl<'a> Gathering<'a> {
                 self.note(format!("{at}: crt {} isn't followed", escaped(crt)));
             }
             if let (Some(key), false) = (line.option("key"), self.is_known(&whole)) {
-                self.want(&whole, &whole, Some(&self.configuration.with_key_base(key)));
+                self.want(&whole, &whole, Some((&self.configuration.with_key_base(key), &at)));
             }
+            let extra = extra(|name| line.option(name).map(str::to_owned));
+            self.extras.extend(extra.map(|extra| (whole.clone(), extra)));
             self.names.add(&whole, &at);
             for word in [&line.path].into_iter().chain(&line.options) {
                 if word != &line.path || !whole.starts_with('/') {
@@ -585,7 +612,8 @@ impl<'a> Gathering<'a> {
         entries
     }
 
-    fn want(&mut self, store: &str, path: &str, key: Option<&str>) {
+    /// `key`: the file that a line names for its key, and the line.
+    fn want(&mut self, store: &str, path: &str, key: Option<(&str, &At)>) {
         if self.is_known(store) {
             return;
         }
@@ -594,17 +622,18 @@ impl<'a> Gathering<'a> {
             Ok(_) => Err("it isn't a regular file".to_owned()),
             Err(e) => Err(nowhere(e)),
         };
-        let key = key.map(str::to_owned).or_else(|| self.key_file(path));
+        let named = key.map(|(key, at)| KeyFile::Named(key.to_owned(), at.clone()));
+        let key = named.unwrap_or_else(|| self.key_file(path));
         self.wanted.insert(store.to_owned(), Wanted { path: path.into(), found, key, is_unread: false });
     }
 
     /// Where HAProxy looks for the key of a file that has none.
-    fn key_file(&self, path: &str) -> Option<String> {
+    fn key_file(&self, path: &str) -> KeyFile {
         if self.configuration.no_key_files {
-            return None;
+            return KeyFile::None;
         }
         let stem = path.strip_suffix(".crt").filter(|_| self.configuration.without_ending);
-        Some(format!("{}.key", stem.unwrap_or(path)))
+        KeyFile::Beside(format!("{}.key", stem.unwrap_or(path)))
     }
 }
 
@@ -617,13 +646,22 @@ fn nowhere(e: Errno) -> String {
     }
 }
 
-fn judge(path: &Path, key: Option<&str>, disk: &Disk, version: Option<(u32, u32)>) -> Contents {
+fn judge(path: &Path, key: &KeyFile, disk: &Disk, version: Option<(u32, u32)>) -> Contents {
     let read = |path: &Path| disk.find(path).map_err(|e| cause(&e.into())).and_then(|found| found.secret());
     let pem = match read(path) {
         Ok(pem) => pem,
         Err(why) => return Contents::Unseen(format!("cannot read {}: {why}", escaped_path(path))),
     };
-    let beside = key.and_then(|key| read(Path::new(key)).ok());
+    let beside = match key {
+        KeyFile::None => None,
+        KeyFile::Beside(key) => read(Path::new(key)).ok(),
+        KeyFile::Named(file, at) => {
+            let key = read(Path::new(file)).map_err(|why| format!("cannot be read: {why}"));
+            return pair::with_named_key(&pem, key.as_ref().map(|key| key.as_slice()), &|how| {
+                format!("its key is taken from {}, as {at} says, which {how}", escaped(file))
+            });
+        }
+    };
     pair::contents(&pem, beside.as_ref().map(|key| key.as_slice()), version)
 }
 

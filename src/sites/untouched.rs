@@ -1,6 +1,7 @@
 //! Since when no `.sctl` has gone from a directory.
 //!
-//! Each run remembers which ones it found. One that came, was loaded and went between two runs isn't seen.
+//! Each run remembers which ones it found, and when it left the directory: one that came, was loaded and went between two
+//! runs has changed it since.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,12 +14,16 @@ use serde::{Deserialize, Serialize};
 use super::entries;
 use crate::serving::loads::Identity;
 use crate::sites::place::Place;
+use crate::sys::failure::Failure;
 
 /// What is remembered of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Untouched {
     /// When a `.sctl` had last gone from it, or may have: seconds and nanoseconds since 1970.
     pub since: (u64, u32),
+    /// When it had last changed as a run left it; `None`: a run has changed it that didn't come to its end.
+    #[serde(default)]
+    pub left: Option<(u64, u32)>,
     /// The `.sctl` files that were there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub scts: BTreeSet<String>,
@@ -37,21 +42,15 @@ impl FoundPlace {
     /// How a directory is found, of which the last run remembers this; `None`: it can't be read.
     pub(crate) fn of(place: &Place, last: Option<&Untouched>) -> Option<Self> {
         let (identity, changed) = look(place)?;
-        let is_empty = Cell::new(true);
-        let is_sct = |name: &OsStr| {
-            is_empty.set(false);
-            name.as_encoded_bytes().ends_with(b".sctl")
-        };
-        let names = entries::entries_that(&place.dir, &place.path, &is_sct).ok()?;
-        let is_new = last.is_none() && is_empty.get();
-        let scts = names.iter().map(|name| name.to_string_lossy().into_owned()).collect::<BTreeSet<_>>();
-        let has_all = |last: &&Untouched| scts.is_superset(&last.scts);
-        let since = match last.filter(has_all) {
+        let (is_empty, scts) = scts_of(place).ok()?;
+        let is_new = last.is_none() && is_empty;
+        let is_as_left = |last: &&Untouched| last.left == Some(changed) && scts == last.scts;
+        let since = match last.filter(is_as_left) {
             Some(last) => last.since,
             None if is_new => (0, 0),
             None => changed,
         };
-        Some(Self { identity, record: Untouched { since, scts } })
+        Some(Self { identity, record: Untouched { since, left: None, scts } })
     }
 
     /// When a `.sctl` had last gone from it, or may have.
@@ -61,7 +60,7 @@ impl FoundPlace {
     }
 }
 
-/// All of them as they are left now.
+/// All of them as they are left now, by a run that alone has changed them since it found them.
 pub(crate) fn left(
     found: &BTreeMap<String, FoundPlace>,
     places: &[&Place],
@@ -70,10 +69,11 @@ pub(crate) fn left(
     let mut all = before.clone();
     for place in places {
         let key = key(place);
-        let found = found.get(&key).map(|found| &found.record);
-        if let Some(now) = found.and_then(|found| FoundPlace::of(place, Some(found))) {
-            all.insert(key, now.record);
-        }
+        let Some(found) = found.get(&key) else { continue };
+        let Some((_, changed)) = look(place) else { continue };
+        let Ok((_, scts)) = scts_of(place) else { continue };
+        let since = if scts.is_superset(&found.record.scts) { found.record.since } else { changed };
+        all.insert(key, Untouched { since, left: Some(changed), scts });
     }
     all
 }
@@ -87,4 +87,15 @@ fn look(place: &Place) -> Option<(Identity, (u64, u32))> {
     let stat = fstat(&place.dir).ok()?;
     let changed = (u64::try_from(stat.st_ctime).ok()?, u32::try_from(stat.st_ctime_nsec).ok()?);
     Some((Identity { device: stat.st_dev, inode: stat.st_ino }, changed))
+}
+
+/// Whether nothing is in a directory, and the `.sctl` files in it.
+fn scts_of(place: &Place) -> Result<(bool, BTreeSet<String>), Failure> {
+    let is_empty = Cell::new(true);
+    let is_sct = |name: &OsStr| {
+        is_empty.set(false);
+        name.as_encoded_bytes().ends_with(b".sctl")
+    };
+    let names = entries::entries_that(&place.dir, &place.path, &is_sct)?;
+    Ok((is_empty.get(), names.iter().map(|name| name.to_string_lossy().into_owned()).collect()))
 }

@@ -127,7 +127,7 @@ fn judged(settings: &Settings, ground: Ground, haproxy: Vec<Running>, setup: Set
         foreign: &foreign,
     };
     let mut sites: Vec<Site> = ground.sites.into_iter().map(|views| judge(views, &around)).collect();
-    renewals::note_overdue(settings, &mut sites, now);
+    renewals::note_renewals(settings, &mut sites, now);
     sites.sort_by_key(|site| std::cmp::Reverse(site.severity));
     let owed = owed_since(settings, &state);
     let mut problems: Vec<Problem> = haproxy.iter().filter_map(troubles::down).collect();

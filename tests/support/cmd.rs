@@ -128,8 +128,17 @@ impl Cmd {
     /// Runs it with these arguments after `--config FILE`.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Run {
+        let config = self.config();
+        let mut all = vec!["--config", config.to_str().expect("a path of UTF-8")];
+        all.extend(arguments);
+        self.run_as(&all)
+    }
+
+    /// Runs it with these arguments alone.
+    #[track_caller]
+    pub fn run_as(&self, arguments: &[&str]) -> Run {
         let mut command = Command::new(Self::program());
-        command.arg("--config").arg(self.config()).args(arguments);
+        command.args(arguments);
         self.prepare(&mut command);
         let output = finish(&mut command, self.limit);
         Run {
@@ -185,6 +194,11 @@ impl Run {
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON: {error}: {self}"))
+    }
+
+    /// What the report says of the first HAProxy.
+    pub fn haproxy(&self) -> Value {
+        self.json()["haproxy"][0].clone()
     }
 
     /// The row of a file in the JSON report: `example.org.pem`.

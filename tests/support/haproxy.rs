@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::cmd::toml;
 use super::ports::Port;
 use super::process::{Running, alive, finish};
 use super::{LIMIT, wait_until};
@@ -77,7 +78,7 @@ pub fn system_haproxy() -> Version {
 }
 
 /// Where `tests/install` unpacks.
-fn testbed() -> PathBuf {
+pub fn testbed() -> PathBuf {
     std::env::var_os("HAPROXY_CERTS_TESTBED")
         .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("testbed"), PathBuf::from)
 }
@@ -256,6 +257,15 @@ impl Haproxy {
     /// Its stats socket: the Runtime API.
     pub fn stats_socket(&self) -> PathBuf {
         self.temporary.path().join("stats.sock")
+    }
+
+    /// A `[[haproxy]]` table for it, reached by its pidfile and both sockets; `more` are further lines.
+    pub fn table(&self, more: &str) -> String {
+        let [pidfile, master, runtime] =
+            [self.pidfile(), self.master_socket(), self.stats_socket()].map(|path| toml(&path));
+        format!(
+            "[[haproxy]]\npidfile = {pidfile}\nmaster_socket = {master}\nruntime_socket = {runtime}\n{more}"
+        )
     }
 
     /// The master's process id.

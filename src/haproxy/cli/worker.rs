@@ -83,6 +83,12 @@ pub enum Trouble {
     },
 }
 
+/// The first version whose masters don't load the configuration themselves (measured, 2.2 to 3.4).
+pub(crate) const WORKERS_LOAD_SINCE: (u32, u32) = (3, 1);
+
+/// How long a master may load its configuration: a minute is enough for 100,000 certificates.
+pub(crate) const LOADING: Duration = Duration::from_secs(60);
+
 /// The worker that answers, and when it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answering {

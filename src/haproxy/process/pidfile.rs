@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::sys::procfs::Proc;
+
 /// A pidfile holds a number or a few.
 const LARGEST: u64 = 4096;
 
@@ -22,7 +24,12 @@ pub fn read(path: &Path) -> io::Result<Option<i32>> {
     let mut text = Vec::new();
     file.take(LARGEST).read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text);
-    Ok(text.lines().next().and_then(|line| line.trim().parse().ok()).filter(|&pid| pid > 1))
+    Ok(text.lines().next().and_then(|line| line.trim().parse().ok()).filter(|&pid| pid > 0))
+}
+
+/// The HAProxy that the pidfile names; `None`: it names none that runs.
+pub(crate) fn haproxy(proc: &Proc, path: &Path) -> Option<i32> {
+    read(path).ok().flatten().filter(|&pid| proc.haproxy(pid).is_some())
 }
 
 #[cfg(test)]
@@ -38,7 +45,7 @@ mod tests {
             (" 7 \n8\n", Some(7)),
             ("", None),
             ("\n5\n", None),
-            ("1\n", None),
+            ("1\n", Some(1)),
             ("0", None),
             ("-5", None),
             ("99999999999", None),
