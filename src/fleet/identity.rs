@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::agreement::{PrivateKey, X25519};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, fstat, fsync, linkat, open, openat, stat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, fsync, linkat, open, openat, stat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
@@ -379,7 +379,10 @@ mod tests {
         symlink(&path, &link).unwrap();
         assert!(matches!(HostIdentity::load(&link), Err(IdentityError::NotRegular { .. })));
         assert!(matches!(HostIdentity::create(&link, ""), Err(IdentityError::Exists(_))));
-        assert!(matches!(HostIdentity::load(folder.path()), Err(IdentityError::Loose(_) | IdentityError::NotRegular { .. })));
+        assert!(matches!(
+            HostIdentity::load(folder.path()),
+            Err(IdentityError::Loose(_) | IdentityError::NotRegular { .. })
+        ));
         if geteuid().is_root() {
             std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
             assert!(matches!(HostIdentity::load(&path), Err(IdentityError::Foreign { uid: 65534, .. })));
