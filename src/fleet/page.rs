@@ -245,7 +245,9 @@ mod tests {
     /// Seals what [`seal`] wouldn't.
     fn lie(entries: &[PageEntry], page: (usize, usize), key: &EpochKey) -> Result<Vec<PageEntry>, Unsealed> {
         let mut text = Vec::new();
-        entries.iter().for_each(|entry| write(&mut text, entry).unwrap());
+        for entry in entries {
+            write(&mut text, entry).unwrap();
+        }
         let sealed = context(&fleet(), &name(page.0, page.1)).seal(&text, key).unwrap();
         open(&sealed, page, &fleet(), key)
     }

@@ -72,7 +72,7 @@ impl Context<'_> {
         }
         let mut salt = [0; SALT];
         aws_lc_rs::rand::fill(&mut salt).map_err(|_| Unsealed::Key)?;
-        let aad = self.authenticated(key.epoch()).ok_or(Unsealed::TooLarge)?;
+        let context = self.authenticated(key.epoch()).ok_or(Unsealed::TooLarge)?;
         let aead = self.key(key, &salt).ok_or(Unsealed::Key)?;
         let mut sealed = Vec::with_capacity(self.kind.len() + SALT + text.len() + TAG);
         sealed.extend_from_slice(self.kind);
@@ -83,7 +83,7 @@ impl Context<'_> {
         let body = sealed.get_mut(begin..).ok_or(Unsealed::Key)?;
         let nonce = Nonce::assume_unique_for_key([0; 12]);
         let tag =
-            aead.seal_in_place_separate_tag(nonce, Aad::from(&**aad), body).map_err(|_| Unsealed::Key)?;
+            aead.seal_in_place_separate_tag(nonce, Aad::from(&**context), body).map_err(|_| Unsealed::Key)?;
         sealed.extend_from_slice(tag.as_ref());
         Ok(sealed)
     }
@@ -95,12 +95,12 @@ impl Context<'_> {
         if body.len() > self.at_most + TAG {
             return Err(Unsealed::TooLarge);
         }
-        let aad = self.authenticated(key.epoch()).ok_or(Unsealed::TooLarge)?;
+        let context = self.authenticated(key.epoch()).ok_or(Unsealed::TooLarge)?;
         let aead = self.key(key, salt).ok_or(Unsealed::Key)?;
         let mut text = Zeroizing::new(body.to_vec());
         let nonce = Nonce::assume_unique_for_key([0; 12]);
         let length =
-            aead.open_in_place(nonce, Aad::from(&**aad), &mut text).map_err(|_| Unsealed::Wrong)?.len();
+            aead.open_in_place(nonce, Aad::from(&**context), &mut text).map_err(|_| Unsealed::Wrong)?.len();
         text.truncate(length);
         Ok(text)
     }

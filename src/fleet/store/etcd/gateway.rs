@@ -21,6 +21,9 @@ const MAX_COMPLAINT: usize = 65536;
 /// The cause where a member didn't answer in time.
 pub(super) const NO_ANSWER: &str = "no answer in time";
 
+/// A line that carries fewer bytes in a second is too slow.
+const SLOW: usize = 256 << 10;
+
 /// The pause before all members are asked again.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -136,7 +139,10 @@ impl Gateway {
         at_most: usize,
     ) -> Result<T, Refusal> {
         let ask = || {
-            let mut response = self.post(member, path, body, self.settings.time_out, false)?;
+            // What is long takes its time on a slow line.
+            let length = body.len().saturating_add(at_most) / SLOW;
+            let time_out = self.settings.time_out + Duration::from_secs(length as u64);
+            let mut response = self.post(member, path, body, time_out, false)?;
             let bytes = read(response.body_mut(), at_most)?;
             let malformed = |e: serde_json::Error| StoreError::Malformed(e.to_string());
             serde_json::from_slice(&bytes).map_err(|e| Refusal::Final(Unanswered::Failed(malformed(e))))

@@ -66,7 +66,7 @@ impl EtcdSettings {
         let wrong = |what| Err(StoreError::Setup(format!("the store {}: {what}", escaped(endpoint))));
         let Ok(uri) = endpoint.parse::<Uri>() else { return wrong("it is not an address") };
         let Some(host) = uri.host().filter(|host| !host.is_empty()) else { return wrong("it names no host") };
-        if uri.path().trim_end_matches('/') != "" || uri.query().is_some() || endpoint.contains('@') {
+        if !uri.path().trim_end_matches('/').is_empty() || uri.query().is_some() || endpoint.contains('@') {
             return wrong("it is more than a scheme, a host and a port");
         }
         let is_here = host == "localhost" || host == "[::1]" || host.starts_with("127.");
