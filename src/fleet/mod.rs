@@ -26,3 +26,4 @@ pub mod seal;
 pub mod signed_text;
 pub mod sshsig;
 pub mod store;
+pub mod unsealed;

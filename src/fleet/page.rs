@@ -14,7 +14,8 @@ use super::epoch::EpochKey;
 use super::fields::{Fields, push};
 use super::head::MAX_PAGES;
 use super::name::FleetName;
-use super::seal::{Context, Unsealed, around};
+use super::seal::{Context, around};
+use super::unsealed::Unsealed;
 use crate::certified_key::sha256;
 
 /// So many lineages are on a page, more or less.

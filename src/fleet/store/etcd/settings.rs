@@ -73,7 +73,7 @@ impl EtcdSettings {
         match uri.scheme_str() {
             Some("https") => {}
             Some("http") if self.user.is_none() || is_here => {}
-            Some("http") => return wrong("the password would be sent in plain text; use https"),
+            Some("http") => return wrong("the password would be sent in plain text: take https"),
             _ => return wrong("it begins with neither http:// nor https://"),
         }
         Ok(endpoint.trim_end_matches('/').to_owned())
