@@ -1,0 +1,6 @@
+//! `fleet`: one publisher, many nodes.
+
+pub mod follow;
+pub mod join;
+pub mod publish;
+pub mod status;
