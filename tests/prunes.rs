@@ -288,6 +288,23 @@ fn haproxy_is_asked_while_it_is_down() {
     }
 }
 
+/// It was started and stopped between two runs, and nothing but its pidfile says that it was there.
+#[test]
+fn a_haproxy_that_no_run_has_seen_holds_every_prune() {
+    for version in versions() {
+        let mut scene = Scene::start(&version, |folder, setup| {
+            let sites = folder.join("sites");
+            fs::write(folder.join("list"), format!("{}/gone.test.pem gone.test\n", sites.display())).unwrap();
+            setup.bind_option(&format!("crt-list {}/list", folder.display())).crt(&sites)
+        });
+        scene.haproxy.kill();
+        scene.tree.delete(GONE);
+        let run = scene.cmd.assemble(&[]).exits(1);
+        scene.holds(&run, "set config", &version.full);
+        scene.must_start(&[], &version.full);
+    }
+}
+
 /// The list's name has a variable that only HAProxy knows.
 #[test]
 fn a_list_that_nobody_finds_holds_every_prune() {

@@ -26,6 +26,7 @@ const BUNDLE: [&str; 3] = ["dsa", "ecdsa", "rsa"];
 
 /// What distributions start HAProxy with.
 const DEFAULT_FILE: &str = "/etc/haproxy/haproxy.cfg";
+const DEFAULT_PIDFILE: &str = "/run/haproxy.pid";
 
 /// Contents that are known already, by the file that holds them: they aren't read again.
 pub type Known = HashMap<Identity, Contents>;
@@ -45,6 +46,7 @@ pub fn gather(system: &System, haproxy: &Haproxy, version: Option<(u32, u32)>, k
 pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &'a [PathBuf]) -> Loaded {
     let sites = identity(&settings.sites_dir);
     let (mut servings, mut configurations, mut stopped) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    let mut unseen = None;
     for haproxy in &settings.haproxys {
         let started = Started::find(system, haproxy);
         let surely = started.as_ref().ok().filter(|started| started.is_surely_this && started.root.is_none());
@@ -53,6 +55,8 @@ pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &
             let files = if haproxy.config.is_empty() { last } else { &haproxy.config };
             if !files.is_empty() {
                 stopped.insert(haproxy.name.clone(), files.to_vec());
+            } else if started.is_err() {
+                unseen = unseen.or_else(|| ran_unseen(haproxy));
             }
         }
         if let Some(started) = surely {
@@ -77,7 +81,17 @@ pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &
         mentions.map(|(name, at)| (name.into(), at.clone())).collect();
     mentioned.retain(|name, _| settings.sites_dir.join(name).symlink_metadata().is_ok());
     let host = identity(&settings.host_file);
-    Loaded { servings, sites, host, named, mentioned, unseen: None, stopped, configurations }
+    Loaded { servings, sites, host, named, mentioned, unseen, stopped, configurations }
+}
+
+/// A HAProxy that ran here, as its pidfile shows, and whose configuration nobody knows: no run of ours has seen it run, and
+/// it isn't the one that distributions start.
+fn ran_unseen(haproxy: &Haproxy) -> Option<String> {
+    let is_usual = haproxy.pidfile == Path::new(DEFAULT_PIDFILE) && Path::new(DEFAULT_FILE).exists();
+    (haproxy.pidfile.exists() && !is_usual).then(|| {
+        let pidfile = escaped_path(&haproxy.pidfile);
+        format!("its pidfile {pidfile} is there, but not what it was started with; start it, or set config")
+    })
 }
 
 /// The files of a directory that a line names by itself, under whatever spelling.
