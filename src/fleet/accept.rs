@@ -203,6 +203,7 @@ mod tests {
             epoch: 1,
             epoch_key: [1; 32],
             prune_many: false,
+            nodes: Vec::new(),
             pages: vec![[2; 32]],
         }
     }

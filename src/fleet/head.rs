@@ -9,6 +9,7 @@
 //! epoch 3
 //! epoch-key SHA256
 //! prune-many no
+//! node NAME KEY                  as often as there are nodes, by name
 //! page SHA256                    as often as there are pages, in their order
 //! ```
 
@@ -16,7 +17,8 @@
 
 use std::fmt::Write as _;
 
-use super::name::FleetName;
+use super::name::{FleetName, NodeName};
+use super::node_key::NodeKey;
 use super::signed_text::{self, BadText, Lines, flag, time, unhex};
 use super::sshsig::{SigningKey, VerifyingKey};
 use crate::certified_key::{hex, sha256};
@@ -46,6 +48,8 @@ pub struct Head {
     pub epoch_key: [u8; 32],
     /// Whether the publisher was told to prune many.
     pub prune_many: bool,
+    /// Who may read, by name: a node finds its own name by its key, and knows whose reports are whose.
+    pub nodes: Vec<(NodeName, NodeKey)>,
     /// The SHA-256 of each page as it is stored; as many as a power of two says.
     pub pages: Vec<[u8; 32]>,
 }
@@ -79,8 +83,12 @@ impl Head {
             hex(&self.epoch_key),
             flag(self.prune_many)
         );
-        for page in &self.pages {
+        for (name, key) in &self.nodes {
             // Writing to a String never fails.
+            let _ = writeln!(text, "node {name} {key}");
+        }
+        for page in &self.pages {
+            // Nor here.
             let _ = writeln!(text, "page {}", hex(page));
         }
         text
@@ -96,14 +104,22 @@ impl Head {
             epoch: lines.number("epoch")?,
             epoch_key: lines.digest("epoch-key")?,
             prune_many: lines.flag("prune-many")?,
+            nodes: lines.run("node").into_iter().map(member).collect::<Option<_>>().ok_or(BadText::Malformed)?,
             pages: lines
                 .rest("page")
                 .map(|page| unhex(page?).ok_or(BadText::Malformed))
                 .collect::<Result<_, _>>()?,
         };
         let is_count = head.pages.len().is_power_of_two() && head.pages.len() <= MAX_PAGES;
-        if is_count && head.text() == text { Ok(head) } else { Err(BadText::Malformed) }
+        let is_sorted = head.nodes.is_sorted_by(|(one, _), (two, _)| one < two);
+        if is_count && is_sorted && head.text() == text { Ok(head) } else { Err(BadText::Malformed) }
     }
+}
+
+/// A node's name and key.
+fn member(line: &str) -> Option<(NodeName, NodeKey)> {
+    let (name, key) = line.split_once(' ')?;
+    Some((name.parse().ok()?, key.parse().ok()?))
 }
 
 impl SignedHead {
@@ -137,6 +153,7 @@ mod tests {
             epoch: 3,
             epoch_key: [7; 32],
             prune_many: false,
+            nodes: Vec::new(),
             pages: (0..pages).map(|page| sha256(&page.to_le_bytes())).collect(),
         }
     }

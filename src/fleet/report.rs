@@ -7,6 +7,7 @@
 //! node lb1
 //! sequence 42
 //! head SHA256
+//! since 2026-11-29T22:50:00Z
 //! time 2026-11-29T23:00:05Z
 //! program 0.2.0
 //! confirmed no
@@ -48,6 +49,8 @@ pub struct NodeReport {
     pub sequence: u64,
     /// The SHA-256 of that head.
     pub head: [u8; 32],
+    /// Since when it has deployed that head, in seconds since 1970.
+    pub since: i64,
     /// When it reported, in seconds since 1970.
     pub time: i64,
     /// The version of its program.
@@ -139,11 +142,12 @@ impl NodeReport {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "{FIRST_LINE}\nfleet {}\nnode {}\nsequence {}\nhead {}\ntime {}\nprogram {}\nconfirmed {}\nomitted {}\n",
+            "{FIRST_LINE}\nfleet {}\nnode {}\nsequence {}\nhead {}\nsince {}\ntime {}\nprogram {}\nconfirmed {}\nomitted {}\n",
             self.fleet,
             self.node,
             self.sequence,
             hex(&self.head),
+            time(self.since),
             time(self.time),
             self.program,
             flag(self.confirmed),
@@ -163,6 +167,7 @@ impl NodeReport {
             node: lines.value("node")?.parse().map_err(|_| BadText::Malformed)?,
             sequence: lines.number("sequence")?,
             head: lines.digest("head")?,
+            since: lines.time("since")?,
             time: lines.time("time")?,
             program: lines.value("program")?.to_owned(),
             confirmed: lines.flag("confirmed")?,
@@ -241,6 +246,7 @@ mod tests {
             node: "lb1".parse().unwrap(),
             sequence: 42,
             head: [1; 32],
+            since: 1_795_000_000,
             time: 1_796_000_000,
             program: "0.1.0".into(),
             confirmed: false,
