@@ -14,14 +14,19 @@ use clap::builder::styling::{AnsiColor, Style};
 use clap::error::ErrorKind;
 use haproxy_certs::certbot::tree_mark::TreeMark;
 use haproxy_certs::cli::{
-    Assemble, Cli, Color, Command, Completions, Format, Global, HaproxyConfig, Init, StatusArgs, StatusFormat,
+    Assemble, Cli, Color, Command, Completions, FleetCommand, FleetFollow, FleetStatus, Format, Global,
+    HaproxyConfig, Init, StatusArgs, StatusFormat,
 };
 use haproxy_certs::commands::assemble::assemble;
+use haproxy_certs::commands::fleet::follow::{Followed, Follower, Look};
+use haproxy_certs::commands::fleet::publish::{self, Published, Wanted};
+use haproxy_certs::commands::fleet::{join, status as fleet_status, watch};
 use haproxy_certs::commands::haproxy_config::{self, haproxy_config};
 use haproxy_certs::commands::issue::{CertbotCall, Deed, address_advice, passed_on};
 use haproxy_certs::commands::{completions, init};
-use haproxy_certs::config::{DEFAULT_FILE, Settings};
+use haproxy_certs::config::{DEFAULT_FILE, OWN_DIR, Settings};
 use haproxy_certs::host_setup::adopt;
+use haproxy_certs::output::fleet as fleet_report;
 use haproxy_certs::output::late::{late, undeployed};
 use haproxy_certs::output::status::textfile;
 use haproxy_certs::output::wrap::wrapped;
@@ -87,6 +92,7 @@ fn run(cli: Cli) -> u8 {
         Command::Renew(args) => return run_certbot(global, Deed::Renew, &args.certbot),
         Command::Init(args) => run_init(global, &args).unwrap_or_else(|e| unable(&e)),
         Command::HaproxyConfig(args) => print_haproxy_config(global, &args).unwrap_or_else(|e| unable(&e)),
+        Command::Fleet(command) => run_fleet(global, &command),
         Command::Completions { shell } => print_completions(global, shell).unwrap_or_else(|e| unable(&e)),
     };
     unless_lost(exit).code()
@@ -144,6 +150,12 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
             return Exit::Unable;
         }
     };
+    if let (Some(_), false) = (settings.published(), args.dry_run)
+        && !writes_sites(&settings)
+    {
+        // Nobody loads anything here: the publisher has no HAProxy.
+        return publish_after(global, &settings, args.format);
+    }
     let system = System::host();
     let options = args.options(std::env::var_os("RENEWED_LINEAGE"));
     let mut exit = Exit::Fine;
@@ -170,7 +182,157 @@ fn run_assemble(global: &Global, args: &Assemble) -> Exit {
             break;
         }
     }
+    if settings.published().is_some() && !args.dry_run {
+        let published = publish_after(global, &settings, args.format);
+        if published.code() > exit.code() {
+            exit = published;
+        }
+    }
     exit
+}
+
+/// Whether a publisher has a HAProxy of its own: a table says so, or a first run did.
+fn writes_sites(settings: &Settings) -> bool {
+    settings.names_haproxys || settings.sites_dir.join(OWN_DIR).exists()
+}
+
+/// Publishes after `assemble`; for scripts that is the part that is said on stderr, where something is wrong.
+fn publish_after(global: &Global, settings: &Settings, format: Format) -> Exit {
+    match publish::publish(settings, Wanted::default(), &progress()) {
+        Ok(done) => {
+            if format == Format::Human {
+                print_published(global, settings, &done);
+            }
+            published_exit(&done)
+        }
+        Err(failure) => {
+            syslog::failure(&System::host(), &failure);
+            unable(&failure)
+        }
+    }
+}
+
+fn published_exit(done: &Published) -> Exit {
+    if done.is_partly() { Exit::Partly } else { Exit::Fine }
+}
+
+fn print_published(global: &Global, settings: &Settings, done: &Published) {
+    let mut lines = completed(settings, fleet_report::human::published(done, global.verbose));
+    if global.quiet {
+        lines.retain(|line| line.tone == human::Tone::Bad);
+    }
+    print_wrapped(global, lines);
+}
+
+fn run_fleet(global: &Global, command: &FleetCommand) -> Exit {
+    let settings = match Settings::load(global.config_file(), &global.overrides(None)) {
+        Ok(settings) => settings,
+        Err(failure) => {
+            if let FleetCommand::Status(args) = command {
+                print_fleet_failure(args.format, &failure);
+                return Exit::Unable;
+            }
+            return unable(&failure);
+        }
+    };
+    match command {
+        FleetCommand::Join => run_join(global, &settings),
+        FleetCommand::Publish(args) => {
+            let wanted = Wanted { prune_many: args.prune_many, take_over: args.take_over, rotate: false };
+            run_publish(global, &settings, wanted)
+        }
+        FleetCommand::Rotate => run_publish(global, &settings, Wanted { rotate: true, ..Wanted::default() }),
+        FleetCommand::Follow(args) => run_follow(global, &settings, args).unwrap_or_else(|e| unable(&e)),
+        FleetCommand::Status(args) => run_fleet_status(global, &settings, args),
+    }
+}
+
+fn run_join(global: &Global, settings: &Settings) -> Exit {
+    match join::join(settings) {
+        Ok(joined) => {
+            print_wrapped(global, completed(settings, fleet_report::human::joined(&joined)));
+            print(&format!("\n{}", joined.table));
+            Exit::Fine
+        }
+        Err(failure) => unable(&failure),
+    }
+}
+
+fn run_publish(global: &Global, settings: &Settings, wanted: Wanted) -> Exit {
+    match publish::publish(settings, wanted, &progress()) {
+        Ok(done) => {
+            print_published(global, settings, &done);
+            published_exit(&done)
+        }
+        Err(failure) => unable(&failure),
+    }
+}
+
+fn run_follow(global: &Global, settings: &Settings, args: &FleetFollow) -> Result<Exit, Failure> {
+    let system = System::host();
+    let mut follower = Follower::new(settings, &system)?;
+    if args.once {
+        // Whoever starts it spreads it.
+        let done = follower.once(Look::All, &progress(), &|_| true)?;
+        show_followed(global, settings, &system, &done);
+        return Ok(done.exit());
+    }
+    watch::watch(&mut follower, &|_, _| (), &mut |done| show_followed(global, settings, &system, done))?;
+    Ok(Exit::Fine)
+}
+
+fn show_followed(global: &Global, settings: &Settings, system: &System, done: &Followed) {
+    if let Some(run) = &done.run {
+        let mut run = run.clone();
+        let undeployed = undeployed(&run, &LastRun::load(&settings.sites_dir).undeployed, now());
+        run.note_late(late(&undeployed, now()));
+        print_report(global, settings, &run);
+        syslog::log(settings, system, &run, run.exit(false));
+    }
+    let mut lines = completed(settings, fleet_report::human::followed(done));
+    if global.quiet {
+        lines.retain(|line| line.tone == human::Tone::Bad);
+    }
+    print_wrapped(global, lines);
+}
+
+fn run_fleet_status(global: &Global, settings: &Settings, args: &FleetStatus) -> Exit {
+    let overview = match fleet_status::status(settings) {
+        Ok(overview) => overview,
+        Err(failure) => {
+            print_fleet_failure(args.format, &failure);
+            return Exit::Unable;
+        }
+    };
+    let unwritten = args
+        .textfile
+        .as_ref()
+        .and_then(|path| textfile::write(path, &fleet_report::prometheus::text(&overview)).err());
+    match args.format {
+        StatusFormat::Human => {
+            print_wrapped(global, completed(settings, fleet_report::human::status(&overview, global.quiet)));
+        }
+        StatusFormat::Json => print_line(&fleet_report::json::status(&overview)),
+        StatusFormat::Monitoring => print_line(&fleet_report::monitoring::text(&overview)),
+        StatusFormat::Prometheus => print_line(fleet_report::prometheus::text(&overview).trim_end()),
+    }
+    if let Some(failure) = unwritten {
+        return unable(&failure);
+    }
+    match overview.severity() {
+        Severity::Ok => Exit::Fine,
+        Severity::Warning => Exit::Partly,
+        Severity::Critical => Exit::Untold,
+        Severity::Unknown => Exit::Unable,
+    }
+}
+
+fn print_fleet_failure(format: StatusFormat, failure: &Failure) {
+    match format {
+        StatusFormat::Json => print_line(&fleet_report::json::failure(failure)),
+        StatusFormat::Monitoring => print_line(&status_report::monitoring::failure(&failure.message)),
+        StatusFormat::Human | StatusFormat::Prometheus => complain(&failure.message),
+    }
 }
 
 fn run_status(global: &Global, args: &StatusArgs) -> Exit {

@@ -114,7 +114,9 @@ pub fn absence(settings: &Settings) -> String {
         ),
         None => {
             let live_dir = escaped_path(&settings.live_dir);
-            format!("{live_dir} is missing; what was deployed from it stays. Set live_dir if certbot's tree moved")
+            format!(
+                "{live_dir} is missing; what was deployed from it stays. Set live_dir if certbot's tree moved"
+            )
         }
     }
 }

@@ -96,7 +96,9 @@ pub enum RefusedHead {
         known: u64,
     },
     /// The same publisher signed two heads with one sequence.
-    #[error("two heads with the sequence {sequence}: somebody else publishes with this key, or the store lies")]
+    #[error(
+        "two heads with the sequence {sequence}: somebody else publishes with this key, or the store lies"
+    )]
     Fork {
         /// Of both.
         sequence: u64,
@@ -286,7 +288,11 @@ mod tests {
         let other = Head { fleet: "core".parse().unwrap(), ..head(1, NOW) };
         let refused = node.asks(&other.sign(&key(1)), NOW);
         assert_eq!(refused, Err(RefusedHead::OtherFleet("core".parse().unwrap())));
-        let forged = head(1, NOW).sign(&key(1)).iter().map(|byte| if *byte == b'1' { b'2' } else { *byte }).collect::<Vec<_>>();
+        let forged = head(1, NOW)
+            .sign(&key(1))
+            .iter()
+            .map(|byte| if *byte == b'1' { b'2' } else { *byte })
+            .collect::<Vec<_>>();
         assert!(matches!(node.asks(&forged, NOW), Err(RefusedHead::Damaged(_))));
         let text = String::from_utf8(head(1, NOW).sign(&key(1))).unwrap().replace("sequence 1", "sequence 2");
         let wrong = RefusedHead::Damaged(BadText::Signature(BadSignature::Wrong));

@@ -9,16 +9,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fstat, fsync, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fstat, fsync, openat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::certbot::{Discovery, KeyAndChain, Unread, read_opened};
-use crate::certified_key::hex;
+use crate::certified_key::{hex, sha256};
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::KnownHeads;
-use crate::fleet::digest_matches;
 use crate::fleet::epoch::EpochKey;
 use crate::fleet::head::SignedHead;
 use crate::fleet::identity::HostIdentity;
@@ -185,8 +183,8 @@ impl CacheFolder {
     /// # Errors
     /// It can't be written.
     pub fn remember(&self, memory: &Memory) -> Result<(), Failure> {
-        let text = serde_json::to_vec_pretty(memory)
-            .map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?;
+        let text =
+            serde_json::to_vec_pretty(memory).map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?;
         write_durably(self.place.dir.as_fd(), MEMORY, &text)
             .map_err(|e| Failure::io("write", &self.place.path.join(MEMORY), &e.into()))
     }
@@ -269,10 +267,21 @@ impl CacheFolder {
     ///
     /// # Errors
     /// What it names can't be read or opened.
-    pub fn open(&self, fleet: &Fleet, identity: &HostIdentity, part: Part) -> Result<Option<Opened>, Failure> {
+    pub fn open(
+        &self,
+        fleet: &Fleet,
+        identity: &HostIdentity,
+        part: Part,
+    ) -> Result<Option<Opened>, Failure> {
         let kept = Kept { head: self.head()?, pages: &self.pages, keys: &self.keys };
         open(&kept, fleet, identity, part)
     }
+}
+
+/// Whether a value is what its name says.
+#[must_use]
+pub fn is_sha256_of(hash: &[u8; 32], bytes: &[u8]) -> bool {
+    sha256(bytes) == *hash
 }
 
 /// The name of the fleet that these settings are about.
@@ -332,7 +341,10 @@ fn open(
     let Some(bytes) = &kept.head else { return Ok(None) };
     let here = escaped_path(&fleet.cache);
     let fail = |what: &str| {
-        Failure::new(FailureKind::Io, format!("{here} can't be used: {what}; haproxy-certs fleet follow --once brings it again"))
+        Failure::new(
+            FailureKind::Io,
+            format!("{here} can't be used: {what}; haproxy-certs fleet follow --once brings it again"),
+        )
     };
     let signed = SignedHead::read(bytes).map_err(|e| fail(&e.to_string()))?;
     let counts = match part {
@@ -340,24 +352,31 @@ fn open(
         Part::Publisher => identity.public().signing == signed.publisher,
     };
     if !counts {
-        return Err(fail(&format!("its head is by {}, which isn't among the publishers", signed.publisher.fingerprint())));
+        return Err(fail(&format!(
+            "its head is by {}, which isn't among the publishers",
+            signed.publisher.fingerprint()
+        )));
     }
     let name = fleet_name(fleet)?;
     if signed.head.fleet != name {
         return Err(fail("its head is of another fleet"));
     }
     let node = match part {
-        Part::Node => own_name(&signed, identity).ok_or_else(|| fail("this host isn't among the fleet's nodes"))?,
+        Part::Node => {
+            own_name(&signed, identity).ok_or_else(|| fail("this host isn't among the fleet's nodes"))?
+        }
         Part::Publisher => NodeName::publisher(),
     };
     let head = &signed.head;
-    let sealed = read(kept.keys, &head.epoch.to_string())?.ok_or_else(|| fail("the epoch's key is missing"))?;
-    let key = EpochKey::open(identity, &name, &node, head.epoch, &head.epoch_key, &sealed)
+    let sealed =
+        read(kept.keys, &head.epoch.to_string())?.ok_or_else(|| fail("the epoch's key is missing"))?;
+    let key = EpochKey::open(&sealed, identity, &name, &node, (head.epoch, &head.epoch_key))
         .map_err(|e| fail(&e.to_string()))?;
     let mut entries = BTreeMap::new();
     for (at, hash) in head.pages.iter().enumerate() {
         let bytes = whole(kept.pages, hash).ok_or_else(|| fail("a page is missing or damaged"))?;
-        let page = page::open(&bytes, at, head.pages.len(), &name, &key).map_err(|e| fail(&e.to_string()))?;
+        let page =
+            page::open(&bytes, (at, head.pages.len()), &name, &key).map_err(|e| fail(&e.to_string()))?;
         entries.extend(page.into_iter().map(|entry| (entry.lineage.clone(), entry)));
     }
     Ok(Some(Opened { signed, key, entries }))
@@ -423,9 +442,10 @@ impl FleetCache {
     pub fn read(&self, lineage: &OsStr) -> Result<KeyAndChain, Unread> {
         let unread = |detail: String| Unread { refusal: Refusal::new(Reason::Io, detail), unsettled: false };
         let shown = escaped(lineage.as_encoded_bytes()).to_string();
-        let found = self.opened.as_ref().and_then(|(opened, objects)| {
-            Some((opened, objects, opened.entries.get(lineage.to_str()?)?))
-        });
+        let found = self
+            .opened
+            .as_ref()
+            .and_then(|(opened, objects)| Some((opened, objects, opened.entries.get(lineage.to_str()?)?)));
         let Some((opened, objects, entry)) = found else {
             return Err(unread(format!("the fleet {} has no {shown}", self.fleet)));
         };
@@ -440,7 +460,7 @@ impl FleetCache {
             .map_err(|e| damaged(&io_cause(&e.into())))?;
         let look = fstat(&fd).map(|stat| Look::of(&stat)).map_err(|e| damaged(&io_cause(&e.into())))?;
         let (bytes, _) = read_opened(fd).map_err(|_| damaged("it isn't a file of ours"))?;
-        if !digest_matches(&entry.object, &bytes) {
+        if !is_sha256_of(&entry.object, &bytes) {
             return Err(damaged("it isn't what the head names"));
         }
         let pair = object::open(&bytes, &entry.lineage, &self.fleet, &opened.key)
@@ -492,7 +512,7 @@ fn keep(place: &Place, name: &str, bytes: &[u8]) -> Result<(), Failure> {
 }
 
 fn whole(place: &Place, hash: &[u8; 32]) -> Option<Vec<u8>> {
-    read(place, &hex(hash)).ok().flatten().filter(|bytes| digest_matches(hash, bytes))
+    read(place, &hex(hash)).ok().flatten().filter(|bytes| is_sha256_of(hash, bytes))
 }
 
 /// A file's bytes; `None`: there is no such file.

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::fleet::cache::CacheFolder;
-use crate::fleet::digest_matches;
+use crate::fleet::cache::{CacheFolder, is_sha256_of};
 use crate::fleet::epoch::EpochKey;
 use crate::fleet::head::Head;
 use crate::fleet::identity::HostIdentity;
@@ -61,9 +60,9 @@ pub fn fetch(
     bring(store, &missing, &StoreKey::Page, &|hash, bytes| folder.keep_page(hash, bytes))?;
     let mut entries = BTreeMap::new();
     for (at, hash) in head.pages.iter().enumerate() {
-        let shown = || StoreKey::Page(*hash).path();
+        let shown = || StoreKey::Page(*hash).to_string();
         let bytes = folder.page(hash).ok_or_else(|| Unfetched::Missing(shown()))?;
-        let page = page::open(&bytes, at, head.pages.len(), &head.fleet, &key)
+        let page = page::open(&bytes, (at, head.pages.len()), &head.fleet, &key)
             .map_err(|_| Unfetched::Damaged(shown()))?;
         entries.extend(page.into_iter().map(|entry| (entry.lineage.clone(), entry)));
     }
@@ -83,13 +82,13 @@ fn epoch_key(
     node: &NodeName,
 ) -> Result<EpochKey, Unfetched> {
     let open = |sealed: &[u8]| {
-        EpochKey::open(identity, &head.fleet, node, head.epoch, &head.epoch_key, sealed).ok()
+        EpochKey::open(sealed, identity, &head.fleet, node, (head.epoch, &head.epoch_key)).ok()
     };
     if let Some(key) = folder.epoch_key(head.epoch).and_then(|sealed| open(&sealed)) {
         return Ok(key);
     }
     let at = StoreKey::EpochKey { epoch: head.epoch, node: node.clone() };
-    let shown = at.path();
+    let shown = at.to_string();
     let found = store.get(&[at])?.into_iter().next().flatten();
     let stored = found.ok_or_else(|| Unfetched::Missing(shown.clone()))?;
     match open(&stored.bytes) {
@@ -112,9 +111,9 @@ fn bring(
     for hashes in hashes.chunks(TOGETHER) {
         let keys: Vec<StoreKey> = hashes.iter().map(|hash| key(*hash)).collect();
         for (hash, found) in hashes.iter().zip(store.get(&keys)?) {
-            let shown = key(*hash).path();
+            let shown = key(*hash).to_string();
             match found {
-                Some(stored) if digest_matches(hash, &stored.bytes) => keep(hash, &stored.bytes)?,
+                Some(stored) if is_sha256_of(hash, &stored.bytes) => keep(hash, &stored.bytes)?,
                 Some(stored) if stored.settled => {
                     first.get_or_insert(Unfetched::Damaged(shown));
                 }

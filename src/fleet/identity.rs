@@ -379,7 +379,10 @@ mod tests {
         symlink(&path, &link).unwrap();
         assert!(matches!(HostIdentity::load(&link), Err(IdentityError::NotRegular { .. })));
         assert!(matches!(HostIdentity::create(&link, ""), Err(IdentityError::Exists(_))));
-        assert!(matches!(HostIdentity::load(folder.path()), Err(IdentityError::Loose(_) | IdentityError::NotRegular { .. })));
+        assert!(matches!(
+            HostIdentity::load(folder.path()),
+            Err(IdentityError::Loose(_) | IdentityError::NotRegular { .. })
+        ));
         if geteuid().is_root() {
             std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
             assert!(matches!(HostIdentity::load(&path), Err(IdentityError::Foreign { uid: 65534, .. })));

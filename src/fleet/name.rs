@@ -12,7 +12,9 @@ const MAX_BYTES: usize = 63;
 
 /// A name that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a name has 1 to {MAX_BYTES} characters of A-Z, a-z, 0-9, dot, underscore and hyphen, a letter or digit first")]
+#[error(
+    "a name has 1 to {MAX_BYTES} characters of A-Z, a-z, 0-9, dot, underscore and hyphen, a letter or digit first"
+)]
 pub struct BadName;
 
 /// The name of a fleet.

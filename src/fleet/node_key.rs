@@ -46,7 +46,8 @@ impl FromStr for NodeKey {
     type Err = BadNodeKey;
 
     fn from_str(word: &str) -> Result<Self, BadNodeKey> {
-        let base64 = word.trim().strip_prefix(PREFIX).filter(|base64| base64.len() < 128).ok_or(BadNodeKey)?;
+        let base64 =
+            word.trim().strip_prefix(PREFIX).filter(|base64| base64.len() < 128).ok_or(BadNodeKey)?;
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(base64).map_err(|_| BadNodeKey)?;
         let (keys, check) = bytes.split_at_checked(64).ok_or(BadNodeKey)?;
         let (sealing, signing) = keys.split_first_chunk().ok_or(BadNodeKey)?;

@@ -50,12 +50,7 @@ impl PlainPair {
 ///
 /// # Errors
 /// It is too large.
-pub fn seal(
-    pair: &PlainPair,
-    lineage: &str,
-    fleet: &FleetName,
-    key: &EpochKey,
-) -> Result<Vec<u8>, Unsealed> {
+pub fn seal(pair: &PlainPair, lineage: &str, fleet: &FleetName, key: &EpochKey) -> Result<Vec<u8>, Unsealed> {
     let text = joined(&[&pair.key, &pair.chain]).ok_or(Unsealed::TooLarge)?;
     context(fleet, lineage).seal(&text, key)
 }

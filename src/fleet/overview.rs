@@ -10,6 +10,9 @@ use crate::status::severity::Severity;
 /// A node that hasn't reported for so long is silent.
 pub const SILENCE: i64 = 60 * 60;
 
+/// What stands for the lineage in an exception that is about none of them.
+pub const EVERYTHING: &str = "*";
+
 /// What is new may take so long to come to a node before that is a problem.
 const UNDERWAY: i64 = 10 * 60;
 
@@ -79,7 +82,8 @@ impl FleetOverview {
     #[must_use]
     pub fn all_problems(&self) -> Vec<(Option<&NodeRow>, &FleetProblem)> {
         let own = self.problems.iter().map(|problem| (None, problem));
-        let of_nodes = self.nodes.iter().flat_map(|node| node.problems.iter().map(move |it| (Some(node), it)));
+        let of_nodes =
+            self.nodes.iter().flat_map(|node| node.problems.iter().map(move |it| (Some(node), it)));
         let mut all: Vec<_> = own.chain(of_nodes).collect();
         all.sort_by_key(|(_, problem)| std::cmp::Reverse(problem.severity));
         all
@@ -88,7 +92,8 @@ impl FleetOverview {
     /// How many nodes have the head, confirmed.
     #[must_use]
     pub fn confirmed(&self) -> usize {
-        let is = |node: &&NodeRow| node.is_current && node.report.as_ref().is_some_and(|report| report.confirmed);
+        let is =
+            |node: &&NodeRow| node.is_current && node.report.as_ref().is_some_and(|report| report.confirmed);
         self.nodes.iter().filter(is).count()
     }
 }
@@ -156,8 +161,10 @@ pub fn node_row(
             .iter()
             .take(3)
             .map(|it| {
-                let about = if it.lineage.is_empty() { String::new() } else { format!("{}: ", it.lineage) };
-                let served = it.served.as_ref().map(|serial| format!(" (serves {serial})")).unwrap_or_default();
+                let about =
+                    if it.lineage == EVERYTHING { String::new() } else { format!("{}: ", it.lineage) };
+                let served =
+                    it.served.as_ref().map(|serial| format!(" (serves {serial})")).unwrap_or_default();
                 format!("{about}{}{served}: {}", it.problem, it.detail)
             })
             .collect();

@@ -278,7 +278,10 @@ mod tests {
         let many: Vec<_> = (0..5000).map(|number| entry(&format!("{number:0>200}"))).collect();
         assert_eq!(seal(&many, (0, 1), &fleet(), &key), Err(Unsealed::TooLarge));
         assert_eq!(open(&vec![0; 10 << 20], (0, 1), &fleet(), &key), Err(Unsealed::Kind));
-        assert_eq!(open(&[KIND, &vec![0; 10 << 20]].concat(), (0, 1), &fleet(), &key), Err(Unsealed::TooLarge));
+        assert_eq!(
+            open(&[KIND, &vec![0; 10 << 20]].concat(), (0, 1), &fleet(), &key),
+            Err(Unsealed::TooLarge)
+        );
     }
 
     proptest! {

@@ -13,7 +13,9 @@ use crate::sys::failure::{Failure, FailureKind};
 /// The settings can't be used; whether the store answers is seen when it is asked.
 pub fn reach(fleet: &Fleet) -> Result<Box<dyn FleetStore>, Failure> {
     let name = fleet_name(fleet)?;
-    let fail = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Io, format!("the fleet's store {}: {e}", fleet.store));
+    let fail = |e: &dyn std::fmt::Display| {
+        Failure::new(FailureKind::Io, format!("the fleet's store {}: {e}", fleet.store))
+    };
     match &fleet.store {
         StorePlace::Directory(path) => {
             let store = Directory::open(path, name).map_err(|e| fail(&e))?;

@@ -121,7 +121,8 @@ impl NodeReport {
 
     /// The same with as many exceptions as there is room for, each on one line.
     fn fitting(&self) -> Self {
-        let mut fitting = Self { program: plain(&self.program, MAX_WORD), exceptions: Vec::new(), ..*self.head() };
+        let mut fitting =
+            Self { program: plain(&self.program, MAX_WORD), exceptions: Vec::new(), ..*self.head() };
         let mut room = MAX_EXCEPTIONS;
         for exception in &self.exceptions {
             let exception = exception.fitting();
@@ -207,7 +208,8 @@ impl ReportedException {
             served: (served != "-").then(|| served.to_owned()),
             detail: detail.into(),
         };
-        let is_plain = fields.next().is_none() && can_be_published(lineage) && exception == exception.fitting();
+        let is_plain =
+            fields.next().is_none() && can_be_published(lineage) && exception == exception.fitting();
         is_plain.then_some(exception)
     }
 }
@@ -261,7 +263,8 @@ mod tests {
 
     #[test]
     fn what_is_signed_is_read_again() {
-        let nothing_served = ReportedException { served: None, detail: String::new(), ..exception("b c.test") };
+        let nothing_served =
+            ReportedException { served: None, detail: String::new(), ..exception("b c.test") };
         for exceptions in [vec![], vec![exception("a.test"), nothing_served]] {
             let report = report(exceptions);
             assert_eq!(read(&report.sign(&key(1))), Ok(report));

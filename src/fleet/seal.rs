@@ -82,7 +82,8 @@ impl Context<'_> {
         sealed.extend_from_slice(text);
         let body = sealed.get_mut(begin..).ok_or(Unsealed::Key)?;
         let nonce = Nonce::assume_unique_for_key([0; 12]);
-        let tag = aead.seal_in_place_separate_tag(nonce, Aad::from(&**aad), body).map_err(|_| Unsealed::Key)?;
+        let tag =
+            aead.seal_in_place_separate_tag(nonce, Aad::from(&**aad), body).map_err(|_| Unsealed::Key)?;
         sealed.extend_from_slice(tag.as_ref());
         Ok(sealed)
     }

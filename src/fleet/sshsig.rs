@@ -310,7 +310,8 @@ mod tests {
         assert!(ssh_keygen(&sign, folder.path(), b"a text"));
         let armor = fs::read_to_string(folder.path().join("text.sig")).unwrap();
         assert_eq!(signer(&armor, b"a text"), Err(BadSignature::Namespace));
-        let shown = Command::new("ssh-keygen").args(["-l", "-f", "id.pub"]).current_dir(folder.path()).output();
+        let shown =
+            Command::new("ssh-keygen").args(["-l", "-f", "id.pub"]).current_dir(folder.path()).output();
         let shown = String::from_utf8(shown.unwrap().stdout).unwrap();
         assert!(shown.contains(&key.fingerprint()), "{shown}");
     }
@@ -341,7 +342,8 @@ mod tests {
     #[test]
     fn lines_that_are_no_key() {
         let line = key(4).public().to_string();
-        for bad in ["", "ssh-ed25519", &line.replace("ssh-ed25519", "ssh-rsa"), &line[..40], &format!("{line}A")]
+        for bad in
+            ["", "ssh-ed25519", &line.replace("ssh-ed25519", "ssh-rsa"), &line[..40], &format!("{line}A")]
         {
             assert_eq!(bad.parse::<VerifyingKey>(), Err(BadSignature::KeyLine), "{bad}");
         }

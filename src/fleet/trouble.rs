@@ -103,7 +103,9 @@ impl FleetTrouble {
     #[must_use]
     pub fn advice(self) -> &'static str {
         match self {
-            Self::FleetUnreachable => "see whether the store answers this host; the node goes on with what it has",
+            Self::FleetUnreachable => {
+                "see whether the store answers this host; the node goes on with what it has"
+            }
             Self::FleetEmpty => "on the publisher, run: haproxy-certs fleet publish",
             Self::FleetStale => {
                 "see on the publisher whether its timer runs; there, run: haproxy-certs fleet publish"

@@ -1,7 +1,7 @@
 //! The operating system: its places and programs, work in parallel, failures, and text that is safe to print.
 
-pub mod clock;
 pub mod change_time;
+pub mod clock;
 pub mod escape;
 pub mod failure;
 pub mod host_name;

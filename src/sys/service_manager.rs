@@ -21,8 +21,7 @@ impl ServiceManager {
             None if text.starts_with('/') => SocketAddr::from_pathname(&text).ok(),
             None => None,
         };
-        let ours = std::env::var("WATCHDOG_PID")
-            .map_or(true, |pid| pid.parse() == Ok(std::process::id()));
+        let ours = std::env::var("WATCHDOG_PID").map_or(true, |pid| pid.parse() == Ok(std::process::id()));
         let every = std::env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse().ok());
         Self { address, watchdog: every.filter(|every| ours && *every > 0).map(Duration::from_micros) }
     }

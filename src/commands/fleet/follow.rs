@@ -10,11 +10,14 @@ use crate::commands::assemble::{Options, assemble};
 use crate::config::Settings;
 use crate::config::fleet::{Fleet, StorePlace};
 use crate::fleet::accept::{Accepted, RefusedHead, accept};
-use crate::fleet::cache::{CacheFolder, KeptException, Memory, Opened, Part, fleet_name, identity, own_name, publishers};
+use crate::fleet::cache::{
+    CacheFolder, KeptException, Memory, Opened, Part, fleet_name, identity, own_name, publishers,
+};
 use crate::fleet::fetch::{Unfetched, fetch};
 use crate::fleet::head::SignedHead;
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
+use crate::fleet::overview::EVERYTHING;
 use crate::fleet::reach::reach;
 use crate::fleet::report::{NodeReport, ReportedException};
 use crate::fleet::sshsig::VerifyingKey;
@@ -204,7 +207,8 @@ impl<'a> Follower<'a> {
         pause: &dyn Fn(Duration) -> bool,
     ) -> Result<Option<Opened>, (FleetTrouble, String)> {
         let unreachable = |e: &dyn std::fmt::Display| (FleetTrouble::FleetUnreachable, e.to_string());
-        let found = self.store.get(&[StoreKey::Head]).map_err(|e| unreachable(&e))?.into_iter().next().flatten();
+        let found =
+            self.store.get(&[StoreKey::Head]).map_err(|e| unreachable(&e))?.into_iter().next().flatten();
         let Some(found) = found else {
             self.revision = None;
             let fact = format!("the store {} has no head of the fleet {}", self.fleet.store, self.name);
@@ -223,7 +227,8 @@ impl<'a> Follower<'a> {
         memory.heads.remember(&signed);
         memory.seen = at;
         let node = own_name(&signed, &self.identity).ok_or_else(|| {
-            let fact = format!("number {} of the fleet {} doesn't name this host", signed.head.sequence, self.name);
+            let fact =
+                format!("number {} of the fleet {} doesn't name this host", signed.head.sequence, self.name);
             (FleetTrouble::FleetNotANode, fact)
         })?;
         let is_here = kept.is_some_and(|kept| kept.signed.hash == signed.hash);
@@ -238,7 +243,10 @@ impl<'a> Follower<'a> {
             return Ok(None);
         }
         if kept.is_some() && !self.fleet.spread.is_zero() && !pause(random_part(self.fleet.spread)) {
-            return Err((FleetTrouble::FleetWaiting, "this run ended before it took the new head".to_owned()));
+            return Err((
+                FleetTrouble::FleetWaiting,
+                "this run ended before it took the new head".to_owned(),
+            ));
         }
         folder.switch_over(&found.bytes).map_err(|e| (FleetTrouble::FleetIncomplete, e.message))?;
         Ok(Some(Opened { signed, key, entries }))
@@ -249,12 +257,15 @@ impl<'a> Follower<'a> {
         folder: &CacheFolder,
         signed: &SignedHead,
         node: &NodeName,
-    ) -> Result<(crate::fleet::epoch::EpochKey, BTreeMap<String, crate::fleet::page::PageEntry>), (FleetTrouble, String)>
-    {
+    ) -> Result<
+        (crate::fleet::epoch::EpochKey, BTreeMap<String, crate::fleet::page::PageEntry>),
+        (FleetTrouble, String),
+    > {
         let until = Instant::now() + ARRIVING;
         let is_carried = matches!(self.fleet.store, StorePlace::Directory(_));
         loop {
-            let unfetched = match fetch(self.store.as_ref(), folder, &signed.head, &self.identity, node, true) {
+            let unfetched = match fetch(self.store.as_ref(), folder, &signed.head, &self.identity, node, true)
+            {
                 Ok(fetched) => return Ok(fetched),
                 Err(unfetched) => unfetched,
             };
@@ -263,7 +274,9 @@ impl<'a> Follower<'a> {
                 continue;
             }
             let trouble = match &unfetched {
-                Unfetched::Missing(_) | Unfetched::NotYet(_) | Unfetched::Unkept(_) => FleetTrouble::FleetIncomplete,
+                Unfetched::Missing(_) | Unfetched::NotYet(_) | Unfetched::Unkept(_) => {
+                    FleetTrouble::FleetIncomplete
+                }
                 Unfetched::Damaged(_) => FleetTrouble::FleetDamaged,
                 Unfetched::Store(_) => FleetTrouble::FleetUnreachable,
             };
@@ -278,15 +291,16 @@ impl<'a> Follower<'a> {
         own: &NodeName,
         at: i64,
     ) -> Result<(), (FleetTrouble, String)> {
-        let others: Vec<&String> =
-            self.fleet.wait_for.iter().filter(|name| *name != own.as_ref()).collect();
+        let others: Vec<&String> = self.fleet.wait_for.iter().filter(|name| *name != own.as_ref()).collect();
         let limit = i64::try_from(self.fleet.wait_at_most.as_secs()).unwrap_or(i64::MAX);
         if others.is_empty() || at >= signed.head.signed.saturating_add(limit) {
             return Ok(());
         }
         let sequence = signed.head.sequence;
         for name in others {
-            let waiting = |why: String| (FleetTrouble::FleetWaiting, format!("number {sequence} waits for {name}: {why}"));
+            let waiting = |why: String| {
+                (FleetTrouble::FleetWaiting, format!("number {sequence} waits for {name}: {why}"))
+            };
             let member = signed.head.nodes.iter().find(|(node, _)| node.as_ref() == name.as_str());
             let Some((node, key)) = member else {
                 return Err(waiting("the fleet has no node of that name".to_owned()));
@@ -304,7 +318,10 @@ impl<'a> Follower<'a> {
                 return Err(waiting("it hasn't taken it yet".to_owned()));
             }
             if !report.confirmed {
-                let why = report.exceptions.first().map_or_else(String::new, |first| format!(": {}", first.problem));
+                let why = report
+                    .exceptions
+                    .first()
+                    .map_or_else(String::new, |first| format!(": {}", first.problem));
                 return Err(waiting(format!("it could not confirm it{why}")));
             }
         }
@@ -320,10 +337,11 @@ impl<'a> Follower<'a> {
         trouble: Option<&(FleetTrouble, String)>,
     ) -> Result<(), String> {
         let at = now();
-        let mut exceptions: Vec<ReportedException> = memory.exceptions.iter().map(KeptException::reported).collect();
+        let mut exceptions: Vec<ReportedException> =
+            memory.exceptions.iter().map(KeptException::reported).collect();
         if let Some((trouble, fact)) = trouble {
             let own = ReportedException {
-                lineage: String::new(),
+                lineage: EVERYTHING.to_owned(),
                 problem: trouble.name().to_owned(),
                 served: None,
                 detail: fact.clone(),
@@ -353,7 +371,7 @@ impl<'a> Follower<'a> {
         let mut exceptions = Vec::new();
         let silent = report.haproxy.iter().filter(|row| row.outcome == Outcome::NotRunning);
         exceptions.extend(silent.map(|row| KeptException {
-            lineage: String::new(),
+            lineage: EVERYTHING.to_owned(),
             problem: "haproxy-down".to_owned(),
             served: None,
             detail: row.detail.clone().unwrap_or_else(|| format!("{} doesn't run", row.name)),
@@ -363,7 +381,7 @@ impl<'a> Follower<'a> {
         }
         if let Some(failure) = &report.error {
             exceptions.push(KeptException {
-                lineage: String::new(),
+                lineage: EVERYTHING.to_owned(),
                 problem: "run-failed".to_owned(),
                 served: None,
                 detail: failure.message.clone(),
@@ -378,7 +396,8 @@ impl<'a> Follower<'a> {
             let shown = site.into_iter().flat_map(|site| &site.views.haproxy);
             let served = shown.filter_map(|shown| shown.loaded.here()?.serial.clone()).next();
             exceptions.push(KeptException {
-                lineage: lineage.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+                lineage: lineage
+                    .map_or_else(|| EVERYTHING.to_owned(), |name| name.to_string_lossy().into_owned()),
                 problem: problem.kind.name().to_owned(),
                 served,
                 detail: problem.fact.clone(),
@@ -386,7 +405,7 @@ impl<'a> Follower<'a> {
         }
         let told = report.haproxy.iter().filter(|row| row.is_bad());
         exceptions.extend(told.map(|row| KeptException {
-            lineage: String::new(),
+            lineage: EVERYTHING.to_owned(),
             problem: "haproxy-not-confirmed".to_owned(),
             served: None,
             detail: row.detail.clone().unwrap_or_else(|| row.name.clone()),

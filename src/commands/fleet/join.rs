@@ -26,7 +26,8 @@ pub struct Joined {
 /// # Errors
 /// They can't be made or read.
 pub fn join(settings: &Settings) -> Result<Joined, Failure> {
-    let file = settings.fleet.as_ref().map_or_else(|| PathBuf::from(IDENTITY), |fleet| fleet.identity.clone());
+    let file =
+        settings.fleet.as_ref().map_or_else(|| PathBuf::from(IDENTITY), |fleet| fleet.identity.clone());
     let host = host_name();
     let (identity, made) = HostIdentity::load_or_create(&file, &host)
         .map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?;

@@ -4,3 +4,4 @@ pub mod follow;
 pub mod join;
 pub mod publish;
 pub mod status;
+pub mod watch;

@@ -11,8 +11,7 @@ use crate::certbot::{CertbotTree, SETTLING};
 use crate::certified_key::{CertifiedKey, sha256};
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
-use crate::fleet::cache::{CacheFolder, Memory, Opened, Part, fleet_name};
-use crate::fleet::digest_matches;
+use crate::fleet::cache::{CacheFolder, Memory, Opened, Part, fleet_name, is_sha256_of};
 use crate::fleet::edition::{Edition, Looked, pages_of};
 use crate::fleet::epoch::EpochKey;
 use crate::fleet::fetch::fetch;
@@ -116,7 +115,9 @@ struct Base {
 /// The settings can't be used, certbot's tree or the store can't be read or written, or another publisher is there.
 pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> Result<Published, Failure> {
     let fleet = settings.published().ok_or_else(|| {
-        Failure::config("this host publishes to no fleet: the settings need [fleet] and [[fleet.node]] tables")
+        Failure::config(
+            "this host publishes to no fleet: the settings need [fleet] and [[fleet.node]] tables",
+        )
     })?;
     let name = fleet_name(fleet)?;
     let members = members(fleet)?;
@@ -171,9 +172,10 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     let looked = look(&seal, &names, store, progress)?;
     let mut edition = Edition::after(before, looked, !discovery.lineages.is_empty(), wanted.prune_many);
     if let Some(opened) = previous {
-        let names = edition.entries.iter().filter(|(name, entry)| {
-            before.get(*name) == Some(*entry) && !reusable.contains_key(*name)
-        });
+        let names = edition
+            .entries
+            .iter()
+            .filter(|(name, entry)| before.get(*name) == Some(*entry) && !reusable.contains_key(*name));
         let names: Vec<String> = names.map(|(name, _)| name.clone()).collect();
         for entry in rescue(store, opened, &names, &name, key)? {
             edition.entries.insert(entry.lineage.clone(), entry);
@@ -192,12 +194,14 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         let same = previous
             .filter(|_| !fresh && pages_before == Some(count))
             .zip(groups_before.as_ref())
-            .and_then(|(opened, groups)| (groups.get(at) == Some(group)).then(|| opened.signed.head.pages.get(at)).flatten())
+            .and_then(|(opened, groups)| {
+                (groups.get(at) == Some(group)).then(|| opened.signed.head.pages.get(at)).flatten()
+            })
             .filter(|hash| is_there(&StoreKey::Page(**hash)));
         let hash = match same {
             Some(hash) => *hash,
             None => {
-                let bytes = page::seal(group, at, count, &name, key).map_err(|e| unsealed(&e))?;
+                let bytes = page::seal(group, (at, count), &name, key).map_err(|e| unsealed(&e))?;
                 let hash = sha256(&bytes);
                 new_pages.push((hash, bytes.clone()));
                 puts.push((StoreKey::Page(hash), bytes));
@@ -233,9 +237,8 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     // Is a new head needed at all?
     let last = previous.map(|opened| &opened.signed.head);
     let is_due = last.is_none_or(|last| at - last.signed >= LIFE / 2 || at < last.signed);
-    let is_changed = last.is_none_or(|last| {
-        last.pages != hashes || last.nodes != members || last.epoch != key.epoch()
-    });
+    let is_changed =
+        last.is_none_or(|last| last.pages != hashes || last.nodes != members || last.epoch != key.epoch());
     let is_lost = base.revision.is_none() || base.is_doubtful;
     let is_new = is_due || is_changed || is_lost || (wanted.prune_many && !edition.gone.is_empty());
     if let Some(last) = last {
@@ -265,7 +268,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
             nodes: members.clone(),
         };
         let value = head.sign(identity.signing());
-        match store.compare_and_put(&StoreKey::Head, base.revision.as_ref(), &value).map_err(|e| in_store(&e))? {
+        match store.compare_and_put(&StoreKey::Head, base.revision, &value).map_err(|e| in_store(&e))? {
             Swap::Done(_) => {}
             Swap::Lost => return Err(lost(store, &identity)),
         }
@@ -303,7 +306,8 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
 /// The nodes of the settings, by name.
 fn members(fleet: &Fleet) -> Result<Vec<(NodeName, NodeKey)>, Failure> {
     let parse = |member: &crate::config::fleet::Member| {
-        let wrong = |why: String| Failure::config(format!("[[fleet.node]] \"{}\": {why}", escaped(&member.name)));
+        let wrong =
+            |why: String| Failure::config(format!("[[fleet.node]] \"{}\": {why}", escaped(&member.name)));
         let name = NodeName::from_str(&member.name).map_err(|e| wrong(e.to_string()))?;
         if name == NodeName::publisher() {
             return Err(wrong("the name is the publisher's own; give the node another".to_owned()));
@@ -315,7 +319,9 @@ fn members(fleet: &Fleet) -> Result<Vec<(NodeName, NodeKey)>, Failure> {
     all.sort_by(|one, two| one.0.cmp(&two.0));
     for (at, (name, key)) in all.iter().enumerate() {
         if let Some((other, _)) = all.iter().skip(at + 1).find(|(_, other)| other == key) {
-            return Err(Failure::config(format!("[[fleet.node]] \"{name}\" and \"{other}\" have the same key")));
+            return Err(Failure::config(format!(
+                "[[fleet.node]] \"{name}\" and \"{other}\" have the same key"
+            )));
         }
     }
     Ok(all)
@@ -392,7 +398,10 @@ fn lost(store: &dyn FleetStore, identity: &HostIdentity) -> Failure {
     let found = store.get(&[StoreKey::Head]).ok().and_then(|found| found.into_iter().next().flatten());
     match found.and_then(|found| SignedHead::read(&found.bytes).ok()) {
         Some(signed) if signed.publisher != identity.public().signing => other_publisher(&signed),
-        _ => Failure::new(FailureKind::Lock, "the store's head changed while this run worked; the next run tries again"),
+        _ => Failure::new(
+            FailureKind::Lock,
+            "the store's head changed while this run worked; the next run tries again",
+        ),
     }
 }
 
@@ -417,7 +426,8 @@ fn look(
     let mut unsettled: Vec<&OsString> = Vec::new();
     for (at, chunk) in names.chunks(TOGETHER).enumerate() {
         let before = at * TOGETHER;
-        let read = parallel::map(chunk, |name| look_at(seal, name), &|done, _| progress(before + done, names.len()));
+        let read =
+            parallel::map(chunk, |name| look_at(seal, name), &|done, _| progress(before + done, names.len()));
         let mut puts = Vec::new();
         for (name, (looked, object, may_settle)) in chunk.iter().zip(read) {
             if may_settle {
@@ -509,8 +519,9 @@ fn rescue(
     let mut rescued = Vec::new();
     let mut puts = Vec::new();
     for (entry, found) in entries.into_iter().zip(store.get(&keys).map_err(|e| in_store(&e))?) {
-        let whole = found.filter(|stored| digest_matches(&entry.object, &stored.bytes));
-        let pair = whole.and_then(|stored| object::open(&stored.bytes, &entry.lineage, fleet, &opened.key).ok());
+        let whole = found.filter(|stored| is_sha256_of(&entry.object, &stored.bytes));
+        let pair =
+            whole.and_then(|stored| object::open(&stored.bytes, &entry.lineage, fleet, &opened.key).ok());
         let Some(pair) = pair else {
             return Err(Failure::new(
                 FailureKind::Io,
@@ -567,7 +578,7 @@ fn note_strays(
     let head = folder.head()?.and_then(|bytes| SignedHead::read(&bytes).ok());
     let Some(head) = head else { return Ok(()) };
     let named = named(&head.head, entries);
-    for path in there.iter().map(StoreKey::path).filter(|path| !named.contains(path)) {
+    for path in there.iter().map(StoreKey::to_string).filter(|path| !named.contains(path)) {
         memory.dropped.entry(path).or_insert((sequence, at));
     }
     Ok(())
@@ -575,10 +586,10 @@ fn note_strays(
 
 /// The places in the store of all that a head names.
 fn named(head: &Head, entries: &BTreeMap<String, PageEntry>) -> BTreeSet<String> {
-    let pages = head.pages.iter().map(|hash| StoreKey::Page(*hash).path());
-    let objects = entries.values().map(|entry| StoreKey::Object(entry.object).path());
+    let pages = head.pages.iter().map(|hash| StoreKey::Page(*hash).to_string());
+    let objects = entries.values().map(|entry| StoreKey::Object(entry.object).to_string());
     let names = head.nodes.iter().map(|(name, _)| name.clone()).chain([NodeName::publisher()]);
-    let keys = names.map(|node| StoreKey::EpochKey { epoch: head.epoch, node }.path());
+    let keys = names.map(|node| StoreKey::EpochKey { epoch: head.epoch, node }.to_string());
     pages.chain(objects).chain(keys.collect::<Vec<_>>()).collect()
 }
 
@@ -587,7 +598,7 @@ fn clear_away(store: &dyn FleetStore, memory: &mut Memory, sequence: u64, at: i6
     let is_due = |(since_head, since): &(u64, i64)| *since_head < sequence && at - since >= DAY;
     let due: Vec<String> =
         memory.dropped.iter().filter(|(_, dropped)| is_due(dropped)).map(|(path, _)| path.clone()).collect();
-    let keys: Vec<StoreKey> = due.iter().filter_map(|path| StoreKey::from_path(path)).collect();
+    let keys: Vec<StoreKey> = due.iter().filter_map(|path| StoreKey::of_path(path)).collect();
     if keys.is_empty() {
         return;
     }

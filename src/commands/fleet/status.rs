@@ -3,7 +3,7 @@
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::{Accepted, KnownHeads, RefusedHead, accept};
-use crate::fleet::cache::{fleet_name, identity, look_at_memory, publishers, FleetCache};
+use crate::fleet::cache::{FleetCache, fleet_name, identity, look_at_memory, publishers};
 use crate::fleet::head::SignedHead;
 use crate::fleet::overview::{FleetOverview, node_row, problem, staleness};
 use crate::fleet::reach::reach;
@@ -18,10 +18,7 @@ use crate::sys::failure::Failure;
 /// # Errors
 /// The settings know of no fleet, or can't be used.
 pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
-    let fleet = settings
-        .fleet
-        .as_ref()
-        .ok_or_else(|| Failure::config("the settings have no [fleet]"))?;
+    let fleet = settings.fleet.as_ref().ok_or_else(|| Failure::config("the settings have no [fleet]"))?;
     let name = fleet_name(fleet)?;
     let keys = keys(fleet)?;
     let at = now();
@@ -63,7 +60,9 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
         Err(refused) => {
             overview.problems.push(problem(FleetTrouble::of(&refused), refused.to_string()));
             // Its nodes are shown all the same, where it is signed by whom it should be.
-            SignedHead::read(&value).ok().filter(|signed| keys.contains(&signed.publisher) && signed.head.fleet == name)
+            SignedHead::read(&value)
+                .ok()
+                .filter(|signed| keys.contains(&signed.publisher) && signed.head.fleet == name)
         }
     };
     let Some(signed) = &overview.head else { return Ok(overview) };
@@ -71,9 +70,10 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
         signed.head.nodes.iter().map(|(node, _)| StoreKey::Report(node.clone())).collect();
     match get(store.as_ref(), &reports) {
         Ok(values) => {
-            let rows = signed.head.nodes.iter().zip(values).map(|((node, key), value)| {
-                node_row((node, key), value.as_deref(), &name, Some(signed), at)
-            });
+            let rows =
+                signed.head.nodes.iter().zip(values).map(|((node, key), value)| {
+                    node_row((node, key), value.as_deref(), &name, Some(signed), at)
+                });
             overview.nodes = rows.collect();
         }
         Err(e) => overview.problems.push(problem(FleetTrouble::FleetUnreachable, e.to_string())),

@@ -24,7 +24,13 @@ pub fn joined(joined: &Joined) -> Vec<Line> {
         line(Tone::Plain, format!("{:<10} {file}: this host's keys are there already", "kept"))
     };
     let mut lines = vec![first];
-    lines.push(line(Tone::Plain, format!("{:<10} into the publisher's settings, then run there: haproxy-certs fleet publish", "left to do")));
+    lines.push(line(
+        Tone::Plain,
+        format!(
+            "{:<10} put this into the publisher's settings, and publish there",
+            "left to do"
+        ),
+    ));
     if !joined.follows {
         lines.push(line(
             Tone::Wary,
@@ -70,7 +76,8 @@ pub fn published(done: &Published, verbose: bool) -> Vec<Line> {
         of(
             Tone::Wary,
             "note",
-            "what removed nodes held stays theirs until it is issued again: certbot renew --force-renewal".to_owned(),
+            "what removed nodes held stays theirs until it is issued again: certbot renew --force-renewal"
+                .to_owned(),
         );
     }
     if done.is_first || verbose {
@@ -103,7 +110,9 @@ pub fn followed(done: &Followed) -> Vec<Line> {
     lines.push(line(
         Tone::Plain,
         match done.sequence {
-            Some(sequence) if done.is_new => format!("{} is at number {sequence} here{node}, which is new", done.fleet),
+            Some(sequence) if done.is_new => {
+                format!("{} is at number {sequence} here{node}, which is new", done.fleet)
+            }
             Some(sequence) => format!("{} is at number {sequence} here{node}", done.fleet),
             None => format!("nothing of {} is here yet", done.fleet),
         },
@@ -120,11 +129,16 @@ pub fn status(overview: &FleetOverview, quiet: bool) -> Vec<Line> {
             let head = &signed.head;
             let age = span((overview.at - head.signed).max(0));
             let left = head.expires - overview.at;
-            let counts = if left > 0 { format!("counts for {}", span(left)) } else { "is past its time".to_owned() };
-            let lineages = overview.lineages.map(|count| format!(", {}", counted(count, "lineage"))).unwrap_or_default();
+            let counts =
+                if left > 0 { format!("counts for {}", span(left)) } else { "is past its time".to_owned() };
+            let lineages =
+                overview.lineages.map(|count| format!(", {}", counted(count, "lineage"))).unwrap_or_default();
             lines.push(line(
                 Tone::Plain,
-                format!("{}: number {} of {age} ago, {counts}{lineages}; store {}", overview.fleet, head.sequence, overview.store),
+                format!(
+                    "{}: number {} of {age} ago, {counts}{lineages}; store {}",
+                    overview.fleet, head.sequence, overview.store
+                ),
             ));
         } else {
             lines.push(line(Tone::Plain, format!("{}: store {}", overview.fleet, overview.store)));
@@ -134,7 +148,10 @@ pub fn status(overview: &FleetOverview, quiet: bool) -> Vec<Line> {
         overview.nodes.iter().filter(|node| !quiet || node.severity() > Severity::Unknown).collect();
     let width = shown.iter().map(|node| node.name.len()).max().unwrap_or(4).max(4);
     if !shown.is_empty() {
-        lines.push(line(Tone::Plain, format!("STAT {:<width$} {:>6} {:<20} {:>6} SERVES", "NODE", "HAS", "SINCE", "SEEN")));
+        lines.push(line(
+            Tone::Plain,
+            format!("STAT {:<width$} {:>6} {:<20} {:>10} SERVES", "NODE", "HAS", "SINCE", "SEEN"),
+        ));
     }
     for node in shown {
         let (has, since, seen, serves) = match &node.report {
@@ -153,10 +170,13 @@ pub fn status(overview: &FleetOverview, quiet: bool) -> Vec<Line> {
         let severity = node.severity();
         lines.push(line(
             tone(severity),
-            format!("{:<4} {:<width$} {has:>6} {since:<20} {seen:>6} {serves}", stat(severity), node.name),
+            format!("{:<4} {:<width$} {has:>6} {since:<20} {seen:>10} {serves}", stat(severity), node.name),
         ));
         for problem in &node.problems {
-            lines.push(line(Tone::Plain, format!("     {}: {}", problem.trouble.name(), escaped(&problem.fact))));
+            lines.push(line(
+                Tone::Plain,
+                format!("     {}: {}", problem.trouble.name(), escaped(&problem.fact)),
+            ));
             lines.push(line(Tone::Plain, format!("       -> {}", problem.trouble.advice())));
         }
     }

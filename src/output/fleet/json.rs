@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::certified_key::hex;
-use crate::fleet::overview::{FleetOverview, FleetProblem, NodeRow};
+use crate::fleet::overview::{EVERYTHING, FleetOverview, FleetProblem, NodeRow};
 use crate::output::json::{timestamp, to_text};
 use crate::status::severity::Severity;
 use crate::sys::failure::Failure;
@@ -121,7 +121,7 @@ fn node(row: &NodeRow) -> NodeFrame<'_> {
             .into_iter()
             .flat_map(|report| &report.exceptions)
             .map(|it| ExceptionFrame {
-                lineage: Some(it.lineage.as_str()).filter(|name| !name.is_empty()),
+                lineage: Some(it.lineage.as_str()).filter(|name| *name != EVERYTHING),
                 problem: &it.problem,
                 served: it.served.as_deref(),
                 detail: &it.detail,

@@ -40,8 +40,12 @@ pub fn text(overview: &FleetOverview) -> String {
     page.gauge("fleet_problem", "Always 1: a problem of a node, or of the fleet where the node is empty.");
     for (node, problem) in overview.all_problems() {
         let name = node.map(|node| node.name.as_str()).unwrap_or_default();
-        let labels =
-            [fleet, ("node", name), ("problem", problem.trouble.name()), ("severity", problem.severity.name())];
+        let labels = [
+            fleet,
+            ("node", name),
+            ("problem", problem.trouble.name()),
+            ("severity", problem.severity.name()),
+        ];
         page.sample(&labels, 1);
     }
     page.text
