@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use aws_lc_rs::agreement::{PrivateKey, X25519};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, fstat, fsync, linkat, open, openat, stat, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, fsync, linkat, open, openat, stat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;

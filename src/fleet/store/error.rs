@@ -46,6 +46,7 @@ pub enum StoreError {
     },
 }
 
+/// Each member with its cause.
 struct Causes<'a>(&'a [(String, String)]);
 
 impl fmt::Display for Causes<'_> {
