@@ -18,7 +18,7 @@ use haproxy_certs::cli::{
     HaproxyConfig, Init, StatusArgs, StatusFormat,
 };
 use haproxy_certs::commands::assemble::assemble;
-use haproxy_certs::commands::fleet::follow::{Followed, Follower, Look};
+use haproxy_certs::commands::fleet::follow::{Closely, Followed, Follower};
 use haproxy_certs::commands::fleet::publish::{self, Published, Wanted};
 use haproxy_certs::commands::fleet::{join, status as fleet_status, watch};
 use haproxy_certs::commands::haproxy_config::{self, haproxy_config};
@@ -273,7 +273,7 @@ fn run_follow(global: &Global, settings: &Settings, args: &FleetFollow) -> Resul
     let mut follower = Follower::new(settings, &system)?;
     if args.once {
         // Whoever starts it spreads it.
-        let done = follower.once(Look::All, &progress(), &|_| true)?;
+        let done = follower.once(Closely::All, &progress(), &|_| true)?;
         show_followed(global, settings, &system, &done);
         return Ok(done.exit());
     }

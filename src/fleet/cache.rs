@@ -59,15 +59,15 @@ pub struct CacheFolder {
 /// What a host remembers from run to run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Memory {
+pub struct FleetMemory {
     /// The highest heads, of each publisher.
     pub heads: KnownHeads,
     /// When the head that counts was deployed, in seconds since 1970; 0: it never was.
     pub since: i64,
     /// When this host looked at everything last.
     pub looked: i64,
-    /// When it saw the store's head last, and could judge it.
-    pub seen: i64,
+    /// When it asked for the store's head last.
+    pub tried: i64,
     /// Why it doesn't take the store's head: the trouble and the fact.
     pub held: Option<(FleetTrouble, String)>,
     /// Whether the last run from the cache left something to be tried again.
@@ -112,7 +112,7 @@ impl KeptException {
 
 /// Who reads: that says under which name the epoch key is sealed to this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum HostPart {
     /// A node, whose name is beside its key in the head.
     Node,
     /// The publisher.
@@ -174,7 +174,7 @@ impl CacheFolder {
 
     /// What is remembered; what can't be understood is nothing.
     #[must_use]
-    pub fn memory(&self) -> Memory {
+    pub fn memory(&self) -> FleetMemory {
         memory_in(&self.place)
     }
 
@@ -182,7 +182,7 @@ impl CacheFolder {
     ///
     /// # Errors
     /// It can't be written.
-    pub fn remember(&self, memory: &Memory) -> Result<(), Failure> {
+    pub fn remember(&self, memory: &FleetMemory) -> Result<(), Failure> {
         let text =
             serde_json::to_vec_pretty(memory).map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?;
         write_durably(self.place.dir.as_fd(), MEMORY, &text)
@@ -271,7 +271,7 @@ impl CacheFolder {
         &self,
         fleet: &Fleet,
         identity: &HostIdentity,
-        part: Part,
+        part: HostPart,
     ) -> Result<Option<Opened>, Failure> {
         let kept = Kept { head: self.head()?, pages: &self.pages, keys: &self.keys };
         open(&kept, fleet, identity, part)
@@ -336,7 +336,7 @@ fn open(
     kept: &Kept<'_>,
     fleet: &Fleet,
     identity: &HostIdentity,
-    part: Part,
+    part: HostPart,
 ) -> Result<Option<Opened>, Failure> {
     let Some(bytes) = &kept.head else { return Ok(None) };
     let here = escaped_path(&fleet.cache);
@@ -348,8 +348,8 @@ fn open(
     };
     let signed = SignedHead::read(bytes).map_err(|e| fail(&e.to_string()))?;
     let counts = match part {
-        Part::Node => publishers(fleet)?.contains(&signed.publisher),
-        Part::Publisher => identity.public().signing == signed.publisher,
+        HostPart::Node => publishers(fleet)?.contains(&signed.publisher),
+        HostPart::Publisher => identity.public().signing == signed.publisher,
     };
     if !counts {
         return Err(fail(&format!(
@@ -362,10 +362,10 @@ fn open(
         return Err(fail("its head is of another fleet"));
     }
     let node = match part {
-        Part::Node => {
+        HostPart::Node => {
             own_name(&signed, identity).ok_or_else(|| fail("this host isn't among the fleet's nodes"))?
         }
-        Part::Publisher => NodeName::publisher(),
+        HostPart::Publisher => NodeName::publisher(),
     };
     let head = &signed.head;
     let sealed =
@@ -407,7 +407,7 @@ impl FleetCache {
         }
         let identity = identity(fleet)?;
         let kept = Kept { head, pages: &pages, keys: &keys };
-        let opened = open(&kept, fleet, &identity, Part::Node)?;
+        let opened = open(&kept, fleet, &identity, HostPart::Node)?;
         Ok(Self { opened: opened.map(|opened| (opened, objects)), ..nothing })
     }
 
@@ -496,12 +496,23 @@ impl FleetCache {
 }
 
 /// What this host remembers of the fleet, for who only looks.
-#[must_use]
-pub fn look_at_memory(fleet: &Fleet) -> Memory {
-    Place::open(&fleet.cache).ok().flatten().map(|place| memory_in(&place)).unwrap_or_default()
+///
+/// # Errors
+/// It can't be read.
+pub fn look_at_memory(fleet: &Fleet) -> Result<Option<FleetMemory>, Failure> {
+    Ok(Place::open(&fleet.cache)?.map(|place| memory_in(&place)))
 }
 
-fn memory_in(place: &Place) -> Memory {
+/// The head that counts on this host, for who only looks.
+///
+/// # Errors
+/// It can't be read.
+pub fn kept_head(fleet: &Fleet) -> Result<Option<SignedHead>, Failure> {
+    let Some(place) = Place::open(&fleet.cache)? else { return Ok(None) };
+    Ok(read(&place, HEAD)?.and_then(|bytes| SignedHead::read(&bytes).ok()))
+}
+
+fn memory_in(place: &Place) -> FleetMemory {
     let text = read(place, MEMORY).ok().flatten();
     text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }

@@ -18,22 +18,21 @@ pub fn reach(fleet: &Fleet) -> Result<Box<dyn FleetStore>, Failure> {
     };
     match &fleet.store {
         StorePlace::Directory(path) => {
-            let store = Directory::open(path, name).map_err(|e| fail(&e))?;
+            let store = Directory::open(path).map_err(|e| fail(&e))?;
             Ok(Box::new(store))
         }
         StorePlace::Etcd(cluster) => {
             let (certificate, key) = cluster.client.clone().unzip();
             let (user, password_file) = cluster.user.clone().unzip();
             let settings = EtcdSettings {
-                endpoints: cluster.endpoints.clone(),
-                fleet: name,
                 ca: cluster.ca.clone(),
                 certificate,
                 key,
                 user,
                 password_file,
+                ..EtcdSettings::new(name, cluster.endpoints.clone())
             };
-            let store = Etcd::open(settings).map_err(|e| fail(&e))?;
+            let store = Etcd::open(&settings).map_err(|e| fail(&e))?;
             Ok(Box::new(store))
         }
     }

@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::config::fleet::{Fleet, StorePlace};
 use crate::fleet::accept::{Accepted, RefusedHead, accept};
 use crate::fleet::cache::{
-    CacheFolder, KeptException, Memory, Opened, Part, fleet_name, identity, own_name, publishers,
+    CacheFolder, FleetMemory, HostPart, KeptException, Opened, fleet_name, identity, own_name, publishers,
 };
 use crate::fleet::fetch::{Unfetched, fetch};
 use crate::fleet::head::SignedHead;
@@ -99,7 +99,7 @@ impl Followed {
 
 /// How a look goes about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub enum Closely {
     /// Everything is looked at.
     All,
     /// What was fine a moment ago isn't looked at again.
@@ -133,14 +133,15 @@ impl<'a> Follower<'a> {
     /// The cache can't be locked or written.
     pub fn once(
         &mut self,
-        look: Look,
+        look: Closely,
         progress: Progress<'_>,
         pause: &dyn Fn(Duration) -> bool,
     ) -> Result<Followed, Failure> {
         let folder = CacheFolder::lock(&self.fleet.cache)?;
         let mut memory = folder.memory();
-        let kept = folder.open(self.fleet, &self.identity, Part::Node).ok().flatten();
+        let kept = folder.open(self.fleet, &self.identity, HostPart::Node).ok().flatten();
         let before = kept.as_ref().map(|kept| kept.signed.hash);
+        memory.tried = now();
         let mut done = Followed { fleet: self.fleet.name.clone(), ..Followed::default() };
         let opened = match self.take(&folder, &mut memory, kept.as_ref(), look, pause) {
             Ok(taken) => taken.or(kept),
@@ -168,7 +169,7 @@ impl<'a> Follower<'a> {
         }
         folder.remember(&memory)?;
         let is_due = at - memory.looked >= DAY || memory.looked > at || memory.unfinished;
-        if look == Look::All || done.is_new || is_due {
+        if look == Closely::All || done.is_new || is_due {
             let report = assemble(self.settings, self.system, &Options::default(), progress);
             memory.unfinished = report.exit(false) != Exit::Fine;
             memory.looked = at;
@@ -201,9 +202,9 @@ impl<'a> Follower<'a> {
     fn take(
         &mut self,
         folder: &CacheFolder,
-        memory: &mut Memory,
+        memory: &mut FleetMemory,
         kept: Option<&Opened>,
-        look: Look,
+        look: Closely,
         pause: &dyn Fn(Duration) -> bool,
     ) -> Result<Option<Opened>, (FleetTrouble, String)> {
         let unreachable = |e: &dyn std::fmt::Display| (FleetTrouble::FleetUnreachable, e.to_string());
@@ -225,14 +226,13 @@ impl<'a> Follower<'a> {
             Err(refused) => return Err((FleetTrouble::of(&refused), refused.to_string())),
         };
         memory.heads.remember(&signed);
-        memory.seen = at;
         let node = own_name(&signed, &self.identity).ok_or_else(|| {
             let fact =
                 format!("number {} of the fleet {} doesn't name this host", signed.head.sequence, self.name);
             (FleetTrouble::FleetNotANode, fact)
         })?;
         let is_here = kept.is_some_and(|kept| kept.signed.hash == signed.hash);
-        if is_here && look == Look::Changes && !memory.unfinished {
+        if is_here && look == Closely::Changes && !memory.unfinished {
             return Ok(None);
         }
         if !is_here {
@@ -333,7 +333,7 @@ impl<'a> Follower<'a> {
         &self,
         node: &NodeName,
         signed: &SignedHead,
-        memory: &mut Memory,
+        memory: &mut FleetMemory,
         trouble: Option<&(FleetTrouble, String)>,
     ) -> Result<(), String> {
         let at = now();

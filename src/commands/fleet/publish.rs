@@ -11,7 +11,7 @@ use crate::certbot::{CertbotTree, SETTLING};
 use crate::certified_key::{CertifiedKey, sha256};
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
-use crate::fleet::cache::{CacheFolder, Memory, Opened, Part, fleet_name, is_sha256_of};
+use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, Opened, fleet_name, is_sha256_of};
 use crate::fleet::edition::{Edition, Looked, pages_of};
 use crate::fleet::epoch::EpochKey;
 use crate::fleet::fetch::fetch;
@@ -281,7 +281,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         folder.switch_over(&value)?;
         done.sequence = head.sequence;
         drop_unnamed(&mut memory, previous, &head, &edition.entries, at);
-        if let Some(opened) = folder.open(fleet, &identity, Part::Publisher)? {
+        if let Some(opened) = folder.open(fleet, &identity, HostPart::Publisher)? {
             folder.tidy(&opened);
         }
         memory.since = at;
@@ -338,7 +338,7 @@ fn base(
     done: &mut Published,
 ) -> Result<Base, Failure> {
     // What can't be opened is made anew.
-    let kept = folder.open(fleet, identity, Part::Publisher).ok().flatten();
+    let kept = folder.open(fleet, identity, HostPart::Publisher).ok().flatten();
     let found = store.get(&[StoreKey::Head]).map_err(|e| in_store(&e))?.into_iter().next().flatten();
     let last = kept.as_ref().map_or((0, 0), |kept| (kept.signed.head.sequence, kept.signed.head.epoch));
     let Some(found) = found else {
@@ -550,7 +550,7 @@ fn listed(store: &dyn FleetStore) -> Result<BTreeSet<StoreKey>, Failure> {
 
 /// Notes what the last head named and this one doesn't.
 fn drop_unnamed(
-    memory: &mut Memory,
+    memory: &mut FleetMemory,
     previous: Option<&Opened>,
     head: &Head,
     entries: &BTreeMap<String, PageEntry>,
@@ -568,7 +568,7 @@ fn drop_unnamed(
 
 /// Notes what is in the store and no head names.
 fn note_strays(
-    memory: &mut Memory,
+    memory: &mut FleetMemory,
     there: &BTreeSet<StoreKey>,
     sequence: u64,
     entries: &BTreeMap<String, PageEntry>,
@@ -594,7 +594,13 @@ fn named(head: &Head, entries: &BTreeMap<String, PageEntry>) -> BTreeSet<String>
 }
 
 /// Deletes what neither this head nor the one before names, after a day. What can't be deleted is tried again.
-fn clear_away(store: &dyn FleetStore, memory: &mut Memory, sequence: u64, at: i64, alarms: &mut Vec<String>) {
+fn clear_away(
+    store: &dyn FleetStore,
+    memory: &mut FleetMemory,
+    sequence: u64,
+    at: i64,
+    alarms: &mut Vec<String>,
+) {
     let is_due = |(since_head, since): &(u64, i64)| *since_head < sequence && at - since >= DAY;
     let due: Vec<String> =
         memory.dropped.iter().filter(|(_, dropped)| is_due(dropped)).map(|(path, _)| path.clone()).collect();

@@ -31,7 +31,7 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
         nodes: Vec::new(),
         problems: Vec::new(),
     };
-    let memory = look_at_memory(fleet);
+    let memory = look_at_memory(fleet).ok().flatten().unwrap_or_default();
     let store = match reach(fleet) {
         Ok(store) => store,
         Err(failure) => {

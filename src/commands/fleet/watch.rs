@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
 
-use crate::commands::fleet::follow::{Followed, Follower, Look};
+use crate::commands::fleet::follow::{Closely, Followed, Follower};
 use crate::fleet::store::{FleetStore, Revision, Woken};
 use crate::sys::clock::now;
 use crate::sys::failure::{Failure, FailureKind};
@@ -54,7 +54,7 @@ pub fn watch(
     let busy_since = Arc::new(AtomicI64::new(0));
     give_signs_of_life(&manager, &busy_since);
     let mut seen = seen;
-    let mut look = Look::All;
+    let mut look = Closely::All;
     let mut last = None;
     loop {
         busy_since.store(now(), Ordering::Relaxed);
@@ -97,7 +97,7 @@ pub fn watch(
             Ok(Event::End) | Err(RecvTimeoutError::Disconnected) => break,
             Ok(Event::Head) | Err(RecvTimeoutError::Timeout) => {}
         }
-        look = Look::Changes;
+        look = Closely::Changes;
     }
     manager.tell("STOPPING=1");
     Ok(())

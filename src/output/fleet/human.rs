@@ -26,10 +26,7 @@ pub fn joined(joined: &Joined) -> Vec<Line> {
     let mut lines = vec![first];
     lines.push(line(
         Tone::Plain,
-        format!(
-            "{:<10} put this into the publisher's settings, and publish there",
-            "left to do"
-        ),
+        format!("{:<10} put this into the publisher's settings, and publish there", "left to do"),
     ));
     if !joined.follows {
         lines.push(line(
