@@ -125,6 +125,26 @@ fn a_new_file_that_is_refused_goes_again_and_a_pruned_one_comes_not_back() {
     }
 }
 
+/// The refused one would have had another kind of key; what came back shares its name with a new file that sorts first.
+#[test]
+fn what_came_back_is_asked_only_for_the_names_that_it_serves() {
+    for version in versions() {
+        for reload in ["pidfile", "auto"] {
+            let mut strict = Strict::start(&version, reload);
+            strict.renew_with("b.example", KeyKind::Rsa2048);
+            let first = strict.tree.issue("aa.example", KeyKind::P256, &["b.example"], Validity::days(90));
+            let more = format!("reload = \"{reload}\"\nprobe = [\"{}\"]\n", strict.haproxy.address());
+            strict.cmd = strict.cmd.with_tables("").haproxy(&strict.haproxy, &more);
+            let report = strict.cmd.assemble(&[]).exits(2);
+            let row = &report.json()["haproxy"][0];
+            assert_eq!((&row["outcome"], &row["owed"]), (&"rolled-back".into(), &false.into()), "{report}");
+            assert_eq!(report.reason("b.example.pem").as_deref(), Some("haproxy-rejects"), "{report}");
+            assert!(strict.serves("b.example", &first), "{}: {report}", version.full);
+            strict.cmd.assemble(&[]).exits(1);
+        }
+    }
+}
+
 #[test]
 fn where_one_of_two_refuses_both_go_back() {
     for version in versions() {

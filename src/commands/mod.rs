@@ -1,4 +1,4 @@
-//! The commands: one file each, and `assemble`, which is the pipeline.
+//! The commands. `run` is what `main.rs` calls; `assemble` is the pipeline.
 
 pub mod assemble;
 pub mod completions;
@@ -6,3 +6,6 @@ pub mod fleet;
 pub mod haproxy_config;
 pub mod init;
 pub mod issue;
+pub mod rounds;
+pub mod status;
+pub mod with_certbot;

@@ -116,6 +116,26 @@ impl HostIdentity {
         Some(Self { sealing, signing, public })
     }
 
+    /// Reads the text of an identity.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let text = str::from_utf8(text).ok().filter(|text| text.len() <= MAX_BYTES)?;
+        let mut lines = text.strip_suffix('\n')?.split('\n');
+        if lines.next()? != FIRST_LINE {
+            return None;
+        }
+        let mut key = |kind: &str| {
+            let base64 = lines.next()?.strip_prefix(kind)?.strip_prefix(' ')?;
+            let mut key = Zeroizing::new([0; 32]);
+            let length = BASE64_STANDARD.decode_slice(base64, &mut *key).ok()?;
+            (length == 32 && base64.len() == 44).then_some(key)
+        };
+        let (sealing, signing) = (key("x25519")?, key("ed25519")?);
+        if lines.next().is_some() {
+            return None;
+        }
+        Self::of(sealing, signing)
+    }
+
     /// The public halves.
     #[must_use]
     pub fn public(&self) -> NodeKey {
@@ -159,7 +179,7 @@ impl HostIdentity {
             Unopened::TooLarge(_) => IdentityError::Malformed(path.to_owned()),
             Unopened::Io(cause) => IdentityError::Io { deed: "read", path: path.to_owned(), cause },
         })?;
-        parse(&text).map(Some).ok_or_else(|| IdentityError::Malformed(path.to_owned()))
+        Self::parse(&text).map(Some).ok_or_else(|| IdentityError::Malformed(path.to_owned()))
     }
 
     /// Makes new keys and writes them, and their public halves beside them (`.pub`). What is there is never written over:
@@ -305,31 +325,16 @@ fn text(identity: &HostIdentity) -> Zeroizing<Vec<u8>> {
     text
 }
 
-fn parse(text: &[u8]) -> Option<HostIdentity> {
-    let text = str::from_utf8(text).ok().filter(|text| text.len() <= MAX_BYTES)?;
-    let mut lines = text.strip_suffix('\n')?.split('\n');
-    if lines.next()? != FIRST_LINE {
-        return None;
-    }
-    let mut key = |kind: &str| {
-        let base64 = lines.next()?.strip_prefix(kind)?.strip_prefix(' ')?;
-        let mut key = Zeroizing::new([0; 32]);
-        let length = BASE64_STANDARD.decode_slice(base64, &mut *key).ok()?;
-        (length == 32 && base64.len() == 44).then_some(key)
-    };
-    let (sealing, signing) = (key("x25519")?, key("ed25519")?);
-    if lines.next().is_some() {
-        return None;
-    }
-    HostIdentity::of(sealing, signing)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
+
+    fn parse(text: &[u8]) -> Option<HostIdentity> {
+        HostIdentity::parse(text)
+    }
 
     #[test]
     fn what_is_created_is_read_again_and_never_written_over() {

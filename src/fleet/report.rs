@@ -329,7 +329,8 @@ mod tests {
         fn nothing_makes_it_panic(bytes: Vec<u8>, text: String) {
             prop_assert!(read(&bytes).is_err());
             prop_assert!(read(&signed_text::signed(text.clone(), &key(1))).is_err());
-            prop_assert!(read(&signed_text::signed(format!("{FIRST_LINE}\n{text}\n"), &key(1))).is_err());
+            let text = format!("{FIRST_LINE}\n{text}\n");
+            prop_assert!(read(&signed_text::signed(text, &key(1))).is_err());
         }
 
         #[test]

@@ -250,6 +250,27 @@ impl<'a> Views<'a> {
         self.views.iter()
     }
 
+    /// What a fresh start would serve from this certificate; `None`: no bind has it.
+    #[must_use]
+    pub fn claim(&self, leaf: &Leaf) -> Option<Claim> {
+        let is_it = |certificate: &&Served<'_>| certificate.leaf.sha256 == leaf.sha256;
+        let having: Vec<&View<'_>> =
+            self.views.iter().filter(|view| view.certificates().iter().any(|one| is_it(&one))).collect();
+        if having.is_empty() {
+            return None;
+        }
+        let family = leaf.key_type.family();
+        let is_won = |name: &&str| {
+            having.iter().all(|view| view.all_with(name, family).next().as_ref().is_some_and(is_it))
+        };
+        let is_shared =
+            |name: &str| having.iter().any(|view| view.all_with(name, family).any(|one| !is_it(&one)));
+        Some(Claim {
+            names_won: leaf.served_names().filter(is_won).map(str::to_owned).collect(),
+            shares: leaf.served_names().any(is_shared),
+        })
+    }
+
     /// The stores that an update of `store` in memory, to `now`, would hand one of its names to: on some bind they are
     /// loaded behind it and serve that name with the same family of keys, and HAProxy puts what is committed behind them
     /// (measured, 2.2 to 3.4). In load order, bind by bind, each once; another spelling of the same file is none.
@@ -267,6 +288,15 @@ impl<'a> Views<'a> {
         }
         found
     }
+}
+
+/// What a certificate has of its names, see [`Views::claim`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The names that it serves on every bind that has it.
+    pub names_won: Vec<String>,
+    /// Whether another certificate has one of its names, too, whoever serves it.
+    pub shares: bool,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod change_time;
 pub mod clock;
+pub mod core_dump;
 pub mod escape;
 pub mod failure;
 pub mod host_name;

@@ -22,6 +22,7 @@
 
 pub mod acme;
 pub mod cmd;
+pub mod etcd;
 pub mod haproxy;
 pub mod live;
 pub mod pki;
@@ -38,6 +39,7 @@ use std::time::{Duration, Instant};
 
 pub use acme::{Certbot, Pebble};
 pub use cmd::{Cmd, Run};
+pub use etcd::{Etcd, EtcdSetup, etcds, newest_etcd};
 pub use haproxy::{Haproxy, Reload, Version, system_haproxy, version, versions};
 pub use pki::{Authority, Key, KeyKind, Leaf, Validity};
 pub use ports::Port;

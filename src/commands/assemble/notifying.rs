@@ -14,6 +14,7 @@ use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::output::HaproxyRow;
 use crate::plan::action::Action;
 use crate::plan::row::Row;
+use crate::serving::Views;
 use crate::serving::gather::{Known, gather, identity as identity_of};
 use crate::serving::loads::{Contents, Identity};
 use crate::sites::commit::Committed;
@@ -107,11 +108,12 @@ fn notify_one(
     }
     let rows = &committed.plan.rows;
     let rows: HashMap<Target, &Row> = rows.iter().filter_map(|row| Some((Target::of(row)?, row))).collect();
-    let change = |target: Target| change(committed, rows.get(&target).copied(), target);
-    let changes: Vec<Change> = targets.into_iter().map(change).collect();
     let read = |target: &Target| committed.read(target);
     let (ours, known) = ours(settings, &rows);
     let serving = gather(system, haproxy, None, &known);
+    let views = serving.views().ok();
+    let change = |target: Target| change(committed, rows.get(&target).copied(), views.as_ref(), target);
+    let changes: Vec<Change> = targets.into_iter().map(change).collect();
     let homes = committed.homes();
     let batch = Batch {
         changes: &changes,
@@ -143,22 +145,28 @@ fn ours(settings: &Settings, rows: &HashMap<Target, &Row>) -> (BTreeMap<Target, 
     (ours, known)
 }
 
-/// What HAProxy must show for a target, as its file is now.
-fn change(committed: &Committed<'_>, row: Option<&Row>, target: Target) -> Change {
+/// What HAProxy must show for a target, as its file is now: what went back has other names than was planned, and so have
+/// those that share one with it.
+fn change(committed: &Committed<'_>, row: Option<&Row>, views: Option<&Views<'_>>, target: Target) -> Change {
     // Until it is notified, HAProxy has the previous one.
     let previous = || committed.read_previous(&target).and_then(|pem| read_leaf(&pem).ok());
     let was_shown = || previous().is_none_or(|leaf| can_be_shown(&leaf));
     let now = committed.read(&target).ok().and_then(|pem| {
         let proved = CertifiedKey::prove(&pem, &pem).ok()?;
         let leaf = proved.leaf();
+        let claim = views.and_then(|views| views.claim(leaf));
+        let addable = row.is_some_and(|row| row.addable);
         Some(Expected {
             sha1: leaf.sha1,
             sha256: leaf.sha256,
             serial: leaf.serial.clone(),
             chain_len: proved.chain().len(),
             key_type: leaf.key_type.clone(),
-            names_won: row.map(|row| row.names_won.clone()).unwrap_or_default(),
-            addable: row.is_some_and(|row| row.addable),
+            addable: addable && claim.as_ref().is_none_or(|claim| !claim.shares),
+            names_won: claim.map_or_else(
+                || row.map(|row| row.names_won.clone()).unwrap_or_default(),
+                |claim| claim.names_won,
+            ),
             can_be_shown: can_be_shown(leaf) && was_shown(),
         })
     });

@@ -3,5 +3,6 @@
 pub mod follow;
 pub mod join;
 pub mod publish;
+pub mod run;
 pub mod status;
 pub mod watch;

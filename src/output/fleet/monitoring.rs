@@ -40,3 +40,9 @@ pub fn text(overview: &FleetOverview) -> String {
 fn without_bars(text: &str) -> String {
     text.replace('|', "\\x7c")
 }
+
+/// A failure before there was anything to report on.
+#[must_use]
+pub fn failure(message: &str) -> String {
+    format!("UNKNOWN - {}", without_bars(message))
+}
