@@ -69,7 +69,7 @@ impl Source {
     pub fn has_archived(&self, lineage: &OsStr, leaf_sha256: &[u8; 32]) -> bool {
         match self {
             Self::Certbot(tree) => tree.has_archived(lineage, leaf_sha256),
-            Self::Fleet(_) => false,
+            Self::Fleet(cache) => cache.has_archived(lineage, leaf_sha256),
         }
     }
 

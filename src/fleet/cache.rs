@@ -40,6 +40,10 @@ use crate::sys::failure::{Failure, FailureKind, io_cause};
 const HEAD: &str = "head";
 /// What is remembered of heads and reports.
 const MEMORY: &str = "memory.json";
+/// The leaves that were replaced, by lineage.
+const LEAVES: &str = "leaves.json";
+/// So many of each are kept.
+const MOST_LEAVES: usize = 8;
 const PAGES: &str = "page";
 const OBJECTS: &str = "object";
 const KEYS: &str = "key";
@@ -239,6 +243,26 @@ impl CacheFolder {
         keep(&self.keys, &epoch.to_string(), bytes)
     }
 
+    /// Keeps which leaves were replaced: they are the lineages' own, also where the state is lost. It is only a help.
+    pub fn keep_leaves(&self, before: &BTreeMap<String, PageEntry>, now: &BTreeMap<String, PageEntry>) {
+        let mut all = leaves(&self.place);
+        let before_all = all.clone();
+        for (name, last) in before {
+            if now.get(name).is_none_or(|entry| entry.leaf != last.leaf) {
+                let of_it = all.entry(name.clone()).or_default();
+                of_it.retain(|leaf| *leaf != hex(&last.leaf));
+                of_it.push(hex(&last.leaf));
+                let excess = of_it.len().saturating_sub(MOST_LEAVES);
+                of_it.drain(..excess);
+            }
+        }
+        if all != before_all
+            && let Ok(text) = serde_json::to_vec(&all)
+        {
+            let _ = write_whole(self.place.dir.as_fd(), LEAVES, &text);
+        }
+    }
+
     /// Makes a head the one that counts: everything that it names is here, and on the disk before the head is.
     ///
     /// # Errors
@@ -386,6 +410,8 @@ fn open(
 #[derive(Debug)]
 pub struct FleetCache {
     fleet: FleetName,
+    /// The leaves that were replaced.
+    leaves: BTreeMap<String, Vec<String>>,
     opened: Option<(Opened, Place)>,
     source: PathBuf,
 }
@@ -397,7 +423,7 @@ impl FleetCache {
     /// It is there and can't be used.
     pub fn open(fleet: &Fleet) -> Result<Self, Failure> {
         let (name, source) = (fleet_name(fleet)?, fleet.source());
-        let nothing = Self { fleet: name, opened: None, source };
+        let nothing = Self { fleet: name, leaves: BTreeMap::new(), opened: None, source };
         let Some(place) = Place::open(&fleet.cache)? else { return Ok(nothing) };
         let head = read(&place, HEAD)?;
         let parts = (place.subdirectory(PAGES)?, place.subdirectory(OBJECTS)?, place.subdirectory(KEYS)?);
@@ -408,7 +434,7 @@ impl FleetCache {
         let identity = identity(fleet)?;
         let kept = Kept { head, pages: &pages, keys: &keys };
         let opened = open(&kept, fleet, &identity, HostPart::Node)?;
-        Ok(Self { opened: opened.map(|opened| (opened, objects)), ..nothing })
+        Ok(Self { leaves: leaves(&place), opened: opened.map(|opened| (opened, objects)), ..nothing })
     }
 
     /// The file that says that there is a cache.
@@ -433,6 +459,13 @@ impl FleetCache {
             },
             None => Discovery { live_dir_missing: true, ..Discovery::default() },
         }
+    }
+
+    /// Whether one of the lineage's earlier certificates is the leaf with this SHA-256.
+    #[must_use]
+    pub fn has_archived(&self, lineage: &OsStr, leaf_sha256: &[u8; 32]) -> bool {
+        let of_it = lineage.to_str().and_then(|name| self.leaves.get(name));
+        of_it.is_some_and(|leaves| leaves.contains(&hex(leaf_sha256)))
     }
 
     /// Decrypts key and chain of one lineage.
@@ -514,6 +547,11 @@ pub fn kept_head(fleet: &Fleet) -> Result<Option<SignedHead>, Failure> {
 
 fn memory_in(place: &Place) -> FleetMemory {
     let text = read(place, MEMORY).ok().flatten();
+    text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+fn leaves(place: &Place) -> BTreeMap<String, Vec<String>> {
+    let text = read(place, LEAVES).ok().flatten();
     text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 

@@ -104,7 +104,12 @@ impl Head {
             epoch: lines.number("epoch")?,
             epoch_key: lines.digest("epoch-key")?,
             prune_many: lines.flag("prune-many")?,
-            nodes: lines.run("node").into_iter().map(member).collect::<Option<_>>().ok_or(BadText::Malformed)?,
+            nodes: lines
+                .run("node")
+                .into_iter()
+                .map(member)
+                .collect::<Option<_>>()
+                .ok_or(BadText::Malformed)?,
             pages: lines
                 .rest("page")
                 .map(|page| unhex(page?).ok_or(BadText::Malformed))

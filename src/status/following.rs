@@ -18,8 +18,9 @@ pub fn problems(settings: &Settings, now: i64) -> Result<Vec<Problem>, Failure> 
     let Some(fleet) = followed.or(published) else { return Ok(Vec::new()) };
     let memory = look_at_memory(fleet)?.unwrap_or_default();
     let mut found: Vec<FleetProblem> = Vec::new();
+    let stale = kept_head(fleet)?.and_then(|signed| staleness(&signed, now));
     if followed.is_some() {
-        let held = memory.held.filter(|(trouble, _)| *trouble != FleetTrouble::FleetStale);
+        let held = memory.held.filter(|(trouble, _)| *trouble != FleetTrouble::FleetStale || stale.is_none());
         found.extend(held.map(|(trouble, fact)| of_fleet(trouble, fact)));
         let age = now - memory.tried;
         if memory.tried == 0 {
@@ -30,7 +31,7 @@ pub fn problems(settings: &Settings, now: i64) -> Result<Vec<Problem>, Failure> 
             found.push(of_fleet(FleetTrouble::FleetNotFollowed, fact));
         }
     }
-    found.extend(kept_head(fleet)?.and_then(|signed| staleness(&signed, now)));
+    found.extend(stale);
     if published.is_some() {
         found.extend(memory.removed.iter().map(|node| {
             of_fleet(FleetTrouble::FleetNotRotated, format!("{node} is no node any more, and can still read"))

@@ -33,7 +33,7 @@ use crate::sys::parallel::Progress;
 use crate::sys::system::System;
 
 /// What is on its way into a directory is waited for so long.
-const ARRIVING: Duration = Duration::from_secs(10);
+const ARRIVING: Duration = Duration::from_secs(3);
 
 /// A node gives a sign of life so often, whatever happens.
 pub const SIGN_OF_LIFE: i64 = 15 * 60;
@@ -52,7 +52,8 @@ pub struct Follower<'a> {
     name: FleetName,
     publishers: Vec<VerifyingKey>,
     identity: HostIdentity,
-    store: Box<dyn FleetStore>,
+    /// Opened when it is asked first: where it can't be, the node goes on with what it has.
+    store: Option<Box<dyn FleetStore>>,
     /// The store's head as it was seen last.
     pub revision: Option<Revision>,
 }
@@ -119,7 +120,7 @@ impl<'a> Follower<'a> {
             name: fleet_name(fleet)?,
             publishers: publishers(fleet)?,
             identity: identity(fleet)?,
-            store: reach(fleet)?,
+            store: None,
             revision: None,
             settings,
             fleet,
@@ -208,8 +209,11 @@ impl<'a> Follower<'a> {
         pause: &dyn Fn(Duration) -> bool,
     ) -> Result<Option<Opened>, (FleetTrouble, String)> {
         let unreachable = |e: &dyn std::fmt::Display| (FleetTrouble::FleetUnreachable, e.to_string());
-        let found =
-            self.store.get(&[StoreKey::Head]).map_err(|e| unreachable(&e))?.into_iter().next().flatten();
+        if self.store.is_none() {
+            self.store = Some(reach(self.fleet).map_err(|e| unreachable(&e))?);
+        }
+        let Some(store) = &self.store else { return Err(unreachable(&"it can't be opened")) };
+        let found = store.get(&[StoreKey::Head]).map_err(|e| unreachable(&e))?.into_iter().next().flatten();
         let Some(found) = found else {
             self.revision = None;
             let fact = format!("the store {} has no head of the fleet {}", self.fleet.store, self.name);
@@ -236,9 +240,9 @@ impl<'a> Follower<'a> {
             return Ok(None);
         }
         if !is_here {
-            self.wait_for_canaries(&signed, &node, at)?;
+            self.wait_for_canaries(store.as_ref(), &signed, &node, at)?;
         }
-        let (key, entries) = self.fetch(folder, &signed, &node)?;
+        let (key, entries) = self.fetch(store.as_ref(), folder, &signed, &node)?;
         if is_here {
             return Ok(None);
         }
@@ -248,12 +252,16 @@ impl<'a> Follower<'a> {
                 "this run ended before it took the new head".to_owned(),
             ));
         }
+        if let Some(kept) = kept {
+            folder.keep_leaves(&kept.entries, &entries);
+        }
         folder.switch_over(&found.bytes).map_err(|e| (FleetTrouble::FleetIncomplete, e.message))?;
         Ok(Some(Opened { signed, key, entries }))
     }
 
     fn fetch(
         &self,
+        store: &dyn FleetStore,
         folder: &CacheFolder,
         signed: &SignedHead,
         node: &NodeName,
@@ -264,8 +272,7 @@ impl<'a> Follower<'a> {
         let until = Instant::now() + ARRIVING;
         let is_carried = matches!(self.fleet.store, StorePlace::Directory(_));
         loop {
-            let unfetched = match fetch(self.store.as_ref(), folder, &signed.head, &self.identity, node, true)
-            {
+            let unfetched = match fetch(store, folder, &signed.head, &self.identity, node, true) {
                 Ok(fetched) => return Ok(fetched),
                 Err(unfetched) => unfetched,
             };
@@ -287,6 +294,7 @@ impl<'a> Follower<'a> {
     /// Whether the nodes that this one waits for have confirmed the head, or it waited for long enough.
     fn wait_for_canaries(
         &self,
+        store: &dyn FleetStore,
         signed: &SignedHead,
         own: &NodeName,
         at: i64,
@@ -305,8 +313,7 @@ impl<'a> Follower<'a> {
             let Some((node, key)) = member else {
                 return Err(waiting("the fleet has no node of that name".to_owned()));
             };
-            let found = self
-                .store
+            let found = store
                 .get(&[StoreKey::Report(node.clone())])
                 .map_err(|e| (FleetTrouble::FleetUnreachable, e.to_string()))?;
             let Some(found) = found.into_iter().next().flatten() else {
@@ -363,7 +370,8 @@ impl<'a> Follower<'a> {
             omitted: u64::try_from(omitted).unwrap_or_default(),
         };
         let value = report.sign(self.identity.signing());
-        self.store.put(&[(StoreKey::Report(node.clone()), value)]).map_err(|e| e.to_string())
+        let Some(store) = &self.store else { return Err("the store can't be opened".to_owned()) };
+        store.put(&[(StoreKey::Report(node.clone()), value)]).map_err(|e| e.to_string())
     }
 
     /// What isn't deployed or served as the head says, by a look at everything where a run wasn't fine.
@@ -413,12 +421,10 @@ impl<'a> Follower<'a> {
         exceptions
     }
 
-    /// The store, once more: for who only waits.
-    ///
-    /// # Errors
-    /// It can't be opened.
-    pub fn another_store(&self) -> Result<Box<dyn FleetStore>, Failure> {
-        reach(self.fleet)
+    /// The fleet.
+    #[must_use]
+    pub fn fleet(&self) -> &Fleet {
+        self.fleet
     }
 }
 

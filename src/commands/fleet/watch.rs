@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::commands::fleet::follow::{Closely, Followed, Follower};
-use crate::fleet::store::{FleetStore, Revision, Woken};
+use crate::config::fleet::Fleet;
+use crate::fleet::reach::reach;
+use crate::fleet::store::{Revision, Woken};
 use crate::sys::clock::now;
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
@@ -47,13 +49,11 @@ pub fn watch(
     let manager = ServiceManager::of_environment();
     let (sender, events) = channel();
     end_by_signals(sender.clone())?;
-    let seen = WatchedHead::default();
-    let watcher = follower.another_store()?;
+    let mut seen = WatchedHead::default();
     let (wanted, heads) = channel();
-    wake_by_store(watcher, sender, heads);
+    wake_by_store(follower.fleet().clone(), sender, heads);
     let busy_since = Arc::new(AtomicI64::new(0));
     give_signs_of_life(&manager, &busy_since);
-    let mut seen = seen;
     let mut look = Closely::All;
     let mut last = None;
     loop {
@@ -154,9 +154,15 @@ fn end_by_signals(sender: Sender<Event>) -> Result<(), Failure> {
 }
 
 /// Waits for another head than the one that was seen last, on a connection of its own.
-fn wake_by_store(store: Box<dyn FleetStore>, sender: Sender<Event>, heads: Receiver<Option<Revision>>) {
+fn wake_by_store(fleet: Fleet, sender: Sender<Event>, heads: Receiver<Option<Revision>>) {
     spawn(move || {
         let Ok(mut seen) = heads.recv() else { return };
+        let store = loop {
+            match reach(&fleet) {
+                Ok(store) => break store,
+                Err(_) => sleep(SOON),
+            }
+        };
         loop {
             while let Ok(newer) = heads.try_recv() {
                 seen = newer;
