@@ -83,8 +83,6 @@ pub struct Settings {
     pub host_file: PathBuf,
     /// The HAProxys to notify, at least one.
     pub haproxys: Vec<Haproxy>,
-    /// Whether a table of the file is about a HAProxy.
-    pub names_haproxys: bool,
     /// The fleet that this host belongs to.
     pub fleet: Option<Fleet>,
     /// How certbot is run by `issue` and `renew`.
@@ -346,7 +344,7 @@ impl Settings {
                 escaped_path(&host_file)
             ));
         }
-        let fleet = file.fleet.map(FleetTable::validate).transpose()?;
+        let fleet = file.fleet.map(|fleet| fleet.validate(!file.haproxy.is_empty())).transpose()?;
         let live_dir = match (&flags.live_dir, &file.live_dir, fleet.as_ref().filter(|fleet| fleet.is_node()))
         {
             (Some(path), ..) | (None, Some(path), None) => directory("live_dir", path)?,
@@ -385,7 +383,6 @@ impl Settings {
                 ));
             }
         }
-        let names_haproxys = !file.haproxy.is_empty();
         let haproxys = haproxys(file.haproxy, flags.reload, &sites_dir, &host_file)?;
         if file.certbot.http_01_port == 0 {
             return Err("http_01_port must not be 0".to_owned());
@@ -422,7 +419,6 @@ impl Settings {
             host_lineage: file.host_lineage,
             host_file,
             haproxys,
-            names_haproxys,
             fleet,
             certbot: Certbot {
                 binary: file.certbot.binary,

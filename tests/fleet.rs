@@ -765,3 +765,89 @@ fn published_over_etcd_and_followed_by_daemons() {
         assert!(daemon.wait(LIMIT).success());
     }
 }
+
+/// The start of the manual page: its commands, run in its order, say what it says.
+#[test]
+fn the_five_minutes_of_the_manual_are_their_transcript() {
+    let page = include_str!("../man/haproxy-certs-fleet.7");
+    let section = page.split(".Sh FIVE MINUTES\n").nth(1).unwrap().split("\n.Sh ").next().unwrap();
+    let displays: Vec<&str> =
+        section.split(".Bd -literal\n").skip(1).map(|rest| rest.split(".Ed").next().unwrap()).collect();
+    let fleet = Fleet::new(0);
+    let mut tree = Tree::new();
+    tree.issue("example.org", KeyKind::P256, &["example.org"], Validity::days(90));
+    let (mut publisher, mut node) = (Cmd::new(tree.live()), Cmd::new(""));
+    let quiet = "[[haproxy]]\nreload = \"none\"\nbinary = \"\"\n";
+    // Where everything of this test is, as the page has it.
+    let plain = |text: &str, cmd: &Cmd| {
+        let text = text.replace(fleet.folder().to_str().unwrap(), "/srv/fleet");
+        let text = text.replace(cmd.sites().to_str().unwrap(), "/usr/local/ssl/certs/sites");
+        text.replace(cmd.beside("identity").to_str().unwrap(), "/etc/haproxy-certs/identity")
+    };
+    let masked = |text: &str| -> Vec<String> {
+        let word = |word: &str| {
+            let letters: String = word.chars().map(|it| if it.is_ascii_digit() { '0' } else { it }).collect();
+            match () {
+                () if word.contains("hcn1-") => "NODE-KEY".to_owned(),
+                () if word.starts_with("AAAA") || word == "KEY" => "KEY".to_owned(),
+                () => letters.replace("00", "0"),
+            }
+        };
+        let text = text.replace(" second ", " seconds ");
+        text.split_whitespace().map(word).collect()
+    };
+    let (mut node_key, mut line, mut said) = (String::new(), String::new(), 0);
+    for display in displays {
+        if display.starts_with("[fleet]") {
+            let cmd = if display.contains("publishers") { &mut node } else { &mut publisher };
+            let text = display.replace("hcn1-KEY", &node_key).replace("ssh-ed25519 KEY pub", &line);
+            let own = format!(
+                "[fleet]\nidentity = {}\ncache = {}",
+                toml(&cmd.beside("identity")),
+                toml(&cmd.beside("cache"))
+            );
+            let text = text.replace("[fleet]", &own).replace("\"/srv/fleet\"", &fleet.store);
+            let sites = if display.contains("publishers") { quiet } else { "" };
+            cmd.set_tables(&format!("{sites}{text}"));
+            continue;
+        }
+        for part in display.split("\nlb1# ").flat_map(|part| part.split("\npub# ")) {
+            let at = display.find(part).unwrap();
+            let before = display.get(..at).unwrap();
+            let is_node = before.ends_with("lb1# ") || part.starts_with("lb1# ");
+            let part = part.trim_start_matches("lb1# ").trim_start_matches("pub# ");
+            let (command, expected) = part.split_once('\n').unwrap_or((part, ""));
+            let Some(arguments) = command.strip_prefix("haproxy-certs ") else {
+                assert!(command.starts_with("systemctl enable --now haproxy-certs-"), "{command}");
+                continue;
+            };
+            if node_key.is_empty() {
+                node.set_tables(&format!(
+                    "[fleet]\nname = \"edge\"\nidentity = {}\nstore = {}\n",
+                    toml(&node.beside("identity")),
+                    fleet.store
+                ));
+            }
+            let cmd = if is_node { &node } else { &publisher };
+            let arguments: Vec<&str> = arguments.split(' ').collect();
+            let run = cmd.run(&arguments).exits(0);
+            // This machine's name.
+            let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+            let host = host.trim().split('.').next().unwrap().to_owned();
+            let of_host = |text: &str| {
+                let text = text.replace(&format!("name = \"{host}\""), "name = \"lb1\"");
+                text.replace(&format!(" {host}\"]"), " pub\"]")
+            };
+            let text = of_host(&plain(&run.stdout, cmd));
+            assert_eq!(masked(&text), masked(expected), "{command}: {run}");
+            said += 1;
+            if let Some(key) = run.stdout.split('"').find(|word| word.starts_with("hcn1-")) {
+                key.clone_into(&mut node_key);
+            }
+            if let Some(key) = run.stdout.split('"').find(|word| word.starts_with("ssh-ed25519 ")) {
+                key.clone_into(&mut line);
+            }
+        }
+    }
+    assert_eq!(said, 4);
+}

@@ -4,7 +4,7 @@ use crate::certbot::tree_mark::TreeMark;
 use crate::cli::{Assemble, Format, Global};
 use crate::commands::assemble::{Options, assemble};
 use crate::commands::fleet::run::publish_after;
-use crate::config::{OWN_DIR, Settings};
+use crate::config::OWN_DIR;
 use crate::output::late::{late, undeployed};
 use crate::output::terminal::{Terminal, progress};
 use crate::output::{Exit, json, syslog};
@@ -30,7 +30,11 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Assemble) -> Exit {
             return Exit::Unable;
         }
     };
-    if settings.published().is_some() && !args.dry_run && !writes_sites(&settings) {
+    if let Some(fleet) = settings.published()
+        && !args.dry_run
+        && !fleet.names_haproxys
+        && !settings.sites_dir.join(OWN_DIR).exists()
+    {
         // Nobody loads anything here: the publisher has no HAProxy.
         return publish_after(terminal, &settings, args.format);
     }
@@ -64,11 +68,6 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Assemble) -> Exit {
         return if published.code() > exit.code() { published } else { exit };
     }
     exit
-}
-
-/// Whether a publisher has a HAProxy of its own: a table says so, or a first run did.
-fn writes_sites(settings: &Settings) -> bool {
-    settings.names_haproxys || settings.sites_dir.join(OWN_DIR).exists()
 }
 
 fn options(args: &Assemble) -> Options {

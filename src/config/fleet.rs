@@ -39,6 +39,8 @@ pub struct Fleet {
     pub wait_at_most: Duration,
     /// At most so long a node waits before it deploys what is new.
     pub spread: Duration,
+    /// Whether the settings name a HAProxy: a publisher may have none.
+    pub names_haproxys: bool,
     /// Who may read; none: this host isn't the publisher.
     pub nodes: Vec<Member>,
 }
@@ -160,7 +162,7 @@ impl Default for FleetTable {
 }
 
 impl FleetTable {
-    pub(super) fn validate(self) -> Result<Fleet, String> {
+    pub(super) fn validate(self, names_haproxys: bool) -> Result<Fleet, String> {
         check_name("[fleet] name", &self.name)?;
         let mut nodes: Vec<Member> = Vec::with_capacity(self.node.len());
         for NodeTable { name, key } in self.node {
@@ -237,6 +239,7 @@ impl FleetTable {
             wait_for: self.wait_for,
             wait_at_most: duration("wait_at_most", &self.wait_at_most)?,
             spread: duration("spread", &self.spread)?,
+            names_haproxys,
             nodes,
             name: self.name,
         })
