@@ -15,7 +15,7 @@ use super::fields::joined;
 use super::identity::HostIdentity;
 use super::name::{FleetName, NodeName};
 use super::node_key::NodeKey;
-use super::seal::Unsealed;
+use super::unsealed::Unsealed;
 use crate::certified_key::sha256;
 
 const COMMITMENT: &[u8] = b"haproxy-certs fleet key commitment 1\n";

@@ -101,11 +101,14 @@ fn epoch_key(
     }
 }
 
+/// Keeps a value under its hash.
+type Keep<'a> = &'a dyn Fn(&[u8; 32], &[u8]) -> Result<(), Failure>;
+
 fn bring(
     store: &dyn FleetStore,
     hashes: &[[u8; 32]],
     key: &dyn Fn([u8; 32]) -> StoreKey,
-    keep: &dyn Fn(&[u8; 32], &[u8]) -> Result<(), Failure>,
+    keep: Keep<'_>,
 ) -> Result<(), Unfetched> {
     let mut first = None;
     for hashes in hashes.chunks(TOGETHER) {

@@ -176,6 +176,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the judge is another program")]
     fn ssh_keygen_accepts_its_text_and_signature() {
         let folder = tempfile::tempdir().unwrap();
         let bytes = String::from_utf8(head(2).sign(&key())).unwrap();
@@ -227,9 +228,9 @@ mod tests {
             ("page ", "side "),
         ];
         for (from, to) in changes {
-            let changed = text.replacen(from, to, 1);
-            assert_ne!(changed, text, "{from}");
-            let bytes = signed_text::signed(changed, &key());
+            let lie = text.replacen(from, to, 1);
+            assert_ne!(lie, text, "{from}");
+            let bytes = signed_text::signed(lie, &key());
             assert_eq!(SignedHead::read(&bytes), Err(BadText::Malformed), "{from} {to}");
         }
         for (text, expected) in [
@@ -254,7 +255,7 @@ mod tests {
 
         #[test]
         fn whatever_its_numbers_are(sequence: u64, epoch: u64, signed in 0_i64..253_402_300_799, expires in 0_i64..253_402_300_799) {
-            let head = Head { sequence, epoch, signed, expires, ..head(1) };
+            let head = Head { sequence, signed, expires, epoch, ..head(1) };
             prop_assert_eq!(SignedHead::read(&head.sign(&key())).unwrap().head, head);
         }
     }

@@ -342,8 +342,8 @@ mod tests {
         let path = folder.path().join("new/identity");
         assert!(HostIdentity::load(&path).unwrap().is_none());
         let made = HostIdentity::create(&path, "lb1").unwrap();
-        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
-        assert_eq!((mode(&path), mode(&public_path(&path))), (0o400, 0o644));
+        let bits = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!((bits(&path), bits(&public_path(&path))), (0o400, 0o644));
         let before = fs::read(&path).unwrap();
         assert!(matches!(HostIdentity::create(&path, "lb1"), Err(IdentityError::Exists(_))));
         let (again, is_new) = HostIdentity::load_or_create(&path, "lb1").unwrap();

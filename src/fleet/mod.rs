@@ -32,3 +32,4 @@ pub mod signed_text;
 pub mod sshsig;
 pub mod store;
 pub mod trouble;
+pub mod unsealed;

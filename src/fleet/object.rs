@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 use super::epoch::EpochKey;
 use super::fields::{Fields, joined};
 use super::name::FleetName;
-use super::seal::{Context, Unsealed, around};
+use super::seal::{Context, around};
+use super::unsealed::Unsealed;
 use crate::certified_key::sha256;
 
 /// A larger object isn't read.

@@ -14,7 +14,8 @@ use super::epoch::EpochKey;
 use super::fields::{Fields, push};
 use super::head::MAX_PAGES;
 use super::name::FleetName;
-use super::seal::{Context, Unsealed, around};
+use super::seal::{Context, around};
+use super::unsealed::Unsealed;
 use crate::certified_key::sha256;
 
 /// So many lineages are on a page, more or less.
@@ -245,7 +246,9 @@ mod tests {
     /// Seals what [`seal`] wouldn't.
     fn lie(entries: &[PageEntry], page: (usize, usize), key: &EpochKey) -> Result<Vec<PageEntry>, Unsealed> {
         let mut text = Vec::new();
-        entries.iter().for_each(|entry| write(&mut text, entry).unwrap());
+        for entry in entries {
+            write(&mut text, entry).unwrap();
+        }
         let sealed = context(&fleet(), &name(page.0, page.1)).seal(&text, key).unwrap();
         open(&sealed, page, &fleet(), key)
     }

@@ -218,7 +218,8 @@ impl ReportedException {
 fn plain(text: &str, at_most: usize) -> String {
     let mut plain: String =
         text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
-    plain.truncate(plain.floor_char_boundary(at_most));
+    let end = (0..=at_most.min(plain.len())).rev().find(|&end| plain.is_char_boundary(end));
+    plain.truncate(end.unwrap_or_default());
     plain
 }
 

@@ -16,32 +16,10 @@ use zeroize::Zeroizing;
 use super::epoch::EpochKey;
 use super::fields::joined;
 use super::name::FleetName;
+pub use super::unsealed::Unsealed;
 
 const SALT: usize = 32;
 const TAG: usize = 16;
-
-/// What can't be sealed or opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unsealed {
-    /// It is of a later version, or something else.
-    #[error("it is nothing that this version can read")]
-    Kind,
-    /// It was changed, or belongs to another key, fleet, epoch, node or name.
-    #[error("it was changed, or belongs elsewhere")]
-    Wrong,
-    /// The key inside isn't the one that the head names.
-    #[error("it holds another key than the one that the head names")]
-    OtherKey,
-    /// What is inside isn't what it should be: the publisher's fault.
-    #[error("what is inside is malformed")]
-    Malformed,
-    /// It is larger than what is stored.
-    #[error("it is too large")]
-    TooLarge,
-    /// The recipient's key can't be used, or the library refuses.
-    #[error("the key can't be used")]
-    Key,
-}
 
 /// What a sealed text is, and where it belongs.
 pub(super) struct Context<'a> {
@@ -72,7 +50,7 @@ impl Context<'_> {
         }
         let mut salt = [0; SALT];
         aws_lc_rs::rand::fill(&mut salt).map_err(|_| Unsealed::Key)?;
-        let aad = self.authenticated(key.epoch()).ok_or(Unsealed::TooLarge)?;
+        let context = self.authenticated(key.epoch()).ok_or(Unsealed::TooLarge)?;
         let aead = self.key(key, &salt).ok_or(Unsealed::Key)?;
         let mut sealed = Vec::with_capacity(self.kind.len() + SALT + text.len() + TAG);
         sealed.extend_from_slice(self.kind);
@@ -83,7 +61,7 @@ impl Context<'_> {
         let body = sealed.get_mut(begin..).ok_or(Unsealed::Key)?;
         let nonce = Nonce::assume_unique_for_key([0; 12]);
         let tag =
-            aead.seal_in_place_separate_tag(nonce, Aad::from(&**aad), body).map_err(|_| Unsealed::Key)?;
+            aead.seal_in_place_separate_tag(nonce, Aad::from(&**context), body).map_err(|_| Unsealed::Key)?;
         sealed.extend_from_slice(tag.as_ref());
         Ok(sealed)
     }
@@ -95,12 +73,12 @@ impl Context<'_> {
         if body.len() > self.at_most + TAG {
             return Err(Unsealed::TooLarge);
         }
-        let aad = self.authenticated(key.epoch()).ok_or(Unsealed::TooLarge)?;
+        let context = self.authenticated(key.epoch()).ok_or(Unsealed::TooLarge)?;
         let aead = self.key(key, salt).ok_or(Unsealed::Key)?;
         let mut text = Zeroizing::new(body.to_vec());
         let nonce = Nonce::assume_unique_for_key([0; 12]);
         let length =
-            aead.open_in_place(nonce, Aad::from(&**aad), &mut text).map_err(|_| Unsealed::Wrong)?.len();
+            aead.open_in_place(nonce, Aad::from(&**context), &mut text).map_err(|_| Unsealed::Wrong)?.len();
         text.truncate(length);
         Ok(text)
     }

@@ -137,8 +137,7 @@ impl FleetTrouble {
             Self::FleetNodeMissing | Self::FleetNodeSilent => {
                 "see on that node: systemctl status haproxy-certs-follow.service"
             }
-            Self::FleetNodeBehind => "see on that node: haproxy-certs status",
-            Self::FleetNodeFailed => "see on that node: haproxy-certs status",
+            Self::FleetNodeBehind | Self::FleetNodeFailed => "see on that node: haproxy-certs status",
             Self::FleetNotRotated => "run: haproxy-certs fleet rotate; what it held must be issued again",
             Self::FleetReportForged => {
                 "if the node was installed again, put its new key into the publisher's settings; otherwise somebody else writes to the store"

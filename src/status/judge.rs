@@ -16,7 +16,7 @@ use crate::plan::names::is_loaded_name;
 use crate::plan::reason::Reason;
 use crate::plan::row::{Role, Row};
 use crate::plan::warning::Warning;
-use crate::serving::loads::move_out;
+use crate::serving::loads::{KEY_LINE, move_out};
 use crate::serving::one_by_one::Unreached;
 use crate::status::circumstances::Circumstances;
 use crate::status::problem::{Problem, problem};
@@ -134,7 +134,7 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
         .map(|(shown, running)| haproxy_view(&views, shown, running))
         .collect();
     let mut problems = planned(&views, disk, around);
-    problems.extend(unloadable(&views));
+    problems.extend(unloadable(&views).or_else(|| unserved(&views)));
     problems.extend(on_disk(&views, disk));
     problems.extend(unreached(&views));
     problems.extend(lifetimes(&views, &haproxy, around.now));
@@ -367,6 +367,13 @@ fn unloadable(views: &SiteViews) -> Option<Problem> {
         (_, None) => format!("run: {}", move_out(&views.place.path)),
     };
     Some(problem(ProblemKind::Unloadable, Severity::Critical, fact, Some(advice)))
+}
+
+/// A file that HAProxy loads with a key that isn't its own.
+fn unserved(views: &SiteViews) -> Option<Problem> {
+    let why = views.place.unserved.as_ref()?;
+    let fact = format!("HAProxy can't serve this file once it starts again: {why}");
+    Some(problem(ProblemKind::Unloadable, Severity::Critical, fact, Some(KEY_LINE.to_owned())))
 }
 
 /// What helps where no lineage renews a certificate that HAProxy loads.

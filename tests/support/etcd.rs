@@ -143,6 +143,11 @@ impl Etcd {
         &self.authority
     }
 
+    /// `3.4.23`
+    pub fn version(&self) -> &str {
+        &self.setup.version.full
+    }
+
     /// A file of its folder: `ca.pem`, `client.pem`, `client.key`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.temporary.path().join(name)

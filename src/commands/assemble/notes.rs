@@ -8,8 +8,8 @@ use crate::output::{Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Recorded, Situation};
-use crate::serving::gather::unloadable;
-use crate::serving::loads::move_out;
+use crate::serving::gather::{is_in, unloadable};
+use crate::serving::loads::{Contents, KEY_LINE, Loaded, Named, Serving, Store, move_out};
 use crate::sites::guard;
 use crate::sites::place::Place;
 use crate::sys::escape::{escaped, escaped_path};
@@ -40,6 +40,52 @@ pub(crate) fn unloadable_left(settings: &Settings, version: Option<(u32, u32)>, 
             Note { text, weight: Weight::Alarm }
         })
         .collect()
+}
+
+/// A note for each file from elsewhere that keeps a HAProxy from starting, and for each, ours too, that it can't serve.
+pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
+    let stores =
+        loaded.servings.iter().flat_map(|serving| serving.stores.iter().map(move |it| (serving, it)));
+    let mut texts: BTreeSet<String> = stores
+        .filter_map(|(serving, (name, store))| {
+            let path = escaped_path(&store.path);
+            match &store.contents {
+                Contents::Unserved { why, .. } => {
+                    Some(format!("HAProxy can't serve {path} once it starts again: {why}; {KEY_LINE}"))
+                }
+                Contents::Unloadable { why, .. } if !is_in(&settings.sites_dir, loaded.sites, store) => {
+                    let advice = match serving.named.iter().find(|named| named.path == *name) {
+                        Some(Named { at, .. }) => {
+                            format!("put a certificate with its key there, or take it out of {at}")
+                        }
+                        None => move_out(&store.path),
+                    };
+                    Some(format!("HAProxy can't load {path} ({why}), and won't start again: {advice}"))
+                }
+                Contents::Pair(_) | Contents::Unloadable { .. } | Contents::Unseen(_) => None,
+            }
+        })
+        .collect();
+    let haproxys = settings.haproxys.iter().zip(&loaded.servings);
+    texts.extend(haproxys.filter(|(_, serving)| loads_nothing_of_ours(settings, loaded, serving)).map(
+        |(haproxy, _)| {
+            let (name, sites) = (escaped(&haproxy.name), escaped_path(&settings.sites_dir));
+            format!("{name} loads nothing from {sites}; status --setup says what it loads")
+        },
+    ));
+    texts.into_iter().map(|text| Note { text, weight: Weight::Alarm }).collect()
+}
+
+/// Whether it is surely known what a HAProxy loads, and none of our files are among that.
+fn loads_nothing_of_ours(settings: &Settings, loaded: &Loaded, serving: &Serving) -> bool {
+    let is_ours = |store: &Store| {
+        loaded.host.is_some() && store.identity == loaded.host
+            || is_in(&settings.sites_dir, loaded.sites, store)
+    };
+    serving.unclear.is_none()
+        && !serving.stores.is_empty()
+        && !loaded.sites.is_some_and(|sites| serving.loads_directory(sites))
+        && !serving.stores.values().any(is_ours)
 }
 
 /// The index is only a cache: a run is as good without it.

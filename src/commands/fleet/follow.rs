@@ -219,7 +219,7 @@ impl<'a> Follower<'a> {
             let fact = format!("the store {} has no head of the fleet {}", self.fleet.store, self.name);
             return Err((FleetTrouble::FleetEmpty, fact));
         };
-        self.revision = Some(found.revision.clone());
+        self.revision = Some(found.revision);
         let at = now();
         let signed = match accept(&found.bytes, &memory.heads, &self.name, &self.publishers, at) {
             Ok(Accepted::New(signed) | Accepted::Unchanged(signed)) => signed,
@@ -402,7 +402,7 @@ impl<'a> Follower<'a> {
             }
             let lineage = site.and_then(|site| site.views.lineage.as_ref());
             let shown = site.into_iter().flat_map(|site| &site.views.haproxy);
-            let served = shown.filter_map(|shown| shown.loaded.here()?.serial.clone()).next();
+            let served = shown.into_iter().find_map(|shown| shown.loaded.here()?.serial.clone());
             exceptions.push(KeptException {
                 lineage: lineage
                     .map_or_else(|| EVERYTHING.to_owned(), |name| name.to_string_lossy().into_owned()),
@@ -436,8 +436,8 @@ fn stale(signed: &SignedHead) -> String {
 
 /// A random part of a time.
 fn random_part(of: Duration) -> Duration {
-    let thousandth = RandomState::new().hash_one(0_u8) % 1000;
-    of.mul_f64(thousandth as f64 / 1000.0)
+    let most = u64::try_from(of.as_millis()).unwrap_or(u64::MAX).max(1);
+    Duration::from_millis(RandomState::new().hash_one(0_u8) % most)
 }
 
 /// The failure of a look that could not be done at all.

@@ -57,8 +57,6 @@ pub struct Wanted {
 pub struct Published {
     /// The fleet.
     pub fleet: String,
-    /// Where the store is.
-    pub store: String,
     /// The number of the head that is there now.
     pub sequence: u64,
     /// Whether it is a new one.
@@ -83,7 +81,7 @@ pub struct Published {
     pub is_first: bool,
     /// Nodes that were removed and could still read the present epoch.
     pub removed: Vec<String>,
-    /// What each node that is no more held, after a rotation: it has to be issued again.
+    /// Whether everything was encrypted anew: what nodes that are no more held has to be issued again.
     pub rotated: bool,
     /// What is odd in the store.
     pub alarms: Vec<String>,
@@ -115,9 +113,7 @@ struct Base {
 /// The settings can't be used, certbot's tree or the store can't be read or written, or another publisher is there.
 pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> Result<Published, Failure> {
     let fleet = settings.published().ok_or_else(|| {
-        Failure::config(
-            "this host publishes to no fleet: the settings need [fleet] and [[fleet.node]] tables",
-        )
+        Failure::config("this host publishes to no fleet: the settings need [fleet] and [[fleet.node]] tables")
     })?;
     let name = fleet_name(fleet)?;
     let members = members(fleet)?;
@@ -125,160 +121,53 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     let (identity, made) = HostIdentity::load_or_create(&fleet.identity, &host)
         .map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?;
     let store = reach(fleet)?;
-    let store = store.as_ref();
     let folder = CacheFolder::lock(&fleet.cache)?;
     let mut memory = folder.memory();
     let mut done = Published {
         fleet: fleet.name.clone(),
-        store: fleet.store.to_string(),
         nodes: members.len(),
         made: made.then(|| fleet.identity.clone()),
         line: identity.public().signing.line(&host),
+        rotated: wanted.rotate,
         ..Published::default()
     };
-    let base = base(store, &folder, fleet, &name, &identity, wanted, &mut done)?;
+    let base = base(store.as_ref(), &folder, fleet, &name, &identity, wanted, &mut done)?;
     let at = now();
     let previous = base.opened.as_ref();
-    done.is_first = previous.is_none();
-    let fresh = previous.is_none() || wanted.rotate;
     let made_key;
-    let key: &EpochKey = match previous.filter(|_| !fresh) {
-        Some(opened) => &opened.key,
-        None => {
-            made_key = EpochKey::generate(base.last.1 + 1).map_err(|e| unsealed(&e))?;
-            &made_key
-        }
+    let key = if let Some(opened) = previous.filter(|_| !wanted.rotate) {
+        &opened.key
+    } else {
+        made_key = EpochKey::generate(base.last.1 + 1).map_err(|e| unsealed(&e))?;
+        &made_key
     };
-    // What is known to be in the store; `None`: what the last head names is.
     let looks_through = base.is_doubtful || at - memory.swept > DAY || memory.swept > at;
-    let there = if looks_through { Some(listed(store)?) } else { None };
-    let is_there = |at: &StoreKey| there.as_ref().is_none_or(|there| there.contains(at));
-    let empty = BTreeMap::new();
-    let before = previous.map_or(&empty, |opened| &opened.entries);
-    let reusable: BTreeMap<&String, &PageEntry> =
-        before.iter().filter(|(_, entry)| !fresh && is_there(&StoreKey::Object(entry.object))).collect();
-
-    let tree = CertbotTree::of(settings);
-    let discovery = tree.discover()?;
-    if discovery.live_dir_missing && previous.is_none() {
-        return Err(Failure::new(
-            FailureKind::Io,
-            format!("there is no {}: nothing to publish yet", escaped_path(&settings.live_dir)),
-        ));
-    }
-    let names: Vec<&OsString> =
-        discovery.lineages.iter().filter(|name| settings.selection.includes(name)).collect();
-    let seal = Seal { tree: &tree, name: &name, key, reusable: &reusable };
-    let looked = look(&seal, &names, store, progress)?;
-    let mut edition = Edition::after(before, looked, !discovery.lineages.is_empty(), wanted.prune_many);
-    if let Some(opened) = previous {
-        let names = edition
-            .entries
-            .iter()
-            .filter(|(name, entry)| before.get(*name) == Some(*entry) && !reusable.contains_key(*name));
-        let names: Vec<String> = names.map(|(name, _)| name.clone()).collect();
-        for entry in rescue(store, opened, &names, &name, key)? {
-            edition.entries.insert(entry.lineage.clone(), entry);
-        }
-    }
-
-    // The pages.
-    let pages_before = previous.map(|opened| opened.signed.head.pages.len());
-    let count = page::count(edition.entries.len(), pages_before);
-    let groups = pages_of(&edition.entries, count);
-    let groups_before = previous.map(|opened| pages_of(before, opened.signed.head.pages.len()));
-    let mut hashes = Vec::with_capacity(count);
-    let mut puts: Vec<(StoreKey, Vec<u8>)> = Vec::new();
-    let mut new_pages = Vec::new();
-    for (at, group) in groups.iter().enumerate() {
-        let same = previous
-            .filter(|_| !fresh && pages_before == Some(count))
-            .zip(groups_before.as_ref())
-            .and_then(|(opened, groups)| {
-                (groups.get(at) == Some(group)).then(|| opened.signed.head.pages.get(at)).flatten()
-            })
-            .filter(|hash| is_there(&StoreKey::Page(**hash)));
-        let hash = match same {
-            Some(hash) => *hash,
-            None => {
-                let bytes = page::seal(group, (at, count), &name, key).map_err(|e| unsealed(&e))?;
-                let hash = sha256(&bytes);
-                new_pages.push((hash, bytes.clone()));
-                puts.push((StoreKey::Page(hash), bytes));
-                hash
-            }
-        };
-        hashes.push(hash);
-    }
-
-    // The epoch's key, for everybody who hasn't it.
-    let known: BTreeSet<(NodeName, NodeKey)> = match previous.filter(|_| !fresh) {
-        Some(opened) => opened.signed.head.nodes.iter().cloned().collect(),
-        None => BTreeSet::new(),
+    let edition_of = Publishing {
+        store: store.as_ref(),
+        folder: &folder,
+        name: &name,
+        identity: &identity,
+        members: &members,
+        previous,
+        base: &base,
+        key,
+        is_fresh: previous.is_none() || wanted.rotate,
+        there: if looks_through { Some(listed(store.as_ref())?) } else { None },
+        at,
     };
-    let sealed_key = |node: &NodeName, to: &NodeKey| -> Result<(StoreKey, Vec<u8>), Failure> {
-        let bytes = key.seal(&name, node, to).map_err(|e| unsealed(&e))?;
-        Ok((StoreKey::EpochKey { epoch: key.epoch(), node: node.clone() }, bytes))
-    };
-    for (node, to) in &members {
-        let at = StoreKey::EpochKey { epoch: key.epoch(), node: node.clone() };
-        if !known.contains(&(node.clone(), to.clone())) || !is_there(&at) {
-            puts.push(sealed_key(node, to)?);
-        }
-    }
-    let mut own_key = None;
-    let own = StoreKey::EpochKey { epoch: key.epoch(), node: NodeName::publisher() };
-    if fresh || !is_there(&own) || folder.epoch_key(key.epoch()).is_none() {
-        let (at, bytes) = sealed_key(&NodeName::publisher(), &identity.public())?;
-        own_key = Some(bytes.clone());
-        puts.push((at, bytes));
-    }
-
-    // Is a new head needed at all?
-    let last = previous.map(|opened| &opened.signed.head);
-    let is_due = last.is_none_or(|last| at - last.signed >= LIFE / 2 || at < last.signed);
-    let is_changed =
-        last.is_none_or(|last| last.pages != hashes || last.nodes != members || last.epoch != key.epoch());
-    let is_lost = base.revision.is_none() || base.is_doubtful;
-    let is_new = is_due || is_changed || is_lost || (wanted.prune_many && !edition.gone.is_empty());
-    if let Some(last) = last {
-        for (node, key) in &last.nodes {
-            if !members.iter().any(|(name, now)| name == node && now == key) {
-                memory.removed.insert(node.to_string());
-            }
-        }
-    }
-    if fresh {
-        memory.removed.clear();
-    }
+    let edition = edition_of.edition(settings, wanted, progress)?;
+    let pages = edition_of.pages(&edition)?;
+    let keys = edition_of.keys()?;
+    let puts: Vec<(StoreKey, Vec<u8>)> = [pages.puts(), keys.puts.clone()].concat();
     if !puts.is_empty() {
         store.put(&puts).map_err(|e| in_store(&e))?;
     }
-    done.sequence = last.map_or(0, |last| last.sequence);
-    if is_new {
-        let head = Head {
-            fleet: name.clone(),
-            sequence: base.last.0 + 1,
-            signed: at,
-            expires: at + LIFE,
-            epoch: key.epoch(),
-            epoch_key: key.commitment(&name),
-            prune_many: wanted.prune_many,
-            pages: hashes,
-            nodes: members.clone(),
-        };
-        let value = head.sign(identity.signing());
-        match store.compare_and_put(&StoreKey::Head, base.revision, &value).map_err(|e| in_store(&e))? {
-            Swap::Done(_) => {}
-            Swap::Lost => return Err(lost(store, &identity)),
-        }
-        for (hash, bytes) in &new_pages {
-            folder.keep_page(hash, bytes)?;
-        }
-        if let Some(bytes) = &own_key {
-            folder.keep_epoch_key(key.epoch(), bytes)?;
-        }
-        folder.switch_over(&value)?;
+    edition_of.note_removed(&mut memory);
+    done.is_first = previous.is_none();
+    done.is_new = edition_of.needs_a_head(&pages, &edition, wanted);
+    done.sequence = previous.map_or(0, |opened| opened.signed.head.sequence);
+    if done.is_new {
+        let head = edition_of.put_head(pages, keys, wanted)?;
         done.sequence = head.sequence;
         drop_unnamed(&mut memory, previous, &head, &edition.entries, at);
         if let Some(opened) = folder.open(fleet, &identity, HostPart::Publisher)? {
@@ -286,21 +175,211 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         }
         memory.since = at;
     }
-    if let Some(there) = &there {
+    if let Some(there) = &edition_of.there {
         note_strays(&mut memory, there, done.sequence, &edition.entries, &folder, at)?;
         memory.swept = at;
     }
-    clear_away(store, &mut memory, done.sequence, at, &mut done.alarms);
+    clear_away(store.as_ref(), &mut memory, done.sequence, at, &mut done.alarms);
     folder.remember(&memory)?;
-    done.is_new = is_new;
     done.lineages = edition.entries.len();
     done.published = edition.published;
     done.gone = edition.gone;
     done.held = edition.why_held.map(|why| (edition.held, why));
     done.refused = edition.refused;
     done.removed = memory.removed.into_iter().collect();
-    done.rotated = wanted.rotate;
     Ok(done)
+}
+
+/// One publish, as far as it doesn't change any more.
+struct Publishing<'a> {
+    store: &'a dyn FleetStore,
+    folder: &'a CacheFolder,
+    name: &'a FleetName,
+    identity: &'a HostIdentity,
+    members: &'a [(NodeName, NodeKey)],
+    /// The last head, opened.
+    previous: Option<&'a Opened>,
+    base: &'a Base,
+    /// The key of the next head's epoch.
+    key: &'a EpochKey,
+    /// Whether everything is sealed anew.
+    is_fresh: bool,
+    /// What the store has; `None`: what the last head names.
+    there: Option<BTreeSet<StoreKey>>,
+    at: i64,
+}
+
+/// The pages of the next head.
+struct Pages {
+    hashes: Vec<[u8; 32]>,
+    /// Those that aren't in the store yet.
+    fresh: Vec<([u8; 32], Vec<u8>)>,
+}
+
+impl Pages {
+    fn puts(&self) -> Vec<(StoreKey, Vec<u8>)> {
+        self.fresh.iter().map(|(hash, bytes)| (StoreKey::Page(*hash), bytes.clone())).collect()
+    }
+}
+
+/// The sealed keys that aren't in the store yet.
+struct SealedKeys {
+    puts: Vec<(StoreKey, Vec<u8>)>,
+    /// This host's own, where it is among them.
+    own: Option<Vec<u8>>,
+}
+
+impl Publishing<'_> {
+    fn is_there(&self, at: &StoreKey) -> bool {
+        self.there.as_ref().is_none_or(|there| there.contains(at))
+    }
+
+    /// The last head, where the next one may name the same values.
+    fn reusable(&self) -> Option<&Opened> {
+        self.previous.filter(|_| !self.is_fresh)
+    }
+
+    /// Reads certbot's tree, seals and puts what isn't published yet, and decides what the next head names.
+    fn edition(&self, settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> Result<Edition, Failure> {
+        let empty = BTreeMap::new();
+        let before = self.previous.map_or(&empty, |opened| &opened.entries);
+        let is_reusable = |entry: &PageEntry| !self.is_fresh && self.is_there(&StoreKey::Object(entry.object));
+        let reusable: BTreeMap<&str, &PageEntry> = before
+            .iter()
+            .filter(|(_, entry)| is_reusable(entry))
+            .map(|(name, entry)| (name.as_str(), entry))
+            .collect();
+        let tree = CertbotTree::of(settings);
+        let discovery = tree.discover()?;
+        if discovery.live_dir_missing && self.previous.is_none() {
+            let fact = format!("there is no {}: nothing to publish yet", escaped_path(&settings.live_dir));
+            return Err(Failure::new(FailureKind::Io, fact));
+        }
+        let names: Vec<&OsString> =
+            discovery.lineages.iter().filter(|name| settings.selection.includes(name)).collect();
+        let seal = Seal { tree: &tree, name: self.name, key: self.key, reusable: &reusable };
+        let looked = look(&seal, &names, self.store, progress)?;
+        let mut edition =
+            Edition::after(before, looked, !discovery.lineages.is_empty(), wanted.prune_many);
+        if let Some(opened) = self.previous {
+            let is_kept = |name: &String, entry: &PageEntry| before.get(name) == Some(entry);
+            let names: Vec<String> = edition
+                .entries
+                .iter()
+                .filter(|(name, entry)| is_kept(name, entry) && !reusable.contains_key(name.as_str()))
+                .map(|(name, _)| name.clone())
+                .collect();
+            for entry in rescue(self.store, opened, &names, self.name, self.key)? {
+                edition.entries.insert(entry.lineage.clone(), entry);
+            }
+        }
+        Ok(edition)
+    }
+
+    /// Seals the pages that changed.
+    fn pages(&self, edition: &Edition) -> Result<Pages, Failure> {
+        let count_before = self.previous.map(|opened| opened.signed.head.pages.len());
+        let count = page::count(edition.entries.len(), count_before);
+        let before = self
+            .reusable()
+            .filter(|_| count_before == Some(count))
+            .map(|opened| (pages_of(&opened.entries, count), &opened.signed.head.pages));
+        let mut pages = Pages { hashes: Vec::with_capacity(count), fresh: Vec::new() };
+        for (at, group) in pages_of(&edition.entries, count).iter().enumerate() {
+            let same = before.as_ref().and_then(|(groups, hashes)| {
+                (groups.get(at) == Some(group)).then(|| hashes.get(at).copied()).flatten()
+            });
+            if let Some(hash) = same.filter(|hash| self.is_there(&StoreKey::Page(*hash))) {
+                pages.hashes.push(hash);
+                continue;
+            }
+            let bytes = page::seal(group, (at, count), self.name, self.key).map_err(|e| unsealed(&e))?;
+            let hash = sha256(&bytes);
+            pages.hashes.push(hash);
+            pages.fresh.push((hash, bytes));
+        }
+        Ok(pages)
+    }
+
+    /// Seals the epoch's key for everybody who hasn't it.
+    fn keys(&self) -> Result<SealedKeys, Failure> {
+        let known: BTreeSet<(&NodeName, &NodeKey)> = self
+            .reusable()
+            .into_iter()
+            .flat_map(|opened| &opened.signed.head.nodes)
+            .map(|(name, key)| (name, key))
+            .collect();
+        let place = |node: &NodeName| StoreKey::EpochKey { epoch: self.key.epoch(), node: node.clone() };
+        let sealed = |node: &NodeName, to: &NodeKey| {
+            self.key.seal(self.name, node, to).map_err(|e| unsealed(&e))
+        };
+        let mut keys = SealedKeys { puts: Vec::new(), own: None };
+        for (node, to) in self.members {
+            if !known.contains(&(node, to)) || !self.is_there(&place(node)) {
+                keys.puts.push((place(node), sealed(node, to)?));
+            }
+        }
+        let own = NodeName::publisher();
+        let is_here = self.folder.epoch_key(self.key.epoch()).is_some();
+        if self.is_fresh || !is_here || !self.is_there(&place(&own)) {
+            let bytes = sealed(&own, &self.identity.public())?;
+            keys.own = Some(bytes.clone());
+            keys.puts.push((place(&own), bytes));
+        }
+        Ok(keys)
+    }
+
+    /// Notes the nodes that are no more, and forgets them where they can't read any more.
+    fn note_removed(&self, memory: &mut FleetMemory) {
+        for (node, key) in self.previous.into_iter().flat_map(|opened| &opened.signed.head.nodes) {
+            if !self.members.iter().any(|(name, now)| name == node && now == key) {
+                memory.removed.insert(node.to_string());
+            }
+        }
+        if self.is_fresh {
+            memory.removed.clear();
+        }
+    }
+
+    /// Whether another head is due, or would say something else.
+    fn needs_a_head(&self, pages: &Pages, edition: &Edition, wanted: Wanted) -> bool {
+        let Some(opened) = self.previous else { return true };
+        let last = &opened.signed.head;
+        let is_due = self.at - last.signed >= LIFE / 2 || self.at < last.signed;
+        let is_other =
+            last.pages != pages.hashes || last.nodes != self.members || last.epoch != self.key.epoch();
+        let may_prune = wanted.prune_many && !(last.prune_many && edition.gone.is_empty());
+        is_due || is_other || self.base.is_doubtful || may_prune
+    }
+
+    /// Signs the head and puts it in the place of the one that was seen; then it counts here too.
+    fn put_head(&self, pages: Pages, keys: SealedKeys, wanted: Wanted) -> Result<Head, Failure> {
+        let head = Head {
+            fleet: self.name.clone(),
+            sequence: self.base.last.0 + 1,
+            signed: self.at,
+            expires: self.at + LIFE,
+            epoch: self.key.epoch(),
+            epoch_key: self.key.commitment(self.name),
+            prune_many: wanted.prune_many,
+            nodes: self.members.to_vec(),
+            pages: pages.hashes,
+        };
+        let value = head.sign(self.identity.signing());
+        let swapped = self.store.compare_and_put(&StoreKey::Head, self.base.revision, &value);
+        match swapped.map_err(|e| in_store(&e))? {
+            Swap::Done(_) => {}
+            Swap::Lost => return Err(lost(self.store, self.identity)),
+        }
+        for (hash, bytes) in &pages.fresh {
+            self.folder.keep_page(hash, bytes)?;
+        }
+        if let Some(bytes) = &keys.own {
+            self.folder.keep_epoch_key(self.key.epoch(), bytes)?;
+        }
+        self.folder.switch_over(&value)?;
+        Ok(head)
+    }
 }
 
 /// The nodes of the settings, by name.
@@ -409,7 +488,7 @@ struct Seal<'a> {
     tree: &'a CertbotTree,
     name: &'a FleetName,
     key: &'a EpochKey,
-    reusable: &'a BTreeMap<&'a String, &'a PageEntry>,
+    reusable: &'a BTreeMap<&'a str, &'a PageEntry>,
 }
 
 /// What came of one lineage: and the object, where it is a new one; or that it may be whole in a moment.
@@ -476,7 +555,7 @@ fn look_at(seal: &Seal<'_>, name: &OsStr) -> Read {
     let (differ, unsettled) = (pair.versions_differ, pair.unsettled);
     let plain = PlainPair { key: pair.key, chain: pair.chain };
     let content = plain.content();
-    if seal.reusable.get(&text.to_owned()).is_some_and(|entry| entry.content == content) {
+    if seal.reusable.get(text).is_some_and(|entry| entry.content == content) {
         return (Looked::Same, None, false);
     }
     let proved = match CertifiedKey::prove(&plain.key, &plain.chain) {

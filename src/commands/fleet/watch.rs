@@ -105,12 +105,15 @@ pub fn watch(
 
 /// Which head the store's watcher was told of.
 #[derive(Default)]
-struct WatchedHead(Option<Option<Revision>>);
+struct WatchedHead {
+    is_told: bool,
+    revision: Option<Revision>,
+}
 
 impl WatchedHead {
     fn is_other(&mut self, revision: Option<Revision>) -> bool {
-        let is_other = self.0 != Some(revision);
-        self.0 = Some(revision);
+        let is_other = !self.is_told || self.revision != revision;
+        *self = Self { is_told: true, revision };
         is_other
     }
 }

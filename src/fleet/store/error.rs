@@ -13,12 +13,9 @@ pub enum StoreError {
     /// Something is wrong with how it is set up here.
     #[error("{0}")]
     Setup(String),
-    /// No member answered; why, by its address.
+    /// No member answered, or each said that it can't now: no leader, no quorum, too busy. Why, by its address.
     #[error("cannot reach the store: {}", Causes(.0))]
     Unreachable(Vec<(String, String)>),
-    /// Its members answered that they can't: no leader, no quorum, too busy.
-    #[error("the store cannot answer now: {}", escaped(.0))]
-    Unavailable(String),
     /// The user, the password or the permissions.
     #[error("the store refuses this host: {}", escaped(.0))]
     Denied(String),

@@ -388,6 +388,10 @@ impl<'a> Update<'a> {
     /// Why a step must not be taken, for what HAProxy loads beside the certificate.
     fn obstacle(&self, step: &Step, target: Option<&Target>, worker: Answering) -> Option<String> {
         let on_disk = self.batch.serving.stores.get(step.store());
+        // A commit drops it, or ends HAProxy, see `siblings`.
+        if let Some(extra) = on_disk.and_then(|store| store.extra.as_ref()) {
+            return Some(format!("HAProxy loads it with {}", escaped(extra)));
+        }
         let ours = |store: &crate::serving::loads::Store| {
             let ours = self.batch.ours.iter().find(|(_, identity)| Some(**identity) == store.identity)?;
             Some(self.batch.homes.path(ours.0))

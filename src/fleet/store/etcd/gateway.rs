@@ -19,7 +19,10 @@ use crate::fleet::store::error::StoreError;
 const MAX_COMPLAINT: usize = 65536;
 
 /// The cause where a member didn't answer in time.
-pub(super) const NO_ANSWER: &str = "no answer in time";
+pub(super) const NOT_IN_TIME: &str = "no answer in time";
+
+/// A line that carries fewer bytes in a second is too slow.
+const SLOW: usize = 256 << 10;
 
 /// The pause before all members are asked again.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -42,7 +45,7 @@ impl From<Unanswered> for StoreError {
 }
 
 /// Why one member gave no answer.
-pub(super) enum Refusal {
+pub(super) enum NoAnswer {
     /// Another member may, or this one in a moment.
     Elsewhere(String),
     /// The token is too old.
@@ -112,11 +115,11 @@ impl Gateway {
                 let member = self.member();
                 match self.asked(member, path, &body, at_most) {
                     Ok(answer) => return Ok(answer),
-                    Err(Refusal::Final(failed)) => return Err(failed),
-                    Err(Refusal::LogIn(cause)) => {
+                    Err(NoAnswer::Final(failed)) => return Err(failed),
+                    Err(NoAnswer::LogIn(cause)) => {
                         return Err(Unanswered::Failed(StoreError::Denied(cause)));
                     }
-                    Err(Refusal::Elsewhere(cause)) => causes.push((member.to_owned(), cause)),
+                    Err(NoAnswer::Elsewhere(cause)) => causes.push((member.to_owned(), cause)),
                 }
                 self.next_member();
             }
@@ -134,12 +137,15 @@ impl Gateway {
         path: &str,
         body: &[u8],
         at_most: usize,
-    ) -> Result<T, Refusal> {
+    ) -> Result<T, NoAnswer> {
         let ask = || {
-            let mut response = self.post(member, path, body, self.settings.time_out, false)?;
+            // What is long takes its time on a slow line.
+            let length = body.len().saturating_add(at_most) / SLOW;
+            let time_out = self.settings.time_out + Duration::from_secs(length as u64);
+            let mut response = self.post(member, path, body, time_out, false)?;
             let bytes = read(response.body_mut(), at_most)?;
             let malformed = |e: serde_json::Error| StoreError::Malformed(e.to_string());
-            serde_json::from_slice(&bytes).map_err(|e| Refusal::Final(Unanswered::Failed(malformed(e))))
+            serde_json::from_slice(&bytes).map_err(|e| NoAnswer::Final(Unanswered::Failed(malformed(e))))
         };
         self.logged_in(member, ask)
     }
@@ -148,13 +154,13 @@ impl Gateway {
     pub(super) fn logged_in<T>(
         &self,
         member: &str,
-        mut deed: impl FnMut() -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
+        mut deed: impl FnMut() -> Result<T, NoAnswer>,
+    ) -> Result<T, NoAnswer> {
         if self.settings.user.is_some() && self.token().is_none() {
             self.log_in(member)?;
         }
         match deed() {
-            Err(Refusal::LogIn(_)) if self.settings.user.is_some() => {
+            Err(NoAnswer::LogIn(_)) if self.settings.user.is_some() => {
                 self.log_in(member)?;
                 deed()
             }
@@ -162,7 +168,7 @@ impl Gateway {
         }
     }
 
-    fn log_in(&self, member: &str) -> Result<(), Refusal> {
+    fn log_in(&self, member: &str) -> Result<(), NoAnswer> {
         let Some(user) = &self.settings.user else { return Ok(()) };
         let password = self.settings.password().map_err(fails)?;
         let body = json!({ "name": user, "password": *password });
@@ -171,7 +177,7 @@ impl Gateway {
         let answered = self.post(member, "auth/authenticate", &body, self.settings.time_out, false);
         let mut response = match answered {
             // Users aren't on: the store lets everybody in.
-            Err(Refusal::Final(Unanswered::Failed(StoreError::Rejected(cause))))
+            Err(NoAnswer::Final(Unanswered::Failed(StoreError::Rejected(cause))))
                 if cause.contains("authentication is not enabled") =>
             {
                 return Ok(());
@@ -193,7 +199,7 @@ impl Gateway {
         body: &[u8],
         at_most: Duration,
         needs_leader: bool,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Response<Body>, NoAnswer> {
         let mut request = self
             .agent
             .post(format!("{member}/v3/{path}"))
@@ -221,7 +227,7 @@ impl Gateway {
         } else {
             complaint.text().chars().take(500).collect()
         };
-        Err(refusal(status, words))
+        Err(no_answer(status, words))
     }
 
     fn token(&self) -> Option<Zeroizing<String>> {
@@ -247,33 +253,33 @@ impl Gateway {
 }
 
 /// Reads an answer to its end.
-fn read(body: &mut Body, at_most: usize) -> Result<Vec<u8>, Refusal> {
+fn read(body: &mut Body, at_most: usize) -> Result<Vec<u8>, NoAnswer> {
     body.with_config().limit(at_most as u64).read_to_vec().map_err(|e| match e {
-        ureq::Error::BodyExceedsLimit(_) => Refusal::Final(Unanswered::TooLarge),
-        e => Refusal::Elsewhere(e.to_string()),
+        ureq::Error::BodyExceedsLimit(_) => NoAnswer::Final(Unanswered::TooLarge),
+        e => NoAnswer::Elsewhere(e.to_string()),
     })
 }
 
-fn unsent(cause: &ureq::Error) -> Refusal {
-    Refusal::Elsewhere(match cause {
-        ureq::Error::Timeout(_) => NO_ANSWER.to_owned(),
+fn unsent(cause: &ureq::Error) -> NoAnswer {
+    NoAnswer::Elsewhere(match cause {
+        ureq::Error::Timeout(_) => NOT_IN_TIME.to_owned(),
         ureq::Error::TooManyRedirects => "it sends us elsewhere".to_owned(),
         cause => cause.to_string(),
     })
 }
 
-fn fails(failed: StoreError) -> Refusal {
-    Refusal::Final(Unanswered::Failed(failed))
+fn fails(failed: StoreError) -> NoAnswer {
+    NoAnswer::Final(Unanswered::Failed(failed))
 }
 
 /// What a complaint means. etcd's own words come first: behind one status are several (`rpctypes/error.go`).
-pub(super) fn refusal(status: u16, words: String) -> Refusal {
+pub(super) fn no_answer(status: u16, words: String) -> NoAnswer {
     let says = |part: &str| words.contains(part);
     if says("database space exceeded") {
         return fails(StoreError::Full(words));
     }
     if status == 401 || says("invalid auth token") || says("revision of auth store is old") {
-        return Refusal::LogIn(words);
+        return NoAnswer::LogIn(words);
     }
     if status == 403
         || says("permission denied")
@@ -286,7 +292,7 @@ pub(super) fn refusal(status: u16, words: String) -> Refusal {
     }
     match status {
         // Too many requests, or no leader, no quorum, no time.
-        429 | 500 | 502 | 503 | 504 => Refusal::Elsewhere(words),
+        429 | 500 | 502 | 503 | 504 => NoAnswer::Elsewhere(words),
         404 => fails(StoreError::Malformed(format!("there is no etcd of 3.4 or later: {words}"))),
         _ => fails(StoreError::Rejected(words)),
     }
@@ -298,12 +304,12 @@ mod tests {
 
     #[test]
     fn words_say_more_than_a_status() {
-        let is = |status, words: &str| match refusal(status, words.into()) {
-            Refusal::Elsewhere(_) => "elsewhere",
-            Refusal::LogIn(_) => "log in",
-            Refusal::Final(Unanswered::Failed(StoreError::Full(_))) => "full",
-            Refusal::Final(Unanswered::Failed(StoreError::Denied(_))) => "denied",
-            Refusal::Final(_) => "final",
+        let is = |status, words: &str| match no_answer(status, words.into()) {
+            NoAnswer::Elsewhere(_) => "elsewhere",
+            NoAnswer::LogIn(_) => "log in",
+            NoAnswer::Final(Unanswered::Failed(StoreError::Full(_))) => "full",
+            NoAnswer::Final(Unanswered::Failed(StoreError::Denied(_))) => "denied",
+            NoAnswer::Final(_) => "final",
         };
         assert_eq!(is(429, "etcdserver: mvcc: database space exceeded"), "full");
         assert_eq!(is(429, "etcdserver: too many requests"), "elsewhere");

@@ -66,14 +66,14 @@ impl EtcdSettings {
         let wrong = |what| Err(StoreError::Setup(format!("the store {}: {what}", escaped(endpoint))));
         let Ok(uri) = endpoint.parse::<Uri>() else { return wrong("it is not an address") };
         let Some(host) = uri.host().filter(|host| !host.is_empty()) else { return wrong("it names no host") };
-        if uri.path().trim_end_matches('/') != "" || uri.query().is_some() || endpoint.contains('@') {
+        if !uri.path().trim_end_matches('/').is_empty() || uri.query().is_some() || endpoint.contains('@') {
             return wrong("it is more than a scheme, a host and a port");
         }
         let is_here = host == "localhost" || host == "[::1]" || host.starts_with("127.");
         match uri.scheme_str() {
             Some("https") => {}
             Some("http") if self.user.is_none() || is_here => {}
-            Some("http") => return wrong("the password would be sent in plain text; use https"),
+            Some("http") => return wrong("the password would be sent in plain text: take https"),
             _ => return wrong("it begins with neither http:// nor https://"),
         }
         Ok(endpoint.trim_end_matches('/').to_owned())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::answer::Watched;
-use super::gateway::{Gateway, NO_ANSWER, Refusal, Unanswered, refusal};
+use super::gateway::{Gateway, NOT_IN_TIME, NoAnswer, Unanswered, no_answer};
 use crate::fleet::store::Woken;
 use crate::fleet::store::error::StoreError;
 
@@ -22,7 +22,7 @@ impl Gateway {
         let watched = self.logged_in(member, || {
             let mut response = match self.post(member, "watch", &body, at_most, true) {
                 // The time was over before a member that is frozen would have been known.
-                Err(Refusal::Elsewhere(cause)) if cause == NO_ANSWER && at_most <= self.time_out() => {
+                Err(NoAnswer::Elsewhere(cause)) if cause == NOT_IN_TIME && at_most <= self.time_out() => {
                     return Ok(Woken::TimedOut);
                 }
                 response => response?,
@@ -31,9 +31,9 @@ impl Gateway {
         });
         let failed = match watched {
             Ok(woken) => return Ok(woken),
-            Err(Refusal::Final(failed)) => return Err(failed.into()),
-            Err(Refusal::LogIn(cause)) => StoreError::Denied(cause),
-            Err(Refusal::Elsewhere(cause)) => StoreError::Unreachable(vec![(member.to_owned(), cause)]),
+            Err(NoAnswer::Final(failed)) => return Err(failed.into()),
+            Err(NoAnswer::LogIn(cause)) => StoreError::Denied(cause),
+            Err(NoAnswer::Elsewhere(cause)) => StoreError::Unreachable(vec![(member.to_owned(), cause)]),
         };
         self.next_member();
         Err(failed)
@@ -41,17 +41,17 @@ impl Gateway {
 }
 
 /// Reads line after line until one says that something happened.
-fn lines(from: &mut impl Read) -> Result<Woken, Refusal> {
+fn lines(from: &mut impl Read) -> Result<Woken, NoAnswer> {
     let mut line = Vec::new();
     let mut buffer = [0; 8192];
     loop {
         let length = match from.read(&mut buffer) {
-            Ok(0) => return Err(Refusal::Elsewhere("the watch ended".into())),
+            Ok(0) => return Err(NoAnswer::Elsewhere("the watch ended".into())),
             Ok(length) => length,
             Err(e) if e.kind() == std::io::ErrorKind::TimedOut || is_time_out(&e) => {
                 return Ok(Woken::TimedOut);
             }
-            Err(e) => return Err(Refusal::Elsewhere(e.to_string())),
+            Err(e) => return Err(NoAnswer::Elsewhere(e.to_string())),
         };
         for &byte in buffer.get(..length).unwrap_or_default() {
             if byte != b'\n' {
@@ -70,13 +70,13 @@ fn lines(from: &mut impl Read) -> Result<Woken, Refusal> {
 }
 
 /// What a line says; `None`: nothing yet.
-fn judged(line: &[u8]) -> Result<Option<Woken>, Refusal> {
+fn judged(line: &[u8]) -> Result<Option<Woken>, NoAnswer> {
     if line.is_empty() {
         return Ok(None);
     }
     let watched: Watched = serde_json::from_slice(line).map_err(|e| malformed(&e.to_string()))?;
     if let Some(complaint) = watched.error {
-        return Err(refusal(503, complaint.text().to_owned()));
+        return Err(no_answer(503, complaint.text().to_owned()));
     }
     let result = watched.result;
     if result.canceled {
@@ -84,7 +84,7 @@ fn judged(line: &[u8]) -> Result<Option<Woken>, Refusal> {
         return if result.compact_revision > 0 {
             Ok(Some(Woken::Changed))
         } else {
-            Err(refusal(503, result.cancel_reason))
+            Err(no_answer(503, result.cancel_reason))
         };
     }
     Ok((!result.events.is_empty()).then_some(Woken::Changed))
@@ -95,6 +95,6 @@ fn is_time_out(cause: &std::io::Error) -> bool {
     matches!(inner, Some(ureq::Error::Timeout(_)))
 }
 
-fn malformed(what: &str) -> Refusal {
-    Refusal::Final(Unanswered::Failed(StoreError::Malformed(what.to_owned())))
+fn malformed(what: &str) -> NoAnswer {
+    NoAnswer::Final(Unanswered::Failed(StoreError::Malformed(what.to_owned())))
 }
