@@ -18,7 +18,7 @@ pub enum Source {
     /// certbot's tree.
     Certbot(CertbotTree),
     /// The fleet's cache on this host.
-    Fleet(FleetCache),
+    Fleet(Box<FleetCache>),
 }
 
 impl Source {
@@ -28,7 +28,7 @@ impl Source {
     /// The fleet's cache or this host's identity can't be read.
     pub fn of(settings: &Settings) -> Result<Self, Failure> {
         match settings.followed() {
-            Some(fleet) => FleetCache::open(fleet).map(Self::Fleet),
+            Some(fleet) => FleetCache::open(fleet).map(|cache| Self::Fleet(Box::new(cache))),
             None => Ok(Self::Certbot(CertbotTree::of(settings))),
         }
     }
@@ -107,16 +107,12 @@ pub fn is_there(settings: &Settings) -> Result<bool, Failure> {
 /// That the source is missing, and what to do.
 #[must_use]
 pub fn absence(settings: &Settings) -> String {
-    match settings.followed() {
-        Some(fleet) => format!(
+    if let Some(fleet) = settings.followed() {
+        return format!(
             "nothing of the fleet {} is here; what was deployed from it stays. Run haproxy-certs fleet follow --once",
             fleet.name
-        ),
-        None => {
-            let live_dir = escaped_path(&settings.live_dir);
-            format!(
-                "{live_dir} is missing; what was deployed from it stays. Set live_dir if certbot's tree moved"
-            )
-        }
+        );
     }
+    let live_dir = escaped_path(&settings.live_dir);
+    format!("{live_dir} is missing; what was deployed from it stays. Set live_dir if certbot's tree moved")
 }

@@ -699,9 +699,8 @@ fn the_manuals_say_what_they_are_of() {
             let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
             let (head, foot) = (lines.first().unwrap(), lines.last().unwrap());
             let title = format!("{name}({section})");
-            // Where there is no room for both they stand on two lines.
-            let second = lines.get(1).unwrap();
-            let ends = head.ends_with(&title) || second.trim() == title;
+            // mandoc leaves the second one out where there is no room for it.
+            let ends = head.ends_with(&title) || head.trim_end().len() + title.len() >= 78;
             assert!(head.starts_with(&title) && ends, "{head}");
             assert!(!head.contains("BSD") && !head.contains("LOCAL"), "{program}: {head}");
             let version = concat!("haproxy-certs ", env!("CARGO_PKG_VERSION"));

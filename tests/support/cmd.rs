@@ -126,9 +126,10 @@ impl Cmd {
         let path = self.temporary.path().join("haproxy-certs.toml");
         let Self { live_dir, options, tables, .. } = self;
         // A node of a fleet has none.
-        let live_dir = match live_dir.as_os_str().is_empty() {
-            true => String::new(),
-            false => format!("live_dir = {}\n", toml(live_dir)),
+        let live_dir = if live_dir.as_os_str().is_empty() {
+            String::new()
+        } else {
+            format!("live_dir = {}\n", toml(live_dir))
         };
         let text = format!("{live_dir}sites_dir = {}\n{options}{tables}", toml(&self.sites()));
         fs::write(&path, text).unwrap();

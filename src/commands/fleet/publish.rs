@@ -113,7 +113,9 @@ struct Base {
 /// The settings can't be used, certbot's tree or the store can't be read or written, or another publisher is there.
 pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> Result<Published, Failure> {
     let fleet = settings.published().ok_or_else(|| {
-        Failure::config("this host publishes to no fleet: the settings need [fleet] and [[fleet.node]] tables")
+        Failure::config(
+            "this host publishes to no fleet: the settings need [fleet] and [[fleet.node]] tables",
+        )
     })?;
     let name = fleet_name(fleet)?;
     let members = members(fleet)?;
@@ -167,7 +169,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     done.is_new = edition_of.needs_a_head(&pages, &edition, wanted);
     done.sequence = previous.map_or(0, |opened| opened.signed.head.sequence);
     if done.is_new {
-        let head = edition_of.put_head(pages, keys, wanted)?;
+        let head = edition_of.put_head(pages, &keys, wanted)?;
         done.sequence = head.sequence;
         drop_unnamed(&mut memory, previous, &head, &edition.entries, at);
         if let Some(opened) = folder.open(fleet, &identity, HostPart::Publisher)? {
@@ -240,10 +242,16 @@ impl Publishing<'_> {
     }
 
     /// Reads certbot's tree, seals and puts what isn't published yet, and decides what the next head names.
-    fn edition(&self, settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> Result<Edition, Failure> {
+    fn edition(
+        &self,
+        settings: &Settings,
+        wanted: Wanted,
+        progress: Progress<'_>,
+    ) -> Result<Edition, Failure> {
         let empty = BTreeMap::new();
         let before = self.previous.map_or(&empty, |opened| &opened.entries);
-        let is_reusable = |entry: &PageEntry| !self.is_fresh && self.is_there(&StoreKey::Object(entry.object));
+        let is_reusable =
+            |entry: &PageEntry| !self.is_fresh && self.is_there(&StoreKey::Object(entry.object));
         let reusable: BTreeMap<&str, &PageEntry> = before
             .iter()
             .filter(|(_, entry)| is_reusable(entry))
@@ -259,8 +267,7 @@ impl Publishing<'_> {
             discovery.lineages.iter().filter(|name| settings.selection.includes(name)).collect();
         let seal = Seal { tree: &tree, name: self.name, key: self.key, reusable: &reusable };
         let looked = look(&seal, &names, self.store, progress)?;
-        let mut edition =
-            Edition::after(before, looked, !discovery.lineages.is_empty(), wanted.prune_many);
+        let mut edition = Edition::after(before, looked, !discovery.lineages.is_empty(), wanted.prune_many);
         if let Some(opened) = self.previous {
             let is_kept = |name: &String, entry: &PageEntry| before.get(name) == Some(entry);
             let names: Vec<String> = edition
@@ -310,9 +317,8 @@ impl Publishing<'_> {
             .map(|(name, key)| (name, key))
             .collect();
         let place = |node: &NodeName| StoreKey::EpochKey { epoch: self.key.epoch(), node: node.clone() };
-        let sealed = |node: &NodeName, to: &NodeKey| {
-            self.key.seal(self.name, node, to).map_err(|e| unsealed(&e))
-        };
+        let sealed =
+            |node: &NodeName, to: &NodeKey| self.key.seal(self.name, node, to).map_err(|e| unsealed(&e));
         let mut keys = SealedKeys { puts: Vec::new(), own: None };
         for (node, to) in self.members {
             if !known.contains(&(node, to)) || !self.is_there(&place(node)) {
@@ -353,7 +359,7 @@ impl Publishing<'_> {
     }
 
     /// Signs the head and puts it in the place of the one that was seen; then it counts here too.
-    fn put_head(&self, pages: Pages, keys: SealedKeys, wanted: Wanted) -> Result<Head, Failure> {
+    fn put_head(&self, pages: Pages, keys: &SealedKeys, wanted: Wanted) -> Result<Head, Failure> {
         let head = Head {
             fleet: self.name.clone(),
             sequence: self.base.last.0 + 1,
