@@ -19,6 +19,9 @@ use support::scene::put;
 use support::{Authority, Cmd, Haproxy, KeyKind, Kind, LIMIT, Leaf, Run, Tree, Validity};
 use support::{served, tree, version, wait_until};
 
+/// The table of a host whose HAProxy is another's business.
+const NO_HAPROXY: &str = "[[haproxy]]\nreload = \"none\"\nbinary = \"\"\nunit = \"\"\npidfile = \"\"\nmaster_socket = \"\"\n";
+
 /// A fleet over a directory.
 struct Fleet {
     tree: Tree,
@@ -82,7 +85,7 @@ impl Fleet {
             Haproxy::of(&version).crt(cmd.beside("host.pem")).crt(cmd.sites()).start()
         });
         let own = match &haproxy {
-            None => "[[haproxy]]\nreload = \"none\"\nbinary = \"\"\n".to_owned(),
+            None => NO_HAPROXY.to_owned(),
             Some(haproxy) => format!(
                 "[[haproxy]]\npidfile = {}\nmaster_socket = {}\nbinary = {}\nunit = \"\"\n",
                 toml(&haproxy.pidfile()),
@@ -777,7 +780,7 @@ fn the_five_minutes_of_the_manual_are_their_transcript() {
     let mut tree = Tree::new();
     tree.issue("example.org", KeyKind::P256, &["example.org"], Validity::days(90));
     let (mut publisher, mut node) = (Cmd::new(tree.live()), Cmd::new(""));
-    let quiet = "[[haproxy]]\nreload = \"none\"\nbinary = \"\"\n";
+    let quiet = NO_HAPROXY;
     // Where everything of this test is, as the page has it.
     let plain = |text: &str, cmd: &Cmd| {
         let text = text.replace(fleet.folder().to_str().unwrap(), "/srv/fleet");
