@@ -610,6 +610,10 @@ fn a_watch_that_was_cancelled_or_is_silent_does_not_hang() {
     let liar = watching(&[r#"{"result":{"created":true,"canceled":true,"compact_revision":"9"}}"#]);
     assert_eq!(liar.store().wait(None, SHORT).unwrap(), Woken::TimedOut);
     assert!(liar.asked() > 2);
+    // Something that never happened: it isn't asked about over and over.
+    let liar = watching(&[r#"{"result":{"events":[{}]}}"#]);
+    assert_eq!(liar.store().wait(None, SHORT).unwrap(), Woken::TimedOut);
+    assert!(liar.asked() < 20, "{}", liar.asked());
     // Refused: an error, though the status was 200.
     for lines in [
         &[r#"{"result":{"created":true,"canceled":true,"cancel_reason":"rpc error: permission denied"}}"#][..],

@@ -270,13 +270,17 @@ fn must_be_ours(path: &Path, uid: u32) -> Result<(), IdentityError> {
     }
 }
 
-/// Refuses a directory in which a stranger could put another file in this one's place.
+/// Refuses a directory in which a stranger could put another file in this one's place, by itself or by one of its parents.
 fn nobody_else_may_replace(path: &Path) -> Result<(), IdentityError> {
     let folder = folder_of(path);
-    let look = stat(folder).map_err(|e| failed("look at", folder, e))?;
-    must_be_ours(folder, look.st_uid)?;
-    if look.st_mode & 0o002 != 0 && look.st_mode & 0o1000 == 0 {
-        return Err(IdentityError::Replaceable(folder.to_owned()));
+    let real = folder.canonicalize();
+    let real = real.map_err(|cause| IdentityError::Io { deed: "look at", path: folder.to_owned(), cause })?;
+    for folder in real.ancestors() {
+        let look = stat(folder).map_err(|e| failed("look at", folder, e))?;
+        must_be_ours(folder, look.st_uid)?;
+        if look.st_mode & 0o002 != 0 && look.st_mode & 0o1000 == 0 {
+            return Err(IdentityError::Replaceable(folder.to_owned()));
+        }
     }
     Ok(())
 }
@@ -379,6 +383,8 @@ mod tests {
         assert!(HostIdentity::load(&path).unwrap().is_some());
         fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(HostIdentity::load(&path), Err(IdentityError::Replaceable(_))));
+        let below = folder.path().join("below/identity");
+        assert!(matches!(HostIdentity::create(&below, ""), Err(IdentityError::Replaceable(_))));
         fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
         let link = folder.path().join("link");
         symlink(&path, &link).unwrap();

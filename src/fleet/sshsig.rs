@@ -165,7 +165,8 @@ impl FromStr for VerifyingKey {
 /// # Errors
 /// It is no signature of this text.
 pub fn signer(armor: &str, text: &[u8]) -> Result<VerifyingKey, BadSignature> {
-    let blob = unarmored(armor).ok_or(BadSignature::Armor)?;
+    // One signature has one armor: otherwise a store could make two values of one.
+    let blob = unarmored(armor).filter(|blob| armored(blob) == armor).ok_or(BadSignature::Armor)?;
     let mut parts = Parts(blob.strip_prefix(MAGIC).ok_or(BadSignature::Armor)?);
     if parts.number() != Some(VERSION) {
         return Err(BadSignature::Kind);
@@ -223,7 +224,7 @@ fn unarmored(armor: &str) -> Option<Vec<u8>> {
         return None;
     }
     let inside = armor.strip_prefix(BEGIN)?.strip_prefix('\n')?;
-    let inside = inside.strip_suffix('\n').unwrap_or(inside).strip_suffix(END)?.strip_suffix('\n')?;
+    let inside = inside.strip_suffix('\n')?.strip_suffix(END)?.strip_suffix('\n')?;
     let base64: String = inside.split('\n').collect();
     BASE64_STANDARD.decode(base64).ok()
 }
@@ -338,6 +339,22 @@ mod tests {
                 assert!(signer(&armored(&changed), b"text") != Ok(key(3).public()), "{at} {bit}");
             }
             assert!(signer(&armored(&blob[..at]), b"text").is_err());
+        }
+    }
+
+    #[test]
+    fn a_signature_has_one_armor() {
+        let armor = key(3).sign(b"text");
+        let lines: Vec<&str> = armor.lines().collect();
+        for other in [
+            armor.trim_end().to_owned(),
+            format!("{armor}\n"),
+            armor.replace('\n', "\r\n"),
+            format!("{}\n{}\n{}\n", lines[0], lines[1..lines.len() - 1].concat(), lines[lines.len() - 1]),
+            armor.replacen("\nU", "\n\nU", 1),
+        ] {
+            assert_ne!(other, armor);
+            assert_eq!(signer(&other, b"text"), Err(BadSignature::Armor), "{other}");
         }
     }
 

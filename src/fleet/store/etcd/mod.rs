@@ -38,6 +38,9 @@ const KEYS_AT_ONCE: usize = 1000;
 /// No fleet has more keys of one kind.
 const MAX_KEYS: usize = 2_000_000;
 
+/// The pause before a watch that ended too early begins again.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// An etcd as a store.
 pub struct Etcd {
     gateway: Gateway,
@@ -133,15 +136,16 @@ impl FleetStore for Etcd {
         // All that begins with the prefix: it ends with a slash, and "0" is the next character.
         let end = format!("{}0", prefix.trim_end_matches('/'));
         let mut from = prefix.clone().into_bytes();
-        let mut found = Vec::new();
+        let (mut found, mut listed) = (Vec::new(), 0);
         loop {
             let body = json!({
                 "key": encode(&from), "range_end": encode(end.as_bytes()),
                 "keys_only": true, "limit": KEYS_AT_ONCE.to_string(),
             });
             let answer: Keys = self.gateway.ask("kv/range", &body, MAX_ANSWER)?;
-            for listed in &answer.kvs {
-                let path = decode(&listed.key)?;
+            listed += answer.kvs.len();
+            for one in &answer.kvs {
+                let path = decode(&one.key)?;
                 if path < from {
                     return Err(nonsense("it lists keys in another order"));
                 }
@@ -156,7 +160,7 @@ impl FleetStore for Etcd {
                 found.retain(|key| key.to_string().starts_with(folder.prefix()));
                 return Ok(found);
             }
-            if found.len() > MAX_KEYS {
+            if listed > MAX_KEYS {
                 return Err(nonsense("there is no end of keys"));
             }
         }
@@ -229,11 +233,15 @@ impl FleetStore for Etcd {
 
     fn wait(&self, seen: Option<Revision>, at_most: Duration) -> Result<Woken, StoreError> {
         let end = Instant::now() + at_most;
-        let mut failures = 0;
+        let (mut failures, mut was_woken) = (0, false);
         loop {
             let (head, revision) = self.head()?;
             if head != seen {
                 return Ok(Woken::Changed);
+            }
+            if std::mem::take(&mut was_woken) {
+                // For nothing: a store that lies doesn't keep this host busy.
+                std::thread::sleep(PAUSE);
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -243,13 +251,13 @@ impl FleetStore for Etcd {
             match self.gateway.watch(&self.encoded(&StoreKey::Head), revision + 1, left) {
                 Ok(Woken::TimedOut) => {}
                 // What it says isn't believed: the head is looked at again.
-                Ok(Woken::Changed) => failures = 0,
+                Ok(Woken::Changed) => (failures, was_woken) = (0, true),
                 Err(failed) => {
                     failures += 1;
                     if failures > 2 * self.gateway.members() {
                         return Err(failed);
                     }
-                    std::thread::sleep(Duration::from_millis(100).min(left));
+                    std::thread::sleep(PAUSE.min(left));
                 }
             }
         }
