@@ -23,6 +23,7 @@
 pub mod acme;
 pub mod cmd;
 pub mod etcd;
+pub mod fakes;
 pub mod haproxy;
 pub mod live;
 pub mod pki;
