@@ -16,11 +16,14 @@ use support::cmd::toml;
 use support::etcd::{EtcdSetup, newest_etcd};
 use support::process::Running;
 use support::scene::put;
-use support::{Authority, Cmd, Haproxy, KeyKind, Kind, LIMIT, Leaf, Run, Tree, Validity};
+use support::{
+    Authority, Certbot, Cmd, Haproxy, KeyKind, Kind, LIMIT, Leaf, Pebble, Port, Run, Tree, Validity,
+};
 use support::{served, tree, version, wait_until};
 
 /// The table of a host whose HAProxy is another's business.
-const NO_HAPROXY: &str = "[[haproxy]]\nreload = \"none\"\nbinary = \"\"\nunit = \"\"\npidfile = \"\"\nmaster_socket = \"\"\n";
+const NO_HAPROXY: &str =
+    "[[haproxy]]\nreload = \"none\"\nbinary = \"\"\nunit = \"\"\npidfile = \"\"\nmaster_socket = \"\"\n";
 
 /// A fleet over a directory.
 struct Fleet {
@@ -853,4 +856,50 @@ fn the_five_minutes_of_the_manual_are_their_transcript() {
         }
     }
     assert_eq!(said, 4);
+}
+
+/// certbot on the publisher answers the challenge behind a node's HAProxy, its hook publishes, and three nodes serve.
+#[test]
+fn certbot_issues_behind_a_node_and_its_hook_publishes() {
+    let (http, challenge) = (Port::free(), Port::free());
+    let pebble = Pebble::start(&http);
+    let certbot = Certbot::of(&pebble, &challenge);
+    let mut fleet = Fleet::new(0);
+    fleet.publisher = Cmd::new(certbot.live());
+    for (name, version) in [("lb1", "2.2"), ("lb2", "2.6"), ("lb3", "3.2")] {
+        fleet.join(name, Some(version));
+    }
+    fleet.tell_publisher();
+    let front = fleet.nodes[0].cmd.beside("front.pem");
+    let host = Authority::new().issue(KeyKind::P256, &["front.example"], Validity::days(3650));
+    put(&front, host.combined(), 0o400);
+    let _front = Haproxy::of(&support::system_haproxy()).crt(&front).acme(&http, &challenge).start();
+
+    let hook =
+        format!("{} --config {} assemble", Cmd::program().display(), fleet.publisher.config().display());
+    let issue = ["--cert-name", "www.example.org", "-d", "www.example.org", "--deploy-hook", &hook];
+    let output = certbot.certonly(&issue);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.contains("reported error code"), "{said}\n{}", certbot.log());
+    assert!(fleet.stored().contains_key("head"), "{said}\n{}", certbot.log());
+    fleet.tell_nodes("");
+    let all_serve = |fleet: &Fleet, what: &str| {
+        fleet.all_follow();
+        let serial = certbot.serial("www.example.org");
+        for node in &fleet.nodes {
+            let address = node.haproxy.as_ref().unwrap().address();
+            wait_until(LIMIT, what, || served(address, "www.example.org").serial == serial);
+        }
+    };
+    all_serve(&fleet, "the new certificate");
+    certbot.succeed(&["renew", "--force-renewal"]);
+    all_serve(&fleet, "the renewed certificate");
+    // certbot runs no hook when it deletes: the timer's run does it.
+    certbot.certonly(&["--cert-name", "b.example.org", "-d", "b.example.org", "--deploy-hook", &hook]);
+    certbot.succeed(&["delete", "--cert-name", "www.example.org"]);
+    fleet.publisher.run(&["assemble"]).exits(0);
+    fleet.all_follow();
+    for node in &fleet.nodes {
+        assert_eq!(node.cmd.deployed(), ["b.example.org.pem"], "{}", node.name);
+    }
 }

@@ -298,3 +298,61 @@ fn duration(key: &str, text: &str) -> Result<Duration, String> {
         format!("[fleet] {key} must be like \"30s\" or \"1h\", seven days at most, not \"{}\"", escaped(text))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Fleet, String> {
+        let table: FleetTable = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+        table.validate(false)
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let fleet = parse("name = \"edge\"\nstore = \"/srv/fleet/\"").unwrap();
+        assert_eq!(fleet.identity, Path::new("/etc/haproxy-certs/identity"));
+        assert_eq!(fleet.cache, Path::new("/var/lib/haproxy-certs/edge"));
+        assert_eq!(fleet.store, StorePlace::Directory("/srv/fleet".into()));
+        assert_eq!((fleet.spread, fleet.wait_at_most), (Duration::from_secs(30), Duration::from_secs(3600)));
+        assert!(!fleet.is_node() && !fleet.is_publisher());
+        assert_eq!(fleet.source(), Path::new("fleet:edge"));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let edge = "name = \"edge\"\nstore = \"/srv/fleet\"\n";
+        for (text, said) in [
+            ("store = \"/srv\"".to_owned(), "[fleet] name must be of letters"),
+            ("name = \"../x\"\nstore = \"/srv\"".to_owned(), "[fleet] name must be of letters"),
+            ("name = \"edge\"".to_owned(), "[fleet] needs store"),
+            ("name = \"edge\"\nstore = \"e1:2379\"".to_owned(), "one absolute directory, or a list"),
+            ("name = \"edge\"\nstore = [\"https://e1/x\"]".to_owned(), "one absolute directory, or a list"),
+            (format!("{edge}cache = \"/srv/fleet/cache\""), "two directories, neither in the other"),
+            (format!("{edge}ca = \"/x\""), "are for etcd, and store is a directory"),
+            (format!("{edge}publishers = [\"AAAA\"]"), "lines like \"ssh-ed25519 AAAA...\""),
+            (format!("{edge}wait_for = [\"lb1\"]"), "it needs publishers"),
+            (format!("{edge}spread = \"soon\""), "spread must be like"),
+            (format!("{edge}[[node]]\nname = \"a\"\nkey = \"\""), "needs its key"),
+            (
+                format!("{edge}[[node]]\nname = \"a\"\nkey = \"x\"\n[[node]]\nname = \"a\"\nkey = \"y\""),
+                "two [[fleet.node]] tables",
+            ),
+            (
+                format!("{edge}publishers = [\"ssh-ed25519 AAAA\"]\n[[node]]\nname = \"a\"\nkey = \"x\""),
+                "a host either follows or publishes",
+            ),
+            (
+                "name = \"edge\"\nstore = [\"https://e1:2379\"]\ncertificate = \"/x\"".to_owned(),
+                "certificate and key belong together",
+            ),
+            (
+                "name = \"edge\"\nstore = [\"https://e1:2379\"]\nuser = \"x\"".to_owned(),
+                "user and password_file belong together",
+            ),
+        ] {
+            let message = parse(&text).expect_err(&text);
+            assert!(message.contains(said), "{text}: {message}");
+        }
+    }
+}
