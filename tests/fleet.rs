@@ -25,6 +25,15 @@ use support::{served, tree, version, wait_until};
 const NO_HAPROXY: &str =
     "[[haproxy]]\nreload = \"none\"\nbinary = \"\"\nunit = \"\"\npidfile = \"\"\nmaster_socket = \"\"\n";
 
+/// What is in a directory, by paths.
+type Contents = BTreeMap<String, Vec<u8>>;
+
+/// What somebody does to a store.
+type Change<'a> = &'a dyn Fn(&mut Contents);
+
+/// What is lost, and how.
+type Loss<'a> = (&'a str, &'a dyn Fn(&Fleet));
+
 /// A fleet over a directory.
 struct Fleet {
     tree: Tree,
@@ -105,12 +114,12 @@ impl Fleet {
 
     /// Puts the nodes into the publisher's settings.
     fn tell_publisher(&mut self) {
-        let tables: String = self
+        let tables: Vec<String> = self
             .nodes
             .iter()
             .map(|node| format!("[[fleet.node]]\nname = \"{}\"\nkey = \"{}\"\n", node.name, node.key))
             .collect();
-        let table = self.table(&self.publisher, &tables);
+        let table = self.table(&self.publisher, &tables.concat());
         self.publisher.set_tables(&table);
     }
 
@@ -164,7 +173,7 @@ impl Fleet {
     }
 
     /// What is in the store, by its path.
-    fn stored(&self) -> BTreeMap<String, Vec<u8>> {
+    fn stored(&self) -> Contents {
         files(&self.folder())
     }
 
@@ -173,7 +182,7 @@ impl Fleet {
     }
 
     /// Puts a store's whole content back.
-    fn restore(&self, stored: &BTreeMap<String, Vec<u8>>) {
+    fn restore(&self, stored: &Contents) {
         fs::remove_dir_all(self.folder()).unwrap();
         tree::make_directory(&self.folder(), 0o700);
         for (path, bytes) in stored {
@@ -225,7 +234,7 @@ impl Node {
     }
 }
 
-fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+fn files(folder: &Path) -> Contents {
     let all = walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap);
     let regular = all.filter(|entry| entry.file_type().is_file());
     regular
@@ -508,7 +517,7 @@ fn a_hostile_store_is_noticed_by_name() {
     fleet.delete("c.example");
     fleet.publish();
     let third = fleet.stored();
-    let objects = |stored: &BTreeMap<String, Vec<u8>>, not: &BTreeMap<String, Vec<u8>>| -> Vec<String> {
+    let objects = |stored: &Contents, not: &Contents| -> Vec<String> {
         stored
             .keys()
             .filter(|path| path.starts_with("object/") && !not.contains_key(*path))
@@ -519,7 +528,7 @@ fn a_hostile_store_is_noticed_by_name() {
     assert_eq!(fresh.len(), 2);
     let page =
         third.keys().find(|path| path.starts_with("page/") && !second.contains_key(*path)).unwrap().clone();
-    let try_it = |what: &str, expected: &[&str], change: &dyn Fn(&mut BTreeMap<String, Vec<u8>>)| {
+    let try_it = |what: &str, expected: &[&str], change: Change<'_>| {
         let mut stored = third.clone();
         change(&mut stored);
         fleet.restore(&stored);
@@ -602,7 +611,7 @@ fn after_losses_every_node_is_as_a_single_host() {
     fleet.tell_nodes("");
     fleet.all_follow();
     let backup = fleet.stored();
-    let steps: [(&str, &dyn Fn(&Fleet)); 7] = [
+    let steps: [Loss<'_>; 7] = [
         ("the store is empty", &|fleet| fleet.restore(&BTreeMap::new())),
         ("the store is an old one", &|fleet| fleet.restore(&backup)),
         ("the publisher's cache is lost", &|fleet| {
