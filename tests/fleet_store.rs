@@ -684,6 +684,27 @@ fn an_answer_that_was_cut_is_asked_for_again() {
 }
 
 #[test]
+fn where_an_answer_is_cut_or_a_member_is_busy_the_next_one_answers() {
+    const FOUND: &str = r#"{"responses":[{"response_range":{"kvs":[{"key":"L2hhcHJveHktY2VydHMvZWRnZS9oZWFk","value":"eA==","mod_revision":"7"}]}}]}"#;
+    let whole = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{FOUND}", FOUND.len());
+    let busy = ["429 Too Many", "500 Internal", "502 Bad Gateway", "503 Unavailable", "504 Gateway Timeout"];
+    let busy = busy.map(|status| format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\n{{}}"));
+    let answers: Vec<String> = (0..whole.len()).map(|at| whole[..at].to_owned()).chain(busy).collect();
+    let count = answers.len();
+    let first = Liar::new(move |number, _, _, stream| {
+        let _ = stream.write_all(answers[number].as_bytes());
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+    });
+    let second = Liar::new(|_, _, _, stream| say(stream, "200 OK", FOUND));
+    for number in 0..count {
+        let endpoints = vec![first.endpoint.clone(), second.endpoint.clone()];
+        let store = Etcd::open(&EtcdSettings::new("edge".parse().unwrap(), endpoints)).unwrap();
+        assert_eq!(bytes(&store, &StoreKey::Head).unwrap(), b"x", "{number}");
+        assert_eq!((first.asked(), second.asked()), (number + 1, number + 1));
+    }
+}
+
+#[test]
 fn the_next_member_is_asked_where_one_does_not_answer() {
     let closed = Port::free();
     let busy = Liar::new(|_, _, _, stream| {

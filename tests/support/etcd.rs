@@ -110,6 +110,10 @@ impl EtcdSetup {
             etcd.run(number);
         }
         etcd.wait_until_it_answers();
+        // For the summary of `tests/run`.
+        let ran = testbed().join("ran");
+        let _ = fs::create_dir_all(&ran);
+        let _ = fs::write(ran.join(format!("etcd-{}", etcd.version())), "");
         etcd
     }
 }
