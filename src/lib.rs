@@ -49,6 +49,7 @@ pub mod output;
 pub mod plan;
 pub mod serving;
 pub mod sites;
+pub mod source;
 pub mod status;
 pub mod sweep;
 pub mod sys;

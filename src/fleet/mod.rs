@@ -13,17 +13,23 @@
 //! Everything but [`identity`] and [`store`] is pure: bytes in, values out.
 
 pub mod accept;
+pub mod cache;
+pub mod edition;
 pub mod epoch;
+pub mod fetch;
 mod fields;
 pub mod head;
 pub mod identity;
 pub mod name;
 pub mod node_key;
 pub mod object;
+pub mod overview;
 pub mod page;
+pub mod reach;
 pub mod report;
 pub mod seal;
 pub mod signed_text;
 pub mod sshsig;
 pub mod store;
+pub mod trouble;
 pub mod unsealed;

@@ -9,6 +9,7 @@ pub mod behind;
 pub mod checking;
 pub mod circumstances;
 pub mod down;
+pub mod following;
 pub mod handshakes;
 pub mod judge;
 pub mod links;
@@ -104,6 +105,10 @@ pub fn status(settings: &Settings, system: &System, with_setup: bool, progress: 
         setup.findings.clear();
     }
     let mut status = judged(settings, ground, haproxy, setup, now());
+    match following::problems(settings, status.at) {
+        Ok(problems) => status.problems.extend(problems),
+        Err(failure) => status.unseen.push(failure.message),
+    }
     status.complete(&Given::of(settings));
     status
 }
