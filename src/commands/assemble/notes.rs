@@ -9,7 +9,6 @@ use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Recorded, Situation};
 use crate::serving::gather::unloadable;
-use crate::serving::loads::move_out;
 use crate::sites::guard;
 use crate::sites::place::Place;
 use crate::sys::escape::{escaped, escaped_path};
@@ -33,9 +32,8 @@ pub(crate) fn unloadable_left(settings: &Settings, version: Option<(u32, u32)>, 
         .map(|(file, why)| {
             let path = settings.sites_dir.join(file);
             let text = format!(
-                "HAProxy can't load {} ({why}), and won't start again: {}",
-                escaped_path(&path),
-                move_out(&path)
+                "HAProxy can't load {} ({why}), and won't start again; what mends it says: haproxy-certs status",
+                escaped_path(&path)
             );
             Note { text, weight: Weight::Alarm }
         })
