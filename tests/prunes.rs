@@ -284,6 +284,13 @@ fn haproxy_is_asked_while_it_is_down() {
                 scene.holds(&run, why, &context);
                 scene.must_start(&[], &context);
             }
+            // Nobody waits for it to start once the line is gone.
+            let config = scene.haproxy.config();
+            let text = fs::read_to_string(&config).unwrap();
+            fs::write(&config, text.replace(" crt-list list", "")).unwrap();
+            let run = scene.cmd.assemble(&[]).exits(0);
+            assert_eq!(run.action("gone.test.pem"), "prune", "{context}: {run}");
+            scene.must_start(&[], &context);
         }
     }
 }

@@ -181,6 +181,64 @@ fn scts_are_loaded_again_and_end_no_haproxy() {
 }
 
 #[test]
+fn scts_that_came_were_loaded_and_went_between_two_runs_end_no_haproxy() {
+    with_each(|version| {
+        let mut scene = Scene::start(version, TWO, AUTO, |_, _| {}, sites);
+        scene.tree.renew("a");
+        assert_eq!(scene.deploys("nothing was ever there"), "runtime", "{}", version.full);
+        fs::write(scene.beside("a", ".sctl"), sctl()).unwrap();
+        scene.haproxy.run_again();
+        assert!(shows_scts(scene.haproxy.address(), "a.test"), "{}", version.full);
+        fs::remove_file(scene.beside("a", ".sctl")).unwrap();
+        scene.tree.renew("a");
+        assert_ne!(scene.deploys("it was there"), "runtime", "{}", version.full);
+        scene.serves("a", "a.test", "it was there");
+        scene.tree.renew("a");
+        assert_eq!(scene.deploys("loaded without it"), "runtime", "{}", version.full);
+        scene.serves("a", "a.test", "loaded without it");
+    });
+}
+
+/// Where a line names them: `crt-store` and the brackets of a crt-list, since 3.0.
+#[test]
+fn scts_that_a_line_names_are_loaded_again_and_end_no_haproxy() {
+    with_each(|version| {
+        if version.number() < (3, 0) {
+            return;
+        }
+        for named in ["store", "list"] {
+            let with_scts = |_: &Tree, cmd: &Cmd| {
+                fs::write(cmd.beside("a.sctl"), sctl()).unwrap();
+                let (a, b) = (cmd.site("a"), cmd.site("b"));
+                let scts = cmd.beside("a.sctl");
+                let list = format!("{} [sctl {}]\n{}\n", a.display(), scts.display(), b.display());
+                fs::write(cmd.beside("list"), list).unwrap();
+            };
+            let setup = |setup: Setup, folder: &Path| {
+                let (site, scts) = (folder.join("sites/a.pem"), folder.join("a.sctl"));
+                let load =
+                    format!("crt-store\n  load crt {} sctl {}\nglobal", site.display(), scts.display());
+                match named {
+                    "store" => sites(setup.global(&load), folder),
+                    _ => setup.bind_option(&format!("crt-list {}", folder.join("list").display())),
+                }
+            };
+            let mut scene = Scene::start(version, TWO, AUTO, with_scts, setup);
+            for round in ["once", "twice", "again"] {
+                scene.tree.renew("a");
+                let by = scene.deploys(&format!("{named}, {round}"));
+                assert_ne!(by, "runtime", "{named}, {}", version.full);
+                scene.serves("a", "a.test", round);
+                assert!(shows_scts(scene.haproxy.address(), "a.test"), "{named}, {}", version.full);
+            }
+            scene.tree.renew("b");
+            assert_eq!(scene.deploys("another"), "runtime", "{named}, {}", version.full);
+            scene.serves("b", "b.test", "another");
+        }
+    });
+}
+
+#[test]
 fn what_needs_a_reload_for_what_is_beside_it_waits_for_one() {
     with_each(|version| {
         for ending in [".sctl", ".issuer"] {

@@ -179,6 +179,67 @@ fn a_configuration_that_haproxy_refuses_is_critical_on_every_version() {
     }
 }
 
+/// A file of somebody else's, in a directory of its own: HAProxy takes ours, and would not start again. Both commands say
+/// so, on every run, and what they advise mends it.
+#[test]
+fn a_broken_file_from_elsewhere_is_said_by_every_run() {
+    for version in versions() {
+        let mut tree = Tree::new();
+        tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let other = cmd.beside("other");
+        fs::create_dir(&other).unwrap();
+        let leaf = tree.authority().issue(KeyKind::P256, &["o.example"], Validity::days(90));
+        fs::write(other.join("o.pem"), leaf.combined()).unwrap();
+        let haproxy = Haproxy::of(&version).crt(cmd.sites()).crt(&other).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        fs::write(other.join("broken.pem"), "nothing").unwrap();
+        tree.renew("a.example");
+        for _ in 0..2 {
+            let run = cmd.assemble(&[]).exits(1);
+            assert!(
+                run.stdout.contains("broken.pem (it holds no certificate), and won't start again"),
+                "{run}"
+            );
+            assert!(haproxy.check().is_err());
+        }
+        let dry = cmd.assemble(&["--dry-run"]).exits(1);
+        assert!(dry.stdout.contains("broken.pem (it"), "{dry}");
+        let said = problem(&json(&cmd, &[]).exits(2), "unloadable", "critical", "it holds no certificate");
+        Shell::of(&cmd, Some(&haproxy)).follow(&said);
+        haproxy.check().unwrap();
+        cmd.assemble(&[]).exits(0);
+    }
+}
+
+/// A line that gives our file the key of another one: HAProxy starts, and its handshakes fail.
+#[test]
+fn a_key_that_a_line_names_must_belong_to_the_file() {
+    for version in versions().into_iter().filter(|version| version.number() >= (3, 0)) {
+        let mut tree = Tree::new();
+        tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let key = cmd.beside("a.key");
+        fs::copy(tree.live().join("a.example/privkey.pem"), &key).unwrap();
+        let site = cmd.site("a.example");
+        let load = format!("crt-store\n  load crt {} key {}\nglobal", site.display(), key.display());
+        let haproxy = Haproxy::of(&version).global(&load).crt(cmd.sites()).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        becomes_ok(&cmd, &[]);
+        tree.renew("a.example");
+        let run = cmd.assemble(&[]).exits(1);
+        assert!(run.stdout.contains("which belongs to another certificate"), "{run}");
+        let twin = haproxy.twin();
+        assert!(support::tls::try_served(twin.address(), "a.example").is_err());
+        problem(&json(&cmd, &[]).exits(2), "unloadable", "critical", "which belongs to another certificate");
+        fs::copy(tree.live().join("a.example/privkey.pem"), &key).unwrap();
+        cmd.assemble(&[]).exits(0);
+        becomes_ok(&cmd, &[]);
+    }
+}
+
 /// A run that could not reload knows it, and `status` asks again: it goes on being said until it is mended.
 #[test]
 fn what_the_last_run_could_not_do_is_explained_and_mended_without_a_circle() {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::process::{config_check, sight};
 use crate::certified_key::{hex, sha256};
@@ -11,22 +11,33 @@ use crate::config::Haproxy;
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
 
-/// What stands for a HAProxy that isn't in sight.
-const NOT_IN_SIGHT: &str = "-";
+/// What stands for a HAProxy that isn't in sight; behind it is a digest of what it will start from, where that is known.
+const NOT_IN_SIGHT: char = '-';
 
 /// A digest for each of them of what is cheaply known, without a word to its sockets: its program, the files by which it
-/// judges a PEM, and since when its master and newest worker run.
+/// judges a PEM, and since when its master and newest worker run. `last`: the configuration files that one that isn't in
+/// sight was last seen to be started with, by its name in the settings.
 #[must_use]
-pub fn identity(system: &System, haproxys: &[Haproxy]) -> String {
-    let each: Vec<String> = haproxys.iter().map(|haproxy| of_one(system, haproxy)).collect();
+pub fn identity<'a>(system: &System, haproxys: &[Haproxy], last: impl Fn(&str) -> &'a [PathBuf]) -> String {
+    let each: Vec<String> =
+        haproxys.iter().map(|haproxy| of_one(system, haproxy, last(&haproxy.name))).collect();
     each.join(" ")
 }
 
-fn of_one(system: &System, haproxy: &Haproxy) -> String {
-    let Some(pid) = sight::master(system, haproxy) else { return NOT_IN_SIGHT.to_owned() };
+fn of_one(system: &System, haproxy: &Haproxy, last: &[PathBuf]) -> String {
     let proc = Proc::new(system);
     let mut facts = String::new();
     let program = haproxy.binary.as_ref().and_then(|name| system.program(name));
+    let Some(pid) = sight::master(system, haproxy) else {
+        let files = if haproxy.config.is_empty() { last } else { &haproxy.config };
+        if files.is_empty() {
+            return NOT_IN_SIGHT.to_string();
+        }
+        for file in program.iter().chain(files) {
+            describe(file, &mut facts);
+        }
+        return format!("{NOT_IN_SIGHT}{}", hex(&sha256(facts.as_bytes())));
+    };
     for file in program.into_iter().chain(config_check::sources(&proc, haproxy, pid)) {
         describe(&file, &mut facts);
     }
@@ -37,12 +48,16 @@ fn of_one(system: &System, haproxy: &Haproxy) -> String {
 }
 
 /// Whether what the HAProxys of `before` refused is still refused by those of `now`. One that isn't in sight has not
-/// changed its mind: when it starts it may refuse the same.
+/// changed its mind, unless it refused when it wasn't either, and would start from something else now: when it starts it
+/// may refuse the same.
 #[must_use]
 pub fn are_still(before: &str, now: &str) -> bool {
     let (before, now): (Vec<&str>, Vec<&str>) = (before.split(' ').collect(), now.split(' ').collect());
     before.len() == now.len()
-        && before.iter().zip(&now).all(|(then, now)| then == now || *now == NOT_IN_SIGHT)
+        && before.iter().zip(&now).all(|(then, now)| {
+            let is_away = now.starts_with(NOT_IN_SIGHT);
+            then == now || is_away && (!then.starts_with(NOT_IN_SIGHT) || now.len() == 1)
+        })
 }
 
 /// A file by its size and time.
@@ -58,10 +73,12 @@ mod tests {
     #[test]
     fn what_isnt_in_sight_has_not_changed_its_mind() {
         assert!(are_still("a", "a") && are_still("a", "-") && are_still("a b", "- b"));
+        assert!(are_still("-1", "-1") && are_still("a", "-1") && are_still("-1", "-"));
         assert!(
             !are_still("a", "b")
                 && !are_still("a b", "- c")
                 && !are_still("-", "a")
+                && !are_still("-1", "-2")
                 && !are_still("a", "a b")
         );
     }

@@ -58,7 +58,7 @@ impl Serving {
     pub fn unloadable(&self) -> impl Iterator<Item = (&str, &Store, &str)> {
         self.stores.iter().filter_map(|(name, store)| match &store.contents {
             Contents::Unloadable { why, .. } => Some((name.as_str(), store, why.as_str())),
-            Contents::Pair(_) | Contents::Unseen(_) => None,
+            Contents::Pair(_) | Contents::Unserved { .. } | Contents::Unseen(_) => None,
         })
     }
 
@@ -131,6 +131,7 @@ impl Serving {
                     path: known.map_or_else(PathBuf::new, |store| store.path.clone()),
                     identity: known.and_then(|store| store.identity),
                     contents: Contents::Pair(Arc::clone(leaf)),
+                    extra: None,
                 };
                 changed.stores.insert(store_of(file), store);
             }
@@ -154,7 +155,7 @@ impl Serving {
         }
         let unseen = self.stores.values().find_map(|store| match &store.contents {
             Contents::Unseen(why) => Some(why.clone()),
-            Contents::Pair(_) | Contents::Unloadable { .. } => None,
+            Contents::Pair(_) | Contents::Unloadable { .. } | Contents::Unserved { .. } => None,
         });
         unseen.map_or_else(|| Ok(Views::of(self)), Err)
     }

@@ -161,6 +161,8 @@ pub struct Defined {
     pub crt: String,
     /// The key's, where it is another one.
     pub key: Option<String>,
+    /// What else the line has HAProxy load with it: `sctl FILE`.
+    pub extra: Option<String>,
     /// The line.
     pub at: At,
     /// Whether there are words that change what is loaded in ways that aren't followed here.
@@ -561,9 +563,10 @@ impl Configuration {
         };
         let Some(crt) = value("crt") else { return };
         let crt = self.with_base(&crt);
-        if let Some(key) = value("key") {
-            let key = Some(self.with_key_base(&key));
-            let defined = Defined { crt: crt.clone(), key, at: at.clone(), is_special: false };
+        let key = value("key").map(|key| self.with_key_base(&key));
+        let extra = extra(value);
+        if key.is_some() || extra.is_some() {
+            let defined = Defined { crt: crt.clone(), key, extra, at: at.clone(), is_special: false };
             self.defined.insert(crt.clone(), defined);
         }
         self.names.add(&crt, at);
@@ -585,6 +588,11 @@ impl Configuration {
             }
         }
         let Some(crt) = crt else { return };
+        let value = |name: &str| {
+            let pair = words.chunks(2).find(|pair| pair.first() == Some(&name))?;
+            pair.get(1).map(|&value| value.to_owned())
+        };
+        let extra = extra(value);
         let path = joined(crt_base.as_ref().or(self.crt_base.as_ref()), crt);
         let known_as = match alias {
             Some(alias) => format!("@{name}/{alias}"),
@@ -596,7 +604,7 @@ impl Configuration {
         for path in [Some(&path), key.as_ref()].into_iter().flatten() {
             self.names.add(path, at);
         }
-        self.defined.insert(known_as, Defined { crt: path, key, at: at.clone(), is_special });
+        self.defined.insert(known_as, Defined { crt: path, key, extra, at: at.clone(), is_special });
     }
 
     /// With `crt-base` before it, joined as HAProxy does (`bind_parse_crt()`).
@@ -613,6 +621,11 @@ impl Configuration {
     pub fn with_key_base(&self, path: &str) -> String {
         joined(self.key_base.as_ref(), path)
     }
+}
+
+/// What a line has HAProxy load with a certificate, beside its key: the first of these words and its value.
+pub(crate) fn extra(value: impl Fn(&str) -> Option<String>) -> Option<String> {
+    ["sctl", "ocsp", "issuer"].iter().find_map(|word| Some(format!("{word} {}", value(word)?)))
 }
 
 fn joined(base: Option<&String>, path: &str) -> String {
@@ -794,7 +807,13 @@ mod tests {
         );
         let name = |name: &str| found.defined.get(name).cloned();
         let defined = |crt: &str, key: Option<&str>, line, is_special| {
-            Some(Defined { crt: crt.into(), key: key.map(str::to_owned), at: at(line), is_special })
+            Some(Defined {
+                crt: crt.into(),
+                key: key.map(str::to_owned),
+                at: at(line),
+                is_special,
+                extra: None,
+            })
         };
         assert_eq!(name("/g/a.pem"), defined("/g/a.pem", None, 4, false));
         assert_eq!(name("@/b"), defined("/b.crt", Some("b.key"), 5, false));

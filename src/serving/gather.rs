@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use super::configuration::{BindLine, Configuration, Environment, FileNames, Keyword};
+use super::configuration::{BindLine, Configuration, Environment, FileNames, Keyword, extra};
 use super::disk::{Disk, OnDisk};
 use super::{crt_list, pair};
 use crate::config::{Haproxy, Settings};
@@ -120,6 +120,14 @@ fn named_in(directory: &Path, identity: Identity, servings: &[Serving]) -> BTree
     found
 }
 
+/// Whether a store's file is in this directory, which has this identity.
+#[must_use]
+pub fn is_in(directory: &Path, itself: Option<Identity>, store: &Store) -> bool {
+    store.path.parent().is_some_and(|folder| {
+        folder == directory || identity(folder).is_some_and(|folder| Some(folder) == itself)
+    })
+}
+
 /// The entries of a directory that HAProxy would take for certificates and can't load, and why; those that are known to
 /// be good aren't read.
 #[must_use]
@@ -135,10 +143,10 @@ pub fn unloadable(
     let judge = |name: &OsString| match disk.find(Path::new(name)) {
         Ok(found) if !found.is_file() => None,
         Ok(_) => {
-            let key = format!("{}.key", name.to_string_lossy());
-            match judge(Path::new(name), Some(&key), &disk, version) {
+            let key = KeyFile::Beside(format!("{}.key", name.to_string_lossy()));
+            match judge(Path::new(name), &key, &disk, version) {
                 Contents::Unloadable { why, .. } => Some(why),
-                Contents::Pair(_) | Contents::Unseen(_) => None,
+                Contents::Pair(_) | Contents::Unserved { .. } | Contents::Unseen(_) => None,
             }
         }
         // It is gone again, or a link that leads nowhere.
@@ -253,11 +261,11 @@ fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
         let found = disk.find(&path);
         let identity = found.as_ref().ok().map(OnDisk::identity);
         let contents = match found {
-            Ok(_) => judge(&path, None, &disk, None),
+            Ok(_) => judge(&path, &KeyFile::None, &disk, None),
             Err(Errno::ACCESS) => Contents::Unseen(cause(&Errno::ACCESS.into())),
             Err(e) => Contents::Unloadable { leaf: None, why: nowhere(e) },
         };
-        stores.insert(haproxy.host_file.clone(), Store { path, identity, contents });
+        stores.insert(haproxy.host_file.clone(), Store { path, identity, contents, extra: None });
     }
     Serving { stores, named, mentioned, ..Serving::unknown(why) }
 }
@@ -320,8 +328,18 @@ struct Wanted {
     /// As HAProxy has it. No descriptor is held: there may be thousands of files.
     path: PathBuf,
     found: Result<Identity, String>,
-    key: Option<String>,
+    key: KeyFile,
     is_unread: bool,
+}
+
+/// Where HAProxy looks for the key of a certificate.
+enum KeyFile {
+    /// In its file.
+    None,
+    /// In this file beside it, where it isn't in its own.
+    Beside(String),
+    /// In this one, which a line names, whatever its own holds (measured, 3.0 to 3.4).
+    Named(String, At),
 }
 
 struct Gathering<'a> {
@@ -332,6 +350,8 @@ struct Gathering<'a> {
     directories: BTreeMap<String, (Option<Identity>, Vec<String>)>,
     lists: BTreeMap<String, Vec<crt_list::ListLine>>,
     names: FileNames,
+    /// What lines have HAProxy load with a store.
+    extras: BTreeMap<String, String>,
     unclear: Option<String>,
     unread: Option<Identity>,
 }
@@ -346,6 +366,7 @@ impl<'a> Gathering<'a> {
             directories: BTreeMap::new(),
             lists: BTreeMap::new(),
             names: configuration.names.clone(),
+            extras: BTreeMap::new(),
             unclear: configuration.unclear.clone(),
             unread: None,
         }
@@ -354,7 +375,9 @@ impl<'a> Gathering<'a> {
     /// What every line loads.
     fn binds(&mut self) -> Vec<Bind> {
         for (name, defined) in &self.configuration.defined {
-            self.want(name, &defined.crt, defined.key.as_deref());
+            let key = defined.key.as_ref().map(|key| (key.as_str(), &defined.at));
+            self.want(name, &defined.crt, key);
+            self.extras.extend(defined.extra.clone().map(|extra| (name.clone(), extra)));
             if defined.is_special {
                 self.note(format!("{}: this certificate's options aren't followed", defined.at));
             }
@@ -380,18 +403,20 @@ impl<'a> Gathering<'a> {
     fn read(self, binds: Vec<Bind>, known: &Known) -> Serving {
         let sources: Vec<String> =
             self.configuration.files.iter().chain(self.lists.keys()).cloned().collect();
-        let Gathering { disk, version, wanted, directories, names, unclear, .. } = self;
+        let Gathering { disk, version, wanted, directories, names, extras, unclear, .. } = self;
         let wanted: Vec<(String, Wanted)> = wanted.into_iter().collect();
-        let read = |(_, wanted): &(String, Wanted)| {
+        let read = |(name, wanted): &(String, Wanted)| {
+            let has_named_key = matches!(wanted.key, KeyFile::Named(..));
             let contents = match &wanted.found {
                 _ if wanted.is_unread => Contents::Unseen("it wasn't read".to_owned()),
                 Err(why) => Contents::Unloadable { leaf: None, why: why.clone() },
-                Ok(identity) => match known.get(identity) {
+                Ok(identity) => match known.get(identity).filter(|_| !has_named_key) {
                     Some(contents) => contents.clone(),
-                    None => judge(&wanted.path, wanted.key.as_deref(), disk, version),
+                    None => judge(&wanted.path, &wanted.key, disk, version),
                 },
             };
-            Store { path: disk.place(&wanted.path), identity: wanted.found.clone().ok(), contents }
+            let (path, identity) = (disk.place(&wanted.path), wanted.found.clone().ok());
+            Store { path, identity, contents, extra: extras.get(name).cloned() }
         };
         let stores = parallel::map(&wanted, read, &|_, _| ());
         Serving {
@@ -551,8 +576,10 @@ impl<'a> Gathering<'a> {
                 self.note(format!("{at}: crt {} isn't followed", escaped(crt)));
             }
             if let (Some(key), false) = (line.option("key"), self.is_known(&whole)) {
-                self.want(&whole, &whole, Some(&self.configuration.with_key_base(key)));
+                self.want(&whole, &whole, Some((&self.configuration.with_key_base(key), &at)));
             }
+            let extra = extra(|name| line.option(name).map(str::to_owned));
+            self.extras.extend(extra.map(|extra| (whole.clone(), extra)));
             self.names.add(&whole, &at);
             for word in [&line.path].into_iter().chain(&line.options) {
                 if word != &line.path || !whole.starts_with('/') {
@@ -569,7 +596,8 @@ impl<'a> Gathering<'a> {
         entries
     }
 
-    fn want(&mut self, store: &str, path: &str, key: Option<&str>) {
+    /// `key`: the file that a line names for its key, and the line.
+    fn want(&mut self, store: &str, path: &str, key: Option<(&str, &At)>) {
         if self.is_known(store) {
             return;
         }
@@ -578,17 +606,18 @@ impl<'a> Gathering<'a> {
             Ok(_) => Err("it isn't a regular file".to_owned()),
             Err(e) => Err(nowhere(e)),
         };
-        let key = key.map(str::to_owned).or_else(|| self.key_file(path));
+        let named = key.map(|(key, at)| KeyFile::Named(key.to_owned(), at.clone()));
+        let key = named.unwrap_or_else(|| self.key_file(path));
         self.wanted.insert(store.to_owned(), Wanted { path: path.into(), found, key, is_unread: false });
     }
 
     /// Where HAProxy looks for the key of a file that has none.
-    fn key_file(&self, path: &str) -> Option<String> {
+    fn key_file(&self, path: &str) -> KeyFile {
         if self.configuration.no_key_files {
-            return None;
+            return KeyFile::None;
         }
         let stem = path.strip_suffix(".crt").filter(|_| self.configuration.without_ending);
-        Some(format!("{}.key", stem.unwrap_or(path)))
+        KeyFile::Beside(format!("{}.key", stem.unwrap_or(path)))
     }
 }
 
@@ -601,13 +630,22 @@ fn nowhere(e: Errno) -> String {
     }
 }
 
-fn judge(path: &Path, key: Option<&str>, disk: &Disk, version: Option<(u32, u32)>) -> Contents {
+fn judge(path: &Path, key: &KeyFile, disk: &Disk, version: Option<(u32, u32)>) -> Contents {
     let read = |path: &Path| disk.find(path).map_err(|e| cause(&e.into())).and_then(|found| found.secret());
     let pem = match read(path) {
         Ok(pem) => pem,
         Err(why) => return Contents::Unseen(format!("cannot read {}: {why}", escaped_path(path))),
     };
-    let beside = key.and_then(|key| read(Path::new(key)).ok());
+    let beside = match key {
+        KeyFile::None => None,
+        KeyFile::Beside(key) => read(Path::new(key)).ok(),
+        KeyFile::Named(file, at) => {
+            let key = read(Path::new(file)).map_err(|why| format!("cannot be read: {why}"));
+            return pair::with_named_key(&pem, key.as_ref().map(|key| key.as_slice()), &|how| {
+                format!("its key is taken from {}, as {at} says, which {how}", escaped(file))
+            });
+        }
+    };
     pair::contents(&pem, beside.as_ref().map(|key| key.as_slice()), version)
 }
 

@@ -156,6 +156,8 @@ pub struct Store {
     pub identity: Option<Identity>,
     /// What is in it.
     pub contents: Contents,
+    /// What a line has HAProxy load with it, beside its key: `sctl FILE`.
+    pub extra: Option<String>,
 }
 
 /// What a file holds, as far as HAProxy cares.
@@ -170,6 +172,13 @@ pub enum Contents {
         /// Why: one line of ASCII that goes behind "the file" and a verb's subject: `has no private key`.
         why: String,
     },
+    /// HAProxy loads it and can't serve it: its handshakes fail.
+    Unserved {
+        /// Its first certificate.
+        leaf: Arc<Leaf>,
+        /// Why, as above.
+        why: String,
+    },
     /// It can't be judged: why.
     Unseen(String),
 }
@@ -179,12 +188,24 @@ impl Contents {
     #[must_use]
     pub fn leaf(&self) -> Option<&Arc<Leaf>> {
         match self {
-            Self::Pair(leaf) => Some(leaf),
+            Self::Pair(leaf) | Self::Unserved { leaf, .. } => Some(leaf),
             Self::Unloadable { leaf, .. } => leaf.as_ref(),
             Self::Unseen(_) => None,
         }
     }
+
+    /// Why HAProxy loads it and can't serve it.
+    #[must_use]
+    pub fn unserved(&self) -> Option<&str> {
+        match self {
+            Self::Unserved { why, .. } => Some(why),
+            Self::Pair(_) | Self::Unloadable { .. } | Self::Unseen(_) => None,
+        }
+    }
 }
+
+/// What helps where a line gives a certificate a key that isn't its own.
+pub const KEY_LINE: &str = "take the key out of that line, or put the right one there";
 
 /// A path that a line names by itself, rather than by the directory that it is in.
 #[derive(Debug, Clone, PartialEq, Eq)]

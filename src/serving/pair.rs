@@ -11,6 +11,21 @@ const STRICT_CHAINS_SINCE: (u32, u32) = (2, 8);
 /// The first version that can be told the passphrase of a key (`ssl-passphrase-cmd`).
 const PASSPHRASES_SINCE: (u32, u32) = (3, 3);
 
+/// Judges the bytes of a file whose key is taken from another one, which a line names: HAProxy starts although they don't
+/// belong together, and its handshakes fail (measured, 3.0 to 3.4). `why` says of that file how it is no good.
+pub fn with_named_key(pem: &[u8], key: Result<&[u8], &String>, why: &dyn Fn(&str) -> String) -> Contents {
+    let Some(leaf) = read_leaf(pem).ok().map(Arc::new) else {
+        return contents(pem, None, None);
+    };
+    match key.map(|key| CertifiedKey::prove(key, pem)) {
+        Err(how) => Contents::Unloadable { leaf: Some(leaf), why: why(how) },
+        Ok(Err(unproved)) if matches!(unproved.flaw, Flaw::KeyMismatch) => {
+            Contents::Unserved { leaf, why: why("belongs to another certificate") }
+        }
+        Ok(_) => Contents::Pair(leaf),
+    }
+}
+
 /// Judges the bytes of a file. `key` is the file beside it that HAProxy takes the key from where there is none in it.
 ///
 /// What can't be proved here may be loaded all the same (an uncommon curve, say): only what HAProxy is known to refuse

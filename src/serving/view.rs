@@ -89,7 +89,8 @@ impl<'a> View<'a> {
         for (place, load) in bind.loads.iter().enumerate() {
             for (index, entry) in load.entries.iter().enumerate() {
                 let Some(store) = serving.stores.get(&entry.store) else { continue };
-                let Contents::Pair(leaf) = &store.contents else {
+                // What can't be served is presented all the same, and the handshake fails.
+                let (Contents::Pair(leaf) | Contents::Unserved { leaf, .. }) = &store.contents else {
                     view.is_whole = false;
                     continue;
                 };
@@ -354,7 +355,7 @@ mod tests {
                         };
                         let names: Vec<&str> = names.split_whitespace().collect();
                         let contents = Contents::Pair(Arc::new(leaf(kind, &names)));
-                        let store = Store { path: PathBuf::new(), identity: None, contents };
+                        let store = Store { path: PathBuf::new(), identity: None, contents, extra: None };
                         stores.insert(file.to_owned(), store);
                         let filters =
                             filters.trim_end_matches(']').split_whitespace().map(str::to_owned).collect();

@@ -1,6 +1,7 @@
 //! Since when no `.sctl` has gone from a directory.
 //!
-//! Each run remembers which ones it found. One that came, was loaded and went between two runs isn't seen.
+//! Each run remembers which ones it found, and when it left the directory: one that came, was loaded and went between two
+//! runs has changed it since.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -18,6 +19,9 @@ use crate::sites::place::Place;
 pub struct Untouched {
     /// When a `.sctl` had last gone from it, or may have: seconds and nanoseconds since 1970.
     pub since: (u64, u32),
+    /// When it had last changed as a run left it; `None`: a run has changed it that didn't come to its end.
+    #[serde(default)]
+    pub left: Option<(u64, u32)>,
     /// The `.sctl` files that were there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub scts: BTreeSet<String>,
@@ -39,13 +43,13 @@ impl FoundPlace {
         let names = entries::entries(&place.dir, &place.path).ok()?;
         let is_new = last.is_none() && names.is_empty();
         let scts = scts_of(names);
-        let has_all = |last: &&Untouched| scts.is_superset(&last.scts);
-        let since = match last.filter(has_all) {
+        let is_as_left = |last: &&Untouched| last.left == Some(changed) && scts == last.scts;
+        let since = match last.filter(is_as_left) {
             Some(last) => last.since,
             None if is_new => (0, 0),
             None => changed,
         };
-        Some(Self { identity, record: Untouched { since, scts } })
+        Some(Self { identity, record: Untouched { since, left: None, scts } })
     }
 
     /// When a `.sctl` had last gone from it, or may have.
@@ -55,7 +59,7 @@ impl FoundPlace {
     }
 }
 
-/// All of them as they are left now.
+/// All of them as they are left now, by a run that alone has changed them since it found them.
 pub(crate) fn left(
     found: &BTreeMap<String, FoundPlace>,
     places: &[&Place],
@@ -64,10 +68,12 @@ pub(crate) fn left(
     let mut all = before.clone();
     for place in places {
         let key = key(place);
-        let found = found.get(&key).map(|found| &found.record);
-        if let Some(now) = found.and_then(|found| FoundPlace::of(place, Some(found))) {
-            all.insert(key, now.record);
-        }
+        let Some(found) = found.get(&key) else { continue };
+        let Some((_, changed)) = look(place) else { continue };
+        let Ok(names) = entries::entries(&place.dir, &place.path) else { continue };
+        let scts = scts_of(names);
+        let since = if scts.is_superset(&found.record.scts) { found.record.since } else { changed };
+        all.insert(key, Untouched { since, left: Some(changed), scts });
     }
     all
 }

@@ -24,7 +24,7 @@ const ASKED_AT_MOST: usize = 1000;
 #[must_use]
 pub fn elsewhere(serving: &Serving) -> BTreeSet<String> {
     let can_be_asked = |(_, store): &(&String, &Store)| match &store.contents {
-        Contents::Pair(leaf) => can_be_shown(leaf),
+        Contents::Pair(leaf) | Contents::Unserved { leaf, .. } => can_be_shown(leaf),
         Contents::Unloadable { .. } | Contents::Unseen(_) => false,
     };
     let found = serving.stores.iter().filter(can_be_asked);

@@ -16,6 +16,7 @@ use crate::plan::names::is_loaded_name;
 use crate::plan::reason::Reason;
 use crate::plan::row::Role;
 use crate::plan::warning::Warning;
+use crate::serving::loads::KEY_LINE;
 use crate::serving::one_by_one::Unreached;
 use crate::status::circumstances::Circumstances;
 use crate::status::lost::GONE;
@@ -134,7 +135,7 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
         .map(|(shown, running)| haproxy_view(&views, shown, running))
         .collect();
     let mut problems = planned(&views, disk, around);
-    problems.extend(unloadable(&views, around));
+    problems.extend(unloadable(&views, around).or_else(|| unserved(&views)));
     problems.extend(on_disk(&views, disk));
     problems.extend(unreached(&views, around));
     problems.extend(lifetimes(&views, &haproxy, around));
@@ -377,6 +378,13 @@ fn unloadable(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> 
     Some(problem(ProblemKind::Unloadable, Severity::Critical, fact, Some(advice)))
 }
 
+/// A file that HAProxy loads with a key that isn't its own.
+fn unserved(views: &SiteViews) -> Option<Problem> {
+    let why = views.place.unserved.as_ref()?;
+    let fact = format!("HAProxy can't serve this file once it starts again: {why}");
+    Some(problem(ProblemKind::Unloadable, Severity::Critical, fact, Some(KEY_LINE.to_owned())))
+}
+
 /// What helps where no lineage renews a certificate that HAProxy loads.
 fn renew_elsewhere(views: &SiteViews, around: &Circumstances<'_>) -> String {
     if views.row.as_ref().is_some_and(|row| row.action == Action::Conflict) {
@@ -554,7 +562,9 @@ fn outranked(shown: &Shown, view: &HaproxyView) -> Option<Problem> {
         escaped(name),
         escaped(winner)
     );
-    let advice = "name the sites directory before that file on the bind line, or remove the file".to_owned();
+    let advice =
+        "name the sites directory before that file on the bind line, or let HAProxy load that file no more"
+            .to_owned();
     Some(Problem {
         haproxy: Some(view.name.clone()),
         ..problem(ProblemKind::Warned(Warning::Shadowed), Severity::Warning, fact, Some(advice))

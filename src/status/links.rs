@@ -97,6 +97,10 @@ impl Links {
             ));
         }
         let names = deployed.map(|leaf| leaf.dns_names.join(",")).unwrap_or_default();
+        if names.is_empty() && !self.has_folder && !self.has_conf {
+            // Only of the host certificate: no site would ask for it.
+            return Some("set host_lineage to a lineage that certbot has".to_owned());
+        }
         if names.is_empty() {
             return Some(
                 "put its files back from a backup; or issue it again, and then delete this one".to_owned(),

@@ -109,7 +109,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
         };
     }
     let state = ground.state.clone().unwrap_or_default();
-    let identity = identity(system, &settings.haproxys);
+    let identity = identity(system, &settings.haproxys, |name| state.configuration_of(name));
     match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, &Index::empty(None), progress)
     {
         Ok(mut swept) => {
@@ -186,6 +186,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
         .collect();
     let mut unloadable =
         gather::unloadable(&settings.sites_dir, loaded.oldest(), &|file| good.contains(file));
+    let mut unserved = unserved(settings, &loaded);
     rows.into_iter()
         .map(|row| {
             let host = host.take_if(|_| row.role == Role::Host);
@@ -201,6 +202,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
             };
             let place = Location {
                 unloadable: row.file.as_ref().and_then(|file| unloadable.remove(file)),
+                unserved: row.file.as_ref().and_then(|file| unserved.remove(file)),
                 named: row.file.as_ref().and_then(|file| loaded.named.get(file)).map(ToString::to_string),
                 unreached: None,
                 path: path.clone(),
@@ -228,6 +230,18 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
         .collect()
 }
 
+/// The files of the sites directory that HAProxy can't serve for the key that a line gives them, and why.
+fn unserved(settings: &Settings, loaded: &Loaded) -> BTreeMap<OsString, String> {
+    let stores = loaded.servings.iter().flat_map(|serving| serving.stores.values());
+    stores
+        .filter_map(|store| {
+            let why = store.contents.unserved()?;
+            let is_site = gather::is_in(&settings.sites_dir, loaded.sites, store);
+            is_site.then(|| Some((store.path.file_name()?.to_owned(), why.to_owned()))).flatten()
+        })
+        .collect()
+}
+
 /// Why no client is presented what a site's file holds.
 fn unreached(settings: &Settings, loaded: &Loaded, row: &Row, disk: &Sight<Arc<Leaf>>) -> Option<Unreached> {
     let (file, leaf) = (row.file.as_ref()?, disk.here()?);
@@ -251,18 +265,18 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
     let mut found: BTreeMap<PathBuf, SiteViews> = BTreeMap::new();
     for serving in &loaded.servings {
         for (name, store) in &serving.stores {
-            let is_site = store.path.parent().is_some_and(|folder| {
-                folder == settings.sites_dir
-                    || gather::identity(folder).is_some_and(|it| Some(it) == loaded.sites)
-            });
+            let is_site = gather::is_in(&settings.sites_dir, loaded.sites, store);
             let (disk, unloadable) = match &store.contents {
                 _ if is_site => continue,
                 Contents::Unseen(_) => continue,
-                Contents::Pair(leaf) => (Sight::Here(Arc::clone(leaf)), None),
+                Contents::Pair(leaf) | Contents::Unserved { leaf, .. } => {
+                    (Sight::Here(Arc::clone(leaf)), None)
+                }
                 Contents::Unloadable { leaf, why } => {
                     (leaf.clone().map_or(Sight::Damaged, Sight::Here), Some(why.clone()))
                 }
             };
+            let unserved = store.contents.unserved().map(str::to_owned);
             let named =
                 serving.named.iter().find(|named| named.path == *name).map(|named| named.at.to_string());
             // The host certificate by the name that it has in our settings.
@@ -276,7 +290,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
                 certbot: Sight::Absent,
                 disk,
                 links: None,
-                place: Location { path, unloadable, named, unreached: None, is_elsewhere: true },
+                place: Location { path, unloadable, unserved, named, unreached: None, is_elsewhere: true },
                 haproxy: Vec::new(),
             });
         }
@@ -290,8 +304,8 @@ fn with_host(sites: &mut [SiteViews], mut elsewhere: Vec<SiteViews>) -> Vec<Site
         let Some(place) = elsewhere.iter().position(|other| other.place.path == host.place.path) else {
             continue;
         };
-        let Location { unloadable, named, .. } = elsewhere.remove(place).place;
-        (host.place.unloadable, host.place.named) = (unloadable, named);
+        let Location { unloadable, unserved, named, .. } = elsewhere.remove(place).place;
+        (host.place.unloadable, host.place.unserved, host.place.named) = (unloadable, unserved, named);
     }
     elsewhere
 }

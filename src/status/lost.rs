@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::config::Settings;
 use crate::plan::row::{Role, Row};
-use crate::serving::gather::identity;
+use crate::serving::gather::is_in;
 use crate::serving::loads::{At, Loaded, Serving, Store};
 use crate::status::observation::{Location, Sight, SiteViews};
 
@@ -53,10 +53,7 @@ fn named<'a>(
 ) -> impl Iterator<Item = (&'a Store, &'a At)> {
     serving.named.iter().filter_map(|named| {
         let store = serving.stores.get(&named.path)?;
-        let folder = store.path.parent()?;
-        let is_ours =
-            folder == settings.sites_dir || identity(folder).is_some_and(|it| Some(it) == loaded.sites);
-        is_ours.then_some((store, &named.at))
+        is_in(&settings.sites_dir, loaded.sites, store).then_some((store, &named.at))
     })
 }
 
@@ -73,6 +70,7 @@ fn missing(file: &OsStr, path: &Path, at: &At, why: &str, is_elsewhere: bool) ->
             path: path.to_owned(),
             unloadable: Some(why.to_owned()),
             named: Some(at.to_string()),
+            unserved: None,
             unreached: None,
             is_elsewhere,
         },

@@ -121,6 +121,8 @@ pub struct Location {
     pub path: PathBuf,
     /// Why HAProxy can't load it.
     pub unloadable: Option<String>,
+    /// Why HAProxy loads it and can't serve it.
+    pub unserved: Option<String>,
     /// The line of a configuration or crt-list that names it by itself.
     pub named: Option<String>,
     /// Why no client is presented it.

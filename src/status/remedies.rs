@@ -100,7 +100,7 @@ pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (Strin
         ),
         Warning::Shadowed if row.outranked => (
             "a file that is loaded before the sites directory serves one of its names",
-            "name the sites directory before that file on the bind line, or remove the file",
+            "name the sites directory before that file on the bind line, or let HAProxy load that file no more",
         ),
         Warning::Shadowed => {
             ("another file that sorts before it serves one of its names", shadowing.as_str())

@@ -12,13 +12,16 @@ use std::time::Duration;
 use crate::certbot::{CertbotTree, foreign_renewal};
 use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
-use crate::commands::assemble::notes::{forced_in_vain, note_group_writable, unloadable_left, unsaved};
+use crate::commands::assemble::notes::{
+    forced_in_vain, note_group_writable, troubles, unloadable_left, unsaved,
+};
 use crate::commands::assemble::notifying::notify_all;
 use crate::commands::assemble::pruning::{planned, verified};
 use crate::config::Settings;
 use crate::haproxy::fingerprint::identity;
 use crate::index::{self, Index};
 use crate::output::{Note, Report, Weight};
+use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::plan::situation::Policy;
 use crate::serving::gather::loaded;
@@ -77,7 +80,7 @@ fn dry_run(
     if let Some(place) = &place {
         note_group_writable(place, report);
     }
-    let identity = identity(system, &settings.haproxys);
+    let identity = identity(system, &settings.haproxys, |name| state.configuration_of(name));
     let index = match &place {
         Some(place) if !options.full => Index::look(settings, system, place, &state),
         _ => Index::empty(None),
@@ -86,11 +89,11 @@ fn dry_run(
     let mut swept = sweep(settings, place.as_ref(), &state, policy, &identity, &index, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded = loaded(settings, system, |name| state.configuration_of(name));
-    let oldest = swept.situation.loaded.oldest();
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| state.last_start.get(name);
     report.rows = planned(settings, system, &mut swept.situation, last).0.rows;
-    report.notes.extend(unloadable_left(settings, oldest, &report.rows));
+    report.notes.extend(unloadable_left(settings, &swept.situation.loaded, &report.rows));
+    report.notes.extend(troubles(settings, &swept.situation.loaded));
     report.error = swept.failure;
     report.owed = state.lost
         || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
@@ -111,7 +114,12 @@ fn deploy(
     }
     let mut sites = SitesDir::lock(settings, system, patience(settings))?;
     note_group_writable(&sites.place, report);
-    let who = identity(system, &settings.haproxys);
+    let known = sites.state.last_start.clone();
+    let identities = || {
+        let last = |name: &str| known.get(name).map(|last| last.configuration.as_slice()).unwrap_or_default();
+        identity(system, &settings.haproxys, last)
+    };
+    let who = identities();
     let index = match index::stamp(settings, system) {
         stamp if options.full => Index::empty(stamp),
         stamp => Index::recall(settings, &sites.place, sites.own(), &sites.state, stamp),
@@ -120,7 +128,6 @@ fn deploy(
     let mut swept = sweep(settings, Some(&sites.place), &sites.state, policy, &who, &index, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded = loaded(settings, system, |name| sites.state.configuration_of(name));
-    let oldest = swept.situation.loaded.oldest();
     for (name, files) in &swept.situation.loaded.configurations {
         sites.remember_start(name, |start| start.configuration.clone_from(files));
     }
@@ -132,19 +139,22 @@ fn deploy(
     let last = |name: &str| sites.state.last_start.get(name);
     let (plan, startable) = planned(settings, system, &mut swept.situation, last);
     let (missing, unread, proved) = (swept.live_dir_missing, swept.failure, swept.proved);
-    drop(swept.situation);
+    let before = swept.situation.loaded;
     let mut staged = sites.stage(settings, plan, &supply, progress);
     ask(settings, system, &mut staged);
     let mut committed = staged.commit(now())?;
     verified(system, &startable, &mut committed, &who);
     let verdicts = notify_all(settings, system, options.defer_reload, &mut committed, &who);
-    committed.still_refused(&who, &identity(system, &settings.haproxys));
+    committed.still_refused(&who, &identities());
     let owed = verdicts.iter().map(|row| (row.name.clone(), row.owed)).collect();
     let (plan, failure) = committed.keep(&owed);
     report.notes.extend(index.save(sites.own(), &proved).err().map(|failure| unsaved(&failure)));
 
     report.rows = plan.rows;
-    report.notes.extend(unloadable_left(settings, oldest, &report.rows));
+    report.notes.extend(unloadable_left(settings, &before, &report.rows));
+    let has_changed = report.rows.iter().any(|row| row.action.writes() || row.action == Action::Prune);
+    let now = has_changed.then(|| loaded(settings, system, |name| sites.state.configuration_of(name)));
+    report.notes.extend(troubles(settings, &now.unwrap_or(before)));
     report.haproxy = verdicts;
     report.error = failure.or(unread);
     missing_tree(settings, missing, ours)

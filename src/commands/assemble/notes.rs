@@ -8,14 +8,15 @@ use crate::output::{Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Recorded, Situation};
-use crate::serving::gather::unloadable;
+use crate::serving::gather::{is_in, unloadable};
+use crate::serving::loads::{Contents, KEY_LINE, Loaded, Named, Serving, Store, move_out};
 use crate::sites::guard;
 use crate::sites::place::Place;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::Failure;
 
 /// A note for each file that isn't ours to mend, or that stayed as it was, and that HAProxy can't load.
-pub(crate) fn unloadable_left(settings: &Settings, version: Option<(u32, u32)>, rows: &[Row]) -> Vec<Note> {
+pub(crate) fn unloadable_left(settings: &Settings, loaded: &Loaded, rows: &[Row]) -> Vec<Note> {
     let is_left = |row: &Row| !row.proved || matches!(row.action, Action::Refuse | Action::Conflict);
     let left: BTreeSet<&OsStr> = rows
         .iter()
@@ -26,18 +27,71 @@ pub(crate) fn unloadable_left(settings: &Settings, version: Option<(u32, u32)>, 
         return Vec::new();
     }
     let is_good = |file: &OsStr| !left.contains(file);
-    let found = unloadable(&settings.sites_dir, version, &is_good);
+    let found = unloadable(&settings.sites_dir, loaded.oldest(), &is_good);
+    let stays = |row: &Row| row.action.writes() || (row.loadable && row.action != Action::Prune);
+    let is_last = !rows.iter().any(|row| row.role == Role::Site && stays(row));
     found
         .into_iter()
         .map(|(file, why)| {
-            let path = settings.sites_dir.join(file);
+            let path = settings.sites_dir.join(&file);
+            let advice = match loaded.named.get(&file) {
+                Some(at) => format!("put a certificate with its key there, or take it out of {at}"),
+                None if is_last => "put a certificate with its key there".to_owned(),
+                None => move_out(&path),
+            };
             let text = format!(
-                "HAProxy can't load {} ({why}), and won't start again; what mends it says: haproxy-certs status",
+                "HAProxy can't load {} ({why}), and won't start again: {advice}",
                 escaped_path(&path)
             );
             Note { text, weight: Weight::Alarm }
         })
         .collect()
+}
+
+/// A note for each file from elsewhere that keeps a HAProxy from starting, and for each, ours too, that it can't serve.
+pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
+    let stores =
+        loaded.servings.iter().flat_map(|serving| serving.stores.iter().map(move |it| (serving, it)));
+    let mut texts: BTreeSet<String> = stores
+        .filter_map(|(serving, (name, store))| {
+            let path = escaped_path(&store.path);
+            match &store.contents {
+                Contents::Unserved { why, .. } => {
+                    Some(format!("HAProxy can't serve {path} once it starts again: {why}; {KEY_LINE}"))
+                }
+                Contents::Unloadable { why, .. } if !is_in(&settings.sites_dir, loaded.sites, store) => {
+                    let advice = match serving.named.iter().find(|named| named.path == *name) {
+                        Some(Named { at, .. }) => {
+                            format!("put a certificate with its key there, or take it out of {at}")
+                        }
+                        None => "what mends it says haproxy-certs status".to_owned(),
+                    };
+                    Some(format!("HAProxy can't load {path} ({why}), and won't start again: {advice}"))
+                }
+                Contents::Pair(_) | Contents::Unloadable { .. } | Contents::Unseen(_) => None,
+            }
+        })
+        .collect();
+    let haproxys = settings.haproxys.iter().zip(&loaded.servings);
+    texts.extend(haproxys.filter(|(_, serving)| loads_nothing_of_ours(settings, loaded, serving)).map(
+        |(haproxy, _)| {
+            let (name, sites) = (escaped(&haproxy.name), escaped_path(&settings.sites_dir));
+            format!("{name} loads nothing from {sites}; status --setup says what it loads")
+        },
+    ));
+    texts.into_iter().map(|text| Note { text, weight: Weight::Alarm }).collect()
+}
+
+/// Whether it is surely known what a HAProxy loads, and none of our files are among that.
+fn loads_nothing_of_ours(settings: &Settings, loaded: &Loaded, serving: &Serving) -> bool {
+    let is_ours = |store: &Store| {
+        loaded.host.is_some() && store.identity == loaded.host
+            || is_in(&settings.sites_dir, loaded.sites, store)
+    };
+    serving.unclear.is_none()
+        && !serving.stores.is_empty()
+        && !loaded.sites.is_some_and(|sites| serving.loads_directory(sites))
+        && !serving.stores.values().any(is_ours)
 }
 
 /// The index is only a cache: a run is as good without it.
