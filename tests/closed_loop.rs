@@ -17,10 +17,8 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::Shutdown;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,6 +36,7 @@ use haproxy_certs::haproxy::verdict::{Outcome, Verdict};
 use haproxy_certs::serving::gather::{Known, gather, identity};
 use haproxy_certs::sys::system::System;
 use openssl::hash::MessageDigest;
+use support::fakes::Middleman;
 use support::haproxy::{Setup, try_ask};
 use support::summary::{Count, say};
 use support::{
@@ -967,24 +966,37 @@ fn reload_still_loading(version: &Version) {
 
 /// The new worker is younger than the foreign file, and has what was there before.
 fn reload_that_read_too_early(version: &Version) {
-    let gate = Gate::new();
-    let mut bed = Bed::start_with(version, |setup| setup.section(&gate.section()));
-    gate.close();
-    bed.haproxy.signal_reload();
-    gate.wait_until_reached();
-    bed.renew("c.pem");
-    let foreign = bed.leaves.remove("c.pem").unwrap();
-    gate.open();
-    wait_until(LIMIT, "the end of somebody's reload", || {
-        bed.haproxy.processes().is_some_and(|shown| shown.reloads > 0)
-    });
-    bed.old_workers_gone();
-    bed.renew("b.pem");
-    let settings = bed.settings("auto", Socket::Stats);
-    let verdict = bed.notify(&settings, &["b.pem"]);
-    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
-    bed.serves_all();
-    assert_eq!(served(bed.haproxy.address(), "c.test").serial, foreign.serial());
+    // Older ones aren't asked for what somebody changed: their reload must be seen.
+    for is_over in [false, true].into_iter().filter(|is_over| !is_over || version.number() >= (3, 0)) {
+        let gate = Gate::new();
+        let mut bed = Bed::start_with(version, |setup| setup.section(&gate.section()));
+        gate.close();
+        bed.haproxy.signal_reload();
+        gate.wait_until_reached();
+        bed.renew("c.pem");
+        let foreign = bed.leaves.remove("c.pem").unwrap();
+        bed.renew("b.pem");
+        if is_over {
+            gate.open();
+            wait_until(LIMIT, "the end of somebody's reload", || {
+                bed.haproxy.processes().is_some_and(|shown| shown.reloads > 0)
+            });
+            bed.old_workers_gone();
+        }
+        let (looks, opener) = (AtomicUsize::new(0), gate.clone());
+        let middleman = Middleman::between(&bed.haproxy.stats_socket(), move |_, request, pass_on| {
+            let reply = pass_on(request);
+            if request == "show info\n" && looks.fetch_add(1, Ordering::Relaxed) == 2 {
+                opener.open();
+            }
+            reply
+        });
+        let settings = bed.settings("auto", Socket::At(middleman.path()));
+        let verdict = bed.notify(&settings, &["b.pem"]);
+        assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+        bed.serves_all();
+        assert_eq!(served(bed.haproxy.address(), "c.test").serial, foreign.serial());
+    }
 }
 
 fn reload_over_between_looks(version: &Version) {
@@ -1400,52 +1412,6 @@ impl Gate {
         fs::write(&next, "127.0.0.1\n").unwrap();
         fs::rename(next, self.path()).unwrap();
         *self.held.lock().unwrap() = None;
-    }
-}
-
-/// Stands between the program and a real socket, and may act there before or after a command is passed on.
-struct Middleman {
-    folder: TempDir,
-    path: PathBuf,
-}
-
-impl Middleman {
-    fn between(
-        real: &Path,
-        act: impl Fn(&Path, &str, &dyn Fn(&str) -> String) -> String + Send + 'static,
-    ) -> Self {
-        let real = real.to_owned();
-        Self::answering(move |request| {
-            Some(act(&real, request, &|request| try_ask(&real, request).unwrap_or_default()))
-        })
-    }
-
-    /// Answers by itself; without an answer the connection stays open.
-    fn answering(answer: impl Fn(&str) -> Option<String> + Send + 'static) -> Self {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("middle.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        thread::spawn(move || {
-            let mut open: Vec<UnixStream> = Vec::new();
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { break };
-                let mut request = String::new();
-                let _ = stream.read_to_string(&mut request);
-                match answer(&request) {
-                    Some(reply) => {
-                        let _ = stream.write_all(reply.as_bytes());
-                        let _ = stream.shutdown(Shutdown::Both);
-                    }
-                    None => open.push(stream),
-                }
-            }
-        });
-        Self { folder, path }
-    }
-
-    fn path(&self) -> &Path {
-        assert!(self.folder.path().exists());
-        &self.path
     }
 }
 
