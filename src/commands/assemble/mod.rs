@@ -90,11 +90,10 @@ fn dry_run(
     let mut swept = sweep(settings, place.as_ref(), &state, policy, &identity, &index, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded = loaded(settings, system, |name| state.configuration_of(name));
-    let oldest = swept.situation.loaded.oldest();
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| state.last_start.get(name);
     report.rows = planned(settings, system, &mut swept.situation, last).0.rows;
-    report.notes.extend(unloadable_left(settings, oldest, &report.rows));
+    report.notes.extend(unloadable_left(settings, &swept.situation.loaded, &report.rows));
     report.notes.extend(troubles(settings, &swept.situation.loaded));
     report.error = swept.failure;
     report.owed = state.lost
@@ -130,7 +129,6 @@ fn deploy(
     let mut swept = sweep(settings, Some(&sites.place), &sites.state, policy, &who, &index, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded = loaded(settings, system, |name| sites.state.configuration_of(name));
-    let oldest = swept.situation.loaded.oldest();
     for (name, files) in &swept.situation.loaded.configurations {
         sites.remember_start(name, |start| start.configuration.clone_from(files));
     }
@@ -154,7 +152,7 @@ fn deploy(
     report.notes.extend(index.save(sites.own(), &proved).err().map(|failure| unsaved(&failure)));
 
     report.rows = plan.rows;
-    report.notes.extend(unloadable_left(settings, oldest, &report.rows));
+    report.notes.extend(unloadable_left(settings, &before, &report.rows));
     let has_changed = report.rows.iter().any(|row| row.action.writes() || row.action == Action::Prune);
     let now = has_changed.then(|| loaded(settings, system, |name| sites.state.configuration_of(name)));
     report.notes.extend(troubles(settings, &now.unwrap_or(before)));
