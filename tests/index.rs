@@ -19,7 +19,6 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use haproxy_certs::certbot::CertbotTree;
 use haproxy_certs::certified_key::{ChainState, read_leaf};
 use haproxy_certs::commands::assemble::patience;
 use haproxy_certs::config::{Overrides, Settings};
@@ -31,6 +30,7 @@ use haproxy_certs::plan::row::Row;
 use haproxy_certs::plan::situation::{Candidate, Policy};
 use haproxy_certs::sites::dir::SitesDir;
 use haproxy_certs::sites::state::{Record, digest};
+use haproxy_certs::source::Source;
 use haproxy_certs::sweep::{Swept, prove, sweep};
 use haproxy_certs::sys::clock::Moment;
 use haproxy_certs::sys::system::System;
@@ -284,7 +284,7 @@ impl World {
             Index::recall(&self.settings, &sites.place, sites.own(), &sites.state, Some(stamp), &began);
         let (swept, full) = self.both(&sites, &index);
         let spared = full.read - swept.read;
-        let tree = CertbotTree::of(&self.settings);
+        let tree = Source::of(&self.settings).unwrap();
         let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
         let staged = sites.stage(&self.settings, plan(&swept.situation), &supply, &|_, _| ());
         let (_, failure) = staged.commit(full.situation.now).unwrap().keep(&BTreeMap::new());

@@ -60,7 +60,6 @@ fn configured(
     sites: Option<Identity>,
 ) -> Vec<Finding> {
     let directory = haproxy.sites_dir.as_str();
-    let shown = escaped(directory);
     let is_it = |load: &Load| serving.is_spelled(load, directory, sites);
     let binds: Vec<&Bind> = serving.binds.iter().filter(|bind| bind.loads.iter().any(is_it)).collect();
     if binds.is_empty() {
@@ -69,6 +68,9 @@ fn configured(
     let mut findings = Vec::new();
     for bind in binds {
         let place = format!("{} ({})", escaped(&bind.section), bind.at);
+        // As it stands there: another spelling than ours is said as it is.
+        let shown = bind.loads.iter().find(|load| is_it(load)).map_or(directory, |load| load.path.as_str());
+        let shown = escaped(shown);
         findings.push(Finding::fine("crt", format!("{place} loads {shown}")));
         if bind.strict_sni || bind.loads.iter().any(|load| !is_it(load)) {
             findings.push(Finding::fine("empty", format!("{place} loads even if {shown} is empty")));

@@ -27,7 +27,7 @@ use crate::certified_key::sha256;
 use crate::config::{OWN_DIR, Settings};
 use crate::plan::situation::Candidate;
 use crate::serving::loads::Identity;
-use crate::sites::durable::write_whole;
+use crate::sites::durable::write_pieces;
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sys::clock::Moment;
@@ -220,7 +220,7 @@ impl Successor {
             }
             Ok(())
         };
-        write_whole(own.dir.as_fd(), INDEX_FILE, write)
+        write_pieces(own.dir.as_fd(), INDEX_FILE, write)
             .map_err(|e| Failure::io("write", &own.path.join(INDEX_FILE), &e.into()))
     }
 }

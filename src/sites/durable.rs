@@ -38,7 +38,7 @@ fn errno(e: std::io::Error) -> Errno {
 }
 
 /// Writes a file of our own (0600) so that its name always holds the whole old or the whole new contents.
-pub(super) fn write_durably(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_durably(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<()> {
     let unnamed = format!("{name}.new");
     remove(dir, &unnamed)?;
     let fd = create(dir, &unnamed, None, 0o600, bytes)?;
@@ -47,8 +47,13 @@ pub(super) fn write_durably(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Re
     fsync(dir)
 }
 
-/// The same for a file that may be lost in a crash, and that is written piece by piece.
-pub(crate) fn write_whole(
+/// The same for a file that may be lost in a crash.
+pub(crate) fn write_whole(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<()> {
+    write_pieces(dir, name, |out| out.write_all(bytes))
+}
+
+/// The same for one that is written piece by piece.
+pub(crate) fn write_pieces(
     dir: BorrowedFd<'_>,
     name: &str,
     write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,

@@ -1,4 +1,6 @@
-//! The clock that files get their times from, and whether it was set.
+//! What time it is, and whether the clock was set.
+
+use std::time::SystemTime;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -7,6 +9,13 @@ const TRIES: usize = 8;
 
 /// Two readings further apart than this, in nanoseconds, are made again.
 const TOGETHER: i128 = 1_000_000;
+
+/// The time, in seconds since 1970.
+#[must_use]
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
 
 /// A moment, by the clock and by the time since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -65,6 +65,12 @@ impl Cmd {
         self.table(lines)
     }
 
+    /// The same for one that is used already.
+    pub fn set_tables(&mut self, lines: &str) {
+        self.tables.clear();
+        writeln!(self.tables, "{lines}").unwrap();
+    }
+
     /// Tells nobody and asks nobody: for tests without a HAProxy.
     pub fn without_haproxy(self) -> Self {
         self.table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"")
@@ -119,8 +125,13 @@ impl Cmd {
     pub fn config(&self) -> PathBuf {
         let path = self.temporary.path().join("haproxy-certs.toml");
         let Self { live_dir, options, tables, .. } = self;
-        let text =
-            format!("live_dir = {}\nsites_dir = {}\n{options}{tables}", toml(live_dir), toml(&self.sites()));
+        // A node of a fleet has none.
+        let live_dir = if live_dir.as_os_str().is_empty() {
+            String::new()
+        } else {
+            format!("live_dir = {}\n", toml(live_dir))
+        };
+        let text = format!("{live_dir}sites_dir = {}\n{options}{tables}", toml(&self.sites()));
         fs::write(&path, text).unwrap();
         path
     }

@@ -22,6 +22,7 @@
 
 pub mod acme;
 pub mod cmd;
+pub mod etcd;
 pub mod fakes;
 pub mod haproxy;
 pub mod live;
@@ -40,6 +41,7 @@ use std::time::{Duration, Instant};
 
 pub use acme::{Certbot, Pebble, newest_certbot, unpacked};
 pub use cmd::{Cmd, Run};
+pub use etcd::{Etcd, EtcdSetup, etcds, newest_etcd};
 pub use haproxy::{Haproxy, Reload, Version, system_haproxy, version, versions};
 pub use name_server::NameServer;
 pub use pki::{Authority, Key, KeyKind, Leaf, Validity};
