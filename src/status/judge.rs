@@ -77,6 +77,8 @@ pub struct Site {
     pub disk: PlaceState,
     /// What each HAProxy holds.
     pub haproxy: Vec<HaproxyView>,
+    /// When certbot renews what it has, where that can be known.
+    pub renewal_due: Option<i64>,
 }
 
 impl Site {
@@ -156,7 +158,7 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
                 view.state == PlaceState::Unknown && running.wanted && views.disk.here().is_some()
             }));
     let severity = if worst == Severity::Ok && is_unseen { Severity::Unknown } else { worst };
-    Site { views, severity, problems, certbot, disk, haproxy }
+    Site { views, severity, problems, certbot, disk, haproxy, renewal_due: None }
 }
 
 /// The worst first.

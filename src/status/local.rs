@@ -31,8 +31,9 @@ use crate::sites::looking::look_at_state;
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sites::{entries, guard};
+use crate::source::absence;
 use crate::sweep::sweep;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::escaped;
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
@@ -117,11 +118,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
             ground.live_is_missing = swept.live_dir_missing;
             swept.situation.loaded = gather::loaded(settings, system, |name| state.configuration_of(name));
             if swept.live_dir_missing && state.knows_lineages() {
-                let live_dir = escaped_path(&settings.live_dir);
-                ground.note(Failure::new(
-                    FailureKind::Io,
-                    format!("{live_dir} is missing; set live_dir if certbot's tree moved"),
-                ));
+                ground.note(Failure::new(FailureKind::Io, absence(settings)));
             }
             ground.renewals = renewals(settings, swept.situation.lineages.keys());
             ground.unseen.extend(unclear_dotfile(&swept.situation));

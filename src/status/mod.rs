@@ -9,6 +9,7 @@ pub mod behind;
 pub mod checking;
 pub mod circumstances;
 pub mod down;
+pub mod following;
 pub mod handshakes;
 pub mod judge;
 pub mod links;
@@ -108,6 +109,10 @@ pub fn status(settings: &Settings, system: &System, with_setup: bool, progress: 
         setup.findings.clear();
     }
     let mut status = judged(settings, ground, haproxy, setup, now());
+    match following::problems(settings, status.at) {
+        Ok(problems) => status.problems.extend(problems),
+        Err(failure) => status.unseen.push(failure.message),
+    }
     status.complete(&Given::of(settings));
     status
 }
@@ -139,7 +144,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         live_is_missing: ground.live_is_missing,
     };
     let mut sites: Vec<Site> = ground.sites.into_iter().map(|views| judge(views, &around)).collect();
-    renewals::note_overdue(settings, &mut sites, now);
+    renewals::note_renewals(settings, &mut sites, now);
     sites.sort_by_key(|site| std::cmp::Reverse(site.severity));
     let owed = owed_since(settings, &state);
     let mut problems: Vec<Problem> = haproxy.iter().filter_map(troubles::down).collect();

@@ -9,7 +9,7 @@ mod pruning;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::certbot::{CertbotTree, foreign_renewal};
+use crate::certbot::foreign_renewal;
 use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
 use crate::commands::assemble::notes::{
@@ -51,7 +51,8 @@ pub struct Options {
 #[must_use]
 pub fn assemble(settings: &Settings, system: &System, options: &Options, progress: Progress<'_>) -> Report {
     let mut report = Report::begin(settings, options.dry_run);
-    let foreign = foreign_renewal(&settings.live_dir, options.renewed_lineage.as_deref());
+    let hint = options.renewed_lineage.as_deref().filter(|_| settings.followed().is_none());
+    let foreign = foreign_renewal(&settings.live_dir, hint);
     report.notes.extend(foreign.map(|text| Note { text, weight: Weight::Alarm }));
     let run = if options.dry_run { dry_run } else { deploy };
     if let Err(failure) = run(settings, system, options, progress, &mut report) {
@@ -132,8 +133,8 @@ fn deploy(
         sites.remember_start(name, |start| start.configuration.clone_from(files));
     }
     let ours = sites.state.knows_lineages();
-    let tree = CertbotTree::of(settings);
-    let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
+    let source = swept.source;
+    let supply = |row: &Row| prove(&source, row.lineage.as_deref().unwrap_or_default());
 
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| sites.state.last_start.get(name);
