@@ -1,5 +1,6 @@
 //! What a run did, as one value: everything that is shown to people, scripts and the system log comes from it.
 
+pub mod fleet;
 pub mod human;
 pub mod json;
 pub mod late;

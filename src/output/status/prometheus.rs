@@ -239,20 +239,20 @@ fn names(site: &Site) -> (String, String) {
 
 /// The text as far as it is written.
 #[derive(Default)]
-struct Page {
-    text: String,
+pub(crate) struct Page {
+    pub(crate) text: String,
     metric: &'static str,
 }
 
 impl Page {
     /// Begins a metric.
-    fn gauge(&mut self, metric: &'static str, help: &str) {
+    pub(crate) fn gauge(&mut self, metric: &'static str, help: &str) {
         self.metric = metric;
         let _ =
             writeln!(self.text, "# HELP haproxy_certs_{metric} {help}\n# TYPE haproxy_certs_{metric} gauge");
     }
 
-    fn sample(&mut self, labels: &[Label<'_>], value: impl Display) {
+    pub(crate) fn sample(&mut self, labels: &[Label<'_>], value: impl Display) {
         let _ = write!(self.text, "haproxy_certs_{}", self.metric);
         for (at, (label, value)) in labels.iter().enumerate() {
             let _ = write!(self.text, "{}{label}=\"", if at == 0 { '{' } else { ',' });
