@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
-use crate::commands::assemble::Options;
-use crate::config::{Method, Overrides};
-use crate::plan::situation::Policy;
+use crate::config::{Method, Overrides, Settings};
+use crate::sys::failure::Failure;
 
 const AFTER_HELP: &str = "\
 haproxy-certs COMMAND --help says more of a command; the whole story is in haproxy-certs(8).";
@@ -278,25 +277,6 @@ pub enum Completions {
     Lineages,
 }
 
-impl Assemble {
-    /// How the operator wants the run.
-    #[must_use]
-    pub fn options(&self, renewed_lineage: Option<OsString>) -> Options {
-        Options {
-            dry_run: self.dry_run,
-            full: self.full,
-            defer_reload: self.defer_reload,
-            policy: Policy {
-                no_prune: self.no_prune,
-                prune_many: self.prune_many,
-                adopt: self.adopt,
-                force: self.force.iter().cloned().collect(),
-            },
-            renewed_lineage,
-        }
-    }
-}
-
 impl Cli {
     /// Parses a command line. A certbot directory hook, which is called by its full path and without arguments, is
     /// `assemble`.
@@ -322,6 +302,14 @@ impl Global {
     #[must_use]
     pub fn config_file(&self) -> Option<&Path> {
         self.config.as_deref().filter(|name| !name.is_empty()).map(Path::new)
+    }
+
+    /// The settings: the configuration file's, with the flags that beat it.
+    ///
+    /// # Errors
+    /// The file can't be read, or its settings can't be used.
+    pub fn settings(&self, reload: Option<Method>) -> Result<Settings, Failure> {
+        Settings::load(self.config_file(), &self.overrides(reload))
     }
 
     /// The flags that beat the configuration file.

@@ -19,7 +19,7 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | [`commands`] | one file for each command |
+//! | [`commands`] | what each command does; `run` is where `main.rs` begins it |
 //! | [`certbot`] | certbot's tree, its settings, the safe read |
 //! | [`certified_key`] | the proof, and the only way to a combined PEM |
 //! | [`serving`] | what a HAProxy loads, and who would be served; pure but for the files that gather it |
@@ -32,7 +32,7 @@
 //! | [`output`] | for people, scripts, the system log, monitoring and Prometheus |
 //! | [`sys`] | procfs, programs, parallel work, failures, text that is safe to print |
 //!
-//! The binary's `main.rs` is the only file that prints or exits. No file imports itself by way of others, and a public
+//! [`output::terminal`] is the only file that prints, the binary's `main.rs` the only one that exits. No file imports itself by way of others, and a public
 //! type has one meaning: `tests/house.rs` keeps both.
 
 pub mod certbot;

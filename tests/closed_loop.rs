@@ -111,6 +111,7 @@ cases! {
     directory_spelled_otherwise: spelled_otherwise;
     reload_by_somebody_else_meanwhile: reload_meanwhile;
     reload_by_somebody_else_still_loading: reload_still_loading;
+    reload_by_somebody_else_that_read_a_foreign_file_too_early: reload_that_read_too_early;
     reload_by_somebody_else_over_between: reload_over_between_looks;
     master_socket_of_another_haproxy: master_of_another;
     haproxy_down: down;
@@ -962,6 +963,28 @@ fn reload_still_loading(version: &Version) {
     });
     bed.old_workers_gone();
     bed.serves_all();
+}
+
+/// The new worker is younger than the foreign file, and has what was there before.
+fn reload_that_read_too_early(version: &Version) {
+    let gate = Gate::new();
+    let mut bed = Bed::start_with(version, |setup| setup.section(&gate.section()));
+    gate.close();
+    bed.haproxy.signal_reload();
+    gate.wait_until_reached();
+    bed.renew("c.pem");
+    let foreign = bed.leaves.remove("c.pem").unwrap();
+    gate.open();
+    wait_until(LIMIT, "the end of somebody's reload", || {
+        bed.haproxy.processes().is_some_and(|shown| shown.reloads > 0)
+    });
+    bed.old_workers_gone();
+    bed.renew("b.pem");
+    let settings = bed.settings("auto", Socket::Stats);
+    let verdict = bed.notify(&settings, &["b.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.serves_all();
+    assert_eq!(served(bed.haproxy.address(), "c.test").serial, foreign.serial());
 }
 
 fn reload_over_between_looks(version: &Version) {

@@ -99,7 +99,7 @@ fn outcomes() -> Words {
 }
 
 fn exit_codes() -> Words {
-    let exits = every!(Exit: Fine, Partly, Untold, Unable, ToDo, Usage);
+    let exits = every!(Exit: Fine, Partly, Untold, Unable, ToDo, Usage; Exit::Seen(_) | Exit::Certbot(_));
     exits.iter().map(|exit| exit.code().to_string()).collect()
 }
 

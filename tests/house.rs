@@ -186,6 +186,19 @@ fn a_public_type_has_one_meaning() {
 }
 
 #[test]
+fn only_the_terminal_prints_and_only_main_exits() {
+    let all = modules();
+    let with = |words: &[&str]| -> Vec<String> {
+        let has = |code: &String| words.iter().any(|word| code.contains(word));
+        all.iter().filter(|(_, code)| has(code)).map(|(module, _)| module.join("::")).collect()
+    };
+    assert_eq!(with(&["io::stdout", "io::stderr"]), ["output::terminal"]);
+    assert_eq!(with(&["process::exit", "ExitCode"]), Vec::<String>::new());
+    let main = fs::read_to_string(root().join("src/main.rs")).unwrap();
+    assert!(main.contains("ExitCode") && !main.contains("std::io"), "{main}");
+}
+
+#[test]
 fn nothing_lies_about_at_the_top() {
     let committed = std::process::Command::new("git").args(["-C"]).arg(root()).args(["ls-files"]).output();
     let names: BTreeSet<String> = match committed {

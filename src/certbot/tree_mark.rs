@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, fstat, openat, statat};
 
-use crate::commands::issue::certbot_dir;
+use crate::certbot::certbot_dir;
 use crate::config::Settings;
 use crate::index::entry::Look;
 use crate::sys::parallel;

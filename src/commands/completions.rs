@@ -4,8 +4,28 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::certbot::CertbotTree;
-use crate::cli::Cli;
+use crate::cli::{Cli, Completions, Global};
 use crate::config::Settings;
+use crate::output::Exit;
+use crate::output::terminal::Terminal;
+use crate::sys::failure::Failure;
+
+/// Runs `completions`.
+///
+/// # Errors
+/// The settings, which say where the lineages are, can't be used.
+pub fn run(terminal: &Terminal, global: &Global, what: Completions) -> Result<Exit, Failure> {
+    let text = match what {
+        Completions::Bash => script(Shell::Bash),
+        Completions::Elvish => script(Shell::Elvish),
+        Completions::Fish => script(Shell::Fish),
+        Completions::PowerShell => script(Shell::PowerShell),
+        Completions::Zsh => script(Shell::Zsh),
+        Completions::Lineages => lineages(&global.settings(None)?),
+    };
+    terminal.print(&text);
+    Ok(Exit::Fine)
+}
 
 /// The script for a shell.
 #[must_use]

@@ -2,8 +2,12 @@
 
 use std::fmt::Write;
 
+use crate::cli::{Global, HaproxyConfig};
 use crate::config::{Address, Haproxy, Settings};
+use crate::output::Exit;
+use crate::output::terminal::Terminal;
 use crate::sys::escape::escaped;
+use crate::sys::failure::Failure;
 use crate::sys::system::System;
 
 /// What the configuration depends on besides the settings.
@@ -25,6 +29,21 @@ impl Host {
         let admin_socket = if has_run { "/run/haproxy/admin.sock" } else { "/var/lib/haproxy/stats" };
         Self { ipv6: system.proc.join("net/if_inet6").exists(), admin_socket: admin_socket.to_owned() }
     }
+}
+
+/// Runs `haproxy-config`.
+///
+/// # Errors
+/// The settings can't be used, or have no HAProxy of that name.
+pub fn run(terminal: &Terminal, global: &Global, args: &HaproxyConfig) -> Result<Exit, Failure> {
+    let settings = global.settings(None)?;
+    let wanted = |name: &str| args.haproxy.as_ref().is_none_or(|wanted| wanted == name);
+    let Some(haproxy) = settings.haproxys.iter().find(|haproxy| wanted(&haproxy.name)) else {
+        let name = escaped(args.haproxy.as_deref().unwrap_or_default());
+        return Err(Failure::config(format!("there is no [[haproxy]] table with the name \"{name}\"")));
+    };
+    terminal.print(&haproxy_config(&settings, haproxy, &Host::look(&System::host())));
+    Ok(Exit::Fine)
 }
 
 /// The configuration file for one HAProxy.

@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::assemble::patience;
-use super::issue::certbot_dir;
-use crate::certbot::CertbotTree;
 use crate::certbot::cli_ini::{self, SavedHook};
 use crate::certbot::version::{self, Version};
-use crate::config::{Haproxy, OWN_DIR, Settings};
-use crate::host_setup::adopt::Proposal;
+use crate::certbot::{CertbotTree, certbot_dir};
+use crate::cli::{Global, Init};
+use crate::config::{DEFAULT_FILE, Haproxy, OWN_DIR, Settings};
+use crate::host_setup::adopt::{self, Proposal};
 use crate::host_setup::placeholder::placeholder;
+use crate::output::Exit;
 use crate::output::human::{Line, Tone};
+use crate::output::terminal::Terminal;
 use crate::serving::{gather, one_by_one};
 use crate::sites::dir::SitesDir;
 use crate::sys::escape::{escaped, escaped_path};
@@ -37,6 +39,44 @@ const SITES_DIR_BY_DEFAULT: &str = "/usr/local/ssl/certs/sites";
 const CONFIG: &str = include_str!("../../packaging/haproxy-certs.toml");
 /// How long another program may take to say its version.
 const SHORTLY: Duration = Duration::from_secs(30);
+
+/// Runs `init`.
+///
+/// # Errors
+/// The settings can't be used, or something can't be made.
+pub fn run(terminal: &Terminal, global: &Global, args: &Init) -> Result<Exit, Failure> {
+    let system = System::host();
+    let (settings, plan) = if args.write_config {
+        // By no file: this one is only to be made, or mended by hand.
+        let settings = global
+            .settings(None)
+            .or_else(|_| Settings::parse("", &global.overrides(None)))
+            .map_err(Failure::config)?;
+        let file = global.config_file().unwrap_or(Path::new(DEFAULT_FILE));
+        let plan = plan_config(file, adopt::look(&settings, &system).as_ref());
+        (settings, plan)
+    } else {
+        let settings = global.settings(None)?;
+        let is_told = global.sites_dir.is_some() || settings.file.as_ref().is_some_and(|file| file.exists());
+        let proposal = adopt::look(&settings, &system).filter(|_| !is_told);
+        let plan = match proposal {
+            Some(proposal) => plan_adoption(&proposal),
+            None => plan(&settings, &look(&settings, &system, &Places::host()?, args.hook), args.hook),
+        };
+        (settings, plan)
+    };
+    if args.dry_run {
+        terminal.print_lines(dry_lines(&plan));
+    } else {
+        carry_out(&settings, &system, &plan, &mut |line| terminal.print_lines(vec![line]))?;
+    }
+    terminal.print_advice(&settings, left_lines(&plan));
+    if let Some(path) = global.config_file().filter(|path| *path != Path::new(DEFAULT_FILE)) {
+        let path = escaped_path(path);
+        terminal.complain(&format!("note: certbot's hook and the timer read {DEFAULT_FILE}, not {path}"));
+    }
+    Ok(if plan.is_blocked() { Exit::Partly } else { Exit::Fine })
+}
 
 /// Where things are that `init` looks at, besides what the settings name.
 #[derive(Debug, Clone)]

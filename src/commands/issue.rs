@@ -11,13 +11,11 @@ use std::process::{Command, ExitStatus};
 
 use crate::certbot::authenticator::{self, STANDALONE, Unable};
 use crate::certbot::version::{self, Version};
+use crate::certbot::{CERTBOT_DIR, certbot_dir};
 use crate::config::Settings;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::system::System;
-
-/// certbot's own configuration directory, with `live` in it.
-pub const CERTBOT_DIR: &str = "/etc/letsencrypt";
 
 /// What certbot is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,12 +95,6 @@ impl std::fmt::Display for CertbotCall {
 pub fn passed_on(status: ExitStatus) -> u8 {
     let signal = || status.signal().map(|signal| signal.saturating_add(128));
     status.code().or_else(signal).and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
-}
-
-/// certbot's configuration directory for these settings; `None`: `live_dir` isn't a directory of certbot's own.
-#[must_use]
-pub fn certbot_dir(settings: &Settings) -> Option<&Path> {
-    settings.live_dir.parent().filter(|_| settings.live_dir.file_name() == Some(OsStr::new("live")))
 }
 
 /// What `issue` depends on, besides the settings and what was typed.

@@ -1,7 +1,10 @@
-//! The commands: one file each, and `assemble`, which is the pipeline.
+//! The commands. `run` is what `main.rs` calls; `assemble` is the pipeline.
 
 pub mod assemble;
 pub mod completions;
 pub mod haproxy_config;
 pub mod init;
 pub mod issue;
+pub mod rounds;
+pub mod status;
+pub mod with_certbot;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::certbot::certbot_dir;
 use crate::certbot::cli_ini::{self, Setting, hooks_that_count};
 use crate::certbot::version;
-use crate::commands::issue::certbot_dir;
 use crate::config::Settings;
 use crate::host_setup::finding::Finding;
 use crate::status::severity::Severity;

@@ -5,6 +5,7 @@ pub mod json;
 pub mod late;
 pub mod status;
 pub mod syslog;
+pub mod terminal;
 pub mod wrap;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use crate::config::{Method, Settings};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
+use crate::status::severity::Severity;
 use crate::sweep::Swept;
 use crate::sys::failure::Failure;
 
@@ -137,6 +139,10 @@ pub enum Exit {
     ToDo,
     /// Wrong usage (`EX_USAGE` of sysexits.h).
     Usage,
+    /// What `status` saw: monitoring plugins have statuses of their own.
+    Seen(Severity),
+    /// certbot's own exit status, passed on.
+    Certbot(u8),
 }
 
 impl Exit {
@@ -150,6 +156,8 @@ impl Exit {
             Self::Unable => 3,
             Self::ToDo => 4,
             Self::Usage => 64,
+            Self::Seen(severity) => severity.code(),
+            Self::Certbot(code) => code,
         }
     }
 }

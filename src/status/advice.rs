@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::commands::issue::{CERTBOT_DIR, certbot_dir};
+use crate::certbot::{CERTBOT_DIR, certbot_dir};
 use crate::config::Settings;
 use crate::sys::escape::shell_word;
 

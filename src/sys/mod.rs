@@ -1,6 +1,7 @@
 //! The operating system: its places and programs, work in parallel, failures, and text that is safe to print.
 
 pub mod change_time;
+pub mod core_dump;
 pub mod escape;
 pub mod failure;
 pub mod parallel;

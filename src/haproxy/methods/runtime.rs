@@ -402,7 +402,7 @@ impl<'a> Update<'a> {
             return Some("whether HAProxy loads something with it isn't known".to_owned());
         }
         // Of a new one memory has nothing.
-        let loaded = (!matches!(step, Step::Add { .. })).then(|| worker.started(self.system));
+        let loaded = (!matches!(step, Step::Add { .. })).then(|| worker.read_since(self.system));
         paths.iter().find_map(|path| self.batch.homes.obstacle(path, loaded))
     }
 
@@ -420,7 +420,7 @@ impl<'a> Update<'a> {
             // What is older than the worker it has read.
             if is_ours
                 || told.contains(name)
-                || !changed_since(store, worker.started(self.system))
+                || !changed_since(store, worker.read_since(self.system))
                 || !memory.has(name)
             {
                 continue;
@@ -626,7 +626,7 @@ impl<'a> Update<'a> {
         // What isn't ours and has changed since may have any number of names in memory.
         let is_ours = || self.batch.ours.values().any(|identity| Some(*identity) == on_disk.identity);
         let is_dangerous = worker::may_die_of_names(worker.version)
-            && changed_since(on_disk, worker.started(self.system))
+            && changed_since(on_disk, worker.read_since(self.system))
             && !is_ours();
         if is_dangerous || !is_plain(store) || !worker::can_be_shown(leaf) {
             return Err(cannot("HAProxy can't be asked for it"));

@@ -7,12 +7,9 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::haproxy::cli::worker::Answering;
+use crate::haproxy::cli::worker::{Answering, WORKERS_LOAD_SINCE};
 use crate::sys::procfs::{Image, Proc, WorkerProcess};
 use crate::sys::system::System;
-
-/// The first version whose masters don't load the configuration themselves.
-const WORKERS_LOAD_SINCE: (u32, u32) = (3, 1);
 
 /// How far two looks are apart that must agree before nothing is said to be in flight.
 const APART: Duration = Duration::from_millis(5);
