@@ -87,7 +87,7 @@ pub enum Trouble {
 pub(crate) const WORKERS_LOAD_SINCE: (u32, u32) = (3, 1);
 
 /// How long a master may load its configuration: a minute is enough for 100,000 certificates.
-const LOADING: Duration = Duration::from_secs(60);
+pub(crate) const LOADING: Duration = Duration::from_secs(60);
 
 /// The worker that answers, and when it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,16 +109,6 @@ impl Answering {
     pub fn started(&self, system: &System) -> SystemTime {
         let seen = Proc::new(system).started_at(self.pid);
         seen.filter(|at| (self.since..=self.until).contains(at)).unwrap_or(self.since)
-    }
-
-    /// Since when it may have read its files: through 3.0 its master has read them before the worker is there.
-    #[must_use]
-    pub fn read_since(&self, system: &System) -> SystemTime {
-        let started = self.started(system);
-        if self.version >= Some(WORKERS_LOAD_SINCE) {
-            return started;
-        }
-        started.checked_sub(LOADING).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 

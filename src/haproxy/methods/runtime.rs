@@ -19,7 +19,9 @@ use crate::haproxy::batch::{Batch, Change, Expected};
 use crate::haproxy::cli::replies::{Listing, ShownStore, StoreStatus, Unwanted};
 use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
 use crate::haproxy::cli::transaction::{Commands, TRANSACTION_LIMIT, Untaken, foreign, set_line};
-use crate::haproxy::cli::worker::{self, Answering, PAUSE, Trouble, Worker, no_use};
+use crate::haproxy::cli::worker::{
+    self, Answering, LOADING, PAUSE, Trouble, WORKERS_LOAD_SINCE, Worker, no_use,
+};
 use crate::haproxy::memory::{File, Memory, Step};
 use crate::haproxy::process::in_flight::{self, InFlight};
 use crate::haproxy::process::stale_socket;
@@ -312,6 +314,23 @@ struct Settled {
     answering: Answering,
     /// Whether it is seen that no reload is in flight.
     is_seen: bool,
+    /// Whether one was, and has been waited for.
+    is_fresh: bool,
+}
+
+impl Settled {
+    /// Since when it may have read its files: through 3.0 its master has read them before the worker is there. Whoever mustn't
+    /// be asked for what has changed is believed to have read what is older than itself, unless its reload was seen.
+    fn read_since(&self, system: &System) -> SystemTime {
+        let (started, version) = (self.answering.started(system), self.answering.version);
+        let before = match version >= Some(WORKERS_LOAD_SINCE) {
+            true => return started,
+            false if self.is_fresh => Duration::MAX,
+            false if worker::may_die_of_names(version) => return started,
+            false => LOADING,
+        };
+        started.checked_sub(before).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
 }
 
 /// Files that HAProxy refuses, each with its words.
@@ -336,7 +355,7 @@ impl<'a> Update<'a> {
     fn all(&self, jobs: &[Job<'_>]) -> Result<(Refused, Option<String>), Stop> {
         let (mut before, mut listing) = self.look(RELOAD_BEFORE)?;
         for _ in 0..ROUNDS {
-            let sequence = self.decide(jobs, &listing, before.answering)?;
+            let sequence = self.decide(jobs, &listing, before)?;
             let round = self.round(jobs, &sequence);
             // A reload that was in flight may have read the disk before it changed.
             match self.settled(RELOAD_AFTER) {
@@ -356,7 +375,7 @@ impl<'a> Update<'a> {
     }
 
     /// The commands for the whole batch, where they make HAProxy answer as after a start.
-    fn decide(&self, jobs: &[Job<'_>], listing: &Listing, worker: Answering) -> Result<Vec<Step>, Stop> {
+    fn decide(&self, jobs: &[Job<'_>], listing: &Listing, worker: Settled) -> Result<Vec<Step>, Stop> {
         let reload = |why: String| Stop::Reload(why);
         let memory = Memory::of(self.batch.serving, &listing.stores)
             .map_err(|why| Stop::Reload(format!("what HAProxy loads isn't known: {why}")))?;
@@ -386,7 +405,7 @@ impl<'a> Update<'a> {
     }
 
     /// Why a step must not be taken, for what HAProxy loads beside the certificate.
-    fn obstacle(&self, step: &Step, target: Option<&Target>, worker: Answering) -> Option<String> {
+    fn obstacle(&self, step: &Step, target: Option<&Target>, worker: Settled) -> Option<String> {
         let on_disk = self.batch.serving.stores.get(step.store());
         // A commit drops it, or ends HAProxy, see `siblings`.
         if let Some(extra) = on_disk.and_then(|store| store.extra.as_ref()) {
@@ -402,12 +421,12 @@ impl<'a> Update<'a> {
             return Some("whether HAProxy loads something with it isn't known".to_owned());
         }
         // Of a new one memory has nothing.
-        let loaded = (!matches!(step, Step::Add { .. })).then(|| worker.read_since(self.system));
+        let loaded = (!matches!(step, Step::Add { .. })).then(|| worker.answering.started(self.system));
         paths.iter().find_map(|path| self.batch.homes.obstacle(path, loaded))
     }
 
     /// The first difference between memory and disk that this batch doesn't make up for.
-    fn difference(&self, memory: &Memory<'_>, worker: Answering) -> Result<Option<String>, Stop> {
+    fn difference(&self, memory: &Memory<'_>, worker: Settled) -> Result<Option<String>, Stop> {
         let told = self.batch.stores(self.haproxy);
         if let Some(difference) = memory.difference(&told) {
             return Ok(Some(difference));
@@ -427,7 +446,7 @@ impl<'a> Update<'a> {
             }
             asked += 1;
             // What it has instead may have any number of names.
-            let is_dangerous = worker::may_die_of_names(worker.version);
+            let is_dangerous = worker::may_die_of_names(worker.answering.version);
             if is_dangerous || !worker::can_be_shown(leaf) || asked > ASKED_AT_MOST {
                 return Ok(Some(format!("{}: HAProxy isn't asked for it", escaped(name))));
             }
@@ -464,7 +483,7 @@ impl<'a> Update<'a> {
         let mut partial = Partial::default();
         for _ in 0..ROUNDS {
             let (before, listing) = self.look(RELOAD_AFTER)?;
-            partial = self.part(jobs, &listing, before.answering)?;
+            partial = self.part(jobs, &listing, before)?;
             let now = self.settled(RELOAD_AFTER)?;
             if now.answering.pid == before.answering.pid {
                 if !now.is_seen {
@@ -477,7 +496,7 @@ impl<'a> Update<'a> {
         Ok(partial)
     }
 
-    fn part(&self, jobs: &[Job<'_>], listing: &Listing, worker: Answering) -> Result<Partial, Stop> {
+    fn part(&self, jobs: &[Job<'_>], listing: &Listing, worker: Settled) -> Result<Partial, Stop> {
         let mut partial = Partial::default();
         let files: Vec<File<'_>> = jobs.iter().map(Job::file).collect();
         let guess;
@@ -563,7 +582,7 @@ impl<'a> Update<'a> {
         jobs: &[Job<'_>],
         files: &[File<'_>],
         told: &mut [Option<Vec<Step>>],
-        worker: Answering,
+        worker: Settled,
         left: &mut Vec<(Target, String)>,
     ) -> Result<(Vec<Step>, Vec<Loser>), Stop> {
         let mut losers: Vec<Loser> = Vec::new();
@@ -608,7 +627,7 @@ impl<'a> Update<'a> {
     }
 
     /// What a store has that is to be committed again, where the disk has the same.
-    fn loser(&self, store: &str, worker: Answering) -> Result<Loser, String> {
+    fn loser(&self, store: &str, worker: Settled) -> Result<Loser, String> {
         let cannot = |how: &str| format!("{} can't be committed again: {how}", escaped(store));
         let again = Step::Again { store: store.to_owned(), why: String::new() };
         if let Some(why) = self.obstacle(&again, None, worker) {
@@ -625,7 +644,7 @@ impl<'a> Update<'a> {
         let leaf = proved.leaf();
         // What isn't ours and has changed since may have any number of names in memory.
         let is_ours = || self.batch.ours.values().any(|identity| Some(*identity) == on_disk.identity);
-        let is_dangerous = worker::may_die_of_names(worker.version)
+        let is_dangerous = worker::may_die_of_names(worker.answering.version)
             && changed_since(on_disk, worker.read_since(self.system))
             && !is_ours();
         if is_dangerous || !is_plain(store) || !worker::can_be_shown(leaf) {
@@ -664,6 +683,7 @@ impl<'a> Update<'a> {
         let until = deadline.min(begin + limit);
         // What is seen loading is waited for longer than what only might be.
         let patient = until.max(begin + deadline.saturating_duration_since(begin) / 2);
+        let mut is_fresh = false;
         loop {
             // In this order: an old worker that answers now was there before, so the master has shown it.
             let master = master::processes(self.haproxy.master_socket.as_ref(), deadline);
@@ -673,7 +693,7 @@ impl<'a> Update<'a> {
                 (Ok(answering), Ok(processes)) if processes.has(answering.pid) => {
                     let newest = processes.newest().is_none_or(|newest| newest.pid == answering.pid);
                     if newest || limit == RELOAD_BEFORE && is_last {
-                        return Ok(Settled { answering, is_seen: true });
+                        return Ok(Settled { answering, is_seen: true, is_fresh });
                     }
                 }
                 // Through 3.0 the master accepts no connections while it loads.
@@ -683,7 +703,7 @@ impl<'a> Update<'a> {
                         match answering {
                             Ok(answering) => {
                                 if let Some(settled) = self.by_processes(answering, begin, limit) {
-                                    return Ok(settled);
+                                    return Ok(Settled { is_fresh, ..settled });
                                 }
                             }
                             Err(trouble) => return Err(trouble.into()),
@@ -692,9 +712,10 @@ impl<'a> Update<'a> {
                 }
                 // No master's word, or that of another HAProxy's, which says nothing about this one.
                 (Ok(answering), _) => match self.by_processes(answering, begin, limit) {
-                    Some(settled) => return Ok(settled),
+                    Some(settled) => return Ok(Settled { is_fresh, ..settled }),
                     None if Instant::now() >= patient => {}
                     None => {
+                        is_fresh = true;
                         sleep(PAUSE);
                         continue;
                     }
@@ -704,13 +725,14 @@ impl<'a> Update<'a> {
             if is_last {
                 return Err(Stop::Reload("somebody else's reload doesn't end".to_owned()));
             }
+            is_fresh = true;
             sleep(PAUSE);
         }
     }
 
     /// The same where no master answers for it: by what is seen of its processes. `None`: a reload is in flight.
     fn by_processes(&self, answering: Answering, begin: Instant, limit: Duration) -> Option<Settled> {
-        let settled = |is_seen| Some(Settled { answering, is_seen });
+        let settled = |is_seen| Some(Settled { answering, is_seen, is_fresh: false });
         match in_flight::look(self.system, &answering) {
             InFlight::Nothing => settled(true),
             InFlight::Unseen => settled(false),
