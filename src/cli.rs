@@ -10,7 +10,7 @@ use crate::config::{Method, Overrides, Settings};
 use crate::sys::failure::Failure;
 
 const AFTER_HELP: &str = "\
-haproxy-certs COMMAND --help says more of a command; the whole story is in haproxy-certs(8).";
+haproxy-certs COMMAND --help explains a command; haproxy-certs(8) explains everything.";
 
 const AFTER_LONG_HELP: &str = "\
 Exit status (status has monitoring's own, see its help):
@@ -76,7 +76,7 @@ pub struct Global {
     /// Also list unchanged files
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub verbose: bool,
-    /// Say only what failed
+    /// Print only what failed
     #[arg(short, long, global = true)]
     pub quiet: bool,
     /// Use colour
@@ -130,20 +130,20 @@ pub enum Command {
     Assemble(Assemble),
     /// Show what certbot has, what is on disk and what HAProxy serves, and what to do where they differ
     ///
-    /// Changes nothing, takes no lock, and needs no more rights than reading: what it may not read is unknown. Exits with 0
-    /// for ok, 1 for warning, 2 for critical and 3 for unknown, as monitoring plugins do.
+    /// Changes nothing, takes no lock, and needs read access only. What it may not read is unknown. Exits with 0 for ok, 1
+    /// for warning, 2 for critical and 3 for unknown, as monitoring plugins do.
     Status(StatusArgs),
     /// Issue a certificate with certbot, behind HAProxy, and deploy it
     ///
     /// Runs certbot certonly --standalone on the port that HAProxy passes ACME challenges to, for one
-    /// certificate with all the names, and then does what assemble does. Another authenticator behind --, in the settings
-    /// or in certbot's cli.ini takes standalone's place: a wildcard needs one that can do DNS. certbot may ask its
-    /// questions. Where certbot fails nothing is deployed, and its exit status is passed on.
+    /// certificate with all the names, and then does what assemble does. An authenticator named behind --, in the settings
+    /// or in certbot's cli.ini replaces standalone; a wildcard needs one that can do DNS. certbot may ask its questions. If
+    /// certbot fails, nothing is deployed, and its exit status is passed on.
     Issue(Issue),
     /// Renew with certbot whatever is due, and deploy it
     ///
-    /// Runs certbot renew and then does what assemble does, also where certbot fails: it does when one of many renewals
-    /// failed. Its exit status is passed on. Every lineage is renewed the way it was issued.
+    /// Runs certbot renew and then does what assemble does, even if certbot fails: one failed renewal of many makes it
+    /// fail. certbot's exit status is passed on. Every lineage is renewed the way it was issued.
     Renew(Renew),
     /// Make this host ready: directories, a placeholder certificate, certbot's hook
     ///
@@ -174,13 +174,13 @@ pub struct Assemble {
     /// With --dry-run: exit 4 when there is something to do
     #[arg(long, requires = "dry_run")]
     pub exit_code: bool,
-    /// Read and prove every lineage, whatever the index says that nothing changed
+    /// Read and prove every lineage, also those that the index calls unchanged
     #[arg(long)]
     pub full: bool,
     /// Remove nothing
     #[arg(long, conflicts_with = "prune_many")]
     pub no_prune: bool,
-    /// Prune however many files there are to prune
+    /// Allow a prune of any number of files
     #[arg(long)]
     pub prune_many: bool,
     /// Take over files that haproxy-certs didn't write, where a lineage needs their name; a copy is kept
@@ -209,10 +209,10 @@ pub struct StatusArgs {
     /// Write the metrics for Prometheus to this file too, for the textfile collector of its node exporter
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub textfile: Option<PathBuf>,
-    /// Look also at what is around the certificates: HAProxy's configuration, sockets, hooks, timers, modes
+    /// Also check the setup: HAProxy's configuration, sockets, hooks, timers, modes
     ///
-    /// The way of the ACME challenge is tried: for a moment this listens on certbot's port, on loopback only, and sends a
-    /// request through HAProxy's port 80. Where that can't be done the configuration is only read.
+    /// It tries the path of the ACME challenge: it listens on certbot's port for a moment, on loopback only, and sends a
+    /// request through HAProxy's port 80. Where it can't do that, it only reads the configuration.
     #[arg(long)]
     pub setup: bool,
 }
@@ -242,10 +242,10 @@ pub struct Init {
     /// Link haproxy-certs into certbot's renewal-hooks/post, so that every renewal is deployed at once
     #[arg(long)]
     pub hook: bool,
-    /// Only write a configuration file, where none was edited: by what HAProxy loads already, all else as comments
+    /// Only write a configuration file: the settings that fit what HAProxy loads already, all others as comments
     #[arg(long, conflicts_with = "hook")]
     pub write_config: bool,
-    /// Say what would be made; make nothing
+    /// Print what would be made; make nothing
     #[arg(long)]
     pub dry_run: bool,
 }

@@ -61,9 +61,9 @@ pub struct Settings {
     pub live_dir: PathBuf,
     /// The directory that HAProxy loads, absolute.
     pub sites_dir: PathBuf,
-    /// Who owns what is written.
+    /// The owner of written files.
     pub owner: Owner,
-    /// The permission bits of what is written.
+    /// The permission bits of written files.
     pub mode: u32,
     /// Which lineages are deployed.
     pub selection: Selection,

@@ -24,13 +24,9 @@ struct Scene {
 
 impl Scene {
     fn start(version: &Version) -> Self {
-        let mut tree = Tree::new();
-        for name in ["a.test", "m.test"] {
-            tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
-        }
-        let cmd = Cmd::new(tree.live());
+        let tree = Tree::of(&[("a.test", &["a.test"]), ("m.test", &["m.test"])]);
+        let cmd = Cmd::new(tree.live()).without_haproxy();
         let folder = cmd.sites().parent().unwrap().to_owned();
-        let cmd = cmd.table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"");
         cmd.assemble(&[]).exits(0);
         let foreign = tree.authority().issue(KeyKind::P256, &["o.test"], Validity::days(90));
         fs::create_dir(folder.join("other")).unwrap();
@@ -40,14 +36,9 @@ impl Scene {
         fs::write(folder.join("list"), format!("{}/other/o.pem zz.test\n", folder.display())).unwrap();
         let setup = Haproxy::of(version).bind_option(&format!("crt-list {}", folder.join("list").display()));
         let haproxy = setup.crt(cmd.sites()).crt(folder.join("other")).start();
-        let table = format!(
-            "[[haproxy]]\nname = \"h\"\nunit = \"\"\npidfile = {}\nmaster_socket = {}\nruntime_socket = {}\nbinary = {}\n",
-            toml(&haproxy.pidfile()),
-            toml(&haproxy.master_socket()),
-            toml(&haproxy.stats_socket()),
-            toml(&haproxy.version().program),
-        );
-        let cmd = cmd.with_tables(&table);
+        let binary = toml(&haproxy.version().program);
+        let more = format!("name = \"h\"\nunit = \"\"\nbinary = {binary}\n");
+        let cmd = cmd.with_tables(&haproxy.table(&more));
         cmd.assemble(&[]).exits(0);
         let scene = Self { tree, cmd, haproxy, folder };
         scene.is_quiet("at first");
@@ -84,10 +75,6 @@ impl Scene {
 fn problem(status: &Run) -> Option<Value> {
     let problems = status.json()["problems"].as_array().unwrap().clone();
     problems.into_iter().find(|problem| problem["problem"] == "haproxy-stale")
-}
-
-fn row(run: &Run) -> Value {
-    run.json()["haproxy"][0].clone()
 }
 
 /// A file that is surely newer than the worker, whatever the clock's ticks.
@@ -128,13 +115,13 @@ fn a_configuration_that_is_newer_than_its_worker_takes_a_reload() {
             scene.is_told(&format!("{name} has changed since"), name);
             let new = scene.tree.renew("a.test");
             let run = scene.cmd.assemble(&[]).exits(0);
-            let told = row(&run);
+            let told = run.haproxy();
             assert_eq!(told["outcome"], "reloaded", "{} {name}: {run}", version.full);
             assert_eq!(served(scene.haproxy.address(), "a.test").serial, new.serial(), "{}", version.full);
             scene.is_quiet(name);
             // Then memory does again.
             scene.tree.renew("a.test");
-            assert_eq!(row(&scene.cmd.assemble(&[]).exits(0))["outcome"], "updated", "{}", version.full);
+            assert_eq!(scene.cmd.assemble(&[]).exits(0).haproxy()["outcome"], "updated", "{}", version.full);
         }
     }
 }
@@ -154,7 +141,7 @@ fn memory_alone_is_not_confirmed_with_a_newer_configuration() {
         write_later(&scene, &scene.haproxy.config(), &format!("{text}# newer\n"));
         scene.tree.renew("a.test");
         let run = scene.cmd.assemble(&[]);
-        let told = row(&run);
+        let told = run.haproxy();
         assert_eq!((&told["outcome"], &told["confirmed"]), (&"updated".into(), &Value::Null), "{run}");
         assert!(told["detail"].as_str().unwrap().contains("only a reload"), "{run}");
     }
@@ -221,11 +208,11 @@ fn a_dotfile_counts_where_haproxy_loads_it() {
             let run = scene.cmd.assemble(&[]);
             match (loads, good) {
                 (false, _) => assert_eq!(
-                    (row(&run)["outcome"].as_str(), run.code),
+                    (run.haproxy()["outcome"].as_str(), run.code),
                     (Some("updated"), Some(0)),
                     "{context}: {run}"
                 ),
-                (true, true) => assert_eq!(row(&run)["outcome"], "reloaded", "{context}: {run}"),
+                (true, true) => assert_eq!(run.haproxy()["outcome"], "reloaded", "{context}: {run}"),
                 (true, false) => assert_eq!(run.code, Some(1), "{context}: {run}"),
             }
             assert_eq!(scene.haproxy.check().is_ok(), good || !loads, "{context}");

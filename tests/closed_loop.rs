@@ -17,10 +17,8 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::Shutdown;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,6 +36,7 @@ use haproxy_certs::haproxy::verdict::{Outcome, Verdict};
 use haproxy_certs::serving::gather::{Known, gather, identity};
 use haproxy_certs::sys::system::System;
 use openssl::hash::MessageDigest;
+use support::fakes::Middleman;
 use support::haproxy::{Setup, try_ask};
 use support::summary::{Count, say};
 use support::{
@@ -1416,52 +1415,6 @@ impl Gate {
         fs::write(&next, "127.0.0.1\n").unwrap();
         fs::rename(next, self.path()).unwrap();
         *self.held.lock().unwrap() = None;
-    }
-}
-
-/// Stands between the program and a real socket, and may act there before or after a command is passed on.
-struct Middleman {
-    folder: TempDir,
-    path: PathBuf,
-}
-
-impl Middleman {
-    fn between(
-        real: &Path,
-        act: impl Fn(&Path, &str, &dyn Fn(&str) -> String) -> String + Send + 'static,
-    ) -> Self {
-        let real = real.to_owned();
-        Self::answering(move |request| {
-            Some(act(&real, request, &|request| try_ask(&real, request).unwrap_or_default()))
-        })
-    }
-
-    /// Answers by itself; without an answer the connection stays open.
-    fn answering(answer: impl Fn(&str) -> Option<String> + Send + 'static) -> Self {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("middle.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        thread::spawn(move || {
-            let mut open: Vec<UnixStream> = Vec::new();
-            for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { break };
-                let mut request = String::new();
-                let _ = stream.read_to_string(&mut request);
-                match answer(&request) {
-                    Some(reply) => {
-                        let _ = stream.write_all(reply.as_bytes());
-                        let _ = stream.shutdown(Shutdown::Both);
-                    }
-                    None => open.push(stream),
-                }
-            }
-        });
-        Self { folder, path }
-    }
-
-    fn path(&self) -> &Path {
-        assert!(self.folder.path().exists());
-        &self.path
     }
 }
 

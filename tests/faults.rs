@@ -143,13 +143,7 @@ fn fail_at(name: &str, prepare: fn() -> Scene, processor: usize, next: &AtomicUs
             assert_eq!(run.code, Some(0), "{context} ({code}), then {run}");
             must_be_old_or_new(&context, &scene.shown(), &new, &new);
             scene.must_be_told(&context);
-            let extra: Vec<String> = scene
-                .names()
-                .difference(&leftovers)
-                .filter(|name| !name.contains("/adopted/"))
-                .cloned()
-                .collect();
-            assert_eq!(extra, Vec::<String>::new(), "{context}: left over");
+            scene.must_have_no_more_than(&leftovers, &context);
             let told = scene.told();
             let again = scene.run().exits(0);
             assert_eq!(again.json()["haproxy"][0]["outcome"], "not-needed", "{context}, then twice {again}");

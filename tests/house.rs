@@ -34,6 +34,9 @@ const TOP: [&str; 20] = [
     "tests",
 ];
 
+/// How many results have a String for an error.
+const BARE_ERRORS: usize = 35;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -196,6 +199,14 @@ fn only_the_terminal_prints_and_only_main_exits() {
     assert_eq!(with(&["process::exit", "ExitCode"]), Vec::<String>::new());
     let main = fs::read_to_string(root().join("src/main.rs")).unwrap();
     assert!(main.contains("ExitCode") && !main.contains("std::io"), "{main}");
+}
+
+/// An error has a type that says what it is. Those that are left only travel to a message; none may come.
+#[test]
+fn no_more_errors_are_bare_strings() {
+    let is_bare = |line: &&str| line.contains("Result<") && line.contains(", String>");
+    let bare: usize = modules().values().map(|code| code.lines().filter(is_bare).count()).sum();
+    assert!(bare <= BARE_ERRORS, "{bare} results have a String for an error, {BARE_ERRORS} had one");
 }
 
 #[test]

@@ -7,10 +7,11 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use support::acme::in_front_of_certbot;
 use support::cmd::toml;
 use support::tls::try_served_to;
-use support::tree::{make_directory, write};
-use support::{Authority, Cmd, Haproxy, KeyKind, Pebble, Port, Validity, served, system_haproxy};
+use support::tree::write;
+use support::{Cmd, Haproxy, Pebble, Port, served};
 use tempfile::TempDir;
 
 /// certbot, Pebble and a HAProxy in front of them.
@@ -28,14 +29,7 @@ fn host(more: &str) -> Host {
     let (http, challenge) = (Port::free(), Port::free());
     let pebble = Pebble::start(&http);
     let cmd = Cmd::new(temporary.path().join("letsencrypt/live"));
-    let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
-    write(&cmd.beside("host.pem"), host.combined(), 0o400);
-    make_directory(&cmd.sites(), 0o700);
-    let haproxy = Haproxy::of(&system_haproxy())
-        .crt(cmd.beside("host.pem"))
-        .crt(cmd.sites())
-        .acme(&http, &challenge)
-        .start();
+    let haproxy = in_front_of_certbot(&cmd, &http, &challenge);
     let folders =
         ["work", "logs"].map(|name| format!("--{name}-dir={}", temporary.path().join(name).display()));
     let mut args = vec!["-n".to_owned(), "--agree-tos".into(), "--register-unsafely-without-email".into()];

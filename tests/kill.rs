@@ -146,13 +146,7 @@ fn killed_at(
         must_be_old_or_new(context, &scene.shown(), &new, &new);
         scene.must_be_told(context);
         assert!(scene.told().len() <= told + 1, "{context}: told more than once");
-        let extra: Vec<String> = scene
-            .names()
-            .difference(&leftovers)
-            .filter(|name| !name.contains("/adopted/"))
-            .cloned()
-            .collect();
-        assert_eq!(extra, Vec::<String>::new(), "{context}: left over");
+        scene.must_have_no_more_than(&leftovers, context);
 
         let told = scene.told();
         let again = scene.run();

@@ -55,17 +55,14 @@ impl System {
     /// Four lineages of which two share a name, a host certificate and another directory, each of which shares one with
     /// them.
     fn start(version: &Version, binds: Binds, table: &str, setup: impl FnOnce(Setup) -> Setup) -> Self {
-        let mut tree = Tree::new();
-        let cmd = Cmd::new(tree.live());
-        let folder = cmd.sites().parent().unwrap().to_owned();
-        for (name, names) in [
+        let tree = Tree::of(&[
             ("a", &["a.test"][..]),
             ("example.com", &["example.com", "www.example.com"]),
             ("example.com-0001", &["example.com"]),
             ("z", &["z.test", "host.test"]),
-        ] {
-            tree.issue(name, KeyKind::P256, names, Validity::days(90));
-        }
+        ]);
+        let cmd = Cmd::new(tree.live());
+        let folder = cmd.sites().parent().unwrap().to_owned();
         for (file, names) in [
             ("host.pem", &["host.test", "www.example.com"][..]),
             ("legacy/a.pem", &["a.test"]),
@@ -77,7 +74,7 @@ impl System {
         }
         fs::create_dir(folder.join("other")).unwrap();
         std::os::unix::fs::symlink(cmd.sites(), folder.join("link")).unwrap();
-        let cmd = cmd.table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"");
+        let cmd = cmd.without_haproxy();
         let first = cmd.assemble(&[]);
         assert!(matches!(first.code, Some(0 | 1)), "{first}");
         let mut making = Haproxy::of(version);
@@ -111,7 +108,7 @@ impl System {
     #[track_caller]
     fn run(&self) -> (Run, Value) {
         let run = self.cmd.assemble(&[]);
-        let row = run.json()["haproxy"][0].clone();
+        let row = run.haproxy();
         (run, row)
     }
 

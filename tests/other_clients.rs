@@ -11,20 +11,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use support::acme::in_front_of_certbot;
 use support::process::finish;
-use support::tree::{make_directory, write};
-use support::{Authority, Cmd, Haproxy, KeyKind, Pebble, Port, Tree, Validity, served, system_haproxy};
+use support::tree::write;
+use support::{Cmd, Haproxy, KeyKind, Pebble, Port, Tree, Validity, served};
 
 /// A HAProxy with a host certificate and this program's sites directory.
 fn served_by(cmd: Cmd, http: &Port, challenge: &Port) -> (Cmd, Haproxy) {
-    let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
-    write(&cmd.beside("host.pem"), host.combined(), 0o400);
-    make_directory(&cmd.sites(), 0o700);
-    let haproxy = Haproxy::of(&system_haproxy())
-        .crt(cmd.beside("host.pem"))
-        .crt(cmd.sites())
-        .acme(http, challenge)
-        .start();
+    let haproxy = in_front_of_certbot(&cmd, http, challenge);
     (cmd.haproxy(&haproxy, ""), haproxy)
 }
 

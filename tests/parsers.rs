@@ -18,7 +18,7 @@ use std::time::Duration;
 use haproxy_certs::config::{Overrides, Settings};
 use haproxy_certs::haproxy::cli::replies::{
     AddReply, CommitReply, Info, ListedWorker, Listing, Processes, ReloadReply, SetReply, ShownStore,
-    StoreStatus, added, commit, crt_lists, info, listing, processes, quoted, reload, set, store,
+    StoreStatus, added, commit, info, listing, processes, quoted, reload, set, store,
 };
 use haproxy_certs::sites::debts::Owed;
 use haproxy_certs::sites::last_start::LastStart;
@@ -152,7 +152,7 @@ proptest! {
 
     /// Whatever is answered: no panic, nothing unprintable quoted, and no success that isn't said.
     fn any_replies(reply in any_reply()) {
-        let _ = (store(&reply), crt_lists(&reply), info(&reply));
+        let _ = (store(&reply), info(&reply));
         let _ = processes(&reply).map(|shown| (shown.release(), shown.newest(), shown.has(12)));
         if let Some(listing) = listing(&reply) {
             prop_assert!(reply.is_empty() || reply.contains("# filename"));

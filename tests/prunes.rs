@@ -12,7 +12,7 @@ use std::process::Command;
 use support::cmd::toml;
 use support::haproxy::Setup;
 use support::scene::put;
-use support::{Cmd, Haproxy, KeyKind, LIMIT, Run, Tree, Validity, Version, served, versions};
+use support::{Cmd, Haproxy, LIMIT, Run, Tree, Version, served, versions};
 
 /// The lineage that goes.
 const GONE: &str = "gone.test";
@@ -27,30 +27,18 @@ struct Scene {
 
 impl Scene {
     fn start(version: &Version, change: impl FnOnce(&Path, Setup) -> Setup) -> Self {
-        let mut tree = Tree::new();
-        for name in [GONE, "keep.test", "z.test"] {
-            tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
-        }
-        let cmd = Cmd::new(tree.live());
+        let tree = Tree::of(&[(GONE, &[GONE]), ("keep.test", &["keep.test"]), ("z.test", &["z.test"])]);
+        let cmd = Cmd::new(tree.live()).without_haproxy();
         let folder = cmd.sites().parent().unwrap().to_owned();
-        let cmd = cmd.table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"");
         cmd.assemble(&[]).exits(0);
         let haproxy = change(&folder, Haproxy::of(version)).start();
         Self { tree, cmd, haproxy, folder }.with("")
     }
 
     fn with(self, more: &str) -> Self {
-        let table = format!(
-            "[[haproxy]]\nunit = \"\"\npidfile = {}\nmaster_socket = {}\nruntime_socket = {}\n{}{more}",
-            toml(&self.haproxy.pidfile()),
-            toml(&self.haproxy.master_socket()),
-            toml(&self.haproxy.stats_socket()),
-            if more.contains("binary") {
-                String::new()
-            } else {
-                format!("binary = {}\n", toml(&self.haproxy.version().program))
-            },
-        );
+        let binary = format!("binary = {}\n", toml(&self.haproxy.version().program));
+        let binary = if more.contains("binary") { "" } else { &binary };
+        let table = self.haproxy.table(&format!("unit = \"\"\n{binary}{more}"));
         Self { cmd: self.cmd.with_tables(&table), ..self }
     }
 

@@ -30,6 +30,7 @@ use haproxy_certs::serving::loads::{Identity, Serving};
 use haproxy_certs::sys::system::System;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use support::fakes::DeafMaster;
 use support::{LIMIT, Port, try_served, versions, wait_until};
 use tempfile::TempDir;
 
@@ -561,68 +562,30 @@ fn a_program_that_only_has_the_name_is_never_signalled() {
 /// Not a HAProxy: those of 3.1 to 3.3 that become so have been mended in the versions that there are packages of.
 #[test]
 fn a_master_that_holds_the_signal_back_for_good_is_noticed() {
-    let folder = tempfile::tempdir().unwrap();
-    let fake = folder.path().join("haproxy-deaf");
-    fs::copy("/bin/sh", &fake).unwrap();
-    let mut deaf = Command::new("/usr/bin/env")
-        .arg("--block-signal=USR2")
-        .arg(&fake)
-        .args(["-c", "read line", "-W"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let pid = deaf.id().cast_signed();
-    let mut opened = Master::open(&System::host(), pid);
-    wait_until(LIMIT, "it looks like a master", || {
-        opened = Master::open(&System::host(), pid);
-        opened.is_ok()
-    });
-    let master = opened.unwrap();
-    let watch = Watch::before(&master, Instant::now());
-    master.reload_signal().unwrap();
+    let deaf = DeafMaster::start("read line");
+    let watch = deaf.watch();
+    deaf.master.reload_signal().unwrap();
     let seen = watch.wait(Instant::now() + Duration::from_secs(90));
-    deaf.kill().unwrap();
-    deaf.wait().unwrap();
     assert!(matches!(&seen, Seen::Failed(why) if why.contains("holds SIGUSR2 back")), "{seen:?}");
 }
 
 /// Not a HAProxy either: what one of 3.1 to 3.3 does whose reload failed.
 #[test]
 fn a_master_that_lost_its_worker_and_holds_the_signal_back_is_noticed() {
-    let folder = tempfile::tempdir().unwrap();
-    let fake = folder.path().join("haproxy-lost");
-    fs::copy("/bin/sh", &fake).unwrap();
     // Each line ends a step: the first image, its worker, itself.
-    let loaded = "exec 3<&0; (read line <&3) & wait; read line";
-    let script = format!("read line; exec {} -c '{loaded}' -W", fake.display());
+    let script = "read line; exec SELF -c 'exec 3<&0; (read line <&3) & wait; read line' -W";
     // Its worker must live long enough to be looked at: longer and longer, where it wasn't.
     let noticed = [1, 2, 4, 8].into_iter().any(|seconds| {
-        let mut lost = Command::new("/usr/bin/env")
-            .arg("--block-signal=USR2")
-            .arg(&fake)
-            .args(["-c", &script, "-W"])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let pid = lost.id().cast_signed();
-        let mut opened = Master::open(&System::host(), pid);
-        wait_until(LIMIT, "it looks like a master", || {
-            opened = Master::open(&System::host(), pid);
-            opened.is_ok()
-        });
-        let master = opened.unwrap();
-        let watch = Watch::before(&master, Instant::now());
-        let mut stdin = lost.stdin.take().unwrap();
-        stdin.write_all(b"reload\n").unwrap();
-        wait_until(LIMIT, "it has a worker", || !master.workers().is_empty());
+        let lost = DeafMaster::start(script);
+        let watch = lost.watch();
+        lost.say("reload");
+        wait_until(LIMIT, "it has a worker", || !lost.master.workers().is_empty());
         let seen = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| watch.wait(Instant::now() + Duration::from_secs(20)));
             std::thread::sleep(Duration::from_secs(seconds));
-            stdin.write_all(b"end\n").unwrap();
+            lost.say("end");
             waiting.join().unwrap()
         });
-        lost.kill().unwrap();
-        lost.wait().unwrap();
         matches!(seen, Seen::Failed(why) if why.contains("holds signals back since"))
     });
     assert!(noticed);

@@ -12,7 +12,6 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use serde_json::Value;
-use support::cmd::toml;
 use support::haproxy::Setup;
 use support::live::demanding_openssl;
 use support::scene::put;
@@ -36,22 +35,13 @@ impl Scene {
         prepare: impl FnOnce(&Tree, &Cmd),
         setup: impl FnOnce(Setup, &Path) -> Setup,
     ) -> Self {
-        let mut tree = Tree::new();
-        for (name, names) in sites {
-            tree.issue(name, KeyKind::P256, names, Validity::days(90));
-        }
-        let cmd = Cmd::new(tree.live()).table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"");
+        let tree = Tree::of(sites);
+        let cmd = Cmd::new(tree.live()).without_haproxy();
         cmd.assemble(&[]);
         prepare(&tree, &cmd);
         let folder = cmd.sites().parent().unwrap().to_owned();
         let haproxy = setup(Haproxy::of(version), &folder).start();
-        let table = format!(
-            "[[haproxy]]\nunit = \"no-such-unit.service\"\npidfile = {}\nruntime_socket = {}\nmaster_socket = {}\n{table}",
-            toml(&haproxy.pidfile()),
-            toml(&haproxy.stats_socket()),
-            toml(&haproxy.master_socket()),
-        );
-        let cmd = cmd.with_tables(&table);
+        let cmd = cmd.with_tables(&haproxy.table(&format!("unit = \"no-such-unit.service\"\n{table}")));
         // Who put the files there isn't known to this table's HAProxy.
         cmd.assemble(&[]);
         Self { tree, cmd, haproxy }
@@ -64,7 +54,7 @@ impl Scene {
     #[track_caller]
     fn run(&self) -> (Run, Value) {
         let run = self.cmd.assemble(&[]);
-        let row = run.json()["haproxy"][0].clone();
+        let row = run.haproxy();
         (run, row)
     }
 

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use haproxy_certs::config::{Overrides, Settings};
+use haproxy_certs::status::problem::Problem;
 use haproxy_certs::status::status;
 use haproxy_certs::sys::system::System;
 use serde_json::Value;
@@ -314,29 +315,32 @@ fn a_socket_that_nobody_listens_at_is_evidence() {
     assert!(!run.stdout.contains("haproxy-down"), "{run}");
 }
 
+/// What the status says of a HAProxy that is down where systemd shows this of its unit.
+fn down_by_its_unit(cmd: &Cmd, show: &str) -> Problem {
+    let folder = tempfile::tempdir().unwrap();
+    let programs = folder.path().join("programs");
+    fs::create_dir_all(&programs).unwrap();
+    fs::create_dir_all(folder.path().join("run/systemd/system")).unwrap();
+    tree::write(&programs.join("systemctl"), format!("#!/bin/sh\ncat <<X\n{show}\nX\n"), 0o755);
+    let system = System { run: folder.path().join("run"), programs: vec![programs], ..System::host() };
+    let text = fs::read_to_string(cmd.config()).unwrap().replace("unit = \"\"", "unit = \"haproxy.service\"");
+    let settings = Settings::parse(&text, &Overrides::default()).unwrap();
+    let seen = status(&settings, &system, false, &|_, _| {});
+    assert_eq!(seen.severity().name(), "critical");
+    seen.problems.into_iter().find(|problem| problem.kind.name() == "haproxy-down").unwrap()
+}
+
 /// A script stands in for `systemctl`: this isn't systemd.
 #[test]
 fn a_unit_that_is_not_active_is_started_by_the_advice() {
     let (_tree, cmd, mut haproxy) = healthy(&system_haproxy());
     let cmd = cmd.table("").option("");
     haproxy.stop();
-    let folder = tempfile::tempdir().unwrap();
-    let programs = folder.path().join("programs");
-    fs::create_dir_all(&programs).unwrap();
-    fs::create_dir_all(folder.path().join("run/systemd/system")).unwrap();
     for active in ["inactive", "failed"] {
         let show = format!("LoadState=loaded\nActiveState={active}\nResult=success\nMainPID=0");
-        tree::write(&programs.join("systemctl"), format!("#!/bin/sh\ncat <<X\n{show}\nX\n"), 0o755);
-        let system =
-            System { run: folder.path().join("run"), programs: vec![programs.clone()], ..System::host() };
-        let text =
-            fs::read_to_string(cmd.config()).unwrap().replace("unit = \"\"", "unit = \"haproxy.service\"");
-        let settings = Settings::parse(&text, &Overrides::default()).unwrap();
-        let seen = status(&settings, &system, false, &|_, _| {});
-        let down = seen.problems.iter().find(|problem| problem.kind.name() == "haproxy-down").unwrap();
+        let down = down_by_its_unit(&cmd, &show);
         assert!(down.fact.contains(&format!("haproxy.service is {active}")), "{down:?}");
         assert_eq!(down.advice.as_deref(), Some("run: systemctl start haproxy.service"));
-        assert_eq!(seen.severity().name(), "critical");
     }
 }
 
@@ -346,23 +350,11 @@ fn a_restart_loop_is_down() {
     let (_tree, cmd, mut haproxy) = healthy(&system_haproxy());
     let cmd = cmd.option("");
     haproxy.stop();
-    let folder = tempfile::tempdir().unwrap();
-    let programs = folder.path().join("programs");
-    fs::create_dir_all(&programs).unwrap();
-    fs::create_dir_all(folder.path().join("run/systemd/system")).unwrap();
     for more in ["SubState=auto-restart\nNRestarts=0", "SubState=start\nNRestarts=3"] {
         let show = format!("LoadState=loaded\nActiveState=activating\n{more}\nResult=exit-code\nMainPID=0");
-        tree::write(&programs.join("systemctl"), format!("#!/bin/sh\ncat <<X\n{show}\nX\n"), 0o755);
-        let system =
-            System { run: folder.path().join("run"), programs: vec![programs.clone()], ..System::host() };
-        let text =
-            fs::read_to_string(cmd.config()).unwrap().replace("unit = \"\"", "unit = \"haproxy.service\"");
-        let settings = Settings::parse(&text, &Overrides::default()).unwrap();
-        let seen = status(&settings, &system, false, &|_, _| {});
-        let down = seen.problems.iter().find(|problem| problem.kind.name() == "haproxy-down").unwrap();
+        let down = down_by_its_unit(&cmd, &show);
         assert!(down.fact.contains("haproxy.service is started again and again"), "{down:?}");
         assert!(down.advice.as_deref().unwrap().ends_with("; then run: systemctl restart haproxy.service"));
-        assert_eq!(seen.severity().name(), "critical");
     }
 }
 

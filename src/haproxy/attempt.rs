@@ -24,7 +24,7 @@ pub enum Attempt {
         /// The files of the batch that are named, each with the line that names it.
         files: Vec<(Target, String)>,
     },
-    /// It reloaded and failed, and nobody says because of what: what is seen.
+    /// The reload failed, and HAProxy gives no reason: what was seen.
     Unexplained(String),
     /// It could not be notified: why.
     Failed(String),

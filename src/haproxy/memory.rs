@@ -55,6 +55,35 @@ pub enum Step {
     },
 }
 
+/// Why a file can't be changed in memory: a reload may do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotInMemory {
+    /// Nothing in the configuration leads to it, and HAProxy has it.
+    #[error("HAProxy has it, and its configuration doesn't load it")]
+    Unconfigured,
+    /// Nothing leads to it.
+    #[error("HAProxy doesn't load it")]
+    NotLoaded,
+    /// Several stores would have to be made.
+    #[error("is new, and HAProxy loads it under more than one name")]
+    SeveralNames,
+    /// There is no list that it can be put into.
+    #[error("is new, and belongs to no directory alone")]
+    NoDirectory,
+    /// A start would put it before others.
+    #[error("is new, and sorts first or shares a name with another file")]
+    SortsFirst,
+    /// A command's words are cut at blanks.
+    #[error("its name is no plain word")]
+    NoPlainWord,
+    /// There is no order in which all binds answer as after a start.
+    #[error("the binds load {} in different orders", escaped(.0))]
+    Orders(String),
+    /// Which stores are this file isn't clear.
+    #[error("HAProxy also loads {}, which may be the same file", escaped(.0))]
+    PerhapsAlso(String),
+}
+
 impl Step {
     /// The store that it is about.
     #[must_use]
@@ -130,28 +159,25 @@ impl<'a> Memory<'a> {
     ///
     /// # Errors
     /// It can't be changed in memory: why.
-    pub fn told(&self, place: usize, file: &File<'_>) -> Result<Vec<Step>, String> {
+    pub fn told(&self, place: usize, file: &File<'_>) -> Result<Vec<Step>, NotInMemory> {
         let stores = stores_of(self.serving, file.spelled, file.identity)?;
         let Some(first) = stores.first() else {
-            return Err(if self.stores.contains(file.spelled) {
-                "HAProxy has it, and its configuration doesn't load it".to_owned()
-            } else {
-                "HAProxy doesn't load it".to_owned()
-            });
+            let is_there = self.stores.contains(file.spelled);
+            return Err(if is_there { NotInMemory::Unconfigured } else { NotInMemory::NotLoaded });
         };
         if stores.iter().all(|store| self.stores.contains(store)) {
             let put = |store: String| Step::Put { list: self.addable(file, &store).ok(), store, file: place };
             return Ok(stores.into_iter().map(put).collect());
         }
         if stores.len() > 1 {
-            return Err("is new, and HAProxy loads it under more than one name".to_owned());
+            return Err(NotInMemory::SeveralNames);
         }
         let list = self.addable(file, first)?;
         Ok(vec![Step::Add { list, store: first.clone(), file: place }])
     }
 
     /// The directory that a new file may be added to: it belongs to that alone, and no bind has it first.
-    fn addable(&self, file: &File<'_>, store: &str) -> Result<String, String> {
+    fn addable(&self, file: &File<'_>, store: &str) -> Result<String, NotInMemory> {
         let loads = || self.serving.binds.iter().flat_map(|bind| &bind.loads);
         let has_it =
             |load: &&crate::serving::loads::Load| load.entries.iter().any(|entry| entry.store == store);
@@ -159,7 +185,7 @@ impl<'a> Memory<'a> {
         paths.extend(loads().filter(has_it).map(|load| (load.path.as_str(), load.how == How::Directory)));
         let mut paths = paths.into_iter();
         let (Some((list, true)), None) = (paths.next(), paths.next()) else {
-            return Err("is new, and belongs to no directory alone".to_owned());
+            return Err(NotInMemory::NoDirectory);
         };
         let is_first = self
             .serving
@@ -167,7 +193,7 @@ impl<'a> Memory<'a> {
             .iter()
             .any(|bind| bind.entries().next().is_some_and(|entry| entry.store == store));
         if is_first || !file.addable {
-            return Err("is new, and sorts first or shares a name with another file".to_owned());
+            return Err(NotInMemory::SortsFirst);
         }
         Ok(list.to_owned())
     }
@@ -177,7 +203,7 @@ impl<'a> Memory<'a> {
     ///
     /// # Errors
     /// There is none: the binds load them in different orders.
-    pub fn sequence(&self, steps: Vec<Step>, files: &[File<'_>]) -> Result<Vec<Step>, String> {
+    pub fn sequence(&self, steps: Vec<Step>, files: &[File<'_>]) -> Result<Vec<Step>, NotInMemory> {
         let mut open: Vec<String> = steps.iter().map(|step| step.store().to_owned()).collect();
         let mut steps: BTreeMap<String, Step> =
             steps.into_iter().map(|step| (step.store().to_owned(), step)).collect();
@@ -204,7 +230,7 @@ impl<'a> Memory<'a> {
             };
             let Some(next) = steps.keys().find(|store| !waits(store)).cloned() else {
                 let names: Vec<&str> = steps.keys().map(String::as_str).take(2).collect();
-                return Err(format!("the binds load {} in different orders", escaped(&names.join(" and "))));
+                return Err(NotInMemory::Orders(names.join(" and ")));
             };
             sequence.extend(steps.remove(&next));
         }
@@ -220,14 +246,14 @@ pub fn stores_of(
     serving: &Serving,
     spelled: &str,
     identity: Option<Identity>,
-) -> Result<Vec<String>, String> {
+) -> Result<Vec<String>, NotInMemory> {
     let mut stores = Vec::new();
     for store in serving.stores_of(identity, base_name(spelled)) {
         let is_certain = store == spelled
             || (identity.is_some()
                 && serving.stores.get(store).is_some_and(|store| store.identity == identity));
         if !is_certain {
-            return Err(format!("HAProxy also loads {}, which may be the same file", escaped(store)));
+            return Err(NotInMemory::PerhapsAlso(store.to_owned()));
         }
         stores.push(store.to_owned());
     }

@@ -48,7 +48,7 @@ pub fn notify(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict 
 
 /// Who there is, where no way leads to a HAProxy.
 enum Somebody {
-    /// No process in sight may be it, and no socket of its accepts connections.
+    /// No process that we see may be this HAProxy, and none of its sockets accepts connections.
     Nobody,
     /// One that may be it is still starting.
     Coming,

@@ -19,7 +19,7 @@ use crate::sys::system::System;
 /// no further after 50 errors (measured, 2.2), and with a good file behind each one there may be two for each.
 const TOGETHER: usize = 24;
 
-/// So many answers without a meaning are put up with while the file that causes them is looked for.
+/// The search for the file that makes HAProxy's answers unclear ends after so many of them.
 const UNCLEAR: usize = 32;
 
 /// What HAProxy says about staged files.
@@ -77,7 +77,10 @@ pub fn staged(
         Ok(binary) => binary,
         Err(why) => {
             let files = files.iter().cloned().collect();
-            return StagedCheck { rejected: Vec::new(), checked: Err(Unchecked { files, why }) };
+            return StagedCheck {
+                rejected: Vec::new(),
+                checked: Err(Unchecked { files, why: why.to_string() }),
+            };
         }
     };
     let mut asking = Asking {
@@ -92,16 +95,34 @@ pub fn staged(
     };
     let checked = asking.ask().map_err(|why| {
         let unasked = asking.left.iter().filter(|file| !asking.loadable.contains(*file));
-        Unchecked { files: unasked.cloned().collect(), why }
+        Unchecked { files: unasked.cloned().collect(), why: why.to_string() }
     });
     StagedCheck { rejected: asking.rejected, checked }
 }
 
-fn binary(system: &System, haproxy: &Haproxy) -> Result<PathBuf, String> {
-    let name = haproxy.binary.as_ref().ok_or("binary is empty, so HAProxy is never run")?;
-    system.program(name).ok_or_else(|| {
-        format!("there is no program {} here; set binary to its path, or to \"\"", escaped(name))
-    })
+/// Why HAProxy can't be asked, or not to the end.
+#[derive(Debug, thiserror::Error)]
+enum Unasked {
+    #[error("binary is empty, so HAProxy is never run")]
+    Never,
+    #[error("there is no program {} here; set binary to its path, or to \"\"", escaped(.0))]
+    NoProgram(String),
+    #[error("cannot run {}: {}", escaped_path(.0), io_cause(.1))]
+    NotRun(PathBuf, io::Error),
+    #[error("the name {} can't be written in a configuration file", escaped_path(.0))]
+    Name(PathBuf),
+    #[error("cannot write a file in {}: {}", escaped_path(.0), io_cause(.1))]
+    Unwritten(PathBuf, io::Error),
+    #[error("cannot remove {} from {}: {}", escaped(.file), escaped_path(.dir), io_cause(.cause))]
+    NotRemoved { file: String, dir: PathBuf, cause: io::Error },
+    /// It was asked, and what it said means nothing.
+    #[error("{0}")]
+    Unclear(String),
+}
+
+fn binary(system: &System, haproxy: &Haproxy) -> Result<PathBuf, Unasked> {
+    let name = haproxy.binary.as_ref().ok_or(Unasked::Never)?;
+    system.program(name).ok_or_else(|| Unasked::NoProgram(name.clone()))
 }
 
 /// One HAProxy being asked about a directory.
@@ -128,9 +149,17 @@ enum Answer {
     Unclear(String),
 }
 
+/// What came of asking about files on lines of their own.
+enum Lines {
+    /// These are named, and may be good all the same.
+    Suspects(Vec<String>),
+    /// There is no clear answer: why.
+    Unclear(String),
+}
+
 impl Asking<'_> {
     /// Asks until all that is left would be loaded; why that can't be found out.
-    fn ask(&mut self) -> Result<(), String> {
+    fn ask(&mut self) -> Result<(), Unasked> {
         let mut is_singled_out = false;
         while !self.left.is_empty() {
             let all = self.left.clone();
@@ -141,7 +170,7 @@ impl Asking<'_> {
                     self.reject(named)?;
                 }
                 Answer::Unclear(why) if is_singled_out || all.len() == 1 || self.is_late() => {
-                    return Err(why);
+                    return Err(Unasked::Unclear(why));
                 }
                 Answer::Unclear(_) => {}
             }
@@ -154,13 +183,13 @@ impl Asking<'_> {
     }
 
     /// Asks about the files on lines of their own. Where that has no clear answer, about half of them.
-    fn single_out(&mut self) -> Result<(), String> {
+    fn single_out(&mut self) -> Result<(), Unasked> {
         let mut parts: Vec<Vec<String>> = self.left.chunks(TOGETHER).map(<[String]>::to_vec).rev().collect();
         let mut unclear = Vec::new();
         while let Some(part) = parts.pop() {
             let suspects = match self.ask_lines(&part, None)? {
-                Ok(suspects) => suspects,
-                Err(why) => {
+                Lines::Suspects(suspects) => suspects,
+                Lines::Unclear(why) => {
                     unclear.push(why);
                     if self.is_late() || unclear.len() > UNCLEAR {
                         break;
@@ -176,26 +205,21 @@ impl Asking<'_> {
                 continue;
             }
             let answer = match self.loadable.first().cloned() {
-                Some(between) => self.ask_lines(&suspects, Some(&between))?,
-                None => Ok(suspects.clone()),
+                Some(between) => Some(self.ask_lines(&suspects, Some(&between))?),
+                None => None,
             };
-            let unknown = answer.unwrap_or(suspects);
+            let unknown = if let Some(Lines::Suspects(left)) = answer { left } else { suspects };
             parts.extend(unknown.into_iter().map(|file| vec![file]));
         }
         // The directory would have no clear answer either, with these in it.
-        unclear.pop().map_or(Ok(()), Err)
+        unclear.pop().map_or(Ok(()), |why| Err(Unasked::Unclear(why)))
     }
 
-    /// Asks about these files, each on a line of its own, rejects those that are refused, and returns those that are named
-    /// and may be good all the same. Why there is no answer is the inner error.
+    /// Asks about these files, each on a line of its own, and rejects those that are refused.
     ///
     /// 2.2 leaves OpenSSL's complaint about one file for the next one, which is then refused with it: whoever is named
     /// right behind one that was named may be good. A file that is known to be good, on a line `between`, takes it away.
-    fn ask_lines(
-        &mut self,
-        part: &[String],
-        between: Option<&String>,
-    ) -> Result<Result<Vec<String>, String>, String> {
+    fn ask_lines(&mut self, part: &[String], between: Option<&String>) -> Result<Lines, Unasked> {
         let path = |file: &String| self.dir.join(file).into_os_string().into_encoded_bytes();
         let lines: Vec<Vec<u8>> =
             part.iter().flat_map(|file| [Some(file), between]).flatten().map(path).collect();
@@ -203,7 +227,7 @@ impl Asking<'_> {
             Answer::Yes => Vec::new(),
             Answer::No(named) => named,
             // Nobody is named but the good one.
-            Answer::Unclear(why) => return Ok(Err(why)),
+            Answer::Unclear(why) => return Ok(Lines::Unclear(why)),
         };
         let is_named = |file: &String| named.iter().any(|(known, _)| known == file);
         let mut suspects = Vec::new();
@@ -218,11 +242,11 @@ impl Asking<'_> {
         }
         let refused = named.into_iter().filter(|(file, _)| !suspects.contains(file)).collect();
         self.reject(refused)?;
-        Ok(Ok(suspects))
+        Ok(Lines::Suspects(suspects))
     }
 
     /// One question, about `files`, which these paths load.
-    fn question(&self, paths: &[Vec<u8>], files: &[String]) -> Result<Answer, String> {
+    fn question(&self, paths: &[Vec<u8>], files: &[String]) -> Result<Answer, Unasked> {
         if self.is_late() {
             return Ok(Answer::Unclear("the time is up".to_owned()));
         }
@@ -232,9 +256,7 @@ impl Asking<'_> {
             Some(it) => program.environment(it.environment.clone()).folder(&it.folder),
             None => program,
         };
-        let done = program
-            .run(self.deadline)
-            .map_err(|e| format!("cannot run {}: {}", escaped_path(&self.binary), io_cause(&e)))?;
+        let done = program.run(self.deadline).map_err(|e| Unasked::NotRun(self.binary.clone(), e))?;
         if done.succeeded() {
             return Ok(Answer::Yes);
         }
@@ -250,16 +272,13 @@ impl Asking<'_> {
         })
     }
 
-    fn reject(&mut self, named: Vec<(String, String)>) -> Result<(), String> {
+    fn reject(&mut self, named: Vec<(String, String)>) -> Result<(), Unasked> {
         for (file, said) in named {
             let removed = (self.remove)(&file);
             self.left.retain(|left| *left != file);
             self.loadable.remove(&file);
-            let removed = removed.map_err(|e| {
-                format!("cannot remove {} from {}: {}", escaped(&file), escaped_path(self.dir), io_cause(&e))
-            });
-            self.rejected.push((file, said));
-            removed?;
+            self.rejected.push((file.clone(), said));
+            removed.map_err(|cause| Unasked::NotRemoved { file, dir: self.dir.to_owned(), cause })?;
         }
         Ok(())
     }
@@ -284,10 +303,10 @@ fn unclear(binary: &Path, done: &Finished) -> String {
 }
 
 /// A frontend that loads each of these paths. `-c` never binds, so the address is of no importance.
-fn write_configuration(dir: &Path, paths: &[Vec<u8>]) -> Result<NamedTempFile, String> {
+fn write_configuration(dir: &Path, paths: &[Vec<u8>]) -> Result<NamedTempFile, Unasked> {
     let bytes = dir.as_os_str().as_encoded_bytes();
     if bytes.contains(&b'\n') || bytes.contains(&b'\r') {
-        return Err(format!("the name {} can't be written in a configuration file", escaped_path(dir)));
+        return Err(Unasked::Name(dir.to_owned()));
     }
     let folder = dir.parent().unwrap_or(dir);
     let write = || {
@@ -301,8 +320,7 @@ fn write_configuration(dir: &Path, paths: &[Vec<u8>]) -> Result<NamedTempFile, S
         file.write_all(&text)?;
         Ok(file)
     };
-    write()
-        .map_err(|e: io::Error| format!("cannot write a file in {}: {}", escaped_path(folder), io_cause(&e)))
+    write().map_err(|e| Unasked::Unwritten(folder.to_owned(), e))
 }
 
 /// Strong quotes, as haproxy.cfg and the shell know them: only the quote itself needs care.

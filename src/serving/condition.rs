@@ -1,7 +1,7 @@
 //! `.if`, `.elif`, `.else`, `.endif`: which lines of a configuration count. Pure.
 //!
-//! What can be told from the environment alone is: numbers, `defined()`, `streq()` and `strneq()`, with `!`, `&&` and `||`
-//! between them. What depends on how HAProxy was built, or on its version, isn't known.
+//! The environment alone decides numbers, `defined()`, `streq()` and `strneq()`, with `!`, `&&` and `||` between them. What
+//! depends on how HAProxy was built, or on its version, isn't known.
 
 use super::words::Environment;
 

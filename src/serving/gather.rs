@@ -60,8 +60,7 @@ pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &
             }
         }
         if let Some(started) = surely {
-            let files = started.files.iter().map(|file| started.folder.join(file)).collect();
-            configurations.insert(haproxy.name.clone(), files);
+            configurations.insert(haproxy.name.clone(), started.paths().collect());
         }
         let version = release(system, haproxy, started.as_ref().ok());
         let around = |started| gather_around(started, haproxy, version, &Known::new(), sites, last);

@@ -58,7 +58,7 @@ pub struct Committed<'a> {
 }
 
 impl Committed<'_> {
-    /// What is owed to this HAProxy: the targets, each present or gone; `None`: nothing.
+    /// The targets that this HAProxy must still be notified of, each present or gone; `None`: there are none.
     #[must_use]
     pub fn owed_to(&self, haproxy: &str) -> Option<BTreeSet<Target>> {
         let owed = self.sites.state.owed.get(haproxy)?;

@@ -1,4 +1,4 @@
-//! What HAProxys are owed, also those whose tables have other names now. Pure.
+//! The pending notifications of each HAProxy, also where its table has another name now. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -47,7 +47,7 @@ pub struct State {
     /// How the last run left the directories of our files, by their paths.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub untouched: BTreeMap<String, Untouched>,
-    /// Whether the state file was there but could not be understood: then everything counts as owed.
+    /// Whether the state file could not be understood: then every HAProxy is notified of everything.
     #[serde(skip)]
     pub lost: bool,
 }

@@ -41,90 +41,143 @@ pub fn fact(
     sites: &[SiteViews],
     memory: &LoadedStores,
 ) -> Option<String> {
-    let newer = memory.worker.and_then(|worker| newer_source(system, &serving.sources, &worker));
-    if let Some(file) = newer {
-        return Some(format!("runs with an older configuration: {} has changed since", escaped_path(&file)));
+    let question = Question { system, haproxy, loaded, serving, sites, memory };
+    let asked = question.configuration().or_else(|| question.asked());
+    let found = asked.or_else(|| question.unasked()).or_else(|| question.foreign_sites());
+    // Names can be compared where it is clear what HAProxy loads.
+    if found.is_some() || serving.unclear.is_some() {
+        return found;
     }
-    let is_foreign = |views: &&SiteViews| {
-        views.row.as_ref().is_some_and(|row| matches!(row.action, Action::Foreign | Action::Conflict))
-    };
-    let (foreign, ours): (Vec<&SiteViews>, Vec<&SiteViews>) =
-        sites.iter().filter(|views| !views.place.is_elsewhere).partition(|views| is_foreign(views));
-    let another = |name: &str| format!("has another certificate than {} has now", escaped(name));
-    for (name, shown) in &memory.others {
-        let on_disk = serving.stores.get(name).and_then(|store| store.contents.leaf());
-        if on_disk.is_some_and(|leaf| !is_same(shown, leaf)) {
-            return Some(another(name));
-        }
+    question.missing().or_else(|| question.gone())
+}
+
+/// What a HAProxy is compared by.
+struct Question<'a> {
+    system: &'a System,
+    haproxy: &'a Haproxy,
+    loaded: &'a Loaded,
+    serving: &'a Serving,
+    sites: &'a [SiteViews],
+    memory: &'a LoadedStores,
+}
+
+fn has_another(name: &str) -> String {
+    format!("has another certificate than {} has now", escaped(name))
+}
+
+fn may_lack(name: &str) -> String {
+    format!("may not have read {}, which has changed since it started", escaped(name))
+}
+
+fn is_foreign(views: &SiteViews) -> bool {
+    views.row.as_ref().is_some_and(|row| matches!(row.action, Action::Foreign | Action::Conflict))
+}
+
+impl<'a> Question<'a> {
+    /// Its configuration has changed since its worker started.
+    fn configuration(&self) -> Option<String> {
+        let file = newer_source(self.system, &self.serving.sources, &self.memory.worker?)?;
+        Some(format!("runs with an older configuration: {} has changed since", escaped_path(&file)))
     }
-    // Where it can't be asked what it has, the file's time tells.
-    let is_newer = |path: &Path| {
-        let started = memory.worker.map(|worker| worker.started(system));
-        started.zip(changed_at(path)).is_some_and(|(started, changed)| changed >= started)
-    };
-    let may_lack =
-        |name: &str| format!("may not have read {}, which has changed since it started", escaped(name));
-    for name in elsewhere(serving) {
-        let is_unasked = memory.listed.contains(&name)
-            && ![&memory.others, &memory.stores].iter().any(|asked| asked.contains_key(&name))
-            && ![&memory.avoided, &memory.hidden].iter().any(|ours| ours.contains(&name));
-        if is_unasked && serving.stores.get(&name).is_some_and(|store| is_newer(&store.path)) {
-            return Some(may_lack(&name));
-        }
-    }
-    for views in foreign {
-        let Some(file) = views.file.as_ref().and_then(|file| file.to_str()) else { continue };
-        let name = Target::Site(file.to_owned()).spelled(haproxy);
-        if memory.avoided.contains(&name) && is_newer(&views.place.path) {
-            return Some(may_lack(&name));
-        }
-        let shown = memory.stores.get(&name);
-        if shown.zip(views.disk.here()).is_some_and(|(shown, leaf)| !is_same(shown, leaf)) {
-            return Some(another(&name));
-        }
-    }
-    if serving.unclear.is_some() {
-        return None;
-    }
-    // A bundle through 2.2 is one store, which has another name.
-    let has_bundles = serving.version.is_none_or(|version| version < (2, 3));
-    let is_part =
-        |name: &str| has_bundles && [".dsa", ".ecdsa", ".rsa"].iter().any(|end| name.ends_with(end));
-    let broken: BTreeSet<&str> = sites
-        .iter()
-        .filter(|views| views.place.unloadable.is_some())
-        .filter_map(|views| views.file.as_ref()?.to_str())
-        .collect();
-    let ours: BTreeSet<&str> = ours.iter().filter_map(|views| views.file.as_ref()?.to_str()).collect();
-    let mut folders: BTreeMap<PathBuf, Option<Identity>> = BTreeMap::new();
-    let mut is_ours = |name: &str, store: &Store| {
-        if loaded.host.is_some() && store.identity == loaded.host {
-            return true;
-        }
-        let Some(folder) = store.path.parent().filter(|_| ours.contains(base_name(name))) else {
-            return false;
+
+    /// A file from elsewhere, for which it was asked.
+    fn asked(&self) -> Option<String> {
+        let is_other = |(name, shown): &(&String, &LoadedLeaf)| {
+            let on_disk = self.serving.stores.get(*name).and_then(|store| store.contents.leaf());
+            on_disk.is_some_and(|leaf| !is_same(shown, leaf))
         };
-        loaded.sites.is_some()
-            && *folders.entry(folder.to_owned()).or_insert_with(|| identity(folder)) == loaded.sites
-    };
-    for entry in serving.binds.iter().flat_map(Bind::entries) {
-        let Some(store) = serving.stores.get(&entry.store) else { continue };
-        // With a file that it can't load it doesn't start at all.
-        let is_loadable = !matches!(store.contents, Contents::Unloadable { .. })
-            && !broken.contains(base_name(&entry.store))
-            && !is_part(&entry.store);
-        if is_loadable && !memory.listed.contains(&entry.store) && !is_ours(&entry.store, store) {
-            return Some(format!("doesn't have {} yet", escaped(&entry.store)));
-        }
+        self.memory.others.iter().find(is_other).map(|(name, _)| has_another(name))
     }
-    let is_gone = |name: &&String| {
-        let folder = name.strip_suffix(base_name(name)).unwrap_or_default().trim_end_matches('/');
-        // Of the sites directory each has a row.
-        let is_elsewhere = serving.directories.get(folder).is_some_and(|folder| *folder != loaded.sites);
-        is_elsewhere && !serving.stores.contains_key(*name)
-    };
-    let gone = memory.listed.iter().find(is_gone)?;
-    Some(format!("still has {}, which is gone", escaped(gone)))
+
+    /// A file from elsewhere, for which it can't be asked: the file's time tells.
+    fn unasked(&self) -> Option<String> {
+        let memory = self.memory;
+        let is_unasked = |name: &String| {
+            memory.listed.contains(name)
+                && ![&memory.others, &memory.stores].iter().any(|asked| asked.contains_key(name))
+                && ![&memory.avoided, &memory.hidden].iter().any(|ours| ours.contains(name))
+        };
+        let is_newer =
+            |name: &String| self.serving.stores.get(name).is_some_and(|store| self.is_newer(&store.path));
+        elsewhere(self.serving)
+            .iter()
+            .find(|name| is_unasked(name) && is_newer(name))
+            .map(|name| may_lack(name))
+    }
+
+    /// Somebody else's file in the sites directory.
+    fn foreign_sites(&self) -> Option<String> {
+        for views in self.sites().filter(|views| is_foreign(views)) {
+            let Some(file) = views.file.as_ref().and_then(|file| file.to_str()) else { continue };
+            let name = Target::Site(file.to_owned()).spelled(self.haproxy);
+            if self.memory.avoided.contains(&name) && self.is_newer(&views.place.path) {
+                return Some(may_lack(&name));
+            }
+            let shown = self.memory.stores.get(&name);
+            if shown.zip(views.disk.here()).is_some_and(|(shown, leaf)| !is_same(shown, leaf)) {
+                return Some(has_another(&name));
+            }
+        }
+        None
+    }
+
+    /// A file that it loads by its configuration, and hasn't loaded.
+    fn missing(&self) -> Option<String> {
+        let Self { loaded, serving, memory, .. } = self;
+        // A bundle through 2.2 is one store, which has another name.
+        let has_bundles = serving.version.is_none_or(|version| version < (2, 3));
+        let is_part =
+            |name: &str| has_bundles && [".dsa", ".ecdsa", ".rsa"].iter().any(|end| name.ends_with(end));
+        let name = |views: &'a SiteViews| views.file.as_ref()?.to_str();
+        let broken = self.sites.iter().filter(|views| views.place.unloadable.is_some());
+        let broken: BTreeSet<&str> = broken.filter_map(name).collect();
+        let ours: BTreeSet<&str> = self.sites().filter(|views| !is_foreign(views)).filter_map(name).collect();
+        let mut folders: BTreeMap<PathBuf, Option<Identity>> = BTreeMap::new();
+        let mut is_ours = |name: &str, store: &Store| {
+            if loaded.host.is_some() && store.identity == loaded.host {
+                return true;
+            }
+            let Some(folder) = store.path.parent().filter(|_| ours.contains(base_name(name))) else {
+                return false;
+            };
+            loaded.sites.is_some()
+                && *folders.entry(folder.to_owned()).or_insert_with(|| identity(folder)) == loaded.sites
+        };
+        for entry in serving.binds.iter().flat_map(Bind::entries) {
+            let Some(store) = serving.stores.get(&entry.store) else { continue };
+            // With a file that it can't load it doesn't start at all.
+            let is_loadable = !matches!(store.contents, Contents::Unloadable { .. })
+                && !broken.contains(base_name(&entry.store))
+                && !is_part(&entry.store);
+            if is_loadable && !memory.listed.contains(&entry.store) && !is_ours(&entry.store, store) {
+                return Some(format!("doesn't have {} yet", escaped(&entry.store)));
+            }
+        }
+        None
+    }
+
+    /// A file that it has, and that is gone.
+    fn gone(&self) -> Option<String> {
+        let is_gone = |name: &&String| {
+            let folder = name.strip_suffix(base_name(name)).unwrap_or_default().trim_end_matches('/');
+            // Of the sites directory each has a row.
+            let is_elsewhere =
+                self.serving.directories.get(folder).is_some_and(|folder| *folder != self.loaded.sites);
+            is_elsewhere && !self.serving.stores.contains_key(*name)
+        };
+        let gone = self.memory.listed.iter().find(is_gone)?;
+        Some(format!("still has {}, which is gone", escaped(gone)))
+    }
+
+    fn sites(&self) -> impl Iterator<Item = &'a SiteViews> {
+        self.sites.iter().filter(|views| !views.place.is_elsewhere)
+    }
+
+    /// Whether a file has changed since its worker started.
+    fn is_newer(&self, path: &Path) -> bool {
+        let started = self.memory.worker.map(|worker| worker.started(self.system));
+        started.zip(changed_at(path)).is_some_and(|(started, changed)| changed >= started)
+    }
 }
 
 /// Of an Ed25519 certificate HAProxy shows no fingerprint.

@@ -59,7 +59,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// What brings a HAProxy into step with the disk: where it is owed something a run does, else only a reload.
+    /// What brings a HAProxy into step with the disk: a run where a notification is pending, else a reload.
     #[must_use]
     pub fn catch_up(&self, is_owed: bool) -> String {
         let first = self.refused.as_ref().map(|refused| format!("{}; then ", refused.advice));

@@ -119,7 +119,7 @@ impl Proc {
     /// When a HAProxy's process started, to a clock tick; `None`: no such process is in sight.
     pub(crate) fn started_at(&self, pid: u32) -> Option<SystemTime> {
         let pid = i32::try_from(pid).ok()?;
-        let stat = self.stat(pid).ok().filter(|stat| !stat.is_zombie() && self.is_haproxy(pid, stat))?;
+        let stat = self.haproxy(pid)?;
         let ticks = rustix::param::clock_ticks_per_second();
         let started = Duration::from_millis(stat.started.checked_mul(1000)?.checked_div(ticks)?);
         let since_boot =
@@ -135,6 +135,11 @@ impl Proc {
         };
         named(OsStr::new(&stat.comm))
             || self.executable(pid).is_ok_and(|exe| exe.file_name().is_some_and(named))
+    }
+
+    /// Its line in procfs, where it is a HAProxy's process that hasn't ended.
+    pub(crate) fn haproxy(&self, pid: i32) -> Option<Stat> {
+        self.stat(pid).ok().filter(|stat| !stat.is_zombie() && self.is_haproxy(pid, stat))
     }
 
     /// Whether `other` executes the same program as `pid`.
@@ -179,9 +184,18 @@ impl Proc {
 
     /// Whether a process means the same files as we do: it is in no container and no chroot.
     pub(crate) fn sees_our_files(&self, pid: i32) -> bool {
+        self.shares_mounts(pid) && self.has_no_chroot(pid)
+    }
+
+    /// Whether a process is in our mount namespace.
+    pub(crate) fn shares_mounts(&self, pid: i32) -> bool {
         let link = |path: PathBuf| fs::read_link(path).ok();
         link(self.own("ns/mnt")).is_some_and(|ours| link(self.path(pid, "ns/mnt")) == Some(ours))
-            && link(self.path(pid, "root")).is_some_and(|root| root == Path::new("/"))
+    }
+
+    /// Whether the root directory of a process is its namespace's own.
+    pub(crate) fn has_no_chroot(&self, pid: i32) -> bool {
+        fs::read_link(self.path(pid, "root")).is_ok_and(|root| root == Path::new("/"))
     }
 
     /// Whether a process has this UNIX socket open.

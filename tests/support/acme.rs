@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::pki::Authority;
+use super::cmd::Cmd;
+use super::haproxy::{Haproxy, system_haproxy};
+use super::pki::{Authority, KeyKind, Validity};
 use super::ports::Port;
 use super::process::{Running, finish};
 use super::tls::try_served;
+use super::tree::{make_directory, write};
 use super::{LIMIT, wait_until};
 
 /// A running Pebble with a DNS server that resolves every name to 127.0.0.1. Keeps nothing; ends when it is dropped.
@@ -211,6 +214,14 @@ impl Certbot {
     pub fn log(&self) -> String {
         read(&self.temporary.path().join("logs/letsencrypt.log"))
     }
+}
+
+/// A HAProxy that passes challenges on, with a host certificate and this program's sites directory.
+pub fn in_front_of_certbot(cmd: &Cmd, http: &Port, challenge: &Port) -> Haproxy {
+    let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
+    write(&cmd.beside("host.pem"), host.combined(), 0o400);
+    make_directory(&cmd.sites(), 0o700);
+    Haproxy::of(&system_haproxy()).crt(cmd.beside("host.pem")).crt(cmd.sites()).acme(http, challenge).start()
 }
 
 fn read(path: &Path) -> String {

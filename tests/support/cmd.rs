@@ -187,6 +187,11 @@ impl Run {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON: {error}: {self}"))
     }
 
+    /// What the report says of the first HAProxy.
+    pub fn haproxy(&self) -> Value {
+        self.json()["haproxy"][0].clone()
+    }
+
     /// The row of a file in the JSON report: `example.org.pem`.
     #[track_caller]
     pub fn site(&self, file: &str) -> Value {

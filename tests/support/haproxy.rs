@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::cmd::toml;
 use super::ports::Port;
 use super::process::{Running, alive, finish};
 use super::{LIMIT, wait_until};
@@ -256,6 +257,15 @@ impl Haproxy {
     /// Its stats socket: the Runtime API.
     pub fn stats_socket(&self) -> PathBuf {
         self.temporary.path().join("stats.sock")
+    }
+
+    /// A `[[haproxy]]` table for it, reached by its pidfile and both sockets; `more` are further lines.
+    pub fn table(&self, more: &str) -> String {
+        let [pidfile, master, runtime] =
+            [self.pidfile(), self.master_socket(), self.stats_socket()].map(|path| toml(&path));
+        format!(
+            "[[haproxy]]\npidfile = {pidfile}\nmaster_socket = {master}\nruntime_socket = {runtime}\n{more}"
+        )
     }
 
     /// The master's process id.

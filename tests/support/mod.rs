@@ -22,6 +22,7 @@
 
 pub mod acme;
 pub mod cmd;
+pub mod fakes;
 pub mod haproxy;
 pub mod live;
 pub mod pki;

@@ -154,6 +154,15 @@ impl Scene {
             .collect()
     }
 
+    /// Nothing but these is left, and what is kept of adopted files.
+    #[track_caller]
+    pub fn must_have_no_more_than(&self, leftovers: &BTreeSet<String>, context: &str) {
+        let names = self.names();
+        let extra: Vec<&String> =
+            names.difference(leftovers).filter(|name| !name.contains("/adopted/")).collect();
+        assert_eq!(extra, Vec::<&String>::new(), "{context}: left over");
+    }
+
     /// What was notified last is what is there now.
     #[track_caller]
     pub fn must_be_told(&self, context: &str) {

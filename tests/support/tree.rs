@@ -85,6 +85,15 @@ enum Call {
 }
 
 impl Tree {
+    /// A tree with these lineages, which have these names.
+    pub fn of(lineages: &[(&str, &[&str])]) -> Self {
+        let mut tree = Self::new();
+        for (lineage, names) in lineages {
+            tree.issue(lineage, KeyKind::P256, names, Validity::days(90));
+        }
+        tree
+    }
+
     /// A tree without lineages: `live` and `archive` (0700), `renewal` (0755), the README of `live`.
     pub fn new() -> Self {
         let temporary = tempfile::Builder::new().prefix("haproxy-certs-tree-").tempdir().unwrap();

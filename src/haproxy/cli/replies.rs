@@ -258,12 +258,6 @@ pub fn is_unknown_store(reply: &str) -> bool {
     reply.contains("Not found or the certificate is a bundle")
 }
 
-/// Reads `show ssl crt-list`: the names of the lists, a directory's among them.
-#[must_use]
-pub fn crt_lists(reply: &str) -> Vec<String> {
-    reply.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
-}
-
 /// Reads the reply to `set ssl cert FILE`.
 #[must_use]
 pub fn set(reply: &str) -> SetReply {

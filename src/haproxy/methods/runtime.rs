@@ -4,10 +4,10 @@
 //! starts. Memory only: the disk is written first, a reload reads it again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
+use std::{fs, io};
 
 use zeroize::Zeroizing;
 
@@ -22,7 +22,7 @@ use crate::haproxy::cli::transaction::{Commands, TRANSACTION_LIMIT, Untaken, for
 use crate::haproxy::cli::worker::{
     self, Answering, LOADING, PAUSE, Trouble, WORKERS_LOAD_SINCE, Worker, no_use,
 };
-use crate::haproxy::memory::{File, Memory, Step};
+use crate::haproxy::memory::{File, Memory, NotInMemory, Step};
 use crate::haproxy::process::in_flight::{self, InFlight};
 use crate::haproxy::process::stale_socket;
 use crate::haproxy::target::Target;
@@ -130,7 +130,7 @@ pub fn update_what_can_be(
     for change in batch.changes {
         match Job::new(haproxy, batch, change) {
             Ok(job) => jobs.push(job),
-            Err(why) => partial.left.push((change.target.clone(), why)),
+            Err(why) => partial.left.push((change.target.clone(), why.to_string())),
         }
     }
     let mut obstacle = no_use(&[]);
@@ -220,23 +220,37 @@ fn is_of(store: &ShownStore, sha1: &[u8; 20], serial: &str) -> bool {
     }
 }
 
+/// How a store differs from what a file's contents must make of it.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Differs {
+    #[error("HAProxy still has it")]
+    Still,
+    #[error("HAProxy doesn't have it")]
+    Missing,
+    #[error("HAProxy has another certificate")]
+    Another,
+    #[error("HAProxy has it and doesn't serve it")]
+    Unused,
+    #[error("HAProxy has {is} intermediate certificates with it instead of {must}")]
+    Chain { is: usize, must: usize },
+}
+
 /// Whether a store is what a file's contents must make of it.
-fn agrees(expected: Option<&Expected>, store: Option<&ShownStore>) -> Result<(), String> {
+fn agrees(expected: Option<&Expected>, store: Option<&ShownStore>) -> Result<(), Differs> {
     match (expected, store) {
         (None, None) => Ok(()),
-        (None, Some(_)) => Err("HAProxy still has it".to_owned()),
-        (Some(_), None) => Err("HAProxy doesn't have it".to_owned()),
+        (None, Some(_)) => Err(Differs::Still),
+        (Some(_), None) => Err(Differs::Missing),
         (Some(expected), Some(store)) => {
             let chain_len = store.sha1.map_or(expected.chain_len, |_| store.chain_len);
             if !is_of(store, &expected.sha1, &expected.serial) {
-                Err("HAProxy has another certificate".to_owned())
+                Err(Differs::Another)
             } else if store.status != StoreStatus::Used {
-                Err("HAProxy has it and doesn't serve it".to_owned())
+                Err(Differs::Unused)
             } else if chain_len == expected.chain_len {
                 Ok(())
             } else {
-                let must = expected.chain_len;
-                Err(format!("HAProxy has {chain_len} intermediate certificates with it instead of {must}"))
+                Err(Differs::Chain { is: chain_len, must: expected.chain_len })
             }
         }
     }
@@ -247,21 +261,38 @@ fn is_plain(file: &str) -> bool {
     file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:/-+@,=%~".contains(&byte))
 }
 
+/// Why a file can't be sent.
+#[derive(Debug, thiserror::Error)]
+enum Unsendable {
+    #[error("is removed, which needs a reload")]
+    Removed,
+    #[error("has too many names for HAProxy to show it")]
+    ManyNames,
+    #[error("its name is no plain word")]
+    NoPlainWord,
+    #[error("cannot read it: {}", io_cause(.0))]
+    Unread(io::Error),
+    #[error("has an empty line")]
+    EmptyLine,
+    #[error("{}", SocketError::TooLong(*.0))]
+    TooLong(usize),
+}
+
 impl<'a> Job<'a> {
     /// Reads the file; what this way can't send needs a reload.
-    fn new(haproxy: &Haproxy, batch: &Batch<'_>, change: &'a Change) -> Result<Self, String> {
+    fn new(haproxy: &Haproxy, batch: &Batch<'_>, change: &'a Change) -> Result<Self, Unsendable> {
         let target = &change.target;
         let Some(expected) = &change.now else {
-            return Err("is removed, which needs a reload".to_owned());
+            return Err(Unsendable::Removed);
         };
         if !expected.can_be_shown {
-            return Err("has too many names for HAProxy to show it".to_owned());
+            return Err(Unsendable::ManyNames);
         }
         let spelled = target.spelled(haproxy);
         if !target.is_plain() || !is_plain(&spelled) {
-            return Err("its name is no plain word".to_owned());
+            return Err(Unsendable::NoPlainWord);
         }
-        let pem = (batch.read)(target).map_err(|error| format!("cannot read it: {}", io_cause(&error)))?;
+        let pem = (batch.read)(target).map_err(Unsendable::Unread)?;
         can_be_sent(&spelled, &pem)?;
         let leaf = read_leaf(&pem).ok();
         Ok(Self { target, spelled, identity: batch.identity(target), expected, leaf, pem })
@@ -274,14 +305,14 @@ impl<'a> Job<'a> {
 }
 
 /// Whether a PEM can be the payload of a command that every version survives.
-fn can_be_sent(store: &str, pem: &[u8]) -> Result<(), String> {
+fn can_be_sent(store: &str, pem: &[u8]) -> Result<(), Unsendable> {
     // An empty line ends a payload: what follows would be lost.
     if pem.starts_with(b"\n") || pem.windows(2).any(|pair| pair == b"\n\n") || pem.contains(&0) {
-        return Err("has an empty line".to_owned());
+        return Err(Unsendable::EmptyLine);
     }
     // With a few bytes for the prefix and the line ends.
     match set_line(store).len() + pem.len() + 10 {
-        length if length > LONGEST_COMMAND => Err(SocketError::TooLong(length).to_string()),
+        length if length > LONGEST_COMMAND => Err(Unsendable::TooLong(length)),
         _ => Ok(()),
     }
 }
@@ -292,6 +323,12 @@ enum Stop {
     Reload(String),
     /// This socket is of no use; another one may be.
     Unusable(Trouble),
+}
+
+impl From<NotInMemory> for Stop {
+    fn from(why: NotInMemory) -> Self {
+        Self::Reload(why.to_string())
+    }
 }
 
 impl From<Trouble> for Stop {
@@ -376,7 +413,6 @@ impl<'a> Update<'a> {
 
     /// The commands for the whole batch, where they make HAProxy answer as after a start.
     fn decide(&self, jobs: &[Job<'_>], listing: &Listing, worker: Settled) -> Result<Vec<Step>, Stop> {
-        let reload = |why: String| Stop::Reload(why);
         let memory = Memory::of(self.batch.serving, &listing.stores)
             .map_err(|why| Stop::Reload(format!("what HAProxy loads isn't known: {why}")))?;
         let files: Vec<File<'_>> = jobs.iter().map(Job::file).collect();
@@ -384,13 +420,13 @@ impl<'a> Update<'a> {
         for (place, (job, file)) in jobs.iter().zip(&files).enumerate() {
             let told = memory.told(place, file).and_then(|told| {
                 match told.iter().find(|step| !is_plain(step.store())) {
-                    Some(_) => Err("its name is no plain word".to_owned()),
+                    Some(_) => Err(NotInMemory::NoPlainWord),
                     None => Ok(told),
                 }
             });
             steps.extend(told.map_err(|why| Stop::Reload(format!("{}: {why}", job.target)))?);
         }
-        let sequence = memory.sequence(steps, &files).map_err(reload)?;
+        let sequence = memory.sequence(steps, &files)?;
         for step in &sequence {
             if let Some(job) = step.file().and_then(|file| jobs.get(file))
                 && let Some(why) = self.obstacle(step, Some(job.target), worker)
@@ -514,7 +550,7 @@ impl<'a> Update<'a> {
             let is_there = listing.stores.contains(file.spelled);
             let steps = match &memory {
                 Some(memory) if partial.unseen.is_none() || !is_there || memory.loads(file.spelled) => {
-                    memory.told(place, file)
+                    memory.told(place, file).map_err(|why| why.to_string())
                 }
                 _ if is_there => {
                     Ok(vec![Step::Put { store: file.spelled.to_owned(), list: None, file: place }])
@@ -574,8 +610,8 @@ impl<'a> Update<'a> {
         Ok(partial)
     }
 
-    /// The steps of all files that can be told, in order, and the certificates that have to be committed again for that;
-    /// a file whose losers can't be is left out, and so are those that can't be told without it.
+    /// The steps for all files that can be sent, in order, and the certificates that must be committed again after them. A
+    /// file is left out if one of these can't be, and so is a file that can't be sent without it.
     fn with_losers(
         &self,
         memory: &Memory<'_>,
@@ -597,7 +633,7 @@ impl<'a> Update<'a> {
                 .map(Step::store)
                 .filter(|store| losers.iter().all(|loser| loser.store != *store))
                 .collect();
-            let mut impossible: BTreeMap<String, String> = BTreeMap::new();
+            let mut impossible: BTreeMap<String, NotAgain> = BTreeMap::new();
             for store in wanted {
                 match self.loser(store, worker) {
                     Ok(loser) => losers.push(loser),
@@ -612,7 +648,7 @@ impl<'a> Update<'a> {
                         Step::Again { store, why } => Some(format!("{why}: {}", impossible.get(&store)?)),
                         Step::Put { .. } | Step::Add { .. } => None,
                     }),
-                    Err(why) => Some(why),
+                    Err(why) => Some(why.to_string()),
                 };
                 if let Some(why) = obstacle {
                     is_whole = false;
@@ -621,14 +657,14 @@ impl<'a> Update<'a> {
                 }
             }
             if is_whole {
-                return sequence.map(|sequence| (sequence, losers)).map_err(Stop::Reload);
+                return Ok((sequence?, losers));
             }
         }
     }
 
     /// What a store has that is to be committed again, where the disk has the same.
-    fn loser(&self, store: &str, worker: Settled) -> Result<Loser, String> {
-        let cannot = |how: &str| format!("{} can't be committed again: {how}", escaped(store));
+    fn loser(&self, store: &str, worker: Settled) -> Result<Loser, NotAgain> {
+        let cannot = |how: &str| NotAgain { store: store.to_owned(), how: how.to_owned() };
         let again = Step::Again { store: store.to_owned(), why: String::new() };
         if let Some(why) = self.obstacle(&again, None, worker) {
             return Err(cannot(&why));
@@ -640,7 +676,7 @@ impl<'a> Update<'a> {
         }
         let proved = CertifiedKey::prove(&pem, &pem).map_err(|unproved| cannot(&unproved.detail))?;
         let pem = Zeroizing::new(proved.combined_pem().as_bytes().to_vec());
-        can_be_sent(store, &pem).map_err(|how| cannot(&how))?;
+        can_be_sent(store, &pem).map_err(|how| cannot(&how.to_string()))?;
         let leaf = proved.leaf();
         // What isn't ours and has changed since may have any number of names in memory.
         let is_ours = || self.batch.ours.values().any(|identity| Some(*identity) == on_disk.identity);
@@ -776,7 +812,8 @@ impl<'a> Update<'a> {
             }
             Step::Again { .. } => self.commands.put(store, &job.pem)?,
         }
-        agrees(Some(job.expected), self.commands.store(store)?.as_ref()).map_err(Untaken::NeedsReload)
+        agrees(Some(job.expected), self.commands.store(store)?.as_ref())
+            .map_err(|how| Untaken::NeedsReload(how.to_string()))
     }
 }
 
@@ -785,6 +822,14 @@ fn note_refusal(refused: &mut Refused, job: &Job<'_>, refusal: Unwanted) {
     if refused.iter().all(|(target, _)| target != job.target) {
         refused.push((job.target.clone(), refusal.words));
     }
+}
+
+/// Why a certificate can't be committed again.
+#[derive(Debug, thiserror::Error)]
+#[error("{} can't be committed again: {how}", escaped(.store))]
+struct NotAgain {
+    store: String,
+    how: String,
 }
 
 /// A certificate that is committed again.

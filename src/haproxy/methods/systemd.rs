@@ -1,5 +1,6 @@
 //! systemd: reloading the unit.
 
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,7 @@ pub fn reload(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt 
     let unit = Unit { systemctl: &systemctl, name: &haproxy.unit };
     let state = match unit.settled_state(deadline.min(begin + CHANGING)) {
         Ok(state) => state,
-        Err(why) => return Attempt::NotApplicable(why),
+        Err(why) => return Attempt::NotApplicable(why.to_string()),
     };
     match (state.load.as_str(), state.active.as_str()) {
         ("loaded", "active") => {}
@@ -86,7 +87,7 @@ pub fn reload(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt 
                 Err(_) => untold(failed, unchecked),
             };
         }
-        Err(why) => return Attempt::Failed(why),
+        Err(why) => return Attempt::Failed(why.to_string()),
     }
     match watch {
         Some((master, watch)) => {
@@ -140,32 +141,37 @@ struct State {
     status: String,
 }
 
+/// Why systemctl doesn't answer.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    #[error("cannot run systemctl: {}", io_cause(.0))]
+    NotRun(io::Error),
+    #[error("systemctl show {0}")]
+    Said(String),
+}
+
 impl Unit<'_> {
     fn escaped(&self) -> Escaped<'_> {
         escaped(self.name)
     }
 
-    fn run(&self, words: &[&str], deadline: Instant) -> Result<Finished, String> {
+    fn run(&self, words: &[&str], deadline: Instant) -> Result<Finished, NoAnswer> {
         Program::new(self.systemctl)
             .args(["--no-ask-password", "--no-pager"])
             .args(words)
             .args(["--", self.name])
             .run(deadline)
-            .map_err(|e| format!("cannot run systemctl: {}", io_cause(&e)))
+            .map_err(NoAnswer::NotRun)
     }
 
-    fn state(&self) -> Result<State, String> {
+    fn state(&self) -> Result<State, NoAnswer> {
         let show = ["show", "--property=LoadState,ActiveState,SubState,MainPID,StatusText"];
         let done = self.run(&show, Instant::now() + ANSWER)?;
-        if done.succeeded() {
-            Ok(parse(&done.output))
-        } else {
-            Err(format!("systemctl show {}", said(&done)))
-        }
+        if done.succeeded() { Ok(parse(&done.output)) } else { Err(NoAnswer::Said(said(&done))) }
     }
 
     /// Its state, after a start, a stop or a reload that is going on.
-    fn settled_state(&self, deadline: Instant) -> Result<State, String> {
+    fn settled_state(&self, deadline: Instant) -> Result<State, NoAnswer> {
         loop {
             let state = self.state()?;
             let changing =

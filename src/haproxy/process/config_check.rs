@@ -19,6 +19,7 @@ use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
 use crate::haproxy::cli::worker::Answering;
 use crate::haproxy::process::arguments::{configuration_files, for_check};
+use crate::haproxy::process::started::Started;
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::io_cause;
 use crate::sys::procfs::{Proc, same_file};
@@ -53,28 +54,29 @@ pub enum ConfigCheck {
 pub fn check(system: &System, haproxy: &Haproxy, master: &Master, deadline: Instant) -> ConfigCheck {
     let program = match program(system, haproxy, master) {
         Ok(program) => program,
-        Err(why) => return ConfigCheck::Unchecked(why),
+        Err(why) => return ConfigCheck::Unchecked(why.to_string()),
     };
-    let done = match program.run(deadline) {
-        Ok(done) => done,
-        Err(e) => {
-            return ConfigCheck::Unchecked(format!(
-                "cannot run {}: {}",
-                escaped_path(program.path()),
-                io_cause(&e)
-            ));
+    ConfigCheck::by(&program, deadline)
+}
+
+impl ConfigCheck {
+    /// Runs `haproxy -c`, and reads what it says. One that ends by a signal or a time-out has refused nothing.
+    pub(crate) fn by(program: &Program, deadline: Instant) -> Self {
+        let shown = escaped_path(program.path());
+        let done = match program.run(deadline) {
+            Ok(done) => done,
+            Err(e) => return Self::Unchecked(format!("cannot run {shown}: {}", io_cause(&e))),
+        };
+        let words = alerts::words(&done.output);
+        let has_ended = !done.timed_out && done.status.is_some_and(|status| status.code().is_some());
+        if done.succeeded() {
+            Self::Valid
+        } else if has_ended && !words.is_empty() {
+            Self::Invalid { words, log: done.output }
+        } else {
+            let said = done.last_line().map(|line| format!(": {line}")).unwrap_or_default();
+            Self::Unchecked(format!("{shown} -c {}{said}", done.end()))
         }
-    };
-    let words = alerts::words(&done.output);
-    let refuses =
-        !done.timed_out && done.status.is_some_and(|status| status.code().is_some_and(|code| code != 0));
-    if done.succeeded() {
-        ConfigCheck::Valid
-    } else if refuses && !words.is_empty() {
-        ConfigCheck::Invalid { words, log: done.output }
-    } else {
-        let said = done.last_line().map(|line| format!(": {line}")).unwrap_or_default();
-        ConfigCheck::Unchecked(format!("{} -c {}{said}", escaped_path(program.path()), done.end()))
     }
 }
 
@@ -141,11 +143,69 @@ pub(crate) fn after_reload(
     }
 }
 
-fn program(system: &System, haproxy: &Haproxy, master: &Master) -> Result<Program, String> {
+/// Why a master's program isn't run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotRun {
+    /// The settings say so.
+    #[error("binary is empty, so HAProxy is never run")]
+    Never,
+    /// procfs doesn't show it.
+    #[error("cannot read the {what} of process {pid}{why}")]
+    Unseen {
+        /// What of it.
+        what: &'static str,
+        /// Its process.
+        pid: i32,
+        /// The cause, behind a colon.
+        why: String,
+    },
+    /// We may not run as its user.
+    #[error("process {pid} belongs to user {uid}, and we are not root")]
+    User {
+        /// Its process.
+        pid: i32,
+        /// Its user.
+        uid: u32,
+    },
+    /// What takes its user's groups is missing.
+    #[error("there is no program setpriv here")]
+    NoSetpriv,
+    /// It means other files by the same names.
+    #[error(
+        "process {pid} sees other files than we do (a container or chroot), {} among them",
+        escaped_path(file)
+    )]
+    Elsewhere {
+        /// Its process.
+        pid: i32,
+        /// The first of these files.
+        file: PathBuf,
+    },
+    /// A place on its way can't be looked at.
+    #[error("cannot {deed} {}: {why}", escaped_path(.place))]
+    Unreadable {
+        /// What can't be done.
+        deed: &'static str,
+        /// Where.
+        place: PathBuf,
+        /// The cause.
+        why: String,
+    },
+    /// Others could replace it.
+    #[error("{} is writable by others, so we don't run {}", escaped_path(.place), escaped_path(.program))]
+    Untrusted {
+        /// What they can write.
+        place: PathBuf,
+        /// The program.
+        program: PathBuf,
+    },
+}
+
+fn program(system: &System, haproxy: &Haproxy, master: &Master) -> Result<Program, NotRun> {
     let (proc, pid) = (master.proc(), master.pid());
-    let setting = haproxy.binary.as_deref().ok_or("binary is empty, so HAProxy is never run")?;
+    let setting = haproxy.binary.as_deref().ok_or(NotRun::Never)?;
     let cannot = |what: &'static str| {
-        move |e: std::io::Error| format!("cannot read the {what} of process {pid}: {}", io_cause(&e))
+        move |e: std::io::Error| NotRun::Unseen { what, pid, why: format!(": {}", io_cause(&e)) }
     };
     master.settle(Instant::now() + STARTING);
     let arguments = proc.arguments(pid).map_err(cannot("arguments"))?;
@@ -157,7 +217,7 @@ fn program(system: &System, haproxy: &Haproxy, master: &Master) -> Result<Progra
         Some(first) if first.is_absolute() => first.to_owned(),
         _ => proc.executable(pid).map_err(cannot("executable"))?,
     };
-    let user = User::parse(&status).ok_or_else(|| format!("cannot read the user of process {pid}"))?;
+    let user = User::parse(&status).ok_or(NotRun::Unseen { what: "user", pid, why: String::new() })?;
     let own_files = Files { binary: !setting.starts_with('/'), configuration: haproxy.config.is_empty() };
     sees_our_files(master, &binary, &arguments, &folder, own_files)?;
 
@@ -170,12 +230,12 @@ fn program(system: &System, haproxy: &Haproxy, master: &Master) -> Result<Progra
             trusted(&binary, us)?;
             Ok(run(Program::new(binary)).args(arguments))
         }
-        _ if us != 0 => Err(format!("process {pid} belongs to user {}, and we are not root", user.uid)),
+        _ if us != 0 => Err(NotRun::User { pid, uid: user.uid }),
         User { uid, gid, ref groups } if groups.iter().all(|&group| group == gid) => {
             Ok(run(Program::new(binary)).args(arguments).user(uid, gid))
         }
         User { uid, gid, groups } => {
-            let setpriv = system.program("setpriv").ok_or("there is no program setpriv here")?;
+            let setpriv = system.program("setpriv").ok_or(NotRun::NoSetpriv)?;
             let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
             let ids = [
                 format!("--reuid={uid}"),
@@ -239,17 +299,12 @@ fn sees_our_files(
     arguments: &[OsString],
     folder: &Path,
     own: Files,
-) -> Result<(), String> {
+) -> Result<(), NotRun> {
     let (proc, pid) = (master.proc(), master.pid());
-    let root = proc.path(pid, "root");
-    let link = |path: PathBuf| fs::read_link(path).ok();
-    let same_namespace = match (link(proc.path(pid, "ns/mnt")), link(proc.own("ns/mnt"))) {
-        (Some(its), Some(ours)) => its == ours,
-        _ => false,
-    };
-    if same_namespace && link(root.clone()).is_some_and(|root| root == Path::new("/")) {
+    if proc.sees_our_files(pid) {
         return Ok(());
     }
+    let root = proc.path(pid, "root");
     let mut files = Vec::new();
     if own.binary {
         files.push(binary.to_owned());
@@ -260,29 +315,24 @@ fn sees_our_files(
     let inside = |file: &Path| root.join(file.strip_prefix("/").unwrap_or(file));
     match files.iter().find(|file| !same_file(file, &inside(file))) {
         None => Ok(()),
-        Some(file) => Err(format!(
-            "process {pid} sees other files than we do (a container or chroot), {} among them",
-            escaped_path(file)
-        )),
+        Some(file) => Err(NotRun::Elsewhere { pid, file: file.clone() }),
     }
 }
 
 /// Nobody but root and us may be able to replace what we run.
-pub(crate) fn trusted(binary: &Path, us: u32) -> Result<(), String> {
-    let path = binary
-        .canonicalize()
-        .map_err(|e| format!("cannot run {}: {}", escaped_path(binary), io_cause(&e)))?;
+pub(crate) fn trusted(binary: &Path, us: u32) -> Result<(), NotRun> {
+    let unreadable = |deed, place: &Path, e: &std::io::Error| NotRun::Unreadable {
+        deed,
+        place: place.to_owned(),
+        why: io_cause(e),
+    };
+    let path = binary.canonicalize().map_err(|e| unreadable("run", binary, &e))?;
     for place in path.ancestors() {
-        let meta = fs::metadata(place)
-            .map_err(|e| format!("cannot look at {}: {}", escaped_path(place), io_cause(&e)))?;
+        let meta = fs::metadata(place).map_err(|e| unreadable("look at", place, &e))?;
         let sticky = meta.is_dir() && meta.mode() & 0o1000 != 0;
         let others = meta.mode() & 0o002 != 0 || (meta.mode() & 0o020 != 0 && meta.gid() != 0);
         if (meta.uid() != 0 && meta.uid() != us) || (others && !sticky) {
-            return Err(format!(
-                "{} is writable by others, so we don't run {}",
-                escaped_path(place),
-                escaped_path(binary)
-            ));
+            return Err(NotRun::Untrusted { place: place.to_owned(), program: binary.to_owned() });
         }
     }
     Ok(())
@@ -320,9 +370,7 @@ pub(crate) fn configuration(system: &System, haproxy: &Haproxy) -> Vec<PathBuf> 
 }
 
 fn started_with(proc: &Proc, pid: i32) -> Vec<PathBuf> {
-    let folder = fs::read_link(proc.path(pid, "cwd")).unwrap_or_default();
-    let files = configuration_files(&proc.arguments(pid).unwrap_or_default());
-    files.into_iter().map(|file| folder.join(file)).collect()
+    Started::read(proc, pid).map(|it| it.paths().collect()).unwrap_or_default()
 }
 
 /// All files by which this HAProxy, whose master or only process is `pid`, judges a PEM: its configuration, a directory's
@@ -445,6 +493,18 @@ mod tests {
     }
 
     #[test]
+    fn a_check_that_a_signal_ended_has_refused_nothing() {
+        let says = |end: &str| {
+            let script = format!("echo '[ALERT] (1) : config : no'; {end}");
+            let program = Program::new("/bin/sh").arg("-c").arg(script);
+            ConfigCheck::by(&program, Instant::now() + Duration::from_secs(60))
+        };
+        assert!(matches!(says("exit 1"), ConfigCheck::Invalid { .. }));
+        assert!(matches!(says("kill -KILL $$"), ConfigCheck::Unchecked(_)));
+        assert_eq!(says("exit 0"), ConfigCheck::Valid);
+    }
+
+    #[test]
     fn what_others_can_replace_is_not_run() {
         let us = geteuid().as_raw();
         assert_eq!(trusted(Path::new("/bin/sh"), us), Ok(()));
@@ -456,13 +516,13 @@ mod tests {
         permit(0o755);
         assert_eq!(trusted(&binary, us), Ok(()));
         permit(0o777);
-        assert!(trusted(&binary, us).unwrap_err().contains("writable by others"));
+        assert!(matches!(trusted(&binary, us), Err(NotRun::Untrusted { .. })));
         permit(0o755);
         let folder_mode = |mode| {
             fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
         };
         folder_mode(0o777);
-        assert!(trusted(&binary, us).unwrap_err().contains("writable by others"));
+        assert!(matches!(trusted(&binary, us), Err(NotRun::Untrusted { .. })));
         folder_mode(0o1777);
         assert_eq!(trusted(&binary, us), Ok(()));
     }

@@ -65,7 +65,7 @@ struct Master {
 impl Look {
     fn at(proc: &Proc, answering: &Answering) -> Option<Self> {
         let pid = i32::try_from(answering.pid).ok()?;
-        let stat = proc.stat(pid).ok().filter(|stat| !stat.is_zombie() && proc.is_haproxy(pid, stat))?;
+        let stat = proc.haproxy(pid)?;
         let own = WorkerProcess { pid, started: stat.started };
         let workers = proc.workers(stat.parent);
         let master = workers.contains(&own).then(|| Master {

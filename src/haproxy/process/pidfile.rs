@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::sys::procfs::Proc;
+
 /// A pidfile holds a number or a few.
 const LARGEST: u64 = 4096;
 
@@ -23,6 +25,11 @@ pub fn read(path: &Path) -> io::Result<Option<i32>> {
     file.take(LARGEST).read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text);
     Ok(text.lines().next().and_then(|line| line.trim().parse().ok()).filter(|&pid| pid > 1))
+}
+
+/// The HAProxy that the pidfile names; `None`: it names none that runs.
+pub(crate) fn haproxy(proc: &Proc, path: &Path) -> Option<i32> {
+    read(path).ok().flatten().filter(|&pid| proc.haproxy(pid).is_some())
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Which of the HAProxy processes in sight may be the one of a table: that a unit is inactive or a pidfile's process is
 //! gone says nothing about a HAProxy that was started in another way.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Address, Haproxy, Marks, unit_name};
-use crate::haproxy::process::arguments::{configuration_files, value_of};
+use crate::haproxy::process::arguments::value_of;
+use crate::haproxy::process::pidfile;
+use crate::haproxy::process::started::Started;
 use crate::sys::procfs::{Proc, same_file};
 use crate::sys::system::System;
 
@@ -47,9 +49,8 @@ pub(crate) fn in_sight(system: &System, haproxy: &Haproxy) -> Result<Vec<Process
 /// one that bears a mark of this table and of no other. Only processes are looked at.
 pub(crate) fn master(system: &System, haproxy: &Haproxy) -> Option<i32> {
     let proc = Proc::new(system);
-    let is_haproxy =
-        |&pid: &i32| proc.stat(pid).is_ok_and(|stat| !stat.is_zombie() && proc.is_haproxy(pid, &stat));
-    let named = crate::haproxy::process::pidfile::read(&haproxy.pidfile).ok().flatten().filter(is_haproxy);
+    let is_haproxy = |&pid: &i32| proc.haproxy(pid).is_some();
+    let named = pidfile::haproxy(&proc, &haproxy.pidfile);
     let marks = haproxy.marks();
     named.or_else(|| {
         if marks.are_none() {
@@ -65,7 +66,7 @@ pub(crate) fn master(system: &System, haproxy: &Haproxy) -> Option<i32> {
 }
 
 fn look(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Option<Process> {
-    proc.stat(pid).ok().filter(|stat| !stat.is_zombie() && proc.is_haproxy(pid, stat))?;
+    proc.haproxy(pid)?;
     let may_be = |why| Some(Process { pid, is_between: false, why });
     let Some(it) = Started::read(proc, pid) else {
         // Between two images it has no arguments for a moment; the program of an exporter has others.
@@ -82,44 +83,22 @@ fn look(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Option<Process> {
         Some(true) => may_be("may load this directory"),
         Some(false) => None,
         // What a container's process loads is its own, unless its configuration says otherwise.
-        None if it.pidfile.is_some() || !it.in_our_namespace(proc) => None,
+        None if it.file_of("-p").is_some() || !it.in_our_namespace(proc) => None,
         None => may_be("has a configuration that can't be read"),
     }
 }
 
-/// A HAProxy, as it was started.
-struct Started {
-    pid: i32,
-    arguments: Vec<OsString>,
-    folder: PathBuf,
-    files: Vec<PathBuf>,
-    pidfile: Option<PathBuf>,
-}
-
 impl Started {
-    /// `None`: it has no configuration file among its arguments, or is gone.
-    fn read(proc: &Proc, pid: i32) -> Option<Self> {
-        let arguments = proc.arguments(pid).ok()?;
-        let files = configuration_files(&arguments);
-        if files.is_empty() {
-            return None;
-        }
-        let folder = fs::read_link(proc.path(pid, "cwd")).unwrap_or_else(|_| "/".into());
-        let files = files.into_iter().map(|file| folder.join(file)).collect();
-        let pidfile = value_of(&arguments, "-p").map(|file| folder.join(file));
-        Some(Self { pid, arguments, folder, files, pidfile })
-    }
-
     /// Which of these marks it bears.
     fn mark(&self, proc: &Proc, marks: &Marks) -> Option<&'static str> {
         let pidfile = Some(&marks.pidfile).filter(|pidfile| !pidfile.as_os_str().is_empty());
-        if let (Some(ours), Some(its)) = (pidfile, &self.pidfile)
-            && self.is_file(proc, its, ours)
+        if let (Some(ours), Some(its)) = (pidfile, self.file_of("-p"))
+            && self.is_file(proc, &its, ours)
         {
             return Some("was started with this pidfile");
         }
-        let is_ours = |file: &PathBuf| marks.config.iter().any(|ours| self.is_file(proc, file, ours));
-        if self.files.iter().any(is_ours) {
+        let is_ours = |file: PathBuf| marks.config.iter().any(|ours| self.is_file(proc, &file, ours));
+        if self.paths().any(is_ours) {
             return Some("was started with this configuration file");
         }
         let socket = value_of(&self.arguments, "-S").and_then(socket_path);
@@ -154,8 +133,8 @@ impl Started {
     fn may_load(&self, proc: &Proc, haproxy: &Haproxy) -> Option<bool> {
         let targets = [&haproxy.sites_dir, &haproxy.host_file].map(Path::new);
         let mut all = Vec::new();
-        for file in &self.files {
-            let file = self.inside(proc, file);
+        for file in self.paths() {
+            let file = self.inside(proc, &file);
             if file.is_dir() {
                 let entries = fs::read_dir(&file).ok()?;
                 all.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()));

@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Address, Haproxy};
-use crate::haproxy::process::arguments::configuration_files;
+use crate::haproxy::process::arguments::{configuration_files, value_of};
+use crate::haproxy::process::pidfile;
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
 
@@ -15,6 +16,8 @@ use crate::sys::system::System;
 pub struct Started {
     /// Its process: the master, where it has one.
     pub pid: i32,
+    /// Its arguments, the program first.
+    pub(crate) arguments: Vec<OsString>,
     /// The configuration files and directories among its arguments.
     pub files: Vec<PathBuf>,
     /// The directory that relative paths begin at.
@@ -38,10 +41,7 @@ impl Started {
             return Err("nothing says which HAProxy this is".to_owned());
         }
         let proc = Proc::new(system);
-        let named = crate::haproxy::process::pidfile::read(&haproxy.pidfile)
-            .ok()
-            .flatten()
-            .filter(|&pid| is_haproxy(&proc, pid));
+        let named = pidfile::haproxy(&proc, &haproxy.pidfile).filter(|&pid| is_haproxy(&proc, pid));
         if let Some(pid) = named {
             return Self::look(&proc, first_of_its_kind(&proc, pid), true);
         }
@@ -65,29 +65,45 @@ impl Started {
         };
         let arguments = proc.arguments(pid).map_err(cannot("arguments"))?;
         let folder = fs::read_link(proc.path(pid, "cwd")).map_err(cannot("directory"))?;
-        let link = |path: PathBuf| fs::read_link(path).ok();
-        let same_namespace = match (link(proc.path(pid, "ns/mnt")), link(proc.own("ns/mnt"))) {
-            (Some(its), Some(ours)) => its == ours,
-            _ => false,
-        };
+        Ok(Self { is_surely_this, ..Self::of(proc, pid, arguments, folder) })
+    }
+
+    /// A process as far as it can be seen; `None`: it has no configuration file among its arguments, or is gone.
+    pub(crate) fn read(proc: &Proc, pid: i32) -> Option<Self> {
+        let arguments = proc.arguments(pid).ok()?;
+        let folder = fs::read_link(proc.path(pid, "cwd")).unwrap_or_else(|_| "/".into());
+        Some(Self::of(proc, pid, arguments, folder)).filter(|it| !it.files.is_empty())
+    }
+
+    fn of(proc: &Proc, pid: i32, arguments: Vec<OsString>, folder: PathBuf) -> Self {
         // A HAProxy without a master locks itself up after it has read its configuration (`chroot`).
         let is_master = arguments.iter().any(|argument| argument == "-W" || argument == "-Ws");
-        let root = proc.path(pid, "root");
-        let same_root = !is_master || link(root.clone()).is_some_and(|root| root == Path::new("/"));
-        Ok(Self {
+        let sees_ours = proc.shares_mounts(pid) && (!is_master || proc.has_no_chroot(pid));
+        Self {
             pid,
             files: configuration_files(&arguments),
-            folder: if is_master || folder != Path::new("/") { folder } else { "/".into() },
+            arguments,
+            folder,
             environment: proc.environment(pid).ok(),
-            root: (!(same_namespace && same_root)).then_some(root),
-            is_surely_this,
-        })
+            root: (!sees_ours).then(|| proc.path(pid, "root")),
+            is_surely_this: false,
+        }
+    }
+
+    /// Its configuration files and directories, as absolute paths.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.files.iter().map(|file| self.folder.join(file))
+    }
+
+    /// The file that follows this option.
+    pub(crate) fn file_of(&self, option: &str) -> Option<PathBuf> {
+        value_of(&self.arguments, option).map(|file| self.folder.join(file))
     }
 }
 
 fn is_haproxy(proc: &Proc, pid: i32) -> bool {
     let own = i32::try_from(std::process::id());
-    Ok(pid) != own && proc.stat(pid).is_ok_and(|stat| !stat.is_zombie() && proc.is_haproxy(pid, &stat))
+    Ok(pid) != own && proc.haproxy(pid).is_some()
 }
 
 /// The process itself, or the master that it is a worker of.

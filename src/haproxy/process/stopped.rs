@@ -6,9 +6,7 @@ use std::time::Instant;
 use super::config_check::ConfigCheck;
 use super::surroundings::remembered;
 use crate::config::Haproxy;
-use crate::haproxy::alerts;
-use crate::sys::escape::{escaped, escaped_path};
-use crate::sys::failure::io_cause;
+use crate::sys::escape::escaped;
 use crate::sys::program::Program;
 use crate::sys::system::System;
 
@@ -27,20 +25,10 @@ pub fn would_start(
     let Some(path) = system.program(binary) else {
         return ConfigCheck::Unchecked(format!("there is no program {} here", escaped(binary)));
     };
-    let shown = escaped_path(&path).to_string();
     let named = files.iter().flat_map(|file| [Path::new("-f"), file.as_path()]);
     let mut program = Program::new(path).arg("-c").args(named);
     if let Some(openssl_conf) = openssl_conf {
         program = program.environment(remembered(openssl_conf).environment);
     }
-    match program.run(Instant::now() + haproxy.timeout) {
-        Err(e) => ConfigCheck::Unchecked(format!("cannot run {shown}: {}", io_cause(&e))),
-        Ok(done) if done.succeeded() => ConfigCheck::Valid,
-        Ok(done) => match alerts::words(&done.output) {
-            words if done.timed_out || words.is_empty() => {
-                ConfigCheck::Unchecked(format!("{shown} -c {}", done.end()))
-            }
-            words => ConfigCheck::Invalid { words, log: done.output },
-        },
-    }
+    ConfigCheck::by(&program, Instant::now() + haproxy.timeout)
 }

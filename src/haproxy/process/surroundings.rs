@@ -3,12 +3,13 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
 use super::config_check::{User, trusted, without_masters_own};
+use super::pidfile;
 use crate::config::{Address, Haproxy};
 use crate::haproxy::cli::worker::Worker;
 use crate::haproxy::methods::{master, systemd};
@@ -27,24 +28,20 @@ pub const OPENSSL_CONF: &str = "OPENSSL_CONF";
 #[must_use]
 pub fn surroundings(system: &System, haproxy: &Haproxy) -> Option<Surroundings> {
     let proc = Proc::new(system);
-    let is_haproxy =
-        |pid: &i32| proc.stat(*pid).is_ok_and(|stat| !stat.is_zombie() && proc.is_haproxy(*pid, &stat));
     let ways: [&dyn Fn() -> Option<i32>; 4] = [
-        &|| crate::haproxy::process::pidfile::read(&haproxy.pidfile).ok().flatten(),
+        &|| pidfile::haproxy(&proc, &haproxy.pidfile),
         &|| systemd::main_pid(system, haproxy),
         &|| of_master_socket(haproxy),
         &|| of_runtime_socket(haproxy),
     ];
-    let pid = ways.iter().find_map(|way| way().filter(is_haproxy))?;
+    let pid = ways.iter().find_map(|way| way().filter(|&pid| proc.haproxy(pid).is_some()))?;
     let environment = proc.environment(pid).ok().filter(|entries| !entries.is_empty())?;
     let environment = without_masters_own(environment);
     let user = User::parse(&proc.status(pid).ok()?)?;
-    let link = |path: PathBuf| fs::read_link(path).ok();
-    let namespace = link(proc.own("ns/mnt"))?;
-    let same_files = link(proc.path(pid, "ns/mnt")).is_some_and(|its| its == namespace);
+    let same_files = proc.shares_mounts(pid);
     let us = geteuid().as_raw();
     if same_files && user.uid == us {
-        return Some(Surroundings { environment, folder: link(proc.path(pid, "cwd"))? });
+        return Some(Surroundings { environment, folder: fs::read_link(proc.path(pid, "cwd")).ok()? });
     }
     let root = proc.path(pid, "root");
     let is_ours_too =
