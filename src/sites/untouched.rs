@@ -47,9 +47,9 @@ impl FoundPlace {
         let digest = digest_of(&names);
         let scts = scts_of(names);
         let is_innocent = |last: &&Untouched| {
-            let Some((left, named)) = &last.left else { return false };
+            let Some((left, before)) = &last.left else { return false };
             // What has come or gone for good says why it has changed.
-            scts.is_superset(&last.scts) && (*left == changed || *named != digest)
+            scts.is_superset(&last.scts) && (*left == changed || *before != digest)
         };
         let since = match last.filter(is_innocent) {
             Some(last) => last.since,
