@@ -111,6 +111,8 @@ pub enum StatusFormat {
     /// For people: a table, problems and what to do about them.
     #[default]
     Human,
+    /// For browsers: one page that needs nothing else.
+    Html,
     /// For scripts: one JSON object.
     Json,
     /// For monitoring plugins: one line with performance data, then the problems.
@@ -287,6 +289,9 @@ pub struct Issue {
     /// The names, separated by commas; the option may be repeated
     #[arg(short, long = "domains", value_name = "NAME", required = true, value_delimiter = ',', value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub domains: Vec<String>,
+    /// Two certificates with the same names: one with an ECDSA key, and NAME-rsa with an RSA key for old clients
+    #[arg(long)]
+    pub both_keys: bool,
     /// Arguments for certbot, after those of [certbot] args
     #[arg(last = true, value_name = "CERTBOT-ARGS")]
     pub certbot: Vec<OsString>,

@@ -776,12 +776,22 @@ fn better(line: &str, message: &str) -> Option<String> {
         return Some(format!("{key} = {value} needs quotes: write {key} = \"{quoted}{unit}\""));
     }
     if is_a("string", "a sequence") {
-        return Some(format!("{key} is a list: write {key} = [\"{quoted}\"]"));
+        let words = if ["command", "args"].contains(&key) { words(quoted) } else { format!("\"{quoted}\"") };
+        return Some(format!("{key} is a list: write {key} = [{words}]"));
+    }
+    if message.contains("leading zero") && key == "mode" {
+        return Some(format!("{key} = {value} needs quotes: write {key} = \"{quoted}\""));
     }
     if is_a("string", "u16") {
         return Some(format!("{key} is a number: write {key} = {quoted}"));
     }
     None
+}
+
+/// A command line as the list of its words.
+fn words(line: &str) -> String {
+    let quoted: Vec<String> = line.split_whitespace().map(|word| format!("\"{word}\"")).collect();
+    quoted.join(", ")
 }
 
 #[cfg(test)]
@@ -883,6 +893,11 @@ mod tests {
             (
                 "[[haproxy]]\nprobe = \"127.0.0.1:443\" # ours",
                 "line 2: probe is a list: write probe = [\"127.0.0.1:443\"]",
+            ),
+            ("mode = 0400", "line 1: mode = 0400 needs quotes: write mode = \"0400\""),
+            (
+                "[[haproxy]]\ncommand = \"/bin/kill -HUP 1\"",
+                "line 2: command is a list: write command = [\"/bin/kill\", \"-HUP\", \"1\"]",
             ),
             ("include = \"*\"", "include is a list: write include = [\"*\"]"),
             ("[certbot]\nhttp_01_port = \"54321\"", "http_01_port is a number: write http_01_port = 54321"),

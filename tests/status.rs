@@ -600,8 +600,9 @@ fn advice_can_be_followed() {
 #[test]
 fn an_output_that_is_lost_is_no_success() {
     let (_tree, cmd) = lonely(|tree| issue(tree, "a.example", Validity::days(90)));
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 9] = [
         &["status"],
+        &["status", "--format", "html"],
         &["status", "--format", "json"],
         &["status", "--format", "monitoring"],
         &["status", "--format", "prometheus"],
@@ -947,7 +948,7 @@ fn who_may_not_read_sees_that_it_is_unknown() {
     assert_eq!(run.json()["state"], "unknown", "{run}");
     assert!(!run.json()["unseen"].as_array().unwrap().is_empty(), "{run}");
     assert_eq!(run.stderr, "");
-    for format in ["human", "monitoring", "prometheus"] {
+    for format in ["human", "html", "monitoring", "prometheus"] {
         let run = as_nobody(format).exits(3);
         assert_eq!(run.stderr, "", "{run}");
     }

@@ -2,7 +2,7 @@
 
 use crate::cli::{Global, StatusArgs, StatusFormat};
 use crate::output::Exit;
-use crate::output::status::{json, monitoring, prometheus, textfile};
+use crate::output::status::{html, json, monitoring, prometheus, textfile};
 use crate::output::terminal::{Terminal, progress};
 use crate::status::status;
 use crate::sweep::now;
@@ -19,6 +19,7 @@ pub fn run(terminal: &Terminal, global: &Global, args: &StatusArgs) -> Exit {
                 terminal.complain(&unwritten.message);
             }
             match args.format {
+                StatusFormat::Html => terminal.print_line(&html::failure(&failure.message, now())),
                 StatusFormat::Json => terminal.print_line(&json::failure(&failure)),
                 StatusFormat::Monitoring => terminal.print_line(&monitoring::failure(&failure.message)),
                 StatusFormat::Human | StatusFormat::Prometheus => terminal.complain(&failure.message),
@@ -33,6 +34,7 @@ pub fn run(terminal: &Terminal, global: &Global, args: &StatusArgs) -> Exit {
     status.error = status.error.or(unwritten);
     match args.format {
         StatusFormat::Human => terminal.print_status(&status),
+        StatusFormat::Html => terminal.print_line(&html::text(&status)),
         StatusFormat::Json => terminal.print_line(&json::status(&status, args.setup)),
         StatusFormat::Monitoring => terminal.print_line(&monitoring::text(&status)),
         StatusFormat::Prometheus => terminal.print_line(prometheus::text(&status).trim_end()),

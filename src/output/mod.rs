@@ -12,6 +12,8 @@ pub mod wrap;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use crate::config::{Method, Settings};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::plan::action::Action;
@@ -68,7 +70,7 @@ pub enum Weight {
 }
 
 /// What came of notifying one HAProxy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HaproxyRow {
     /// Its name.
     pub name: String,
@@ -83,6 +85,7 @@ pub struct HaproxyRow {
     /// The fact for people.
     pub detail: Option<String>,
     /// The better ways that didn't apply, each with why.
+    #[serde(skip)]
     pub passed_over: Vec<String>,
 }
 

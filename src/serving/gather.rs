@@ -12,7 +12,7 @@ use super::disk::{Disk, OnDisk};
 use super::{crt_list, pair};
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::process::release::release;
-use crate::haproxy::process::started::Started;
+use crate::haproxy::process::started::{Started, usual_configuration};
 use crate::serving::loads::{
     At, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, is_loaded,
 };
@@ -24,8 +24,7 @@ use crate::sys::system::System;
 /// The endings of a bundle's files, in the order that HAProxy loads them.
 const BUNDLE: [&str; 3] = ["dsa", "ecdsa", "rsa"];
 
-/// What distributions start HAProxy with.
-const DEFAULT_FILE: &str = "/etc/haproxy/haproxy.cfg";
+/// Where distributions' HAProxy has its pidfile.
 const DEFAULT_PIDFILE: &str = "/run/haproxy.pid";
 
 /// Contents that are known already, by the file that holds them: they aren't read again.
@@ -44,6 +43,17 @@ pub fn gather(system: &System, haproxy: &Haproxy, version: Option<(u32, u32)>, k
 /// seen to be started with, by its name in the settings.
 #[must_use]
 pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &'a [PathBuf]) -> Loaded {
+    loaded_besides(settings, system, last, &|_| None)
+}
+
+/// The same where some regular files of the sites directory, by their names there, were looked at a moment ago.
+#[must_use]
+pub fn loaded_besides<'a>(
+    settings: &Settings,
+    system: &System,
+    last: impl Fn(&str) -> &'a [PathBuf],
+    seen: &dyn Fn(&OsStr) -> Option<Identity>,
+) -> Loaded {
     let sites = identity(&settings.sites_dir);
     let (mut servings, mut configurations, mut stopped) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     let mut unseen = None;
@@ -74,7 +84,7 @@ pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &
         }
         servings.push(serving);
     }
-    let named = sites.map(|sites| named_in(&settings.sites_dir, sites, &servings)).unwrap_or_default();
+    let named = sites.map(|sites| named_in(&settings.sites_dir, sites, &servings, seen)).unwrap_or_default();
     let mentions = servings.iter().flat_map(|serving| &serving.mentioned);
     let mut mentioned: BTreeMap<OsString, At> =
         mentions.map(|(name, at)| (name.into(), at.clone())).collect();
@@ -86,7 +96,7 @@ pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &
 /// A HAProxy that ran here, as its pidfile shows, and whose configuration nobody knows: no run of ours has seen it run, and
 /// it isn't the one that distributions start.
 fn ran_unseen(haproxy: &Haproxy) -> Option<String> {
-    let is_usual = haproxy.pidfile == Path::new(DEFAULT_PIDFILE) && Path::new(DEFAULT_FILE).exists();
+    let is_usual = haproxy.pidfile == Path::new(DEFAULT_PIDFILE) && usual_configuration().exists();
     (haproxy.pidfile.exists() && !is_usual).then(|| {
         let pidfile = escaped_path(&haproxy.pidfile);
         format!("its pidfile {pidfile} is there, but not what it was started with; start it, or set config")
@@ -94,7 +104,12 @@ fn ran_unseen(haproxy: &Haproxy) -> Option<String> {
 }
 
 /// The files of a directory that a line names by itself, under whatever spelling.
-fn named_in(directory: &Path, identity: Identity, servings: &[Serving]) -> BTreeMap<OsString, At> {
+fn named_in(
+    directory: &Path,
+    identity: Identity,
+    servings: &[Serving],
+    seen: &dyn Fn(&OsStr) -> Option<Identity>,
+) -> BTreeMap<OsString, At> {
     let all = || servings.iter().flat_map(|serving| &serving.named);
     let mut found: BTreeMap<OsString, At> = all()
         .filter(|named| named.folder == Some(identity))
@@ -111,7 +126,7 @@ fn named_in(directory: &Path, identity: Identity, servings: &[Serving]) -> BTree
     let disk = Disk::ours(directory.to_owned());
     let Ok(folder) = disk.find(Path::new(".")) else { return found };
     for name in folder.names().unwrap_or_default() {
-        let file = folder.file(&name);
+        let file = seen(&name).or_else(|| folder.file(&name));
         if let Some(at) = file.and_then(|file| elsewhere.get(&file)) {
             found.entry(name).or_insert_with(|| (*at).clone());
         }
@@ -192,6 +207,7 @@ fn gather_around(
             (started.files.clone(), environment(started), disk)
         }
     };
+    let environment = Environment { version, ..environment };
     let configuration = match configuration(&files, environment, &disk) {
         Ok(configuration) => configuration,
         Err(why) if is_surely_running(started) => return Serving::unknown(why),
@@ -232,10 +248,11 @@ pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serv
     let files = match (&started, haproxy.config.as_slice()) {
         (_, [_, ..]) => haproxy.config.clone(),
         (Some(started), []) if !started.files.is_empty() => started.files.clone(),
-        _ => vec![DEFAULT_FILE.into()],
+        _ => vec![usual_configuration()],
     };
-    let variables = started.as_ref().map(environment).unwrap_or_default();
-    let configuration = configuration(&files, variables, &disk)?;
+    let version = release(system, haproxy, started.as_ref());
+    let environment = Environment { version, ..started.as_ref().map(environment).unwrap_or_default() };
+    let configuration = configuration(&files, environment, &disk)?;
     let mut gathering = Gathering::of(&configuration, &disk, None);
     let binds = gathering.binds();
     let serving = gathering.read(binds, &Known::new());
@@ -247,7 +264,7 @@ pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serv
 fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
     let disk = Disk::ours("/".into());
     let (named, mentioned): (Vec<Named>, BTreeMap<String, At>) =
-        configuration(&[DEFAULT_FILE.into()], Environment::default(), &disk)
+        configuration(&[usual_configuration()], Environment::default(), &disk)
             .map(|configuration| {
                 let mut gathering = Gathering::of(&configuration, &disk, None);
                 gathering.binds();
@@ -272,7 +289,7 @@ fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
 /// Which file a path of ours leads to, links followed.
 #[must_use]
 pub fn identity(path: &Path) -> Option<Identity> {
-    Disk::ours("/".into()).find(path).ok().map(|found| found.identity())
+    Disk::ours("/".into()).identity(path)
 }
 
 fn environment(started: &Started) -> Environment {
@@ -286,7 +303,7 @@ fn environment(started: &Started) -> Environment {
             Some((name.to_owned(), value.to_owned()))
         })
         .collect();
-    Environment { variables, is_whole: true }
+    Environment { variables, is_whole: true, version: None }
 }
 
 fn is_surely_running(started: &Result<Started, String>) -> bool {
@@ -522,7 +539,7 @@ impl<'a> Gathering<'a> {
                     ));
                 }
                 for name in names.iter().filter(|name| is_loaded(name, version)) {
-                    files.extend(self.in_directory(path, identity, name));
+                    files.extend(self.in_directory(path, found.as_ref().ok(), name));
                 }
             }
             Err(why) => {
@@ -535,17 +552,17 @@ impl<'a> Gathering<'a> {
 
     /// A directory's entry, where HAProxy takes it for a certificate: links are followed, all but regular files passed
     /// over.
-    fn in_directory(&mut self, path: &str, folder: Option<Identity>, name: &OsStr) -> Option<String> {
+    fn in_directory(&mut self, path: &str, folder: Option<&OnDisk>, name: &OsStr) -> Option<String> {
         let store = format!("{path}/{}", name.to_string_lossy());
         let file = Path::new(path).join(name);
-        let found = match self.disk.find(&file) {
-            Ok(found) if !found.is_file() => return None,
-            Ok(found) => Ok(found.identity()),
+        let found = match self.disk.regular_file(folder, &file) {
+            Ok(None) => return None,
+            Ok(Some(identity)) => Ok(identity),
             Err(e) => Err(nowhere(e)),
         };
         if !self.is_known(&store) {
             let key = self.key_file(&store);
-            let is_unread = folder.is_some() && folder == self.unread;
+            let is_unread = folder.is_some_and(|folder| Some(folder.identity()) == self.unread);
             self.wanted.insert(store.clone(), Wanted { path: file, found, key, is_unread });
         }
         Some(store)

@@ -10,6 +10,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use super::links::Links;
+use super::lost;
 use super::observation::{Location, Sight, SiteViews};
 use crate::certified_key::Leaf;
 use crate::config::{Haproxy, Settings};
@@ -60,6 +61,8 @@ pub struct Ground {
     pub unseen: Vec<String>,
     /// What the HAProxys would load if they started now.
     pub loaded: Loaded,
+    /// Whether certbot's directory of lineages isn't there.
+    pub live_is_missing: bool,
     /// What is broken rather than forbidden.
     pub error: Option<Failure>,
 }
@@ -112,6 +115,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
     {
         Ok(mut swept) => {
             ground.sees_certbot = true;
+            ground.live_is_missing = swept.live_dir_missing;
             swept.situation.loaded = gather::loaded(settings, system, |name| state.configuration_of(name));
             if swept.live_dir_missing && state.knows_lineages() {
                 ground.note(Failure::new(FailureKind::Io, absence(settings)));
@@ -124,6 +128,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
             ground.sites = views(settings, &ground, swept.situation);
             let elsewhere = with_host(&mut ground.sites, elsewhere);
             ground.sites.extend(elsewhere);
+            lost::note(settings, &ground.loaded, &mut ground.sites);
         }
         Err(failure) => {
             ground.note(failure);
@@ -245,7 +250,7 @@ fn unreached(settings: &Settings, loaded: &Loaded, row: &Row, disk: &Sight<Arc<L
     let is_host =
         row.lineage.is_some() && row.lineage.as_deref() == settings.host_lineage.as_deref().map(OsStr::new);
     // A common name is nobody's name beside addresses.
-    let has_names = !leaf.dns_names.is_empty() || leaf.names.is_empty() || is_host;
+    let has_names = leaf.dns_names().next().is_some() || leaf.names.is_empty() || is_host;
     one_by_one::unreached(loaded, directory, file, has_names)
 }
 

@@ -49,8 +49,8 @@ struct Conf {
     logs: Option<PathBuf>,
 }
 
-/// Adds the problem to each site whose lineage is due for too long.
-pub fn note_overdue(settings: &Settings, sites: &mut [Site], now: i64) {
+/// Notes for each site when its lineage is due, and adds the problem where it is for too long.
+pub fn note_renewals(settings: &Settings, sites: &mut [Site], now: i64) {
     let Some(folder) = certbot_dir(settings) else { return };
     let mut logs: Option<Vec<String>> = None;
     for site in sites {
@@ -60,6 +60,7 @@ pub fn note_overdue(settings: &Settings, sites: &mut [Site], now: i64) {
         let Ok(text) = std::fs::read_to_string(folder.join("renewal").join(file)) else { continue };
         let conf = conf(&text);
         let due = due(leaf, &conf);
+        site.renewal_due = (!conf.is_off).then_some(due);
         if conf.is_off || now.saturating_sub(due) < patience(leaf) {
             continue;
         }

@@ -139,8 +139,17 @@ impl Cmd {
     /// Runs it with these arguments after `--config FILE`.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Run {
+        let config = self.config();
+        let mut all = vec!["--config", config.to_str().expect("a path of UTF-8")];
+        all.extend(arguments);
+        self.run_as(&all)
+    }
+
+    /// Runs it with these arguments alone.
+    #[track_caller]
+    pub fn run_as(&self, arguments: &[&str]) -> Run {
         let mut command = Command::new(Self::program());
-        command.arg("--config").arg(self.config()).args(arguments);
+        command.args(arguments);
         self.prepare(&mut command);
         let output = finish(&mut command, self.limit);
         Run {

@@ -101,14 +101,17 @@ fn seen(terminal: &Terminal, settings: Result<Settings, Failure>, args: &FleetSt
             match args.format {
                 StatusFormat::Json => terminal.print_line(&json::failure(&failure)),
                 StatusFormat::Monitoring => terminal.print_line(&monitoring::failure(&failure.message)),
-                StatusFormat::Human | StatusFormat::Prometheus => terminal.complain(&failure.message),
+                StatusFormat::Human | StatusFormat::Html | StatusFormat::Prometheus => {
+                    terminal.complain(&failure.message);
+                }
             }
             return Exit::Unable;
         }
     };
     let written = args.textfile.as_ref().map(|path| textfile::write(path, &prometheus::text(&overview)));
     match args.format {
-        StatusFormat::Human => {
+        // There is no page of a fleet.
+        StatusFormat::Human | StatusFormat::Html => {
             terminal.print_advice(&settings, human::status(&overview, terminal.is_quiet()));
         }
         StatusFormat::Json => terminal.print_line(&json::status(&overview)),

@@ -182,7 +182,7 @@ fn cell(site: &Site, column: Column, now: i64) -> String {
 }
 
 /// The word for a file that HAProxy has loaded, and doesn't serve all names from.
-fn served(site: &Site) -> Option<&'static str> {
+pub(super) fn served(site: &Site) -> Option<&'static str> {
     if site.all_haproxys() != PlaceState::Current {
         return None;
     }
@@ -210,11 +210,11 @@ fn in_full(site: &Site, columns: &Columns) -> Vec<StatusLine> {
     lines
 }
 
-fn place(state: PlaceState, is_expected: bool) -> String {
+pub(super) fn place(state: PlaceState, is_expected: bool) -> String {
     if is_expected || state == PlaceState::Unknown { state.name() } else { "-" }.to_owned()
 }
 
-fn file_cell(site: &Site) -> String {
+pub(super) fn file_cell(site: &Site) -> String {
     let text = file(site);
     if site.views.role == Role::Host || site.is_placeholder() {
         let what = if site.is_placeholder() { "placeholder" } else { "host" };
@@ -223,7 +223,7 @@ fn file_cell(site: &Site) -> String {
     text
 }
 
-fn names(site: &Site) -> String {
+pub(super) fn names(site: &Site) -> String {
     site.leaf().map(|leaf| escaped(&leaf.names.join(" ")).to_string()).unwrap_or_default()
 }
 
@@ -261,7 +261,7 @@ fn cut(text: &str, width: usize) -> String {
 }
 
 /// What is owed to a HAProxy is said once, not for each site.
-fn is_worth_a_line(problem: &Problem, detail: Detail) -> bool {
+pub(super) fn is_worth_a_line(problem: &Problem, detail: Detail) -> bool {
     let least = if detail == Detail::Verbose { Severity::Ok } else { Severity::Unknown };
     match problem.kind {
         ProblemKind::ReloadOwed => false,
@@ -339,7 +339,7 @@ fn haproxys(status: &Status, columns: &Columns, detail: Detail) -> Vec<StatusLin
 }
 
 /// When the last run was, and what came of it.
-fn last_run(status: &Status) -> Option<String> {
+pub(super) fn last_run(status: &Status) -> Option<String> {
     let ago = |at: i64| span(status.at.saturating_sub(at).max(0));
     let Some(run) = status.last_run.here() else {
         let is_known = !status.last_run.is_unseen();

@@ -1,5 +1,6 @@
-//! A status as text: for people, for scripts, for monitoring plugins, for Prometheus. Pure, but for the text file.
+//! A status as text: for people, for browsers, for scripts, for monitoring plugins, for Prometheus. Pure, but for the text file.
 
+pub mod html;
 pub mod human;
 pub mod json;
 pub mod monitoring;

@@ -56,39 +56,36 @@ fn sites(page: &mut Page, status: &Status) {
     let names: Vec<(String, String)> = status.sites.iter().map(names).collect();
     let all = || status.sites.iter().zip(&names);
 
-    page.gauge("certificate_not_after_timestamp_seconds", "When the certificate in this place expires.");
-    for (site, (lineage, file)) in all() {
-        for place in places(site) {
-            if let Some(at) = place.not_after {
-                page.sample(&place.labels(lineage, file), at);
+    let mut place_gauge =
+        |name: &'static str, help: &'static str, value: &dyn Fn(&Place<'_>) -> Option<i64>| {
+            page.gauge(name, help);
+            for (site, (lineage, file)) in all() {
+                for place in places(site) {
+                    if let Some(value) = value(&place) {
+                        page.sample(&place.labels(lineage, file), value);
+                    }
+                }
             }
-        }
-    }
-    page.gauge(
+        };
+    place_gauge(
+        "certificate_not_after_timestamp_seconds",
+        "When the certificate in this place expires.",
+        &|place| place.not_after,
+    );
+    place_gauge(
         "certificate_not_before_timestamp_seconds",
         "From when the certificate in this place is valid.",
+        &|place| place.not_before,
     );
-    for (site, (lineage, file)) in all() {
-        for place in places(site) {
-            if let Some(at) = place.not_before {
-                page.sample(&place.labels(lineage, file), at);
-            }
-        }
-    }
-    page.gauge(
+    place_gauge(
         "in_step",
         "1 if up to date with its source (the disk with certbot, HAProxy with the disk), 0 if not; absent if unknown.",
+        &|place| match place.state {
+            PlaceState::Current => Some(1),
+            PlaceState::Stale | PlaceState::Missing => Some(0),
+            PlaceState::Foreign | PlaceState::Unknown => None,
+        },
     );
-    for (site, (lineage, file)) in all() {
-        for place in places(site) {
-            let in_step = match place.state {
-                PlaceState::Current => 1,
-                PlaceState::Stale | PlaceState::Missing => 0,
-                PlaceState::Foreign | PlaceState::Unknown => continue,
-            };
-            page.sample(&place.labels(lineage, file), in_step);
-        }
-    }
     page.gauge("refused", "Whether the lineage is refused: what is deployed stays as it is.");
     for (site, (lineage, file)) in all().filter(|(site, _)| site.views.lineage.is_some()) {
         let Some(row) = &site.views.row else { continue };
