@@ -115,7 +115,8 @@ pub fn sweep(
     let mut lineages: BTreeMap<OsString, Lineage> = lineages.into_iter().collect();
     let mut deployed: BTreeMap<OsString, Deployed> = deployed.into_iter().collect();
     for (name, mut lineage) in settle(&tree, unsettled) {
-        let found = look_for(&name, &lineage).map(|(file, found)| (file, found.map(|it| it.0)));
+        let found = look_for(&name, &lineage);
+        let found = found.map(|(file, found)| (file, found.map(|(deployed, _)| deployed)));
         deployed.extend(note(&mut lineage, found));
         lineages.insert(name, lineage);
     }
@@ -125,17 +126,12 @@ pub fn sweep(
         let is_wanted = |name: &&OsStr| as_recorded == index.len() || lineages.contains_key(*name);
         lineage.filter(|name| index.get(name).is_some()).as_ref().is_some_and(is_wanted)
     };
-    let is_other = |name: &OsStr| !is_known(name) && !deployed.contains_key(name);
-    let others = match sites {
-        Some(sites) => others(sites, &is_other, &recorded, &tree)?,
-        None => Vec::new(),
-    };
     let mut failure = None;
-    for (file, found) in others {
-        if let Err(Some(refusal)) = &found {
-            failure.get_or_insert_with(|| Failure::new(FailureKind::Io, refusal.detail.clone()));
-        }
-        deployed.insert(file, found.unwrap_or_else(|_| unreadable()));
+    if let Some(sites) = sites {
+        let is_other = |name: &OsStr| !is_known(name) && !deployed.contains_key(name);
+        let others = look_at_others(sites, &is_other, &recorded, &tree)?;
+        failure = others.failure;
+        deployed.extend(others.files);
     }
     let recorded_otherwise = state
         .files
@@ -165,6 +161,37 @@ pub fn sweep(
             policy,
         },
     })
+}
+
+/// The files that no lineage accounts for.
+struct Others {
+    files: Vec<(OsString, Deployed)>,
+    /// The first of ours that can't be read.
+    failure: Option<Failure>,
+}
+
+fn look_at_others(
+    sites: &Place,
+    is_other: &dyn Fn(&OsStr) -> bool,
+    recorded: &(dyn Fn(&str) -> Option<Recorded> + Sync),
+    tree: &Source,
+) -> Result<Others, Failure> {
+    let names = entries::entries_that(&sites.dir, &sites.path, is_other)?;
+    let look = |file: &OsString| {
+        let record = file.to_str().and_then(recorded);
+        let lineage = record.as_ref().map(|record| record.lineage.clone()).unwrap_or_default();
+        let found = look_at(sites, file, None, record.as_ref(), &lineage, tree)?;
+        let found = found.map(|(deployed, _)| deployed);
+        Some((file.clone(), found.map_err(|refusal| record.is_some().then_some(refusal))))
+    };
+    let mut others = Others { files: Vec::new(), failure: None };
+    for (file, found) in parallel::map(&names, look, &|_, _| ()).into_iter().flatten() {
+        if let Err(Some(refusal)) = &found {
+            others.failure.get_or_insert_with(|| Failure::new(FailureKind::Io, refusal.detail.clone()));
+        }
+        others.files.push((file, found.unwrap_or_else(|_| unreadable())));
+    }
+    Ok(others)
 }
 
 /// Reads a lineage and proves its key once more, for its PEM.
@@ -327,27 +354,6 @@ fn look_at(
         _ => false,
     };
     Some(Ok((Deployed { archived, ..found }, look)))
-}
-
-/// A file, and what it is; or why one that is ours can't be read.
-type Other = (OsString, Result<Deployed, Option<Refusal>>);
-
-/// What is deployed beside the files of lineages.
-fn others(
-    sites: &Place,
-    is_other: &dyn Fn(&OsStr) -> bool,
-    recorded: &(dyn Fn(&str) -> Option<Recorded> + Sync),
-    tree: &Source,
-) -> Result<Vec<Other>, Failure> {
-    let look = |file: &OsString| {
-        let record = file.to_str().and_then(recorded);
-        let lineage = record.as_ref().map(|record| record.lineage.clone()).unwrap_or_default();
-        let found = look_at(sites, file, None, record.as_ref(), &lineage, tree)?;
-        let found = found.map(|(deployed, _)| deployed);
-        Some((file.clone(), found.map_err(|refusal| record.is_some().then_some(refusal))))
-    };
-    let names = entries::entries_that(&sites.dir, &sites.path, is_other)?;
-    Ok(parallel::map(&names, look, &|_, _| ()).into_iter().flatten().collect())
 }
 
 /// The deployed file for the situation; one that can't be read refuses its lineage.

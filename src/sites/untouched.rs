@@ -1,29 +1,29 @@
 //! Since when no `.sctl` has gone from a directory.
 //!
-//! Each run remembers which ones it found, and when it left the directory: one that came, was loaded and went between two
-//! runs has changed it since.
+//! Each run remembers which ones it found, and how it left the directory: one that came, was loaded and went between two
+//! runs has changed it since, and left it with the names that it had.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::fstat;
 use serde::{Deserialize, Serialize};
 
 use super::entries;
+use crate::certified_key::{hex, sha256};
 use crate::serving::loads::Identity;
 use crate::sites::place::Place;
-use crate::sys::failure::Failure;
 
 /// What is remembered of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Untouched {
     /// When a `.sctl` had last gone from it, or may have: seconds and nanoseconds since 1970.
     pub since: (u64, u32),
-    /// When it had last changed as a run left it; `None`: a run has changed it that didn't come to its end.
+    /// When it had last changed as a run left it, and a digest of the names in it; `None`: a run has changed it that didn't
+    /// come to its end.
     #[serde(default)]
-    pub left: Option<(u64, u32)>,
+    pub left: Option<((u64, u32), String)>,
     /// The `.sctl` files that were there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub scts: BTreeSet<String>,
@@ -42,10 +42,16 @@ impl FoundPlace {
     /// How a directory is found, of which the last run remembers this; `None`: it can't be read.
     pub(crate) fn of(place: &Place, last: Option<&Untouched>) -> Option<Self> {
         let (identity, changed) = look(place)?;
-        let (is_empty, scts) = scts_of(place).ok()?;
-        let is_new = last.is_none() && is_empty;
-        let is_as_left = |last: &&Untouched| last.left == Some(changed) && scts == last.scts;
-        let since = match last.filter(is_as_left) {
+        let names = entries::entries(&place.dir, &place.path).ok()?;
+        let is_new = last.is_none() && names.is_empty();
+        let digest = digest_of(&names);
+        let scts = scts_of(names);
+        let is_innocent = |last: &&Untouched| {
+            let Some((left, before)) = &last.left else { return false };
+            // What has come or gone for good says why it has changed.
+            scts.is_superset(&last.scts) && (*left == changed || *before != digest)
+        };
+        let since = match last.filter(is_innocent) {
             Some(last) => last.since,
             None if is_new => (0, 0),
             None => changed,
@@ -71,9 +77,11 @@ pub(crate) fn left(
         let key = key(place);
         let Some(found) = found.get(&key) else { continue };
         let Some((_, changed)) = look(place) else { continue };
-        let Ok((_, scts)) = scts_of(place) else { continue };
+        let Ok(names) = entries::entries(&place.dir, &place.path) else { continue };
+        let left = Some((changed, digest_of(&names)));
+        let scts = scts_of(names);
         let since = if scts.is_superset(&found.record.scts) { found.record.since } else { changed };
-        all.insert(key, Untouched { since, left: Some(changed), scts });
+        all.insert(key, Untouched { since, left, scts });
     }
     all
 }
@@ -89,13 +97,13 @@ fn look(place: &Place) -> Option<(Identity, (u64, u32))> {
     Some((Identity { device: stat.st_dev, inode: stat.st_ino }, changed))
 }
 
-/// Whether nothing is in a directory, and the `.sctl` files in it.
-fn scts_of(place: &Place) -> Result<(bool, BTreeSet<String>), Failure> {
-    let is_empty = Cell::new(true);
-    let is_sct = |name: &OsStr| {
-        is_empty.set(false);
-        name.as_encoded_bytes().ends_with(b".sctl")
-    };
-    let names = entries::entries_that(&place.dir, &place.path, &is_sct)?;
-    Ok((is_empty.get(), names.iter().map(|name| name.to_string_lossy().into_owned()).collect()))
+fn digest_of(names: &[OsString]) -> String {
+    let mut names: Vec<&[u8]> = names.iter().map(|name| name.as_encoded_bytes()).collect();
+    names.sort_unstable();
+    hex(&sha256(&names.join(&0)))
+}
+
+fn scts_of(names: Vec<OsString>) -> BTreeSet<String> {
+    let scts = names.into_iter().filter(|name| name.as_encoded_bytes().ends_with(b".sctl"));
+    scts.map(|name| name.to_string_lossy().into_owned()).collect()
 }
