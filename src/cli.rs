@@ -105,6 +105,20 @@ pub enum Format {
     Json,
 }
 
+/// How `fleet status` reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum FleetFormat {
+    /// For people: a line for each host.
+    #[default]
+    Human,
+    /// For scripts: one JSON object.
+    Json,
+    /// For monitoring plugins: one line with performance data, then the problems.
+    Monitoring,
+    /// For Prometheus: the text exposition format.
+    Prometheus,
+}
+
 /// How `status` reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum StatusFormat {
@@ -159,11 +173,75 @@ pub enum Command {
     /// For HAProxy 2.2 and later: port 80 passes ACME challenges to certbot and redirects the rest, port 443 serves the
     /// host certificate and the sites directory, and the admin socket lets certificates be replaced without a reload.
     HaproxyConfig(HaproxyConfig),
+    /// Share one certbot's certificates among many HAProxy hosts
+    ///
+    /// One host, the publisher, puts certbot's certificates into a store: an etcd, or a directory that something else
+    /// carries. Any number of nodes deploy them from there as a single host does, and report. The store sees only
+    /// ciphertext, and what it forges, replays or mixes is refused. The whole story is in haproxy-certs-fleet(7).
+    #[command(subcommand)]
+    Fleet(FleetCommand),
     /// Print the completions for a shell
     Completions {
         /// The shell
         shell: Completions,
     },
+}
+
+/// The commands of `fleet`.
+#[derive(Debug, Subcommand)]
+pub enum FleetCommand {
+    /// On a node: make its keys, and print the table for the publisher's settings
+    ///
+    /// Keys that are there already stay as they are.
+    Join,
+    /// On the publisher: publish what changed
+    ///
+    /// Reads all of certbot's lineages, proves those that aren't published yet, and puts them, encrypted for the nodes,
+    /// into the store. A lineage that fails stays as it was published. assemble does it too, where the settings have
+    /// [[fleet.node]] tables.
+    Publish(FleetPublish),
+    /// On a node: bring what is published here and deploy it
+    ///
+    /// Without --once it goes on, woken by what is published, until it is told to end.
+    Follow(FleetFollow),
+    /// On the publisher: encrypt everything with a new key, for the nodes that are left
+    ///
+    /// To be done after a node was removed. What it held stays in its hands until it is issued again.
+    Rotate,
+    /// Show which node has what, and what HAProxy there serves
+    ///
+    /// Exits with 0 for ok, 1 for warning, 2 for critical and 3 for unknown, as monitoring plugins do.
+    Status(FleetStatus),
+}
+
+/// Options of `fleet publish`.
+#[derive(Debug, Default, Args)]
+pub struct FleetPublish {
+    /// However many lineages are gone, let them go; the nodes prune them too
+    #[arg(long)]
+    pub prune_many: bool,
+    /// Take the place of another publisher
+    #[arg(long)]
+    pub take_over: bool,
+}
+
+/// Options of `fleet follow`.
+#[derive(Debug, Default, Args)]
+pub struct FleetFollow {
+    /// Look once, and end
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// Options of `fleet status`.
+#[derive(Debug, Default, Args)]
+pub struct FleetStatus {
+    /// How to report
+    #[arg(long, value_name = "FORMAT", default_value = "human")]
+    pub format: FleetFormat,
+    /// Write the metrics for Prometheus to this file too, for the textfile collector of its node exporter
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub textfile: Option<PathBuf>,
 }
 
 /// Options of `assemble`.
@@ -225,6 +303,9 @@ pub struct Issue {
     /// The names, separated by commas; the option may be repeated
     #[arg(short, long = "domains", value_name = "NAME", required = true, value_delimiter = ',', value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub domains: Vec<String>,
+    /// Two certificates with the same names: one with an ECDSA key, and NAME-rsa with an RSA key for old clients
+    #[arg(long)]
+    pub both_keys: bool,
     /// Arguments for certbot, after those of [certbot] args
     #[arg(last = true, value_name = "CERTBOT-ARGS")]
     pub certbot: Vec<OsString>,

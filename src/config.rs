@@ -1,5 +1,7 @@
 //! What is meant: the configuration file and the command line's flags, validated into [`Settings`].
 
+pub mod fleet;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
@@ -10,11 +12,15 @@ use std::time::Duration;
 use nix::unistd::{Group, User, geteuid};
 use serde::{Deserialize, Serialize};
 
+use self::fleet::{Fleet, FleetTable};
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::{Failure, FailureKind};
 
 /// The configuration file that is read when none is named; its absence means the defaults.
 pub const DEFAULT_FILE: &str = "/etc/haproxy-certs.toml";
+
+/// certbot's lineages, where nothing else is said.
+const LIVE_DIR: &str = "/etc/letsencrypt/live";
 
 /// Our own directory inside the sites directory: every HAProxy version ignores subdirectories.
 pub const OWN_DIR: &str = ".haproxy-certs";
@@ -57,7 +63,7 @@ pub struct Settings {
     pub file: Option<PathBuf>,
     /// The options of this program that lead to the same settings: `--config FILE --sites-dir DIR`; empty where none is needed.
     pub given: String,
-    /// certbot's `live` directory, absolute.
+    /// certbot's `live` directory, absolute; on a node of a fleet what stands for its cache, `fleet:NAME`.
     pub live_dir: PathBuf,
     /// The directory that HAProxy loads, absolute.
     pub sites_dir: PathBuf,
@@ -77,6 +83,8 @@ pub struct Settings {
     pub host_file: PathBuf,
     /// The HAProxys to notify, at least one.
     pub haproxys: Vec<Haproxy>,
+    /// The fleet that this host belongs to.
+    pub fleet: Option<Fleet>,
     /// How certbot is run by `issue` and `renew`.
     pub certbot: Certbot,
 }
@@ -310,6 +318,18 @@ impl Settings {
         Ok(Self { file, given, ..settings })
     }
 
+    /// The fleet whose cache is deployed here in the place of certbot's tree; `None`: certbot's tree is.
+    #[must_use]
+    pub fn followed(&self) -> Option<&Fleet> {
+        self.fleet.as_ref().filter(|fleet| fleet.is_node() && self.live_dir == fleet.source())
+    }
+
+    /// The fleet that this host publishes to.
+    #[must_use]
+    pub fn published(&self) -> Option<&Fleet> {
+        self.fleet.as_ref().filter(|fleet| fleet.is_publisher())
+    }
+
     /// Validates the configuration `text` with the flags over it.
     ///
     /// # Errors
@@ -324,7 +344,19 @@ impl Settings {
                 escaped_path(&host_file)
             ));
         }
-        let live_dir = directory("live_dir", flags.live_dir.as_ref().unwrap_or(&file.live_dir))?;
+        let fleet = file.fleet.map(|fleet| fleet.validate(!file.haproxy.is_empty())).transpose()?;
+        let live_dir = match (&flags.live_dir, &file.live_dir, fleet.as_ref().filter(|fleet| fleet.is_node()))
+        {
+            (Some(path), ..) | (None, Some(path), None) => directory("live_dir", path)?,
+            (None, Some(_), Some(_)) => {
+                return Err(
+                    "live_dir and [fleet] publishers are two sources of certificates; this host can have one"
+                        .to_owned(),
+                );
+            }
+            (None, None, Some(fleet)) => fleet.source(),
+            (None, None, None) => LIVE_DIR.into(),
+        };
         if sites_dir.starts_with(&live_dir) || sites_dir == Path::new("/") {
             return Err(format!(
                 "sites_dir {} must be a directory of its own, outside live_dir {}",
@@ -387,6 +419,7 @@ impl Settings {
             host_lineage: file.host_lineage,
             host_file,
             haproxys,
+            fleet,
             certbot: Certbot {
                 binary: file.certbot.binary,
                 authenticator: file.certbot.authenticator,
@@ -439,7 +472,7 @@ fn haproxys(
 #[serde(deny_unknown_fields, default)]
 #[allow(clippy::struct_field_names, reason = "the fields are the keys of the file")]
 struct File {
-    live_dir: PathBuf,
+    live_dir: Option<PathBuf>,
     sites_dir: PathBuf,
     owner: Option<String>,
     mode: String,
@@ -450,13 +483,14 @@ struct File {
     host_lineage: Option<String>,
     host_file: PathBuf,
     haproxy: Vec<HaproxyTable>,
+    fleet: Option<FleetTable>,
     certbot: CertbotTable,
 }
 
 impl Default for File {
     fn default() -> Self {
         Self {
-            live_dir: "/etc/letsencrypt/live".into(),
+            live_dir: None,
             sites_dir: "/usr/local/ssl/certs/sites".into(),
             owner: None,
             mode: "0400".into(),
@@ -467,6 +501,7 @@ impl Default for File {
             host_lineage: None,
             host_file: "/usr/local/ssl/certs/host.pem".into(),
             haproxy: Vec::new(),
+            fleet: None,
             certbot: CertbotTable::default(),
         }
     }
@@ -737,12 +772,22 @@ fn better(line: &str, message: &str) -> Option<String> {
         return Some(format!("{key} = {value} needs quotes: write {key} = \"{quoted}{unit}\""));
     }
     if is_a("string", "a sequence") {
-        return Some(format!("{key} is a list: write {key} = [\"{quoted}\"]"));
+        let words = if ["command", "args"].contains(&key) { words(quoted) } else { format!("\"{quoted}\"") };
+        return Some(format!("{key} is a list: write {key} = [{words}]"));
+    }
+    if message.contains("leading zero") && key == "mode" {
+        return Some(format!("{key} = {value} needs quotes: write {key} = \"{quoted}\""));
     }
     if is_a("string", "u16") {
         return Some(format!("{key} is a number: write {key} = {quoted}"));
     }
     None
+}
+
+/// A command line as the list of its words.
+fn words(line: &str) -> String {
+    let quoted: Vec<String> = line.split_whitespace().map(|word| format!("\"{word}\"")).collect();
+    quoted.join(", ")
 }
 
 #[cfg(test)]
@@ -844,6 +889,11 @@ mod tests {
             (
                 "[[haproxy]]\nprobe = \"127.0.0.1:443\" # ours",
                 "line 2: probe is a list: write probe = [\"127.0.0.1:443\"]",
+            ),
+            ("mode = 0400", "line 1: mode = 0400 needs quotes: write mode = \"0400\""),
+            (
+                "[[haproxy]]\ncommand = \"/bin/kill -HUP 1\"",
+                "line 2: command is a list: write command = [\"/bin/kill\", \"-HUP\", \"1\"]",
             ),
             ("include = \"*\"", "include is a list: write include = [\"*\"]"),
             ("[certbot]\nhttp_01_port = \"54321\"", "http_01_port is a number: write http_01_port = 54321"),

@@ -27,6 +27,7 @@
 //! | [`index`] | what was proved before and still looks the same isn't read again; [`index::trust`] says when |
 //! | [`sites`] | lock, stage, commit, put back, and the state |
 //! | [`haproxy`] | notifying it: [`haproxy::notify`] is the one door, [`haproxy::methods`] the ways |
+//! | [`fleet`] | one host publishes, many deploy: what lies in a store that nobody trusts |
 //! | [`status`] | what is seen, judged: facts first, then how bad they are, then advice |
 //! | [`host_setup`] | certbot's hooks, timers, modes and HAProxy's configuration, for `init` and `status --setup` |
 //! | [`output`] | for people, scripts, the system log, monitoring and Prometheus |
@@ -40,6 +41,7 @@ pub mod certified_key;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod fleet;
 pub mod haproxy;
 pub mod host_setup;
 pub mod index;
@@ -47,6 +49,7 @@ pub mod output;
 pub mod plan;
 pub mod serving;
 pub mod sites;
+pub mod source;
 pub mod status;
 pub mod sweep;
 pub mod sys;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use haproxy_certs::cli::{Cli, Command};
-use haproxy_certs::commands::{completions, haproxy_config, init, rounds, status, with_certbot};
+use haproxy_certs::commands::{completions, fleet, haproxy_config, init, rounds, status, with_certbot};
 use haproxy_certs::output::Exit;
 use haproxy_certs::output::terminal::Terminal;
 use haproxy_certs::sys::core_dump;
@@ -34,6 +34,7 @@ fn run(terminal: &Terminal, cli: &Cli) -> Exit {
         Command::Renew(args) => with_certbot::renew(terminal, global, args),
         Command::Init(args) => init::run(terminal, global, args),
         Command::HaproxyConfig(args) => haproxy_config::run(terminal, global, args),
+        Command::Fleet(command) => fleet::run::run(terminal, global, command),
         Command::Completions { shell } => completions::run(terminal, global, *shell),
     };
     done.unwrap_or_else(|failure| terminal.unable(&failure))

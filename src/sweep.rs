@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use crate::certbot::{CertbotTree, SETTLING};
+use crate::certbot::SETTLING;
 use crate::certified_key::{CertifiedKey, CombinedPem, Leaf, Unproved, read_leaf};
 use crate::config::Settings;
 use crate::index::entry::{Look, Looks, Proven};
@@ -21,6 +21,8 @@ use crate::serving::loads::Loaded;
 use crate::sites::entries;
 use crate::sites::place::Place;
 use crate::sites::state::State;
+use crate::source::Source;
+pub use crate::sys::clock::now;
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::{Failure, FailureKind, io_cause};
 use crate::sys::parallel::{self, Progress};
@@ -30,6 +32,8 @@ const POLL: Duration = Duration::from_millis(50);
 /// What there is, before anything is decided.
 #[derive(Debug)]
 pub struct Swept {
+    /// Where the pairs come from.
+    pub source: Source,
     /// For the planner.
     pub situation: Situation,
     /// Whether certbot's `live` directory is missing.
@@ -58,8 +62,9 @@ pub fn sweep(
     index: &Index,
     progress: Progress<'_>,
 ) -> Result<Swept, Failure> {
-    let tree = CertbotTree::of(settings);
-    let discovery = tree.discover_besides(&|name| index.get(name).is_some())?;
+    let tree = Source::of(settings)?;
+    let policy = tree.policy(policy);
+    let discovery = tree.discover(&|name| index.get(name).is_some())?;
     let names: Vec<&OsString> =
         discovery.lineages.iter().filter(|name| settings.selection.includes(name)).collect();
     let live_dirs = state.spellings(&settings.live_dir);
@@ -128,6 +133,7 @@ pub fn sweep(
     let as_recorded = names.iter().filter(|name| index.get(name).is_some()).count();
     let host = settings.host_lineage.as_ref().map(|name| host(settings, &tree, name, &lineages, &recorded));
     Ok(Swept {
+        source: tree,
         live_dir_missing: discovery.live_dir_missing,
         failure,
         proved,
@@ -154,18 +160,11 @@ pub fn sweep(
     })
 }
 
-/// The time, in seconds since 1970.
-#[must_use]
-pub fn now() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
 /// Reads a lineage and proves its key once more, for its PEM.
 ///
 /// # Errors
 /// Why it isn't deployed.
-pub fn prove(tree: &CertbotTree, name: &OsStr) -> Result<CombinedPem, Refusal> {
+pub fn prove(tree: &Source, name: &OsStr) -> Result<CombinedPem, Refusal> {
     let pair = tree.read(name).map_err(|unread| unread.refusal)?;
     match CertifiedKey::prove(&pair.key, &pair.chain) {
         Ok(proved) => Ok(proved.combined_pem()),
@@ -179,7 +178,7 @@ pub fn prove(tree: &CertbotTree, name: &OsStr) -> Result<CombinedPem, Refusal> {
 }
 
 /// The refusal of a pair that was read but not proved.
-fn refused(tree: &CertbotTree, name: &OsStr, unproved: &Unproved) -> Refusal {
+fn refused(tree: &Source, name: &OsStr, unproved: &Unproved) -> Refusal {
     Refusal::new(unproved.flaw.into(), format!("{}: {}", escaped_path(&tree.folder(name)), unproved.detail))
 }
 
@@ -237,7 +236,7 @@ struct Examined {
 }
 
 /// Reads and proves a lineage.
-fn examine(tree: &CertbotTree, name: &OsStr, record: Option<&Recorded>) -> Examined {
+fn examine(tree: &Source, name: &OsStr, record: Option<&Recorded>) -> Examined {
     let pair = match tree.read(name) {
         Ok(pair) => pair,
         Err(unread) => {
@@ -275,7 +274,7 @@ fn examine(tree: &CertbotTree, name: &OsStr, record: Option<&Recorded>) -> Exami
 }
 
 /// Looks again at lineages that changed a moment ago, until they are whole or have settled as they are.
-fn settle(tree: &CertbotTree, mut unsettled: BTreeSet<OsString>) -> BTreeMap<OsString, Lineage> {
+fn settle(tree: &Source, mut unsettled: BTreeSet<OsString>) -> BTreeMap<OsString, Lineage> {
     let until = Instant::now() + SETTLING;
     let mut settled = BTreeMap::new();
     while !unsettled.is_empty() && Instant::now() < until {
@@ -296,7 +295,7 @@ fn look_at(
     lineage: Option<&Lineage>,
     record: Option<&Recorded>,
     name: &OsStr,
-    tree: &CertbotTree,
+    tree: &Source,
 ) -> Option<Result<(Deployed, Look), Refusal>> {
     let candidate = lineage.and_then(|lineage| lineage.proof.as_ref().ok());
     let known = candidate.map(|candidate| (&candidate.sha256, &candidate.leaf));
@@ -353,7 +352,7 @@ fn unreadable() -> Deployed {
 
 fn host(
     settings: &Settings,
-    tree: &CertbotTree,
+    tree: &Source,
     name: &str,
     lineages: &BTreeMap<OsString, Lineage>,
     recorded: &dyn Fn(&str) -> Option<Recorded>,

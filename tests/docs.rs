@@ -15,6 +15,7 @@ use clap::{Arg, CommandFactory as _, ValueEnum as _};
 use haproxy_certs::certified_key::Flaw;
 use haproxy_certs::cli::Cli;
 use haproxy_certs::config::{Method, Overrides, Settings};
+use haproxy_certs::fleet::trouble::FleetTrouble;
 use haproxy_certs::haproxy::verdict::Outcome;
 use haproxy_certs::output::Exit;
 use haproxy_certs::plan::action::Action;
@@ -27,12 +28,14 @@ use support::{Cmd, Haproxy, Key, KeyKind, Kind, Tree, Validity, system_haproxy};
 
 const README: &str = include_str!("../README.md");
 const MAN_7: &str = include_str!("../man/haproxy-certs.7");
+const MAN_FLEET: &str = include_str!("../man/haproxy-certs-fleet.7");
 const MAN_8: &str = include_str!("../man/haproxy-certs.8");
 const MAN_5: &str = include_str!("../man/haproxy-certs.toml.5");
 
 /// Options of other programs that the documents mention.
-const OF_OTHERS: [&str; 26] = [
+const OF_OTHERS: [&str; 28] = [
     "--agree-tos",
+    "--auto-compaction-retention",
     "--cert-name",
     "--config-dir",
     "--delete",
@@ -44,6 +47,7 @@ const OF_OTHERS: [&str; 26] = [
     "--fullchain-file",
     "--http-01-port",
     "--install-cert",
+    "--prefix",
     "--ip-address",
     "--key-file",
     "--key-type",
@@ -140,7 +144,8 @@ fn possible_values(arg: &Arg) -> Words {
 fn all_options() -> Words {
     let definition = definition();
     let commands = [&definition].into_iter().chain(definition.get_subcommands());
-    commands.flat_map(visible).flat_map(names).collect()
+    let nested = definition.get_subcommands().flat_map(clap::Command::get_subcommands);
+    commands.chain(nested).flat_map(visible).flat_map(names).collect()
 }
 
 // ---- the README -------------------------------------------------------------------------------------------------
@@ -367,7 +372,7 @@ fn keys(table: &str) -> Words {
 
 /// The keys of the top, without the tables.
 fn top_keys() -> Words {
-    keys("").into_iter().filter(|key| !["haproxy", "certbot"].contains(&key.as_str())).collect()
+    keys("").into_iter().filter(|key| !["haproxy", "certbot", "fleet"].contains(&key.as_str())).collect()
 }
 
 #[test]
@@ -414,7 +419,10 @@ fn the_shown_settings_have_every_key_and_only_defaults() {
     let lines: Vec<&str> = uncommented.filter(is_setting).collect();
     let table: toml::Table = lines.join("\n").parse().unwrap();
     let keys_of = |table: &toml::Table| -> Words { table.keys().cloned().collect() };
-    assert_eq!(keys_of(&table), keys(""));
+    // A fleet has no defaults: it is only named.
+    let fleet: Words = ["fleet".to_owned()].into();
+    assert_eq!(keys_of(&table), &keys("") - &fleet);
+    assert!(shown.contains("haproxy-certs-fleet(7)"));
     assert_eq!(keys_of(table["haproxy"][0].as_table().unwrap()), keys("[[haproxy]]"));
     assert_eq!(keys_of(table["certbot"].as_table().unwrap()), keys("[certbot]"));
     let is_default = |line: &&&str| !line.starts_with("host_lineage") && !line.starts_with("owner");
@@ -450,6 +458,13 @@ fn the_manual_has_every_key_with_its_default() {
             assert!(found.insert(key.to_owned()), "{key} twice");
         }
         assert_eq!(found, expected, "{title}");
+    }
+    for title in ["[fleet]", "[[fleet.node]]"] {
+        let kind = if title.starts_with("[[") { "tables" } else { "table" };
+        let text = subsection(MAN_5, &format!("{title} {kind}"));
+        let items = text.lines().filter_map(|line| line.strip_prefix(".It Ic "));
+        let found: Words = items.map(|item| item.split(' ').next().unwrap().to_owned()).collect();
+        assert_eq!(found, keys(title), "{title}");
     }
     assert_eq!(without_default, ["host_lineage", "owner"].map(ToOwned::to_owned).into());
     assert_eq!(format!("{:?}", parse(&defaults.join("\n"))), format!("{:?}", parse("")));
@@ -494,7 +509,11 @@ fn has_word(text: &str, word: &str) -> bool {
 }
 
 fn compare_options<'a>(title: &str, args: impl Iterator<Item = &'a Arg>) {
-    let text = subsection(MAN_8, title);
+    compare_options_of(MAN_8, title, args);
+}
+
+fn compare_options_of<'a>(man: &str, title: &str, args: impl Iterator<Item = &'a Arg>) {
+    let text = subsection(man, title);
     let mut expected = Words::new();
     for arg in args {
         if arg.is_positional() {
@@ -529,9 +548,30 @@ fn the_manual_has_every_command_and_option_and_no_other() {
 }
 
 #[test]
+fn the_page_of_fleets_has_every_command_word_and_metric() {
+    let definition = definition();
+    let fleet = definition.get_subcommands().find(|command| command.get_name() == "fleet").unwrap();
+    let mut titles = Words::new();
+    for command in fleet.get_subcommands().filter(|command| command.get_name() != "help") {
+        let title = format!("fleet {}", command.get_name());
+        let is_own = |arg: &&Arg| !arg.is_global_set() && arg.get_long() != Some("help");
+        compare_options_of(MAN_FLEET, &title, visible(command).filter(is_own));
+        titles.insert(title);
+    }
+    assert_eq!(listed(man_section(MAN_FLEET, "THE COMMANDS"), ".Ss "), titles);
+    let words: Words = FleetTrouble::VARIANTS.iter().map(|trouble| trouble.name().to_owned()).collect();
+    let alerts = man_section(MAN_FLEET, "WHAT TO ALERT ON");
+    assert_eq!(listed(alerts, ".It Sy "), words);
+    let source = include_str!("../src/output/fleet/prometheus.rs");
+    let named = source.split("gauge(\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let metrics: Words = named.map(|name| format!("haproxy_certs_{name}")).collect();
+    assert_eq!(listed(alerts, ".It Li "), metrics);
+}
+
+#[test]
 fn the_manuals_name_no_option_that_does_not_exist() {
     let known = all_options();
-    for man in [MAN_8, MAN_7, MAN_5] {
+    for man in [MAN_8, MAN_7, MAN_5, MAN_FLEET] {
         let words: Vec<&str> = man.split_whitespace().collect();
         let flags = words.windows(2).filter(|pair| matches!(pair, ["Fl" | ".Fl", _]));
         let mut named: Words = flags.filter_map(|pair| Some(format!("-{}", pair.last()?))).collect();
@@ -577,6 +617,8 @@ fn problems() -> Words {
         | ProblemKind::HookBroken
         | ProblemKind::RenewalOverdue
         | ProblemKind::RunFailed => Some(kind.name().to_owned()),
+        // A page of their own has them.
+        ProblemKind::Fleet(_) => Some("fleet-*".to_owned()),
     };
     let kinds = [
         ProblemKind::Conflict,
@@ -595,6 +637,7 @@ fn problems() -> Words {
         ProblemKind::HookBroken,
         ProblemKind::RenewalOverdue,
         ProblemKind::RunFailed,
+        ProblemKind::Fleet(FleetTrouble::FleetStale),
     ];
     kinds.into_iter().filter_map(own).collect()
 }
@@ -631,7 +674,7 @@ fn the_manual_has_every_environment_variable() {
 
 #[test]
 fn mandoc_has_nothing_to_say() {
-    for page in ["haproxy-certs.7", "haproxy-certs.8", "haproxy-certs.toml.5"] {
+    for page in ["haproxy-certs.7", "haproxy-certs-fleet.7", "haproxy-certs.8", "haproxy-certs.toml.5"] {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man").join(page);
         let lint = ["-T", "lint", "-W", "warning"];
         let output = Command::new("mandoc").args(lint).arg(page).env("PATH", SYSTEM_PATH).output();
@@ -656,7 +699,9 @@ fn the_manuals_say_what_they_are_of() {
             let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
             let (head, foot) = (lines.first().unwrap(), lines.last().unwrap());
             let title = format!("{name}({section})");
-            assert!(head.starts_with(&title) && head.ends_with(&title), "{head}");
+            // mandoc leaves the second one out where there is no room for it.
+            let ends = head.ends_with(&title) || head.trim_end().len() + title.len() >= 78;
+            assert!(head.starts_with(&title) && ends, "{head}");
             assert!(!head.contains("BSD") && !head.contains("LOCAL"), "{program}: {head}");
             let version = concat!("haproxy-certs ", env!("CARGO_PKG_VERSION"));
             assert!(foot.starts_with(version) && foot.ends_with(version), "{program}: {foot}");

@@ -16,7 +16,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use haproxy_certs::certbot::CertbotTree;
 use haproxy_certs::commands::assemble::patience;
 use haproxy_certs::config::{Overrides, Settings};
 use haproxy_certs::index::entry::Stamp;
@@ -25,6 +24,7 @@ use haproxy_certs::plan::plan;
 use haproxy_certs::plan::row::Row;
 use haproxy_certs::plan::situation::Policy;
 use haproxy_certs::sites::dir::SitesDir;
+use haproxy_certs::source::Source;
 use haproxy_certs::sweep::{Swept, prove, sweep};
 use haproxy_certs::sys::system::System;
 use support::pki::{Authority, KeyKind, Leaf, Validity};
@@ -275,7 +275,7 @@ impl World {
         let index = Index::recall(&self.settings, &sites.place, sites.own(), &sites.state, Some(stamp));
         let (swept, full) = self.both(&sites, &index);
         let spared = full.read - swept.read;
-        let tree = CertbotTree::of(&self.settings);
+        let tree = Source::of(&self.settings).unwrap();
         let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
         let staged = sites.stage(&self.settings, plan(&swept.situation), &supply, &|_, _| ());
         let (_, failure) = staged.commit(full.situation.now).unwrap().keep(&BTreeMap::new());

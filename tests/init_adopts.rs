@@ -9,9 +9,10 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::process::finish;
+use rustix::process::{Pid, Signal, kill_process};
+use support::process::{Running, finish};
 use support::tree::write;
-use support::{KeyKind, LIMIT, Tree, Validity};
+use support::{KeyKind, LIMIT, Port, Tree, Validity, served, system_haproxy, try_served, wait_until};
 use tempfile::TempDir;
 
 /// A host of its own: in its mount and process namespaces `/etc/haproxy/haproxy.cfg` is this one, `/etc/letsencrypt` this
@@ -166,4 +167,150 @@ fn without_settings_init_proposes_before_it_makes() {
             "{said}"
         );
     }
+}
+
+/// The layout of the official container images, emulated, since no image can be had: user 99, process 1, its configuration
+/// and a mounted directory below /usr/local/etc/haproxy, /var/lib/haproxy to write to, neither systemd nor /etc/haproxy.
+/// The network and the libraries are this host's.
+struct Image {
+    folder: PathBuf,
+    container: Option<Running>,
+}
+
+/// Where the program is in there.
+const PROGRAM: &str = "/usr/local/etc/haproxy-certs";
+
+impl Image {
+    /// Starts HAProxy with this line of a shell, and waits until it serves on this port.
+    fn start(&mut self, line: &str, port: &Port) {
+        self.stop();
+        let mounts = "set -e; for name in /run /var/lib/haproxy /etc/haproxy /usr/local/etc; do
+            mount -t tmpfs none $name; done
+            chown 99:99 /var/lib/haproxy; mkdir /usr/local/etc/haproxy; cp $2 /usr/local/etc/haproxy-certs
+            mount --bind $1 /usr/local/etc/haproxy; cd /var/lib/haproxy
+            exec setpriv --reuid 99 --regid 99 --clear-groups $3";
+        let container = Running::start("unshare", |command| {
+            command.args([
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "sh",
+                "-c",
+                mounts,
+                "sh",
+            ]);
+            command.arg(&self.folder).arg(env!("CARGO_BIN_EXE_haproxy-certs")).arg(line)
+        });
+        self.container = Some(container);
+        wait_until(LIMIT, "HAProxy", || try_served(port.address(), "a.example").is_ok());
+    }
+
+    /// Ends HAProxy, and its container with it: `unshare` itself passes no signal on.
+    fn stop(&mut self) {
+        if let Some(mut container) = self.container.take() {
+            let _ = kill_process(Pid::from_raw(Self::first(&container)).unwrap(), Signal::TERM);
+            container.wait(LIMIT);
+        }
+    }
+
+    /// What is process 1 in there.
+    fn first(container: &Running) -> i32 {
+        let outer = container.pid();
+        let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).unwrap();
+        children.trim().parse().unwrap()
+    }
+
+    /// Runs the program in there, as root by way of `docker exec -u 0`, or as the image's user.
+    fn run(&self, as_root: bool, arguments: &[&str], settings: Option<&Path>) -> Said {
+        let first = Self::first(self.container.as_ref().unwrap()).to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &first, "-m", "-p", "setpriv"]);
+        let id = if as_root { 0 } else { 99 };
+        command.args([&format!("--reuid={id}"), &format!("--regid={id}"), "--clear-groups", PROGRAM]);
+        command.args(arguments).env("COLUMNS", "999").env_remove("HAPROXY_CERTS_CONFIG");
+        command.envs(settings.map(|file| ("HAPROXY_CERTS_CONFIG", file)));
+        let output = finish(&mut command, LIMIT);
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        Said { text: text.into_owned(), code: output.status.code() }
+    }
+}
+
+#[test]
+fn the_official_images_layout() {
+    let mut tree = tree();
+    let temporary = tempfile::Builder::new().prefix("haproxy-certs-image-").tempdir().unwrap();
+    let folder = temporary.path().join("mounted");
+    let port = Port::free();
+    put(&folder.join("certs/a.example.pem"), tree.leaf("a.example").combined(), 0o600);
+    let text = format!(
+        "defaults\n mode http\n timeout client 9s\n timeout connect 9s\n timeout server 9s\n\
+         frontend https\n bind 127.0.0.1:{} ssl crt /usr/local/etc/haproxy/certs/\n default_backend web\n\
+         backend web\n server web 127.0.0.1:9\n",
+        port.number()
+    );
+    write(&folder.join("haproxy.cfg"), text, 0o644);
+    for path in ["", "certs", "certs/a.example.pem"] {
+        chown(folder.join(path), Some(99), Some(99)).unwrap();
+    }
+    let mut image = Image { folder, container: None };
+    let haproxy = system_haproxy().program;
+    // What the image's entry point makes of `haproxy -f …`.
+    image.start(&format!("{} -W -db -f /usr/local/etc/haproxy/haproxy.cfg", haproxy.display()), &port);
+
+    let loads = "HAProxy loads /usr/local/etc/haproxy/certs already (/usr/local/etc/haproxy/haproxy.cfg:7)";
+    let deaf = "nothing can make HAProxy reload";
+    if !Path::new("/etc/haproxy-certs.toml").exists() {
+        for as_root in [true, false] {
+            let first = image.run(as_root, &["init", "--dry-run"], None);
+            assert!(first.code == Some(0) && first.text.contains(loads), "{}", first.text);
+            assert!(first.text.contains(deaf) && !first.text.contains("to make"), "{}", first.text);
+        }
+    }
+    let settings = temporary.path().join("settings.toml");
+    let made = image.run(true, &["init", "--write-config"], Some(&settings));
+    assert!(made.code == Some(0) && made.text.contains(loads), "{}", made.text);
+    let text = fs::read_to_string(&settings).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let expected = [
+        "sites_dir = \"/usr/local/etc/haproxy/certs\"",
+        "owner = \"99:99\"",
+        "mode = \"0600\"",
+        "host_file = \"/usr/local/etc/haproxy/host.pem\"",
+    ];
+    assert_eq!(lines, expected);
+    let live = tree.live().display().to_string();
+    let run = |image: &Image, arguments: &[&str]| {
+        let mut all = vec!["--live-dir", &live];
+        all.extend(arguments);
+        image.run(true, &all, Some(&settings))
+    };
+    let dry = run(&image, &["assemble", "--dry-run", "-v"]);
+    assert!(dry.code == Some(0) && dry.text.contains("unchanged  a.example.pem"), "{}", dry.text);
+    assert!(dry.text.contains("install    b.example.pem"), "{}", dry.text);
+    let status = run(&image, &["status", "--setup"]);
+    for line in [
+        "haproxy accepts its configuration",
+        "crt: frontend https (/usr/local/etc/haproxy/haproxy.cfg:7) loads /usr/local/etc/haproxy/certs",
+        "-> stats socket /var/lib/haproxy/admin.sock mode 660 level admin",
+        "nobody else can change /usr/local/etc/haproxy/certs",
+    ] {
+        assert!(status.text.contains(line), "no {line:?} in {}", status.text);
+    }
+
+    // The lines of the advice, as they are.
+    let advice: Vec<&str> = made.text.split(deaf).nth(1).unwrap().lines().skip(1).take(3).collect();
+    let [command, socket, pidfile] = [0, 1, 2].map(|line| advice[line].trim().trim_start_matches("-> "));
+    fs::write(&settings, format!("{}\n[[haproxy]]\n{socket}\n{pidfile}\n", expected.join("\n"))).unwrap();
+    image.start(command, &port);
+    let deployed = run(&image, &["assemble"]);
+    assert_eq!(deployed.code, Some(0), "{}", deployed.text);
+    assert_eq!(served(port.address(), "b.example").names, ["b.example"]);
+    let renewed = tree.renew("a.example");
+    assert_eq!(run(&image, &["assemble"]).code, Some(0));
+    assert_eq!(served(port.address(), "a.example"), renewed.served());
+    let status = run(&image, &["status"]);
+    assert_eq!(status.code, Some(0), "{}", status.text);
+    image.stop();
 }

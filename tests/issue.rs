@@ -1,4 +1,5 @@
-//! `issue` with the real certbot and Pebble: whatever authenticator there is, wildcards, addresses, two kinds of keys.
+//! `issue` with the real certbot and Pebble: whatever authenticator there is, wildcards by a real name server, addresses by
+//! the newest certbot, two kinds of keys.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
 
@@ -7,11 +8,13 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::acme::in_front_of_certbot;
+use support::acme::{PebbleSetup, in_front_of_certbot};
 use support::cmd::toml;
 use support::tls::try_served_to;
-use support::tree::write;
-use support::{Cmd, Haproxy, Pebble, Port, served};
+use support::tree::{make_directory, write};
+use support::{
+    Cmd, Haproxy, KeyKind, NameServer, Pebble, Port, Tree, Validity, newest_certbot, served, versions,
+};
 use tempfile::TempDir;
 
 /// certbot, Pebble and a HAProxy in front of them.
@@ -25,9 +28,14 @@ struct Host {
 
 /// A host whose `[certbot]` table has these lines, too.
 fn host(more: &str) -> Host {
+    host_of(Pebble::setup(), more)
+}
+
+/// [`host`], with a Pebble of one's own.
+fn host_of(pebble: PebbleSetup, more: &str) -> Host {
     let temporary = tempfile::Builder::new().prefix("haproxy-certs-issue-").tempdir().unwrap();
     let (http, challenge) = (Port::free(), Port::free());
-    let pebble = Pebble::start(&http);
+    let pebble = pebble.start(&http);
     let cmd = Cmd::new(temporary.path().join("letsencrypt/live"));
     let haproxy = in_front_of_certbot(&cmd, &http, &challenge);
     let folders =
@@ -73,7 +81,8 @@ fn a_wildcard_comes_by_dns_and_is_served() {
     let host = host("");
     let refused = host.cmd.run(&["issue", "-d", "*.wild.test,wild.test"]).exits(3);
     assert!(refused.stderr.contains("standalone can't prove *.wild.test"), "{refused}");
-    let works = "haproxy-certs issue -d '*.wild.test' -d wild.test -- --manual --preferred-challenges dns;";
+    let works = "haproxy-certs issue -d '*.wild.test' -d wild.test -- --authenticator manual \
+                 --preferred-challenges dns;";
     assert!(refused.stderr.contains(works), "{refused}");
     assert!(!host.at("logs").exists(), "certbot was called");
 
@@ -85,6 +94,46 @@ fn a_wildcard_comes_by_dns_and_is_served() {
     let served = served(host.haproxy.address(), "shop.wild.test");
     assert!(served.names.contains(&"*.wild.test".to_owned()), "{served:?}");
     assert!(host.conf("wild.test").contains("authenticator = manual"));
+}
+
+/// A wildcard by certbot's DNS plugin and a real name server, which Pebble asks: named behind the dashes, then by the
+/// settings; and its renewal.
+#[test]
+fn a_wildcard_comes_by_a_plugin_and_a_name_server() {
+    let names = NameServer::of("example.org");
+    let host = host_of(Pebble::setup().names_at(names.address()), "");
+    let credentials = names.credentials().display().to_string();
+    let rest = ["--dns-rfc2136-credentials", &credentials, "--dns-rfc2136-propagation-seconds", "0"];
+    let mut line = vec!["issue", "-d", "*.example.org", "--", "--dns-rfc2136"];
+    line.extend(rest);
+    host.cmd.run(&line).exits(0);
+    let address = host.haproxy.address();
+    let first = served(address, "shop.example.org");
+    assert_eq!(first.names, ["*.example.org"]);
+    assert!(host.conf("example.org").contains("authenticator = dns-rfc2136"), "{}", names.log());
+
+    // Everything in the settings: nothing is left to type.
+    let settings = fs::read_to_string(host.cmd.config()).unwrap();
+    let arguments = serde_json::to_string(&rest).unwrap().replace(']', ",");
+    let by = |authenticator: &str, line: &[&str]| {
+        let lines = format!("authenticator = {authenticator:?}\nargs = {arguments}");
+        let file = host.at("by-settings.toml").display().to_string();
+        fs::write(&file, settings.replace("args = [", &lines)).unwrap();
+        let mut all = vec!["--config", file.as_str()];
+        all.extend(line);
+        host.cmd.run_as(&all)
+    };
+    by("dns-rfc2136", &["issue", "-d", "*.two.example.org,two.example.org"]).exits(0);
+    assert_eq!(served(address, "x.two.example.org").names.len(), 2);
+    let refused = by("webroot", &["issue", "-d", "*.three.example.org"]).exits(3);
+    assert!(refused.stderr.contains("authenticator webroot can't prove *.three.example.org"), "{refused}");
+
+    let folders = ["work", "logs"].map(|name| format!("--{name}-dir={}", host.at(name).display()));
+    let renew =
+        ["renew", "--", "--force-renewal", "-n", "--no-random-sleep-on-renew", &folders[0], &folders[1]];
+    host.cmd.run(&renew).exits(0);
+    let renewed = served(address, "shop.example.org");
+    assert!(renewed.names == first.names && renewed.serial != first.serial);
 }
 
 /// Where certbot's own cli.ini, or the settings, name an authenticator, ours isn't named beside it.
@@ -138,14 +187,65 @@ fn an_address_needs_a_certbot_that_can_and_the_first_place() {
     assert!(staging.stdout.ends_with("-d a.test --staging\n"), "{staging}");
 }
 
-/// The two calls of the manual page: one name, a certificate for each kind of key, and each client gets the one it can.
+/// An address, six days of life, by the newest certbot: presented only once it is the host certificate.
+#[test]
+fn the_newest_certbot_issues_for_an_address() {
+    let pebble = Pebble::setup().with_profiles();
+    let host = host_of(pebble, &format!("binary = {}", toml(&newest_certbot())));
+    let address = host.haproxy.address();
+    let line = ["issue", "-d", "127.0.0.1", "--", "--preferred-profile", "shortlived", "--key-type", "rsa"];
+    let issued = host.cmd.run(&line).exits(0);
+    let advice = "clients send no server name for 127.0.0.1: HAProxy presents this certificate to them only where it \
+                  is the first one of a bind; set host_lineage = \"127.0.0.1\"";
+    assert!(issued.stdout.replace("\n           ", " ").contains(advice), "{issued}");
+    let conf = host.conf("127.0.0.1");
+    for saved in ["preferred_profile = shortlived", "key_type = rsa"] {
+        assert!(conf.contains(saved), "{conf}");
+    }
+    assert_eq!(served(address, "").names, ["host.example"], "nobody is presented it");
+    let kinds = |cmd: &Cmd| {
+        let status = cmd.run(&["status", "--format", "json"]);
+        let report = status.json();
+        let row = report["sites"].as_array().unwrap().iter().find(|row| row["file"] == "127.0.0.1.pem");
+        row.unwrap_or_else(|| panic!("{status}"))["problems"].as_array().unwrap().clone()
+    };
+    // Six days of life, all of them left: that isn't soon.
+    assert_eq!(kinds(&host.cmd), ["not-presented"]);
+
+    // certbot asks the CA when to renew (ARI), and doesn't yet.
+    let folders = ["work", "logs"].map(|name| format!("--{name}-dir={}", host.at(name).display()));
+    let mut renew = vec!["renew", "--", "-n", "--no-random-sleep-on-renew"];
+    renew.extend(folders.iter().map(String::as_str));
+    let serial = || host.cmd.assemble(&[]).exits(0).site("127.0.0.1.pem")["serial"].clone();
+    let first = serial();
+    host.cmd.run(&renew).exits(0);
+    assert_eq!(serial(), first);
+    assert!(host.pebble.log().contains("renewalInfo"), "the CA was asked");
+
+    let Host { cmd, haproxy, .. } = host;
+    let cmd = cmd.option("host_lineage = \"127.0.0.1\"");
+    cmd.assemble(&["--adopt"]).exits(0);
+    assert_eq!(served(haproxy.address(), "").names, ["127.0.0.1"]);
+    assert_eq!(kinds(&cmd), Vec::<serde_json::Value>::new());
+}
+
+/// The certbot of Debian 12 and 13 can't, and isn't called.
+#[test]
+fn an_older_certbot_is_not_asked_for_an_address() {
+    let host = host("");
+    let refused = host.cmd.run(&["issue", "-d", "127.0.0.1"]).exits(3);
+    assert!(refused.stderr.contains("can't prove the address 127.0.0.1 before certbot 5.3;"), "{refused}");
+    assert!(!host.at("logs").exists(), "certbot was called");
+}
+
+/// One name, a certificate for each kind of key by one command, and each client gets the one it can use.
 #[test]
 fn two_kinds_of_keys_for_one_name() {
     let host = host("");
-    host.cmd.run(&["issue", "-d", "a.test", "--", "--key-type", "ecdsa"]).exits(0);
-    let rsa = ["issue", "-d", "a.test", "--", "--key-type", "rsa", "--cert-name", "a.test-rsa"];
-    let second = host.cmd.run(&rsa).exits(0);
-    assert!(!second.stdout.contains("shadowed"), "{second}");
+    let refused = host.cmd.run(&["issue", "--both-keys", "-d", "a.test", "--", "--key-type", "rsa"]).exits(3);
+    assert!(refused.stderr.contains("leave --key-type away"), "{refused}");
+    let issued = host.cmd.run(&["issue", "--both-keys", "-d", "a.test"]).exits(0);
+    assert!(!issued.stdout.contains("shadowed"), "{issued}");
     assert_eq!(host.cmd.deployed(), ["a.test-rsa.pem", "a.test.pem"]);
     let address = host.haproxy.address();
     let to = |algorithms: &str| try_served_to(address, "a.test", Some(algorithms)).unwrap().serial;
@@ -164,4 +264,34 @@ fn two_kinds_of_keys_for_one_name() {
     host.cmd.run(&line).exits(0);
     assert_ne!(to("ECDSA+SHA256"), before[0]);
     assert_ne!(to("RSA-PSS+SHA256:RSA+SHA256"), before[1]);
+}
+
+/// Every HAProxy chooses by what the client can, wherever the two files stand in the directory's order.
+#[test]
+fn every_haproxy_chooses_between_two_kinds_of_keys() {
+    for version in versions() {
+        let mut tree = Tree::new();
+        let ecdsa = tree.issue("a.test", KeyKind::P256, &["a.test"], Validity::days(90));
+        let rsa = tree.issue("a.test-rsa", KeyKind::Rsa2048, &["a.test"], Validity::days(90));
+        let host = tree.authority().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
+        let cmd = Cmd::new(tree.live());
+        write(&cmd.beside("host.pem"), host.combined(), 0o400);
+        make_directory(&cmd.sites(), 0o700);
+        let haproxy = Haproxy::of(&version).crt(cmd.beside("host.pem")).crt(cmd.sites()).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        let run = cmd.assemble(&[]).exits(0);
+        assert!(!run.stdout.contains("shadowed"), "{version:?}: {run}");
+        let to = |algorithms: &str| {
+            try_served_to(haproxy.address(), "a.test", Some(algorithms)).map(|it| it.serial)
+        };
+        assert_eq!(to("ECDSA+SHA256"), Ok(ecdsa.serial()), "{version:?}");
+        assert_eq!(to("RSA-PSS+SHA256:RSA+SHA256"), Ok(rsa.serial()), "{version:?}");
+        // The RSA one alone is renewed, in memory or by a reload.
+        let renewed = tree.renew("a.test-rsa");
+        cmd.assemble(&[]).exits(0);
+        assert_eq!(to("ECDSA+SHA256"), Ok(ecdsa.serial()), "{version:?}");
+        assert_eq!(to("RSA-PSS+SHA256:RSA+SHA256"), Ok(renewed.serial()), "{version:?}");
+        let status = cmd.run(&["status"]).exits(0);
+        assert!(!status.stdout.contains("shadowed"), "{version:?}: {status}");
+    }
 }

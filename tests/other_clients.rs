@@ -1,5 +1,5 @@
-//! Certificates of other ACME clients, laid down the same way under other names: dehydrated and lego themselves, against
-//! Pebble; `NixOS`'s and acme.sh's files as those clients write them.
+//! Certificates of other ACME clients, laid down the same way under other names: dehydrated, lego and acme.sh themselves,
+//! against Pebble; `NixOS`'s files as that writes them.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 use support::acme::in_front_of_certbot;
 use support::process::finish;
 use support::tree::write;
-use support::{Cmd, Haproxy, KeyKind, Pebble, Port, Tree, Validity, served};
+use support::{Cmd, Haproxy, KeyKind, Pebble, Port, Tree, Validity, served, unpacked};
 
 /// A HAProxy with a host certificate and this program's sites directory.
 fn served_by(cmd: Cmd, http: &Port, challenge: &Port) -> (Cmd, Haproxy) {
@@ -120,6 +120,43 @@ fn lego_through_two_links_for_each_name() {
     let hook = format!("{} --config {} assemble", Cmd::program().display(), cmd.config().display());
     lego(&["renew", "--days", "10000", "--no-random-sleep", "--renew-hook", &hook]);
     assert_ne!(served(haproxy.address(), "a.test").serial, first.serial);
+}
+
+/// acme.sh keeps its files to itself: what `--install-cert` copies is read, and its `--reloadcmd` deploys, then and whenever
+/// it renews.
+#[test]
+fn acme_sh_copies_two_files_and_its_command_deploys() {
+    let folder = tempfile::Builder::new().prefix("haproxy-certs-acme-sh-").tempdir().unwrap();
+    let (http, challenge) = (Port::free(), Port::free());
+    let pebble = Pebble::start(&http);
+    let live = folder.path().join("by-name");
+    fs::create_dir_all(live.join("a.test")).unwrap();
+    let (cmd, haproxy) = served_by(Cmd::new(&live), &http, &challenge);
+    let cmd = cmd.option("key_file = \"key.pem\"");
+    fs::create_dir_all(folder.path().join("home/dnsapi")).unwrap();
+    let hook = format!(
+        "dns_pebble_add() {{ CERTBOT_DOMAIN=${{1#_acme-challenge.}}; CERTBOT_VALIDATION=$2; {}; }}\n\
+         dns_pebble_rm() {{ :; }}\n",
+        pebble.dns_hook()
+    );
+    write(&folder.path().join("home/dnsapi/dns_pebble.sh"), hook, 0o755);
+    let acme_sh = |arguments: &[&str]| {
+        let mut command = Command::new(unpacked("acme.sh/usr/bin/acme.sh"));
+        command.args(arguments).args(["--server", &pebble.directory()]);
+        command.arg("--home").arg(folder.path().join("home")).arg("--ca-bundle").arg(pebble.api_ca());
+        succeeds(command.env("HOME", folder.path()))
+    };
+    acme_sh(&["--issue", "--dns", "dns_pebble", "--dnssleep", "1", "-d", "a.test"]);
+    let [key, chain] = ["key.pem", "fullchain.pem"].map(|name| live.join("a.test").join(name));
+    let deploy = format!("{} --config {} assemble", Cmd::program().display(), cmd.config().display());
+    let mut install = vec!["--install-cert", "-d", "a.test", "--reloadcmd", &deploy];
+    install.extend(["--key-file", key.to_str().unwrap(), "--fullchain-file", chain.to_str().unwrap()]);
+    let said = acme_sh(&install);
+    let first = served(haproxy.address(), "a.test");
+    assert_eq!(first.names, ["a.test"], "{said}");
+    acme_sh(&["--renew", "--force", "-d", "a.test"]);
+    assert_ne!(served(haproxy.address(), "a.test").serial, first.serial);
+    assert_eq!(cmd.assemble(&[]).exits(0).action("a.test.pem"), "unchanged");
 }
 
 /// Other names for the same two files: `NixOS`'s `key.pem`, acme.sh's after `--install-cert`.

@@ -3,6 +3,9 @@
 //!
 //! A marker counts at the start of a line or right behind another one. Within a block the first five dashes are its
 //! end: base64 has none. So the text is read once, and a damaged block can't swallow the one after it.
+//!
+//! The `pem` crate isn't used for that: it ends at a block without an END line as at the end of a chain, and leaves copies
+//! of keys on the heap.
 
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -253,4 +256,20 @@ pub(super) fn ordinal(number: usize) -> String {
         _ => "th",
     };
     format!("{number}{suffix}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::certificates;
+
+    #[test]
+    fn a_chain_that_breaks_off_is_not_shortened_as_the_pem_crate_would() {
+        let whole = "-----BEGIN CERTIFICATE-----\nMAAA\n-----END CERTIFICATE-----\n";
+        let cut = format!("{whole}-----BEGIN CERTIFICATE-----\nMAAA\n");
+        assert_eq!(pem::parse_many(&cut).unwrap().len(), 1);
+        assert!(
+            certificates(cut.as_bytes()).unwrap_err().detail.contains("the 2nd certificate has no END line")
+        );
+        assert_eq!(certificates(whole.repeat(2).as_bytes()).unwrap().len(), 2);
+    }
 }

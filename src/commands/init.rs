@@ -361,6 +361,7 @@ pub fn plan_config(file: &Path, proposal: Option<&Proposal>) -> Preparation {
             &lines,
         ));
     }
+    left.extend(proposal.and_then(deaf));
     left.push(Left::new(
         "look through it, see what a run would do, then make this host ready",
         &["haproxy-certs assemble --dry-run -v", "haproxy-certs init --hook"],
@@ -380,7 +381,14 @@ pub fn plan_adoption(proposal: &Proposal) -> Preparation {
             "haproxy-certs init --hook",
         ],
     );
-    Preparation { items: Vec::new(), left: vec![next] }
+    Preparation { items: Vec::new(), left: deaf(proposal).into_iter().chain([next]).collect() }
+}
+
+/// What is to be said of a HAProxy that nothing can make reload.
+fn deaf(proposal: &Proposal) -> Option<Left> {
+    let lines: Vec<&str> = proposal.deaf.iter().map(String::as_str).collect();
+    let text = "nothing can make HAProxy reload; start it like this, and say so in [[haproxy]]";
+    (!lines.is_empty()).then(|| Left::new(text, &lines))
 }
 
 /// The lines of a configuration that are no comments.

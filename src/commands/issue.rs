@@ -26,15 +26,6 @@ pub enum Deed<'a> {
     Renew,
 }
 
-impl Deed<'_> {
-    /// Whether the sweep follows although certbot failed: `renew` fails when one of many renewals does, and the others
-    /// are to be deployed nevertheless; an `issue` that failed left nothing to deploy.
-    #[must_use]
-    pub fn sweeps_after_failure(self) -> bool {
-        self == Deed::Renew
-    }
-}
-
 /// A certbot to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertbotCall {
@@ -67,6 +58,22 @@ impl CertbotCall {
             Deed::Renew => Around::default(),
         };
         Ok(Self { program, arguments: arguments(settings, &around, deed, more)? })
+    }
+
+    /// The two calls for one name with both kinds of keys, ECDSA first: the second lineage is named after the first, with
+    /// `-rsa` behind it.
+    ///
+    /// # Errors
+    /// As [`CertbotCall::new`], and where a kind of key is asked for besides.
+    pub fn for_both_keys(
+        settings: &Settings,
+        system: &System,
+        names: &[String],
+        more: &[OsString],
+    ) -> Result<[Self; 2], Failure> {
+        let [ecdsa, rsa] = both_keys(settings, names, more)?;
+        let call = |more: &[OsString]| Self::new(settings, system, Deed::Issue(names), more);
+        Ok([call(&ecdsa)?, call(&rsa)?])
     }
 
     /// Runs it to its end on the caller's own terminal, since it may ask questions.
@@ -122,6 +129,17 @@ impl Around {
             version: if has_address { version::ask(program) } else { None },
             cli_ini: files.into_iter().filter_map(read).collect(),
         }
+    }
+}
+
+impl Around {
+    /// What has to be done first for another authenticator than that of a `cli.ini` which names it by a word of its own.
+    fn beside_a_word(&self) -> String {
+        let word = authenticator::named_in_files(&self.cli_ini).filter(|other| other.is_word);
+        word.map_or_else(String::new, |other| {
+            let (name, file) = (escaped(&other.name), escaped_path(&other.file));
+            format!("; first write line {} of {file} as: authenticator = {name}", other.line)
+        })
     }
 }
 
@@ -190,14 +208,16 @@ fn must_be_able(authenticator: &str, names: &[String], around: &Around) -> Resul
             None => continue,
             Some(Unable::Wildcard) => format!(
                 "certbot's authenticator {by} can't prove {shown}: a CA accepts only the DNS challenge for a wildcard. \
-                 This works: {}; so does a DNS plugin of certbot, for example behind the dashes: --dns-rfc2136 \
-                 --dns-rfc2136-credentials FILE",
-                line(" -- --manual --preferred-challenges dns")
+                 This works: {}; so does a DNS plugin of certbot, for example behind the dashes: --authenticator \
+                 dns-rfc2136 --dns-rfc2136-credentials FILE{}",
+                line(" -- --authenticator manual --preferred-challenges dns"),
+                around.beside_a_word(),
             ),
             Some(Unable::AddressByDns) => format!(
                 "certbot's authenticator {by} can't prove {shown}: a CA doesn't accept the DNS challenge for an \
-                 address. This works: {}",
-                line(" -- --authenticator standalone")
+                 address. This works: {}{}",
+                line(" -- --authenticator standalone"),
+                around.beside_a_word(),
             ),
             Some(Unable::Old { since, version }) => format!(
                 "this certbot is {}, and {by} can't prove the address {shown} before certbot {}; install a newer \
@@ -211,6 +231,30 @@ fn must_be_able(authenticator: &str, names: &[String], around: &Around) -> Resul
     Ok(())
 }
 
+/// What is given to certbot for each of the two kinds of keys; of an option that is given twice certbot takes the last one.
+fn both_keys(
+    settings: &Settings,
+    names: &[String],
+    more: &[OsString],
+) -> Result<[Vec<OsString>; 2], Failure> {
+    if !authenticator::values(more, &["key-type"]).is_empty() {
+        return Err(Failure::config("--both-keys asks for both kinds of keys; leave --key-type away"));
+    }
+    let lineage = lineage_of(names, &all_given(settings, more))
+        .ok_or_else(|| Failure::config("no name is given for the certificates"))?;
+    let with = |key_type: &str, lineage: String| {
+        let own = ["--key-type".into(), key_type.into(), "--cert-name".into(), lineage.into()];
+        more.iter().cloned().chain(own).collect()
+    };
+    Ok([with("ecdsa", lineage.clone()), with("rsa", format!("{lineage}-rsa"))])
+}
+
+/// The lineage that certbot is to write: the one that is named, else the one that it names after the first name.
+fn lineage_of(names: &[String], given: &[OsString]) -> Option<String> {
+    let after = |name: &String| name.strip_prefix("*.").unwrap_or(name).to_owned();
+    authenticator::values(given, &["cert-name"]).pop().or_else(|| names.first().map(after))
+}
+
 /// What to say of a certificate that was issued for an address; `None`: nothing.
 ///
 /// Clients send no server name for an address, so HAProxy presents its default certificate to them.
@@ -219,8 +263,7 @@ pub fn address_advice(settings: &Settings, names: &[String], more: &[OsString]) 
     let given = all_given(settings, more);
     let names = asked_for(names, &given);
     let address = names.iter().find(|name| is_address(name))?;
-    let lineage = authenticator::values(&given, &["cert-name"]).pop();
-    let lineage = lineage.or_else(|| names.first().cloned())?;
+    let lineage = lineage_of(&names, &given)?;
     if settings.host_lineage.as_ref() == Some(&lineage) {
         return None;
     }
@@ -376,6 +419,19 @@ mod tests {
     }
 
     #[test]
+    fn two_calls_for_both_keys() {
+        let calls = |text: &str, more: &[&str]| {
+            let names = ["*.a.test".to_owned(), "a.test".to_owned()];
+            both_keys(&settings(text), &names, &words(more)).map(|both| both.map(|it| it.join(" ".as_ref())))
+        };
+        let expected = ["-n --key-type ecdsa --cert-name a.test", "-n --key-type rsa --cert-name a.test-rsa"];
+        assert_eq!(calls("", &["-n"]).unwrap(), expected);
+        let named = calls("[certbot]\nargs = [\"--key-type\", \"rsa\"]", &["--cert-name", "x"]).unwrap();
+        assert!(named[1] == "--cert-name x --key-type rsa --cert-name x-rsa", "{named:?}");
+        assert!(calls("", &["--key-type=rsa"]).is_err());
+    }
+
+    #[test]
     fn a_name_that_cannot_be_proved_is_refused_with_what_works() {
         let refusal = |names: &[&str], version, more: &[&str]| {
             let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
@@ -387,8 +443,18 @@ mod tests {
         assert!(
             refusal(&wild, None, &[]).contains(
                 "standalone can't prove *.a.test: a CA accepts only the DNS challenge for a wildcard. This works: \
-                 haproxy-certs issue -d a.test -d '*.a.test' -- --manual --preferred-challenges dns; so"
+                 haproxy-certs issue -d a.test -d '*.a.test' -- --authenticator manual --preferred-challenges dns; so"
             )
+        );
+        // Beside a word in a file certbot takes no other authenticator.
+        let with_word = with_cli_ini("webroot = true");
+        let names = ["*.a.test".to_owned()];
+        let refused = arguments(&settings(""), &with_word, Deed::Issue(&names), &[]).unwrap_err();
+        assert!(
+            refused
+                .message
+                .ends_with("; first write line 1 of /etc/letsencrypt/cli.ini as: authenticator = webroot"),
+            "{refused}"
         );
         assert!(refusal(&["a.test"], None, &["-d", "*.b.test"]).contains("can't prove *.b.test"));
         assert!(refusal(&wild, None, &["--webroot"]).contains("authenticator webroot can't prove"));

@@ -2,6 +2,7 @@
 
 pub mod assemble;
 pub mod completions;
+pub mod fleet;
 pub mod haproxy_config;
 pub mod init;
 pub mod issue;

@@ -3,6 +3,8 @@
 use crate::certbot::tree_mark::TreeMark;
 use crate::cli::{Assemble, Format, Global};
 use crate::commands::assemble::{Options, assemble};
+use crate::commands::fleet::run::publish_after;
+use crate::config::OWN_DIR;
 use crate::output::late::{late, undeployed};
 use crate::output::terminal::{Terminal, progress};
 use crate::output::{Exit, json, syslog};
@@ -28,6 +30,14 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Assemble) -> Exit {
             return Exit::Unable;
         }
     };
+    if let Some(fleet) = settings.published()
+        && !args.dry_run
+        && !fleet.names_haproxys
+        && !settings.sites_dir.join(OWN_DIR).exists()
+    {
+        // Nobody loads anything here: the publisher has no HAProxy.
+        return publish_after(terminal, &settings, args.format);
+    }
     let options = options(args);
     let mut exit = Exit::Fine;
     // JSON is one object.
@@ -52,6 +62,10 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Assemble) -> Exit {
         if !looks_again {
             break;
         }
+    }
+    if settings.published().is_some() && !args.dry_run {
+        let published = publish_after(terminal, &settings, args.format);
+        return if published.code() > exit.code() { published } else { exit };
     }
     exit
 }

@@ -1,6 +1,6 @@
 //! `issue` and `renew` as they are typed: certbot runs, and then a sweep.
 
-use std::ffi::OsString;
+use std::process::ExitStatus;
 
 use crate::cli::{Assemble, Global, Issue, Renew};
 use crate::commands::issue::{CertbotCall, Deed, address_advice, passed_on};
@@ -11,42 +11,54 @@ use crate::output::terminal::Terminal;
 use crate::sys::failure::Failure;
 use crate::sys::system::System;
 
-/// Runs `issue`.
+/// Runs `issue`; where certbot failed its exit status is passed on.
 ///
 /// # Errors
 /// certbot can't be run.
 pub fn issue(terminal: &Terminal, global: &Global, args: &Issue) -> Result<Exit, Failure> {
-    run(terminal, global, Deed::Issue(&args.domains), &args.certbot)
+    let settings = global.settings(None)?;
+    let calls = if args.both_keys {
+        CertbotCall::for_both_keys(&settings, &System::host(), &args.domains, &args.certbot)?.into()
+    } else {
+        vec![CertbotCall::new(&settings, &System::host(), Deed::Issue(&args.domains), &args.certbot)?]
+    };
+    let mut failed = None;
+    for (issued, call) in calls.iter().enumerate() {
+        let status = run(terminal, global, call)?;
+        if status.success() {
+            continue;
+        }
+        if issued == 0 {
+            terminal.complain("certbot failed; nothing was deployed");
+            return Ok(Exit::Certbot(passed_on(status)));
+        }
+        terminal.complain("certbot failed for the RSA key; what it issued before is deployed");
+        failed = Some(Exit::Certbot(passed_on(status)));
+    }
+    let exit = rounds::run(terminal, global, &Assemble::default());
+    if failed.is_none() {
+        let advice = address_advice(&settings, &args.domains, &args.certbot);
+        let line = advice.map(|text| Line { tone: Tone::Wary, text: format!("left to do {text}") });
+        terminal.print_lines(line.into_iter().collect());
+    }
+    Ok(failed.unwrap_or(exit))
 }
 
-/// Runs `renew`.
+/// Runs `renew`; where certbot failed its exit status is passed on.
 ///
 /// # Errors
 /// certbot can't be run.
 pub fn renew(terminal: &Terminal, global: &Global, args: &Renew) -> Result<Exit, Failure> {
-    run(terminal, global, Deed::Renew, &args.certbot)
+    let call = CertbotCall::new(&global.settings(None)?, &System::host(), Deed::Renew, &args.certbot)?;
+    let status = run(terminal, global, &call)?;
+    // It fails when one of many renewals does, and the others are to be deployed nevertheless.
+    let exit = rounds::run(terminal, global, &Assemble::default());
+    Ok(if status.success() { exit } else { Exit::Certbot(passed_on(status)) })
 }
 
-/// Where certbot failed its exit status is passed on.
-fn run(terminal: &Terminal, global: &Global, deed: Deed<'_>, more: &[OsString]) -> Result<Exit, Failure> {
-    let settings = global.settings(None)?;
-    let call = CertbotCall::new(&settings, &System::host(), deed, more)?;
+fn run(terminal: &Terminal, global: &Global, call: &CertbotCall) -> Result<ExitStatus, Failure> {
     if global.verbose {
         terminal.print_line(&format!("run        {call}"));
     }
-    let status = call.run()?;
-    if !status.success() && !deed.sweeps_after_failure() {
-        terminal.complain("certbot failed; nothing was deployed");
-        return Ok(Exit::Certbot(passed_on(status)));
-    }
-    let exit = rounds::run(terminal, global, &Assemble::default());
-    if !status.success() {
-        return Ok(Exit::Certbot(passed_on(status)));
-    }
-    if let Deed::Issue(names) = deed {
-        let advice = address_advice(&settings, names, more);
-        let line = advice.map(|text| Line { tone: Tone::Wary, text: format!("left to do {text}") });
-        terminal.print_lines(line.into_iter().collect());
-    }
-    Ok(exit)
+    call.run()
 }

@@ -262,7 +262,9 @@ impl Asking<'_> {
         }
         let named = alerts::named_in_folder(&done.output, &self.dir.to_string_lossy(), files);
         Ok(match named {
-            named if named.is_empty() || !is_refusal(&done) => Answer::Unclear(unclear(&self.binary, &done)),
+            named if named.is_empty() || !done.has_ended_itself() => {
+                Answer::Unclear(unclear(&self.binary, &done))
+            }
             named => Answer::No(
                 named
                     .into_iter()
@@ -286,11 +288,6 @@ impl Asking<'_> {
     fn is_late(&self) -> bool {
         Instant::now() >= self.deadline
     }
-}
-
-/// HAProxy ended by itself, and said no: not a crash, not a time-out.
-fn is_refusal(done: &Finished) -> bool {
-    !done.timed_out && done.status.is_some_and(|status| status.code().is_some())
 }
 
 fn unclear(binary: &Path, done: &Finished) -> String {

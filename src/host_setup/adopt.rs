@@ -4,16 +4,22 @@
 //! [`look`] reads, `propose` decides (pure), [`Proposal::write_into`] puts it into the text of a configuration file.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User};
 
-use crate::config::{Haproxy, Settings};
+use crate::config::{Address, Haproxy, Settings};
+use crate::haproxy::methods::master::ANSWERS_SINCE;
+use crate::haproxy::process::arguments::value_of;
+use crate::haproxy::process::release::release;
+use crate::haproxy::process::started::Started;
 use crate::serving::configuration::Configuration;
 use crate::serving::gather;
 use crate::serving::loads::{At, Bind, How, Serving};
-use crate::sys::escape::escaped;
+use crate::sys::escape::{escaped, shell_word};
+use crate::sys::procfs::Proc;
 use crate::sys::system::System;
 
 /// The modes that a file with a key may have here.
@@ -34,8 +40,21 @@ pub struct Proposal {
     pub mode: Option<u32>,
     /// The stats socket at level admin.
     pub runtime_socket: Option<String>,
+    /// Its master socket, where that isn't the default one.
+    pub master_socket: Option<String>,
     /// Its pidfile, where that isn't the default one.
     pub pidfile: Option<String>,
+    /// Where nothing can make it reload: what to start it with, and the settings that go with it.
+    pub deaf: Vec<String>,
+}
+
+/// A HAProxy that runs: how it was started, and whether something else than its arguments leads to it.
+#[derive(Debug, Clone, Default)]
+struct Running {
+    arguments: Vec<OsString>,
+    version: Option<(u32, u32)>,
+    /// systemd, or the pidfile of the settings.
+    is_known: bool,
 }
 
 /// A file's numbers: user, group and permission bits.
@@ -59,7 +78,51 @@ pub fn look(settings: &Settings, system: &System) -> Option<Proposal> {
             .map(|file| (file.uid(), file.gid(), file.mode() & 0o7777))
             .collect()
     };
-    propose(haproxy, &configuration, &serving, &modes)
+    let started = Started::find(system, haproxy).ok();
+    let running = started.and_then(|started| {
+        let has_pidfile =
+            || crate::haproxy::process::pidfile::read(&haproxy.pidfile).is_ok_and(|pid| pid.is_some());
+        let arguments = Proc::new(system).arguments(started.pid).ok()?;
+        let version = release(system, haproxy, Some(&started));
+        Some(Running { arguments, version, is_known: system.has_systemd() || has_pidfile() })
+    });
+    propose(haproxy, &configuration, &serving, running.as_ref(), &modes)
+}
+
+/// Where a socket of this HAProxy can be: the official images run it as a user who may write to one directory.
+#[must_use]
+pub fn socket_folder(configuration: &Configuration) -> &'static str {
+    let is_image =
+        configuration.files.iter().any(|file| Path::new(file).starts_with("/usr/local/etc/haproxy"));
+    if is_image { "/var/lib/haproxy" } else { "/run/haproxy" }
+}
+
+impl Running {
+    fn argument(&self, option: &str) -> Option<String> {
+        Some(value_of(&self.arguments, option)?.to_str()?.to_owned())
+    }
+
+    /// What it is to be started with so that something can make it reload, and the settings: nothing where something can.
+    /// An old master's socket doesn't say what came of a reload; the pidfile is for that one.
+    fn deaf(&self, pidfile: Option<&String>, folder: &str) -> Vec<String> {
+        let socket = self.argument("-S");
+        let answers = socket.is_some() && self.version.is_none_or(|version| version >= ANSWERS_SINCE);
+        if self.is_known || pidfile.is_some() || answers {
+            return Vec::new();
+        }
+        let is_master = self.arguments.iter().any(|word| word == "-W" || word == "-Ws");
+        let mut more = if is_master { Vec::new() } else { vec!["-W".to_owned()] };
+        let mut settings = Vec::new();
+        let missing = [("-S", "master_socket", "master.sock"), ("-p", "pidfile", "haproxy.pid")];
+        for (option, key, name) in missing.into_iter().skip(usize::from(socket.is_some())) {
+            more.push(format!("{option} {folder}/{name}"));
+            settings.push(format!("{key} = \"{folder}/{name}\""));
+        }
+        let mut words: Vec<String> = self.arguments.iter().map(|word| shell_word(word)).collect();
+        let behind = words.len().min(1);
+        words.splice(behind..behind, more);
+        std::iter::once(words.join(" ")).chain(settings).collect()
+    }
 }
 
 /// The proposal: the first directory that a bind with TLS loads. Pure but for `modes`, which looks at a directory's files.
@@ -67,6 +130,7 @@ fn propose(
     haproxy: &Haproxy,
     configuration: &Configuration,
     serving: &Serving,
+    running: Option<&Running>,
     modes: &dyn Fn(&str) -> Vec<FileMode>,
 ) -> Option<Proposal> {
     let directories = |bind: &Bind| -> Vec<String> {
@@ -95,6 +159,14 @@ fn propose(
     let runtime_socket =
         sockets.map(|socket| socket.trim_start_matches("unix@")).find(|socket| socket.starts_with('/'));
     let is_default = |pidfile: &&String| Path::new(pidfile.as_str()) == haproxy.pidfile;
+    let argument = |option: &str| running?.argument(option);
+    let master_socket = argument("-S").and_then(|socket| Some(socket.split(',').next()?.to_owned()));
+    let pidfile = argument("-p").or_else(|| configuration.pidfile.clone());
+    let deaf = running.map(|it| it.deaf(pidfile.as_ref(), socket_folder(configuration)));
+    let is_usual = |socket: &String| match &haproxy.master_socket {
+        Some(Address::Unix(usual)) => usual == Path::new(socket),
+        _ => false,
+    };
     Some(Proposal {
         at: bind.at.clone(),
         sites_dir: load.path.clone(),
@@ -102,7 +174,9 @@ fn propose(
         owner,
         mode,
         runtime_socket: runtime_socket.map(str::to_owned),
-        pidfile: configuration.pidfile.as_ref().filter(|it| !is_default(it)).cloned(),
+        master_socket: master_socket.filter(|socket| !is_usual(socket)),
+        pidfile: pidfile.filter(|it| !is_default(&it)),
+        deaf: deaf.unwrap_or_default(),
     })
 }
 
@@ -135,7 +209,11 @@ impl Proposal {
         let mut top = vec![("sites_dir", quoted(&self.sites_dir)), ("host_file", quoted(&self.host_file))];
         top.extend(own(("owner", &self.owner)));
         top.extend(self.mode.map(|mode| ("mode", format!("\"{mode:04o}\""))));
-        let table = [("runtime_socket", &self.runtime_socket), ("pidfile", &self.pidfile)];
+        let table = [
+            ("runtime_socket", &self.runtime_socket),
+            ("master_socket", &self.master_socket),
+            ("pidfile", &self.pidfile),
+        ];
         (top, table.into_iter().filter_map(own).collect())
     }
 
@@ -193,7 +271,36 @@ mod tests {
     ) -> Option<Proposal> {
         let settings = Settings::parse("", &Overrides::default()).unwrap();
         let serving = Serving { binds: vec![bind(loads)], ..Serving::default() };
-        propose(&settings.haproxys[0], configuration, &serving, &|_| files.to_vec())
+        propose(&settings.haproxys[0], configuration, &serving, None, &|_| files.to_vec())
+    }
+
+    /// A container's: nothing but its own arguments leads to it.
+    #[test]
+    fn a_haproxy_that_nothing_can_make_reload_is_told() {
+        let settings = Settings::parse("", &Overrides::default()).unwrap();
+        let serving = Serving { binds: vec![bind(&[(How::Directory, "/c")])], ..Serving::default() };
+        let files = vec!["/usr/local/etc/haproxy/haproxy.cfg".into()];
+        let mut configuration = Configuration::default();
+        configuration.files = files;
+        let proposed = |line: &str, is_known| {
+            let arguments = line.split(' ').map(OsString::from).collect();
+            let running = Running { arguments, version: Some((2, 6)), is_known };
+            propose(&settings.haproxys[0], &configuration, &serving, Some(&running), &|_| Vec::new()).unwrap()
+        };
+        let (socket, pidfile) = ("/var/lib/haproxy/master.sock", "/var/lib/haproxy/haproxy.pid");
+        let expected = [
+            format!("haproxy -S {socket} -p {pidfile} -W -db -f /a"),
+            format!("master_socket = \"{socket}\""),
+            format!("pidfile = \"{pidfile}\""),
+        ];
+        assert_eq!(proposed("haproxy -W -db -f /a", false).deaf, expected);
+        assert!(proposed("haproxy -f /a", false).deaf[0].starts_with("haproxy -W -S /var"));
+        let with_socket = proposed("haproxy -W -S /m.sock,mode,600 -f /a", false);
+        assert_eq!(with_socket.deaf[1..], expected[2..]);
+        assert_eq!(with_socket.master_socket, Some("/m.sock".to_owned()));
+        assert_eq!(proposed("haproxy -W -f /a", true).deaf, [""; 0]);
+        let with_pidfile = proposed("haproxy -W -p /p -f /a", false);
+        assert_eq!((with_pidfile.deaf, with_pidfile.pidfile), (Vec::new(), Some("/p".to_owned())));
     }
 
     #[test]

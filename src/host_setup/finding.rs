@@ -1,9 +1,11 @@
 //! One finding: a fact, how bad it is, and what mends it.
 
+use serde::Serialize;
+
 use crate::status::severity::Severity;
 
 /// Something about the setup.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// What was looked at, in one word.
     pub name: &'static str,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::challenge;
+use super::{adopt, challenge};
 use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy::cli::replies::quoted;
 use crate::haproxy::cli::socket::SocketError;
@@ -26,9 +26,11 @@ pub(crate) fn findings(
     haproxy: &Haproxy,
     is_down: bool,
 ) -> Vec<Finding> {
+    let mut folder = adopt::socket_folder(&Configuration::default());
     let mut findings = match read(system, haproxy) {
         Ok(configuration) => {
             let (configuration, serving) = configuration;
+            folder = adopt::socket_folder(&configuration);
             let sites = gather::identity(&settings.sites_dir);
             let mut findings = configured(haproxy, &configuration, &serving, sites);
             findings.push(challenge::finding(settings, system, &Directives::of(&configuration)));
@@ -36,7 +38,7 @@ pub(crate) fn findings(
         }
         Err(why) => vec![Finding::unknown("configuration", format!("{}: {why}", escaped(&haproxy.name)))],
     };
-    findings.extend(sockets(haproxy, is_down));
+    findings.extend(sockets(haproxy, folder, is_down));
     findings
 }
 
@@ -58,7 +60,6 @@ fn configured(
     sites: Option<Identity>,
 ) -> Vec<Finding> {
     let directory = haproxy.sites_dir.as_str();
-    let shown = escaped(directory);
     let is_it = |load: &Load| serving.is_spelled(load, directory, sites);
     let binds: Vec<&Bind> = serving.binds.iter().filter(|bind| bind.loads.iter().any(is_it)).collect();
     if binds.is_empty() {
@@ -67,6 +68,9 @@ fn configured(
     let mut findings = Vec::new();
     for bind in binds {
         let place = format!("{} ({})", escaped(&bind.section), bind.at);
+        // As it stands there: another spelling than ours is said as it is.
+        let shown = bind.loads.iter().find(|load| is_it(load)).map_or(directory, |load| load.path.as_str());
+        let shown = escaped(shown);
         findings.push(Finding::fine("crt", format!("{place} loads {shown}")));
         if bind.strict_sni || bind.loads.iter().any(|load| !is_it(load)) {
             findings.push(Finding::fine("empty", format!("{place} loads even if {shown} is empty")));
@@ -115,8 +119,8 @@ fn not_loaded(
     }
 }
 
-/// Which sockets answer, and at which level.
-fn sockets(haproxy: &Haproxy, is_down: bool) -> Vec<Finding> {
+/// Which sockets answer, and at which level; `folder`: where one can be.
+fn sockets(haproxy: &Haproxy, folder: &str, is_down: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (mut answered, mut forbidden) = (false, false);
     for worker in Worker::ways(haproxy) {
@@ -157,8 +161,8 @@ fn sockets(haproxy: &Haproxy, is_down: bool) -> Vec<Finding> {
                 escaped(&haproxy.name)
             ),
             &[
-                "stats socket /run/haproxy/admin.sock mode 660 level admin",
-                "runtime_socket = \"/run/haproxy/admin.sock\"",
+                &format!("stats socket {folder}/admin.sock mode 660 level admin"),
+                &format!("runtime_socket = \"{folder}/admin.sock\""),
             ],
         ));
     }

@@ -8,10 +8,8 @@ use strum::VariantArray as _;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Report;
+use super::{HaproxyRow, Report};
 use crate::certified_key::hex;
-use crate::config::Method;
-use crate::haproxy::verdict::Outcome;
 use crate::plan::action::Action;
 use crate::plan::reason::Reason;
 use crate::plan::row::{Role, Row};
@@ -21,7 +19,7 @@ use crate::sys::failure::Failure;
 /// The version of the format.
 const VERSION: u32 = 1;
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Frame<'a> {
     version: u32,
     command: &'a str,
@@ -34,7 +32,7 @@ struct Frame<'a> {
     unchanged_since: Option<String>,
     sites: Vec<Site<'a>>,
     summary: BTreeMap<&'static str, usize>,
-    haproxy: Vec<Told<'a>>,
+    haproxy: &'a [HaproxyRow],
 }
 
 #[derive(Serialize)]
@@ -54,16 +52,6 @@ struct Site<'a> {
     not_after: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Told<'a> {
-    name: &'a str,
-    method: Method,
-    outcome: Outcome,
-    confirmed: Option<bool>,
-    owed: bool,
-    detail: Option<&'a str>,
-}
-
 /// The report of a run of `assemble`, as one line of JSON.
 #[must_use]
 pub fn assemble(report: &Report) -> String {
@@ -80,18 +68,7 @@ pub fn assemble(report: &Report) -> String {
         unchanged_since: report.unchanged_since.and_then(timestamp),
         sites: report.rows.iter().map(site).collect(),
         summary: summary(&counts),
-        haproxy: report
-            .haproxy
-            .iter()
-            .map(|row| Told {
-                name: &row.name,
-                method: row.method,
-                outcome: row.outcome,
-                confirmed: row.confirmed,
-                owed: row.owed,
-                detail: row.detail.as_deref(),
-            })
-            .collect(),
+        haproxy: &report.haproxy,
     })
 }
 
@@ -102,15 +79,9 @@ pub fn failure(command: &str, dry_run: bool, error: &Failure) -> String {
         version: VERSION,
         command,
         dry_run,
-        live_dir: None,
-        sites_dir: None,
         error: Some(error),
-        notes: Vec::new(),
-        proved: None,
-        unchanged_since: None,
-        sites: Vec::new(),
         summary: summary(&BTreeMap::new()),
-        haproxy: Vec::new(),
+        ..Frame::default()
     })
 }
 

@@ -1,5 +1,6 @@
 //! What a run did, as one value: everything that is shown to people, scripts and the system log comes from it.
 
+pub mod fleet;
 pub mod human;
 pub mod json;
 pub mod late;
@@ -10,6 +11,8 @@ pub mod wrap;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+
+use serde::Serialize;
 
 use crate::config::{Method, Settings};
 use crate::haproxy::verdict::{Outcome, Verdict};
@@ -67,7 +70,7 @@ pub enum Weight {
 }
 
 /// What came of notifying one HAProxy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HaproxyRow {
     /// Its name.
     pub name: String,
@@ -82,6 +85,7 @@ pub struct HaproxyRow {
     /// The fact for people.
     pub detail: Option<String>,
     /// The better ways that didn't apply, each with why.
+    #[serde(skip)]
     pub passed_over: Vec<String>,
 }
 

@@ -80,13 +80,29 @@ impl Terminal {
         self.print_lines(lines);
     }
 
-    /// Prints what came of a run.
-    pub fn print_report(&self, settings: &Settings, report: &Report) {
-        let mut lines = human::lines(report, self.verbose);
+    /// Prints lines as [`Terminal::print_advice`] does; of those of a quiet command only what failed.
+    pub fn print_deeds(&self, settings: &Settings, mut lines: Vec<Line>) {
         if self.quiet {
             lines.retain(|line| line.tone == Tone::Bad);
         }
         self.print_advice(settings, lines);
+    }
+
+    /// Whether only what is wrong is to be said.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Whether more is to be said.
+    #[must_use]
+    pub fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// Prints what came of a run.
+    pub fn print_report(&self, settings: &Settings, report: &Report) {
+        self.print_deeds(settings, human::lines(report, self.verbose));
         if let Some(failure) = &report.error {
             self.complain(&failure.message);
         }

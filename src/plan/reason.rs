@@ -57,16 +57,19 @@ impl Reason {
                 Flaw::KeyMismatch | Flaw::KeyInconsistent | Flaw::KeyUnreadable | Flaw::CertificateUnreadable,
             ) => Some("issue it again: certbot renew --force-renewal --cert-name NAME"),
             // It depends on what certbot still has of it.
-            Self::Unproved(Flaw::CertificateMissing | Flaw::KeyMissing) => {
-                Some("what mends it says: haproxy-certs status")
-            }
+            Self::Unproved(Flaw::CertificateMissing | Flaw::KeyMissing)
+            | Self::LineageTorn
+            | Self::NotARegularFile
+            | Self::TooLarge => Some("what mends it says: haproxy-certs status"),
             Self::Unproved(Flaw::KeyEncrypted) => {
-                Some("take the passphrase off it, or let certbot make a new key")
+                Some("let certbot make a new one: certbot renew --force-renewal --cert-name NAME")
             }
-            Self::Unproved(Flaw::KeyUnsupported) => Some("issue it with --key-type ecdsa or rsa"),
-            Self::Unproved(Flaw::KeyTooSmall) => Some("issue it with --rsa-key-size 2048 or more"),
-            Self::LineageTorn => Some("run certbot renew, which mends an interrupted renewal"),
-            Self::NotARegularFile | Self::TooLarge => Some("put certbot's own file or link back"),
+            Self::Unproved(Flaw::KeyUnsupported) => Some(
+                "issue it again with another one: certbot renew --force-renewal --cert-name NAME --key-type ecdsa",
+            ),
+            Self::Unproved(Flaw::KeyTooSmall) => Some(
+                "issue it again with a larger one: certbot renew --force-renewal --cert-name NAME --rsa-key-size 2048",
+            ),
             Self::HaproxyRejects => {
                 Some("it is tried again when the lineage, HAProxy or its configuration changes")
             }

@@ -83,6 +83,15 @@ impl Serving {
             || identity.is_some_and(|identity| self.is_directory(load, identity))
     }
 
+    /// The bind line without which this HAProxy would start with an empty directory.
+    #[must_use]
+    pub fn starts_only_with(&self, directory: &str, identity: Option<Identity>) -> Option<&At> {
+        let is_it = |load| self.is_spelled(load, directory, identity);
+        let mut binds = self.binds.iter().filter(|bind| bind.ssl && !bind.strict_sni);
+        let bind = binds.find(|bind| !bind.loads.is_empty() && bind.loads.iter().all(is_it))?;
+        Some(&bind.at)
+    }
+
     /// The same with other files in this directory, in the order that HAProxy loads them: what is there after a plan.
     #[must_use]
     pub fn with_directory(&self, identity: Identity, files: &[(String, Arc<Leaf>)]) -> Self {

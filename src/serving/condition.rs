@@ -1,7 +1,7 @@
 //! `.if`, `.elif`, `.else`, `.endif`: which lines of a configuration count. Pure.
 //!
-//! The environment alone decides numbers, `defined()`, `streq()` and `strneq()`, with `!`, `&&` and `||` between them. What
-//! depends on how HAProxy was built, or on its version, isn't known.
+//! The environment and HAProxy's version decide numbers, `defined()`, `streq()`, `strneq()`, `version_atleast()` and
+//! `version_before()`, with `!`, `&&` and `||` between them. What depends on how HAProxy was built isn't known.
 
 use super::words::Environment;
 
@@ -86,8 +86,19 @@ fn term_holds(term: &str, environment: &Environment) -> Option<bool> {
         ("defined", None) if environment.is_whole && !arguments.starts_with("HAPROXY_") => Some(false),
         ("streq", Some((one, other))) => Some(one == other),
         ("strneq", Some((one, other))) => Some(one != other),
+        ("version_atleast", None) => is_at_least(environment.version?, arguments),
+        ("version_before", None) => is_at_least(environment.version?, arguments).map(|is| !is),
         _ => None,
     }
+}
+
+/// Whether this version is that one or a later one; `None`: it depends on the numbers behind the first two.
+fn is_at_least(version: (u32, u32), wanted: &str) -> Option<bool> {
+    let (major, rest) = wanted.split_once('.')?;
+    let end = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());
+    let (minor, behind) = rest.split_at(end);
+    let wanted = (major.parse().ok()?, minor.parse().ok()?);
+    (version != wanted || behind.is_empty()).then_some(version >= wanted)
 }
 
 #[cfg(test)]
@@ -95,7 +106,8 @@ mod tests {
     use super::*;
 
     fn environment() -> Environment {
-        Environment { variables: [("SITE".to_owned(), "edge".to_owned())].into(), is_whole: true }
+        let variables = [("SITE".to_owned(), "edge".to_owned())].into();
+        Environment { variables, is_whole: true, version: Some((2, 6)) }
     }
 
     #[test]
@@ -110,7 +122,11 @@ mod tests {
             ("streq(a,a)&&strneq(a,b)", Some(true)),
             ("streq(a,b)||defined(SITE)", Some(true)),
             ("feature(OPENSSL)", None),
-            ("version_atleast(2.4)", None),
+            ("version_atleast(2.4)", Some(true)),
+            ("version_atleast(2.6)&&!version_atleast(3.0-dev1)", Some(true)),
+            ("version_before(2.6)||version_atleast(2.10)", Some(false)),
+            ("version_before(2.6.5)", None),
+            ("version_atleast(x)", None),
         ] {
             assert_eq!(holds(condition, &environment()), told, "{condition}");
         }

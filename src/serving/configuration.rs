@@ -640,8 +640,11 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Configuration {
-        let environment =
-            Environment { variables: [("DIR".to_owned(), "/from/env".to_owned())].into(), is_whole: true };
+        let environment = Environment {
+            variables: [("DIR".to_owned(), "/from/env".to_owned())].into(),
+            is_whole: true,
+            version: None,
+        };
         let mut configuration = Configuration::new(environment);
         configuration.read("h.cfg", text.as_bytes());
         configuration.finish();

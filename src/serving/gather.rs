@@ -12,7 +12,7 @@ use super::disk::{Disk, OnDisk};
 use super::{crt_list, pair};
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::process::release::release;
-use crate::haproxy::process::started::Started;
+use crate::haproxy::process::started::{Started, usual_configuration};
 use crate::serving::loads::{
     At, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, is_loaded,
 };
@@ -24,8 +24,7 @@ use crate::sys::system::System;
 /// The endings of a bundle's files, in the order that HAProxy loads them.
 const BUNDLE: [&str; 3] = ["dsa", "ecdsa", "rsa"];
 
-/// What distributions start HAProxy with.
-const DEFAULT_FILE: &str = "/etc/haproxy/haproxy.cfg";
+/// Where distributions' HAProxy has its pidfile.
 const DEFAULT_PIDFILE: &str = "/run/haproxy.pid";
 
 /// Contents that are known already, by the file that holds them: they aren't read again.
@@ -86,7 +85,7 @@ pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &
 /// A HAProxy that ran here, as its pidfile shows, and whose configuration nobody knows: no run of ours has seen it run, and
 /// it isn't the one that distributions start.
 fn ran_unseen(haproxy: &Haproxy) -> Option<String> {
-    let is_usual = haproxy.pidfile == Path::new(DEFAULT_PIDFILE) && Path::new(DEFAULT_FILE).exists();
+    let is_usual = haproxy.pidfile == Path::new(DEFAULT_PIDFILE) && usual_configuration().exists();
     (haproxy.pidfile.exists() && !is_usual).then(|| {
         let pidfile = escaped_path(&haproxy.pidfile);
         format!("its pidfile {pidfile} is there, but not what it was started with; start it, or set config")
@@ -192,6 +191,7 @@ fn gather_around(
             (started.files.clone(), environment(started), disk)
         }
     };
+    let environment = Environment { version, ..environment };
     let configuration = match configuration(&files, environment, &disk) {
         Ok(configuration) => configuration,
         Err(why) if is_surely_running(started) => return Serving::unknown(why),
@@ -232,10 +232,11 @@ pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serv
     let files = match (&started, haproxy.config.as_slice()) {
         (_, [_, ..]) => haproxy.config.clone(),
         (Some(started), []) if !started.files.is_empty() => started.files.clone(),
-        _ => vec![DEFAULT_FILE.into()],
+        _ => vec![usual_configuration()],
     };
-    let variables = started.as_ref().map(environment).unwrap_or_default();
-    let configuration = configuration(&files, variables, &disk)?;
+    let version = release(system, haproxy, started.as_ref());
+    let environment = Environment { version, ..started.as_ref().map(environment).unwrap_or_default() };
+    let configuration = configuration(&files, environment, &disk)?;
     let mut gathering = Gathering::of(&configuration, &disk, None);
     let binds = gathering.binds();
     let serving = gathering.read(binds, &Known::new());
@@ -247,7 +248,7 @@ pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serv
 fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
     let disk = Disk::ours("/".into());
     let (named, mentioned): (Vec<Named>, BTreeMap<String, At>) =
-        configuration(&[DEFAULT_FILE.into()], Environment::default(), &disk)
+        configuration(&[usual_configuration()], Environment::default(), &disk)
             .map(|configuration| {
                 let mut gathering = Gathering::of(&configuration, &disk, None);
                 gathering.binds();
@@ -286,7 +287,7 @@ fn environment(started: &Started) -> Environment {
             Some((name.to_owned(), value.to_owned()))
         })
         .collect();
-    Environment { variables, is_whole: true }
+    Environment { variables, is_whole: true, version: None }
 }
 
 fn is_surely_running(started: &Result<Started, String>) -> bool {

@@ -107,13 +107,13 @@ impl Example {
         let add = match self.how {
             How::List => {
                 let list = shell_word(OsStr::new(&self.at.file));
-                return format!("add its line: printf '\\n%s\\n' {path} >> {list}; then reload HAProxy");
+                return format!("add its line: printf '\\n%s\\n' {path} >> {list}");
             }
             How::Used => format!("\"ssl-f-use crt {shown}\" to {}", escaped(&self.section)),
             How::File | How::Default | How::Directory => {
                 format!("\"crt {shown}\" to the bind line {}", self.at)
             }
         };
-        format!("add {add}; then reload HAProxy")
+        format!("add {add}")
     }
 }

@@ -9,6 +9,8 @@ pub struct Environment {
     pub variables: BTreeMap<String, String>,
     /// Whether these are all: one that isn't there is empty.
     pub is_whole: bool,
+    /// The first two numbers of HAProxy's version, where that is known.
+    pub version: Option<(u32, u32)>,
 }
 
 impl Environment {
@@ -189,7 +191,7 @@ mod tests {
 
     fn cut(line: &str) -> Vec<String> {
         let variables = [("X", "/x y"), ("EMPTY", "")].map(|(name, value)| (name.into(), value.into()));
-        let environment = Environment { variables: variables.into(), is_whole: true };
+        let environment = Environment { variables: variables.into(), is_whole: true, version: None };
         words(line.as_bytes(), &environment).unwrap().all
     }
 

@@ -31,7 +31,7 @@ pub(super) fn create(
 }
 
 /// Writes a file of our own (0600) so that its name always holds the whole old or the whole new contents.
-pub(super) fn write_durably(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_durably(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<()> {
     let unnamed = format!("{name}.new");
     remove(dir, &unnamed)?;
     let fd = create(dir, &unnamed, None, 0o600, bytes)?;

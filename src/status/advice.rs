@@ -9,6 +9,19 @@ use crate::sys::escape::shell_word;
 /// A run does what is missing.
 pub const ASSEMBLE: &str = "run: haproxy-certs assemble";
 
+/// The sites directory or the host certificate is gone.
+pub const INIT: &str = "run: haproxy-certs init";
+
+/// The sites directory is empty.
+pub const EMPTY: &str =
+    "deploy a certificate; or see how HAProxy starts without one: haproxy-certs status --setup";
+
+/// HAProxy has the only copy that serves anybody.
+pub const KEEP: &str = "mend the lineage first: a reload now would lose what HAProxy has";
+
+/// A file takes the place of one that isn't ours.
+pub const ADOPT: &str = "run: haproxy-certs assemble --adopt";
+
 /// HAProxy doesn't load the file although it was reloaded.
 pub const NOT_LOADED: &str = "see what it loads: haproxy-certs status --setup";
 

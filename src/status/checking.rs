@@ -8,13 +8,11 @@ use crate::config::Haproxy;
 use crate::haproxy::alerts;
 use crate::haproxy::process::config_check;
 use crate::haproxy::process::master::Master;
+use crate::haproxy::process::started::usual_configuration;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::io_cause;
 use crate::sys::program::Program;
 use crate::sys::system::System;
-
-/// Where distributions put the configuration.
-pub const USUAL: &str = "/etc/haproxy/haproxy.cfg";
 
 /// How long HAProxy may take: it reads every certificate.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -55,8 +53,13 @@ pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
         };
     }
     let files = match haproxy.config.as_slice() {
-        [] if Path::new(USUAL).exists() => vec![PathBuf::from(USUAL)],
-        [] => return Checked::Unasked(format!("it does not run, and there is no {USUAL}; set config")),
+        [] => match usual_configuration() {
+            usual if usual.exists() => vec![usual],
+            usual => {
+                let usual = escaped_path(&usual);
+                return Checked::Unasked(format!("it does not run, and there is no {usual}; set config"));
+            }
+        },
         files => files.to_vec(),
     };
     let Some(program) = system.program(binary) else {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::certified_key::KeyFamily;
 use crate::plan::action::Action;
 use crate::plan::row::Role;
-use crate::status::advice::ASSEMBLE;
+use crate::status::advice::{ASSEMBLE, KEEP};
+use crate::status::moving::Needs;
 use crate::status::observation::SiteViews;
 use crate::status::running::Running;
 use crate::sys::escape::escaped;
@@ -26,8 +27,14 @@ pub struct Circumstances<'a> {
     pub archive: &'a Path,
     /// The sites directory.
     pub sites_dir: &'a Path,
+    /// The host certificate's place.
+    pub host_file: &'a Path,
     /// Files of the sites directory that aren't ours and serve names.
     pub foreign: &'a [ForeignFile],
+    /// What HAProxy needs of the files.
+    pub needs: &'a Needs,
+    /// Whether certbot's directory of lineages isn't there.
+    pub live_is_missing: bool,
 }
 
 /// A file of the sites directory that isn't ours.
@@ -39,6 +46,10 @@ pub struct ForeignFile {
     pub names: Vec<String>,
     /// The family of its key.
     pub family: KeyFamily,
+    /// The line of a configuration that names it by itself.
+    pub named: Option<String>,
+    /// Whether a lineage needs its name.
+    pub is_in_conflict: bool,
 }
 
 impl ForeignFile {
@@ -53,6 +64,8 @@ impl ForeignFile {
                 path: site.place.path.clone(),
                 names: row.names_won.clone(),
                 family: leaf.key_type.family(),
+                named: site.place.named.clone(),
+                is_in_conflict: row.action == Action::Conflict,
             })
         };
         sites.iter().filter_map(foreign).collect()
@@ -77,7 +90,15 @@ impl Circumstances<'_> {
     }
 
     /// What brings this HAProxy into step with the disk.
+    ///
+    /// Where a run writes the file, a reload before it would make HAProxy lose what it has, or fail.
     pub(crate) fn catch_up(&self, views: &SiteViews, name: &str) -> String {
+        let has_file = views.disk.here().is_some() || views.disk.is_unseen();
+        match views.row.as_ref().map(|row| row.action) {
+            Some(Action::Install | Action::Replace) => return ASSEMBLE.to_owned(),
+            Some(Action::Refuse) if !has_file => return KEEP.to_owned(),
+            _ => {}
+        }
         let file = views.file.as_ref().and_then(|file| file.to_str()).unwrap_or_default();
         let mut all = self.running.iter().zip(self.owed);
         let found = all.find(|(running, _)| running.name == name);

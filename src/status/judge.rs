@@ -14,11 +14,12 @@ use crate::host_setup::placeholder::is_placeholder;
 use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
 use crate::plan::reason::Reason;
-use crate::plan::row::{Role, Row};
+use crate::plan::row::Role;
 use crate::plan::warning::Warning;
-use crate::serving::loads::{KEY_LINE, move_out};
+use crate::serving::loads::KEY_LINE;
 use crate::serving::one_by_one::Unreached;
 use crate::status::circumstances::Circumstances;
+use crate::status::lost::GONE;
 use crate::status::problem::{Problem, problem};
 use crate::sys::escape::escaped;
 
@@ -136,10 +137,10 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
         .map(|(shown, running)| haproxy_view(&views, shown, running))
         .collect();
     let mut problems = planned(&views, disk, around);
-    problems.extend(unloadable(&views).or_else(|| unserved(&views)));
+    problems.extend(unloadable(&views, around).or_else(|| unserved(&views)));
     problems.extend(on_disk(&views, disk));
-    problems.extend(unreached(&views));
-    problems.extend(lifetimes(&views, &haproxy, around.now));
+    problems.extend(unreached(&views, around));
+    problems.extend(lifetimes(&views, &haproxy, around));
     if is_served(&views) {
         for (shown, view) in views.haproxy.iter().zip(&haproxy) {
             problems.extend(in_haproxy(&views, shown, view, around));
@@ -321,7 +322,7 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
             problems.push(problem(ProblemKind::Refused(reason), Severity::Warning, fact(), advice));
         }
         (Action::Conflict, _) if !ownership_unknown => {
-            let advice = crate::status::remedies::conflict(&fact());
+            let advice = crate::status::remedies::conflict(&fact(), views);
             problems.push(problem(ProblemKind::Conflict, Severity::Warning, fact(), Some(advice)));
         }
         (Action::Foreign, _) if !ownership_unknown => {
@@ -360,13 +361,21 @@ fn is_only_forbidden(views: &SiteViews) -> bool {
 }
 
 /// A file that HAProxy would load at its next start, and can't.
-fn unloadable(views: &SiteViews) -> Option<Problem> {
+fn unloadable(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
     let why = views.place.unloadable.as_ref()?;
     let fact = format!("HAProxy can't load this file, and won't start again: {why}");
     let advice = match (&views.row, &views.place.named) {
         (Some(row), _) if row.action.writes() => advice::ASSEMBLE.to_owned(),
-        (_, Some(at)) => format!("put a certificate with its key there, or take the file out of {at}"),
-        (_, None) => format!("run: {}", move_out(&views.place.path)),
+        (Some(row), _) if row.action == Action::Conflict => advice::ADOPT.to_owned(),
+        _ if views.place.path == around.sites_dir && around.needs.some_come => advice::ASSEMBLE.to_owned(),
+        _ if why == GONE && [around.sites_dir, around.host_file].contains(&views.place.path.as_path()) => {
+            advice::INIT.to_owned()
+        }
+        _ if views.place.path == around.sites_dir => advice::EMPTY.to_owned(),
+        (_, named) => match around.needs.without(&views.place.path, named.as_deref()) {
+            Ok(command) => format!("run: {command}"),
+            Err(instead) => format!("put a certificate with its key there, or {instead}"),
+        },
     };
     Some(problem(ProblemKind::Unloadable, Severity::Critical, fact, Some(advice)))
 }
@@ -379,14 +388,25 @@ fn unserved(views: &SiteViews) -> Option<Problem> {
 }
 
 /// What helps where no lineage renews a certificate that HAProxy loads.
-fn renew_elsewhere(views: &SiteViews) -> String {
-    match (&views.row, &views.place.named) {
-        (Some(Row { action: Action::Conflict, .. }), _) => "run: haproxy-certs assemble --adopt".to_owned(),
-        (_, Some(at)) => format!("renew it where it comes from, or take the file out of {at}"),
-        (_, None) => format!(
-            "renew it where it comes from, or: {} && haproxy-certs assemble",
-            move_out(&views.place.path)
-        ),
+fn renew_elsewhere(views: &SiteViews, around: &Circumstances<'_>) -> String {
+    if views.row.as_ref().is_some_and(|row| row.action == Action::Conflict) {
+        return advice::ADOPT.to_owned();
+    }
+    match around.needs.without(&views.place.path, views.place.named.as_deref()) {
+        Ok(command) => format!("renew it where it comes from, or: {command} && haproxy-certs assemble"),
+        Err(instead) => format!("renew it where it comes from, or {instead}"),
+    }
+}
+
+/// What helps where certbot has nothing left that it could renew: the file goes, or what keeps it is said elsewhere.
+fn gone(views: &SiteViews, around: &Circumstances<'_>) -> Option<String> {
+    let row = views.row.as_ref().filter(|_| views.certbot == Sight::Absent)?;
+    match row.action {
+        Action::Prune => Some(advice::ASSEMBLE.to_owned()),
+        _ if row.warnings.contains(&Warning::PruneHeld) => {
+            crate::status::remedies::warned(Warning::PruneHeld, row, around).1
+        }
+        _ => None,
     }
 }
 
@@ -515,14 +535,14 @@ fn in_haproxy(
 }
 
 /// No client is presented it.
-fn unreached(views: &SiteViews) -> Option<Problem> {
+fn unreached(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
     let file = views.file.as_deref()?;
     let (kind, severity, fact, advice) = match views.place.unreached.as_ref()? {
         Unreached::Unlisted(example) => (
             ProblemKind::NotListed,
             Severity::Critical,
             format!("HAProxy's configuration names files one by one ({}), and not this one", example.at),
-            example.advice(file),
+            format!("{}; then {}", example.advice(file), around.reload_all()),
         ),
         Unreached::Addresses => (
             ProblemKind::NotPresented,
@@ -544,7 +564,9 @@ fn outranked(shown: &Shown, view: &HaproxyView) -> Option<Problem> {
         escaped(name),
         escaped(winner)
     );
-    let advice = "name the sites directory before that file on the bind line, or remove the file".to_owned();
+    let advice =
+        "name the sites directory before that file on the bind line, or let HAProxy load that file no more"
+            .to_owned();
     Some(Problem {
         haproxy: Some(view.name.clone()),
         ..problem(ProblemKind::Warned(Warning::Shadowed), Severity::Warning, fact, Some(advice))
@@ -552,20 +574,22 @@ fn outranked(shown: &Shown, view: &HaproxyView) -> Option<Problem> {
 }
 
 /// How long the certificates have to live: in use on disk or in a HAProxy, else certbot's.
-fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], now: i64) -> Option<Problem> {
+fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], around: &Circumstances<'_>) -> Option<Problem> {
     // A placeholder expired before it was made.
     if !is_loaded(views) || views.disk.here().is_some_and(|leaf| is_placeholder(leaf)) {
         return None;
     }
     let (nobodys, advice) = if is_foreign(views) {
-        ("; no lineage renews it", renew_elsewhere(views))
+        ("; no lineage renews it", renew_elsewhere(views, around))
+    } else if let Some(gone) = gone(views, around) {
+        ("; its lineage is gone", gone)
     } else {
         let renew = views.row.as_ref().map(|row| row.with_name(advice::RENEW));
         ("", renew.unwrap_or_else(|| advice::RENEW.to_owned()))
     };
     let mut worst: Option<Problem> = None;
     let mut note = |place: &str, not_before: Option<i64>, not_after: i64, in_use: bool| {
-        let left = not_after.saturating_sub(now);
+        let left = not_after.saturating_sub(around.now);
         let part = |parts: i64| {
             not_before.is_some_and(|from| left.saturating_mul(parts) < not_after.saturating_sub(from))
         };
@@ -630,9 +654,14 @@ pub fn owed_problem(running: &Running, since: Option<i64>, now: i64) -> Problem 
     let is_long = ago.is_some_and(|ago| ago > OWED_PATIENCE);
     let severity = if is_long { Severity::Critical } else { Severity::Warning };
     let name_shown = escaped(name);
-    let fact = match ago {
-        Some(ago) => format!("{name_shown} has been waiting {} for an update", advice::span(ago)),
-        None => format!("{name_shown} counts as waiting for an update: .haproxy-certs/state.json is damaged"),
+    let fact = match (ago, &running.failed) {
+        (Some(ago), Some(why)) => {
+            format!("{name_shown} has been waiting {} for an update: {why}", advice::span(ago))
+        }
+        (Some(ago), None) => format!("{name_shown} has been waiting {} for an update", advice::span(ago)),
+        (None, _) => {
+            format!("{name_shown} counts as waiting for an update: .haproxy-certs/state.json is damaged")
+        }
     };
     Problem {
         haproxy: Some(name.to_owned()),

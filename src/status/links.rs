@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use crate::certbot::MAX_FILE_BYTES;
 use crate::certified_key::Leaf;
+use crate::serving::loads::move_out;
 use crate::status::advice::ASSEMBLE;
 use crate::sys::escape::shell_word;
 
@@ -24,6 +26,8 @@ pub struct Links {
     has_conf: bool,
     /// Where each link leads.
     targets: BTreeMap<&'static str, PathBuf>,
+    /// What stands in the place of a link, and is neither a link nor a file.
+    in_the_way: Vec<PathBuf>,
     /// The kinds of files that the archive has of each version.
     versions: BTreeMap<u32, BTreeSet<&'static str>>,
 }
@@ -35,29 +39,33 @@ impl Links {
         // A copy of certbot's tree is somebody else's to mend.
         live_dir.file_name().filter(|name| *name == "live")?;
         let live = live_dir.join(name);
-        let archive = live_dir.with_file_name("archive").join(name);
         let mut conf = name.to_owned();
         conf.push(".conf");
-        let mut targets = BTreeMap::new();
+        let conf = live_dir.with_file_name("renewal").join(conf);
+        let archive = archive_of(&conf).unwrap_or_else(|| live_dir.with_file_name("archive").join(name));
+        let (mut targets, mut in_the_way) = (BTreeMap::new(), Vec::new());
         for kind in KINDS {
             let link = live.join(format!("{kind}.pem"));
             match link.symlink_metadata() {
-                Ok(found) if !found.is_symlink() => return None,
+                Ok(found) if found.is_file() => return None,
+                Ok(found) if !found.is_symlink() => in_the_way.push(link),
                 Ok(_) => drop(targets.insert(kind, live.join(link.read_link().ok()?))),
                 Err(_) => {}
             }
         }
         let mut versions: BTreeMap<u32, BTreeSet<&'static str>> = BTreeMap::new();
         for entry in archive.read_dir().into_iter().flatten().flatten() {
-            let is_there = entry.metadata().is_ok_and(|found| found.is_file() && found.len() > 0);
+            let is_there = entry
+                .metadata()
+                .is_ok_and(|found| found.is_file() && (1..=MAX_FILE_BYTES).contains(&found.len()));
             let file = entry.file_name();
             let Some((kind, version)) = file.to_str().and_then(version_of).filter(|_| is_there) else {
                 continue;
             };
             versions.entry(version).or_default().insert(kind);
         }
-        let has_conf = live_dir.with_file_name("renewal").join(conf).is_file();
-        Some(Self { has_folder: live.is_dir(), live, archive, has_conf, targets, versions })
+        let (has_folder, has_conf) = (live.is_dir(), conf.is_file());
+        Some(Self { live, archive, has_folder, has_conf, targets, in_the_way, versions })
     }
 
     /// What mends the lineage; `None` where nothing is wrong with its links.
@@ -89,6 +97,10 @@ impl Links {
             ));
         }
         let names = deployed.map(|leaf| leaf.dns_names.join(",")).unwrap_or_default();
+        if names.is_empty() && !self.has_folder && !self.has_conf {
+            // Only of the host certificate: no site would ask for it.
+            return Some("set host_lineage to a lineage that certbot has".to_owned());
+        }
         if names.is_empty() {
             return Some(
                 "put its files back from a backup; or issue it again, and then delete this one".to_owned(),
@@ -103,16 +115,30 @@ impl Links {
         Some(format!("{issue}{delete}; then {ASSEMBLE}"))
     }
 
+    /// The archive as certbot's links name it, where such a link leads there.
+    fn relative(&self) -> PathBuf {
+        let live_dir = self.live.parent().unwrap_or(Path::new("/"));
+        let inside = live_dir.parent().and_then(|tree| self.archive.strip_prefix(tree).ok());
+        let real = live_dir.canonicalize().ok();
+        let leads = |inside: &&Path| {
+            let tree = real.as_deref().and_then(Path::parent);
+            tree.is_some_and(|tree| is_same(&tree.join(inside), &self.archive))
+        };
+        match inside.filter(leads) {
+            Some(inside) => Path::new("../..").join(inside),
+            None => self.archive.clone(),
+        }
+    }
+
     /// The command that makes the links lead to this version; `None`: they do.
     fn to(&self, version: u32) -> Option<String> {
-        let mut commands = Vec::new();
+        let mut commands: Vec<String> = self.in_the_way.iter().map(|path| move_out(path)).collect();
         for kind in KINDS {
             let file = format!("{kind}{version}.pem");
             if self.targets.get(kind).is_some_and(|target| is_same(target, &self.archive.join(&file))) {
                 continue;
             }
-            let name = self.archive.file_name().unwrap_or_default();
-            let target = Path::new("../../archive").join(name).join(&file);
+            let target = self.relative().join(&file);
             let link = self.live.join(format!("{kind}.pem"));
             commands.push(format!(
                 "ln -sf {} {}",
@@ -128,6 +154,15 @@ impl Links {
         }
         Some(commands.join(" && "))
     }
+}
+
+/// Where a renewal configuration says that the versions are: `archive_dir` (`storage.py`, `RenewableCert`).
+fn archive_of(conf: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(conf).ok()?;
+    let lines = text.lines().take_while(|line| !line.trim_start().starts_with('['));
+    let mut settings = lines.filter_map(|line| line.split_once('='));
+    let value = settings.find(|(key, _)| key.trim() == "archive_dir")?.1.trim().trim_matches(['"', '\'']);
+    Some(PathBuf::from(value)).filter(|folder| folder.is_absolute())
 }
 
 /// `fullchain12.pem`: which kind of file, and which version.

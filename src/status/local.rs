@@ -10,6 +10,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use super::links::Links;
+use super::lost;
 use super::observation::{Location, Sight, SiteViews};
 use crate::certified_key::Leaf;
 use crate::config::{Haproxy, Settings};
@@ -30,8 +31,9 @@ use crate::sites::looking::look_at_state;
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sites::{entries, guard};
+use crate::source::absence;
 use crate::sweep::sweep;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::escaped;
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
@@ -59,6 +61,8 @@ pub struct Ground {
     pub unseen: Vec<String>,
     /// What the HAProxys would load if they started now.
     pub loaded: Loaded,
+    /// Whether certbot's directory of lineages isn't there.
+    pub live_is_missing: bool,
     /// What is broken rather than forbidden.
     pub error: Option<Failure>,
 }
@@ -111,13 +115,10 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
     {
         Ok(mut swept) => {
             ground.sees_certbot = true;
+            ground.live_is_missing = swept.live_dir_missing;
             swept.situation.loaded = gather::loaded(settings, system, |name| state.configuration_of(name));
             if swept.live_dir_missing && state.knows_lineages() {
-                let live_dir = escaped_path(&settings.live_dir);
-                ground.note(Failure::new(
-                    FailureKind::Io,
-                    format!("{live_dir} is missing; set live_dir if certbot's tree moved"),
-                ));
+                ground.note(Failure::new(FailureKind::Io, absence(settings)));
             }
             ground.renewals = renewals(settings, swept.situation.lineages.keys());
             ground.unseen.extend(unclear_dotfile(&swept.situation));
@@ -127,6 +128,7 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
             ground.sites = views(settings, &ground, swept.situation);
             let elsewhere = with_host(&mut ground.sites, elsewhere);
             ground.sites.extend(elsewhere);
+            lost::note(settings, &ground.loaded, &mut ground.sites);
         }
         Err(failure) => {
             ground.note(failure);

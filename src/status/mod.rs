@@ -9,11 +9,14 @@ pub mod behind;
 pub mod checking;
 pub mod circumstances;
 pub mod down;
+pub mod following;
 pub mod handshakes;
 pub mod judge;
 pub mod links;
 pub mod loaded;
 pub mod local;
+pub mod lost;
+pub mod moving;
 pub mod observation;
 pub mod problem;
 pub mod refusal;
@@ -34,6 +37,7 @@ use crate::host_setup::finding::Finding;
 use crate::sites::last_run::LastRun;
 use crate::sites::state::State;
 use crate::status::circumstances::{Circumstances, ForeignFile};
+use crate::status::moving::Needs;
 use crate::status::observation::Sight;
 use crate::status::problem::Problem;
 use crate::status::refusal::Refused;
@@ -90,6 +94,7 @@ pub fn status(settings: &Settings, system: &System, with_setup: bool, progress: 
             setup.findings.extend(crate::host_setup::checked(settings, &checked));
             running.refused = Refused::judge(checked, told);
         }
+        running.failed = told.filter(|_| running.refused.is_none()).and_then(crate::status::refusal::failure);
     }
     if with_setup {
         // By the name that HAProxy has for the directory: that it should be ours is said above.
@@ -104,19 +109,29 @@ pub fn status(settings: &Settings, system: &System, with_setup: bool, progress: 
         setup.findings.clear();
     }
     let mut status = judged(settings, ground, haproxy, setup, now());
+    match following::problems(settings, status.at) {
+        Ok(problems) => status.problems.extend(problems),
+        Err(failure) => status.unseen.push(failure.message),
+    }
     status.complete(&Given::of(settings));
     status
 }
 
 /// The verdict on what was seen.
-fn judged(settings: &Settings, ground: Ground, haproxy: Vec<Running>, setup: Setup, now: i64) -> Status {
+fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup: Setup, now: i64) -> Status {
     let sees_state = ground.state.is_some();
+    if let Sight::Here(run) = &mut ground.last_run {
+        // What is no longer in the settings is nobody's.
+        run.told.retain(|name, _| settings.haproxys.iter().any(|haproxy| haproxy.name == *name));
+    }
     let mut state = ground.state.unwrap_or_default();
     state.pass_debts_on(settings);
     let owed: Vec<BTreeMap<String, i64>> =
         settings.haproxys.iter().map(|haproxy| owed_files(&state, &haproxy.name)).collect();
     let archive = settings.live_dir.with_file_name("archive");
     let foreign = ForeignFile::among(&ground.sites);
+    let directories: Vec<&str> = settings.haproxys.iter().map(|haproxy| haproxy.sites_dir.as_str()).collect();
+    let needs = Needs::of(&settings.sites_dir, &directories, &ground.loaded, &ground.sites);
     let around = Circumstances {
         now,
         sees_state,
@@ -124,7 +139,10 @@ fn judged(settings: &Settings, ground: Ground, haproxy: Vec<Running>, setup: Set
         owed: &owed,
         archive: &archive,
         sites_dir: &settings.sites_dir,
+        host_file: &settings.host_file,
         foreign: &foreign,
+        needs: &needs,
+        live_is_missing: ground.live_is_missing,
     };
     let mut sites: Vec<Site> = ground.sites.into_iter().map(|views| judge(views, &around)).collect();
     renewals::note_renewals(settings, &mut sites, now);

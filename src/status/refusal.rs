@@ -31,6 +31,13 @@ impl Refused {
     }
 }
 
+/// Why a HAProxy could not be notified, or how it was seen that it didn't take it.
+#[must_use]
+pub fn failure(told: &Told) -> Option<String> {
+    let is_bad = told.outcome == Outcome::Failed || told.confirmed == Some(false);
+    told.detail.clone().filter(|_| is_bad)
+}
+
 /// HAProxy's words where it could not be notified since it refuses its configuration for something that isn't ours.
 #[must_use]
 pub fn refusal(told: &Told) -> Option<&str> {

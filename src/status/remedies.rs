@@ -13,8 +13,13 @@ use crate::sys::escape::shell_word;
 /// The next step for a refused lineage.
 #[must_use]
 pub fn refused(reason: Reason, row: &Row, views: &SiteViews) -> Option<String> {
-    let of_links =
-        matches!(reason, Reason::LineageTorn | Reason::Unproved(Flaw::CertificateMissing | Flaw::KeyMissing));
+    let of_links = matches!(
+        reason,
+        Reason::LineageTorn
+            | Reason::NotARegularFile
+            | Reason::TooLarge
+            | Reason::Unproved(Flaw::CertificateMissing | Flaw::KeyMissing)
+    );
     let links = views.links.as_ref().filter(|_| of_links).zip(row.lineage.as_ref());
     let deployed = views.disk.here().map(AsRef::as_ref);
     if let Some(advice) = links.and_then(|(links, name)| links.mend(name, deployed)) {
@@ -28,24 +33,43 @@ pub fn refused(reason: Reason, row: &Row, views: &SiteViews) -> Option<String> {
             "put certbot's own files back from a backup; or issue it again, and then delete this one"
         }
         Reason::Io => "mend its permissions or the disk; then run: haproxy-certs assemble",
-        Reason::OlderThanDeployed | Reason::WouldReplaceGood => {
-            "if it is meant: haproxy-certs assemble --force NAME"
+        Reason::OlderThanDeployed => {
+            "renew it: certbot renew --force-renewal --cert-name NAME; or, if the older one is meant: haproxy-certs \
+             assemble --force NAME"
         }
-        Reason::LineageTorn => "run: certbot renew; it mends an interrupted renewal",
-        _ => reason.advice()?,
+        Reason::WouldReplaceGood => "if it is meant: haproxy-certs assemble --force NAME",
+        Reason::LineageTorn => {
+            "bring both files of one renewal; or issue it again: certbot renew --force-renewal --cert-name NAME"
+        }
+        Reason::NotARegularFile | Reason::TooLarge => {
+            "put certbot's own file or link back; then run: haproxy-certs assemble"
+        }
+        Reason::HaproxyRejects => "mend what it names; then run: haproxy-certs assemble --force NAME",
+        Reason::NameUnsafe => return renamed(row, views),
+        Reason::Unproved(_) => reason.advice()?,
     };
     Some(row.with_name(advice))
 }
 
+/// The same certificate as a lineage whose name can be a file's.
+fn renamed(row: &Row, views: &SiteViews) -> Option<String> {
+    let names = &views.certbot.here()?.dns_names;
+    let name = shell_word(names.first()?.trim_start_matches("*.").as_ref());
+    let issue =
+        format!("haproxy-certs issue -d {} -- --cert-name {name}", shell_word(names.join(",").as_ref()));
+    Some(row.with_name(&format!(
+        "issue it by another name: {issue}; then delete this one: certbot delete --cert-name NAME"
+    )))
+}
+
 /// The next step for a file that isn't ours.
 #[must_use]
-pub fn conflict(fact: &str) -> String {
-    let advice = if fact.contains("--adopt") {
-        "move it away; or take it over, a copy is kept: haproxy-certs assemble --adopt"
+pub fn conflict(fact: &str, views: &SiteViews) -> String {
+    if fact.contains("--adopt") {
+        "take it over, a copy is kept: haproxy-certs assemble --adopt".to_owned()
     } else {
-        "move it away; then run: haproxy-certs assemble"
-    };
-    advice.to_owned()
+        format!("move it away: {} && haproxy-certs assemble", move_out(&views.place.path))
+    }
 }
 
 /// A warning's fact, and the next step.
@@ -76,7 +100,7 @@ pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (Strin
         ),
         Warning::Shadowed if row.outranked => (
             "a file that is loaded before the sites directory serves one of its names",
-            "name the sites directory before that file on the bind line, or remove the file",
+            "name the sites directory before that file on the bind line, or let HAProxy load that file no more",
         ),
         Warning::Shadowed => {
             ("another file that sorts before it serves one of its names", shadowing.as_str())
@@ -108,8 +132,14 @@ fn is_orphan(row: &Row) -> bool {
 
 /// Takes a file away that no run will.
 fn orphan(row: &Row, around: &Circumstances<'_>) -> String {
+    if around.live_is_missing {
+        return "bring certbot's directory back, or set live_dir to where it is".to_owned();
+    }
     let file = around.sites_dir.join(row.file.as_deref().unwrap_or_default());
-    format!("if its lineage is really gone: {}; then {}", move_out(&file), around.reload_all())
+    match around.needs.without(&file, None) {
+        Ok(command) => format!("if its lineage is really gone: {command}; then {}", around.reload_all()),
+        Err(instead) => format!("if its lineage is really gone, {instead}"),
+    }
 }
 
 /// What gives a lineage its names back. Who deletes it loses those that it still serves.
@@ -121,14 +151,20 @@ fn shadowing(row: &Row, around: &Circumstances<'_>) -> String {
         })
     };
     if let Some(foreign) = around.foreign.iter().find(is_it) {
-        return format!("move that file away: {}; then {}", move_out(&foreign.path), around.reload_all());
+        if foreign.is_in_conflict {
+            return "take that file over, a copy is kept: haproxy-certs assemble --adopt".to_owned();
+        }
+        return match around.needs.without(&foreign.path, foreign.named.as_deref()) {
+            Ok(command) => format!("move that file away: {command}; then {}", around.reload_all()),
+            Err(instead) => format!("{instead}; then {}", around.reload_all()),
+        };
     }
     if row.alarming {
         // This is the good one of the two.
         "renew the lineage whose file that is; or delete it, if it isn't wanted any more".to_owned()
     } else if row.names_won.is_empty() {
-        "another lineage has all its names; if this one isn't wanted: certbot delete --cert-name NAME; then: \
-         haproxy-certs assemble"
+        "another lineage has all its names: leave this one out by exclude, if something else than HAProxy needs it; \
+         if nothing does: certbot delete --cert-name NAME; then: haproxy-certs assemble"
             .to_owned()
     } else {
         "another lineage has that name, too: issue one of the two without it".to_owned()

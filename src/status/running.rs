@@ -24,7 +24,7 @@ use crate::sites::state::{Pending, State, key};
 use crate::status::observation::LoadedLeaf;
 use crate::status::refusal::Refused;
 use crate::sys::change_time::changed_at;
-use crate::sys::escape::escaped;
+use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::system::System;
 
 /// How long looking at the sockets may take.
@@ -56,14 +56,24 @@ pub struct Running {
     pub spelled: Option<String>,
     /// That it refuses its configuration, where that is known.
     pub refused: Option<Refused>,
+    /// Why the last run could not notify it, where that isn't its configuration.
+    pub failed: Option<String>,
+    /// A file that it would load and can't: it doesn't reload because of it.
+    pub blocked: Option<String>,
 }
 
 impl Running {
     /// What brings a HAProxy into step with the disk: a run where a notification is pending, else a reload.
     #[must_use]
     pub fn catch_up(&self, is_owed: bool) -> String {
-        let first = self.refused.as_ref().map(|refused| format!("{}; then ", refused.advice));
+        let first = match &self.refused {
+            Some(refused) => Some(format!("{}; then ", refused.advice)),
+            None => self.blocked.as_ref().map(|file| format!("mend {file}, which it can't load; then ")),
+        };
         let then = match (&self.reload, is_owed) {
+            (_, true) if self.failed.is_some() && first.is_none() => {
+                format!("mend that; then {}", advice::ASSEMBLE)
+            }
             (_, true) => advice::ASSEMBLE.to_owned(),
             (Some(command), false) => format!("run: {command}"),
             (None, false) => format!("reload {} the way it is reloaded here", escaped(&self.name)),
@@ -98,10 +108,12 @@ pub fn look(settings: &Settings, system: &System, ground: &mut Ground) -> Vec<Ru
         };
         looks.into_iter().map(join).collect()
     });
+    let blocked = sites.iter().find(|site| site.place.unloadable.is_some());
+    let blocked = blocked.map(|site| escaped_path(&site.place.path).to_string());
     let mut running = Vec::with_capacity(looks.len());
     for (haproxy, mut look) in settings.haproxys.iter().zip(looks) {
         let spelled = ground.spellings.get(&haproxy.name).cloned();
-        let seen = Running { spelled, ..look.running(haproxy) };
+        let seen = Running { spelled, blocked: blocked.clone(), ..look.running(haproxy) };
         for (place, site) in ground.sites.iter_mut().enumerate() {
             site.haproxy.push(look.shown(haproxy, site, place));
         }
@@ -246,6 +258,8 @@ impl Look {
             behind: self.behind.clone(),
             spelled: None,
             refused: None,
+            failed: None,
+            blocked: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::fleet::trouble::FleetTrouble;
 use crate::plan::reason::Reason;
 use crate::plan::warning::Warning;
 
@@ -107,6 +108,9 @@ pub enum ProblemKind {
     HookBroken,
     /// certbot should have renewed, and hasn't.
     RenewalOverdue,
+    /// Something is wrong with the fleet that this host belongs to.
+    #[strum(transparent)]
+    Fleet(FleetTrouble),
     /// The last run could not be done, or not to its end.
     RunFailed,
 }

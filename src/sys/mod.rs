@@ -1,10 +1,13 @@
 //! The operating system: its places and programs, work in parallel, failures, and text that is safe to print.
 
 pub mod change_time;
+pub mod clock;
 pub mod core_dump;
 pub mod escape;
 pub mod failure;
+pub mod host_name;
 pub mod parallel;
 pub mod procfs;
 pub mod program;
+pub mod service_manager;
 pub mod system;

@@ -128,6 +128,12 @@ impl Program {
 }
 
 impl Finished {
+    /// Whether it ended by itself: not by a signal, a crash among them, and not by a time-out.
+    #[must_use]
+    pub fn has_ended_itself(&self) -> bool {
+        !self.timed_out && self.status.is_some_and(|status| status.code().is_some())
+    }
+
     /// Whether it ended by itself with status 0.
     #[must_use]
     pub fn succeeded(&self) -> bool {

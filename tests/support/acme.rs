@@ -1,4 +1,4 @@
-//! A real certbot, and Pebble: an ACME server for tests.
+//! A real certbot, and Pebble: an ACME server for tests; and the clients that `tests/install` unpacks.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::cmd::Cmd;
-use super::haproxy::{Haproxy, system_haproxy};
+use super::haproxy::{Haproxy, system_haproxy, testbed};
 use super::pki::{Authority, KeyKind, Validity};
 use super::ports::Port;
 use super::process::{Running, finish};
@@ -31,14 +31,69 @@ pub struct Pebble {
     temporary: TempDir,
 }
 
+/// The life of a certificate of the profile `shortlived`.
+pub const SHORT_LIFE: Duration = Duration::from_secs(6 * 86_400);
+
+/// What a Pebble is started with.
+#[derive(Debug, Clone)]
+pub struct PebbleSetup {
+    program: PathBuf,
+    life: Duration,
+    names: Option<SocketAddr>,
+}
+
+impl PebbleSetup {
+    /// Certificates live as long as this, other than 90 days.
+    pub fn life(self, life: Duration) -> Self {
+        Self { life, ..self }
+    }
+
+    /// One that has profiles of certificates: `shortlived` is one. Debian 12's has none.
+    pub fn with_profiles(self) -> Self {
+        Self { program: unpacked("pebble/usr/bin/pebble"), ..self }
+    }
+
+    /// Names are looked up at this name server.
+    pub fn names_at(self, server: SocketAddr) -> Self {
+        Self { names: Some(server), ..self }
+    }
+
+    /// Starts it; it validates HTTP challenges at `127.0.0.1:http_port`.
+    pub fn start(self, http_port: &Port) -> Pebble {
+        Pebble::run(&self, http_port)
+    }
+}
+
+/// A program that `tests/install` unpacked.
+pub fn unpacked(path: &str) -> PathBuf {
+    let program = testbed().join(path);
+    assert!(program.exists(), "no {}, run: ./tests/install", program.display());
+    program
+}
+
+/// The newest certbot, from `PyPI`.
+pub fn newest_certbot() -> PathBuf {
+    unpacked("certbot/bin/certbot")
+}
+
 impl Pebble {
+    /// What to start: Debian's own.
+    pub fn setup() -> PebbleSetup {
+        let life = Duration::from_secs(90 * 86_400);
+        PebbleSetup { program: "pebble".into(), life, names: None }
+    }
+
     /// Starts one that validates HTTP challenges at `127.0.0.1:http_port`.
     pub fn start(http_port: &Port) -> Self {
-        Self::issuing_for(http_port, Duration::from_secs(90 * 86_400))
+        Self::setup().start(http_port)
     }
 
     /// [`Pebble::start`], whose certificates live as long as this.
     pub fn issuing_for(http_port: &Port, life: Duration) -> Self {
+        Self::setup().life(life).start(http_port)
+    }
+
+    fn run(setup: &PebbleSetup, http_port: &Port) -> Self {
         let temporary = tempfile::Builder::new().prefix("haproxy-certs-pebble-").tempdir().unwrap();
         let folder = temporary.path();
         let [api, management, dns_port, dns_management, tls] = std::array::from_fn(|_| Port::free());
@@ -55,7 +110,11 @@ impl Pebble {
             "tlsPort": tls.number(),
             "ocspResponderURL": "",
             "externalAccountBindingRequired": false,
-            "certificateValidityPeriod": life.as_secs(),
+            "certificateValidityPeriod": setup.life.as_secs(),
+            "profiles": {
+                "default": { "description": "by default", "validityPeriod": setup.life.as_secs() },
+                "shortlived": { "description": "six days", "validityPeriod": SHORT_LIFE.as_secs() },
+            },
         }});
         fs::write(folder.join("pebble.json"), config.to_string()).unwrap();
         let log = |name: &str| File::create(folder.join(name)).unwrap();
@@ -68,9 +127,9 @@ impl Pebble {
             command.stdout(dns_log.try_clone().unwrap()).stderr(dns_log)
         });
         let pebble_log = log("pebble.log");
-        let mut pebble = Running::start("pebble", |command| {
+        let mut pebble = Running::start(&setup.program, |command| {
             command.arg("-config").arg(folder.join("pebble.json"));
-            command.arg("-dnsserver").arg(dns_port.address().to_string());
+            command.arg("-dnsserver").arg(setup.names.unwrap_or(dns_port.address()).to_string());
             // No artificial delays, no rejected nonces, no validation left out.
             command
                 .env("PEBBLE_VA_NOSLEEP", "1")

@@ -65,6 +65,12 @@ impl Cmd {
         self.table(lines)
     }
 
+    /// The same for one that is used already.
+    pub fn set_tables(&mut self, lines: &str) {
+        self.tables.clear();
+        writeln!(self.tables, "{lines}").unwrap();
+    }
+
     /// Tells nobody and asks nobody: for tests without a HAProxy.
     pub fn without_haproxy(self) -> Self {
         self.table("[[haproxy]]\nreload = \"none\"\nbinary = \"\"")
@@ -119,8 +125,13 @@ impl Cmd {
     pub fn config(&self) -> PathBuf {
         let path = self.temporary.path().join("haproxy-certs.toml");
         let Self { live_dir, options, tables, .. } = self;
-        let text =
-            format!("live_dir = {}\nsites_dir = {}\n{options}{tables}", toml(live_dir), toml(&self.sites()));
+        // A node of a fleet has none.
+        let live_dir = if live_dir.as_os_str().is_empty() {
+            String::new()
+        } else {
+            format!("live_dir = {}\n", toml(live_dir))
+        };
+        let text = format!("{live_dir}sites_dir = {}\n{options}{tables}", toml(&self.sites()));
         fs::write(&path, text).unwrap();
         path
     }
@@ -128,8 +139,17 @@ impl Cmd {
     /// Runs it with these arguments after `--config FILE`.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Run {
+        let config = self.config();
+        let mut all = vec!["--config", config.to_str().expect("a path of UTF-8")];
+        all.extend(arguments);
+        self.run_as(&all)
+    }
+
+    /// Runs it with these arguments alone.
+    #[track_caller]
+    pub fn run_as(&self, arguments: &[&str]) -> Run {
         let mut command = Command::new(Self::program());
-        command.arg("--config").arg(self.config()).args(arguments);
+        command.args(arguments);
         self.prepare(&mut command);
         let output = finish(&mut command, self.limit);
         Run {

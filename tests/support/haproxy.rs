@@ -78,7 +78,7 @@ pub fn system_haproxy() -> Version {
 }
 
 /// Where `tests/install` unpacks.
-fn testbed() -> PathBuf {
+pub fn testbed() -> PathBuf {
     std::env::var_os("HAPROXY_CERTS_TESTBED")
         .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("testbed"), PathBuf::from)
 }

@@ -22,9 +22,11 @@
 
 pub mod acme;
 pub mod cmd;
+pub mod etcd;
 pub mod fakes;
 pub mod haproxy;
 pub mod live;
+pub mod name_server;
 pub mod pki;
 pub mod ports;
 pub mod process;
@@ -37,9 +39,11 @@ pub mod tree;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-pub use acme::{Certbot, Pebble};
+pub use acme::{Certbot, Pebble, newest_certbot, unpacked};
 pub use cmd::{Cmd, Run};
+pub use etcd::{Etcd, EtcdSetup, etcds, newest_etcd};
 pub use haproxy::{Haproxy, Reload, Version, system_haproxy, version, versions};
+pub use name_server::NameServer;
 pub use pki::{Authority, Key, KeyKind, Leaf, Validity};
 pub use ports::Port;
 pub use tls::{ServedCertificate, s_client, served, try_served};

@@ -267,6 +267,24 @@ impl Authority {
         Leaf { key: key.clone(), cert: lf(&cert), chain: self.intermediate.clone() }
     }
 
+    /// Issues a certificate for a server that is a client too, without a CN: etcd takes one for a user's name.
+    pub fn issue_for_both(&self, names: &[&str]) -> Leaf {
+        let key = Key::fresh(KeyKind::P256);
+        let mut params = params("", Validity::days(90));
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = names
+            .iter()
+            .map(|name| match name.parse::<IpAddr>() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName((*name).try_into().unwrap()),
+            })
+            .collect();
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let cert = params.signed_by(&key.rcgen(), &self.issuer).unwrap().pem();
+        Leaf { key, cert: lf(&cert), chain: self.intermediate.clone() }
+    }
+
     /// Writes `NAME.pem` (chain and root are left out) and `NAME.key` for a server on localhost; for a test's own API.
     pub fn localhost(&self, folder: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
         let leaf = self.issue(KeyKind::P256, &["localhost", "127.0.0.1"], Validity::days(30));

@@ -4,6 +4,7 @@ use crate::config::Settings;
 use crate::output::{Note, Report, Weight};
 use crate::sites;
 use crate::sites::place::Place;
+use crate::source::{absence, is_there};
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::{Failure, FailureKind};
 
@@ -12,18 +13,12 @@ pub(crate) fn missing_tree(settings: &Settings, missing: bool, ours: bool) -> Re
     if !(missing && ours) {
         return Ok(());
     }
-    let live_dir = escaped_path(&settings.live_dir);
-    let fact = format!(
-        "{live_dir} is missing; what was deployed from it stays. Set live_dir if certbot's tree moved"
-    );
-    Err(Failure::new(FailureKind::Io, fact))
+    Err(Failure::new(FailureKind::Io, absence(settings)))
 }
 
 /// Whether certbot has no tree and nothing was ever deployed.
 pub(crate) fn is_before_certbot(settings: &Settings, report: &mut Report) -> Result<bool, Failure> {
-    let is_there = settings.live_dir.try_exists();
-    let is_there = is_there.map_err(|e| Failure::io("look at", &settings.live_dir, &e))?;
-    let is_before = !is_there && nothing_deployed(settings)?;
+    let is_before = !is_there(settings)? && nothing_deployed(settings)?;
     if is_before {
         let text = format!("there is no {} yet: nothing to do", escaped_path(&settings.live_dir));
         report.notes.push(Note { text, weight: Weight::Fact });

@@ -9,7 +9,7 @@ mod pruning;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::certbot::{CertbotTree, foreign_renewal};
+use crate::certbot::foreign_renewal;
 use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
 use crate::commands::assemble::notes::{
@@ -51,7 +51,8 @@ pub struct Options {
 #[must_use]
 pub fn assemble(settings: &Settings, system: &System, options: &Options, progress: Progress<'_>) -> Report {
     let mut report = Report::begin(settings, options.dry_run);
-    let foreign = foreign_renewal(&settings.live_dir, options.renewed_lineage.as_deref());
+    let hint = options.renewed_lineage.as_deref().filter(|_| settings.followed().is_none());
+    let foreign = foreign_renewal(&settings.live_dir, hint);
     report.notes.extend(foreign.map(|text| Note { text, weight: Weight::Alarm }));
     let run = if options.dry_run { dry_run } else { deploy };
     if let Err(failure) = run(settings, system, options, progress, &mut report) {
@@ -89,11 +90,10 @@ fn dry_run(
     let mut swept = sweep(settings, place.as_ref(), &state, policy, &identity, &index, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded = loaded(settings, system, |name| state.configuration_of(name));
-    let oldest = swept.situation.loaded.oldest();
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| state.last_start.get(name);
     report.rows = planned(settings, system, &mut swept.situation, last).0.rows;
-    report.notes.extend(unloadable_left(settings, oldest, &report.rows));
+    report.notes.extend(unloadable_left(settings, &swept.situation.loaded, &report.rows));
     report.notes.extend(troubles(settings, &swept.situation.loaded));
     report.error = swept.failure;
     report.owed = state.lost
@@ -129,13 +129,12 @@ fn deploy(
     let mut swept = sweep(settings, Some(&sites.place), &sites.state, policy, &who, &index, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded = loaded(settings, system, |name| sites.state.configuration_of(name));
-    let oldest = swept.situation.loaded.oldest();
     for (name, files) in &swept.situation.loaded.configurations {
         sites.remember_start(name, |start| start.configuration.clone_from(files));
     }
     let ours = sites.state.knows_lineages();
-    let tree = CertbotTree::of(settings);
-    let supply = |row: &Row| prove(&tree, row.lineage.as_deref().unwrap_or_default());
+    let source = swept.source;
+    let supply = |row: &Row| prove(&source, row.lineage.as_deref().unwrap_or_default());
 
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| sites.state.last_start.get(name);
@@ -153,7 +152,7 @@ fn deploy(
     report.notes.extend(index.save(sites.own(), &proved).err().map(|failure| unsaved(&failure)));
 
     report.rows = plan.rows;
-    report.notes.extend(unloadable_left(settings, oldest, &report.rows));
+    report.notes.extend(unloadable_left(settings, &before, &report.rows));
     let has_changed = report.rows.iter().any(|row| row.action.writes() || row.action == Action::Prune);
     let now = has_changed.then(|| loaded(settings, system, |name| sites.state.configuration_of(name)));
     report.notes.extend(troubles(settings, &now.unwrap_or(before)));

@@ -16,7 +16,7 @@ use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::Failure;
 
 /// A note for each file that isn't ours to mend, or that stayed as it was, and that HAProxy can't load.
-pub(crate) fn unloadable_left(settings: &Settings, version: Option<(u32, u32)>, rows: &[Row]) -> Vec<Note> {
+pub(crate) fn unloadable_left(settings: &Settings, loaded: &Loaded, rows: &[Row]) -> Vec<Note> {
     let is_left = |row: &Row| !row.proved || matches!(row.action, Action::Refuse | Action::Conflict);
     let left: BTreeSet<&OsStr> = rows
         .iter()
@@ -27,15 +27,21 @@ pub(crate) fn unloadable_left(settings: &Settings, version: Option<(u32, u32)>, 
         return Vec::new();
     }
     let is_good = |file: &OsStr| !left.contains(file);
-    let found = unloadable(&settings.sites_dir, version, &is_good);
+    let found = unloadable(&settings.sites_dir, loaded.oldest(), &is_good);
+    let stays = |row: &Row| row.action.writes() || (row.loadable && row.action != Action::Prune);
+    let is_last = !rows.iter().any(|row| row.role == Role::Site && stays(row));
     found
         .into_iter()
         .map(|(file, why)| {
-            let path = settings.sites_dir.join(file);
+            let path = settings.sites_dir.join(&file);
+            let advice = match loaded.named.get(&file) {
+                Some(at) => format!("put a certificate with its key there, or take it out of {at}"),
+                None if is_last => "put a certificate with its key there".to_owned(),
+                None => move_out(&path),
+            };
             let text = format!(
-                "HAProxy can't load {} ({why}), and won't start again: {}",
-                escaped_path(&path),
-                move_out(&path)
+                "HAProxy can't load {} ({why}), and won't start again: {advice}",
+                escaped_path(&path)
             );
             Note { text, weight: Weight::Alarm }
         })
@@ -58,7 +64,7 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
                         Some(Named { at, .. }) => {
                             format!("put a certificate with its key there, or take it out of {at}")
                         }
-                        None => move_out(&store.path),
+                        None => "what mends it says haproxy-certs status".to_owned(),
                     };
                     Some(format!("HAProxy can't load {path} ({why}), and won't start again: {advice}"))
                 }

@@ -17,7 +17,7 @@ use crate::haproxy::process::stale_socket;
 use crate::sys::system::System;
 
 /// The first release whose `reload` answers whether it worked.
-const ANSWERS_SINCE: (u32, u32) = (2, 7);
+pub(crate) const ANSWERS_SINCE: (u32, u32) = (2, 7);
 
 /// How long a refused connection is tried again before the master counts as not there: it takes 0.1 s to re-execute
 /// itself, longer where it loads its configuration (through 3.0).

@@ -68,10 +68,9 @@ impl ConfigCheck {
             Err(e) => return Self::Unchecked(format!("cannot run {shown}: {}", io_cause(&e))),
         };
         let words = alerts::words(&done.output);
-        let has_ended = !done.timed_out && done.status.is_some_and(|status| status.code().is_some());
         if done.succeeded() {
             Self::Valid
-        } else if has_ended && !words.is_empty() {
+        } else if done.has_ended_itself() && !words.is_empty() {
             Self::Invalid { words, log: done.output }
         } else {
             let said = done.last_line().map(|line| format!(": {line}")).unwrap_or_default();

@@ -76,7 +76,7 @@ impl Master {
     /// It isn't one, or is one no longer.
     pub fn open(system: &System, pid: i32) -> Result<Self, NotAMaster> {
         let unseen = |e: io::Error| NotAMaster::Unseen { pid, why: io_cause(&e) };
-        let raw = Some(pid).filter(|&pid| pid > 1).and_then(Pid::from_raw).ok_or(NotAMaster::Gone(pid))?;
+        let raw = Some(pid).filter(|&pid| pid > 0).and_then(Pid::from_raw).ok_or(NotAMaster::Gone(pid))?;
         let pidfd = match pidfd_open(raw, PidfdFlags::empty()) {
             Ok(pidfd) => pidfd,
             Err(rustix::io::Errno::SRCH) => return Err(NotAMaster::Gone(pid)),
@@ -209,7 +209,8 @@ mod tests {
         let system = System::host();
         let own = i32::try_from(std::process::id()).unwrap();
         assert!(matches!(Master::open(&system, own), Err(NotAMaster::Stranger { .. })));
-        assert!(matches!(Master::open(&system, 1), Err(NotAMaster::Gone(1))));
+        assert!(matches!(Master::open(&system, 1), Err(NotAMaster::Stranger { pid: 1, .. })));
+        assert!(matches!(Master::open(&system, 0), Err(NotAMaster::Gone(0))));
         assert!(matches!(Master::open(&system, -5), Err(NotAMaster::Gone(-5))));
     }
 }

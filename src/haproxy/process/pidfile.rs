@@ -24,7 +24,7 @@ pub fn read(path: &Path) -> io::Result<Option<i32>> {
     let mut text = Vec::new();
     file.take(LARGEST).read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text);
-    Ok(text.lines().next().and_then(|line| line.trim().parse().ok()).filter(|&pid| pid > 1))
+    Ok(text.lines().next().and_then(|line| line.trim().parse().ok()).filter(|&pid| pid > 0))
 }
 
 /// The HAProxy that the pidfile names; `None`: it names none that runs.
@@ -45,7 +45,7 @@ mod tests {
             (" 7 \n8\n", Some(7)),
             ("", None),
             ("\n5\n", None),
-            ("1\n", None),
+            ("1\n", Some(1)),
             ("0", None),
             ("-5", None),
             ("99999999999", None),

@@ -11,6 +11,17 @@ use crate::haproxy::process::pidfile;
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
 
+/// Where the configuration is: as distributions start HAProxy, and as the official container images and HAProxy's own
+/// `make install` do.
+const USUAL: [&str; 2] = ["/etc/haproxy/haproxy.cfg", "/usr/local/etc/haproxy/haproxy.cfg"];
+
+/// What HAProxy is started with where nothing says so.
+#[must_use]
+pub fn usual_configuration() -> PathBuf {
+    let there = USUAL.iter().find(|file| Path::new(file).exists());
+    there.unwrap_or(&USUAL[0]).into()
+}
+
 /// A HAProxy that runs, as procfs shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Started {
@@ -109,7 +120,7 @@ fn is_haproxy(proc: &Proc, pid: i32) -> bool {
 /// The process itself, or the master that it is a worker of.
 fn first_of_its_kind(proc: &Proc, pid: i32) -> i32 {
     let parent = proc.stat(pid).map(|stat| stat.parent).unwrap_or_default();
-    let is_worker = parent > 1
+    let is_worker = parent > 0
         && is_haproxy(proc, parent)
         && match (proc.executable(pid), proc.executable(parent)) {
             (Ok(one), Ok(other)) => one == other,

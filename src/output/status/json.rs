@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::certified_key::{Leaf, hex};
+use crate::host_setup::finding::Finding;
 use crate::output::json::{timestamp, to_text};
 use crate::plan::action::Action;
 use crate::plan::reason::Reason;
@@ -35,7 +36,7 @@ struct Frame<'a> {
     summary: BTreeMap<&'static str, usize>,
     haproxy: Vec<OneHaproxy<'a>>,
     last_run: Option<LastRun>,
-    setup: Option<Vec<Finding<'a>>>,
+    setup: Option<&'a [Finding]>,
 }
 
 #[derive(Serialize)]
@@ -116,14 +117,6 @@ struct LastRun {
     succeeded: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Finding<'a> {
-    name: &'static str,
-    severity: Severity,
-    fact: &'a str,
-    mend: &'a [String],
-}
-
 /// A status as one line of JSON. `with_setup`: with what `--setup` found.
 #[must_use]
 pub fn status(status: &Status, with_setup: bool) -> String {
@@ -168,7 +161,7 @@ pub fn status(status: &Status, with_setup: bool) -> String {
             changes: run.changes,
             succeeded: Some(run.succeeded).filter(|&at| at > 0).and_then(timestamp),
         }),
-        setup: with_setup.then(|| status.findings.iter().map(finding).collect()),
+        setup: with_setup.then_some(&status.findings),
     })
 }
 
@@ -192,11 +185,6 @@ pub fn failure(error: &Failure) -> String {
         last_run: None,
         setup: None,
     })
-}
-
-fn finding(finding: &crate::host_setup::finding::Finding) -> Finding<'_> {
-    let crate::host_setup::finding::Finding { name, severity, fact, mend } = finding;
-    Finding { name, severity: *severity, fact, mend }
 }
 
 fn site(site: &Site) -> OneSite<'_> {

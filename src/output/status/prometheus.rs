@@ -56,39 +56,35 @@ fn sites(page: &mut Page, status: &Status) {
     let names: Vec<(String, String)> = status.sites.iter().map(names).collect();
     let all = || status.sites.iter().zip(&names);
 
-    page.gauge("certificate_not_after_timestamp_seconds", "When the certificate in this place expires.");
-    for (site, (lineage, file)) in all() {
-        for place in places(site) {
-            if let Some(at) = place.not_after {
-                page.sample(&place.labels(lineage, file), at);
+    let mut by_place = |name: &'static str, help: &'static str, value: &dyn Fn(&Place<'_>) -> Option<i64>| {
+        page.gauge(name, help);
+        for (site, (lineage, file)) in all() {
+            for place in places(site) {
+                if let Some(value) = value(&place) {
+                    page.sample(&place.labels(lineage, file), value);
+                }
             }
         }
-    }
-    page.gauge(
+    };
+    by_place(
+        "certificate_not_after_timestamp_seconds",
+        "When the certificate in this place expires.",
+        &|place| place.not_after,
+    );
+    by_place(
         "certificate_not_before_timestamp_seconds",
         "From when the certificate in this place is valid.",
+        &|place| place.not_before,
     );
-    for (site, (lineage, file)) in all() {
-        for place in places(site) {
-            if let Some(at) = place.not_before {
-                page.sample(&place.labels(lineage, file), at);
-            }
-        }
-    }
-    page.gauge(
+    by_place(
         "in_step",
         "1 if up to date with its source (the disk with certbot, HAProxy with the disk), 0 if not; absent if unknown.",
+        &|place| match place.state {
+            PlaceState::Current => Some(1),
+            PlaceState::Stale | PlaceState::Missing => Some(0),
+            PlaceState::Foreign | PlaceState::Unknown => None,
+        },
     );
-    for (site, (lineage, file)) in all() {
-        for place in places(site) {
-            let in_step = match place.state {
-                PlaceState::Current => 1,
-                PlaceState::Stale | PlaceState::Missing => 0,
-                PlaceState::Foreign | PlaceState::Unknown => continue,
-            };
-            page.sample(&place.labels(lineage, file), in_step);
-        }
-    }
     page.gauge("refused", "Whether the lineage is refused: what is deployed stays as it is.");
     for (site, (lineage, file)) in all().filter(|(site, _)| site.views.lineage.is_some()) {
         let Some(row) = &site.views.row else { continue };
@@ -242,20 +238,20 @@ fn names(site: &Site) -> (String, String) {
 
 /// The text as far as it is written.
 #[derive(Default)]
-struct Page {
-    text: String,
+pub(crate) struct Page {
+    pub(crate) text: String,
     metric: &'static str,
 }
 
 impl Page {
     /// Begins a metric.
-    fn gauge(&mut self, metric: &'static str, help: &str) {
+    pub(crate) fn gauge(&mut self, metric: &'static str, help: &str) {
         self.metric = metric;
         let _ =
             writeln!(self.text, "# HELP haproxy_certs_{metric} {help}\n# TYPE haproxy_certs_{metric} gauge");
     }
 
-    fn sample(&mut self, labels: &[Label<'_>], value: impl Display) {
+    pub(crate) fn sample(&mut self, labels: &[Label<'_>], value: impl Display) {
         let _ = write!(self.text, "haproxy_certs_{}", self.metric);
         for (at, (label, value)) in labels.iter().enumerate() {
             let _ = write!(self.text, "{}{label}=\"", if at == 0 { '{' } else { ',' });

@@ -1,0 +1,8 @@
+//! `fleet`: one publisher, many nodes.
+
+pub mod follow;
+pub mod join;
+pub mod publish;
+pub mod run;
+pub mod status;
+pub mod watch;

@@ -1,0 +1,708 @@
+//! `fleet publish` and `fleet rotate`: sweep, prove, seal what changed, and put a new head into the store.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::str::FromStr as _;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::certbot::{CertbotTree, SETTLING};
+use crate::certified_key::{CertifiedKey, sha256};
+use crate::config::Settings;
+use crate::config::fleet::Fleet;
+use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, Opened, fleet_name, is_sha256_of};
+use crate::fleet::edition::{Edition, Looked, pages_of};
+use crate::fleet::epoch::EpochKey;
+use crate::fleet::fetch::fetch;
+use crate::fleet::head::{Head, SignedHead};
+use crate::fleet::identity::HostIdentity;
+use crate::fleet::name::{FleetName, NodeName};
+use crate::fleet::node_key::NodeKey;
+use crate::fleet::object::{self, PlainPair};
+use crate::fleet::page::{self, PageEntry};
+use crate::fleet::reach::reach;
+use crate::fleet::store::{FleetStore, Revision, StoreFolder, StoreKey, Swap};
+use crate::plan::names::site_file;
+use crate::sys::clock::now;
+use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::failure::{Failure, FailureKind};
+use crate::sys::host_name::host_name;
+use crate::sys::parallel::{self, Progress};
+
+/// How long a head counts.
+pub const LIFE: i64 = 36 * 60 * 60;
+
+/// What no head names any more goes after this, and strays are looked for as often.
+const DAY: i64 = 24 * 60 * 60;
+
+/// Lineages that are read, sealed and put together.
+const TOGETHER: usize = 400;
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// How the operator wants it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// However many lineages are gone, they go.
+    pub prune_many: bool,
+    /// A new epoch.
+    pub rotate: bool,
+    /// Take the fleet over from another publisher.
+    pub take_over: bool,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default)]
+pub struct Published {
+    /// The fleet.
+    pub fleet: String,
+    /// The number of the head that is there now.
+    pub sequence: u64,
+    /// Whether it is a new one.
+    pub is_new: bool,
+    /// How many lineages it names.
+    pub lineages: usize,
+    /// How many nodes may read.
+    pub nodes: usize,
+    /// What is new or renewed.
+    pub published: Vec<String>,
+    /// What is gone.
+    pub gone: Vec<String>,
+    /// What is gone from certbot's tree and stays published, and why.
+    pub held: Option<(Vec<String>, &'static str)>,
+    /// What was refused, and why.
+    pub refused: Vec<(String, String)>,
+    /// The identity file, where it was made now.
+    pub made: Option<PathBuf>,
+    /// The line for the nodes' `publishers`.
+    pub line: String,
+    /// Whether this is the first head of this publisher.
+    pub is_first: bool,
+    /// Nodes that were removed and could still read the present epoch.
+    pub removed: Vec<String>,
+    /// Whether everything was encrypted anew: what nodes that are no more held has to be issued again.
+    pub rotated: bool,
+    /// What is odd in the store.
+    pub alarms: Vec<String>,
+}
+
+impl Published {
+    /// Whether something needs a person.
+    #[must_use]
+    pub fn is_partly(&self) -> bool {
+        self.held.is_some() || !self.refused.is_empty() || !self.alarms.is_empty() || !self.removed.is_empty()
+    }
+}
+
+/// What is the last head, and what is known of the store.
+struct Base {
+    /// The head that counts, opened; `None`: nothing that this publisher can read.
+    opened: Option<Opened>,
+    /// The store's head as it was seen.
+    revision: Option<Revision>,
+    /// The highest number and epoch that were ever seen.
+    last: (u64, u64),
+    /// Whether the store must be looked through for what is missing.
+    is_doubtful: bool,
+}
+
+/// Publishes what changed.
+///
+/// # Errors
+/// The settings can't be used, certbot's tree or the store can't be read or written, or another publisher is there.
+pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> Result<Published, Failure> {
+    let fleet = settings.published().ok_or_else(|| {
+        Failure::config(
+            "this host publishes to no fleet: the settings need [fleet] and [[fleet.node]] tables",
+        )
+    })?;
+    let name = fleet_name(fleet)?;
+    let members = members(fleet)?;
+    let host = host_name();
+    let (identity, made) = HostIdentity::load_or_create(&fleet.identity, &host)
+        .map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?;
+    let store = reach(fleet)?;
+    let folder = CacheFolder::lock(&fleet.cache)?;
+    let mut memory = folder.memory();
+    let mut done = Published {
+        fleet: fleet.name.clone(),
+        nodes: members.len(),
+        made: made.then(|| fleet.identity.clone()),
+        line: identity.public().signing.line(&host),
+        rotated: wanted.rotate,
+        ..Published::default()
+    };
+    let base = base(store.as_ref(), &folder, fleet, &name, &identity, wanted, &mut done)?;
+    let at = now();
+    let previous = base.opened.as_ref();
+    let made_key;
+    let key = if let Some(opened) = previous.filter(|_| !wanted.rotate) {
+        &opened.key
+    } else {
+        made_key = EpochKey::generate(base.last.1 + 1).map_err(|e| unsealed(&e))?;
+        &made_key
+    };
+    let looks_through = base.is_doubtful || at - memory.swept > DAY || memory.swept > at;
+    let edition_of = Publishing {
+        store: store.as_ref(),
+        folder: &folder,
+        name: &name,
+        identity: &identity,
+        members: &members,
+        previous,
+        base: &base,
+        key,
+        is_fresh: previous.is_none() || wanted.rotate,
+        there: if looks_through { Some(listed(store.as_ref())?) } else { None },
+        at,
+    };
+    let edition = edition_of.edition(settings, wanted, progress)?;
+    let pages = edition_of.pages(&edition)?;
+    let keys = edition_of.keys()?;
+    let puts: Vec<(StoreKey, Vec<u8>)> = [pages.puts(), keys.puts.clone()].concat();
+    if !puts.is_empty() {
+        store.put(&puts).map_err(|e| in_store(&e))?;
+    }
+    edition_of.note_removed(&mut memory);
+    done.is_first = previous.is_none();
+    done.is_new = edition_of.needs_a_head(&pages, &edition, wanted);
+    done.sequence = previous.map_or(0, |opened| opened.signed.head.sequence);
+    if done.is_new {
+        let head = edition_of.put_head(pages, &keys, wanted)?;
+        done.sequence = head.sequence;
+        drop_unnamed(&mut memory, previous, &head, &edition.entries, at);
+        if let Some(opened) = folder.open(fleet, &identity, HostPart::Publisher)? {
+            folder.tidy(&opened);
+        }
+        memory.since = at;
+    }
+    if let Some(there) = &edition_of.there {
+        note_strays(&mut memory, there, done.sequence, &edition.entries, &folder, at)?;
+        memory.swept = at;
+    }
+    clear_away(store.as_ref(), &mut memory, done.sequence, at, &mut done.alarms);
+    folder.remember(&memory)?;
+    done.lineages = edition.entries.len();
+    done.published = edition.published;
+    done.gone = edition.gone;
+    done.held = edition.why_held.map(|why| (edition.held, why));
+    done.refused = edition.refused;
+    done.removed = memory.removed.into_iter().collect();
+    Ok(done)
+}
+
+/// One publish, as far as it doesn't change any more.
+struct Publishing<'a> {
+    store: &'a dyn FleetStore,
+    folder: &'a CacheFolder,
+    name: &'a FleetName,
+    identity: &'a HostIdentity,
+    members: &'a [(NodeName, NodeKey)],
+    /// The last head, opened.
+    previous: Option<&'a Opened>,
+    base: &'a Base,
+    /// The key of the next head's epoch.
+    key: &'a EpochKey,
+    /// Whether everything is sealed anew.
+    is_fresh: bool,
+    /// What the store has; `None`: what the last head names.
+    there: Option<BTreeSet<StoreKey>>,
+    at: i64,
+}
+
+/// The pages of the next head.
+struct Pages {
+    hashes: Vec<[u8; 32]>,
+    /// Those that aren't in the store yet.
+    fresh: Vec<([u8; 32], Vec<u8>)>,
+}
+
+impl Pages {
+    fn puts(&self) -> Vec<(StoreKey, Vec<u8>)> {
+        self.fresh.iter().map(|(hash, bytes)| (StoreKey::Page(*hash), bytes.clone())).collect()
+    }
+}
+
+/// The sealed keys that aren't in the store yet.
+struct SealedKeys {
+    puts: Vec<(StoreKey, Vec<u8>)>,
+    /// This host's own, where it is among them.
+    own: Option<Vec<u8>>,
+}
+
+impl Publishing<'_> {
+    fn is_there(&self, at: &StoreKey) -> bool {
+        self.there.as_ref().is_none_or(|there| there.contains(at))
+    }
+
+    /// The last head, where the next one may name the same values.
+    fn reusable(&self) -> Option<&Opened> {
+        self.previous.filter(|_| !self.is_fresh)
+    }
+
+    /// Reads certbot's tree, seals and puts what isn't published yet, and decides what the next head names.
+    fn edition(
+        &self,
+        settings: &Settings,
+        wanted: Wanted,
+        progress: Progress<'_>,
+    ) -> Result<Edition, Failure> {
+        let empty = BTreeMap::new();
+        let before = self.previous.map_or(&empty, |opened| &opened.entries);
+        let is_reusable =
+            |entry: &PageEntry| !self.is_fresh && self.is_there(&StoreKey::Object(entry.object));
+        let reusable: BTreeMap<&str, &PageEntry> = before
+            .iter()
+            .filter(|(_, entry)| is_reusable(entry))
+            .map(|(name, entry)| (name.as_str(), entry))
+            .collect();
+        let tree = CertbotTree::of(settings);
+        let discovery = tree.discover()?;
+        if discovery.live_dir_missing && self.previous.is_none() {
+            let fact = format!("there is no {}: nothing to publish yet", escaped_path(&settings.live_dir));
+            return Err(Failure::new(FailureKind::Io, fact));
+        }
+        let names: Vec<&OsString> =
+            discovery.lineages.iter().filter(|name| settings.selection.includes(name)).collect();
+        let seal = Seal { tree: &tree, name: self.name, key: self.key, reusable: &reusable };
+        let looked = look(&seal, &names, self.store, progress)?;
+        let mut edition = Edition::after(before, looked, !discovery.lineages.is_empty(), wanted.prune_many);
+        if let Some(opened) = self.previous {
+            let is_kept = |name: &String, entry: &PageEntry| before.get(name) == Some(entry);
+            let names: Vec<String> = edition
+                .entries
+                .iter()
+                .filter(|(name, entry)| is_kept(name, entry) && !reusable.contains_key(name.as_str()))
+                .map(|(name, _)| name.clone())
+                .collect();
+            for entry in rescue(self.store, opened, &names, self.name, self.key)? {
+                edition.entries.insert(entry.lineage.clone(), entry);
+            }
+        }
+        Ok(edition)
+    }
+
+    /// Seals the pages that changed.
+    fn pages(&self, edition: &Edition) -> Result<Pages, Failure> {
+        let count_before = self.previous.map(|opened| opened.signed.head.pages.len());
+        let count = page::count(edition.entries.len(), count_before);
+        let before = self
+            .reusable()
+            .filter(|_| count_before == Some(count))
+            .map(|opened| (pages_of(&opened.entries, count), &opened.signed.head.pages));
+        let mut pages = Pages { hashes: Vec::with_capacity(count), fresh: Vec::new() };
+        for (at, group) in pages_of(&edition.entries, count).iter().enumerate() {
+            let same = before.as_ref().and_then(|(groups, hashes)| {
+                (groups.get(at) == Some(group)).then(|| hashes.get(at).copied()).flatten()
+            });
+            if let Some(hash) = same.filter(|hash| self.is_there(&StoreKey::Page(*hash))) {
+                pages.hashes.push(hash);
+                continue;
+            }
+            let bytes = page::seal(group, (at, count), self.name, self.key).map_err(|e| unsealed(&e))?;
+            let hash = sha256(&bytes);
+            pages.hashes.push(hash);
+            pages.fresh.push((hash, bytes));
+        }
+        Ok(pages)
+    }
+
+    /// Seals the epoch's key for everybody who hasn't it.
+    fn keys(&self) -> Result<SealedKeys, Failure> {
+        let known: BTreeSet<(&NodeName, &NodeKey)> = self
+            .reusable()
+            .into_iter()
+            .flat_map(|opened| &opened.signed.head.nodes)
+            .map(|(name, key)| (name, key))
+            .collect();
+        let place = |node: &NodeName| StoreKey::EpochKey { epoch: self.key.epoch(), node: node.clone() };
+        let sealed =
+            |node: &NodeName, to: &NodeKey| self.key.seal(self.name, node, to).map_err(|e| unsealed(&e));
+        let mut keys = SealedKeys { puts: Vec::new(), own: None };
+        for (node, to) in self.members {
+            if !known.contains(&(node, to)) || !self.is_there(&place(node)) {
+                keys.puts.push((place(node), sealed(node, to)?));
+            }
+        }
+        let own = NodeName::publisher();
+        let is_here = self.folder.epoch_key(self.key.epoch()).is_some();
+        if self.is_fresh || !is_here || !self.is_there(&place(&own)) {
+            let bytes = sealed(&own, &self.identity.public())?;
+            keys.own = Some(bytes.clone());
+            keys.puts.push((place(&own), bytes));
+        }
+        Ok(keys)
+    }
+
+    /// Notes the nodes that are no more, and forgets them where they can't read any more.
+    fn note_removed(&self, memory: &mut FleetMemory) {
+        for (node, key) in self.previous.into_iter().flat_map(|opened| &opened.signed.head.nodes) {
+            if !self.members.iter().any(|(name, now)| name == node && now == key) {
+                memory.removed.insert(node.to_string());
+            }
+        }
+        if self.is_fresh {
+            memory.removed.clear();
+        }
+    }
+
+    /// Whether another head is due, or would say something else.
+    fn needs_a_head(&self, pages: &Pages, edition: &Edition, wanted: Wanted) -> bool {
+        let Some(opened) = self.previous else { return true };
+        let last = &opened.signed.head;
+        let is_due = self.at - last.signed >= LIFE / 2 || self.at < last.signed;
+        let is_other =
+            last.pages != pages.hashes || last.nodes != self.members || last.epoch != self.key.epoch();
+        let may_prune = wanted.prune_many && !(last.prune_many && edition.gone.is_empty());
+        is_due || is_other || self.base.is_doubtful || may_prune
+    }
+
+    /// Signs the head and puts it in the place of the one that was seen; then it counts here too.
+    fn put_head(&self, pages: Pages, keys: &SealedKeys, wanted: Wanted) -> Result<Head, Failure> {
+        let head = Head {
+            fleet: self.name.clone(),
+            sequence: self.base.last.0 + 1,
+            signed: self.at,
+            expires: self.at + LIFE,
+            epoch: self.key.epoch(),
+            epoch_key: self.key.commitment(self.name),
+            prune_many: wanted.prune_many,
+            nodes: self.members.to_vec(),
+            pages: pages.hashes,
+        };
+        let value = head.sign(self.identity.signing());
+        let swapped = self.store.compare_and_put(&StoreKey::Head, self.base.revision, &value);
+        match swapped.map_err(|e| in_store(&e))? {
+            Swap::Done(_) => {}
+            Swap::Lost => return Err(lost(self.store, self.identity)),
+        }
+        for (hash, bytes) in &pages.fresh {
+            self.folder.keep_page(hash, bytes)?;
+        }
+        if let Some(bytes) = &keys.own {
+            self.folder.keep_epoch_key(self.key.epoch(), bytes)?;
+        }
+        self.folder.switch_over(&value)?;
+        Ok(head)
+    }
+}
+
+/// The nodes of the settings, by name.
+fn members(fleet: &Fleet) -> Result<Vec<(NodeName, NodeKey)>, Failure> {
+    let parse = |member: &crate::config::fleet::Member| {
+        let wrong =
+            |why: String| Failure::config(format!("[[fleet.node]] \"{}\": {why}", escaped(&member.name)));
+        let name = NodeName::from_str(&member.name).map_err(|e| wrong(e.to_string()))?;
+        if name == NodeName::publisher() {
+            return Err(wrong("the name is the publisher's own; give the node another".to_owned()));
+        }
+        let key = NodeKey::from_str(&member.key).map_err(|e| wrong(e.to_string()))?;
+        Ok((name, key))
+    };
+    let mut all: Vec<(NodeName, NodeKey)> = fleet.nodes.iter().map(parse).collect::<Result<_, _>>()?;
+    all.sort_by(|one, two| one.0.cmp(&two.0));
+    for (at, (name, key)) in all.iter().enumerate() {
+        if let Some((other, _)) = all.iter().skip(at + 1).find(|(_, other)| other == key) {
+            return Err(Failure::config(format!(
+                "[[fleet.node]] \"{name}\" and \"{other}\" have the same key"
+            )));
+        }
+    }
+    Ok(all)
+}
+
+/// What the last head is: the cache's, or the store's where that is newer and ours.
+fn base(
+    store: &dyn FleetStore,
+    folder: &CacheFolder,
+    fleet: &Fleet,
+    name: &FleetName,
+    identity: &HostIdentity,
+    wanted: Wanted,
+    done: &mut Published,
+) -> Result<Base, Failure> {
+    // What can't be opened is made anew.
+    let kept = folder.open(fleet, identity, HostPart::Publisher).ok().flatten();
+    let found = store.get(&[StoreKey::Head]).map_err(|e| in_store(&e))?.into_iter().next().flatten();
+    let last = kept.as_ref().map_or((0, 0), |kept| (kept.signed.head.sequence, kept.signed.head.epoch));
+    let Some(found) = found else {
+        return Ok(Base { opened: kept, revision: None, last, is_doubtful: true });
+    };
+    let revision = Some(found.revision);
+    let signed = match SignedHead::read(&found.bytes) {
+        Ok(signed) => signed,
+        Err(e) => {
+            done.alarms.push(format!("the store's head was no head of ours ({e}); a new one took its place"));
+            return Ok(Base { opened: kept, revision, last, is_doubtful: true });
+        }
+    };
+    if signed.head.fleet != *name || signed.publisher != identity.public().signing {
+        if !wanted.take_over {
+            return Err(other_publisher(&signed));
+        }
+        let last = (last.0.max(signed.head.sequence), last.1.max(signed.head.epoch));
+        return Ok(Base { opened: None, revision, last, is_doubtful: true });
+    }
+    if let Some(kept) = kept {
+        if kept.signed.hash == signed.hash {
+            return Ok(Base { opened: Some(kept), revision, last, is_doubtful: false });
+        }
+        if kept.signed.head.sequence > signed.head.sequence {
+            done.alarms.push(format!(
+                "the store's head had gone back from number {} to {}: it was restored, or somebody changes it",
+                kept.signed.head.sequence, signed.head.sequence
+            ));
+            return Ok(Base { opened: Some(kept), revision, last, is_doubtful: true });
+        }
+    }
+    let last = (last.0.max(signed.head.sequence), last.1.max(signed.head.epoch));
+    // It is ours and newer: a run that was interrupted, or a cache that was lost.
+    let fetched = fetch(store, folder, &signed.head, identity, &NodeName::publisher(), false);
+    let opened = fetched.ok().map(|(key, entries)| Opened { signed, key, entries });
+    Ok(Base { opened, revision, last, is_doubtful: true })
+}
+
+/// The refusal of a second publisher.
+fn other_publisher(signed: &SignedHead) -> Failure {
+    let head = &signed.head;
+    let when = crate::output::json::timestamp(head.signed).unwrap_or_default();
+    Failure::new(
+        FailureKind::Lock,
+        format!(
+            "another publisher, {}, published number {} of {} at {when}; if this host is to take its place: fleet publish --take-over",
+            signed.publisher.fingerprint(),
+            head.sequence,
+            head.fleet
+        ),
+    )
+}
+
+/// Somebody put a head while this run worked.
+fn lost(store: &dyn FleetStore, identity: &HostIdentity) -> Failure {
+    let found = store.get(&[StoreKey::Head]).ok().and_then(|found| found.into_iter().next().flatten());
+    match found.and_then(|found| SignedHead::read(&found.bytes).ok()) {
+        Some(signed) if signed.publisher != identity.public().signing => other_publisher(&signed),
+        _ => Failure::new(
+            FailureKind::Lock,
+            "the store's head changed while this run worked; the next run tries again",
+        ),
+    }
+}
+
+struct Seal<'a> {
+    tree: &'a CertbotTree,
+    name: &'a FleetName,
+    key: &'a EpochKey,
+    reusable: &'a BTreeMap<&'a str, &'a PageEntry>,
+}
+
+/// What came of one lineage: and the object, where it is a new one; or that it may be whole in a moment.
+type Read = (Looked, Option<Vec<u8>>, bool);
+
+/// Reads every lineage; proves, seals and puts what isn't published yet.
+fn look(
+    seal: &Seal<'_>,
+    names: &[&OsString],
+    store: &dyn FleetStore,
+    progress: Progress<'_>,
+) -> Result<BTreeMap<String, Looked>, Failure> {
+    let mut all = BTreeMap::new();
+    let mut unsettled: Vec<&OsString> = Vec::new();
+    for (at, chunk) in names.chunks(TOGETHER).enumerate() {
+        let before = at * TOGETHER;
+        let read =
+            parallel::map(chunk, |name| look_at(seal, name), &|done, _| progress(before + done, names.len()));
+        let mut puts = Vec::new();
+        for (name, (looked, object, may_settle)) in chunk.iter().zip(read) {
+            if may_settle {
+                unsettled.push(name);
+            }
+            if let (Looked::Proved(entry), Some(bytes)) = (&looked, object) {
+                puts.push((StoreKey::Object(entry.object), bytes));
+            }
+            all.insert(name.to_string_lossy().into_owned(), looked);
+        }
+        if !puts.is_empty() {
+            store.put(&puts).map_err(|e| in_store(&e))?;
+        }
+    }
+    let until = Instant::now() + SETTLING;
+    while !unsettled.is_empty() && Instant::now() < until {
+        sleep(POLL);
+        let mut left = Vec::new();
+        for name in unsettled {
+            let (looked, object, may_settle) = look_at(seal, name);
+            if let (Looked::Proved(entry), Some(bytes)) = (&looked, object) {
+                store.put(&[(StoreKey::Object(entry.object), bytes)]).map_err(|e| in_store(&e))?;
+            }
+            if may_settle {
+                left.push(name);
+            }
+            all.insert(name.to_string_lossy().into_owned(), looked);
+        }
+        unsettled = left;
+    }
+    Ok(all)
+}
+
+/// Reads one lineage, and proves and seals it unless it is as it was published.
+fn look_at(seal: &Seal<'_>, name: &OsStr) -> Read {
+    let refused = |why: String, may_settle: bool| (Looked::Refused(why), None, may_settle);
+    let text = match (name.to_str(), site_file(name)) {
+        (Some(text), Ok(_)) => text,
+        (_, Err(refusal)) => return refused(refusal.detail, false),
+        (None, Ok(_)) => return refused("its name is not UTF-8".to_owned(), false),
+    };
+    let pair = match seal.tree.read(name) {
+        Ok(pair) => pair,
+        Err(unread) => return refused(unread.refusal.detail, unread.unsettled),
+    };
+    let (differ, unsettled) = (pair.versions_differ, pair.unsettled);
+    let plain = PlainPair { key: pair.key, chain: pair.chain };
+    let content = plain.content();
+    if seal.reusable.get(text).is_some_and(|entry| entry.content == content) {
+        return (Looked::Same, None, false);
+    }
+    let proved = match CertifiedKey::prove(&plain.key, &plain.chain) {
+        Ok(proved) => proved,
+        Err(_) if differ => {
+            return refused("the links name different versions".to_owned(), unsettled);
+        }
+        Err(unproved) => return refused(unproved.detail, unsettled),
+    };
+    match object::seal(&plain, text, seal.name, seal.key) {
+        Ok(bytes) => {
+            let leaf = proved.leaf();
+            let entry = PageEntry {
+                lineage: text.to_owned(),
+                object: sha256(&bytes),
+                content,
+                leaf: leaf.sha256,
+                serial: leaf.serial.clone(),
+                not_after: leaf.not_after,
+            };
+            (Looked::Proved(entry), Some(bytes), false)
+        }
+        Err(e) => refused(e.to_string(), false),
+    }
+}
+
+/// Seals once more what stays published of lineages that can't be read now: of another epoch, or lost from the store.
+fn rescue(
+    store: &dyn FleetStore,
+    opened: &Opened,
+    names: &[String],
+    fleet: &FleetName,
+    key: &EpochKey,
+) -> Result<Vec<PageEntry>, Failure> {
+    let entries: Vec<&PageEntry> = names.iter().filter_map(|name| opened.entries.get(name)).collect();
+    let keys: Vec<StoreKey> = entries.iter().map(|entry| StoreKey::Object(entry.object)).collect();
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut rescued = Vec::new();
+    let mut puts = Vec::new();
+    for (entry, found) in entries.into_iter().zip(store.get(&keys).map_err(|e| in_store(&e))?) {
+        let whole = found.filter(|stored| is_sha256_of(&entry.object, &stored.bytes));
+        let pair =
+            whole.and_then(|stored| object::open(&stored.bytes, &entry.lineage, fleet, &opened.key).ok());
+        let Some(pair) = pair else {
+            return Err(Failure::new(
+                FailureKind::Io,
+                format!(
+                    "{} is refused here and the store has lost what was published of it: nothing is published, so that no node loses it; mend it, or exclude it",
+                    escaped(&entry.lineage)
+                ),
+            ));
+        };
+        let bytes = object::seal(&pair, &entry.lineage, fleet, key).map_err(|e| unsealed(&e))?;
+        rescued.push(PageEntry { object: sha256(&bytes), ..entry.clone() });
+        puts.push((StoreKey::Object(sha256(&bytes)), bytes));
+    }
+    store.put(&puts).map_err(|e| in_store(&e))?;
+    Ok(rescued)
+}
+
+/// All that the store has of objects, pages and keys.
+fn listed(store: &dyn FleetStore) -> Result<BTreeSet<StoreKey>, Failure> {
+    let mut all = BTreeSet::new();
+    for folder in [StoreFolder::Objects, StoreFolder::Pages, StoreFolder::EpochKeys] {
+        all.extend(store.list(folder).map_err(|e| in_store(&e))?);
+    }
+    Ok(all)
+}
+
+/// Notes what the last head named and this one doesn't.
+fn drop_unnamed(
+    memory: &mut FleetMemory,
+    previous: Option<&Opened>,
+    head: &Head,
+    entries: &BTreeMap<String, PageEntry>,
+    at: i64,
+) {
+    let named = named(head, entries);
+    if let Some(opened) = previous {
+        let before = self::named(&opened.signed.head, &opened.entries);
+        for gone in before.difference(&named) {
+            memory.dropped.entry(gone.clone()).or_insert((head.sequence, at));
+        }
+    }
+    memory.dropped.retain(|path, _| !named.contains(path));
+}
+
+/// Notes what is in the store and no head names.
+fn note_strays(
+    memory: &mut FleetMemory,
+    there: &BTreeSet<StoreKey>,
+    sequence: u64,
+    entries: &BTreeMap<String, PageEntry>,
+    folder: &CacheFolder,
+    at: i64,
+) -> Result<(), Failure> {
+    let head = folder.head()?.and_then(|bytes| SignedHead::read(&bytes).ok());
+    let Some(head) = head else { return Ok(()) };
+    let named = named(&head.head, entries);
+    for path in there.iter().map(StoreKey::to_string).filter(|path| !named.contains(path)) {
+        memory.dropped.entry(path).or_insert((sequence, at));
+    }
+    Ok(())
+}
+
+/// The places in the store of all that a head names.
+fn named(head: &Head, entries: &BTreeMap<String, PageEntry>) -> BTreeSet<String> {
+    let pages = head.pages.iter().map(|hash| StoreKey::Page(*hash).to_string());
+    let objects = entries.values().map(|entry| StoreKey::Object(entry.object).to_string());
+    let names = head.nodes.iter().map(|(name, _)| name.clone()).chain([NodeName::publisher()]);
+    let keys = names.map(|node| StoreKey::EpochKey { epoch: head.epoch, node }.to_string());
+    pages.chain(objects).chain(keys.collect::<Vec<_>>()).collect()
+}
+
+/// Deletes what neither this head nor the one before names, after a day. What can't be deleted is tried again.
+fn clear_away(
+    store: &dyn FleetStore,
+    memory: &mut FleetMemory,
+    sequence: u64,
+    at: i64,
+    alarms: &mut Vec<String>,
+) {
+    let is_due = |(since_head, since): &(u64, i64)| *since_head < sequence && at - since >= DAY;
+    let due: Vec<String> =
+        memory.dropped.iter().filter(|(_, dropped)| is_due(dropped)).map(|(path, _)| path.clone()).collect();
+    let keys: Vec<StoreKey> = due.iter().filter_map(|path| StoreKey::of_path(path)).collect();
+    if keys.is_empty() {
+        return;
+    }
+    match store.delete(&keys) {
+        Ok(()) => memory.dropped.retain(|path, _| !due.contains(path)),
+        Err(e) => alarms.push(format!("what no head names any more can't be deleted: {e}")),
+    }
+}
+
+fn in_store(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Io, format!("the fleet's store: {error}"))
+}
+
+fn unsealed(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Io, format!("cannot seal: {error}"))
+}

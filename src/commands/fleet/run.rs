@@ -1,0 +1,122 @@
+//! The commands of `fleet` as they are typed.
+
+use crate::cli::{FleetCommand, FleetFollow, FleetFormat, FleetStatus, Format, Global};
+use crate::commands::fleet::follow::{Closely, Followed, Follower};
+use crate::commands::fleet::join::join;
+use crate::commands::fleet::publish::{Published, Wanted, publish};
+use crate::commands::fleet::status::status;
+use crate::commands::fleet::watch::watch;
+use crate::config::Settings;
+use crate::output::fleet::{human, json, monitoring, prometheus};
+use crate::output::late::{late, undeployed};
+use crate::output::status::textfile;
+use crate::output::terminal::{Terminal, progress};
+use crate::output::{Exit, syslog};
+use crate::sites::last_run::LastRun;
+use crate::sys::clock::now;
+use crate::sys::failure::Failure;
+use crate::sys::system::System;
+
+/// Runs a command of `fleet`.
+///
+/// # Errors
+/// The settings can't be used, or it could not be done.
+pub fn run(terminal: &Terminal, global: &Global, command: &FleetCommand) -> Result<Exit, Failure> {
+    let settings = global.settings(None);
+    match command {
+        FleetCommand::Join => joined(terminal, &settings?),
+        FleetCommand::Publish(args) => {
+            let wanted = Wanted { prune_many: args.prune_many, take_over: args.take_over, rotate: false };
+            published(terminal, &settings?, wanted)
+        }
+        FleetCommand::Rotate => published(terminal, &settings?, Wanted { rotate: true, ..Wanted::default() }),
+        FleetCommand::Follow(args) => followed(terminal, &settings?, args),
+        FleetCommand::Status(args) => Ok(seen(terminal, settings, args)),
+    }
+}
+
+fn joined(terminal: &Terminal, settings: &Settings) -> Result<Exit, Failure> {
+    let joined = join(settings)?;
+    terminal.print_advice(settings, human::joined(&joined));
+    terminal.print(&format!("\n{}", joined.table));
+    Ok(Exit::Fine)
+}
+
+fn published(terminal: &Terminal, settings: &Settings, wanted: Wanted) -> Result<Exit, Failure> {
+    let done = publish(settings, wanted, &progress())?;
+    terminal.print_deeds(settings, human::published(&done, terminal.is_verbose()));
+    Ok(exit_of(&done))
+}
+
+/// Publishes after `assemble`; for scripts only what is wrong is said, on stderr.
+pub fn publish_after(terminal: &Terminal, settings: &Settings, format: Format) -> Exit {
+    match publish(settings, Wanted::default(), &progress()) {
+        Ok(done) => {
+            if format == Format::Human {
+                terminal.print_deeds(settings, human::published(&done, terminal.is_verbose()));
+            }
+            exit_of(&done)
+        }
+        Err(failure) => {
+            syslog::failure(&System::host(), &failure);
+            terminal.unable(&failure)
+        }
+    }
+}
+
+fn exit_of(done: &Published) -> Exit {
+    if done.is_partly() { Exit::Partly } else { Exit::Fine }
+}
+
+fn followed(terminal: &Terminal, settings: &Settings, args: &FleetFollow) -> Result<Exit, Failure> {
+    let system = System::host();
+    let mut follower = Follower::new(settings, &system)?;
+    if args.once {
+        // Whoever starts it spreads it.
+        let done = follower.once(Closely::All, &progress(), &|_| true)?;
+        show(terminal, settings, &system, &done);
+        return Ok(done.exit());
+    }
+    watch(&mut follower, &|_, _| (), &mut |done| show(terminal, settings, &system, done))?;
+    Ok(Exit::Fine)
+}
+
+fn show(terminal: &Terminal, settings: &Settings, system: &System, done: &Followed) {
+    if let Some(run) = &done.run {
+        let mut run = run.clone();
+        let undeployed = undeployed(&run, &LastRun::load(&settings.sites_dir).undeployed, now());
+        run.note_late(late(&undeployed, now()));
+        terminal.print_report(settings, &run);
+        syslog::log(settings, system, &run, run.exit(false));
+    }
+    terminal.print_deeds(settings, human::followed(done));
+}
+
+/// Runs `fleet status`; it exits as monitoring plugins do.
+fn seen(terminal: &Terminal, settings: Result<Settings, Failure>, args: &FleetStatus) -> Exit {
+    let looked = settings.and_then(|settings| status(&settings).map(|overview| (settings, overview)));
+    let (settings, overview) = match looked {
+        Ok(looked) => looked,
+        Err(failure) => {
+            match args.format {
+                FleetFormat::Json => terminal.print_line(&json::failure(&failure)),
+                FleetFormat::Monitoring => terminal.print_line(&monitoring::failure(&failure.message)),
+                FleetFormat::Human | FleetFormat::Prometheus => terminal.complain(&failure.message),
+            }
+            return Exit::Unable;
+        }
+    };
+    let written = args.textfile.as_ref().map(|path| textfile::write(path, &prometheus::text(&overview)));
+    match args.format {
+        FleetFormat::Human => {
+            terminal.print_advice(&settings, human::status(&overview, terminal.is_quiet()));
+        }
+        FleetFormat::Json => terminal.print_line(&json::status(&overview)),
+        FleetFormat::Monitoring => terminal.print_line(&monitoring::text(&overview)),
+        FleetFormat::Prometheus => terminal.print_line(prometheus::text(&overview).trim_end()),
+    }
+    match written {
+        Some(Err(failure)) => terminal.unable(&failure),
+        Some(Ok(())) | None => Exit::Seen(overview.severity()),
+    }
+}

@@ -1,0 +1,588 @@
+//! What this host keeps of the fleet: the head, its pages and objects as they are in the store. All of it is ciphertext.
+//!
+//! Which head counts is said by one file, which is replaced when everything that it names is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fstat, fsync, openat, unlinkat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::certbot::{Discovery, KeyAndChain, Unread, read_opened};
+use crate::certified_key::{hex, sha256};
+use crate::config::fleet::Fleet;
+use crate::fleet::accept::KnownHeads;
+use crate::fleet::epoch::EpochKey;
+use crate::fleet::head::SignedHead;
+use crate::fleet::identity::HostIdentity;
+use crate::fleet::name::{FleetName, NodeName};
+use crate::fleet::page::PageEntry;
+use crate::fleet::report::ReportedException;
+use crate::fleet::sshsig::VerifyingKey;
+use crate::fleet::trouble::FleetTrouble;
+use crate::fleet::{object, page};
+use crate::index::entry::Look;
+use crate::plan::reason::Reason;
+use crate::plan::refusal::Refusal;
+use crate::plan::situation::Policy;
+use crate::sites::durable::{write_durably, write_whole};
+use crate::sites::place::Place;
+use crate::sys::clock::now;
+use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::failure::{Failure, FailureKind, io_cause};
+
+/// The head that counts here.
+const HEAD: &str = "head";
+/// What is remembered of heads and reports.
+const MEMORY: &str = "memory.json";
+/// The leaves that were replaced, by lineage.
+const LEAVES: &str = "leaves.json";
+/// So many of each are kept.
+const MOST_LEAVES: usize = 8;
+const PAGES: &str = "page";
+const OBJECTS: &str = "object";
+const KEYS: &str = "key";
+
+/// How long another run on this host is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The directory that holds it, open and locked: one run at a time writes here.
+#[derive(Debug)]
+pub struct CacheFolder {
+    place: Place,
+    pages: Place,
+    objects: Place,
+    keys: Place,
+}
+
+/// What a host remembers from run to run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FleetMemory {
+    /// The highest heads, of each publisher.
+    pub heads: KnownHeads,
+    /// When the head that counts was deployed, in seconds since 1970; 0: it never was.
+    pub since: i64,
+    /// When this host looked at everything last.
+    pub looked: i64,
+    /// When it asked for the store's head last.
+    pub tried: i64,
+    /// Why it doesn't take the store's head: the trouble and the fact.
+    pub held: Option<(FleetTrouble, String)>,
+    /// Whether the last run from the cache left something to be tried again.
+    pub unfinished: bool,
+    /// Whether every HAProxy was seen to have what the head says.
+    pub is_confirmed: bool,
+    /// What isn't as the head says.
+    pub exceptions: Vec<KeptException>,
+    /// When it reported last, and which trouble.
+    pub told: i64,
+    /// The trouble of the last report.
+    pub told_trouble: Option<FleetTrouble>,
+    /// On the publisher: what no head names any more, with the number of the first head that doesn't, and since when.
+    pub dropped: BTreeMap<String, (u64, i64)>,
+    /// On the publisher: the nodes that are no more, and could still read the present epoch.
+    pub removed: BTreeSet<String>,
+    /// On the publisher: when it looked last for what no head ever named.
+    pub swept: i64,
+}
+
+/// What isn't as the head says, as it is remembered for the next report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptException {
+    /// The lineage; empty: it is about all of them.
+    pub lineage: String,
+    /// The problem's word.
+    pub problem: String,
+    /// The serial number of what is served.
+    pub served: Option<String>,
+    /// More for people.
+    pub detail: String,
+}
+
+impl KeptException {
+    /// For the report.
+    #[must_use]
+    pub fn reported(&self) -> ReportedException {
+        let Self { lineage, problem, served, detail } = self.clone();
+        ReportedException { lineage, problem, served, detail }
+    }
+}
+
+/// Who reads: that says under which name the epoch key is sealed to this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostPart {
+    /// A node, whose name is beside its key in the head.
+    Node,
+    /// The publisher.
+    Publisher,
+}
+
+/// A head with what it names, opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// The head.
+    pub signed: SignedHead,
+    /// The key of its epoch.
+    pub key: EpochKey,
+    /// Its lineages.
+    pub entries: BTreeMap<String, PageEntry>,
+}
+
+impl CacheFolder {
+    /// Makes the directory where it is missing, and locks it.
+    ///
+    /// # Errors
+    /// It can't be made or isn't ours, or another run holds it.
+    pub fn lock(path: &Path) -> Result<Self, Failure> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|e| Failure::io("create", path, &e))?;
+        let place = Place::open(path)?
+            .ok_or_else(|| Failure::io("open", path, &std::io::ErrorKind::NotFound.into()))?;
+        let stat = fstat(&place.dir).map_err(|e| Failure::io("read", path, &e.into()))?;
+        let is_ours = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
+        if !is_ours || stat.st_mode & 0o022 != 0 {
+            let fact = format!("others may write to {}; remove it, or: chmod go-w", escaped_path(path));
+            return Err(Failure::new(FailureKind::Permission, fact));
+        }
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match flock(&place.dir, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    let fact = format!("another run works in {}", escaped_path(path));
+                    return Err(Failure::new(FailureKind::Lock, fact));
+                }
+                Err(e) => return Err(Failure::io("lock", path, &e.into())),
+            }
+        }
+        Ok(Self {
+            pages: place.private_subdirectory(PAGES)?,
+            objects: place.private_subdirectory(OBJECTS)?,
+            keys: place.private_subdirectory(KEYS)?,
+            place,
+        })
+    }
+
+    /// What is remembered; what can't be understood is nothing.
+    #[must_use]
+    pub fn memory(&self) -> FleetMemory {
+        memory_in(&self.place)
+    }
+
+    /// Remembers.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn remember(&self, memory: &FleetMemory) -> Result<(), Failure> {
+        let text =
+            serde_json::to_vec_pretty(memory).map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?;
+        write_durably(self.place.dir.as_fd(), MEMORY, &text)
+            .map_err(|e| Failure::io("write", &self.place.path.join(MEMORY), &e.into()))
+    }
+
+    /// The bytes of the head that counts; `None`: there is none.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn head(&self) -> Result<Option<Vec<u8>>, Failure> {
+        read(&self.place, HEAD)
+    }
+
+    /// The bytes of a page that is here and is what its name says.
+    #[must_use]
+    pub fn page(&self, hash: &[u8; 32]) -> Option<Vec<u8>> {
+        whole(&self.pages, hash)
+    }
+
+    /// Whether an object is here and is what its name says.
+    #[must_use]
+    pub fn has_object(&self, hash: &[u8; 32]) -> bool {
+        whole(&self.objects, hash).is_some()
+    }
+
+    /// The sealed key of an epoch.
+    #[must_use]
+    pub fn epoch_key(&self, epoch: u64) -> Option<Vec<u8>> {
+        read(&self.keys, &epoch.to_string()).ok().flatten()
+    }
+
+    /// Keeps a page.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn keep_page(&self, hash: &[u8; 32], bytes: &[u8]) -> Result<(), Failure> {
+        keep(&self.pages, &hex(hash), bytes)
+    }
+
+    /// Keeps an object.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn keep_object(&self, hash: &[u8; 32], bytes: &[u8]) -> Result<(), Failure> {
+        keep(&self.objects, &hex(hash), bytes)
+    }
+
+    /// Keeps the sealed key of an epoch.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn keep_epoch_key(&self, epoch: u64, bytes: &[u8]) -> Result<(), Failure> {
+        keep(&self.keys, &epoch.to_string(), bytes)
+    }
+
+    /// Keeps which leaves were replaced: they are the lineages' own, also where the state is lost. It is only a help.
+    pub fn keep_leaves(&self, before: &BTreeMap<String, PageEntry>, now: &BTreeMap<String, PageEntry>) {
+        let mut all = leaves(&self.place);
+        let before_all = all.clone();
+        for (name, last) in before {
+            if now.get(name).is_none_or(|entry| entry.leaf != last.leaf) {
+                let of_it = all.entry(name.clone()).or_default();
+                of_it.retain(|leaf| *leaf != hex(&last.leaf));
+                of_it.push(hex(&last.leaf));
+                let excess = of_it.len().saturating_sub(MOST_LEAVES);
+                of_it.drain(..excess);
+            }
+        }
+        if all != before_all
+            && let Ok(text) = serde_json::to_vec(&all)
+        {
+            let _ = write_whole(self.place.dir.as_fd(), LEAVES, &text);
+        }
+    }
+
+    /// Makes a head the one that counts: everything that it names is here, and on the disk before the head is.
+    ///
+    /// # Errors
+    /// It can't be written; then the one before still counts.
+    pub fn switch_over(&self, head: &[u8]) -> Result<(), Failure> {
+        let fail = |e: Errno| Failure::io("write", &self.place.path.join(HEAD), &e.into());
+        rustix::fs::syncfs(&self.place.dir).map_err(fail)?;
+        write_durably(self.place.dir.as_fd(), HEAD, head).map_err(fail)?;
+        fsync(&self.place.dir).map_err(fail)
+    }
+
+    /// Removes what the head that counts doesn't name. What can't be removed stays.
+    pub fn tidy(&self, opened: &Opened) {
+        let pages: Vec<String> = opened.signed.head.pages.iter().map(|hash| hex(hash)).collect();
+        let objects: Vec<String> = opened.entries.values().map(|entry| hex(&entry.object)).collect();
+        let epoch = opened.signed.head.epoch.to_string();
+        for (place, kept) in [(&self.pages, pages), (&self.objects, objects), (&self.keys, vec![epoch])] {
+            let kept: BTreeSet<String> = kept.into_iter().collect();
+            for name in names(place).into_iter().filter(|name| !kept.contains(name)) {
+                let _ = unlinkat(&place.dir, name.as_str(), AtFlags::empty());
+            }
+        }
+    }
+
+    /// Opens the head that counts.
+    ///
+    /// # Errors
+    /// What it names can't be read or opened.
+    pub fn open(
+        &self,
+        fleet: &Fleet,
+        identity: &HostIdentity,
+        part: HostPart,
+    ) -> Result<Option<Opened>, Failure> {
+        let kept = Kept { head: self.head()?, pages: &self.pages, keys: &self.keys };
+        open(&kept, fleet, identity, part)
+    }
+}
+
+/// Whether a value is what its name says.
+#[must_use]
+pub fn is_sha256_of(hash: &[u8; 32], bytes: &[u8]) -> bool {
+    sha256(bytes) == *hash
+}
+
+/// The name of the fleet that these settings are about.
+///
+/// # Errors
+/// It isn't one.
+pub fn fleet_name(fleet: &Fleet) -> Result<FleetName, Failure> {
+    FleetName::from_str(&fleet.name).map_err(|e| Failure::config(format!("[fleet] name: {e}")))
+}
+
+/// The keys whose heads count on this node.
+///
+/// # Errors
+/// A line isn't a key.
+pub fn publishers(fleet: &Fleet) -> Result<Vec<VerifyingKey>, Failure> {
+    let parse = |line: &String| {
+        VerifyingKey::from_str(line)
+            .map_err(|e| Failure::config(format!("[fleet] publishers: \"{}\": {e}", escaped(line))))
+    };
+    fleet.publishers.iter().map(parse).collect()
+}
+
+/// This host's keys, which have to be there.
+///
+/// # Errors
+/// They aren't, or can't be read.
+pub fn identity(fleet: &Fleet) -> Result<HostIdentity, Failure> {
+    match HostIdentity::load(&fleet.identity) {
+        Ok(Some(identity)) => Ok(identity),
+        Ok(None) => Err(Failure::config(format!(
+            "there is no {}: run haproxy-certs fleet join",
+            escaped_path(&fleet.identity)
+        ))),
+        Err(e) => Err(Failure::new(FailureKind::Io, e.to_string())),
+    }
+}
+
+/// The name that the head has for the node with these keys.
+#[must_use]
+pub fn own_name(signed: &SignedHead, identity: &HostIdentity) -> Option<NodeName> {
+    let key = identity.public();
+    signed.head.nodes.iter().find(|(_, member)| *member == key).map(|(name, _)| name.clone())
+}
+
+struct Kept<'a> {
+    head: Option<Vec<u8>>,
+    pages: &'a Place,
+    keys: &'a Place,
+}
+
+fn open(
+    kept: &Kept<'_>,
+    fleet: &Fleet,
+    identity: &HostIdentity,
+    part: HostPart,
+) -> Result<Option<Opened>, Failure> {
+    let Some(bytes) = &kept.head else { return Ok(None) };
+    let here = escaped_path(&fleet.cache);
+    let fail = |what: &str| {
+        Failure::new(
+            FailureKind::Io,
+            format!("{here} can't be used: {what}; haproxy-certs fleet follow --once brings it again"),
+        )
+    };
+    let signed = SignedHead::read(bytes).map_err(|e| fail(&e.to_string()))?;
+    let counts = match part {
+        HostPart::Node => publishers(fleet)?.contains(&signed.publisher),
+        HostPart::Publisher => identity.public().signing == signed.publisher,
+    };
+    if !counts {
+        return Err(fail(&format!(
+            "its head is by {}, which isn't among the publishers",
+            signed.publisher.fingerprint()
+        )));
+    }
+    let name = fleet_name(fleet)?;
+    if signed.head.fleet != name {
+        return Err(fail("its head is of another fleet"));
+    }
+    let node = match part {
+        HostPart::Node => {
+            own_name(&signed, identity).ok_or_else(|| fail("this host isn't among the fleet's nodes"))?
+        }
+        HostPart::Publisher => NodeName::publisher(),
+    };
+    let head = &signed.head;
+    let sealed =
+        read(kept.keys, &head.epoch.to_string())?.ok_or_else(|| fail("the epoch's key is missing"))?;
+    let key = EpochKey::open(&sealed, identity, &name, &node, (head.epoch, &head.epoch_key))
+        .map_err(|e| fail(&e.to_string()))?;
+    let mut entries = BTreeMap::new();
+    for (at, hash) in head.pages.iter().enumerate() {
+        let bytes = whole(kept.pages, hash).ok_or_else(|| fail("a page is missing or damaged"))?;
+        let page =
+            page::open(&bytes, (at, head.pages.len()), &name, &key).map_err(|e| fail(&e.to_string()))?;
+        entries.extend(page.into_iter().map(|entry| (entry.lineage.clone(), entry)));
+    }
+    Ok(Some(Opened { signed, key, entries }))
+}
+
+/// The fleet's cache as a source of pairs.
+#[derive(Debug)]
+pub struct FleetCache {
+    fleet: FleetName,
+    /// The leaves that were replaced.
+    leaves: BTreeMap<String, Vec<String>>,
+    opened: Option<(Opened, Place)>,
+    source: PathBuf,
+}
+
+impl FleetCache {
+    /// Opens what is here of the fleet; that may be nothing.
+    ///
+    /// # Errors
+    /// It is there and can't be used.
+    pub fn open(fleet: &Fleet) -> Result<Self, Failure> {
+        let (name, source) = (fleet_name(fleet)?, fleet.source());
+        let nothing = Self { fleet: name, leaves: BTreeMap::new(), opened: None, source };
+        let Some(place) = Place::open(&fleet.cache)? else { return Ok(nothing) };
+        let head = read(&place, HEAD)?;
+        let parts = (place.subdirectory(PAGES)?, place.subdirectory(OBJECTS)?, place.subdirectory(KEYS)?);
+        let (Some(pages), Some(objects), Some(keys)) = parts else { return Ok(nothing) };
+        if head.is_none() {
+            return Ok(nothing);
+        }
+        let identity = identity(fleet)?;
+        let kept = Kept { head, pages: &pages, keys: &keys };
+        let opened = open(&kept, fleet, &identity, HostPart::Node)?;
+        Ok(Self { leaves: leaves(&place), opened: opened.map(|opened| (opened, objects)), ..nothing })
+    }
+
+    /// The file that says that there is a cache.
+    #[must_use]
+    pub fn head_file(fleet: &Fleet) -> PathBuf {
+        fleet.cache.join(HEAD)
+    }
+
+    /// What stands for it where a `live` directory is named.
+    #[must_use]
+    pub fn name(&self) -> &Path {
+        &self.source
+    }
+
+    /// The lineages of the head.
+    #[must_use]
+    pub fn discover(&self) -> Discovery {
+        match &self.opened {
+            Some((opened, _)) => Discovery {
+                lineages: opened.entries.keys().map(OsString::from).collect(),
+                live_dir_missing: false,
+            },
+            None => Discovery { live_dir_missing: true, ..Discovery::default() },
+        }
+    }
+
+    /// Whether one of the lineage's earlier certificates is the leaf with this SHA-256.
+    #[must_use]
+    pub fn has_archived(&self, lineage: &OsStr, leaf_sha256: &[u8; 32]) -> bool {
+        let of_it = lineage.to_str().and_then(|name| self.leaves.get(name));
+        of_it.is_some_and(|leaves| leaves.contains(&hex(leaf_sha256)))
+    }
+
+    /// Decrypts key and chain of one lineage.
+    ///
+    /// # Errors
+    /// It isn't there, or isn't what the head says.
+    pub fn read(&self, lineage: &OsStr) -> Result<KeyAndChain, Unread> {
+        let unread = |detail: String| Unread { refusal: Refusal::new(Reason::Io, detail), unsettled: false };
+        let shown = escaped(lineage.as_encoded_bytes()).to_string();
+        let found = self
+            .opened
+            .as_ref()
+            .and_then(|(opened, objects)| Some((opened, objects, opened.entries.get(lineage.to_str()?)?)));
+        let Some((opened, objects, entry)) = found else {
+            return Err(unread(format!("the fleet {} has no {shown}", self.fleet)));
+        };
+        let damaged = |why: &str| {
+            unread(format!(
+                "what is here of {shown} can't be used: {why}; haproxy-certs fleet follow --once brings it again"
+            ))
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let name = hex(&entry.object);
+        let fd = openat(&objects.dir, name.as_str(), flags, Mode::empty())
+            .map_err(|e| damaged(&io_cause(&e.into())))?;
+        let look = fstat(&fd).map(|stat| Look::of(&stat)).map_err(|e| damaged(&io_cause(&e.into())))?;
+        let (bytes, _) = read_opened(fd).map_err(|_| damaged("it isn't a file of ours"))?;
+        if !is_sha256_of(&entry.object, &bytes) {
+            return Err(damaged("it isn't what the head names"));
+        }
+        let pair = object::open(&bytes, &entry.lineage, &self.fleet, &opened.key)
+            .map_err(|e| damaged(&e.to_string()))?;
+        Ok(KeyAndChain {
+            key: pair.key,
+            chain: pair.chain,
+            loose_permissions: false,
+            versions_differ: false,
+            unsettled: false,
+            key_look: look,
+            chain_look: look,
+        })
+    }
+
+    /// A head past its time prunes nothing; one that says so prunes many.
+    #[must_use]
+    pub fn policy(&self, policy: Policy) -> Policy {
+        let Some((opened, _)) = &self.opened else { return policy };
+        let head = &opened.signed.head;
+        Policy {
+            no_prune: policy.no_prune || head.expires <= now(),
+            prune_many: policy.prune_many || head.prune_many,
+            ..policy
+        }
+    }
+
+    /// The head, where there is one.
+    #[must_use]
+    pub fn head(&self) -> Option<&SignedHead> {
+        self.opened.as_ref().map(|(opened, _)| &opened.signed)
+    }
+}
+
+/// What this host remembers of the fleet, for who only looks.
+///
+/// # Errors
+/// It can't be read.
+pub fn look_at_memory(fleet: &Fleet) -> Result<Option<FleetMemory>, Failure> {
+    Ok(Place::open(&fleet.cache)?.map(|place| memory_in(&place)))
+}
+
+/// The head that counts on this host, for who only looks.
+///
+/// # Errors
+/// It can't be read.
+pub fn kept_head(fleet: &Fleet) -> Result<Option<SignedHead>, Failure> {
+    let Some(place) = Place::open(&fleet.cache)? else { return Ok(None) };
+    Ok(read(&place, HEAD)?.and_then(|bytes| SignedHead::read(&bytes).ok()))
+}
+
+fn memory_in(place: &Place) -> FleetMemory {
+    let text = read(place, MEMORY).ok().flatten();
+    text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+fn leaves(place: &Place) -> BTreeMap<String, Vec<String>> {
+    let text = read(place, LEAVES).ok().flatten();
+    text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+fn keep(place: &Place, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+    write_whole(place.dir.as_fd(), name, bytes)
+        .map_err(|e| Failure::io("write", &place.path.join(name), &e.into()))
+}
+
+fn whole(place: &Place, hash: &[u8; 32]) -> Option<Vec<u8>> {
+    read(place, &hex(hash)).ok().flatten().filter(|bytes| is_sha256_of(hash, bytes))
+}
+
+/// A file's bytes; `None`: there is no such file.
+fn read(place: &Place, name: &str) -> Result<Option<Vec<u8>>, Failure> {
+    use std::io::Read as _;
+    const MAX_BYTES: u64 = 1 << 26;
+    let path = place.path.join(name);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd: OwnedFd = match openat(&place.dir, name, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(e) => return Err(Failure::io("read", &path, &e.into())),
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::from(fd);
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|e| Failure::io("read", &path, &e))?;
+    Ok(Some(bytes))
+}
+
+fn names(place: &Place) -> Vec<String> {
+    let Ok(dir) = Dir::read_from(&place.dir) else { return Vec::new() };
+    let names = dir.flatten().filter_map(|entry| entry.file_name().to_str().ok().map(str::to_owned));
+    names.filter(|name| name != "." && name != "..").collect()
+}

@@ -1,0 +1,182 @@
+//! The whole fleet at a glance: what each node says of itself, judged. Pure.
+
+use crate::fleet::head::SignedHead;
+use crate::fleet::name::{FleetName, NodeName};
+use crate::fleet::node_key::NodeKey;
+use crate::fleet::report::{BadReport, NodeReport};
+use crate::fleet::trouble::FleetTrouble;
+use crate::status::severity::Severity;
+
+/// A node that hasn't reported for so long is silent.
+pub const SILENCE: i64 = 60 * 60;
+
+/// What stands for the lineage in an exception that is about none of them.
+pub const EVERYTHING: &str = "*";
+
+/// What is new may take so long to come to a node before that is a problem.
+const UNDERWAY: i64 = 10 * 60;
+
+/// A head that is past its time for so long is critical.
+pub const STALE_FOR_LONG: i64 = 7 * 24 * 60 * 60;
+
+/// A problem of the fleet, or of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FleetProblem {
+    /// What it is.
+    pub trouble: FleetTrouble,
+    /// How bad it is.
+    pub severity: Severity,
+    /// One line of ASCII.
+    pub fact: String,
+}
+
+/// One node.
+#[derive(Debug, Clone)]
+pub struct NodeRow {
+    /// Its name.
+    pub name: String,
+    /// What it says of itself; `None`: nothing that could be used.
+    pub report: Option<NodeReport>,
+    /// Whether it has the head that is in the store.
+    pub is_current: bool,
+    /// What is wrong.
+    pub problems: Vec<FleetProblem>,
+}
+
+impl NodeRow {
+    /// How bad it is.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        self.problems.iter().map(|problem| problem.severity).max().unwrap_or(Severity::Ok)
+    }
+}
+
+/// The fleet.
+#[derive(Debug, Clone)]
+pub struct FleetOverview {
+    /// When it was looked at, in seconds since 1970.
+    pub at: i64,
+    /// Its name.
+    pub fleet: String,
+    /// Where its store is.
+    pub store: String,
+    /// The store's head, where it counts, or what this host has.
+    pub head: Option<SignedHead>,
+    /// How many lineages there are, where this host can tell.
+    pub lineages: Option<usize>,
+    /// The nodes.
+    pub nodes: Vec<NodeRow>,
+    /// What is wrong with the fleet as a whole.
+    pub problems: Vec<FleetProblem>,
+}
+
+impl FleetOverview {
+    /// How bad it is, all in all.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        let own = self.problems.iter().map(|problem| problem.severity);
+        own.chain(self.nodes.iter().map(NodeRow::severity)).max().unwrap_or(Severity::Ok)
+    }
+
+    /// Every problem, with the node that it is about.
+    #[must_use]
+    pub fn all_problems(&self) -> Vec<(Option<&NodeRow>, &FleetProblem)> {
+        let own = self.problems.iter().map(|problem| (None, problem));
+        let of_nodes =
+            self.nodes.iter().flat_map(|node| node.problems.iter().map(move |it| (Some(node), it)));
+        let mut all: Vec<_> = own.chain(of_nodes).collect();
+        all.sort_by_key(|(_, problem)| std::cmp::Reverse(problem.severity));
+        all
+    }
+
+    /// How many nodes have the head, confirmed.
+    #[must_use]
+    pub fn confirmed(&self) -> usize {
+        let is =
+            |node: &&NodeRow| node.is_current && node.report.as_ref().is_some_and(|report| report.confirmed);
+        self.nodes.iter().filter(is).count()
+    }
+}
+
+/// A problem of how bad its trouble is by itself.
+#[must_use]
+pub fn problem(trouble: FleetTrouble, fact: String) -> FleetProblem {
+    let severity = if trouble.is_alarm() { Severity::Critical } else { Severity::Warning };
+    FleetProblem { trouble, severity, fact }
+}
+
+/// That a head is past its time, and for how long.
+#[must_use]
+pub fn staleness(signed: &SignedHead, at: i64) -> Option<FleetProblem> {
+    let past = at - signed.head.expires;
+    if past < 0 {
+        return None;
+    }
+    let severity = if past >= STALE_FOR_LONG { Severity::Critical } else { Severity::Warning };
+    let fact = format!(
+        "number {} is past its time since {}: nothing is pruned by it",
+        signed.head.sequence,
+        crate::status::advice::span(past)
+    );
+    Some(FleetProblem { trouble: FleetTrouble::FleetStale, severity, fact })
+}
+
+/// A node by what stands for its report in the store.
+#[must_use]
+pub fn node_row(
+    (name, key): (&NodeName, &NodeKey),
+    value: Option<&[u8]>,
+    fleet: &FleetName,
+    head: Option<&SignedHead>,
+    at: i64,
+) -> NodeRow {
+    let mut row = NodeRow { name: name.to_string(), report: None, is_current: false, problems: Vec::new() };
+    let age = head.map_or(0, |head| at - head.head.signed);
+    let report = match value.map(|value| NodeReport::read(value, &key.signing, fleet, name)) {
+        None => {
+            row.problems.push(problem(FleetTrouble::FleetNodeMissing, "it has never reported".to_owned()));
+            return row;
+        }
+        Some(Err(e @ (BadReport::Damaged(_) | BadReport::Forged(_) | BadReport::Other(..)))) => {
+            row.problems.push(problem(FleetTrouble::FleetReportForged, e.to_string()));
+            return row;
+        }
+        Some(Ok(report)) => report,
+    };
+    let silent = at - report.time;
+    if silent >= SILENCE {
+        let fact = format!("it hasn't reported for {}", crate::status::advice::span(silent));
+        row.problems.push(problem(FleetTrouble::FleetNodeSilent, fact));
+    }
+    if let Some(head) = head {
+        row.is_current = report.head == head.hash;
+        if !row.is_current && age >= UNDERWAY {
+            let fact = format!("it has number {}, and the store {}", report.sequence, head.head.sequence);
+            row.problems.push(problem(FleetTrouble::FleetNodeBehind, fact));
+        }
+    }
+    if !report.confirmed || !report.exceptions.is_empty() || report.omitted > 0 {
+        let mut facts: Vec<String> = report
+            .exceptions
+            .iter()
+            .take(3)
+            .map(|it| {
+                let about =
+                    if it.lineage == EVERYTHING { String::new() } else { format!("{}: ", it.lineage) };
+                let served =
+                    it.served.as_ref().map(|serial| format!(" (serves {serial})")).unwrap_or_default();
+                format!("{about}{}{served}: {}", it.problem, it.detail)
+            })
+            .collect();
+        let all = report.exceptions.len() as u64 + report.omitted;
+        if let Some(more @ 1..) = all.checked_sub(3) {
+            facts.push(format!("and {more} more"));
+        }
+        if facts.is_empty() {
+            facts.push("its HAProxy wasn't seen to serve everything".to_owned());
+        }
+        row.problems.push(problem(FleetTrouble::FleetNodeFailed, facts.join("; ")));
+    }
+    row.report = Some(report);
+    row
+}

@@ -1,0 +1,147 @@
+//! What can be wrong with a fleet, in one word each, and what to do about it. Pure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::fleet::accept::RefusedHead;
+
+/// A trouble of a fleet.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum FleetTrouble {
+    /// The store can't be asked.
+    FleetUnreachable,
+    /// The store has no head.
+    FleetEmpty,
+    /// The head is past its time.
+    FleetStale,
+    /// The store's head is older than one that was seen.
+    FleetRollback,
+    /// Two heads have one number.
+    FleetFork,
+    /// The head is damaged.
+    FleetHeadDamaged,
+    /// Somebody signed the head whom this host doesn't know.
+    FleetUnknownPublisher,
+    /// The head is of another fleet.
+    FleetOther,
+    /// The head is from the future.
+    FleetClock,
+    /// What the head names isn't all in the store.
+    FleetIncomplete,
+    /// What the store has isn't what the head names.
+    FleetDamaged,
+    /// The head doesn't name this host.
+    FleetNotANode,
+    /// The head isn't confirmed by the nodes that this one waits for.
+    FleetWaiting,
+    /// Nothing has looked at the store for an hour.
+    FleetNotFollowed,
+    /// A node has never reported.
+    FleetNodeMissing,
+    /// A node hasn't reported for an hour.
+    FleetNodeSilent,
+    /// A node has an earlier head.
+    FleetNodeBehind,
+    /// A node reports that something isn't deployed or served.
+    FleetNodeFailed,
+    /// A node was removed, and can still read.
+    FleetNotRotated,
+    /// What stands for a node's report wasn't signed by it.
+    FleetReportForged,
+}
+
+impl FleetTrouble {
+    /// The report's word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// What a refused head is.
+    #[must_use]
+    pub fn of(refused: &RefusedHead) -> Self {
+        match refused {
+            RefusedHead::Damaged(_) => Self::FleetHeadDamaged,
+            RefusedHead::UnknownPublisher(_) => Self::FleetUnknownPublisher,
+            RefusedHead::OtherFleet(_) => Self::FleetOther,
+            RefusedHead::Future { .. } => Self::FleetClock,
+            RefusedHead::Rollback { .. } | RefusedHead::Older { .. } => Self::FleetRollback,
+            RefusedHead::Fork { .. } => Self::FleetFork,
+            RefusedHead::Expired { .. } => Self::FleetStale,
+        }
+    }
+
+    /// Whether only somebody who changes what isn't theirs brings it about, or a mistake that looks just so.
+    #[must_use]
+    pub fn is_alarm(self) -> bool {
+        matches!(
+            self,
+            Self::FleetRollback
+                | Self::FleetFork
+                | Self::FleetHeadDamaged
+                | Self::FleetUnknownPublisher
+                | Self::FleetOther
+                | Self::FleetDamaged
+                | Self::FleetReportForged
+        )
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::FleetUnreachable => {
+                "see whether the store answers this host; the node goes on with what it has"
+            }
+            Self::FleetEmpty => "on the publisher, run: haproxy-certs fleet publish",
+            Self::FleetStale => {
+                "see on the publisher whether its timer runs; there, run: haproxy-certs fleet publish"
+            }
+            Self::FleetRollback => {
+                "the store was restored from a backup, or somebody changes it; on the publisher, run: haproxy-certs fleet publish"
+            }
+            Self::FleetFork => {
+                "two hosts publish with one identity, or the store lies; take the second publisher away, and on the first, run: haproxy-certs fleet publish"
+            }
+            Self::FleetHeadDamaged | Self::FleetOther => {
+                "somebody wrote to the store who shouldn't; on the publisher, run: haproxy-certs fleet publish"
+            }
+            Self::FleetUnknownPublisher => {
+                "if the publisher was replaced, add its ssh-ed25519 line to publishers; otherwise somebody else writes to the store"
+            }
+            Self::FleetClock => "set the clocks of the publisher and of this host",
+            Self::FleetIncomplete => {
+                "it may still be on its way; if it stays so, on the publisher, run: haproxy-certs fleet publish"
+            }
+            Self::FleetDamaged => {
+                "somebody changed the store; on the publisher, run: haproxy-certs fleet rotate"
+            }
+            Self::FleetNotANode => {
+                "put what haproxy-certs fleet join prints here into the publisher's settings, and there, run: haproxy-certs fleet publish"
+            }
+            Self::FleetWaiting => "see why those nodes don't confirm it: haproxy-certs fleet status",
+            Self::FleetNotFollowed => "run: systemctl status haproxy-certs-follow.service",
+            Self::FleetNodeMissing | Self::FleetNodeSilent => {
+                "see on that node: systemctl status haproxy-certs-follow.service"
+            }
+            Self::FleetNodeBehind | Self::FleetNodeFailed => "see on that node: haproxy-certs status",
+            Self::FleetNotRotated => "run: haproxy-certs fleet rotate; what it held must be issued again",
+            Self::FleetReportForged => {
+                "if the node was installed again, put its new key into the publisher's settings; otherwise somebody else writes to the store"
+            }
+        }
+    }
+}

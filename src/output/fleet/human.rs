@@ -1,0 +1,216 @@
+//! The commands of `fleet` for people: ASCII lines.
+
+use crate::commands::fleet::follow::Followed;
+use crate::commands::fleet::join::Joined;
+use crate::commands::fleet::publish::Published;
+use crate::fleet::overview::{FleetOverview, NodeRow};
+use crate::output::human::{Line, Tone};
+use crate::output::json::timestamp;
+use crate::status::advice::span;
+use crate::status::severity::Severity;
+use crate::sys::escape::{escaped, escaped_path};
+
+fn line(tone: Tone, text: String) -> Line {
+    Line { tone, text }
+}
+
+/// What `fleet join` did; the table for the publisher isn't among it.
+#[must_use]
+pub fn joined(joined: &Joined) -> Vec<Line> {
+    let file = escaped_path(&joined.file);
+    let first = if joined.made {
+        line(Tone::Good, format!("{:<10} {file}: this host's keys; they never leave it", "made"))
+    } else {
+        line(Tone::Plain, format!("{:<10} {file}: this host's keys are there already", "kept"))
+    };
+    let mut lines = vec![first];
+    lines.push(line(
+        Tone::Plain,
+        format!("{:<10} put this into the publisher's settings, and publish there", "left to do"),
+    ));
+    if !joined.follows {
+        lines.push(line(
+            Tone::Wary,
+            format!("{:<10} into this host's settings: [fleet] with name, store and publishers, see haproxy-certs-fleet(7)", "left to do"),
+        ));
+    }
+    lines
+}
+
+/// What `fleet publish` did.
+#[must_use]
+pub fn published(done: &Published, verbose: bool) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut of = |tone, word: &str, text: String| lines.push(line(tone, format!("{word:<10} {text}")));
+    if let Some(file) = &done.made {
+        of(Tone::Good, "made", format!("{}: this host's keys", escaped_path(file)));
+    }
+    for name in &done.published {
+        of(Tone::Good, "publish", escaped(name).to_string());
+    }
+    for name in &done.gone {
+        of(Tone::Good, "gone", escaped(name).to_string());
+    }
+    for (name, why) in &done.refused {
+        of(Tone::Bad, "refuse", format!("{}: {}", escaped(name), escaped(why)));
+    }
+    if let Some((names, why)) = &done.held {
+        let some: Vec<String> = names.iter().take(5).map(|name| escaped(name).to_string()).collect();
+        let more = if names.len() > 5 { format!(" and {} more", names.len() - 5) } else { String::new() };
+        of(Tone::Wary, "held", format!("{}{more} stay published: {why}", some.join(", ")));
+    }
+    for alarm in &done.alarms {
+        of(Tone::Bad, "note", alarm.clone());
+    }
+    for node in &done.removed {
+        of(
+            Tone::Wary,
+            "note",
+            format!("{node} is no node any more, and can still read: run haproxy-certs fleet rotate"),
+        );
+    }
+    if done.rotated {
+        of(
+            Tone::Wary,
+            "note",
+            "what removed nodes held stays theirs until it is issued again: certbot renew --force-renewal"
+                .to_owned(),
+        );
+    }
+    if done.is_first || verbose {
+        of(Tone::Plain, "publisher", format!("for the nodes' settings: publishers = [\"{}\"]", done.line));
+    }
+    let (lineages, nodes) = (counted(done.lineages, "lineage"), counted(done.nodes, "node"));
+    let (fleet, sequence) = (&done.fleet, done.sequence);
+    let text = if done.is_new {
+        format!("{fleet} is at number {sequence}: {lineages} for {nodes}")
+    } else {
+        format!("{fleet} stays at number {sequence}: {lineages} for {nodes}, nothing changed")
+    };
+    lines.push(line(Tone::Plain, text));
+    lines
+}
+
+/// What `fleet follow` saw, without the run that it may have done.
+#[must_use]
+pub fn followed(done: &Followed) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if let Some((trouble, fact)) = &done.trouble {
+        let tone = if trouble.is_alarm() { Tone::Bad } else { Tone::Wary };
+        lines.push(line(tone, format!("{:<10} {}: {}", "note", trouble.name(), escaped(fact))));
+        lines.push(line(tone, format!("{:<10}   -> {}", "", trouble.advice())));
+    }
+    if let Some(why) = &done.unreported {
+        lines.push(line(Tone::Wary, format!("{:<10} the report could not be put: {}", "note", escaped(why))));
+    }
+    let node = done.node.as_ref().map(|node| format!(" as {node}")).unwrap_or_default();
+    lines.push(line(
+        Tone::Plain,
+        match done.sequence {
+            Some(sequence) if done.is_new => {
+                format!("{} is at number {sequence} here{node}, which is new", done.fleet)
+            }
+            Some(sequence) => format!("{} is at number {sequence} here{node}", done.fleet),
+            None => format!("nothing of {} is here yet", done.fleet),
+        },
+    ));
+    lines
+}
+
+/// The fleet as a table, and under each row what is wrong and what to do about it.
+#[must_use]
+pub fn status(overview: &FleetOverview, quiet: bool) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if !quiet {
+        if let Some(signed) = &overview.head {
+            let head = &signed.head;
+            let age = span((overview.at - head.signed).max(0));
+            let left = head.expires - overview.at;
+            let counts =
+                if left > 0 { format!("counts for {}", span(left)) } else { "is past its time".to_owned() };
+            let lineages =
+                overview.lineages.map(|count| format!(", {}", counted(count, "lineage"))).unwrap_or_default();
+            lines.push(line(
+                Tone::Plain,
+                format!(
+                    "{}: number {} of {age} ago, {counts}{lineages}; store {}",
+                    overview.fleet, head.sequence, overview.store
+                ),
+            ));
+        } else {
+            lines.push(line(Tone::Plain, format!("{}: store {}", overview.fleet, overview.store)));
+        }
+    }
+    let shown: Vec<&NodeRow> =
+        overview.nodes.iter().filter(|node| !quiet || node.severity() > Severity::Unknown).collect();
+    let width = shown.iter().map(|node| node.name.len()).max().unwrap_or(4).max(4);
+    if !shown.is_empty() {
+        lines.push(line(
+            Tone::Plain,
+            format!("STAT {:<width$} {:>6} {:<20} {:>10} SERVES", "NODE", "HAS", "SINCE", "SEEN"),
+        ));
+    }
+    for node in shown {
+        let (has, since, seen, serves) = match &node.report {
+            Some(report) => (
+                report.sequence.to_string(),
+                timestamp(report.since).filter(|_| report.since > 0).unwrap_or_default(),
+                span((overview.at - report.time).max(0)),
+                match (report.confirmed, report.exceptions.len()) {
+                    (true, 0) => "all of it".to_owned(),
+                    (_, 0) => "not confirmed".to_owned(),
+                    (_, count) => format!("all but {}", counted(count, "exception")),
+                },
+            ),
+            None => ("-".to_owned(), String::new(), "never".to_owned(), "unknown".to_owned()),
+        };
+        let severity = node.severity();
+        lines.push(line(
+            tone(severity),
+            format!("{:<4} {:<width$} {has:>6} {since:<20} {seen:>10} {serves}", stat(severity), node.name),
+        ));
+        for problem in &node.problems {
+            lines.push(line(
+                Tone::Plain,
+                format!("     {}: {}", problem.trouble.name(), escaped(&problem.fact)),
+            ));
+            lines.push(line(Tone::Plain, format!("       -> {}", problem.trouble.advice())));
+        }
+    }
+    for problem in &overview.problems {
+        lines.push(line(
+            tone(problem.severity),
+            format!("{:<4} {}: {}", stat(problem.severity), problem.trouble.name(), escaped(&problem.fact)),
+        ));
+        lines.push(line(Tone::Plain, format!("       -> {}", problem.trouble.advice())));
+    }
+    let severity = overview.severity();
+    if !quiet || severity > Severity::Ok {
+        lines.push(line(
+            tone(severity),
+            format!("{}: {}", severity.name().to_ascii_uppercase(), super::verdict(overview)),
+        ));
+    }
+    lines
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+fn stat(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Ok => "OK",
+        Severity::Unknown => "UNKN",
+        Severity::Warning => "WARN",
+        Severity::Critical => "CRIT",
+    }
+}
+
+fn tone(severity: Severity) -> Tone {
+    match severity {
+        Severity::Ok => Tone::Good,
+        Severity::Unknown | Severity::Warning => Tone::Wary,
+        Severity::Critical => Tone::Bad,
+    }
+}

@@ -1,0 +1,52 @@
+//! `fleet status` for Prometheus, in the text exposition format.
+
+use crate::fleet::overview::FleetOverview;
+use crate::output::status::prometheus::Page;
+
+/// The metrics, each line with its end.
+#[must_use]
+pub fn text(overview: &FleetOverview) -> String {
+    let mut page = Page::default();
+    let fleet = ("fleet", overview.fleet.as_str());
+    page.gauge("fleet_state", "The state of the fleet: 0 ok, 1 warning, 2 critical, 3 unknown.");
+    page.sample(&[fleet], overview.severity().code());
+    page.gauge("fleet_status_timestamp_seconds", "When the fleet was looked at.");
+    page.sample(&[fleet], overview.at);
+    if let Some(signed) = &overview.head {
+        page.gauge("fleet_head_sequence", "The number of the head that is in the store.");
+        page.sample(&[fleet], signed.head.sequence);
+        page.gauge("fleet_head_signed_timestamp_seconds", "When it was signed.");
+        page.sample(&[fleet], signed.head.signed);
+        page.gauge("fleet_head_expires_timestamp_seconds", "Until when it counts.");
+        page.sample(&[fleet], signed.head.expires);
+    }
+    page.gauge("fleet_node_current", "Whether the node has the head that is in the store.");
+    for node in &overview.nodes {
+        page.sample(&[fleet, ("node", &node.name)], u8::from(node.is_current));
+    }
+    page.gauge("fleet_node_confirmed", "Whether its HAProxys were seen to serve everything.");
+    for node in &overview.nodes {
+        let confirmed = node.report.as_ref().is_some_and(|report| report.confirmed);
+        page.sample(&[fleet, ("node", &node.name)], u8::from(confirmed));
+    }
+    page.gauge("fleet_node_sequence", "The number of the head that the node has.");
+    for (node, report) in overview.nodes.iter().filter_map(|node| Some((node, node.report.as_ref()?))) {
+        page.sample(&[fleet, ("node", &node.name)], report.sequence);
+    }
+    page.gauge("fleet_node_report_timestamp_seconds", "When the node reported last.");
+    for (node, report) in overview.nodes.iter().filter_map(|node| Some((node, node.report.as_ref()?))) {
+        page.sample(&[fleet, ("node", &node.name)], report.time);
+    }
+    page.gauge("fleet_problem", "Always 1: a problem of a node, or of the fleet where the node is empty.");
+    for (node, problem) in overview.all_problems() {
+        let name = node.map(|node| node.name.as_str()).unwrap_or_default();
+        let labels = [
+            fleet,
+            ("node", name),
+            ("problem", problem.trouble.name()),
+            ("severity", problem.severity.name()),
+        ];
+        page.sample(&labels, 1);
+    }
+    page.text
+}

@@ -1,0 +1,65 @@
+//! Taking a file out of HAProxy's way, for people to paste: only where HAProxy starts without it. Pure.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::observation::SiteViews;
+use crate::plan::action::Action;
+use crate::plan::names::is_loaded_name;
+use crate::plan::row::Role;
+use crate::plan::warning::Warning;
+use crate::serving::loads::{Loaded, Serving, move_out};
+
+/// What has to stay where it is, so that HAProxy starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The files that HAProxy can load, and that nothing is said against.
+    staying: BTreeSet<PathBuf>,
+    /// Of the sites directory: that no HAProxy needs a file in it.
+    may_be_empty: Option<PathBuf>,
+    /// Whether a run brings a file there.
+    pub some_come: bool,
+}
+
+impl Needs {
+    /// What these HAProxys need of these files.
+    #[must_use]
+    pub fn of(sites_dir: &Path, directories: &[&str], loaded: &Loaded, sites: &[SiteViews]) -> Self {
+        let stays = |site: &&SiteViews| {
+            let is_sure = site.row.as_ref().is_some_and(|row| {
+                row.action != Action::Prune && !row.warnings.contains(&Warning::PruneHeld)
+            });
+            let can = site.disk.here().is_some() && site.place.unloadable.is_none();
+            let is_loaded = site.place.is_elsewhere || site.file.as_deref().is_some_and(is_loaded_name);
+            is_sure && can && is_loaded && site.role == Role::Site
+        };
+        let staying = sites.iter().filter(stays).map(|site| site.place.path.clone()).collect();
+        let starts = |(serving, directory): (&Serving, &&str)| {
+            serving.unclear.is_none() && serving.starts_only_with(directory, loaded.sites).is_none()
+        };
+        let all_start = !loaded.servings.is_empty() && loaded.servings.iter().zip(directories).all(starts);
+        let comes = |site: &SiteViews| {
+            site.role == Role::Site && site.row.as_ref().is_some_and(|row| row.action.writes())
+        };
+        let some_come = sites.iter().any(comes);
+        Self { staying, may_be_empty: all_start.then(|| sites_dir.to_owned()), some_come }
+    }
+
+    /// The command that takes this file out of HAProxy's way.
+    ///
+    /// # Errors
+    /// HAProxy wouldn't start without it: what to do instead.
+    pub fn without(&self, path: &Path, named: Option<&str>) -> Result<String, String> {
+        if let Some(at) = named {
+            return Err(format!("take the file out of {at}"));
+        }
+        let folder = path.parent();
+        let is_beside = |other: &&PathBuf| other.as_path() != path && other.parent() == folder;
+        let may_be_empty = folder.is_some() && self.may_be_empty.as_deref() == folder;
+        if may_be_empty || self.staying.iter().any(|other| is_beside(&other)) {
+            Ok(move_out(path))
+        } else {
+            Err("deploy another one first, since HAProxy doesn't start with an empty directory".to_owned())
+        }
+    }
+}

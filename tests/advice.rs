@@ -1,0 +1,364 @@
+//! What `status` advises is pasted as it stands: it mends what it says, and HAProxy starts afterwards.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use support::tree::write;
+use support::{Cmd, Haproxy, KeyKind, Kind, Tree, Validity, system_haproxy, version, versions};
+
+fn tree(names: &[&str]) -> Tree {
+    let mut tree = Tree::new();
+    for name in names {
+        tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
+    }
+    tree
+}
+
+/// Brings the disk into step, and notifies nobody.
+fn untold(cmd: &Cmd) {
+    cmd.run(&["-q", "assemble", "--reload", "none"]);
+}
+
+fn status(cmd: &Cmd) -> Value {
+    cmd.run(&["status", "--format", "json"]).json()
+}
+
+/// Every problem: its file, its word, its advice, its commands.
+fn problems(cmd: &Cmd) -> Vec<(String, String, String, Vec<String>)> {
+    let status = status(cmd);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut found = Vec::new();
+    let sites = status["sites"].as_array().unwrap().iter();
+    let of_sites = sites.flat_map(|site| {
+        site["details"].as_array().unwrap().iter().map(move |detail| (text(&site["file"]), detail))
+    });
+    let general = status["problems"].as_array().unwrap().iter().map(|detail| (String::new(), detail));
+    for (file, detail) in of_sites.chain(general) {
+        let commands = detail["commands"].as_array().unwrap().iter().map(text).collect();
+        found.push((file, text(&detail["problem"]), text(&detail["advice"]), commands));
+    }
+    found.retain(|(_, word, ..)| word != "foreign");
+    found
+}
+
+/// The advice for this problem of this file.
+#[track_caller]
+fn advice(cmd: &Cmd, file: &str, word: &str) -> (String, Vec<String>) {
+    let all = problems(cmd);
+    let found = all.iter().find(|it| it.0 == file && it.1 == word);
+    let (_, _, advice, commands) = found.unwrap_or_else(|| panic!("no {word} of {file}: {all:?}")).clone();
+    (advice, commands)
+}
+
+/// Pastes every command of every advice, in the order in which they are printed, each once.
+fn paste_all(cmd: &Cmd) {
+    let mut done: Vec<String> = Vec::new();
+    for command in problems(cmd).into_iter().flat_map(|problem| problem.3) {
+        if !done.contains(&command) {
+            paste(&command);
+            done.push(command);
+        }
+    }
+}
+
+fn paste(command: &str) {
+    let program = Cmd::program();
+    let line = command.replace("haproxy-certs ", &format!("{} ", program.display()));
+    assert!(!line.contains("/root/"), "a test moves nothing there: {line}");
+    Command::new("sh").args(["-c", &line]).output().unwrap();
+}
+
+/// A file that a line names by itself stays, whatever is said against it: HAProxy wouldn't start without it.
+#[test]
+fn what_a_line_names_is_not_moved_away() {
+    let mut tree = tree(&["shop.example"]);
+    let cmd = Cmd::new(tree.live());
+    untold(&cmd);
+    let first = cmd.sites().join("0.pem");
+    for validity in [Validity::days(90), Validity::expired()] {
+        let old = tree.authority().issue(KeyKind::P256, &["shop.example"], validity);
+        write(&first, old.combined(), 0o400);
+        let haproxy = Haproxy::of(&system_haproxy()).crt(&first).crt(cmd.sites()).start();
+        let cmd = Cmd::new(tree.live()).with_sites(cmd.sites()).haproxy(&haproxy, "");
+        let (said, _) = advice(&cmd, "shop.example.pem", "shadowed");
+        assert!(
+            ["take the file out of ", "name the sites directory"].iter().any(|it| said.starts_with(it)),
+            "{said}"
+        );
+        for (_, word, said, _) in problems(&cmd) {
+            assert!(!said.contains("mv "), "{word}: {said}");
+        }
+        paste_all(&cmd);
+        haproxy.check().unwrap();
+    }
+    tree.renew("shop.example");
+}
+
+/// The last file that HAProxy can load stays, also where a person is asked to move it.
+#[test]
+fn the_last_file_is_not_moved_away() {
+    let tree = tree(&[]);
+    let cmd = Cmd::new(tree.live());
+    untold(&cmd);
+    support::tree::make_directory(&cmd.sites(), 0o700);
+    let old = tree.authority().issue(KeyKind::P256, &["shop.example"], Validity::expired());
+    write(&cmd.sites().join("old.pem"), old.combined(), 0o400);
+    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    let (said, commands) = advice(&cmd, "old.pem", "expired");
+    assert!(said.contains("deploy another one first"), "{said}");
+    assert_eq!(commands, Vec::<String>::new());
+    // Beside another one, or where the bind line has something else, it may go.
+    let good = tree.authority().issue(KeyKind::P256, &["new.example"], Validity::days(90));
+    write(&cmd.sites().join("new.pem"), good.combined(), 0o400);
+    assert!(advice(&cmd, "old.pem", "expired").0.contains("mv --backup=numbered"));
+}
+
+/// The only lineage was deleted, and HAProxy has nothing else: no command leaves it without a file.
+#[test]
+fn what_is_held_is_not_moved_away_where_nothing_else_is_left() {
+    for (with_host, is_offered) in [(false, false), (true, true)] {
+        let mut tree = tree(&["shop.example"]);
+        let cmd = Cmd::new(tree.live());
+        untold(&cmd);
+        let host = tree.authority().issue(KeyKind::P256, &["host.example"], Validity::days(90));
+        write(&cmd.beside("host.pem"), host.combined(), 0o400);
+        let setup = Haproxy::of(&system_haproxy());
+        let setup = if with_host { setup.crt(cmd.beside("host.pem")) } else { setup };
+        let haproxy = setup.crt(cmd.sites()).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        tree.delete("shop.example");
+        let (said, commands) = advice(&cmd, "shop.example.pem", "prune-held");
+        assert_eq!(commands.iter().any(|command| command.starts_with("mv ")), is_offered, "{said}");
+    }
+}
+
+/// certbot's directory isn't there, as when a disk isn't mounted: nothing is to be moved.
+#[test]
+fn without_certbots_directory_nothing_is_moved_away() {
+    let tree = tree(&["a.example", "b.example"]);
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    untold(&cmd);
+    fs::rename(tree.live(), tree.root().join("elsewhere")).unwrap();
+    let (said, commands) = advice(&cmd, "a.example.pem", "prune-held");
+    assert!(said.contains("bring certbot's directory back") && commands.is_empty(), "{said}");
+}
+
+/// A file of the directory that a line names by itself, and that is gone: HAProxy doesn't start or reload.
+#[test]
+fn a_named_file_that_is_gone_is_unloadable() {
+    for version in versions() {
+        let tree = tree(&["a.example"]);
+        let cmd = Cmd::new(tree.live());
+        untold(&cmd);
+        let named = cmd.sites().join("zz.pem");
+        fs::copy(cmd.site("a.example"), &named).unwrap();
+        let haproxy = Haproxy::of(&version).crt(&named).crt(cmd.sites()).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        fs::remove_file(&named).unwrap();
+        let words: Vec<String> = problems(&cmd).into_iter().map(|problem| problem.1).collect();
+        assert_eq!(words, ["unloadable"], "{}", version.full);
+        let (said, _) = advice(&cmd, "zz.pem", "unloadable");
+        assert!(said.contains("or take the file out of "), "{said}");
+        assert!(haproxy.check().is_err());
+    }
+}
+
+/// The directory was emptied by hand: HAProxy runs, and doesn't start again.
+#[test]
+fn an_empty_directory_that_must_not_be_is_unloadable() {
+    let tree = tree(&["a.example"]);
+    let cmd = Cmd::new(tree.live());
+    untold(&cmd);
+    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    fs::remove_file(cmd.site("a.example")).unwrap();
+    let directory = cmd.sites().to_str().unwrap().to_owned();
+    assert_eq!(
+        advice(&cmd, &directory, "unloadable").0.split(" --config").next(),
+        Some("run: haproxy-certs")
+    );
+    paste_all(&cmd);
+    assert_eq!(problems(&cmd), []);
+    haproxy.check().unwrap();
+}
+
+/// The file of a lineage is in conflict, and shadows another one: one advice, not two that contradict each other.
+#[test]
+fn a_conflict_that_shadows_is_taken_over() {
+    let tree = tree(&["a.example", "b.example"]);
+    let cmd = Cmd::new(tree.live());
+    untold(&cmd);
+    let other = tree.authority().issue(KeyKind::P256, &["b.example"], Validity::days(30));
+    fs::remove_file(cmd.site("a.example")).unwrap();
+    write(&cmd.site("a.example"), other.combined(), 0o400);
+    fs::remove_file(cmd.sites().join(".haproxy-certs/state.json")).unwrap();
+    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    assert!(advice(&cmd, "b.example.pem", "shadowed").0.contains("assemble --adopt"));
+    paste_all(&cmd);
+    assert_eq!(problems(&cmd), []);
+}
+
+/// What HAProxy still serves isn't reloaded away while its file is missing or damaged.
+#[test]
+fn a_reload_is_not_advised_where_it_would_lose_a_certificate() {
+    for is_damaged in [false, true] {
+        let mut tree = tree(&["a.example", "b.example"]);
+        let cmd = Cmd::new(tree.live());
+        untold(&cmd);
+        let haproxy = Haproxy::of(&version("3.0").unwrap()).crt(cmd.sites()).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        fs::remove_file(cmd.site("a.example")).unwrap();
+        if is_damaged {
+            write(&cmd.site("a.example"), "damaged", 0o400);
+        }
+        for (_, word, said, commands) in problems(&cmd) {
+            assert!(commands.iter().all(|command| command.starts_with("haproxy-certs")), "{word}: {said}");
+        }
+        // With a lineage that no run can deploy nothing but the lineage helps.
+        tree.overwrite("a.example", Kind::Privkey, "damaged");
+        let (said, commands) = advice(&cmd, "a.example.pem", "haproxy-stale");
+        assert!(said.contains("would lose what HAProxy has") && commands.is_empty(), "{said}");
+        tree.renew("a.example");
+        paste_all(&cmd);
+        assert_eq!(problems(&cmd), []);
+    }
+}
+
+/// A HAProxy with a file that it can't load isn't to be reloaded before that is mended.
+#[test]
+fn a_reload_comes_after_what_keeps_haproxy_from_loading() {
+    let mut tree = tree(&["a.example", "b.example"]);
+    let cmd = Cmd::new(tree.live());
+    untold(&cmd);
+    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    tree.renew("a.example");
+    untold(&cmd);
+    write(&cmd.sites().join("README"), "text", 0o400);
+    let (said, _) = advice(&cmd, "a.example.pem", "haproxy-stale");
+    assert!(said.starts_with("mend ") && said.contains("/README, which it can't load; then "), "{said}");
+}
+
+/// Links of a lineage whose versions are where its renewal configuration says, or that something else stands in for.
+#[test]
+fn links_are_put_back_where_the_versions_are() {
+    let mut tree = tree(&["moved.example", "folder.example", "loop.example"]);
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    untold(&cmd);
+    let place = tree.root().join("far away");
+    fs::rename(tree.archive("moved.example"), &place).unwrap();
+    let conf = fs::read_to_string(tree.conf("moved.example")).unwrap_or_default();
+    let conf: String = conf
+        .lines()
+        .filter(|line| !line.starts_with("archive_dir"))
+        .fold(String::new(), |all, line| all + line + "\n");
+    fs::write(tree.conf("moved.example"), format!("archive_dir = {}\n{conf}", place.display())).unwrap();
+    for (lineage, kind) in [("moved.example", Kind::Fullchain), ("loop.example", Kind::Privkey)] {
+        let link = tree.link(lineage, kind);
+        fs::remove_file(&link).unwrap();
+        symlink(link.file_name().unwrap(), &link).unwrap();
+    }
+    for kind in [Kind::Cert, Kind::Chain, Kind::Privkey] {
+        let link = tree.link("moved.example", kind);
+        fs::remove_file(&link).unwrap();
+        symlink(place.join(format!("{}1.pem", kind.stem())), &link).unwrap();
+    }
+    let key = tree.link("folder.example", Kind::Privkey);
+    fs::remove_file(&key).unwrap();
+    fs::create_dir(&key).unwrap();
+    for lineage in ["moved.example", "folder.example", "loop.example"] {
+        let file = format!("{lineage}.pem");
+        let (said, commands) = advice(&cmd, &file, "not-a-regular-file");
+        assert!(said.starts_with("put its links back: "), "{said}");
+        for command in commands {
+            paste(&command.replace("/root/", tree.root().to_str().unwrap()));
+        }
+        assert_eq!(cmd.assemble(&[]).action(&file), "unchanged", "{said}");
+    }
+    tree.renew("folder.example");
+}
+
+/// What can't be notified says why, and that this comes first: the same advice again would change nothing.
+#[test]
+fn what_is_owed_says_why() {
+    let tree = tree(&["a.example"]);
+    let cmd = Cmd::new(tree.live());
+    untold(&cmd);
+    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).without_master().start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    fs::remove_file(cmd.sites().join(".haproxy-certs/state.json")).unwrap();
+    cmd.run(&["-q", "assemble", "--reload", "pidfile"]).exits(2);
+    let status = status(&cmd);
+    let owed =
+        status["problems"].as_array().unwrap().iter().find(|it| it["problem"] == "reload-owed").unwrap();
+    assert!(owed["fact"].as_str().unwrap().contains("without master-worker mode"), "{owed}");
+    assert!(owed["advice"].as_str().unwrap().starts_with("mend that; then run: "), "{owed}");
+    // What is told of a HAProxy that is no longer in the settings is nobody's.
+    let other = cmd.with_tables("[[haproxy]]\nname = \"other\"\nreload = \"none\"\nbinary = \"\"");
+    assert!(!other.run(&["status"]).stdout.contains("haproxy failed"));
+}
+
+/// A lineage that is gone is not renewed.
+#[test]
+fn what_is_gone_is_not_renewed() {
+    let mut tree = tree(&["b.example"]);
+    tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::expired());
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    untold(&cmd);
+    tree.delete("a.example");
+    let (said, commands) = advice(&cmd, "a.example.pem", "expired");
+    assert!(commands.iter().all(|command| command.starts_with("haproxy-certs ")), "{said}");
+    paste_all(&cmd);
+    assert!(!Path::new(&cmd.site("a.example")).exists());
+}
+
+/// The sites directory or the host certificate is gone: what makes it is known.
+#[test]
+fn the_host_certificate_that_is_gone_is_made_again() {
+    let tree = tree(&["a.example"]);
+    let cmd = Cmd::new(tree.live());
+    let cmd = {
+        let host = format!("host_file = \"{}\"", cmd.beside("host.pem").display());
+        cmd.option(&host)
+    };
+    cmd.run(&["init"]).exits(0);
+    untold(&cmd);
+    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.beside("host.pem")).crt(cmd.sites()).start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    fs::remove_file(cmd.beside("host.pem")).unwrap();
+    let host = cmd.beside("host.pem").to_str().unwrap().to_owned();
+    assert!(advice(&cmd, &host, "unloadable").0.ends_with(" init"));
+    paste_all(&cmd);
+    assert_eq!(problems(&cmd), []);
+    haproxy.check().unwrap();
+}
+
+/// `certbot renew` doesn't mend what isn't due: the run's own line leads to the advice that does.
+#[test]
+fn a_torn_lineage_leads_to_its_links() {
+    let mut tree = tree(&["a.example"]);
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    untold(&cmd);
+    tree.renew("a.example");
+    let key = tree.link("a.example", Kind::Privkey);
+    fs::remove_file(&key).unwrap();
+    symlink(tree.file("a.example", Kind::Privkey, 1), &key).unwrap();
+    let said = cmd.run(&["assemble"]).exits(1).stdout;
+    assert!(
+        said.contains("lineage-torn")
+            && said.contains("what mends it says: haproxy-certs ")
+            && !said.contains("certbot renew"),
+        "{said}"
+    );
+    paste_all(&cmd);
+    assert_eq!(problems(&cmd), []);
+}

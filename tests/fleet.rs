@@ -1,0 +1,914 @@
+//! Fleets with the real program: one publisher with certbot's tree, nodes with and without HAProxys of several versions,
+//! and a store in between that loses, lies and withholds.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use haproxy_certs::fleet::head::{Head, SignedHead};
+use haproxy_certs::fleet::identity::HostIdentity;
+use rustix::process::Signal;
+use support::cmd::toml;
+use support::etcd::{EtcdSetup, newest_etcd};
+use support::process::Running;
+use support::scene::put;
+use support::{
+    Authority, Certbot, Cmd, Haproxy, KeyKind, Kind, LIMIT, Leaf, Pebble, Port, Run, Tree, Validity,
+};
+use support::{served, tree, version, wait_until};
+
+/// The table of a host whose HAProxy is another's business.
+const NO_HAPROXY: &str =
+    "[[haproxy]]\nreload = \"none\"\nbinary = \"\"\nunit = \"\"\npidfile = \"\"\nmaster_socket = \"\"\n";
+
+/// What is in a directory, by paths.
+type Contents = BTreeMap<String, Vec<u8>>;
+
+/// What somebody does to a store.
+type Change<'a> = &'a dyn Fn(&mut Contents);
+
+/// What is lost, and how.
+type Loss<'a> = (&'a str, &'a dyn Fn(&Fleet));
+
+/// A fleet over a directory.
+struct Fleet {
+    tree: Tree,
+    /// As the settings have it.
+    store: String,
+    publisher: Cmd,
+    nodes: Vec<Node>,
+    place: tempfile::TempDir,
+    /// What every site is to be.
+    wanted: BTreeMap<String, String>,
+}
+
+struct Node {
+    name: String,
+    cmd: Cmd,
+    haproxy: Option<Haproxy>,
+    /// Its table of a HAProxy.
+    own: String,
+    key: String,
+}
+
+impl Fleet {
+    /// With as many nodes, in front of which no HAProxy stands, and nothing published.
+    fn new(nodes: usize) -> Self {
+        Self::of(vec![None; nodes])
+    }
+
+    /// With a HAProxy of each of these versions.
+    fn of(versions: Vec<Option<&str>>) -> Self {
+        let place = tempfile::Builder::new().prefix("haproxy-certs-fleet-").tempdir().unwrap();
+        let folder = place.path().join("store");
+        tree::make_directory(&folder, 0o700);
+        let store = toml(&folder);
+        let tree = Tree::new();
+        let publisher = Cmd::new(tree.live());
+        let mut fleet = Self { tree, store, publisher, nodes: Vec::new(), place, wanted: BTreeMap::new() };
+        for (at, version) in versions.into_iter().enumerate() {
+            fleet.join(&format!("lb{}", at + 1), version);
+        }
+        fleet.tell_publisher();
+        fleet
+    }
+
+    /// The `[fleet]` table of a host.
+    fn table(&self, cmd: &Cmd, more: &str) -> String {
+        format!(
+            "[fleet]\nname = \"edge\"\nidentity = {}\ncache = {}\nstore = {}\nspread = \"0s\"\n{more}\n",
+            toml(&cmd.beside("identity")),
+            toml(&cmd.beside("cache")),
+            self.store,
+        )
+    }
+
+    /// A new node; the publisher doesn't know of it yet.
+    fn join(&mut self, name: &str, with: Option<&str>) {
+        let mut cmd = Cmd::new("");
+        tree::make_directory(&cmd.sites(), 0o700);
+        let haproxy = with.and_then(version).map(|version| {
+            let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
+            put(&cmd.beside("host.pem"), host.combined(), 0o400);
+            Haproxy::of(&version).crt(cmd.beside("host.pem")).crt(cmd.sites()).start()
+        });
+        let own = match &haproxy {
+            None => NO_HAPROXY.to_owned(),
+            Some(haproxy) => format!(
+                "[[haproxy]]\npidfile = {}\nmaster_socket = {}\nbinary = {}\nunit = \"\"\n",
+                toml(&haproxy.pidfile()),
+                toml(&haproxy.master_socket()),
+                toml(&haproxy.version().program),
+            ),
+        };
+        cmd.set_tables(&self.table(&cmd, ""));
+        let joined = cmd.run(&["fleet", "join"]).exits(0);
+        let key = joined.stdout.lines().find_map(|line| line.strip_prefix("key  = \"")).unwrap();
+        let key = key.trim_end_matches('"').to_owned();
+        self.nodes.push(Node { name: name.to_owned(), cmd, haproxy, own, key });
+    }
+
+    /// Puts the nodes into the publisher's settings.
+    fn tell_publisher(&mut self) {
+        let tables: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| format!("[[fleet.node]]\nname = \"{}\"\nkey = \"{}\"\n", node.name, node.key))
+            .collect();
+        let table = self.table(&self.publisher, &tables.concat());
+        self.publisher.set_tables(&table);
+    }
+
+    /// Tells the nodes whose heads count.
+    fn tell_nodes(&mut self, more: &str) {
+        let run = self.publisher.run(&["fleet", "publish", "-v"]).exits(0);
+        let line = run.stdout.split('"').find(|part| part.starts_with("ssh-ed25519 ")).unwrap().to_owned();
+        let more = format!("publishers = [\"{line}\"]\n{more}");
+        let tables: Vec<String> =
+            self.nodes.iter().map(|node| format!("{}{}", node.own, self.table(&node.cmd, &more))).collect();
+        for (node, table) in self.nodes.iter_mut().zip(tables) {
+            node.cmd.set_tables(&table);
+        }
+    }
+
+    fn issue(&mut self, name: &str) -> Leaf {
+        let leaf = self.tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
+        self.wanted.insert(name.to_owned(), leaf.combined());
+        leaf
+    }
+
+    fn renew(&mut self, name: &str) -> Leaf {
+        let leaf = self.tree.renew(name);
+        self.wanted.insert(name.to_owned(), leaf.combined());
+        leaf
+    }
+
+    fn delete(&mut self, name: &str) {
+        self.tree.delete(name);
+        self.wanted.remove(name);
+    }
+
+    #[track_caller]
+    fn publish(&self) -> Run {
+        self.publisher.run(&["fleet", "publish"]).exits(0)
+    }
+
+    #[track_caller]
+    fn all_follow(&self) {
+        for node in &self.nodes {
+            node.follow().exits(0);
+        }
+    }
+
+    /// Every node has what a single host would have.
+    #[track_caller]
+    fn must_all_be_as_wanted(&self, context: &str) {
+        for node in &self.nodes {
+            node.must_have(&self.wanted, context);
+        }
+    }
+
+    /// What is in the store, by its path.
+    fn stored(&self) -> Contents {
+        files(&self.folder())
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.place.path().join("store")
+    }
+
+    /// Puts a store's whole content back.
+    fn restore(&self, stored: &Contents) {
+        fs::remove_dir_all(self.folder()).unwrap();
+        tree::make_directory(&self.folder(), 0o700);
+        for (path, bytes) in stored {
+            let path = self.folder().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+    }
+
+    /// Signs a head with the publisher's key and puts it into the store.
+    fn sign(&self, change: impl FnOnce(&mut Head)) {
+        let identity = HostIdentity::load(&self.publisher.beside("identity")).unwrap().unwrap();
+        let path = self.folder().join("head");
+        let mut head = SignedHead::read(&fs::read(&path).unwrap()).unwrap().head;
+        change(&mut head);
+        fs::write(path, head.sign(identity.signing())).unwrap();
+    }
+}
+
+impl Node {
+    /// As a daemon.
+    fn start(&self) -> Running {
+        let config = self.cmd.config();
+        Running::start(Cmd::program(), |command| {
+            self.cmd.prepare(command);
+            command.arg("--config").arg(config).args(["fleet", "follow"])
+        })
+    }
+
+    fn follow(&self) -> Run {
+        self.cmd.run(&["fleet", "follow", "--once"])
+    }
+
+    #[track_caller]
+    fn must_have(&self, wanted: &BTreeMap<String, String>, context: &str) {
+        let files: Vec<String> = wanted.keys().map(|name| format!("{name}.pem")).collect();
+        assert_eq!(self.cmd.deployed(), files, "{context}: {}", self.name);
+        for (name, pem) in wanted {
+            let found = fs::read_to_string(self.cmd.site(name)).unwrap();
+            assert!(found == *pem, "{context}: {} has another {name}", self.name);
+        }
+    }
+
+    /// The words of what its status says of the fleet.
+    fn words(&self) -> Vec<String> {
+        let status = self.cmd.run(&["status", "--format", "json"]).json();
+        let problems = status["problems"].as_array().unwrap();
+        problems.iter().map(|problem| problem["problem"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+}
+
+fn files(folder: &Path) -> Contents {
+    let all = walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap);
+    let regular = all.filter(|entry| entry.file_type().is_file());
+    regular
+        .map(|entry| {
+            let path = entry.path().strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+            (path, fs::read(entry.path()).unwrap())
+        })
+        .collect()
+}
+
+/// No text that only a key of a lineage has.
+fn must_hold_no_key(folder: &Path, fleet: &Fleet) {
+    let secrets: Vec<String> = fleet
+        .wanted
+        .keys()
+        .map(|name| fs::read_to_string(fleet.tree.link(name, Kind::Privkey)).unwrap())
+        .collect();
+    for (path, bytes) in files(folder) {
+        let text = String::from_utf8_lossy(&bytes);
+        for secret in &secrets {
+            let line = secret.lines().nth(1).unwrap();
+            assert!(!text.contains(line), "{path}");
+        }
+    }
+}
+
+#[test]
+fn published_renewed_and_deleted_on_every_node() {
+    let mut fleet = Fleet::of(vec![Some("2.2"), Some("2.6"), Some("3.0"), Some("3.4")]);
+    for name in ["a.example", "b.example", "c.example"] {
+        fleet.issue(name);
+    }
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    serves(&fleet, "the first time");
+    must_hold_no_key(&fleet.folder(), &fleet);
+    must_hold_no_key(&fleet.nodes[0].cmd.beside("cache"), &fleet);
+    must_hold_no_key(&fleet.publisher.beside("cache"), &fleet);
+
+    // The last node is down meanwhile.
+    fleet.renew("b.example");
+    fleet.issue("d.example");
+    let run = fleet.publish();
+    assert!(run.stdout.contains("publish    b.example\npublish    d.example\n"), "{run}");
+    let before = fleet.stored();
+    assert!(fleet.publish().stdout.contains("nothing changed"));
+    assert_eq!(fleet.stored(), before);
+    for node in &fleet.nodes[..3] {
+        node.follow().exits(0);
+        node.must_have(&fleet.wanted, "after a renewal");
+    }
+    let status = fleet.publisher.run(&["fleet", "status", "--format", "json"]).exits(0).json();
+    assert_eq!(status["nodes"][0]["confirmed"], true, "{status}");
+    assert_eq!(
+        (&status["nodes"][0]["current"], &status["nodes"][3]["current"]),
+        (&true.into(), &false.into())
+    );
+    fleet.delete("a.example");
+    let run = fleet.publish();
+    assert!(run.stdout.contains("gone       a.example"), "{run}");
+    fleet.all_follow();
+    serves(&fleet, "after a deletion");
+    let text = fleet.nodes[0].cmd.run(&["fleet", "status"]).exits(0).stdout;
+    assert!(text.contains("4 of 4 nodes confirmed number 3"), "{text}");
+    for node in &fleet.nodes {
+        node.cmd.run(&["status"]).exits(0);
+    }
+}
+
+/// Each node has what is wanted, and its HAProxy serves it.
+#[track_caller]
+fn serves(fleet: &Fleet, context: &str) {
+    fleet.must_all_be_as_wanted(context);
+    for node in &fleet.nodes {
+        let Some(haproxy) = &node.haproxy else { continue };
+        for name in fleet.wanted.keys() {
+            let serial = fleet.tree.leaf(name).serial();
+            assert_eq!(served(haproxy.address(), name).serial, serial, "{context}: {} {name}", node.name);
+        }
+    }
+}
+
+#[test]
+fn a_refused_lineage_stays_as_it_was_published() {
+    let mut fleet = Fleet::new(1);
+    for name in ["a.example", "b.example"] {
+        fleet.issue(name);
+    }
+    fleet.publish();
+    fleet.tell_nodes("");
+    let other = Authority::new().issue(KeyKind::P256, &["x.example"], Validity::days(9));
+    fleet.tree.overwrite("a.example", Kind::Privkey, other.key.pem());
+    fleet.renew("b.example");
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains("refuse     a.example"), "{run}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("with a refused one");
+    // Also when everything is sealed anew.
+    let run = fleet.publisher.run(&["fleet", "rotate"]).exits(1);
+    assert!(run.stdout.contains("refuse     a.example"), "{run}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("after a rotation");
+}
+
+#[test]
+fn what_is_gone_passes_the_guards_of_publisher_and_nodes() {
+    let mut fleet = Fleet::new(1);
+    let names: Vec<String> = (0..8).map(|at| format!("n{at}.example")).collect();
+    for name in &names {
+        fleet.issue(name);
+    }
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let all = fleet.wanted.clone();
+    for name in &names[..4] {
+        fleet.delete(name);
+    }
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains("too many to prune at once"), "{run}");
+    fleet.all_follow();
+    fleet.nodes[0].must_have(&all, "held by the publisher");
+    fleet.publisher.run(&["fleet", "publish", "--prune-many"]).exits(0);
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("permitted by the publisher");
+    // A tree that isn't there is no empty one.
+    fs::rename(fleet.tree.live(), fleet.tree.root().join("gone")).unwrap();
+    for conf in fs::read_dir(fleet.tree.root().join("renewal")).unwrap() {
+        fs::remove_file(conf.unwrap().path()).unwrap();
+    }
+    fleet.publisher.run(&["fleet", "publish", "--prune-many"]).exits(1);
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("without certbot's tree");
+}
+
+#[test]
+fn a_second_publisher_is_refused_and_can_take_over() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let first = fs::read_to_string(fleet.publisher.beside("identity.pub")).unwrap();
+    for name in ["identity", "identity.pub"] {
+        fs::remove_file(fleet.publisher.beside(name)).unwrap();
+    }
+    fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
+    let before = fleet.stored();
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(3);
+    assert!(run.stderr.contains("another publisher, SHA256:") && run.stderr.contains("number 1"), "{run}");
+    assert_eq!(fleet.stored(), before);
+    fleet.issue("b.example");
+    fleet.publisher.run(&["fleet", "publish", "--take-over"]).exits(0);
+    // The node doesn't know the new one, and keeps what it has.
+    let node = &fleet.nodes[0];
+    let run = node.follow().exits(2);
+    assert!(run.stdout.contains("fleet-unknown-publisher"), "{run}");
+    assert_eq!(node.cmd.deployed(), ["a.example.pem"]);
+    assert!(node.words().contains(&"fleet-unknown-publisher".to_owned()));
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("by the new publisher");
+    // The first one, back again, is refused in its turn.
+    assert_ne!(fs::read_to_string(fleet.publisher.beside("identity.pub")).unwrap(), first);
+}
+
+#[test]
+fn a_removed_node_reads_nothing_of_the_next_epoch() {
+    let mut fleet = Fleet::new(2);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let removed = fleet.nodes.pop().unwrap();
+    fleet.tell_publisher();
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains("lb2 is no node any more, and can still read: run haproxy-certs"), "{run}");
+    fleet.publisher.run(&["fleet", "rotate"]).exits(0);
+    fleet.renew("a.example");
+    fleet.publish();
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("the one that is left");
+    let run = removed.follow().exits(1);
+    assert!(run.stdout.contains("fleet-not-a-node"), "{run}");
+    // Even with the sealed key of another put in its own place.
+    let keys = fleet.folder().join("key/2");
+    fs::copy(keys.join("lb1"), keys.join("lb2")).unwrap();
+    fleet.sign(|head| head.nodes.push(("lb2".parse().unwrap(), removed.key.parse().unwrap())));
+    let identity = HostIdentity::load(&removed.cmd.beside("identity")).unwrap().unwrap();
+    let head = SignedHead::read(&fs::read(fleet.folder().join("head")).unwrap()).unwrap().head;
+    let sealed = fs::read(keys.join("lb2")).unwrap();
+    let opened = haproxy_certs::fleet::epoch::EpochKey::open(
+        &sealed,
+        &identity,
+        &head.fleet,
+        &"lb2".parse().unwrap(),
+        (head.epoch, &head.epoch_key),
+    );
+    assert!(opened.is_err());
+    assert!(removed.cmd.deployed() == ["a.example.pem"]);
+}
+
+#[test]
+fn a_node_waits_for_its_canary() {
+    let mut fleet = Fleet::of(vec![Some("3.0"), None]);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    let canary = fleet.nodes[0].own.clone();
+    fleet.all_follow();
+    let table = fleet.table(&fleet.nodes[1].cmd, "wait_for = [\"lb1\"]\n");
+    let line = fs::read_to_string(fleet.publisher.beside("identity.pub")).unwrap();
+    let line = line.lines().find(|line| line.starts_with("ssh-ed25519")).unwrap();
+    let table = format!("{}{table}publishers = [\"{line}\"]\n", fleet.nodes[1].own);
+    fleet.nodes[1].cmd.set_tables(&table);
+    let old = fleet.wanted.clone();
+    fleet.renew("a.example");
+    fleet.publish();
+    let waiting = &fleet.nodes[1];
+    let run = waiting.follow().exits(1);
+    assert!(run.stdout.contains("fleet-waiting: number 2 waits for lb1: it hasn't taken it yet"), "{run}");
+    waiting.must_have(&old, "before the canary");
+    let text = fleet.publisher.run(&["fleet", "status"]).exits(1).stdout;
+    assert!(text.contains("fleet-waiting"), "{text}");
+    fleet.nodes[0].follow().exits(0);
+    fleet.nodes[1].follow().exits(0);
+    fleet.must_all_be_as_wanted("after the canary");
+    drop(canary);
+}
+
+#[test]
+fn a_head_past_its_time_prunes_nothing_and_is_not_taken() {
+    let mut fleet = Fleet::new(2);
+    for name in ["a.example", "b.example"] {
+        fleet.issue(name);
+    }
+    fleet.publish();
+    fleet.tell_nodes("");
+    let day = 24 * 60 * 60;
+    fleet.nodes[0].follow().exits(0);
+    let old = fleet.wanted.clone();
+    fleet.delete("a.example");
+    fleet.publish();
+    fleet.sign(|head| {
+        head.signed -= 3 * day;
+        head.expires -= 3 * day;
+    });
+    // One that has an earlier one, and a fresh one.
+    for node in &fleet.nodes {
+        let run = node.follow().exits(1);
+        assert!(run.stdout.contains("fleet-stale"), "{run}");
+    }
+    fleet.nodes[0].must_have(&old, "the earlier one stays");
+    assert_eq!(fleet.nodes[1].cmd.deployed(), Vec::<String>::new());
+    assert!(fleet.nodes[0].words().contains(&"fleet-stale".to_owned()));
+    let text = fleet.publisher.run(&["fleet", "status"]).exits(1).stdout;
+    assert!(text.contains("fleet-stale"), "{text}");
+}
+
+/// Whatever the store does, nothing wrong is deployed and nothing pruned; each is noticed by its name.
+#[test]
+fn a_hostile_store_is_noticed_by_name() {
+    let mut fleet = Fleet::new(1);
+    for name in ["a.example", "b.example", "c.example"] {
+        fleet.issue(name);
+    }
+    fleet.publish();
+    fleet.tell_nodes("");
+    let first = fleet.stored();
+    fleet.renew("a.example");
+    fleet.publish();
+    fleet.all_follow();
+    let second = fleet.stored();
+    let cache = fleet.nodes[0].cmd.beside("cache");
+    let cached = files(&cache);
+    let kept = fleet.wanted.clone();
+    fleet.renew("a.example");
+    fleet.renew("b.example");
+    fleet.delete("c.example");
+    fleet.publish();
+    let third = fleet.stored();
+    let objects = |stored: &Contents, not: &Contents| -> Vec<String> {
+        stored
+            .keys()
+            .filter(|path| path.starts_with("object/") && !not.contains_key(*path))
+            .cloned()
+            .collect()
+    };
+    let fresh = objects(&third, &second);
+    assert_eq!(fresh.len(), 2);
+    let page =
+        third.keys().find(|path| path.starts_with("page/") && !second.contains_key(*path)).unwrap().clone();
+    let try_it = |what: &str, expected: &[&str], change: Change<'_>| {
+        let mut stored = third.clone();
+        change(&mut stored);
+        fleet.restore(&stored);
+        // What an earlier look brought is as good as ever: here nothing is left of it.
+        for path in files(&cache).keys().filter(|path| !cached.contains_key(*path)) {
+            fs::remove_file(cache.join(path)).unwrap();
+        }
+        let node = &fleet.nodes[0];
+        let run = node.follow();
+        assert!(run.code != Some(0), "{what}: {run}");
+        assert!(expected.iter().any(|word| run.stdout.contains(&format!("{word}:"))), "{what}: {run}");
+        node.must_have(&kept, what);
+        let words = node.words();
+        assert!(words.iter().any(|word| expected.contains(&word.as_str())), "{what}: {words:?}");
+    };
+    let flip = |bytes: &mut Vec<u8>, at: usize| bytes[at] ^= 1;
+    try_it("no head", &["fleet-empty"], &|stored| drop(stored.remove("head")));
+    try_it("an old head", &["fleet-rollback"], &|stored| {
+        stored.insert("head".into(), first["head"].clone());
+    });
+    try_it("half a head", &["fleet-head-damaged", "fleet-incomplete"], &|stored| {
+        stored.get_mut("head").unwrap().truncate(300);
+    });
+    for at in [0, 40, 200, 600] {
+        let words = ["fleet-head-damaged", "fleet-unknown-publisher", "fleet-incomplete"];
+        try_it("a bit of the head", &words, &|stored| flip(stored.get_mut("head").unwrap(), at));
+    }
+    try_it("a page is gone", &["fleet-incomplete"], &|stored| drop(stored.remove(&page)));
+    try_it("an object is gone", &["fleet-incomplete"], &|stored| drop(stored.remove(&fresh[0])));
+    for at in [0, 100, 500] {
+        let words = ["fleet-damaged", "fleet-incomplete"];
+        try_it("a bit of a page", &words, &|stored| {
+            let bytes = stored.get_mut(&page).unwrap();
+            let at = at % bytes.len();
+            flip(bytes, at);
+        });
+        try_it("a bit of an object", &words, &|stored| flip(stored.get_mut(&fresh[0]).unwrap(), at));
+    }
+    try_it("swapped objects", &["fleet-damaged", "fleet-incomplete"], &|stored| {
+        let (one, two) = (stored[&fresh[0]].clone(), stored[&fresh[1]].clone());
+        stored.insert(fresh[0].clone(), two);
+        stored.insert(fresh[1].clone(), one);
+    });
+    // Somebody else with a key of his own.
+    let stranger = HostIdentity::generate().unwrap();
+    try_it("another's head", &["fleet-unknown-publisher"], &|stored| {
+        let mut head = SignedHead::read(&stored["head"]).unwrap().head;
+        head.sequence += 1;
+        stored.insert("head".into(), head.sign(stranger.signing()));
+    });
+    // As it was meant to be, it is taken.
+    fleet.restore(&third);
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("as it was published");
+    // A fork, by who has the publisher's key.
+    fleet.sign(|head| head.prune_many = !head.prune_many);
+    let run = fleet.nodes[0].follow().exits(2);
+    assert!(run.stdout.contains("fleet-fork:"), "{run}");
+    fleet.must_all_be_as_wanted("after a fork");
+    // The publisher makes it good.
+    fleet.publish();
+    fleet.all_follow();
+    // A report that somebody else wrote.
+    let report = fleet.folder().join("report/lb1");
+    let mut text = fs::read(&report).unwrap();
+    flip(&mut text, 60);
+    fs::write(&report, text).unwrap();
+    let text = fleet.publisher.run(&["fleet", "status"]).exits(2).stdout;
+    assert!(text.contains("fleet-report-forged"), "{text}");
+}
+
+/// After any losses one publish, and one look of each node, makes each node equal to a single host.
+#[test]
+fn after_losses_every_node_is_as_a_single_host() {
+    let mut fleet = Fleet::new(2);
+    for name in ["a.example", "b.example", "c.example"] {
+        fleet.issue(name);
+    }
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let backup = fleet.stored();
+    let steps: [Loss<'_>; 7] = [
+        ("the store is empty", &|fleet| fleet.restore(&BTreeMap::new())),
+        ("the store is an old one", &|fleet| fleet.restore(&backup)),
+        ("the publisher's cache is lost", &|fleet| {
+            fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
+        }),
+        ("a node's cache is lost", &|fleet| fs::remove_dir_all(fleet.nodes[0].cmd.beside("cache")).unwrap()),
+        ("a node's cache is damaged", &|fleet| {
+            for (path, _) in files(&fleet.nodes[1].cmd.beside("cache")) {
+                fs::write(fleet.nodes[1].cmd.beside("cache").join(path), "?").unwrap();
+            }
+        }),
+        ("a node's state is lost", &|fleet| {
+            fs::remove_file(fleet.nodes[0].cmd.sites().join(".haproxy-certs/state.json")).unwrap();
+        }),
+        ("objects are lost, and the publisher's memory", &|fleet| {
+            fs::remove_dir_all(fleet.folder().join("object")).unwrap();
+            fs::remove_file(fleet.publisher.beside("cache/memory.json")).unwrap();
+        }),
+    ];
+    for (what, step) in steps {
+        step(&fleet);
+        fleet.renew("a.example");
+        let run = fleet.publisher.run(&["fleet", "publish"]);
+        assert!(matches!(run.code, Some(0 | 1)), "{what}: {run}");
+        for node in &fleet.nodes {
+            node.follow().exits(0);
+        }
+        fleet.must_all_be_as_wanted(what);
+        assert!(fleet.publish().stdout.contains("nothing changed"), "{what}");
+        let before = fleet.stored();
+        fleet.publish();
+        assert_eq!(fleet.stored(), before, "{what}");
+    }
+}
+
+#[test]
+fn assemble_publishes_and_a_publisher_without_haproxy_writes_no_sites() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    let run = fleet.publisher.run(&["assemble"]).exits(0);
+    assert!(run.stdout.contains("edge is at number 1: 1 lineage for 1 node"), "{run}");
+    assert!(!fleet.publisher.sites().exists());
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("published by assemble");
+    // A node deploys from its cache without the store.
+    fs::remove_dir_all(fleet.folder()).unwrap();
+    fs::remove_file(fleet.nodes[0].cmd.site("a.example")).unwrap();
+    fleet.nodes[0].cmd.run(&["assemble"]).exits(0);
+    fleet.must_all_be_as_wanted("by hand, without the store");
+    let run = fleet.nodes[0].follow().exits(3);
+    assert!(run.stdout.contains("fleet-unreachable"), "{run}");
+}
+
+#[test]
+fn another_source_prunes_nothing() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    // From a tree of its own, before it joined.
+    let mut own = Tree::new();
+    for name in ["x.example", "a.example"] {
+        own.issue(name, KeyKind::P256, &[name], Validity::days(90));
+    }
+    let node = &fleet.nodes[0];
+    let live = own.live();
+    node.cmd.run(&["--live-dir", live.to_str().unwrap(), "assemble"]).exits(0);
+    assert_eq!(node.cmd.deployed(), ["a.example.pem", "x.example.pem"]);
+    let run = node.follow();
+    assert!(run.stdout.contains("prune-held"), "{run}");
+    assert_eq!(node.cmd.deployed(), ["a.example.pem", "x.example.pem"]);
+    assert!(fs::read_to_string(node.cmd.site("a.example")).unwrap() == fleet.wanted["a.example"]);
+}
+
+#[test]
+fn it_goes_on_until_it_is_told_to_end() {
+    let mut fleet = Fleet::of(vec![Some("3.0")]);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    let node = &fleet.nodes[0];
+    let notify = node.cmd.beside("notify");
+    let listener = std::os::unix::net::UnixDatagram::bind(&notify).unwrap();
+    listener.set_read_timeout(Some(LIMIT)).unwrap();
+    let config = node.cmd.config();
+    let mut process = Running::start(Cmd::program(), |command| {
+        node.cmd.prepare(command);
+        command.arg("--config").arg(&config).args(["fleet", "follow"]);
+        command.env("NOTIFY_SOCKET", &notify).env("WATCHDOG_USEC", "400000")
+    });
+    let hears = |word: &str| {
+        let mut bytes = [0; 512];
+        loop {
+            let length = listener.recv(&mut bytes).unwrap();
+            if String::from_utf8_lossy(&bytes[..length]).contains(word) {
+                return;
+            }
+        }
+    };
+    hears("READY=1");
+    node.must_have(&fleet.wanted, "at the start");
+    hears("WATCHDOG=1");
+    let leaf = fleet.renew("a.example");
+    fleet.publish();
+    let address = fleet.nodes[0].haproxy.as_ref().unwrap().address();
+    wait_until(LIMIT, "the renewed certificate", || served(address, "a.example").serial == leaf.serial());
+    process.signal(Signal::TERM);
+    assert!(process.wait(LIMIT).success());
+    hears("STOPPING=1");
+}
+
+/// The same over etcd, with TLS, a user and a daemon on each node.
+#[test]
+fn published_over_etcd_and_followed_by_daemons() {
+    let mut etcd = EtcdSetup::of(&newest_etcd()).three().tls().start();
+    etcd.users_on("edge", "readwrite");
+    let settings = etcd.settings("edge");
+    let text = |path: &Option<PathBuf>| toml(path.as_ref().unwrap());
+    let mut fleet = Fleet::new(0);
+    let endpoints: Vec<String> = settings.endpoints.iter().map(|it| format!("\"{it}\"")).collect();
+    fleet.store = format!(
+        "[{}]\nca = {}\ncertificate = {}\nkey = {}\nuser = \"{}\"\npassword_file = {}",
+        endpoints.join(", "),
+        text(&settings.ca),
+        text(&settings.certificate),
+        text(&settings.key),
+        settings.user.as_ref().unwrap(),
+        text(&settings.password_file),
+    );
+    for (name, version) in [("lb1", Some("2.6")), ("lb2", Some("3.4")), ("lb3", None)] {
+        fleet.join(name, version);
+    }
+    fleet.tell_publisher();
+    for name in ["a.example", "b.example"] {
+        fleet.issue(name);
+    }
+    fleet.publish();
+    fleet.tell_nodes("");
+    let mut daemons: Vec<Running> = fleet.nodes.iter().map(Node::start).collect();
+    let all_have = |fleet: &Fleet, what: &str| {
+        wait_until(LIMIT, what, || {
+            let text = fleet.publisher.run(&["fleet", "status", "--format", "json"]).json();
+            let nodes = text["nodes"].as_array().unwrap();
+            nodes.iter().all(|node| node["current"] == true && node["confirmed"] == true)
+        });
+        serves(fleet, what);
+    };
+    all_have(&fleet, "the first time");
+    fleet.renew("a.example");
+    fleet.issue("c.example");
+    fleet.publish();
+    all_have(&fleet, "after a renewal");
+    // A member goes; a node is down meanwhile.
+    etcd.kill(0);
+    daemons[2].signal(Signal::TERM);
+    assert!(daemons[2].wait(LIMIT).success());
+    fleet.delete("b.example");
+    fleet.publish();
+    daemons[2] = fleet.nodes[2].start();
+    all_have(&fleet, "without a member");
+    // No key in etcd's log and data.
+    must_hold_no_key(etcd.folder(), &fleet);
+    for daemon in &mut daemons {
+        daemon.signal(Signal::TERM);
+        assert!(daemon.wait(LIMIT).success());
+    }
+}
+
+/// The start of the manual page: its commands, run in its order, say what it says.
+#[test]
+fn the_five_minutes_of_the_manual_are_their_transcript() {
+    let page = include_str!("../man/haproxy-certs-fleet.7");
+    let section = page.split(".Sh FIVE MINUTES\n").nth(1).unwrap().split("\n.Sh ").next().unwrap();
+    let displays: Vec<&str> =
+        section.split(".Bd -literal\n").skip(1).map(|rest| rest.split(".Ed").next().unwrap()).collect();
+    let fleet = Fleet::new(0);
+    let mut tree = Tree::new();
+    tree.issue("example.org", KeyKind::P256, &["example.org"], Validity::days(90));
+    let (mut publisher, mut node) = (Cmd::new(tree.live()), Cmd::new(""));
+    let quiet = NO_HAPROXY;
+    // Where everything of this test is, as the page has it.
+    let plain = |text: &str, cmd: &Cmd| {
+        let text = text.replace(fleet.folder().to_str().unwrap(), "/srv/fleet");
+        let text = text.replace(cmd.sites().to_str().unwrap(), "/usr/local/ssl/certs/sites");
+        text.replace(cmd.beside("identity").to_str().unwrap(), "/etc/haproxy-certs/identity")
+    };
+    let masked = |text: &str| -> Vec<String> {
+        let word = |word: &str| {
+            let letters: String = word.chars().map(|it| if it.is_ascii_digit() { '0' } else { it }).collect();
+            match () {
+                () if word.contains("hcn1-") => "NODE-KEY".to_owned(),
+                () if word.starts_with("AAAA") || word == "KEY" => "KEY".to_owned(),
+                () => letters.replace("00", "0"),
+            }
+        };
+        let text = text.replace(" second ", " seconds ");
+        text.split_whitespace().map(word).collect()
+    };
+    let (mut node_key, mut line, mut said) = (String::new(), String::new(), 0);
+    for display in displays {
+        if display.starts_with("[fleet]") {
+            let cmd = if display.contains("publishers") { &mut node } else { &mut publisher };
+            let text = display.replace("hcn1-KEY", &node_key).replace("ssh-ed25519 KEY pub", &line);
+            let own = format!(
+                "[fleet]\nidentity = {}\ncache = {}",
+                toml(&cmd.beside("identity")),
+                toml(&cmd.beside("cache"))
+            );
+            let text = text.replace("[fleet]", &own).replace("\"/srv/fleet\"", &fleet.store);
+            let sites = if display.contains("publishers") { quiet } else { "" };
+            cmd.set_tables(&format!("{sites}{text}"));
+            continue;
+        }
+        for part in display.split("\nlb1# ").flat_map(|part| part.split("\npub# ")) {
+            let at = display.find(part).unwrap();
+            let before = display.get(..at).unwrap();
+            let is_node = before.ends_with("lb1# ") || part.starts_with("lb1# ");
+            let part = part.trim_start_matches("lb1# ").trim_start_matches("pub# ");
+            let (command, expected) = part.split_once('\n').unwrap_or((part, ""));
+            let Some(arguments) = command.strip_prefix("haproxy-certs ") else {
+                assert!(command.starts_with("systemctl enable --now haproxy-certs-"), "{command}");
+                continue;
+            };
+            if node_key.is_empty() {
+                node.set_tables(&format!(
+                    "[fleet]\nname = \"edge\"\nidentity = {}\nstore = {}\n",
+                    toml(&node.beside("identity")),
+                    fleet.store
+                ));
+            }
+            let cmd = if is_node { &node } else { &publisher };
+            let arguments: Vec<&str> = arguments.split(' ').collect();
+            let run = cmd.run(&arguments).exits(0);
+            // This machine's name.
+            let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+            let host = host.trim().split('.').next().unwrap().to_owned();
+            let of_host = |text: &str| {
+                let text = text.replace(&format!("name = \"{host}\""), "name = \"lb1\"");
+                text.replace(&format!(" {host}\"]"), " pub\"]")
+            };
+            let text = of_host(&plain(&run.stdout, cmd));
+            assert_eq!(masked(&text), masked(expected), "{command}: {run}");
+            said += 1;
+            if let Some(key) = run.stdout.split('"').find(|word| word.starts_with("hcn1-")) {
+                key.clone_into(&mut node_key);
+            }
+            if let Some(key) = run.stdout.split('"').find(|word| word.starts_with("ssh-ed25519 ")) {
+                key.clone_into(&mut line);
+            }
+        }
+    }
+    assert_eq!(said, 4);
+}
+
+/// certbot on the publisher answers the challenge behind a node's HAProxy, its hook publishes, and three nodes serve.
+#[test]
+fn certbot_issues_behind_a_node_and_its_hook_publishes() {
+    let (http, challenge) = (Port::free(), Port::free());
+    let pebble = Pebble::start(&http);
+    let certbot = Certbot::of(&pebble, &challenge);
+    let mut fleet = Fleet::new(0);
+    fleet.publisher = Cmd::new(certbot.live());
+    for (name, version) in [("lb1", "2.2"), ("lb2", "2.6"), ("lb3", "3.2")] {
+        fleet.join(name, Some(version));
+    }
+    fleet.tell_publisher();
+    let front = fleet.nodes[0].cmd.beside("front.pem");
+    let host = Authority::new().issue(KeyKind::P256, &["front.example"], Validity::days(3650));
+    put(&front, host.combined(), 0o400);
+    let _front = Haproxy::of(&support::system_haproxy()).crt(&front).acme(&http, &challenge).start();
+
+    let hook =
+        format!("{} --config {} assemble", Cmd::program().display(), fleet.publisher.config().display());
+    let issue = ["--cert-name", "www.example.org", "-d", "www.example.org", "--deploy-hook", &hook];
+    let output = certbot.certonly(&issue);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!said.contains("reported error code"), "{said}\n{}", certbot.log());
+    assert!(fleet.stored().contains_key("head"), "{said}\n{}", certbot.log());
+    fleet.tell_nodes("");
+    let all_serve = |fleet: &Fleet, what: &str| {
+        fleet.all_follow();
+        let serial = certbot.serial("www.example.org");
+        for node in &fleet.nodes {
+            let address = node.haproxy.as_ref().unwrap().address();
+            wait_until(LIMIT, what, || served(address, "www.example.org").serial == serial);
+        }
+    };
+    all_serve(&fleet, "the new certificate");
+    certbot.succeed(&["renew", "--force-renewal"]);
+    all_serve(&fleet, "the renewed certificate");
+    // certbot runs no hook when it deletes: the timer's run does it.
+    certbot.certonly(&["--cert-name", "b.example.org", "-d", "b.example.org", "--deploy-hook", &hook]);
+    certbot.succeed(&["delete", "--cert-name", "www.example.org"]);
+    fleet.publisher.run(&["assemble"]).exits(0);
+    fleet.all_follow();
+    for node in &fleet.nodes {
+        assert_eq!(node.cmd.deployed(), ["b.example.org.pem"], "{}", node.name);
+    }
+}
