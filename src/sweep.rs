@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -65,8 +66,8 @@ pub fn sweep(
     let tree = Source::of(settings)?;
     let policy = tree.policy(policy);
     let discovery = tree.discover(&|name| index.get(name).is_some())?;
-    let names: Vec<&OsString> =
-        discovery.lineages.iter().filter(|name| settings.selection.includes(name)).collect();
+    let any_lineage = !discovery.lineages.is_empty();
+    let wanted = discovery.lineages.into_iter().filter(|name| settings.selection.includes(name));
     let live_dirs = state.spellings(&settings.live_dir);
     let recorded = |name: &str| state.recorded(name, &live_dirs, haproxy);
     let look_for = |name: &OsStr, lineage: &Lineage| {
@@ -75,43 +76,60 @@ pub fn sweep(
         let found = look_at(sites?, &file, Some(lineage), record.as_ref(), name, &tree)?;
         Some((file, found))
     };
+    // All maps are made at once of what comes in order.
+    let (mut lineages, mut deployed, mut unread) = (Vec::new(), Vec::new(), Vec::new());
+    let mut unchanged_since = None;
+    for name in wanted {
+        let Some(known) = index.get(&name) else {
+            unread.push(name);
+            continue;
+        };
+        unchanged_since = unchanged_since.into_iter().chain([known.proved]).min();
+        let (lineage, file, found) = recall(settings, &name, known);
+        deployed.push((file, found));
+        lineages.push((name, lineage));
+    }
+    let as_recorded = lineages.len();
     let at = now();
-    let observe = |name: &&OsString| {
-        if let Some(known) = index.get(name) {
-            let (lineage, file, found) = recall(settings, name, known);
-            let found = Some((file, Ok(found)));
-            return Observed { name: (*name).clone(), lineage, found, unsettled: false, entry: None };
-        }
+    let observe = |name: &OsString| {
         let record = site_file(name).ok().and_then(|file| recorded(file.to_str()?));
         let Examined { lineage, unsettled, looks } = examine(&tree, name, record.as_ref());
         let found = look_for(name, &lineage);
         let entry = looks.and_then(|looks| entry(settings, name, &lineage, looks, found.as_ref()?, at));
         let found = found.map(|(file, found)| (file, found.map(|(deployed, _)| deployed)));
-        Observed { name: (*name).clone(), lineage, found, unsettled, entry }
+        Observed { lineage, found, unsettled, entry }
     };
-    let mut lineages = BTreeMap::new();
-    let mut deployed = BTreeMap::new();
     let mut unsettled = BTreeSet::new();
     let mut proved = Vec::new();
-    for observed in parallel::map(&names, observe, progress) {
-        let Observed { name, mut lineage, found, unsettled: may_settle, entry } = observed;
+    let observed = parallel::map(&unread, observe, progress);
+    let read = unread.len();
+    for (name, observed) in unread.into_iter().zip(observed) {
+        let Observed { mut lineage, found, unsettled: may_settle, entry } = observed;
         if may_settle {
             unsettled.insert(name.clone());
         }
         proved.extend(entry);
-        note(&mut lineage, &mut deployed, found);
-        lineages.insert(name, lineage);
+        deployed.extend(note(&mut lineage, found));
+        lineages.push((name, lineage));
     }
+    let mut lineages: BTreeMap<OsString, Lineage> = lineages.into_iter().collect();
+    let mut deployed: BTreeMap<OsString, Deployed> = deployed.into_iter().collect();
     for (name, mut lineage) in settle(&tree, unsettled) {
         let found = look_for(&name, &lineage);
         let found = found.map(|(file, found)| (file, found.map(|(deployed, _)| deployed)));
-        note(&mut lineage, &mut deployed, found);
+        deployed.extend(note(&mut lineage, found));
         lineages.insert(name, lineage);
     }
+    // Whether a file is that of a lineage that isn't read, and the state says of it just what it is.
+    let is_known = |file: &OsStr| {
+        let lineage = file.as_encoded_bytes().strip_suffix(b".pem").map(OsStr::from_bytes);
+        let is_wanted = |name: &&OsStr| as_recorded == index.len() || lineages.contains_key(*name);
+        lineage.filter(|name| index.get(name).is_some()).filter(is_wanted).is_some()
+    };
     let mut failure = None;
     if let Some(sites) = sites {
-        let entries = entries::entries(&sites.dir, &sites.path)?;
-        let others: Vec<OsString> = entries.into_iter().filter(|name| !deployed.contains_key(name)).collect();
+        let is_other = |name: &OsStr| !is_known(name) && !deployed.contains_key(name);
+        let others = entries::entries_that(&sites.dir, &sites.path, &is_other)?;
         let look = |file: &OsString| {
             let record = file.to_str().and_then(recorded);
             let lineage = record.as_ref().map(|record| record.lineage.clone()).unwrap_or_default();
@@ -126,28 +144,24 @@ pub fn sweep(
             deployed.insert(file, found.unwrap_or_else(|_| unreadable()));
         }
     }
-    let is_known = |file: &str| {
-        let lineage = file.strip_suffix(".pem").map(OsStr::new);
-        lineage.is_some_and(|name| index.get(name).is_some() && lineages.contains_key(name))
-    };
-    let as_recorded = names.iter().filter(|name| index.get(name).is_some()).count();
+    let recorded_otherwise = state
+        .files
+        .keys()
+        .filter(|name| !is_known(OsStr::new(name)))
+        .filter_map(|name| Some((OsString::from(name), recorded(name)?)))
+        .collect();
     let host = settings.host_lineage.as_ref().map(|name| host(settings, &tree, name, &lineages, &recorded));
     Ok(Swept {
         source: tree,
         live_dir_missing: discovery.live_dir_missing,
         failure,
         proved,
-        read: names.len() - as_recorded,
-        unchanged_since: names.iter().filter_map(|name| index.get(name)).map(|known| known.proved).min(),
+        read,
+        unchanged_since,
         situation: Situation {
             as_recorded,
-            any_lineage: !discovery.lineages.is_empty(),
-            recorded: state
-                .files
-                .keys()
-                .filter(|name| !is_known(name))
-                .filter_map(|name| Some((OsString::from(name), recorded(name)?)))
-                .collect(),
+            any_lineage,
+            recorded: recorded_otherwise,
             lineages,
             deployed,
             host,
@@ -184,7 +198,6 @@ fn refused(tree: &Source, name: &OsStr, unproved: &Unproved) -> Refusal {
 
 /// A lineage, and what is deployed of it.
 struct Observed {
-    name: OsString,
     lineage: Lineage,
     found: Option<(OsString, Result<Deployed, Refusal>)>,
     unsettled: bool,
@@ -323,22 +336,18 @@ fn look_at(
     Some(Ok((Deployed { archived, ..found }, look)))
 }
 
-/// Adds a deployed file to the situation; one that can't be read refuses its lineage.
+/// The deployed file for the situation; one that can't be read refuses its lineage.
 fn note(
     lineage: &mut Lineage,
-    deployed: &mut BTreeMap<OsString, Deployed>,
     found: Option<(OsString, Result<Deployed, Refusal>)>,
-) {
-    match found {
-        Some((file, Ok(found))) => {
-            deployed.insert(file, found);
-        }
-        Some((file, Err(refusal))) => {
+) -> Option<(OsString, Deployed)> {
+    match found? {
+        (file, Ok(found)) => Some((file, found)),
+        (file, Err(refusal)) => {
             lineage.leaf = leaf(lineage);
             lineage.proof = Err(refusal);
-            deployed.insert(file, unreadable());
+            Some((file, unreadable()))
         }
-        None => {}
     }
 }
 

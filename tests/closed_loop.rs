@@ -16,7 +16,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -736,7 +736,10 @@ fn broken_elsewhere(version: &Version) {
     let mut bed = Bed::start(version);
     bed.renew("b.pem");
     let config = fs::read_to_string(bed.haproxy.config()).unwrap();
+    let since = fs::metadata(bed.haproxy.config()).unwrap().modified().unwrap();
     fs::write(bed.haproxy.config(), format!("{config}  bogus-keyword on\n")).unwrap();
+    // As old as its worker, however long the writing took: a worker that is older isn't told in memory alone.
+    File::options().write(true).open(bed.haproxy.config()).unwrap().set_modified(since).unwrap();
     let method = if version.number() < (2, 7) { "pidfile" } else { "master" };
     let processes = bed.haproxy.processes();
     let verdict = bed.notify(&bed.settings(method, Socket::Stats), &["b.pem"]);

@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use support::live::{ASSEMBLE, Live, Work, one_of_each, renew_two, sites};
-use support::scene::{Scene, Shown, every_action, failure, first_run, must_be_old_or_new};
+use support::scene::{
+    Scene, Shown, every_action, every_action_indexed, failure, first_run, must_be_old_or_new,
+};
 use support::strace::{self, Call, Fault};
 use support::summary::{Count, long};
 use support::version;
@@ -38,6 +40,11 @@ const ERRORS: [(&str, &str); 7] = [
 #[test]
 fn every_call_fails_while_every_action_is_carried_out() {
     fail_everywhere("every action", every_action);
+}
+
+#[test]
+fn every_call_fails_while_every_action_is_carried_out_with_an_index() {
+    fail_everywhere("every action, indexed", every_action_indexed);
 }
 
 #[test]
@@ -117,6 +124,7 @@ fn fail_at(name: &str, prepare: fn() -> Scene, processor: usize, next: &AtomicUs
     let new = scene.shown();
     let leftovers = scene.names();
     assert_eq!(calm.stderr, "", "{name}");
+    scene.must_be_as_without_index(name, &calm);
     scene.restore();
     let (_, calls) = strace::record(&scene.cmd, &scene.arguments, &[], processor);
     let points: Vec<(&Call, Fault, &str)> = calls

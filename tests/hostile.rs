@@ -554,6 +554,7 @@ fn hostile_state_files() {
         state(&["../../etc/x", "../../etc/x.pem", "/etc/passwd", "..", ".", "", ".haproxy-certs", "stage/x.pem"]),
         state(&[&up, &up_pem, absolute.to_str().unwrap(), "two.pem/../../x.pem", "nul\0.pem", "\n.pem"]),
     ];
+    scene.settle();
     scene.save();
     let path = scene.cmd.sites().join(".haproxy-certs/state.json");
     // The real one, cut and bent everywhere.

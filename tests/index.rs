@@ -1,6 +1,9 @@
 //! A run with the index plans exactly what a full run plans: after random sequences of what happens to files between runs,
 //! with clocks that are set, and with whatever becomes of the index itself.
 //!
+//! What a kernel does with its clock can't be had at will: a model of one, whose ticks are long and whose clock is set, tries
+//! the rule of trust itself.
+//!
 //! `HAPROXY_CERTS_LONG=1` does ten times as many.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
@@ -11,21 +14,25 @@ use std::collections::BTreeMap;
 use std::fs::{self, File, FileTimes, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use haproxy_certs::certified_key::{ChainState, read_leaf};
 use haproxy_certs::commands::assemble::patience;
 use haproxy_certs::config::{Overrides, Settings};
-use haproxy_certs::index::entry::Stamp;
+use haproxy_certs::index::entry::{Look, Looks, Proven, Stamp};
+use haproxy_certs::index::trust::Rule;
 use haproxy_certs::index::{INDEX_FILE, Index, stamp};
 use haproxy_certs::plan::plan;
 use haproxy_certs::plan::row::Row;
-use haproxy_certs::plan::situation::Policy;
+use haproxy_certs::plan::situation::{Candidate, Policy};
 use haproxy_certs::sites::dir::SitesDir;
+use haproxy_certs::sites::state::{Record, digest};
 use haproxy_certs::source::Source;
 use haproxy_certs::sweep::{Swept, prove, sweep};
+use haproxy_certs::sys::clock::Moment;
 use haproxy_certs::sys::system::System;
 use support::pki::{Authority, KeyKind, Leaf, Validity};
 use support::summary::{Count, long};
@@ -263,16 +270,18 @@ impl World {
     }
 
     /// The circumstances of a run: the real ones, with this world's clock.
-    fn stamp(&self) -> Stamp {
-        let real = stamp(&self.settings, &System::host()).unwrap();
+    fn stamp(&self, began: &Moment) -> Stamp {
+        let real = stamp(&self.settings, &System::host(), began).unwrap();
         Stamp { began: real.began + self.passed + self.set, ahead: real.ahead + self.set, ..real }
     }
 
     /// A run that must plan as if there were no index; how many lineages weren't read.
     fn run(&mut self) -> usize {
-        let (system, stamp) = (System::host(), self.stamp());
+        let began = Moment::now();
+        let (system, stamp) = (System::host(), self.stamp(&began));
         let mut sites = SitesDir::lock(&self.settings, &system, patience(&self.settings)).unwrap();
-        let index = Index::recall(&self.settings, &sites.place, sites.own(), &sites.state, Some(stamp));
+        let index =
+            Index::recall(&self.settings, &sites.place, sites.own(), &sites.state, Some(stamp), &began);
         let (swept, full) = self.both(&sites, &index);
         let spared = full.read - swept.read;
         let tree = Source::of(&self.settings).unwrap();
@@ -280,7 +289,7 @@ impl World {
         let staged = sites.stage(&self.settings, plan(&swept.situation), &supply, &|_, _| ());
         let (_, failure) = staged.commit(full.situation.now).unwrap().keep(&BTreeMap::new());
         assert!(failure.is_none(), "{failure:?}");
-        index.save(sites.own(), &swept.proved).unwrap();
+        index.successor().save(sites.own(), &swept.proved).unwrap();
         self.story.push(format!("run, {spared} not read"));
         spared
     }
@@ -289,8 +298,9 @@ impl World {
     fn compare(&self) {
         let system = System::host();
         let sites = SitesDir::lock(&self.settings, &system, patience(&self.settings)).unwrap();
-        let stamp = Some(self.stamp());
-        let index = Index::recall(&self.settings, &sites.place, sites.own(), &sites.state, stamp);
+        let began = Moment::now();
+        let stamp = Some(self.stamp(&began));
+        let index = Index::recall(&self.settings, &sites.place, sites.own(), &sites.state, stamp, &began);
         self.both(&sites, &index);
     }
 
@@ -392,6 +402,157 @@ fn a_run_with_the_index_plans_what_a_full_run_plans() {
     let (spared, all) = (spared.into_inner(), all.into_inner());
     assert!(spared * 5 > all, "only {spared} of {all} lineages weren't read: the index was hardly used");
     Count::Indexed.add("index", sequences);
+}
+
+/// A kernel whose clock is set, and a lineage on a file system with the ticks of that clock.
+struct Kernel {
+    random: Random,
+    since_boot: i128,
+    ahead: i128,
+    /// By how much it was ahead at the last run, and whether it was another time since.
+    at_the_run: i128,
+    was_away: bool,
+    tick: i128,
+    /// What key, chain and deployed file hold, and what they look like.
+    files: [(u8, Look); 3],
+}
+
+impl Kernel {
+    fn new(seed: usize) -> Self {
+        let mut random = Random::new(seed);
+        let tick = *random.one(&[SECOND / 250, SECOND / 100, SECOND / 4, SECOND]);
+        let look =
+            Look { device: 1, inode: 1, size: 1, mode: 0o100_400, uid: 0, gid: 0, modified: 0, changed: 0 };
+        let files = [1, 2, 3].map(|inode| (0, Look { inode, ..look }));
+        let ahead = 1000 * SECOND;
+        let mut kernel =
+            Self { random, since_boot: 0, ahead, at_the_run: ahead, was_away: false, tick, files };
+        for file in 0..3 {
+            kernel.write(file);
+        }
+        kernel
+    }
+
+    fn clock(&self) -> i128 {
+        self.since_boot + self.ahead
+    }
+
+    /// Other bytes of the same number, in place, with the old time of modification; not on a whole second.
+    fn write(&mut self, file: usize) {
+        let changed = self.clock().div_euclid(self.tick) * self.tick + 1;
+        let (holds, look) = &mut self.files[file];
+        *holds = holds.wrapping_add(1);
+        look.changed = changed;
+    }
+
+    /// Time passes, mostly little; somebody writes, or sets the clock.
+    fn go_on(&mut self) {
+        for _ in 0..self.random.below(3) {
+            let most = *self.random.one(&[1, 1000, self.tick, 3 * SECOND, 20 * SECOND]);
+            self.since_boot += i128::try_from(self.random.below(1_000_000)).unwrap() * most / 1_000_000;
+            match self.random.below(8) {
+                0..3 => {
+                    let file = self.random.below(3);
+                    self.write(file);
+                }
+                3 => {
+                    let ticks = i128::try_from(self.random.below(40)).unwrap() - 20;
+                    let ahead = self.ahead + ticks * self.tick;
+                    let is_away = (ahead - self.at_the_run).abs() >= SECOND;
+                    // That it was away and is back nobody can see: the rule says so.
+                    if is_away || !self.was_away {
+                        self.ahead = ahead;
+                        self.was_away |= is_away;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A run begins.
+    fn stamp(&mut self) -> Stamp {
+        (self.at_the_run, self.was_away) = (self.ahead, false);
+        Stamp { circumstances: [0; 32], began: self.clock(), ahead: self.ahead }
+    }
+}
+
+/// Runs on such a kernel, as far as the rule of trust goes; how often an entry was trusted.
+fn trusted_on_a_model(seed: usize) -> usize {
+    let mut kernel = Kernel::new(seed);
+    let owner = haproxy_certs::config::Owner { uid: 0, gid: 0 };
+    let record = |sha256: [u8; 32]| Record {
+        lineage: "a".into(),
+        live_dir: "/live".into(),
+        sha256: digest(&sha256),
+        chain: Some(ChainState::Complete),
+        rejected: None,
+        prune_refused: None,
+    };
+    let leaf = Arc::new(read_leaf(pool()[NAMES[0]][0].fullchain().as_bytes()).unwrap());
+    let (mut index, mut trusted): (Option<(Stamp, Proven)>, usize) = (None, 0);
+    for _ in 0..3 * RUNS {
+        kernel.go_on();
+        let stamp = kernel.stamp();
+        kernel.go_on();
+        // What is there is looked at one after the other.
+        let mut found = kernel.files;
+        for (file, found) in found.iter_mut().enumerate() {
+            if kernel.random.chance(4) {
+                kernel.go_on();
+            }
+            *found = kernel.files[file];
+        }
+        let holds = found.map(|(holds, _)| holds);
+        let [key, chain, site] = found.map(|(_, look)| look);
+        let looks = Looks { key, chain, site };
+        let known = index.take().filter(|(written, entry)| {
+            let rule = Rule {
+                written,
+                live_device: 1,
+                sites_device: 1,
+                live_dir: Path::new("/live"),
+                owner,
+                mode: 0o400,
+            };
+            let record = record(entry.candidate.sha256);
+            let was_set = kernel.ahead != stamp.ahead;
+            !was_set && written.is_continued_by(&stamp) && rule.trusts(entry, &looks, Some(&record))
+        });
+        let mut sha256 = [0; 32];
+        sha256[..3].copy_from_slice(&holds);
+        let entry = match known {
+            Some((_, entry)) => {
+                assert_eq!(
+                    entry.candidate.sha256, sha256,
+                    "seed {seed}: trusted, and it isn't what was proved"
+                );
+                trusted += 1;
+                entry
+            }
+            None => Proven {
+                lineage: "a".into(),
+                looks,
+                proved: 0,
+                candidate: Candidate {
+                    sha256,
+                    leaf: Arc::clone(&leaf),
+                    chain: ChainState::Complete,
+                    staging: false,
+                    loose_permissions: false,
+                },
+            },
+        };
+        index = entry.looks.are_settled(stamp.began).then_some((stamp, entry));
+    }
+    trusted
+}
+
+#[test]
+fn whatever_clocks_do_what_is_trusted_is_what_was_proved() {
+    let sequences = 12 * if long() { 10 * SEQUENCES } else { SEQUENCES };
+    let trusted: usize = (0..sequences).map(trusted_on_a_model).sum();
+    assert!(trusted > sequences / 20, "only {trusted} times of {sequences} sequences something was trusted");
 }
 
 #[test]

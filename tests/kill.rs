@@ -22,7 +22,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use support::live::{ASSEMBLE, Live, Work, demanding_openssl, one_of_each, one_refused, renew_two, sites};
-use support::scene::{OTHER, Scene, every_action, failure, first_run, is_a_pair, many, must_be_old_or_new};
+use support::scene::{
+    OTHER, Scene, every_action, every_action_indexed, failure, first_run, is_a_pair, many, must_be_old_or_new,
+};
 use support::strace::{self, Call, Fault};
 use support::summary::{Count, long};
 use support::{Version, version};
@@ -30,6 +32,12 @@ use support::{Version, version};
 #[test]
 fn killed_while_every_action_is_carried_out() {
     kill_everywhere("every action", every_action, &[], |_| true);
+}
+
+#[test]
+fn killed_while_every_action_is_carried_out_with_an_index() {
+    // Calls that only read leave what the same calls leave without it.
+    kill_everywhere("every action, indexed", every_action_indexed, &[], |call| long() || call.changes());
 }
 
 #[test]
@@ -103,6 +111,7 @@ fn killed_at(
     for (file, entry) in new.iter().filter(|(file, _)| file.ends_with(".pem")) {
         assert!(is_a_pair(&entry.bytes), "{name}: {file}");
     }
+    scene.must_be_as_without_index(name, &calm);
     scene.restore();
     let (run, calls) = strace::record(&scene.cmd, &scene.arguments, circumstances, processor);
     assert_eq!(run.code, Some(0), "{name}: {run}");

@@ -95,8 +95,8 @@ fn leaf() -> impl Strategy<Value = Leaf> {
                 openssl::sha::sha256(format!("{not_before} {life} {names:?} {rsa} {staging}").as_bytes());
             sha256.copy_from_slice(&digest);
             Leaf {
-                dns_names: names.clone(),
                 names,
+                addresses: Vec::new(),
                 common_names: Vec::new(),
                 key_type: if rsa { KeyType::Rsa(2048) } else { KeyType::EcdsaP256 },
                 serial: "01".to_owned(),

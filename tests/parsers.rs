@@ -206,10 +206,10 @@ fn record() -> impl Strategy<Value = Record> {
     ("[a-z][a-z.-]{0,12}", "/[a-z/]{0,20}", digest(), option::weighted(0.2, rejected)).prop_map(
         |(lineage, live_dir, sha256, rejected)| Record {
             lineage,
-            live_dir,
+            live_dir: live_dir.into(),
             sha256,
             chain: None,
-            rejected,
+            rejected: rejected.map(Box::new),
             prune_refused: None,
         },
     )

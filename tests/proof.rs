@@ -1101,7 +1101,7 @@ fn facts_of_a_leaf() {
 
     let leaf = read_leaf(&text).unwrap();
     assert_eq!(leaf.names, ["b.example.org", "192.0.2.7", "*.a.example.org", "2001:db8::1"]);
-    assert_eq!(leaf.dns_names, ["b.example.org", "*.a.example.org"]);
+    assert_eq!(leaf.dns_names().collect::<Vec<_>>(), ["b.example.org", "*.a.example.org"]);
     assert_eq!(leaf.common_names, ["www.example.org"]);
     let served: Vec<_> = leaf.served_names().collect();
     assert_eq!(served, ["b.example.org", "*.a.example.org", "www.example.org"]);

@@ -214,6 +214,27 @@ fn a_broken_file_from_elsewhere_is_said_by_every_run() {
     }
 }
 
+/// It runs, and none of its lines leads to our directory: that it was reloaded is no success.
+#[test]
+fn a_haproxy_that_loads_nothing_of_ours_is_said() {
+    for version in versions() {
+        let mut tree = Tree::new();
+        tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+        let cmd = Cmd::new(tree.live());
+        let other = cmd.beside("other");
+        fs::create_dir(&other).unwrap();
+        let leaf = tree.authority().issue(KeyKind::P256, &["o.example"], Validity::days(90));
+        fs::write(other.join("o.pem"), leaf.combined()).unwrap();
+        let haproxy = Haproxy::of(&version).crt(&other).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        for _ in 0..2 {
+            let run = cmd.assemble(&[]).exits(1);
+            assert!(run.stdout.contains("haproxy loads nothing from"), "{run}");
+        }
+        problem(&json(&cmd, &[]).exits(2), "haproxy-missing", "critical", "doesn't have it");
+    }
+}
+
 /// A line that gives our file the key of another one: HAProxy starts, and its handshakes fail.
 #[test]
 fn a_key_that_a_line_names_must_belong_to_the_file() {

@@ -10,14 +10,15 @@ pub mod version;
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::fs::DirEntry;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, openat, readlinkat, statat};
-use walkdir::WalkDir;
 use zeroize::Zeroizing;
 
 use crate::certified_key::{Flaw, Leaf, read_leaf};
@@ -107,39 +108,26 @@ impl CertbotTree {
         self.discover_besides(&|_| false)
     }
 
-    /// The same where some names are known to have both: their files aren't looked for.
+    /// The same where some names were seen to lead to both a moment ago: they aren't looked at again.
     ///
     /// # Errors
     /// As for [`CertbotTree::discover`].
     pub fn discover_besides(&self, is_known: &dyn Fn(&OsStr) -> bool) -> Result<Discovery, Failure> {
-        if self.live_dir.metadata().is_ok_and(|meta| !meta.is_dir()) {
-            return Err(Failure::io("read", &self.live_dir, &io::ErrorKind::NotADirectory.into()));
-        }
+        let fail = |e: &io::Error| Failure::io("read", &self.live_dir, e);
         let mut found = Discovery::default();
-        for entry in WalkDir::new(&self.live_dir).min_depth(1).max_depth(1).follow_links(true) {
-            match entry {
-                Ok(entry)
-                    if entry.file_type().is_dir()
-                        && (is_known(entry.file_name()) || self.has_key_or_chain(entry.path())) =>
-                {
-                    found.lineages.insert(entry.file_name().to_owned());
-                }
-                Ok(_) => {}
-                // A broken or circular link beside the lineages isn't one.
-                Err(e) if e.depth() > 0 && e.io_error().is_none_or(leads_nowhere) => {}
-                // What can't be looked at isn't known to be gone: reading it says why.
-                Err(e) if e.depth() > 0 && e.path().and_then(Path::file_name).is_some() => {
-                    found.lineages.extend(e.path().and_then(Path::file_name).map(OsStr::to_owned));
-                }
-                Err(e) => {
-                    let path = e.path().unwrap_or(&self.live_dir).to_owned();
-                    let cause = e.into_io_error().unwrap_or_else(|| io::Error::other("a loop of links"));
-                    if cause.kind() == io::ErrorKind::NotFound && path == self.live_dir {
-                        found.live_dir_missing = true;
-                        return Ok(found);
-                    }
-                    return Err(Failure::io("read", &path, &cause));
-                }
+        let entries = match std::fs::read_dir(&self.live_dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                found.live_dir_missing = true;
+                return Ok(found);
+            }
+            Err(e) => return Err(fail(&e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| fail(&e))?;
+            let name = entry.file_name();
+            if is_known(&name) || self.may_be_lineage(&entry) {
+                found.lineages.insert(name);
             }
         }
         self.add_renewal_configurations(&mut found.lineages)?;
@@ -232,6 +220,26 @@ impl CertbotTree {
     #[must_use]
     pub fn folder(&self, lineage: &OsStr) -> PathBuf {
         self.live_dir.join(lineage)
+    }
+
+    /// Whether an entry of `live` is a directory with a key or a chain, or leads to one; or can't be looked at, and so isn't
+    /// known to be gone: reading it says why.
+    fn may_be_lineage(&self, entry: &DirEntry) -> bool {
+        let path = entry.path();
+        // The kernel told with the name, as a rule: no look is needed.
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => {}
+            Ok(kind) if kind.is_symlink() => match (path.metadata(), self.live_dir.metadata()) {
+                // A broken or circular link beside the lineages isn't one.
+                (Err(e), _) => return !leads_nowhere(&e),
+                (Ok(to), _) if !to.is_dir() => return false,
+                (Ok(to), Ok(live)) if (to.dev(), to.ino()) == (live.dev(), live.ino()) => return false,
+                (Ok(_), _) => {}
+            },
+            Ok(_) => return false,
+            Err(e) => return !leads_nowhere(&e),
+        }
+        self.has_key_or_chain(&path)
     }
 
     /// Whether a key or a chain is there, or can't be told not to be.

@@ -21,8 +21,8 @@ pub struct Leaf {
     /// The DNS names (in lower case) and IP addresses of the subject alternative names, in the certificate's order.
     /// They may hold any ASCII: escape them where they are printed.
     pub names: Vec<String>,
-    /// The DNS names among them.
-    pub dns_names: Vec<String>,
+    /// The places of the IP addresses among them; the others are DNS names.
+    pub addresses: Vec<usize>,
     /// The common names of the subject, in lower case. They name nobody any more, but HAProxy serves them too.
     pub common_names: Vec<String>,
     /// The type of its key.
@@ -63,17 +63,24 @@ pub fn leaf_of_der(der: &[u8]) -> Result<Leaf, Unproved> {
 impl Leaf {
     /// The names that HAProxy serves it for, in lower case: DNS names and common names.
     pub fn served_names(&self) -> impl Iterator<Item = &str> {
-        let only_common = self.common_names.iter().filter(|name| !self.dns_names.contains(name));
-        self.dns_names.iter().chain(only_common).map(String::as_str)
+        let is_alternative = |name: &&String| self.dns_names().any(|other| other == name.as_str());
+        let only_common = self.common_names.iter().filter(move |name| !is_alternative(name));
+        self.dns_names().chain(only_common.map(String::as_str))
+    }
+
+    /// The DNS names among its names.
+    pub fn dns_names(&self) -> impl Iterator<Item = &str> {
+        let is_dns = |place: &usize| !self.addresses.contains(place);
+        self.names.iter().enumerate().filter(move |(place, _)| is_dns(place)).map(|(_, name)| name.as_str())
     }
 
     /// The facts of `certificate`, whose DER is `der`.
     pub(super) fn of(der: &[u8], certificate: &X509Certificate<'_>) -> Result<Self, Unproved> {
-        let (names, dns_names) = alternative_names(certificate)?;
+        let (names, addresses) = alternative_names(certificate)?;
         let validity = certificate.validity();
         Ok(Self {
             names,
-            dns_names,
+            addresses,
             common_names: texts(certificate.subject().iter_common_name())
                 .map(str::to_ascii_lowercase)
                 .collect(),
@@ -117,20 +124,21 @@ fn texts<'a>(
     attributes.filter_map(|attribute| attribute.as_str().ok())
 }
 
-/// All names, and the DNS names among them.
-fn alternative_names(certificate: &X509Certificate<'_>) -> Result<(Vec<String>, Vec<String>), Unproved> {
-    let (mut names, mut dns_names) = (Vec::new(), Vec::new());
+/// All names, and the places of the IP addresses among them.
+fn alternative_names(certificate: &X509Certificate<'_>) -> Result<(Vec<String>, Vec<usize>), Unproved> {
+    let (mut names, mut addresses) = (Vec::new(), Vec::new());
     for extension in certificate.extensions() {
         match extension.parsed_extension() {
             ParsedExtension::SubjectAlternativeName(alternative) => {
                 for name in &alternative.general_names {
                     match name {
-                        GeneralName::DNSName(name) => {
-                            let name = name.to_ascii_lowercase();
-                            dns_names.push(name.clone());
-                            names.push(name);
+                        GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
+                        GeneralName::IPAddress(address) => {
+                            if let Some(address) = address_text(address) {
+                                addresses.push(names.len());
+                                names.push(address);
+                            }
                         }
-                        GeneralName::IPAddress(address) => names.extend(address_text(address)),
                         _ => (),
                     }
                 }
@@ -141,7 +149,7 @@ fn alternative_names(certificate: &X509Certificate<'_>) -> Result<(Vec<String>, 
             _ => (),
         }
     }
-    Ok((names, dns_names))
+    Ok((names, addresses))
 }
 
 fn address_text(address: &[u8]) -> Option<String> {

@@ -50,7 +50,7 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Assemble) -> Exit {
             report.note_late(late(&undeployed, now()));
         }
         match args.format {
-            Format::Json => terminal.print_line(&json::assemble(&report)),
+            Format::Json => terminal.print_by(|out| json::assemble(&report, out)),
             Format::Human => terminal.print_report(&settings, &report),
         }
         exit = report.exit(args.exit_code);
@@ -58,7 +58,7 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Assemble) -> Exit {
             syslog::log(&settings, &system, &report, exit);
         }
         // A run that failed wouldn't be better for another one.
-        let looks_again = report.error.is_none() && before.is_some_and(|it| it != TreeMark::look(&settings));
+        let looks_again = report.error.is_none() && before.is_some_and(|it| it.is_outdated(&settings));
         if !looks_again {
             break;
         }

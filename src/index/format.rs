@@ -24,6 +24,9 @@ const MAGIC: &[u8] = b"haproxy-certs index\n";
 
 const VERSION: u32 = 1;
 
+/// Bytes of an entry, at most.
+const LONGEST: usize = 1 << 21;
+
 /// So many bytes of a SHA-256 stand behind what it is of.
 const DIGEST: usize = 8;
 
@@ -43,7 +46,7 @@ pub fn header(stamp: &Stamp) -> Vec<u8> {
 /// Writes an entry behind what is there; an entry with a part that is too long is left out.
 pub fn push(bytes: &mut Vec<u8>, entry: &Proven) {
     let mut body = Vec::with_capacity(512);
-    if write(&mut body, entry).is_some() {
+    if write(&mut body, entry).is_some() && body.len() < LONGEST {
         push_body(bytes, &body);
     }
 }
@@ -63,24 +66,31 @@ fn push_body(bytes: &mut Vec<u8>, body: &[u8]) {
     bytes.extend(digest(body));
 }
 
-/// Reads the header, and finds where the entries are, not yet looked at; `None`: it is no index of this version.
+/// How many bytes [`header`] gives.
+pub const HEADER_BYTES: usize = MAGIC.len() + 4 + 32 + 16 + 16 + DIGEST;
+
+/// Reads the header, with which the index begins; `None`: it is no index of this version.
 #[must_use]
-pub fn split(bytes: &[u8]) -> Option<(Stamp, Vec<Range<usize>>)> {
+pub fn stamp(bytes: &[u8]) -> Option<Stamp> {
     let mut rest = Reader(bytes);
     if rest.take(MAGIC.len())? != MAGIC || rest.u32()? != VERSION {
         return None;
     }
     let stamp = Stamp { circumstances: rest.array()?, began: rest.i128()?, ahead: rest.i128()? };
     let header = bytes.get(..bytes.len() - rest.0.len())?;
-    if rest.array::<DIGEST>()? != digest(header) {
-        return None;
-    }
+    (rest.array::<DIGEST>()? == digest(header)).then_some(stamp)
+}
+
+/// Finds where the whole entries are in what follows the header, not yet looked at.
+#[must_use]
+pub fn entries(bytes: &[u8]) -> Vec<Range<usize>> {
+    let mut rest = Reader(bytes);
     let mut entries = Vec::new();
     while let Some(entry) = rest.entry() {
         let end = bytes.len() - rest.0.len();
         entries.push(end - entry.len()..end);
     }
-    Some((stamp, entries))
+    entries
 }
 
 /// Reads an entry; `None`: it is damaged. `bytes` end with its digest.
@@ -154,13 +164,9 @@ fn read(from: &mut Reader<'_>) -> Option<Proven> {
 /// A name is written once, with whether it is a DNS name.
 fn write_leaf(to: &mut Vec<u8>, leaf: &Leaf) -> Option<()> {
     to.extend(u32::try_from(leaf.names.len()).ok()?.to_le_bytes());
-    let mut dns_names = leaf.dns_names.iter().peekable();
-    for name in &leaf.names {
-        to.push(u8::from(dns_names.next_if_eq(&name).is_some()));
+    for (place, name) in leaf.names.iter().enumerate() {
+        to.push(u8::from(!leaf.addresses.contains(&place)));
         text(to, name)?;
-    }
-    if dns_names.next().is_some() {
-        return None;
     }
     to.extend(u32::try_from(leaf.common_names.len()).ok()?.to_le_bytes());
     for name in &leaf.common_names {
@@ -188,15 +194,15 @@ fn write_leaf(to: &mut Vec<u8>, leaf: &Leaf) -> Option<()> {
 }
 
 fn read_leaf(from: &mut Reader<'_>) -> Option<Leaf> {
-    let (mut names, mut dns_names, mut common_names) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..from.u32()? {
-        let is_dns = from.flag()?;
-        let name = from.text()?;
-        if is_dns {
-            dns_names.push(name.clone());
+    let (mut names, mut addresses, mut common_names) = (Vec::new(), Vec::new(), Vec::new());
+    for place in 0..usize::try_from(from.u32()?).ok()? {
+        if !from.flag()? {
+            addresses.push(place);
         }
-        names.push(name);
+        names.push(from.text()?);
     }
+    // Most have a few: no room for more.
+    names.shrink_to_fit();
     for _ in 0..from.u32()? {
         common_names.push(from.text()?);
     }
@@ -213,7 +219,7 @@ fn read_leaf(from: &mut Reader<'_>) -> Option<Leaf> {
     };
     Some(Leaf {
         names,
-        dns_names,
+        addresses,
         common_names,
         key_type,
         serial: from.text()?,
@@ -300,7 +306,7 @@ mod tests {
         };
         let leaf = Leaf {
             names: vec!["a.test".into(), "10.0.0.1".into(), "*.b.test".into()],
-            dns_names: vec!["a.test".into(), "*.b.test".into()],
+            addresses: vec![1],
             common_names: vec!["a".into()],
             key_type: KeyType::Rsa(2048),
             serial: "0A".into(),
@@ -330,16 +336,17 @@ mod tests {
         bytes
     }
 
-    fn entries(bytes: &[u8]) -> Vec<Proven> {
-        let (_, spans) = split(bytes).unwrap_or((STAMP, Vec::new()));
-        spans.into_iter().filter_map(|span| entry(&bytes[span])).collect()
+    fn good_entries(bytes: &[u8]) -> Vec<Proven> {
+        let rest = bytes.get(HEADER_BYTES..).filter(|_| stamp(bytes).is_some()).unwrap_or_default();
+        entries(rest).into_iter().filter_map(|span| entry(&rest[span])).collect()
     }
 
     #[test]
     fn what_is_written_is_read_again() {
         let bytes = whole();
-        let mut again = header(&split(&bytes).unwrap().0);
-        let entries = entries(&bytes);
+        let mut again = header(&stamp(&bytes).unwrap());
+        assert_eq!(again.len(), HEADER_BYTES);
+        let entries = good_entries(&bytes);
         for entry in &entries {
             push(&mut again, entry);
         }
@@ -349,28 +356,28 @@ mod tests {
     #[test]
     fn whatever_is_damaged_is_left_out() {
         let bytes = whole();
-        let good = entries(&bytes);
+        let good = good_entries(&bytes);
         let is_among = |found: Vec<Proven>| found.iter().all(|entry| good.contains(entry));
         for at in 0..bytes.len() {
             for flip in [1, 0x80, 0xff] {
                 let mut damaged = bytes.clone();
                 damaged[at] ^= flip;
-                let found = entries(&damaged);
+                let found = good_entries(&damaged);
                 assert!(found.len() < 3 && is_among(found), "{at} {flip}");
             }
-            let found = entries(&bytes[..at]);
+            let found = good_entries(&bytes[..at]);
             assert!(found.len() < 3 && is_among(found), "{at}");
         }
         let mut more = bytes.clone();
         more.extend(u32::MAX.to_le_bytes());
-        assert_eq!(entries(&more), good);
+        assert_eq!(good_entries(&more), good);
     }
 
     #[test]
     fn bytes_that_lie_with_the_right_digest_are_read_without_a_panic() {
         let bytes = whole();
-        let (_, all) = split(&bytes).unwrap();
-        let body = body(&bytes[all[1].clone()]).unwrap();
+        let rest = &bytes[HEADER_BYTES..];
+        let body = body(&rest[entries(rest)[1].clone()]).unwrap();
         for at in 0..body.len() {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut lie = body.to_vec();

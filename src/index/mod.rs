@@ -11,23 +11,26 @@ pub mod trust;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::Read as _;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, fstatfs, openat, statat};
 use rustix::process::{getegid, geteuid, getgroups};
-use rustix::time::{ClockId, clock_gettime};
 
 use self::entry::{Look, Looks, Proven, Stamp};
 use self::trust::Rule;
 use crate::certified_key::sha256;
 use crate::config::{OWN_DIR, Settings};
 use crate::plan::situation::Candidate;
-use crate::sites::durable::write_whole;
+use crate::serving::loads::Identity;
+use crate::sites::durable::write_pieces;
 use crate::sites::place::Place;
 use crate::sites::state::State;
+use crate::sys::clock::Moment;
 use crate::sys::failure::Failure;
 use crate::sys::parallel;
 use crate::sys::system::System;
@@ -38,6 +41,9 @@ pub const INDEX_FILE: &str = "index";
 /// Entries that are looked at together.
 const TOGETHER: usize = 64;
 
+/// So many bytes are read at a time; no entry that this program writes is longer.
+const PIECE: usize = 1 << 22;
+
 /// A lineage that isn't read, as it was when it was.
 #[derive(Debug, Clone)]
 pub struct Remembered {
@@ -45,8 +51,10 @@ pub struct Remembered {
     pub candidate: Candidate,
     /// When it was proved, in seconds since 1970.
     pub proved: i64,
+    /// Which file is deployed of it.
+    pub site: Identity,
     /// Where its bytes are in the index.
-    span: Range<usize>,
+    span: Range<u64>,
 }
 
 /// What the index says that can be trusted.
@@ -69,13 +77,16 @@ impl Index {
     #[must_use]
     pub fn look(settings: &Settings, system: &System, sites: &Place, state: &State) -> Self {
         match sites.subdirectory(OWN_DIR) {
-            Ok(Some(own)) => Self::recall(settings, sites, &own, state, stamp(settings, system)),
+            Ok(Some(own)) => {
+                let began = Moment::now();
+                Self::recall(settings, sites, &own, state, stamp(settings, system, &began), &began)
+            }
             Ok(None) | Err(_) => Self::default(),
         }
     }
 
     /// Looks at the files of every entry, and knows those that can be trusted. Whatever is wrong with the index, nothing is
-    /// known of what it is wrong with.
+    /// known of what it is wrong with; nor is anything where the clock was set since the run `began`.
     #[must_use]
     pub fn recall(
         settings: &Settings,
@@ -83,29 +94,66 @@ impl Index {
         own: &Place,
         state: &State,
         stamp: Option<Stamp>,
+        began: &Moment,
     ) -> Self {
         let mut index = Self::empty(stamp);
-        let Some((now, text)) = stamp.zip(read(&own.dir)) else { return index };
-        let Some((written, entries)) = format::split(&text) else { return index };
-        let Some(live) =
-            Some(&settings.live_dir).filter(|_| written.is_continued_by(&now)).and_then(|path| {
-                openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
-            })
-        else {
-            return index;
-        };
-        let Some(witness) = Witness::new(settings, state, &live, sites, &written) else { return index };
-        let chunks: Vec<&[Range<usize>]> = entries.chunks(TOGETHER).collect();
-        let known = parallel::map(&chunks, |chunk| witness.known(&text, chunk), &|_, _| ());
-        index.known = known.into_iter().flatten().collect();
-        index.entries = entries.len();
+        // Best effort: what can't be read isn't known.
+        let _ = stamp.and_then(|now| index.know(settings, sites, own, state, &now));
+        // What was written after it was set, and looked at after that, may have the time of its last change again.
+        if began.was_set_until(&Moment::now()) {
+            index.known.clear();
+        }
         index
+    }
+
+    /// Reads the index piece by piece; `None`: the rest of it can't be trusted.
+    fn know(
+        &mut self,
+        settings: &Settings,
+        sites: &Place,
+        own: &Place,
+        state: &State,
+        now: &Stamp,
+    ) -> Option<()> {
+        let mut pieces = Pieces { file: open(&own.dir)?, at: 0, bytes: Vec::new() };
+        pieces.read(format::HEADER_BYTES).ok()?;
+        let written = format::stamp(&pieces.bytes).filter(|written| written.is_continued_by(now))?;
+        pieces.skip(format::HEADER_BYTES);
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let live = openat(CWD, &settings.live_dir, flags, Mode::empty()).ok()?;
+        let witness = Witness::new(settings, state, &live, sites, &written)?;
+        loop {
+            let is_end = pieces.read(PIECE).ok()?;
+            let entries = format::entries(&pieces.bytes);
+            let chunks: Vec<&[Range<usize>]> = entries.chunks(TOGETHER).collect();
+            let known =
+                parallel::map(&chunks, |chunk| witness.known(&pieces.bytes, pieces.at, chunk), &|_, _| ());
+            self.known.extend(known.into_iter().flatten());
+            self.entries += entries.len();
+            match entries.last() {
+                Some(last) if !is_end => pieces.skip(last.end),
+                _ => return Some(()),
+            }
+        }
+    }
+
+    /// How many lineages need no reading.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.known.len()
     }
 
     /// Whether nothing is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
+    }
+
+    /// Which file of this name in the sites directory was found as it was deployed; `None`: nobody has looked.
+    #[must_use]
+    pub fn seen(&self, file: &OsStr) -> Option<Identity> {
+        let lineage = file.as_encoded_bytes().strip_suffix(b".pem").map(OsStr::from_bytes)?;
+        self.get(lineage).map(|known| known.site)
     }
 
     /// A lineage that needs no reading; `None`: it does.
@@ -120,7 +168,28 @@ impl Index {
         self.stamp.as_ref()
     }
 
-    /// Writes the index, what was known and what was proved in this run, where that is another one than before.
+    /// What is needed to write the next one; the rest is forgotten.
+    #[must_use]
+    pub fn successor(self) -> Successor {
+        let Self { stamp, known, entries } = self;
+        let mut kept: Vec<Range<u64>> = known.into_values().map(|known| known.span).collect();
+        kept.sort_unstable_by_key(|span| span.start);
+        Successor { stamp, kept, entries }
+    }
+}
+
+/// The next index: what is kept of this one, and what was proved since.
+#[derive(Debug)]
+pub struct Successor {
+    stamp: Option<Stamp>,
+    /// Where the entries are that are kept, in order.
+    kept: Vec<Range<u64>>,
+    /// How many entries there are.
+    entries: usize,
+}
+
+impl Successor {
+    /// Writes it, where it is another one than before.
     ///
     /// # Errors
     /// It can't be written: then the next run reads more.
@@ -128,36 +197,60 @@ impl Index {
         let Some(stamp) = &self.stamp else { return Ok(()) };
         let settled: Vec<&Proven> =
             proved.iter().filter(|entry| entry.looks.are_settled(stamp.began)).collect();
-        if settled.is_empty() && self.known.len() == self.entries {
+        if settled.is_empty() && self.kept.len() == self.entries {
             return Ok(());
         }
         // The same as was read: nobody else writes it while the directory is locked.
-        let before = if self.known.is_empty() { None } else { read(&own.dir) }.unwrap_or_default();
-        let mut bytes = format::header(stamp);
-        let mut kept: Vec<&Range<usize>> = self.known.values().map(|known| &known.span).collect();
-        kept.sort_unstable_by_key(|span| span.start);
-        for entry in kept.into_iter().filter_map(|span| before.get(span.clone())) {
-            format::push_again(&mut bytes, entry);
-        }
-        for entry in settled {
-            format::push(&mut bytes, entry);
-        }
-        write_whole(own.dir.as_fd(), INDEX_FILE, &bytes)
+        let before = if self.kept.is_empty() { None } else { open(&own.dir) };
+        let write = |out: &mut dyn std::io::Write| {
+            out.write_all(&format::header(stamp))?;
+            let mut bytes = Vec::new();
+            for (span, before) in self.kept.iter().zip(before.iter().cycle()) {
+                let length = usize::try_from(span.end - span.start).unwrap_or_default();
+                let mut entry = vec![0; length];
+                before.read_exact_at(&mut entry, span.start)?;
+                format::push_again(&mut bytes, &entry);
+                out.write_all(&bytes)?;
+                bytes.clear();
+            }
+            for entry in settled {
+                format::push(&mut bytes, entry);
+                out.write_all(&bytes)?;
+                bytes.clear();
+            }
+            Ok(())
+        };
+        write_pieces(own.dir.as_fd(), INDEX_FILE, write)
             .map_err(|e| Failure::io("write", &own.path.join(INDEX_FILE), &e.into()))
     }
 }
 
-/// The circumstances of a run that begins now; `None`: they can't be told, and nothing is trusted.
+/// A file that is read piece by piece: it may be large.
+struct Pieces {
+    file: File,
+    /// Where in the file `bytes` begins.
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Pieces {
+    /// Reads on until there are so many bytes; whether the file ends with them.
+    fn read(&mut self, bytes: usize) -> std::io::Result<bool> {
+        let wanted = bytes.saturating_sub(self.bytes.len()) as u64;
+        let left = format::MAX_BYTES.saturating_sub(self.at + self.bytes.len() as u64);
+        let read = (&self.file).take(wanted.min(left)).read_to_end(&mut self.bytes)?;
+        Ok((read as u64) < wanted)
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.at += bytes as u64;
+        self.bytes.drain(..bytes);
+    }
+}
+
+/// The circumstances of a run that began a moment ago; `None`: they can't be told, and nothing is trusted.
 #[must_use]
-pub fn stamp(settings: &Settings, system: &System) -> Option<Stamp> {
-    let nanoseconds = |clock| {
-        let time = clock_gettime(clock);
-        i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
-    };
-    let began = nanoseconds(ClockId::Realtime);
-    let (since_boot, now) = (nanoseconds(ClockId::Boottime), nanoseconds(ClockId::Realtime));
-    // Between the two, however long this process had to wait there.
-    let ahead = i128::midpoint(began, now) - since_boot;
+pub fn stamp(settings: &Settings, system: &System, began: &Moment) -> Option<Stamp> {
     let program = std::fs::metadata(system.proc.join("self/exe")).ok()?;
     let boot = std::fs::read_to_string(system.proc.join("sys/kernel/random/boot_id")).ok()?;
     let mut facts = String::new();
@@ -183,22 +276,18 @@ pub fn stamp(settings: &Settings, system: &System) -> Option<Stamp> {
         getegid(),
         getgroups().ok()?,
     );
-    Some(Stamp { circumstances: sha256(facts.as_bytes()), began, ahead })
+    Some(Stamp { circumstances: sha256(facts.as_bytes()), began: began.at, ahead: began.ahead() })
 }
 
-/// The bytes of the index; `None`: there is none, or it isn't a plain file of ours of a sensible size.
-fn read(own: &OwnedFd) -> Option<Vec<u8>> {
+/// The index; `None`: there is none, or it isn't a plain file of ours.
+fn open(own: &OwnedFd) -> Option<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = openat(own, INDEX_FILE, flags, Mode::empty()).ok()?;
     let stat = fstat(&fd).ok()?;
     let is_ours = stat.st_uid == 0 || stat.st_uid == geteuid().as_raw();
     let is_private = stat.st_mode & 0o022 == 0;
-    if !is_ours || !is_private || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    std::fs::File::from(fd).take(format::MAX_BYTES).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    (is_ours && is_private && is_file).then(|| fd.into())
 }
 
 /// Looks at the files of entries.
@@ -239,16 +328,24 @@ impl<'a> Witness<'a> {
         Some(Self { rule, key, chain, live, sites: &sites.dir, state })
     }
 
-    /// Those of these entries that can be trusted.
-    fn known(&self, text: &[u8], spans: &[Range<usize>]) -> Vec<(OsString, Remembered)> {
+    /// Those of these entries that can be trusted; `begin` is where `text` begins in the index.
+    fn known(&self, text: &[u8], begin: u64, spans: &[Range<usize>]) -> Vec<(OsString, Remembered)> {
         let mut path = String::new();
         let trusted = |span: &Range<usize>| {
             let entry = format::entry(text.get(span.clone())?)?;
             let found = self.look(&entry.lineage, &mut path)?;
             let record = self.state.files.get(&path).filter(|_| !self.state.pending.contains_key(&path));
-            let known =
-                Remembered { candidate: entry.candidate.clone(), proved: entry.proved, span: span.clone() };
-            self.rule.trusts(&entry, &found, record).then_some((entry.lineage.into(), known))
+            if !self.rule.trusts(&entry, &found, record) {
+                return None;
+            }
+            let Looks { site: Look { device, inode, .. }, .. } = found;
+            let known = Remembered {
+                candidate: entry.candidate,
+                proved: entry.proved,
+                site: Identity { device, inode },
+                span: begin + span.start as u64..begin + span.end as u64,
+            };
+            Some((entry.lineage.into(), known))
         };
         spans.iter().filter_map(trusted).collect()
     }

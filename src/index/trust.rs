@@ -3,7 +3,9 @@
 //! An entry of the index is trusted where all of this holds, and only there:
 //!
 //! 1. The index was written by this very program, under this boot, for this user, `live` directory, sites directory, owner
-//!    and mode; and since then the clock wasn't set ([`Stamp::is_continued_by`]).
+//!    and mode; and from then on until the files were looked at the clock wasn't set
+//!    ([`Stamp::is_continued_by`], [`crate::sys::clock`]). That it was set and set back between two
+//!    runs can't be seen: what was then written in the very tick of its last change is found by `--full`.
 //! 2. Key, chain and deployed file look as they did when they were read: device, inode, size, mode, owner, and both times
 //!    ([`Look`]). No program can set the time of a change (ctime): rename, chmod, touch and a restored backup all move it.
 //! 3. Each of these changes is safely older than the moment at which the run began that wrote the index
@@ -121,7 +123,7 @@ impl Rule<'_> {
     /// Whether the state file says of the deployed file just what the index does, and nothing else.
     fn is_as_recorded(&self, record: &Record, entry: &Proven) -> bool {
         record.lineage == entry.lineage
-            && Path::new(&record.live_dir) == self.live_dir
+            && Path::new(&*record.live_dir) == self.live_dir
             && is_hex_of(&record.sha256, &entry.candidate.sha256)
             && record.chain == Some(entry.candidate.chain)
             && record.rejected.is_none()

@@ -1,9 +1,10 @@
 //! The report for scripts: one JSON object.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::io::{self, BufWriter, Write};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use serde_json::ser::Formatter;
 use strum::VariantArray as _;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -30,7 +31,8 @@ struct Frame<'a> {
     notes: Vec<&'a str>,
     proved: Option<usize>,
     unchanged_since: Option<String>,
-    sites: Vec<Site<'a>>,
+    #[serde(serialize_with = "each")]
+    sites: &'a [Row],
     summary: BTreeMap<&'static str, usize>,
     haproxy: &'a [HaproxyRow],
 }
@@ -52,11 +54,13 @@ struct Site<'a> {
     not_after: Option<String>,
 }
 
-/// The report of a run of `assemble`, as one line of JSON.
-#[must_use]
-pub fn assemble(report: &Report) -> String {
+/// Writes the report of a run of `assemble`, as one line of JSON: row by row, since there may be a hundred thousand.
+///
+/// # Errors
+/// Those of `out`.
+pub fn assemble(report: &Report, out: impl Write) -> io::Result<()> {
     let counts = report.counts();
-    to_text(&Frame {
+    let frame = Frame {
         version: VERSION,
         command: "assemble",
         dry_run: report.dry_run,
@@ -66,10 +70,18 @@ pub fn assemble(report: &Report) -> String {
         notes: report.notes.iter().map(|note| note.text.as_str()).collect(),
         proved: report.proved,
         unchanged_since: report.unchanged_since.and_then(timestamp),
-        sites: report.rows.iter().map(site).collect(),
+        sites: &report.rows,
         summary: summary(&counts),
         haproxy: &report.haproxy,
-    })
+    };
+    let mut out = BufWriter::with_capacity(1 << 16, out);
+    write(&frame, &mut out)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+fn each<S: Serializer>(rows: &[Row], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(rows.iter().map(site))
 }
 
 /// A failure before there were any settings to report on.
@@ -114,21 +126,48 @@ pub fn timestamp(seconds: i64) -> Option<String> {
     OffsetDateTime::from_unix_timestamp(seconds).ok()?.format(&Rfc3339).ok()
 }
 
-/// JSON in ASCII: certbot declares a renewal failed over bytes that it can't decode.
+/// JSON in ASCII as a text, see [`Ascii`].
 pub(crate) fn to_text(frame: &impl Serialize) -> String {
-    let text = serde_json::to_string(frame).unwrap_or_default();
-    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-        return text; // ten thousand sites are megabytes: no copy without need
-    }
-    let mut ascii = String::with_capacity(text.len());
-    for letter in text.chars() {
-        if letter.is_ascii() && !letter.is_ascii_control() {
-            ascii.push(letter);
-        } else {
-            for unit in letter.encode_utf16(&mut [0; 2]) {
-                let _ = write!(ascii, "\\u{unit:04x}");
+    let mut text = Vec::new();
+    // Writing to a Vec never fails.
+    let _ = write(frame, &mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+fn write(frame: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
+    frame.serialize(&mut serde_json::Serializer::with_formatter(out, Ascii)).map_err(io::Error::from)
+}
+
+/// JSON in ASCII: certbot declares a renewal failed over bytes that it can't decode.
+struct Ascii;
+
+impl Formatter for Ascii {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some(at) = rest.find(|letter| !matches!(letter, ' '..='~')) {
+            let (plain, odd) = rest.split_at(at);
+            out.write_all(plain.as_bytes())?;
+            let mut letters = odd.chars();
+            for unit in letters.next().into_iter().flat_map(|letter| {
+                let mut units = [0; 2];
+                letter.encode_utf16(&mut units).to_vec()
+            }) {
+                write!(out, "\\u{unit:04x}")?;
             }
+            rest = letters.as_str();
+        }
+        out.write_all(rest.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn whatever_is_in_a_text_the_json_is_ascii_and_means_the_same() {
+        for text in ["", "plain", "\u{7f}", "é", "aé𝄞b\u{7f}\n\"\\", "𝄞𝄞", "\u{0}\u{1f}~ "] {
+            let json = super::to_text(&[text, "next"]);
+            assert!(json.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{json}");
+            assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), [text, "next"]);
         }
     }
-    ascii
 }

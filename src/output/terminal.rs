@@ -52,6 +52,12 @@ impl Terminal {
         self.note(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
     }
 
+    /// Prints what is written piece by piece.
+    pub fn print_by(&self, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) {
+        let mut out = std::io::stdout().lock();
+        self.note(write(&mut out).and_then(|()| out.flush()));
+    }
+
     /// Prints a line.
     pub fn print_line(&self, text: &str) {
         self.print(&format!("{text}\n"));

@@ -2,11 +2,12 @@
 //! first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use crate::certified_key::Leaf;
-use crate::plan::row::Row;
+use crate::plan::files::Files;
+use crate::plan::row::{NamesWon, Row};
 use crate::plan::served::{is_foreign, served_leaf};
 use crate::plan::situation::Situation;
 use crate::plan::warning::Warning;
@@ -26,7 +27,7 @@ struct Lost {
 }
 
 /// Notes the names that are served from elsewhere, since a bind line loads that first.
-pub(super) fn note(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
+pub(super) fn note(situation: &Situation, sites: &mut Files) {
     let Some(directory) = situation.loaded.sites else { return };
     let after: Vec<(String, Arc<Leaf>)> = sites
         .iter()
@@ -40,7 +41,7 @@ pub(super) fn note(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
         for bind in serving.binds.iter().filter(|bind| bind.ssl) {
             let view = serving.view(bind);
             for (file, lost) in lost_on(&serving, &view, directory, situation.loaded.host) {
-                if let Some(row) = sites.get_mut(&OsString::from(file)) {
+                if let Some(row) = sites.get_mut(OsStr::new(&file)) {
                     apply(row, lost);
                 }
             }
@@ -50,7 +51,10 @@ pub(super) fn note(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
 
 fn apply(row: &mut Row, lost: Lost) {
     row.addable &= !lost.shares;
-    row.names_won.retain(|name| !lost.names.contains(name));
+    if !lost.names.is_empty() {
+        let won = row.names_won.to_vec().into_iter().filter(|name| !lost.names.contains(name));
+        row.names_won = NamesWon::Some(won.collect());
+    }
     let Some(fact) = lost.fact.filter(|_| !is_foreign(row)) else { return };
     row.warnings.insert(Warning::Shadowed);
     (row.outranked, row.alarming) = (true, true);

@@ -7,6 +7,7 @@
 pub mod action;
 pub mod decision;
 pub mod elsewhere;
+mod files;
 pub mod names;
 pub mod prune;
 pub mod reason;
@@ -17,11 +18,11 @@ pub mod serving;
 pub mod situation;
 pub mod warning;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use crate::plan::action::Action;
 use crate::plan::decision::{Spot, decide, decide_host, leaf_of, unneeded};
+use crate::plan::files::Files;
 use crate::plan::names::{SIBLING_ENDINGS, site_file};
 use crate::plan::row::{Plan, Role, Row};
 use crate::plan::situation::{Deployed, EntryKind, Situation};
@@ -29,19 +30,10 @@ use crate::plan::warning::Warning;
 
 /// Decides what is to be done.
 pub fn plan(situation: &Situation) -> Plan {
-    let mut sites: BTreeMap<OsString, Row> = BTreeMap::new();
-    let mut nameless = Vec::new();
+    let (mut wanted, mut nameless) = (Vec::with_capacity(situation.lineages.len()), Vec::new());
     for (name, lineage) in &situation.lineages {
         match site_file(name) {
-            Ok(file) => {
-                let place = Spot {
-                    role: Role::Site,
-                    file: &file,
-                    deployed: situation.deployed.get(&file),
-                    recorded: situation.recorded.get(&file),
-                };
-                sites.insert(file.clone(), decide(situation, name, lineage, &place));
-            }
+            Ok(file) => wanted.push((file, name, lineage)),
             Err(refusal) => {
                 let mut row = Row::new(Role::Site, Action::Refuse);
                 row.lineage = Some(name.clone());
@@ -51,21 +43,41 @@ pub fn plan(situation: &Situation) -> Plan {
             }
         }
     }
-    for (file, deployed) in &situation.deployed {
-        if !sites.contains_key(file) && deployed.kind != EntryKind::Directory {
-            sites.insert(file.clone(), unneeded(situation, file, deployed));
+    // In the files' order, as what is deployed is: both are gone through side by side.
+    wanted.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+    let mut rows: Vec<Row> = Vec::with_capacity(wanted.len());
+    let mut there = situation.deployed.iter().peekable();
+    let mut add = |file: &OsStr, mut row: Row, deployed: Option<&Deployed>| {
+        row.loadable = situation.is_loaded(file) && deployed.is_some_and(Deployed::is_loadable);
+        rows.push(row);
+    };
+    let no_lineages = |file: &OsString, deployed: &Deployed| {
+        (deployed.kind != EntryKind::Directory).then(|| unneeded(situation, file, deployed))
+    };
+    for (file, name, lineage) in wanted {
+        while let Some((other, deployed)) = there.next_if(|(other, _)| **other < file) {
+            if let Some(row) = no_lineages(other, deployed) {
+                add(other, row, Some(deployed));
+            }
+        }
+        let deployed = there.next_if(|(other, _)| **other == file).map(|(_, deployed)| deployed);
+        let recorded = situation.recorded.get(&file);
+        let place = Spot { role: Role::Site, file: &file, deployed, recorded };
+        let row = decide(situation, name, lineage, &place);
+        add(&file, row, deployed);
+    }
+    for (other, deployed) in there {
+        if let Some(row) = no_lineages(other, deployed) {
+            add(other, row, Some(deployed));
         }
     }
-    for (file, row) in &mut sites {
-        row.loadable =
-            situation.is_loaded(file) && situation.deployed.get(file).is_some_and(Deployed::is_loadable);
-    }
+    let mut sites = Files::new(rows);
     prune::guard_prunes(situation, &mut sites);
     note_siblings(&mut sites);
     serving::note_shadows(situation, &mut sites);
     elsewhere::note(situation, &mut sites);
     serving::note_default_certificate(situation, &mut sites);
-    let mut rows: Vec<Row> = sites.into_values().collect();
+    let mut rows = sites.into_rows();
     if let Some(host) = &situation.host {
         rows.push(decide_host(situation, host));
         rows.sort_by(|a, b| a.file.cmp(&b.file));
@@ -76,10 +88,10 @@ pub fn plan(situation: &Situation) -> Plan {
     plan
 }
 
-fn note_siblings(sites: &mut BTreeMap<OsString, Row>) {
+fn note_siblings(sites: &mut Files) {
     let with_siblings: Vec<OsString> = sites
-        .keys()
-        .filter_map(|file| {
+        .iter()
+        .filter_map(|(file, _)| {
             let (owner, ending) = file.to_str()?.rsplit_once('.')?;
             SIBLING_ENDINGS.contains(&ending).then(|| OsString::from(owner))
         })

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
 use crate::plan::action::Action;
+use crate::plan::files::Files;
 use crate::plan::refusal::force;
 use crate::plan::row::{Plan, Role, Row};
 use crate::plan::situation::{Recorded, Situation};
@@ -14,10 +15,10 @@ use crate::sys::escape::escaped;
 const PRUNE_FREELY: usize = 3;
 
 /// Holds back prunes that would do harm.
-pub(super) fn guard_prunes(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
+pub(super) fn guard_prunes(situation: &Situation, sites: &mut Files) {
     let differ = situation.recorded.keys().filter(|file| situation.deployed.contains_key(*file)).count();
     let ours = differ + situation.as_recorded;
-    let candidates = sites.values().filter(|row| row.action == Action::Prune).count();
+    let candidates = sites.iter().filter(|(_, row)| row.action == Action::Prune).count();
     let too_many = candidates > PRUNE_FREELY && candidates * 4 > ours && !situation.policy.prune_many;
     let refused = |file: &OsString, recorded: &Recorded| {
         let words =
@@ -26,17 +27,18 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut BTreeMap<OsString,
     };
     let refused: BTreeMap<OsString, String> =
         situation.recorded.iter().filter_map(|(file, recorded)| refused(file, recorded)).collect();
-    for (file, row) in sites.iter_mut().filter(|(_, row)| row.action == Action::Prune) {
-        let same_tree = situation.recorded.get(file).is_some_and(|recorded| recorded.same_tree);
+    for row in sites.iter_mut().filter(|row| row.action == Action::Prune) {
+        let Some(file) = row.file.clone() else { continue };
+        let same_tree = situation.recorded.get(&file).is_some_and(|recorded| recorded.same_tree);
         if situation.policy.no_prune {
             row.keep();
         } else if !situation.any_lineage {
             row.hold("live_dir has no lineage at all");
         } else if !same_tree {
             row.hold("it was written from another live directory; see live_dir");
-        } else if situation.loaded.named.contains_key(file) {
-            row.hold(&named(situation, file));
-        } else if let Some(at) = situation.loaded.mentioned.get(file) {
+        } else if situation.loaded.named.contains_key(&file) {
+            row.hold(&named(situation, &file));
+        } else if let Some(at) = situation.loaded.mentioned.get(&file) {
             row.hold(&format!(
                 "HAProxy may need it, since {at} names a file of this name; take it out of that line"
             ));
@@ -44,7 +46,7 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut BTreeMap<OsString,
             row.hold(&format!("whether HAProxy needs it can't be seen while it is down: {why}"));
         } else if too_many {
             row.hold("too many to prune at once; if meant: assemble --prune-many");
-        } else if let Some(words) = refused.get(file) {
+        } else if let Some(words) = refused.get(&file) {
             row.hold_as_refused(words);
         }
     }

@@ -56,7 +56,7 @@ pub struct Row {
     /// Whether what is there belongs to somebody else and is to be kept aside (`--adopt`).
     pub adopts: bool,
     /// The DNS names that HAProxy serves from this file.
-    pub names_won: Vec<String>,
+    pub names_won: NamesWon,
     /// Whether one of its names is served from a file that isn't in the sites directory.
     pub outranked: bool,
     /// Whether adding it at run time serves the same as a reload would.
@@ -82,7 +82,7 @@ impl Row {
             before: None,
             loadable: false,
             adopts: false,
-            names_won: Vec::new(),
+            names_won: NamesWon::default(),
             outranked: false,
             addable: false,
             alarming: false,
@@ -117,6 +117,54 @@ impl Row {
         self.detail = Some(refusal.detail);
     }
 }
+
+/// The DNS names that HAProxy serves from a file.
+#[derive(Debug, Clone, Default)]
+pub enum NamesWon {
+    /// None.
+    #[default]
+    None,
+    /// All that its certificate has, which are not kept once more.
+    AllOf(Arc<Leaf>),
+    /// These.
+    Some(Vec<String>),
+}
+
+impl NamesWon {
+    /// They.
+    #[must_use]
+    pub fn to_vec(&self) -> Vec<String> {
+        match self {
+            Self::None => Vec::new(),
+            Self::AllOf(leaf) => leaf.served_names().map(str::to_owned).collect(),
+            Self::Some(names) => names.clone(),
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::AllOf(leaf) => leaf.served_names().count(),
+            Self::Some(names) => names.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl PartialEq for NamesWon {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_vec() == other.to_vec()
+    }
+}
+
+impl Eq for NamesWon {}
 
 /// What is to be done: one row per file in byte order, then the rows without a file.
 #[derive(Debug, Clone, PartialEq, Eq)]

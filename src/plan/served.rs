@@ -13,7 +13,9 @@ pub(crate) fn served_leaf<'a>(situation: &'a Situation, file: &OsStr, row: &'a R
     match row.action {
         Action::Prune => None,
         Action::Install | Action::Replace | Action::Repair => row.leaf.as_ref(),
-        Action::Unchanged | Action::Refuse | Action::Conflict | Action::Foreign => {
+        // It has what the row says.
+        Action::Unchanged => row.leaf.as_ref().filter(|_| row.loadable),
+        Action::Refuse | Action::Conflict | Action::Foreign => {
             situation.deployed.get(file).filter(|deployed| deployed.is_loadable())?.leaf.as_ref()
         }
     }

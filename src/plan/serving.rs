@@ -1,11 +1,13 @@
 //! What HAProxy serves from which file: shadowed names, and the default certificate.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
 
 use super::elsewhere;
 use crate::certified_key::{KeyFamily, Leaf};
-use crate::plan::row::Row;
+use crate::plan::files::Files;
+use crate::plan::row::{NamesWon, Row};
 use crate::plan::served::{is_foreign, served_leaf};
 use crate::plan::situation::{Deployed, Situation};
 use crate::plan::warning::Warning;
@@ -16,9 +18,11 @@ type Served<'a> = (&'a str, KeyFamily);
 
 /// A file that HAProxy loads, in its order.
 struct Claimant<'a> {
+    /// Its place among all files.
+    number: usize,
     file: &'a OsStr,
     row: &'a Row,
-    leaf: &'a Leaf,
+    leaf: &'a Arc<Leaf>,
     /// The names that it has and doesn't serve.
     lost: Vec<Served<'a>>,
 }
@@ -41,7 +45,7 @@ impl<'a> Claimant<'a> {
 
 /// What became of one file's names.
 struct Outcome {
-    names_won: Vec<String>,
+    names_won: NamesWon,
     addable: bool,
     /// The worst of what it lost, as a fact, and whether that is alarming.
     shadowed: Option<(String, bool)>,
@@ -49,9 +53,11 @@ struct Outcome {
 
 /// Notes which file wins which name: HAProxy serves a name from the first file, in byte order, that has it with a key
 /// of that family, whatever the dates (measured with 2.6, 3.0 and 3.5-dev).
-pub(super) fn note_shadows(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
-    for (file, outcome) in outcomes(situation, sites) {
-        let Some(row) = sites.get_mut(&file) else { continue };
+pub(super) fn note_shadows(situation: &Situation, sites: &mut Files) {
+    let outcomes = outcomes(situation, sites);
+    let mut rows = sites.iter_mut().enumerate();
+    for (number, outcome) in outcomes {
+        let Some((_, row)) = rows.find(|(at, _)| *at == number) else { return };
         (row.names_won, row.addable) = (outcome.names_won, outcome.addable);
         if let Some((fact, is_alarming)) = outcome.shadowed {
             row.warnings.insert(Warning::Shadowed);
@@ -61,13 +67,15 @@ pub(super) fn note_shadows(situation: &Situation, sites: &mut BTreeMap<OsString,
     }
 }
 
-fn outcomes(situation: &Situation, sites: &BTreeMap<OsString, Row>) -> Vec<(OsString, Outcome)> {
+/// In the files' order, each with its place among all of them.
+fn outcomes(situation: &Situation, sites: &Files) -> Vec<(usize, Outcome)> {
     let mut claimants: Vec<Claimant<'_>> = sites
         .iter()
-        .filter(|(file, _)| situation.is_loaded(file))
-        .filter_map(|(file, row)| {
+        .enumerate()
+        .filter(|(_, (file, _))| situation.is_loaded(file))
+        .filter_map(|(number, (file, row))| {
             let leaf = served_leaf(situation, file, row)?;
-            Some(Claimant { file, row, leaf, lost: Vec::new() })
+            Some(Claimant { number, file, row, leaf, lost: Vec::new() })
         })
         .collect();
     let mut winners: HashMap<Served<'_>, usize> = HashMap::with_capacity(2 * claimants.len());
@@ -84,12 +92,15 @@ fn outcomes(situation: &Situation, sites: &BTreeMap<OsString, Row>) -> Vec<(OsSt
         let won = || claimant.served().filter(|served| winners.get(served) == Some(&place));
         let is_wholly_won = claimant.lost.is_empty() && won().all(|served| !contested.contains(&served));
         Outcome {
-            names_won: won().map(|(name, _)| name.to_owned()).collect(),
+            names_won: match claimant.lost.as_slice() {
+                [] => NamesWon::AllOf(Arc::clone(claimant.leaf)),
+                _ => NamesWon::Some(won().map(|(name, _)| name.to_owned()).collect()),
+            },
             addable: place > 0 && is_wholly_won && is_plain_name(claimant.file),
             shadowed: shadowed(situation, claimant, &claimants, &winners),
         }
     };
-    let outcomes = claimants.iter().enumerate().map(|it| (it.1.file.to_owned(), outcome(it)));
+    let outcomes = claimants.iter().enumerate().map(|it| (it.1.number, outcome(it)));
     outcomes.collect()
 }
 
@@ -122,7 +133,7 @@ fn shadowed(
 }
 
 /// Warns where another file than before answers clients that name no site, or one that nobody has.
-pub(super) fn note_default_certificate(situation: &Situation, sites: &mut BTreeMap<OsString, Row>) {
+pub(super) fn note_default_certificate(situation: &Situation, sites: &mut Files) {
     let loadable = |(_, deployed): &(&OsString, &Deployed)| deployed.is_loadable();
     let before = situation.deployed.iter().filter(loadable).find(|(file, _)| situation.is_loaded(file));
     let after = sites
@@ -132,7 +143,7 @@ pub(super) fn note_default_certificate(situation: &Situation, sites: &mut BTreeM
     if before == after {
         return;
     }
-    let (before, after) = (before.clone(), after.clone());
+    let (before, after) = (before.clone(), after.to_owned());
     let said = match elsewhere::first_on(situation) {
         Some(binds) => match binds.first() {
             Some(at) => format!("it is HAProxy's default certificate now ({at})"),

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2, statat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2, stat, statat,
 };
 use rustix::io::Errno;
 use zeroize::Zeroizing;
@@ -145,6 +145,29 @@ impl Disk {
             None => whole,
             Some((_, root)) => root.join(whole.strip_prefix("/").unwrap_or(&whole)),
         }
+    }
+
+    /// Which file a path leads to, links followed; `None`: none, or it can't be followed.
+    pub(super) fn identity(&self, path: &Path) -> Option<Identity> {
+        match &self.root {
+            None => stat(&self.folder.join(path)).ok().map(|stat| identity(&stat)),
+            Some(_) => self.find(path).ok().map(|found| found.identity()),
+        }
+    }
+
+    /// Which regular file a path leads to, links followed; `None`: it leads to something else. `folder` is the directory
+    /// that it is in, where that is at hand.
+    pub(super) fn regular_file(
+        &self,
+        folder: Option<&OnDisk>,
+        path: &Path,
+    ) -> Result<Option<Identity>, Errno> {
+        let stat = match (&self.root, folder, path.file_name()) {
+            // One call instead of three: there may be thousands.
+            (None, Some(folder), Some(name)) => statat(&folder.fd, name, AtFlags::empty())?,
+            _ => self.find(path)?.stat,
+        };
+        Ok(FileType::from_raw_mode(stat.st_mode).is_file().then(|| identity(&stat)))
     }
 
     /// Looks where a path leads, links followed.

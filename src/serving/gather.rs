@@ -43,6 +43,17 @@ pub fn gather(system: &System, haproxy: &Haproxy, version: Option<(u32, u32)>, k
 /// seen to be started with, by its name in the settings.
 #[must_use]
 pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &'a [PathBuf]) -> Loaded {
+    loaded_besides(settings, system, last, &|_| None)
+}
+
+/// The same where some regular files of the sites directory, by their names there, were looked at a moment ago.
+#[must_use]
+pub fn loaded_besides<'a>(
+    settings: &Settings,
+    system: &System,
+    last: impl Fn(&str) -> &'a [PathBuf],
+    seen: &dyn Fn(&OsStr) -> Option<Identity>,
+) -> Loaded {
     let sites = identity(&settings.sites_dir);
     let (mut servings, mut configurations, mut stopped) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     let mut unseen = None;
@@ -73,7 +84,7 @@ pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &
         }
         servings.push(serving);
     }
-    let named = sites.map(|sites| named_in(&settings.sites_dir, sites, &servings)).unwrap_or_default();
+    let named = sites.map(|sites| named_in(&settings.sites_dir, sites, &servings, seen)).unwrap_or_default();
     let mentions = servings.iter().flat_map(|serving| &serving.mentioned);
     let mut mentioned: BTreeMap<OsString, At> =
         mentions.map(|(name, at)| (name.into(), at.clone())).collect();
@@ -93,7 +104,12 @@ fn ran_unseen(haproxy: &Haproxy) -> Option<String> {
 }
 
 /// The files of a directory that a line names by itself, under whatever spelling.
-fn named_in(directory: &Path, identity: Identity, servings: &[Serving]) -> BTreeMap<OsString, At> {
+fn named_in(
+    directory: &Path,
+    identity: Identity,
+    servings: &[Serving],
+    seen: &dyn Fn(&OsStr) -> Option<Identity>,
+) -> BTreeMap<OsString, At> {
     let all = || servings.iter().flat_map(|serving| &serving.named);
     let mut found: BTreeMap<OsString, At> = all()
         .filter(|named| named.folder == Some(identity))
@@ -110,7 +126,7 @@ fn named_in(directory: &Path, identity: Identity, servings: &[Serving]) -> BTree
     let disk = Disk::ours(directory.to_owned());
     let Ok(folder) = disk.find(Path::new(".")) else { return found };
     for name in folder.names().unwrap_or_default() {
-        let file = folder.file(&name);
+        let file = seen(&name).or_else(|| folder.file(&name));
         if let Some(at) = file.and_then(|file| elsewhere.get(&file)) {
             found.entry(name).or_insert_with(|| (*at).clone());
         }
@@ -273,7 +289,7 @@ fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
 /// Which file a path of ours leads to, links followed.
 #[must_use]
 pub fn identity(path: &Path) -> Option<Identity> {
-    Disk::ours("/".into()).find(path).ok().map(|found| found.identity())
+    Disk::ours("/".into()).identity(path)
 }
 
 fn environment(started: &Started) -> Environment {
@@ -523,7 +539,7 @@ impl<'a> Gathering<'a> {
                     ));
                 }
                 for name in names.iter().filter(|name| is_loaded(name, version)) {
-                    files.extend(self.in_directory(path, identity, name));
+                    files.extend(self.in_directory(path, found.as_ref().ok(), name));
                 }
             }
             Err(why) => {
@@ -536,17 +552,17 @@ impl<'a> Gathering<'a> {
 
     /// A directory's entry, where HAProxy takes it for a certificate: links are followed, all but regular files passed
     /// over.
-    fn in_directory(&mut self, path: &str, folder: Option<Identity>, name: &OsStr) -> Option<String> {
+    fn in_directory(&mut self, path: &str, folder: Option<&OnDisk>, name: &OsStr) -> Option<String> {
         let store = format!("{path}/{}", name.to_string_lossy());
         let file = Path::new(path).join(name);
-        let found = match self.disk.find(&file) {
-            Ok(found) if !found.is_file() => return None,
-            Ok(found) => Ok(found.identity()),
+        let found = match self.disk.regular_file(folder, &file) {
+            Ok(None) => return None,
+            Ok(Some(identity)) => Ok(identity),
             Err(e) => Err(nowhere(e)),
         };
         if !self.is_known(&store) {
             let key = self.key_file(&store);
-            let is_unread = folder.is_some() && folder == self.unread;
+            let is_unread = folder.is_some_and(|folder| Some(folder.identity()) == self.unread);
             self.wanted.insert(store.clone(), Wanted { path: file, found, key, is_unread });
         }
         Some(store)

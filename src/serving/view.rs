@@ -314,10 +314,9 @@ mod tests {
     const BOTH: &[KeyFamily] = &[KeyFamily::Ecdsa, KeyFamily::Rsa];
 
     fn leaf(key_type: KeyType, names: &[&str]) -> Leaf {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         Leaf {
-            dns_names: names.clone(),
-            names,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+            addresses: Vec::new(),
             common_names: Vec::new(),
             key_type,
             serial: "01".into(),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::fs::{
@@ -171,7 +172,7 @@ pub fn takes_over(state: &State, settings: &Settings, row: &Row) -> bool {
 /// it is another one now.
 pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i64) -> bool {
     let state = &mut sites.state;
-    let live_dir = settings.live_dir.to_string_lossy().into_owned();
+    let live_dir: Arc<str> = Arc::from(&*settings.live_dir.to_string_lossy());
     let (mut told, mut changed) = (Vec::new(), false);
     for row in &plan.rows {
         if is_on_record(state, &live_dir, row) {
@@ -185,7 +186,7 @@ pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
             }
             let record = Record {
                 lineage: lineage.to_string_lossy().into_owned(),
-                live_dir: live_dir.clone(),
+                live_dir: Arc::clone(&live_dir),
                 sha256: digest(sha256),
                 chain: row.chain,
                 rejected: None,
@@ -248,7 +249,7 @@ fn is_on_record(state: &State, live_dir: &str, row: &Row) -> bool {
         .and_then(|file| state.files.get(file));
     record.zip(row.sha256.as_ref()).is_some_and(|(record, sha256)| {
         row.lineage.as_deref() == Some(OsStr::new(&record.lineage))
-            && record.live_dir == live_dir
+            && *record.live_dir == *live_dir
             && is_hex_of(&record.sha256, sha256)
             && record.chain == row.chain
             && record.rejected.is_none()

@@ -1,12 +1,15 @@
 //! Files that are complete, durable and private before they have their name.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fsync, openat, renameat, unlinkat};
 use rustix::io::{Errno, Result};
 
 use crate::config::Owner;
+
+/// So many bytes are written at a time.
+const PIECE: usize = 1 << 18;
 
 /// Creates `name` in `dir`, which must not have it yet, with owner and mode set before the first byte is in it.
 pub(super) fn create(
@@ -26,8 +29,12 @@ pub(super) fn create(
     }
     fchmod(&fd, Mode::from_raw_mode(mode))?;
     let mut file = std::fs::File::from(fd);
-    file.write_all(bytes).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
+    file.write_all(bytes).map_err(errno)?;
     Ok(file.into())
+}
+
+fn errno(e: std::io::Error) -> Errno {
+    Errno::from_io_error(&e).unwrap_or(Errno::IO)
 }
 
 /// Writes a file of our own (0600) so that its name always holds the whole old or the whole new contents.
@@ -42,9 +49,20 @@ pub(crate) fn write_durably(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Re
 
 /// The same for a file that may be lost in a crash.
 pub(crate) fn write_whole(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<()> {
+    write_pieces(dir, name, |out| out.write_all(bytes))
+}
+
+/// The same for one that is written piece by piece.
+pub(crate) fn write_pieces(
+    dir: BorrowedFd<'_>,
+    name: &str,
+    write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
     let unnamed = format!("{name}.new");
     remove(dir, &unnamed)?;
-    create(dir, &unnamed, None, 0o600, bytes)?;
+    let file = std::fs::File::from(create(dir, &unnamed, None, 0o600, &[])?);
+    let mut pieces = BufWriter::with_capacity(PIECE, file);
+    write(&mut pieces).and_then(|()| pieces.flush()).map_err(errno)?;
     renameat(dir, &*unnamed, dir, name)
 }
 

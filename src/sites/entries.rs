@@ -22,12 +22,24 @@ use crate::sys::failure::Failure;
 /// # Errors
 /// The directory can't be read.
 pub fn entries(dir: &OwnedFd, path: &Path) -> Result<Vec<OsString>, Failure> {
+    entries_that(dir, path, &|_| true)
+}
+
+/// Those of them that are wanted.
+///
+/// # Errors
+/// As for [`entries`].
+pub fn entries_that(
+    dir: &OwnedFd,
+    path: &Path,
+    is_wanted: &dyn Fn(&OsStr) -> bool,
+) -> Result<Vec<OsString>, Failure> {
     let fail = |e: Errno| Failure::io("read", path, &e.into());
     let mut names = Vec::new();
     for entry in Dir::read_from(dir).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if !matches!(name.as_bytes(), b"." | b"..") && name != OWN_DIR {
+        if !matches!(name.as_bytes(), b"." | b"..") && name != OWN_DIR && is_wanted(name) {
             names.push(name.to_owned());
         }
     }

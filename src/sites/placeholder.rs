@@ -3,6 +3,7 @@
 use std::fs::DirBuilder;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
 
 use rustix::fs::{RenameFlags, fsync, renameat, renameat_with};
 use rustix::io::Errno;
@@ -39,7 +40,7 @@ impl SitesDir {
         // The record comes first: a crash in between leaves a record without a file, never a file that isn't ours.
         let record = Record {
             lineage: String::new(),
-            live_dir: settings.live_dir.to_string_lossy().into_owned(),
+            live_dir: Arc::from(&*settings.live_dir.to_string_lossy()),
             sha256: digest(&pem.sha256()),
             rejected: None,
             prune_refused: None,

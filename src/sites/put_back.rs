@@ -73,7 +73,7 @@ impl Committed<'_> {
             let key = key(target, &self.settings.host_file);
             if let Some(record) = self.sites.state.files.get_mut(&key) {
                 let (sha256, words, by) = (record.sha256.clone(), words.to_owned(), by.to_owned());
-                record.prune_refused = Some(Rejected { sha256, words, by });
+                record.prune_refused = Some(Box::new(Rejected { sha256, words, by }));
             }
             let of_target = |row: &&mut Row| Target::of(row).as_ref() == Some(target);
             if let Some(row) = self.plan.rows.iter_mut().find(of_target) {
@@ -153,7 +153,7 @@ impl Committed<'_> {
         let Some(record) = self.sites.state.files.get_mut(&key) else { return };
         let refusal = |sha256: &Option<String>| {
             let (sha256, words) = (sha256.clone()?, words?.to_owned());
-            Some(Rejected { sha256, words, by: by.to_owned() })
+            Some(Box::new(Rejected { sha256, words, by: by.to_owned() }))
         };
         match (&pending.now, &pending.was) {
             (None, was) => record.prune_refused = refusal(was),

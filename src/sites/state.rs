@@ -5,10 +5,11 @@ use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::debts::{self, Owed};
 use super::durable::write_durably;
@@ -58,7 +59,8 @@ pub struct Record {
     /// The lineage that it was written for; empty for the placeholder of `init`, which was written for none.
     pub lineage: String,
     /// certbot's `live` directory that it was written from.
-    pub live_dir: String,
+    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
+    pub live_dir: Arc<str>,
     /// SHA-256 of what was written, in hex.
     pub sha256: String,
     /// Whether its chain hangs together: verifying signatures is what costs most of a sweep.
@@ -66,10 +68,10 @@ pub struct Record {
     pub chain: Option<ChainState>,
     /// The PEM that HAProxy refused in this place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rejected: Option<Rejected>,
+    pub rejected: Option<Box<Rejected>>,
     /// That HAProxy refused to be without this file, which has the SHA-256 given there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prune_refused: Option<Rejected>,
+    pub prune_refused: Option<Box<Rejected>>,
 }
 
 /// A PEM that HAProxy refused.
@@ -161,17 +163,29 @@ impl State {
         struct Head {
             version: u64,
         }
-        let lost = Self { lost: true, ..Self::default() };
-        match serde_json::from_slice::<Head>(text) {
-            Ok(head) if head.version > u64::from(VERSION) => return Err(head.version),
-            Ok(head) if head.version == u64::from(VERSION) => {}
-            _ => return Ok(lost),
-        }
-        let Ok(mut state) = serde_json::from_slice::<Self>(text) else { return Ok(lost) };
+        let mut state = match serde_json::from_slice::<Self>(text) {
+            Ok(state) if state.version == VERSION => state,
+            _ => match serde_json::from_slice::<Head>(text) {
+                Ok(head) if head.version > u64::from(VERSION) => return Err(head.version),
+                _ => return Ok(Self { lost: true, ..Self::default() }),
+            },
+        };
         // A name that this program would never write is no name to act on, whoever wrote it here.
-        state.files.retain(|name, record| {
+        let is_possible = |(name, record): &(String, Record)| {
             is_possible_name(name) && is_possible_lineage(&record.lineage) && unhex(&record.sha256).is_some()
-        });
+        };
+        let mut live_dir: Option<Arc<str>> = None;
+        let shared = |(name, mut record): (String, Record)| {
+            // Most are of the same tree: one text for all of them.
+            match live_dir.as_ref().filter(|other| **other == record.live_dir) {
+                Some(same) => record.live_dir = Arc::clone(same),
+                None => live_dir = Some(Arc::clone(&record.live_dir)),
+            }
+            (name, record)
+        };
+        // Made at once a map has no gaps.
+        let files = std::mem::take(&mut state.files).into_iter().filter(is_possible).map(shared);
+        state.files = files.collect();
         state.pending.retain(|name, _| is_possible_name(name));
         Ok(state)
     }
@@ -209,7 +223,7 @@ impl State {
     #[must_use]
     pub fn spellings(&self, live_dir: &Path) -> BTreeSet<&Path> {
         let real = live_dir.canonicalize().ok();
-        let all: BTreeSet<&Path> = self.files.values().map(|record| Path::new(&record.live_dir)).collect();
+        let all: BTreeSet<&Path> = self.files.values().map(|record| Path::new(&*record.live_dir)).collect();
         let is_same =
             |&other: &&Path| other == live_dir || (real.is_some() && other.canonicalize().ok() == real);
         all.into_iter().filter(is_same).collect()
@@ -234,12 +248,12 @@ impl State {
             pending.filter(|pending| !pending.adopted).and_then(|pending| pending.was.as_ref()),
             pending.and_then(|pending| pending.now.as_ref()),
         ];
-        let of_this = |rejected: &&Rejected| are_still(&rejected.by, haproxy);
+        let of_this = |rejected: &&Box<Rejected>| are_still(&rejected.by, haproxy);
         Some(Recorded {
             lineage: OsString::from(&record.lineage),
             chain: unhex(&record.sha256).zip(record.chain),
             sha256: known.into_iter().flatten().filter_map(|text| unhex(text)).collect(),
-            same_tree: live_dirs.contains(Path::new(&record.live_dir)),
+            same_tree: live_dirs.contains(Path::new(&*record.live_dir)),
             rejected: record
                 .rejected
                 .as_ref()
@@ -248,6 +262,14 @@ impl State {
             prune_refused: record.prune_refused.as_ref().filter(of_this).map(|refused| refused.words.clone()),
         })
     }
+}
+
+fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(text)
+}
+
+fn from_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+    String::deserialize(deserializer).map(Arc::from)
 }
 
 /// The name under which the state file knows a target.

@@ -1,7 +1,7 @@
 //! Since when no `.sctl` has gone from a directory.
 //!
-//! Each run remembers which ones it found, and when it left the directory: one that came, was loaded and went between two
-//! runs has changed it since.
+//! Each run remembers which ones it found, and how it left the directory: one that came, was loaded and went between two
+//! runs has changed it since, and left it with the names that it had.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -11,6 +11,7 @@ use rustix::fs::fstat;
 use serde::{Deserialize, Serialize};
 
 use super::entries;
+use crate::certified_key::{hex, sha256};
 use crate::serving::loads::Identity;
 use crate::sites::place::Place;
 
@@ -19,9 +20,10 @@ use crate::sites::place::Place;
 pub struct Untouched {
     /// When a `.sctl` had last gone from it, or may have: seconds and nanoseconds since 1970.
     pub since: (u64, u32),
-    /// When it had last changed as a run left it; `None`: a run has changed it that didn't come to its end.
+    /// When it had last changed as a run left it, and a digest of the names in it; `None`: a run has changed it that didn't
+    /// come to its end.
     #[serde(default)]
-    pub left: Option<(u64, u32)>,
+    pub left: Option<((u64, u32), String)>,
     /// The `.sctl` files that were there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub scts: BTreeSet<String>,
@@ -42,9 +44,14 @@ impl FoundPlace {
         let (identity, changed) = look(place)?;
         let names = entries::entries(&place.dir, &place.path).ok()?;
         let is_new = last.is_none() && names.is_empty();
+        let digest = digest_of(&names);
         let scts = scts_of(names);
-        let is_as_left = |last: &&Untouched| last.left == Some(changed) && scts == last.scts;
-        let since = match last.filter(is_as_left) {
+        let is_innocent = |last: &&Untouched| {
+            let Some((left, before)) = &last.left else { return false };
+            // What has come or gone for good says why it has changed.
+            scts.is_superset(&last.scts) && (*left == changed || *before != digest)
+        };
+        let since = match last.filter(is_innocent) {
             Some(last) => last.since,
             None if is_new => (0, 0),
             None => changed,
@@ -71,9 +78,10 @@ pub(crate) fn left(
         let Some(found) = found.get(&key) else { continue };
         let Some((_, changed)) = look(place) else { continue };
         let Ok(names) = entries::entries(&place.dir, &place.path) else { continue };
+        let left = Some((changed, digest_of(&names)));
         let scts = scts_of(names);
         let since = if scts.is_superset(&found.record.scts) { found.record.since } else { changed };
-        all.insert(key, Untouched { since, left: Some(changed), scts });
+        all.insert(key, Untouched { since, left, scts });
     }
     all
 }
@@ -87,6 +95,12 @@ fn look(place: &Place) -> Option<(Identity, (u64, u32))> {
     let stat = fstat(&place.dir).ok()?;
     let changed = (u64::try_from(stat.st_ctime).ok()?, u32::try_from(stat.st_ctime_nsec).ok()?);
     Some((Identity { device: stat.st_dev, inode: stat.st_ino }, changed))
+}
+
+fn digest_of(names: &[OsString]) -> String {
+    let mut names: Vec<&[u8]> = names.iter().map(|name| name.as_encoded_bytes()).collect();
+    names.sort_unstable();
+    hex(&sha256(&names.join(&0)))
 }
 
 fn scts_of(names: Vec<OsString>) -> BTreeSet<String> {

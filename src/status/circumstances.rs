@@ -62,7 +62,7 @@ impl ForeignFile {
             let leaf = site.disk.here().filter(|_| is_foreign && site.role == Role::Site)?;
             Some(Self {
                 path: site.place.path.clone(),
-                names: row.names_won.clone(),
+                names: row.names_won.to_vec(),
                 family: leaf.key_type.family(),
                 named: site.place.named.clone(),
                 is_in_conflict: row.action == Action::Conflict,

@@ -23,7 +23,7 @@ pub struct Asked<'a> {
     /// What must be presented.
     pub leaf: &'a Arc<Leaf>,
     /// The names that HAProxy serves from it.
-    pub names: &'a [String],
+    pub names: Vec<String>,
 }
 
 /// What came of one HAProxy's handshakes.

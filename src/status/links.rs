@@ -96,7 +96,7 @@ impl Links {
                 shell_word(key.as_os_str()),
             ));
         }
-        let names = deployed.map(|leaf| leaf.dns_names.join(",")).unwrap_or_default();
+        let names = deployed.map(|leaf| leaf.dns_names().collect::<Vec<_>>().join(",")).unwrap_or_default();
         if names.is_empty() && !self.has_folder && !self.has_conf {
             // Only of the host certificate: no site would ask for it.
             return Some("set host_lineage to a lineage that certbot has".to_owned());

@@ -250,7 +250,7 @@ fn unreached(settings: &Settings, loaded: &Loaded, row: &Row, disk: &Sight<Arc<L
     let is_host =
         row.lineage.is_some() && row.lineage.as_deref() == settings.host_lineage.as_deref().map(OsStr::new);
     // A common name is nobody's name beside addresses.
-    let has_names = !leaf.dns_names.is_empty() || leaf.names.is_empty() || is_host;
+    let has_names = leaf.dns_names().next().is_some() || leaf.names.is_empty() || is_host;
     one_by_one::unreached(loaded, directory, file, has_names)
 }
 

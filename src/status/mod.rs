@@ -130,8 +130,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         settings.haproxys.iter().map(|haproxy| owed_files(&state, &haproxy.name)).collect();
     let archive = settings.live_dir.with_file_name("archive");
     let foreign = ForeignFile::among(&ground.sites);
-    let directories: Vec<&str> = settings.haproxys.iter().map(|haproxy| haproxy.sites_dir.as_str()).collect();
-    let needs = Needs::of(&settings.sites_dir, &directories, &ground.loaded, &ground.sites);
+    let needs = Needs::of(settings, &ground.loaded, &ground.sites);
     let around = Circumstances {
         now,
         sees_state,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::observation::SiteViews;
+use crate::config::{Haproxy, Method, Settings};
 use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
@@ -24,7 +25,7 @@ pub struct Needs {
 impl Needs {
     /// What these HAProxys need of these files.
     #[must_use]
-    pub fn of(sites_dir: &Path, directories: &[&str], loaded: &Loaded, sites: &[SiteViews]) -> Self {
+    pub fn of(settings: &Settings, loaded: &Loaded, sites: &[SiteViews]) -> Self {
         let stays = |site: &&SiteViews| {
             let is_sure = site.row.as_ref().is_some_and(|row| {
                 row.action != Action::Prune && !row.warnings.contains(&Warning::PruneHeld)
@@ -34,15 +35,18 @@ impl Needs {
             is_sure && can && is_loaded && site.role == Role::Site
         };
         let staying = sites.iter().filter(stays).map(|site| site.place.path.clone()).collect();
-        let starts = |(serving, directory): (&Serving, &&str)| {
-            serving.unclear.is_none() && serving.starts_only_with(directory, loaded.sites).is_none()
+        let starts = |(serving, haproxy): (&Serving, &Haproxy)| {
+            // Nobody is notified, and nothing is known: nobody's.
+            let is_nobodys = haproxy.method == Method::None && serving.sources.is_empty();
+            let is_known = serving.unclear.is_none();
+            is_nobodys || (is_known && serving.starts_only_with(&haproxy.sites_dir, loaded.sites).is_none())
         };
-        let all_start = !loaded.servings.is_empty() && loaded.servings.iter().zip(directories).all(starts);
+        let all_start = loaded.servings.iter().zip(&settings.haproxys).all(starts);
         let comes = |site: &SiteViews| {
             site.role == Role::Site && site.row.as_ref().is_some_and(|row| row.action.writes())
         };
         let some_come = sites.iter().any(comes);
-        Self { staying, may_be_empty: all_start.then(|| sites_dir.to_owned()), some_come }
+        Self { staying, may_be_empty: all_start.then(|| settings.sites_dir.clone()), some_come }
     }
 
     /// The command that takes this file out of HAProxy's way.

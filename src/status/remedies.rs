@@ -53,7 +53,7 @@ pub fn refused(reason: Reason, row: &Row, views: &SiteViews) -> Option<String> {
 
 /// The same certificate as a lineage whose name can be a file's.
 fn renamed(row: &Row, views: &SiteViews) -> Option<String> {
-    let names = &views.certbot.here()?.dns_names;
+    let names: Vec<&str> = views.certbot.here()?.dns_names().collect();
     let name = shell_word(names.first()?.trim_start_matches("*.").as_ref());
     let issue =
         format!("haproxy-certs issue -d {} -- --cert-name {name}", shell_word(names.join(",").as_ref()));

@@ -211,7 +211,7 @@ impl Look {
             .iter()
             .enumerate()
             .filter_map(|(site, views)| {
-                let names = views.row.as_ref()?.names_won.as_slice();
+                let names = views.row.as_ref()?.names_won.to_vec();
                 Some(Asked { site, leaf: views.disk.here()?, names })
             })
             .collect();

@@ -44,6 +44,8 @@ pub struct Scene {
     pub cmd: Cmd,
     /// What `assemble` is called with.
     pub arguments: Vec<&'static str>,
+    /// Whether the index knows what nothing happened to, see [`Scene::settle`].
+    pub is_indexed: bool,
     saved: Option<TempDir>,
     loadable: BTreeSet<Shown>,
 }
@@ -76,6 +78,7 @@ impl Scene {
             tree,
             cmd,
             arguments: vec!["assemble", "--format", "json"],
+            is_indexed: false,
             saved: None,
             loadable: BTreeSet::new(),
         }
@@ -104,16 +107,37 @@ impl Scene {
         self.saved = Some(saved);
     }
 
-    /// Puts it back as it was, with owners, modes and times.
+    /// Puts it back as it was, with owners, modes and times; what is as it was isn't touched, so that the index knows it
+    /// still.
     #[track_caller]
     pub fn restore(&self) {
-        let folder = self.folder();
-        for name in names_in(&folder) {
-            let path = folder.join(name);
-            let is_dir = path.symlink_metadata().unwrap().is_dir();
-            if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+        put_back(self.saved.as_ref().expect("it was saved").path(), &self.folder());
+    }
+
+    /// Runs until the index knows everything: what was changed a moment ago isn't trusted.
+    #[track_caller]
+    pub fn settle(&mut self) {
+        super::wait_until(LIMIT, "an index of everything", || self.run().exits(0).json()["proved"] == 0);
+        self.is_indexed = true;
+    }
+
+    /// Whether this run has used the index, where there is one; with it the run said what it says without.
+    #[track_caller]
+    pub fn must_be_as_without_index(&self, context: &str, indexed: &Run) {
+        assert_eq!(indexed.json()["unchanged_since"].is_string(), self.is_indexed, "{context}: {indexed}");
+        if !self.is_indexed {
+            return;
         }
-        copy(self.saved.as_ref().expect("it was saved").path(), &folder);
+        let shown = self.shown();
+        self.restore();
+        fs::remove_file(self.cmd.sites().join(".haproxy-certs/index")).unwrap();
+        let full = self.run();
+        assert!(full.json()["unchanged_since"].is_null(), "{context}: {full}");
+        must_be_old_or_new(context, &self.shown(), &shown, &shown);
+        assert_eq!(full.code, indexed.code, "{context}");
+        for part in ["error", "notes", "sites", "summary", "haproxy"] {
+            assert_eq!(full.json()[part], indexed.json()[part], "{context}");
+        }
     }
 
     /// What HAProxy could load now.
@@ -226,6 +250,15 @@ impl Scene {
 
 /// Every action on a site, and the host certificate, at once: ten lineages.
 pub fn every_action() -> Scene {
+    every_action_on(|_| ())
+}
+
+/// The same where the index knows those that nothing happens to.
+pub fn every_action_indexed() -> Scene {
+    every_action_on(Scene::settle)
+}
+
+fn every_action_on(settle: fn(&mut Scene)) -> Scene {
     let mut scene =
         Scene::new(&["host_lineage = \"host.example\"", "exclude = [\"host.example\"]", "owner = \"1:1\""]);
     for name in ["replace-1", "replace-2", "repair", "gone", "same-1", "same-2", "host.example"] {
@@ -235,6 +268,7 @@ pub fn every_action() -> Scene {
     scene.tree.issue_plain("plain", KeyKind::P256, &["plain"], Validity::days(90));
     let first = scene.run().exits(0);
     assert_eq!(first.json()["summary"]["install"], 8, "{first}");
+    settle(&mut scene);
     scene.tree.renew("replace-1");
     scene.tree.renew("replace-2");
     scene.tree.renew("host.example");
@@ -340,10 +374,47 @@ fn add(shown: &mut Shown, folder: &Path, path: &Path) {
     shown.insert(path.strip_prefix(folder).unwrap().display().to_string(), entry);
 }
 
+/// Makes one folder what another one is, and leaves alone what is so already.
+#[track_caller]
+fn put_back(saved: &Path, folder: &Path) {
+    let remove = |path: &Path| {
+        let Ok(meta) = path.symlink_metadata() else { return };
+        if meta.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
+    };
+    for name in names_in(folder) {
+        if saved.join(&name).symlink_metadata().is_err() {
+            remove(&folder.join(name));
+        }
+    }
+    for name in names_in(saved) {
+        let (was, path) = (saved.join(&name), folder.join(&name));
+        let (old, now) = (was.symlink_metadata().unwrap(), path.symlink_metadata());
+        let owner_and_mode = |meta: &fs::Metadata| (meta.mode(), meta.uid(), meta.gid());
+        match now {
+            Ok(now) if old.is_dir() && owner_and_mode(&now) == owner_and_mode(&old) => put_back(&was, &path),
+            Ok(now)
+                if old.is_file()
+                    && owner_and_mode(&now) == owner_and_mode(&old)
+                    && (now.len(), now.mtime(), now.mtime_nsec())
+                        == (old.len(), old.mtime(), old.mtime_nsec())
+                    && fs::read(&was).unwrap() == fs::read(&path).unwrap() => {}
+            _ => {
+                remove(&path);
+                copy_one(&was, &path);
+            }
+        }
+    }
+}
+
 #[track_caller]
 fn copy(from: &Path, to: &Path) {
     let mut source = from.as_os_str().to_owned();
     source.push("/.");
-    let output = finish(Command::new("cp").arg("-a").arg(source).arg(to), LIMIT);
+    copy_one(Path::new(&source), to);
+}
+
+#[track_caller]
+fn copy_one(from: &Path, to: &Path) {
+    let output = finish(Command::new("cp").arg("-a").arg(from).arg(to), LIMIT);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

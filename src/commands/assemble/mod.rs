@@ -24,10 +24,11 @@ use crate::output::{Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::plan::situation::Policy;
-use crate::serving::gather::loaded;
+use crate::serving::gather::{loaded, loaded_besides};
 use crate::sites;
 use crate::sites::dir::SitesDir;
 use crate::sweep::{now, prove, sweep};
+use crate::sys::clock::Moment;
 use crate::sys::failure::Failure;
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
@@ -89,7 +90,8 @@ fn dry_run(
     let policy = options.policy.clone();
     let mut swept = sweep(settings, place.as_ref(), &state, policy, &identity, &index, progress)?;
     report.note_proofs(&swept);
-    swept.situation.loaded = loaded(settings, system, |name| state.configuration_of(name));
+    swept.situation.loaded =
+        loaded_besides(settings, system, |name| state.configuration_of(name), &|file| index.seen(file));
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| state.last_start.get(name);
     report.rows = planned(settings, system, &mut swept.situation, last).0.rows;
@@ -121,14 +123,16 @@ fn deploy(
         identity(system, &settings.haproxys, last)
     };
     let who = identities();
-    let index = match index::stamp(settings, system) {
+    let began = Moment::now();
+    let index = match index::stamp(settings, system, &began) {
         stamp if options.full => Index::empty(stamp),
-        stamp => Index::recall(settings, &sites.place, sites.own(), &sites.state, stamp),
+        stamp => Index::recall(settings, &sites.place, sites.own(), &sites.state, stamp, &began),
     };
     let policy = options.policy.clone();
     let mut swept = sweep(settings, Some(&sites.place), &sites.state, policy, &who, &index, progress)?;
     report.note_proofs(&swept);
-    swept.situation.loaded = loaded(settings, system, |name| sites.state.configuration_of(name));
+    swept.situation.loaded =
+        loaded_besides(settings, system, |name| sites.state.configuration_of(name), &|file| index.seen(file));
     for (name, files) in &swept.situation.loaded.configurations {
         sites.remember_start(name, |start| start.configuration.clone_from(files));
     }
@@ -136,11 +140,13 @@ fn deploy(
     let source = swept.source;
     let supply = |row: &Row| prove(&source, row.lineage.as_deref().unwrap_or_default());
 
+    let index = index.successor();
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| sites.state.last_start.get(name);
     let (plan, startable) = planned(settings, system, &mut swept.situation, last);
     let (missing, unread, proved) = (swept.live_dir_missing, swept.failure, swept.proved);
-    let before = swept.situation.loaded;
+    let before = std::mem::take(&mut swept.situation.loaded);
+    drop(swept.situation);
     let mut staged = sites.stage(settings, plan, &supply, progress);
     ask(settings, system, &mut staged);
     let mut committed = staged.commit(now())?;

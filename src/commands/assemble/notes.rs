@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
-use crate::config::Settings;
+use crate::config::{Haproxy, Settings};
 use crate::output::{Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
@@ -72,13 +72,14 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
             }
         })
         .collect();
-    let haproxys = settings.haproxys.iter().zip(&loaded.servings);
-    texts.extend(haproxys.filter(|(_, serving)| loads_nothing_of_ours(settings, loaded, serving)).map(
-        |(haproxy, _)| {
-            let (name, sites) = (escaped(&haproxy.name), escaped_path(&settings.sites_dir));
-            format!("{name} loads nothing from {sites}; status --setup says what it loads")
-        },
-    ));
+    // One in a container may have the paths of our settings and be another one.
+    let is_here = |haproxy: &Haproxy| loaded.configurations.contains_key(&haproxy.name);
+    let haproxys = settings.haproxys.iter().zip(&loaded.servings).filter(|(haproxy, _)| is_here(haproxy));
+    let strangers = haproxys.filter(|(_, serving)| loads_nothing_of_ours(settings, loaded, serving));
+    texts.extend(strangers.map(|(haproxy, _)| {
+        let (name, sites) = (escaped(&haproxy.name), escaped_path(&settings.sites_dir));
+        format!("{name} loads nothing from {sites}; status --setup says what it loads")
+    }));
     texts.into_iter().map(|text| Note { text, weight: Weight::Alarm }).collect()
 }
 

@@ -164,7 +164,7 @@ fn change(committed: &Committed<'_>, row: Option<&Row>, views: Option<&Views<'_>
             key_type: leaf.key_type.clone(),
             addable: addable && claim.as_ref().is_none_or(|claim| !claim.shares),
             names_won: claim.map_or_else(
-                || row.map(|row| row.names_won.clone()).unwrap_or_default(),
+                || row.map(|row| row.names_won.to_vec()).unwrap_or_default(),
                 |claim| claim.names_won,
             ),
             can_be_shown: can_be_shown(leaf) && was_shown(),

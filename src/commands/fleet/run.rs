@@ -101,7 +101,9 @@ fn seen(terminal: &Terminal, settings: Result<Settings, Failure>, args: &FleetSt
             match args.format {
                 FleetFormat::Json => terminal.print_line(&json::failure(&failure)),
                 FleetFormat::Monitoring => terminal.print_line(&monitoring::failure(&failure.message)),
-                FleetFormat::Human | FleetFormat::Prometheus => terminal.complain(&failure.message),
+                FleetFormat::Human | FleetFormat::Prometheus => {
+                    terminal.complain(&failure.message);
+                }
             }
             return Exit::Unable;
         }

@@ -56,27 +56,28 @@ fn sites(page: &mut Page, status: &Status) {
     let names: Vec<(String, String)> = status.sites.iter().map(names).collect();
     let all = || status.sites.iter().zip(&names);
 
-    let mut by_place = |name: &'static str, help: &'static str, value: &dyn Fn(&Place<'_>) -> Option<i64>| {
-        page.gauge(name, help);
-        for (site, (lineage, file)) in all() {
-            for place in places(site) {
-                if let Some(value) = value(&place) {
-                    page.sample(&place.labels(lineage, file), value);
+    let mut place_gauge =
+        |name: &'static str, help: &'static str, value: &dyn Fn(&Place<'_>) -> Option<i64>| {
+            page.gauge(name, help);
+            for (site, (lineage, file)) in all() {
+                for place in places(site) {
+                    if let Some(value) = value(&place) {
+                        page.sample(&place.labels(lineage, file), value);
+                    }
                 }
             }
-        }
-    };
-    by_place(
+        };
+    place_gauge(
         "certificate_not_after_timestamp_seconds",
         "When the certificate in this place expires.",
         &|place| place.not_after,
     );
-    by_place(
+    place_gauge(
         "certificate_not_before_timestamp_seconds",
         "From when the certificate in this place is valid.",
         &|place| place.not_before,
     );
-    by_place(
+    place_gauge(
         "in_step",
         "1 if up to date with its source (the disk with certbot, HAProxy with the disk), 0 if not; absent if unknown.",
         &|place| match place.state {
