@@ -344,7 +344,11 @@ impl Settings {
                 escaped_path(&host_file)
             ));
         }
-        let fleet = file.fleet.map(|fleet| fleet.validate(!file.haproxy.is_empty())).transpose()?;
+        let fleet = file
+            .fleet
+            .map(|fleet| fleet.validate(!file.haproxy.is_empty()))
+            .transpose()
+            .map_err(|e| e.to_string())?;
         let live_dir = match (&flags.live_dir, &file.live_dir, fleet.as_ref().filter(|fleet| fleet.is_node()))
         {
             (Some(path), ..) | (None, Some(path), None) => directory("live_dir", path)?,

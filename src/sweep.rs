@@ -124,25 +124,14 @@ pub fn sweep(
     let is_known = |file: &OsStr| {
         let lineage = file.as_encoded_bytes().strip_suffix(b".pem").map(OsStr::from_bytes);
         let is_wanted = |name: &&OsStr| as_recorded == index.len() || lineages.contains_key(*name);
-        lineage.filter(|name| index.get(name).is_some()).filter(is_wanted).is_some()
+        lineage.filter(|name| index.get(name).is_some()).as_ref().is_some_and(is_wanted)
     };
     let mut failure = None;
     if let Some(sites) = sites {
         let is_other = |name: &OsStr| !is_known(name) && !deployed.contains_key(name);
-        let others = entries::entries_that(&sites.dir, &sites.path, &is_other)?;
-        let look = |file: &OsString| {
-            let record = file.to_str().and_then(recorded);
-            let lineage = record.as_ref().map(|record| record.lineage.clone()).unwrap_or_default();
-            let found = look_at(sites, file, None, record.as_ref(), &lineage, &tree)?;
-            let found = found.map(|(deployed, _)| deployed);
-            Some((file.clone(), found.map_err(|refusal| record.is_some().then_some(refusal))))
-        };
-        for (file, found) in parallel::map(&others, look, &|_, _| ()).into_iter().flatten() {
-            if let Err(Some(refusal)) = &found {
-                failure.get_or_insert_with(|| Failure::new(FailureKind::Io, refusal.detail.clone()));
-            }
-            deployed.insert(file, found.unwrap_or_else(|_| unreadable()));
-        }
+        let others = look_at_others(sites, &is_other, &recorded, &tree)?;
+        failure = others.failure;
+        deployed.extend(others.files);
     }
     let recorded_otherwise = state
         .files
@@ -172,6 +161,37 @@ pub fn sweep(
             policy,
         },
     })
+}
+
+/// The files that no lineage accounts for.
+struct Others {
+    files: Vec<(OsString, Deployed)>,
+    /// The first of ours that can't be read.
+    failure: Option<Failure>,
+}
+
+fn look_at_others(
+    sites: &Place,
+    is_other: &dyn Fn(&OsStr) -> bool,
+    recorded: &(dyn Fn(&str) -> Option<Recorded> + Sync),
+    tree: &Source,
+) -> Result<Others, Failure> {
+    let names = entries::entries_that(&sites.dir, &sites.path, is_other)?;
+    let look = |file: &OsString| {
+        let record = file.to_str().and_then(recorded);
+        let lineage = record.as_ref().map(|record| record.lineage.clone()).unwrap_or_default();
+        let found = look_at(sites, file, None, record.as_ref(), &lineage, tree)?;
+        let found = found.map(|(deployed, _)| deployed);
+        Some((file.clone(), found.map_err(|refusal| record.is_some().then_some(refusal))))
+    };
+    let mut others = Others { files: Vec::new(), failure: None };
+    for (file, found) in parallel::map(&names, look, &|_, _| ()).into_iter().flatten() {
+        if let Err(Some(refusal)) = &found {
+            others.failure.get_or_insert_with(|| Failure::new(FailureKind::Io, refusal.detail.clone()));
+        }
+        others.files.push((file, found.unwrap_or_else(|_| unreadable())));
+    }
+    Ok(others)
 }
 
 /// Reads a lineage and proves its key once more, for its PEM.

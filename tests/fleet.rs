@@ -677,10 +677,13 @@ fn another_source_prunes_nothing() {
     for name in ["x.example", "a.example"] {
         own.issue(name, KeyKind::P256, &[name], Validity::days(90));
     }
-    let node = &fleet.nodes[0];
     let live = own.live();
-    node.cmd.run(&["--live-dir", live.to_str().unwrap(), "assemble"]).exits(0);
-    assert_eq!(node.cmd.deployed(), ["a.example.pem", "x.example.pem"]);
+    fleet.nodes[0].cmd.run(&["--live-dir", live.to_str().unwrap(), "assemble"]).exits(0);
+    assert_eq!(fleet.nodes[0].cmd.deployed(), ["a.example.pem", "x.example.pem"]);
+    // An older one would be refused.
+    fleet.renew("a.example");
+    fleet.publish();
+    let node = &fleet.nodes[0];
     let run = node.follow();
     assert!(run.stdout.contains("prune-held"), "{run}");
     assert_eq!(node.cmd.deployed(), ["a.example.pem", "x.example.pem"]);

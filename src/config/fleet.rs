@@ -105,6 +105,17 @@ impl fmt::Display for StorePlace {
     }
 }
 
+/// What can't be meant: one line that says why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadFleet(String);
+
+impl BadFleet {
+    fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
 /// The table as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -162,39 +173,38 @@ impl Default for FleetTable {
 }
 
 impl FleetTable {
-    pub(super) fn validate(self, names_haproxys: bool) -> Result<Fleet, String> {
+    pub(super) fn validate(self, names_haproxys: bool) -> Result<Fleet, BadFleet> {
         check_name("[fleet] name", &self.name)?;
         let mut nodes: Vec<Member> = Vec::with_capacity(self.node.len());
         for NodeTable { name, key } in self.node {
             check_name("name of a [[fleet.node]] table", &name)?;
             if key.trim().is_empty() {
-                return Err(format!(
+                return Err(BadFleet::new(format!(
                     "[[fleet.node]] \"{name}\" needs its key: haproxy-certs fleet join prints it there"
-                ));
+                )));
             }
             if nodes.iter().any(|before| before.name == name) {
-                return Err(format!("two [[fleet.node]] tables have the name \"{name}\""));
+                return Err(BadFleet::new(format!("two [[fleet.node]] tables have the name \"{name}\"")));
             }
             nodes.push(Member { name, key: key.trim().to_owned() });
         }
         let publishers: Vec<String> = self.publishers.iter().map(|line| line.trim().to_owned()).collect();
         if let Some(bad) = publishers.iter().find(|line| !line.starts_with("ssh-ed25519 ")) {
-            return Err(format!(
+            return Err(BadFleet::new(format!(
                 "[fleet] publishers must be lines like \"ssh-ed25519 AAAA...\", as the first fleet publish prints, not \"{}\"",
                 escaped(bad)
-            ));
+            )));
         }
         if !nodes.is_empty() && !publishers.is_empty() {
-            return Err(
-                "[fleet] has publishers and [[fleet.node]] tables: a host either follows or publishes"
-                    .to_owned(),
-            );
+            return Err(BadFleet::new(
+                "[fleet] has publishers and [[fleet.node]] tables: a host either follows or publishes",
+            ));
         }
         for name in &self.wait_for {
             check_name("[fleet] wait_for", name)?;
         }
         if !self.wait_for.is_empty() && publishers.is_empty() {
-            return Err("[fleet] wait_for is for nodes: it needs publishers".to_owned());
+            return Err(BadFleet::new("[fleet] wait_for is for nodes: it needs publishers"));
         }
         let cache = match self.cache {
             Some(path) => place("cache", &path)?,
@@ -204,12 +214,14 @@ impl FleetTable {
         let is_for_etcd = tls.iter().any(|it| it.is_some()) || self.user.is_some();
         let store = match locate(self.store)? {
             StorePlace::Directory(_) if is_for_etcd => {
-                return Err("[fleet] ca, certificate, key, user and password_file are for etcd, and store is a directory".to_owned());
+                return Err(BadFleet::new(
+                    "[fleet] ca, certificate, key, user and password_file are for etcd, and store is a directory",
+                ));
             }
             StorePlace::Directory(path) if path.starts_with(&cache) || cache.starts_with(&path) => {
-                return Err(
-                    "[fleet] store and cache must be two directories, neither in the other".to_owned()
-                );
+                return Err(BadFleet::new(
+                    "[fleet] store and cache must be two directories, neither in the other",
+                ));
             }
             StorePlace::Directory(path) => StorePlace::Directory(path),
             StorePlace::Etcd(cluster) => {
@@ -218,14 +230,14 @@ impl FleetTable {
                         Some((place("certificate", &certificate)?, place("key", &key)?))
                     }
                     (None, None) => None,
-                    _ => return Err("[fleet] certificate and key belong together".to_owned()),
+                    _ => return Err(BadFleet::new("[fleet] certificate and key belong together")),
                 };
                 let user = match (self.user, self.password_file) {
                     (Some(user), Some(file)) if !user.is_empty() => {
                         Some((user, place("password_file", &file)?))
                     }
                     (None, None) => None,
-                    _ => return Err("[fleet] user and password_file belong together".to_owned()),
+                    _ => return Err(BadFleet::new("[fleet] user and password_file belong together")),
                 };
                 let ca = self.ca.map(|path| place("ca", &path)).transpose()?;
                 StorePlace::Etcd(Cluster { ca, client, user, ..cluster })
@@ -247,13 +259,13 @@ impl FleetTable {
 }
 
 /// An absolute path is a directory; anything else must be etcd's addresses.
-fn locate(places: Places) -> Result<StorePlace, String> {
+fn locate(places: Places) -> Result<StorePlace, BadFleet> {
     let texts = match places {
         Places::One(text) => vec![text],
         Places::Several(texts) => texts,
     };
     if texts.is_empty() || texts.iter().all(String::is_empty) {
-        return Err("[fleet] needs store: a directory, or a list of etcd's addresses".to_owned());
+        return Err(BadFleet::new("[fleet] needs store: a directory, or a list of etcd's addresses"));
     }
     if let [text] = texts.as_slice()
         && text.starts_with('/')
@@ -267,35 +279,38 @@ fn locate(places: Places) -> Result<StorePlace, String> {
         })
     };
     if let Some(bad) = texts.iter().find(|text| !is_address(text)) {
-        return Err(format!(
+        return Err(BadFleet::new(format!(
             "[fleet] store must be one absolute directory, or a list like [\"https://e1:2379\"], not \"{}\"",
             escaped(bad)
-        ));
+        )));
     }
     Ok(StorePlace::Etcd(Cluster { endpoints: texts, ca: None, client: None, user: None }))
 }
 
 /// A name is part of keys and paths of the store.
-fn check_name(what: &str, name: &str) -> Result<(), String> {
+fn check_name(what: &str, name: &str) -> Result<(), BadFleet> {
     let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
     if starts_well && name.len() <= LONGEST_NAME && name.bytes().all(is_of_name) {
         return Ok(());
     }
-    Err(format!(
+    Err(BadFleet::new(format!(
         "{what} must be of letters, digits, '.', '_' and '-', at most {LONGEST_NAME} of them, not \"{}\"",
         escaped(name)
-    ))
+    )))
 }
 
-fn place(key: &str, path: &Path) -> Result<PathBuf, String> {
-    let whole = absolute(path).map_err(|_| format!("[fleet] {key} must not be empty"))?;
+fn place(key: &str, path: &Path) -> Result<PathBuf, BadFleet> {
+    let whole = absolute(path).map_err(|_| BadFleet::new(format!("[fleet] {key} must not be empty")))?;
     Ok(whole.components().collect())
 }
 
-fn duration(key: &str, text: &str) -> Result<Duration, String> {
+fn duration(key: &str, text: &str) -> Result<Duration, BadFleet> {
     humantime::parse_duration(text).ok().filter(|it| *it <= LONGEST_WAIT).ok_or_else(|| {
-        format!("[fleet] {key} must be like \"30s\" or \"1h\", seven days at most, not \"{}\"", escaped(text))
+        BadFleet::new(format!(
+            "[fleet] {key} must be like \"30s\" or \"1h\", seven days at most, not \"{}\"",
+            escaped(text)
+        ))
     })
 }
 
@@ -303,8 +318,8 @@ fn duration(key: &str, text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Fleet, String> {
-        let table: FleetTable = toml::from_str(text).map_err(|e| e.message().to_owned())?;
+    fn parse(text: &str) -> Result<Fleet, BadFleet> {
+        let table: FleetTable = toml::from_str(text).map_err(|e| BadFleet::new(e.message()))?;
         table.validate(false)
     }
 
@@ -352,7 +367,7 @@ mod tests {
             ),
         ] {
             let message = parse(&text).expect_err(&text);
-            assert!(message.contains(said), "{text}: {message}");
+            assert!(message.0.contains(said), "{text}: {message}");
         }
     }
 }

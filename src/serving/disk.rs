@@ -150,7 +150,7 @@ impl Disk {
     /// Which file a path leads to, links followed; `None`: none, or it can't be followed.
     pub(super) fn identity(&self, path: &Path) -> Option<Identity> {
         match &self.root {
-            None => stat(&self.folder.join(path)).ok().map(|stat| identity(&stat)),
+            None => stat(self.folder.join(path)).ok().map(|stat| identity(&stat)),
             Some(_) => self.find(path).ok().map(|found| found.identity()),
         }
     }

@@ -29,12 +29,12 @@ pub(super) fn create(
     }
     fchmod(&fd, Mode::from_raw_mode(mode))?;
     let mut file = std::fs::File::from(fd);
-    file.write_all(bytes).map_err(errno)?;
+    file.write_all(bytes).map_err(|e| errno(&e))?;
     Ok(file.into())
 }
 
-fn errno(e: std::io::Error) -> Errno {
-    Errno::from_io_error(&e).unwrap_or(Errno::IO)
+fn errno(e: &std::io::Error) -> Errno {
+    Errno::from_io_error(e).unwrap_or(Errno::IO)
 }
 
 /// Writes a file of our own (0600) so that its name always holds the whole old or the whole new contents.
@@ -62,7 +62,7 @@ pub(crate) fn write_pieces(
     remove(dir, &unnamed)?;
     let file = std::fs::File::from(create(dir, &unnamed, None, 0o600, &[])?);
     let mut pieces = BufWriter::with_capacity(PIECE, file);
-    write(&mut pieces).and_then(|()| pieces.flush()).map_err(errno)?;
+    write(&mut pieces).and_then(|()| pieces.flush()).map_err(|e| errno(&e))?;
     renameat(dir, &*unnamed, dir, name)
 }
 

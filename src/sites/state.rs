@@ -248,7 +248,7 @@ impl State {
             pending.filter(|pending| !pending.adopted).and_then(|pending| pending.was.as_ref()),
             pending.and_then(|pending| pending.now.as_ref()),
         ];
-        let of_this = |rejected: &&Box<Rejected>| are_still(&rejected.by, haproxy);
+        let of_this = |rejected: &&Rejected| are_still(&rejected.by, haproxy);
         Some(Recorded {
             lineage: OsString::from(&record.lineage),
             chain: unhex(&record.sha256).zip(record.chain),
@@ -256,10 +256,14 @@ impl State {
             same_tree: live_dirs.contains(Path::new(&*record.live_dir)),
             rejected: record
                 .rejected
-                .as_ref()
+                .as_deref()
                 .filter(of_this)
                 .and_then(|rejected| Some((unhex(&rejected.sha256)?, rejected.words.clone()))),
-            prune_refused: record.prune_refused.as_ref().filter(of_this).map(|refused| refused.words.clone()),
+            prune_refused: record
+                .prune_refused
+                .as_deref()
+                .filter(of_this)
+                .map(|refused| refused.words.clone()),
         })
     }
 }

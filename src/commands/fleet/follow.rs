@@ -192,7 +192,7 @@ impl<'a> Follower<'a> {
                     memory.told = now();
                     memory.told_trouble = done.trouble.as_ref().map(|(trouble, _)| *trouble);
                 }
-                Err(why) => done.unreported = Some(why),
+                Err(failure) => done.unreported = Some(failure.message),
             }
         }
         folder.remember(&memory)?;
@@ -342,7 +342,7 @@ impl<'a> Follower<'a> {
         signed: &SignedHead,
         memory: &mut FleetMemory,
         trouble: Option<&(FleetTrouble, String)>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         let at = now();
         let mut exceptions: Vec<ReportedException> =
             memory.exceptions.iter().map(KeptException::reported).collect();
@@ -370,8 +370,9 @@ impl<'a> Follower<'a> {
             omitted: u64::try_from(omitted).unwrap_or_default(),
         };
         let value = report.sign(self.identity.signing());
-        let Some(store) = &self.store else { return Err("the store can't be opened".to_owned()) };
-        store.put(&[(StoreKey::Report(node.clone()), value)]).map_err(|e| e.to_string())
+        let fail = |why: String| Failure::new(FailureKind::Io, why);
+        let Some(store) = &self.store else { return Err(fail("the store can't be opened".to_owned())) };
+        store.put(&[(StoreKey::Report(node.clone()), value)]).map_err(|e| fail(e.to_string()))
     }
 
     /// What isn't deployed or served as the head says, by a look at everything where a run wasn't fine.
