@@ -105,6 +105,20 @@ pub enum Format {
     Json,
 }
 
+/// How `fleet status` reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum FleetFormat {
+    /// For people: a line for each host.
+    #[default]
+    Human,
+    /// For scripts: one JSON object.
+    Json,
+    /// For monitoring plugins: one line with performance data, then the problems.
+    Monitoring,
+    /// For Prometheus: the text exposition format.
+    Prometheus,
+}
+
 /// How `status` reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum StatusFormat {
@@ -224,7 +238,7 @@ pub struct FleetFollow {
 pub struct FleetStatus {
     /// How to report
     #[arg(long, value_name = "FORMAT", default_value = "human")]
-    pub format: StatusFormat,
+    pub format: FleetFormat,
     /// Write the metrics for Prometheus to this file too, for the textfile collector of its node exporter
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub textfile: Option<PathBuf>,

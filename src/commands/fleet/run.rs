@@ -1,6 +1,6 @@
 //! The commands of `fleet` as they are typed.
 
-use crate::cli::{FleetCommand, FleetFollow, FleetStatus, Format, Global, StatusFormat};
+use crate::cli::{FleetCommand, FleetFollow, FleetFormat, FleetStatus, Format, Global};
 use crate::commands::fleet::follow::{Closely, Followed, Follower};
 use crate::commands::fleet::join::join;
 use crate::commands::fleet::publish::{Published, Wanted, publish};
@@ -99,9 +99,9 @@ fn seen(terminal: &Terminal, settings: Result<Settings, Failure>, args: &FleetSt
         Ok(looked) => looked,
         Err(failure) => {
             match args.format {
-                StatusFormat::Json => terminal.print_line(&json::failure(&failure)),
-                StatusFormat::Monitoring => terminal.print_line(&monitoring::failure(&failure.message)),
-                StatusFormat::Human | StatusFormat::Html | StatusFormat::Prometheus => {
+                FleetFormat::Json => terminal.print_line(&json::failure(&failure)),
+                FleetFormat::Monitoring => terminal.print_line(&monitoring::failure(&failure.message)),
+                FleetFormat::Human | FleetFormat::Prometheus => {
                     terminal.complain(&failure.message);
                 }
             }
@@ -110,13 +110,12 @@ fn seen(terminal: &Terminal, settings: Result<Settings, Failure>, args: &FleetSt
     };
     let written = args.textfile.as_ref().map(|path| textfile::write(path, &prometheus::text(&overview)));
     match args.format {
-        // There is no page of a fleet.
-        StatusFormat::Human | StatusFormat::Html => {
+        FleetFormat::Human => {
             terminal.print_advice(&settings, human::status(&overview, terminal.is_quiet()));
         }
-        StatusFormat::Json => terminal.print_line(&json::status(&overview)),
-        StatusFormat::Monitoring => terminal.print_line(&monitoring::text(&overview)),
-        StatusFormat::Prometheus => terminal.print_line(prometheus::text(&overview).trim_end()),
+        FleetFormat::Json => terminal.print_line(&json::status(&overview)),
+        FleetFormat::Monitoring => terminal.print_line(&monitoring::text(&overview)),
+        FleetFormat::Prometheus => terminal.print_line(prometheus::text(&overview).trim_end()),
     }
     match written {
         Some(Err(failure)) => terminal.unable(&failure),
