@@ -1,5 +1,6 @@
 //! `fleet`: one publisher, many nodes.
 
+mod failures;
 pub mod follow;
 pub mod join;
 pub mod publish;

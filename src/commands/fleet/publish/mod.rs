@@ -1,45 +1,40 @@
 //! `fleet publish` and `fleet rotate`: sweep, prove, seal what changed, and put a new head into the store.
 
+mod base;
+mod sealing;
+mod unnamed;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr as _;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
-use crate::certbot::{CertbotTree, SETTLING};
-use crate::certified_key::{CertifiedKey, sha256};
+use crate::certbot::CertbotTree;
+use crate::certified_key::sha256;
+use crate::commands::fleet::failures::{in_store, unsealed};
+use crate::commands::fleet::publish::base::{Base, base, lost};
+use crate::commands::fleet::publish::sealing::{Seal, look, rescue};
+use crate::commands::fleet::publish::unnamed::{DAY, clear_away, drop_unnamed, listed, note_strays};
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
-use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, Opened, fleet_name, is_sha256_of};
-use crate::fleet::edition::{Edition, Looked, pages_of};
+use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, Opened, fleet_name};
+use crate::fleet::edition::{Edition, pages_of};
 use crate::fleet::epoch::EpochKey;
-use crate::fleet::fetch::fetch;
-use crate::fleet::head::{Head, SignedHead};
+use crate::fleet::head::Head;
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_key::NodeKey;
-use crate::fleet::object::{self, PlainPair};
 use crate::fleet::page::{self, PageEntry};
 use crate::fleet::reach::reach;
-use crate::fleet::store::{FleetStore, Revision, StoreFolder, StoreKey, Swap};
-use crate::plan::names::site_file;
+use crate::fleet::store::{FleetStore, StoreKey, Swap};
 use crate::sys::clock::now;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::host_name::host_name;
-use crate::sys::parallel::{self, Progress};
+use crate::sys::parallel::Progress;
 
 /// How long a head counts.
 pub const LIFE: i64 = 36 * 60 * 60;
-
-/// What no head names any more goes after this, and strays are looked for as often.
-const DAY: i64 = 24 * 60 * 60;
-
-/// Lineages that are read, sealed and put together.
-const TOGETHER: usize = 400;
-
-const POLL: Duration = Duration::from_millis(50);
 
 /// How the operator wants it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -95,18 +90,6 @@ impl Published {
     }
 }
 
-/// What is the last head, and what is known of the store.
-struct Base {
-    /// The head that counts, opened; `None`: nothing that this publisher can read.
-    opened: Option<Opened>,
-    /// The store's head as it was seen.
-    revision: Option<Revision>,
-    /// The highest number and epoch that were ever seen.
-    last: (u64, u64),
-    /// Whether the store must be looked through for what is missing.
-    is_doubtful: bool,
-}
-
 /// Publishes what changed.
 ///
 /// # Errors
@@ -133,7 +116,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         rotated: wanted.rotate,
         ..Published::default()
     };
-    let base = base(store.as_ref(), &folder, fleet, &name, &identity, wanted, &mut done)?;
+    let base = base(store.as_ref(), &folder, fleet, &name, &identity, wanted.take_over, &mut done.alarms)?;
     let at = now();
     let previous = base.opened.as_ref();
     let made_key;
@@ -410,299 +393,4 @@ fn members(fleet: &Fleet) -> Result<Vec<(NodeName, NodeKey)>, Failure> {
         }
     }
     Ok(all)
-}
-
-/// What the last head is: the cache's, or the store's where that is newer and ours.
-fn base(
-    store: &dyn FleetStore,
-    folder: &CacheFolder,
-    fleet: &Fleet,
-    name: &FleetName,
-    identity: &HostIdentity,
-    wanted: Wanted,
-    done: &mut Published,
-) -> Result<Base, Failure> {
-    // What can't be opened is made anew.
-    let kept = folder.open(fleet, identity, HostPart::Publisher).ok().flatten();
-    let found = store.get(&[StoreKey::Head]).map_err(|e| in_store(&e))?.into_iter().next().flatten();
-    let last = kept.as_ref().map_or((0, 0), |kept| (kept.signed.head.sequence, kept.signed.head.epoch));
-    let Some(found) = found else {
-        return Ok(Base { opened: kept, revision: None, last, is_doubtful: true });
-    };
-    let revision = Some(found.revision);
-    let signed = match SignedHead::read(&found.bytes) {
-        Ok(signed) => signed,
-        Err(e) => {
-            done.alarms.push(format!("the store's head was no head of ours ({e}); a new one took its place"));
-            return Ok(Base { opened: kept, revision, last, is_doubtful: true });
-        }
-    };
-    if signed.head.fleet != *name || signed.publisher != identity.public().signing {
-        if !wanted.take_over {
-            return Err(other_publisher(&signed));
-        }
-        let last = (last.0.max(signed.head.sequence), last.1.max(signed.head.epoch));
-        return Ok(Base { opened: None, revision, last, is_doubtful: true });
-    }
-    if let Some(kept) = kept {
-        if kept.signed.hash == signed.hash {
-            return Ok(Base { opened: Some(kept), revision, last, is_doubtful: false });
-        }
-        if kept.signed.head.sequence > signed.head.sequence {
-            done.alarms.push(format!(
-                "the store's head had gone back from number {} to {}: it was restored, or somebody changes it",
-                kept.signed.head.sequence, signed.head.sequence
-            ));
-            return Ok(Base { opened: Some(kept), revision, last, is_doubtful: true });
-        }
-    }
-    let last = (last.0.max(signed.head.sequence), last.1.max(signed.head.epoch));
-    // It is ours and newer: a run that was interrupted, or a cache that was lost.
-    let fetched = fetch(store, folder, &signed.head, identity, &NodeName::publisher(), false);
-    let opened = fetched.ok().map(|(key, entries)| Opened { signed, key, entries });
-    Ok(Base { opened, revision, last, is_doubtful: true })
-}
-
-/// The refusal of a second publisher.
-fn other_publisher(signed: &SignedHead) -> Failure {
-    let head = &signed.head;
-    let when = crate::output::json::timestamp(head.signed).unwrap_or_default();
-    Failure::new(
-        FailureKind::Lock,
-        format!(
-            "another publisher, {}, published number {} of {} at {when}; if this host is to take its place: fleet publish --take-over",
-            signed.publisher.fingerprint(),
-            head.sequence,
-            head.fleet
-        ),
-    )
-}
-
-/// Somebody put a head while this run worked.
-fn lost(store: &dyn FleetStore, identity: &HostIdentity) -> Failure {
-    let found = store.get(&[StoreKey::Head]).ok().and_then(|found| found.into_iter().next().flatten());
-    match found.and_then(|found| SignedHead::read(&found.bytes).ok()) {
-        Some(signed) if signed.publisher != identity.public().signing => other_publisher(&signed),
-        _ => Failure::new(
-            FailureKind::Lock,
-            "the store's head changed while this run worked; the next run tries again",
-        ),
-    }
-}
-
-struct Seal<'a> {
-    tree: &'a CertbotTree,
-    name: &'a FleetName,
-    key: &'a EpochKey,
-    reusable: &'a BTreeMap<&'a str, &'a PageEntry>,
-}
-
-/// What came of one lineage: and the object, where it is a new one; or that it may be whole in a moment.
-type Read = (Looked, Option<Vec<u8>>, bool);
-
-/// Reads every lineage; proves, seals and puts what isn't published yet.
-fn look(
-    seal: &Seal<'_>,
-    names: &[&OsString],
-    store: &dyn FleetStore,
-    progress: Progress<'_>,
-) -> Result<BTreeMap<String, Looked>, Failure> {
-    let mut all = BTreeMap::new();
-    let mut unsettled: Vec<&OsString> = Vec::new();
-    for (at, chunk) in names.chunks(TOGETHER).enumerate() {
-        let before = at * TOGETHER;
-        let read =
-            parallel::map(chunk, |name| look_at(seal, name), &|done, _| progress(before + done, names.len()));
-        let mut puts = Vec::new();
-        for (name, (looked, object, may_settle)) in chunk.iter().zip(read) {
-            if may_settle {
-                unsettled.push(name);
-            }
-            if let (Looked::Proved(entry), Some(bytes)) = (&looked, object) {
-                puts.push((StoreKey::Object(entry.object), bytes));
-            }
-            all.insert(name.to_string_lossy().into_owned(), looked);
-        }
-        if !puts.is_empty() {
-            store.put(&puts).map_err(|e| in_store(&e))?;
-        }
-    }
-    let until = Instant::now() + SETTLING;
-    while !unsettled.is_empty() && Instant::now() < until {
-        sleep(POLL);
-        let mut left = Vec::new();
-        for name in unsettled {
-            let (looked, object, may_settle) = look_at(seal, name);
-            if let (Looked::Proved(entry), Some(bytes)) = (&looked, object) {
-                store.put(&[(StoreKey::Object(entry.object), bytes)]).map_err(|e| in_store(&e))?;
-            }
-            if may_settle {
-                left.push(name);
-            }
-            all.insert(name.to_string_lossy().into_owned(), looked);
-        }
-        unsettled = left;
-    }
-    Ok(all)
-}
-
-/// Reads one lineage, and proves and seals it unless it is as it was published.
-fn look_at(seal: &Seal<'_>, name: &OsStr) -> Read {
-    let refused = |why: String, may_settle: bool| (Looked::Refused(why), None, may_settle);
-    let text = match (name.to_str(), site_file(name)) {
-        (Some(text), Ok(_)) => text,
-        (_, Err(refusal)) => return refused(refusal.detail, false),
-        (None, Ok(_)) => return refused("its name is not UTF-8".to_owned(), false),
-    };
-    let pair = match seal.tree.read(name) {
-        Ok(pair) => pair,
-        Err(unread) => return refused(unread.refusal.detail, unread.unsettled),
-    };
-    let (differ, unsettled) = (pair.versions_differ, pair.unsettled);
-    let plain = PlainPair { key: pair.key, chain: pair.chain };
-    let content = plain.content();
-    if seal.reusable.get(text).is_some_and(|entry| entry.content == content) {
-        return (Looked::Same, None, false);
-    }
-    let proved = match CertifiedKey::prove(&plain.key, &plain.chain) {
-        Ok(proved) => proved,
-        Err(_) if differ => {
-            return refused("the links name different versions".to_owned(), unsettled);
-        }
-        Err(unproved) => return refused(unproved.detail, unsettled),
-    };
-    match object::seal(&plain, text, seal.name, seal.key) {
-        Ok(bytes) => {
-            let leaf = proved.leaf();
-            let entry = PageEntry {
-                lineage: text.to_owned(),
-                object: sha256(&bytes),
-                content,
-                leaf: leaf.sha256,
-                serial: leaf.serial.clone(),
-                not_after: leaf.not_after,
-            };
-            (Looked::Proved(entry), Some(bytes), false)
-        }
-        Err(e) => refused(e.to_string(), false),
-    }
-}
-
-/// Seals once more what stays published of lineages that can't be read now: of another epoch, or lost from the store.
-fn rescue(
-    store: &dyn FleetStore,
-    opened: &Opened,
-    names: &[String],
-    fleet: &FleetName,
-    key: &EpochKey,
-) -> Result<Vec<PageEntry>, Failure> {
-    let entries: Vec<&PageEntry> = names.iter().filter_map(|name| opened.entries.get(name)).collect();
-    let keys: Vec<StoreKey> = entries.iter().map(|entry| StoreKey::Object(entry.object)).collect();
-    if keys.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut rescued = Vec::new();
-    let mut puts = Vec::new();
-    for (entry, found) in entries.into_iter().zip(store.get(&keys).map_err(|e| in_store(&e))?) {
-        let whole = found.filter(|stored| is_sha256_of(&entry.object, &stored.bytes));
-        let pair =
-            whole.and_then(|stored| object::open(&stored.bytes, &entry.lineage, fleet, &opened.key).ok());
-        let Some(pair) = pair else {
-            return Err(Failure::new(
-                FailureKind::Io,
-                format!(
-                    "{} is refused here and the store has lost what was published of it: nothing is published, so that no node loses it; mend it, or exclude it",
-                    escaped(&entry.lineage)
-                ),
-            ));
-        };
-        let bytes = object::seal(&pair, &entry.lineage, fleet, key).map_err(|e| unsealed(&e))?;
-        rescued.push(PageEntry { object: sha256(&bytes), ..entry.clone() });
-        puts.push((StoreKey::Object(sha256(&bytes)), bytes));
-    }
-    store.put(&puts).map_err(|e| in_store(&e))?;
-    Ok(rescued)
-}
-
-/// All that the store has of objects, pages and keys.
-fn listed(store: &dyn FleetStore) -> Result<BTreeSet<StoreKey>, Failure> {
-    let mut all = BTreeSet::new();
-    for folder in [StoreFolder::Objects, StoreFolder::Pages, StoreFolder::EpochKeys] {
-        all.extend(store.list(folder).map_err(|e| in_store(&e))?);
-    }
-    Ok(all)
-}
-
-/// Notes what the last head named and this one doesn't.
-fn drop_unnamed(
-    memory: &mut FleetMemory,
-    previous: Option<&Opened>,
-    head: &Head,
-    entries: &BTreeMap<String, PageEntry>,
-    at: i64,
-) {
-    let named = named(head, entries);
-    if let Some(opened) = previous {
-        let before = self::named(&opened.signed.head, &opened.entries);
-        for gone in before.difference(&named) {
-            memory.dropped.entry(gone.clone()).or_insert((head.sequence, at));
-        }
-    }
-    memory.dropped.retain(|path, _| !named.contains(path));
-}
-
-/// Notes what is in the store and no head names.
-fn note_strays(
-    memory: &mut FleetMemory,
-    there: &BTreeSet<StoreKey>,
-    sequence: u64,
-    entries: &BTreeMap<String, PageEntry>,
-    folder: &CacheFolder,
-    at: i64,
-) -> Result<(), Failure> {
-    let head = folder.head()?.and_then(|bytes| SignedHead::read(&bytes).ok());
-    let Some(head) = head else { return Ok(()) };
-    let named = named(&head.head, entries);
-    for path in there.iter().map(StoreKey::to_string).filter(|path| !named.contains(path)) {
-        memory.dropped.entry(path).or_insert((sequence, at));
-    }
-    Ok(())
-}
-
-/// The places in the store of all that a head names.
-fn named(head: &Head, entries: &BTreeMap<String, PageEntry>) -> BTreeSet<String> {
-    let pages = head.pages.iter().map(|hash| StoreKey::Page(*hash).to_string());
-    let objects = entries.values().map(|entry| StoreKey::Object(entry.object).to_string());
-    let names = head.nodes.iter().map(|(name, _)| name.clone()).chain([NodeName::publisher()]);
-    let keys = names.map(|node| StoreKey::EpochKey { epoch: head.epoch, node }.to_string());
-    pages.chain(objects).chain(keys.collect::<Vec<_>>()).collect()
-}
-
-/// Deletes what neither this head nor the one before names, after a day. What can't be deleted is tried again.
-fn clear_away(
-    store: &dyn FleetStore,
-    memory: &mut FleetMemory,
-    sequence: u64,
-    at: i64,
-    alarms: &mut Vec<String>,
-) {
-    let is_due = |(since_head, since): &(u64, i64)| *since_head < sequence && at - since >= DAY;
-    let due: Vec<String> =
-        memory.dropped.iter().filter(|(_, dropped)| is_due(dropped)).map(|(path, _)| path.clone()).collect();
-    let keys: Vec<StoreKey> = due.iter().filter_map(|path| StoreKey::of_path(path)).collect();
-    if keys.is_empty() {
-        return;
-    }
-    match store.delete(&keys) {
-        Ok(()) => memory.dropped.retain(|path, _| !due.contains(path)),
-        Err(e) => alarms.push(format!("what no head names any more can't be deleted: {e}")),
-    }
-}
-
-fn in_store(error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(FailureKind::Io, format!("the fleet's store: {error}"))
-}
-
-fn unsealed(error: &dyn std::fmt::Display) -> Failure {
-    Failure::new(FailureKind::Io, format!("cannot seal: {error}"))
 }

@@ -1,0 +1,101 @@
+//! What the next head follows on: the last one, as the store and this publisher's cache have it.
+
+use crate::commands::fleet::failures::in_store;
+use crate::config::fleet::Fleet;
+use crate::fleet::cache::{CacheFolder, HostPart, Opened};
+use crate::fleet::fetch::fetch;
+use crate::fleet::head::SignedHead;
+use crate::fleet::identity::HostIdentity;
+use crate::fleet::name::{FleetName, NodeName};
+use crate::fleet::store::{FleetStore, Revision, StoreKey};
+use crate::sys::failure::{Failure, FailureKind};
+
+/// What is the last head, and what is known of the store.
+pub(super) struct Base {
+    /// The head that counts, opened; `None`: nothing that this publisher can read.
+    pub opened: Option<Opened>,
+    /// The store's head as it was seen.
+    pub revision: Option<Revision>,
+    /// The highest number and epoch that were ever seen.
+    pub last: (u64, u64),
+    /// Whether the store must be looked through for what is missing.
+    pub is_doubtful: bool,
+}
+
+/// What the last head is: the cache's, or the store's where that is newer and ours.
+pub(super) fn base(
+    store: &dyn FleetStore,
+    folder: &CacheFolder,
+    fleet: &Fleet,
+    name: &FleetName,
+    identity: &HostIdentity,
+    take_over: bool,
+    alarms: &mut Vec<String>,
+) -> Result<Base, Failure> {
+    // What can't be opened is made anew.
+    let kept = folder.open(fleet, identity, HostPart::Publisher).ok().flatten();
+    let found = store.get(&[StoreKey::Head]).map_err(|e| in_store(&e))?.into_iter().next().flatten();
+    let last = kept.as_ref().map_or((0, 0), |kept| (kept.signed.head.sequence, kept.signed.head.epoch));
+    let Some(found) = found else {
+        return Ok(Base { opened: kept, revision: None, last, is_doubtful: true });
+    };
+    let revision = Some(found.revision);
+    let signed = match SignedHead::read(&found.bytes) {
+        Ok(signed) => signed,
+        Err(e) => {
+            alarms.push(format!("the store's head was no head of ours ({e}); a new one took its place"));
+            return Ok(Base { opened: kept, revision, last, is_doubtful: true });
+        }
+    };
+    if signed.head.fleet != *name || signed.publisher != identity.public().signing {
+        if !take_over {
+            return Err(other_publisher(&signed));
+        }
+        let last = (last.0.max(signed.head.sequence), last.1.max(signed.head.epoch));
+        return Ok(Base { opened: None, revision, last, is_doubtful: true });
+    }
+    if let Some(kept) = kept {
+        if kept.signed.hash == signed.hash {
+            return Ok(Base { opened: Some(kept), revision, last, is_doubtful: false });
+        }
+        if kept.signed.head.sequence > signed.head.sequence {
+            alarms.push(format!(
+                "the store's head had gone back from number {} to {}: it was restored, or somebody changes it",
+                kept.signed.head.sequence, signed.head.sequence
+            ));
+            return Ok(Base { opened: Some(kept), revision, last, is_doubtful: true });
+        }
+    }
+    let last = (last.0.max(signed.head.sequence), last.1.max(signed.head.epoch));
+    // It is ours and newer: a run that was interrupted, or a cache that was lost.
+    let fetched = fetch(store, folder, &signed.head, identity, &NodeName::publisher(), false);
+    let opened = fetched.ok().map(|(key, entries)| Opened { signed, key, entries });
+    Ok(Base { opened, revision, last, is_doubtful: true })
+}
+
+/// The refusal of a second publisher.
+fn other_publisher(signed: &SignedHead) -> Failure {
+    let head = &signed.head;
+    let when = crate::output::json::timestamp(head.signed).unwrap_or_default();
+    Failure::new(
+        FailureKind::Lock,
+        format!(
+            "another publisher, {}, published number {} of {} at {when}; if this host is to take its place: fleet publish --take-over",
+            signed.publisher.fingerprint(),
+            head.sequence,
+            head.fleet
+        ),
+    )
+}
+
+/// Somebody put a head while this run worked.
+pub(super) fn lost(store: &dyn FleetStore, identity: &HostIdentity) -> Failure {
+    let found = store.get(&[StoreKey::Head]).ok().and_then(|found| found.into_iter().next().flatten());
+    match found.and_then(|found| SignedHead::read(&found.bytes).ok()) {
+        Some(signed) if signed.publisher != identity.public().signing => other_publisher(&signed),
+        _ => Failure::new(
+            FailureKind::Lock,
+            "the store's head changed while this run worked; the next run tries again",
+        ),
+    }
+}

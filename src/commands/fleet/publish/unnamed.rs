@@ -1,0 +1,89 @@
+//! What is in the store and no head names: noted, and deleted after a day.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::commands::fleet::failures::in_store;
+use crate::fleet::cache::{CacheFolder, FleetMemory, Opened};
+use crate::fleet::head::{Head, SignedHead};
+use crate::fleet::name::NodeName;
+use crate::fleet::page::PageEntry;
+use crate::fleet::store::{FleetStore, StoreFolder, StoreKey};
+use crate::sys::failure::Failure;
+
+/// What no head names any more goes after this, and strays are looked for as often.
+pub(super) const DAY: i64 = 24 * 60 * 60;
+
+/// All that the store has of objects, pages and keys.
+pub(super) fn listed(store: &dyn FleetStore) -> Result<BTreeSet<StoreKey>, Failure> {
+    let mut all = BTreeSet::new();
+    for folder in [StoreFolder::Objects, StoreFolder::Pages, StoreFolder::EpochKeys] {
+        all.extend(store.list(folder).map_err(|e| in_store(&e))?);
+    }
+    Ok(all)
+}
+
+/// Notes what the last head named and this one doesn't.
+pub(super) fn drop_unnamed(
+    memory: &mut FleetMemory,
+    previous: Option<&Opened>,
+    head: &Head,
+    entries: &BTreeMap<String, PageEntry>,
+    at: i64,
+) {
+    let named = named(head, entries);
+    if let Some(opened) = previous {
+        let before = self::named(&opened.signed.head, &opened.entries);
+        for gone in before.difference(&named) {
+            memory.dropped.entry(gone.clone()).or_insert((head.sequence, at));
+        }
+    }
+    memory.dropped.retain(|path, _| !named.contains(path));
+}
+
+/// Notes what is in the store and no head names.
+pub(super) fn note_strays(
+    memory: &mut FleetMemory,
+    there: &BTreeSet<StoreKey>,
+    sequence: u64,
+    entries: &BTreeMap<String, PageEntry>,
+    folder: &CacheFolder,
+    at: i64,
+) -> Result<(), Failure> {
+    let head = folder.head()?.and_then(|bytes| SignedHead::read(&bytes).ok());
+    let Some(head) = head else { return Ok(()) };
+    let named = named(&head.head, entries);
+    for path in there.iter().map(StoreKey::to_string).filter(|path| !named.contains(path)) {
+        memory.dropped.entry(path).or_insert((sequence, at));
+    }
+    Ok(())
+}
+
+/// The places in the store of all that a head names.
+fn named(head: &Head, entries: &BTreeMap<String, PageEntry>) -> BTreeSet<String> {
+    let pages = head.pages.iter().map(|hash| StoreKey::Page(*hash).to_string());
+    let objects = entries.values().map(|entry| StoreKey::Object(entry.object).to_string());
+    let names = head.nodes.iter().map(|(name, _)| name.clone()).chain([NodeName::publisher()]);
+    let keys = names.map(|node| StoreKey::EpochKey { epoch: head.epoch, node }.to_string());
+    pages.chain(objects).chain(keys.collect::<Vec<_>>()).collect()
+}
+
+/// Deletes what neither this head nor the one before names, after a day. What can't be deleted is tried again.
+pub(super) fn clear_away(
+    store: &dyn FleetStore,
+    memory: &mut FleetMemory,
+    sequence: u64,
+    at: i64,
+    alarms: &mut Vec<String>,
+) {
+    let is_due = |(since_head, since): &(u64, i64)| *since_head < sequence && at - since >= DAY;
+    let due: Vec<String> =
+        memory.dropped.iter().filter(|(_, dropped)| is_due(dropped)).map(|(path, _)| path.clone()).collect();
+    let keys: Vec<StoreKey> = due.iter().filter_map(|path| StoreKey::of_path(path)).collect();
+    if keys.is_empty() {
+        return;
+    }
+    match store.delete(&keys) {
+        Ok(()) => memory.dropped.retain(|path, _| !due.contains(path)),
+        Err(e) => alarms.push(format!("what no head names any more can't be deleted: {e}")),
+    }
+}
