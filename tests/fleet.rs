@@ -439,6 +439,37 @@ fn a_removed_node_reads_nothing_of_the_next_epoch() {
 }
 
 #[test]
+fn what_was_confirmed_once_is_looked_at_whenever_it_is_reported() {
+    let mut fleet = Fleet::of(vec![Some("3.0")]);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    serves(&fleet, "first");
+    // HAProxy is made to load another file, and the disk is as it was.
+    let site = fleet.nodes[0].cmd.site("a.example");
+    let deployed = fs::read(&site).unwrap();
+    let other = Authority::new().issue(KeyKind::P256, &["a.example"], Validity::days(90));
+    put(&site, other.combined(), 0o400);
+    fleet.nodes[0].haproxy.as_mut().unwrap().reload_and_wait();
+    put(&site, &deployed, 0o400);
+    let run = fleet.nodes[0].follow().exits(2);
+    assert!(run.stdout.contains("a.example: haproxy-stale"), "{run}");
+    let text = fleet.publisher.run(&["fleet", "status"]).exits(1).stdout;
+    assert!(text.contains("fleet-node-failed") && text.contains("haproxy-stale (serves "), "{text}");
+    assert!(text.contains("0 of 1 nodes confirmed"), "{text}");
+    fleet.nodes[0].haproxy.as_mut().unwrap().reload_and_wait();
+    fleet.all_follow();
+    let text = fleet.publisher.run(&["fleet", "status"]).exits(0).stdout;
+    assert!(text.contains("1 of 1 nodes confirmed"), "{text}");
+    fleet.nodes[0].haproxy.as_mut().unwrap().stop();
+    let run = fleet.nodes[0].follow();
+    assert!(run.stdout.contains("haproxy-down"), "{run}");
+    let text = fleet.publisher.run(&["fleet", "status"]).exits(1).stdout;
+    assert!(text.contains("haproxy-down"), "{text}");
+}
+
+#[test]
 fn a_node_waits_for_its_canary() {
     let mut fleet = Fleet::of(vec![Some("3.0"), None]);
     fleet.issue("a.example");
@@ -480,6 +511,7 @@ fn a_head_past_its_time_prunes_nothing_and_is_not_taken() {
     fleet.delete("a.example");
     fleet.publish();
     fleet.sign(|head| {
+        head.sequence += 1;
         head.signed -= 3 * day;
         head.expires -= 3 * day;
     });
