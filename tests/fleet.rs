@@ -470,6 +470,34 @@ fn what_was_confirmed_once_is_looked_at_whenever_it_is_reported() {
 }
 
 #[test]
+fn a_publisher_that_lost_everything_passes_the_number_that_the_nodes_have() {
+    let mut fleet = Fleet::new(2);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    for _ in 0..3 {
+        fleet.renew("a.example");
+        fleet.publish();
+    }
+    fleet.all_follow();
+    fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
+    fleet.restore(&Contents::new());
+    fleet.renew("a.example");
+    fleet.publish();
+    for node in &fleet.nodes {
+        let run = node.follow().exits(2);
+        assert!(run.stdout.contains("fleet-rollback"), "{run}");
+    }
+    // What the nodes say to do.
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains("lb2 has number 4 already"), "{run}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("after the next publish");
+    let run = fleet.publish();
+    assert!(run.stdout.contains("stays at number 5"), "{run}");
+}
+
+#[test]
 fn a_node_waits_for_its_canary() {
     let mut fleet = Fleet::of(vec![Some("3.0"), None]);
     fleet.issue("a.example");
