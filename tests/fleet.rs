@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use haproxy_certs::fleet::head::{Head, SignedHead};
 use haproxy_certs::fleet::identity::HostIdentity;
+use haproxy_certs::fleet::report::NodeReport;
 use rustix::process::Signal;
 use support::cmd::toml;
 use support::etcd::{EtcdSetup, newest_etcd};
@@ -495,6 +496,44 @@ fn a_publisher_that_lost_everything_passes_the_number_that_the_nodes_have() {
     fleet.must_all_be_as_wanted("after the next publish");
     let run = fleet.publish();
     assert!(run.stdout.contains("stays at number 5"), "{run}");
+}
+
+#[test]
+fn the_fleets_status_is_not_ok_by_what_is_old_from_the_future_or_another_hosts() {
+    let mut fleet = Fleet::new(2);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let all = |fleet: &Fleet, code| fleet.publisher.run(&["fleet", "status"]).exits(code).stdout;
+    all(&fleet, 0);
+    // A node whose clock was a day ahead, and which is silent since.
+    let path = fleet.folder().join("report/lb1");
+    let identity = HostIdentity::load(&fleet.nodes[0].cmd.beside("identity")).unwrap().unwrap();
+    let (edge, lb1) = ("edge".parse().unwrap(), "lb1".parse().unwrap());
+    let bytes = fs::read(&path).unwrap();
+    let mut report = NodeReport::read(&bytes, &identity.public().signing, &edge, &lb1).unwrap();
+    report.time += 24 * 60 * 60;
+    fs::write(&path, report.sign(identity.signing())).unwrap();
+    let text = all(&fleet, 1);
+    assert!(text.contains("fleet-clock: its report is of "), "{text}");
+    fleet.all_follow();
+    // The store went back, with the reports.
+    let stored = fleet.stored();
+    fleet.renew("a.example");
+    fleet.publish();
+    fleet.restore(&stored);
+    let text = all(&fleet, 2);
+    assert!(text.contains("fleet-rollback"), "{text}");
+    fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    fleet.all_follow();
+    all(&fleet, 0);
+    // A node that is none any more.
+    let removed = fleet.nodes.pop().unwrap();
+    fleet.tell_publisher();
+    fleet.publisher.run(&["fleet", "rotate"]).exits(0);
+    let text = removed.cmd.run(&["fleet", "status"]).exits(1).stdout;
+    assert!(text.contains("fleet-not-a-node"), "{text}");
 }
 
 #[test]
