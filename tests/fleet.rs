@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use haproxy_certs::fleet::head::{Head, SignedHead};
@@ -534,6 +535,22 @@ fn the_fleets_status_is_not_ok_by_what_is_old_from_the_future_or_another_hosts()
     fleet.publisher.run(&["fleet", "rotate"]).exits(0);
     let text = removed.cmd.run(&["fleet", "status"]).exits(1).stdout;
     assert!(text.contains("fleet-not-a-node"), "{text}");
+}
+
+#[test]
+fn a_cache_that_others_may_write_is_refused_with_what_mends_it() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let cache = fleet.nodes[0].cmd.beside("cache");
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).unwrap();
+    let run = fleet.nodes[0].follow().exits(3);
+    let advice = run.stderr.split("run: ").nth(1).unwrap().trim();
+    assert_eq!(advice, format!("chmod -R go-w {}", cache.display()), "{run}");
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o700)).unwrap();
+    fleet.all_follow();
 }
 
 #[test]
