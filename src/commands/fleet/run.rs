@@ -26,7 +26,12 @@ pub fn run(terminal: &Terminal, global: &Global, command: &FleetCommand) -> Resu
     match command {
         FleetCommand::Join => joined(terminal, &settings?),
         FleetCommand::Publish(args) => {
-            let wanted = Wanted { prune_many: args.prune_many, take_over: args.take_over, rotate: false };
+            let wanted = Wanted {
+                prune_many: args.prune_many,
+                take_over: args.take_over,
+                rotate: false,
+                look_through: true,
+            };
             published(terminal, &settings?, wanted)
         }
         FleetCommand::Rotate => published(terminal, &settings?, Wanted { rotate: true, ..Wanted::default() }),

@@ -12,7 +12,7 @@ use std::str::FromStr as _;
 use crate::certbot::CertbotTree;
 use crate::certified_key::sha256;
 use crate::commands::fleet::failures::{in_store, unsealed};
-use crate::commands::fleet::publish::base::{Base, base, lost, passed_by_nodes};
+use crate::commands::fleet::publish::base::{Base, base, lost, pass_nodes};
 use crate::commands::fleet::publish::sealing::{Seal, look, rescue};
 use crate::commands::fleet::publish::unnamed::{DAY, clear_away, drop_unnamed, listed, note_strays};
 use crate::config::Settings;
@@ -45,6 +45,8 @@ pub struct Wanted {
     pub rotate: bool,
     /// Take the fleet over from another publisher.
     pub take_over: bool,
+    /// Look through the store for what is missing, however short a time ago that was done.
+    pub look_through: bool,
 }
 
 /// What came of it.
@@ -118,7 +120,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     };
     let mut base =
         base(store.as_ref(), &folder, fleet, &name, &identity, wanted.take_over, &mut done.alarms)?;
-    passed_by_nodes(&mut base, store.as_ref(), &name, &members, &mut done.alarms)?;
+    pass_nodes(&mut base, store.as_ref(), &name, &members, &mut done.alarms)?;
     let at = now();
     let previous = base.opened.as_ref();
     let made_key;
@@ -128,7 +130,8 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         made_key = EpochKey::generate(base.last.1 + 1).map_err(|e| unsealed(&e))?;
         &made_key
     };
-    let looks_through = base.is_doubtful || at - memory.swept > DAY || memory.swept > at;
+    let looks_through =
+        base.is_doubtful || wanted.look_through || at - memory.swept > DAY || memory.swept > at;
     let edition_of = Publishing {
         store: store.as_ref(),
         folder: &folder,
