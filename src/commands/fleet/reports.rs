@@ -3,14 +3,14 @@
 use crate::fleet::name::NodeName;
 use crate::fleet::store::{FleetStore, StoreError, StoreKey};
 
+/// What stands for a node's report; `None`: nothing.
+pub type StoredReport = Result<Option<Vec<u8>>, StoreError>;
+
 /// What stands for each node's report, in their order: `None` where there is nothing, an error where nobody could read it.
 ///
 /// # Errors
 /// The store can't be asked.
-pub fn reports(
-    store: &dyn FleetStore,
-    nodes: &[&NodeName],
-) -> Result<Vec<Result<Option<Vec<u8>>, StoreError>>, StoreError> {
+pub fn reports(store: &dyn FleetStore, nodes: &[&NodeName]) -> Result<Vec<StoredReport>, StoreError> {
     let keys: Vec<StoreKey> = nodes.iter().map(|node| StoreKey::Report((*node).clone())).collect();
     match store.get(&keys) {
         Ok(found) => return Ok(found.into_iter().map(|it| Ok(it.map(|stored| stored.bytes))).collect()),

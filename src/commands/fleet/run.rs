@@ -3,7 +3,7 @@
 use crate::cli::{FleetCommand, FleetFollow, FleetFormat, FleetStatus, Format, Global};
 use crate::commands::fleet::follow::{Closely, Followed, Follower};
 use crate::commands::fleet::join::join;
-use crate::commands::fleet::publish::{Published, Wanted, publish};
+use crate::commands::fleet::publish::{LookThrough, Published, Wanted, publish};
 use crate::commands::fleet::status::status;
 use crate::commands::fleet::watch::watch;
 use crate::config::Settings;
@@ -30,7 +30,7 @@ pub fn run(terminal: &Terminal, global: &Global, command: &FleetCommand) -> Resu
                 prune_many: args.prune_many,
                 take_over: args.take_over,
                 rotate: false,
-                look_through: true,
+                missing: LookThrough::Now,
             };
             published(terminal, &settings?, wanted)
         }

@@ -36,6 +36,16 @@ use crate::sys::parallel::Progress;
 /// How long a head counts.
 pub const LIFE: i64 = 36 * 60 * 60;
 
+/// When the store is looked through for what is missing from it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LookThrough {
+    /// Once a day.
+    #[default]
+    Daily,
+    /// Now.
+    Now,
+}
+
 /// How the operator wants it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
@@ -45,8 +55,8 @@ pub struct Wanted {
     pub rotate: bool,
     /// Take the fleet over from another publisher.
     pub take_over: bool,
-    /// Look through the store for what is missing, however short a time ago that was done.
-    pub look_through: bool,
+    /// When the store is looked through for what is missing.
+    pub missing: LookThrough,
 }
 
 /// What came of it.
@@ -130,8 +140,10 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         made_key = EpochKey::generate(base.last.1 + 1).map_err(|e| unsealed(&e))?;
         &made_key
     };
-    let looks_through =
-        base.is_doubtful || wanted.look_through || at - memory.swept > DAY || memory.swept > at;
+    let looks_through = base.is_doubtful
+        || wanted.missing == LookThrough::Now
+        || at - memory.swept > DAY
+        || memory.swept > at;
     let edition_of = Publishing {
         store: store.as_ref(),
         folder: &folder,
