@@ -633,6 +633,20 @@ fn nothing_of_a_fleet_is_put_where_haproxy_certbot_or_others_look() {
 }
 
 #[test]
+fn a_node_whose_cache_is_lost_is_told_what_brings_it_back() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    fs::remove_dir_all(fleet.nodes[0].cmd.beside("cache")).unwrap();
+    let text = fleet.nodes[0].cmd.run(&["status"]).exits(1).stdout;
+    assert!(text.contains("bring what the fleet has here:") && !text.contains("set live_dir"), "{text}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("brought back");
+}
+
+#[test]
 fn a_node_waits_for_its_canary() {
     let mut fleet = Fleet::of(vec![Some("3.0"), None]);
     fleet.issue("a.example");

@@ -10,7 +10,7 @@ use crate::fleet::cache::{
 use crate::fleet::head::SignedHead;
 use crate::fleet::name::NodeName;
 use crate::fleet::overview::{FleetOverview, FleetProblem, node_row, problem, staleness, unreadable_row};
-use crate::fleet::reach::reach;
+use crate::fleet::reach::{Patience, reach};
 use crate::fleet::sshsig::VerifyingKey;
 use crate::fleet::store::{FleetStore, StoreError, StoreKey};
 use crate::fleet::trouble::FleetTrouble;
@@ -38,7 +38,7 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
     let memory = look_at_memory(fleet).ok().flatten().unwrap_or_default();
     // Before the store is asked: a head that is published meanwhile is no roll-back.
     let seen = known(fleet, memory.heads);
-    let store = match reach(fleet) {
+    let store = match reach(fleet, Patience::Short) {
         Ok(store) => store,
         Err(failure) => {
             overview.problems.push(problem(FleetTrouble::FleetUnreachable, failure.message));

@@ -25,7 +25,7 @@ use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_key::NodeKey;
 use crate::fleet::page::{self, PageEntry};
-use crate::fleet::reach::reach;
+use crate::fleet::reach::{Patience, reach};
 use crate::fleet::store::{FleetStore, StoreKey, Swap};
 use crate::sys::clock::now;
 use crate::sys::escape::{escaped, escaped_path};
@@ -117,7 +117,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     let host = host_name();
     let (identity, made) = HostIdentity::load_or_create(&fleet.identity, &host)
         .map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?;
-    let store = reach(fleet)?;
+    let store = reach(fleet, Patience::Usual)?;
     let folder = CacheFolder::lock(&fleet.cache)?;
     let mut memory = folder.memory();
     let mut done = Published {
