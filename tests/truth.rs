@@ -909,7 +909,8 @@ fn what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands() {
 }
 
 /// Of every word that the manual lists: the test that runs the advice, or why no command can help.
-const MENDED: [(&str, &str); 45] = [
+const MENDED: [(&str, &str); 46] = [
+    ("fleet-*", "as the fleet's problems are mended: tests/fleet.rs"),
     ("not-listed", "as files that no list names are reached: tests of one by one"),
     ("not-presented", "as files that no list names are reached: tests of one by one"),
     ("haproxy-config", "a_configuration_that_haproxy_refuses_is_critical_on_every_version"),
