@@ -258,14 +258,14 @@ fn haproxy_view(views: &SiteViews, shown: &Shown, running: &Running) -> HaproxyV
         }
     } else if !shown.loaded.is_unseen() {
         view.seen_by = Some("runtime");
-        view.state = by_runtime;
+        view.state = if shown.is_apart { PlaceState::Current } else { by_runtime };
         if let Sight::Here(loaded) = &shown.loaded {
             view.serial.clone_from(&loaded.serial);
             view.fingerprint = loaded.sha1.as_ref().map(fingerprint);
             (view.not_before, view.not_after) = (loaded.not_before, loaded.not_after);
         }
     }
-    view.serves = serves(views, shown).filter(|_| view.state == PlaceState::Current);
+    view.serves = serves(views, shown).filter(|_| view.state == PlaceState::Current && !shown.is_apart);
     view
 }
 
@@ -285,6 +285,12 @@ fn serves(views: &SiteViews, shown: &Shown) -> Option<Serves> {
         _ if is_shadowed => Serves::Some,
         _ => Serves::All,
     })
+}
+
+/// Whether what HAProxy has in memory is in use, and what the file holds.
+#[must_use]
+pub fn is_current(loaded: &LoadedLeaf, leaf: &Leaf) -> bool {
+    loaded.status == StoreStatus::Used && is_same(loaded, leaf)
 }
 
 /// What HAProxy has in memory, compared with the disk.
@@ -478,7 +484,6 @@ fn in_haproxy(
 ) -> Option<Problem> {
     let name = escaped(&view.name).to_string();
     let catch_up = around.catch_up(views, &view.name);
-    let spelled = around.spelled(&view.name);
     let or_another = |why: &str| format!("{catch_up}; if that changes nothing, {why}");
     let about = |kind, fact: String, advice: &str| {
         Some(Problem {
@@ -530,11 +535,6 @@ fn in_haproxy(
         {
             None
         }
-        (PlaceState::Missing, _, Sight::Absent) if views.disk.here().is_some() && spelled.is_some() => about(
-            ProblemKind::HaproxyMissing,
-            format!("{name} doesn't have it by the name that it is asked for"),
-            &spelled.unwrap_or_default(),
-        ),
         (PlaceState::Missing, _, Sight::Absent) if views.disk.here().is_some() => about(
             ProblemKind::HaproxyMissing,
             format!("{name} doesn't have it"),

@@ -17,6 +17,7 @@ pub mod loaded;
 pub mod local;
 pub mod lost;
 pub mod moving;
+pub mod names;
 pub mod observation;
 pub mod problem;
 pub mod refusal;
