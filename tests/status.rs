@@ -889,6 +889,39 @@ fn settings_that_cannot_work_are_named_before_the_next_change() {
     }
 }
 
+/// What no other command mends while the settings are so is advised to be mended in the settings.
+#[test]
+fn advice_mends_the_settings_first_where_they_hinder_the_rest() {
+    let (tree, healthy) = lonely(|tree| issue(tree, "a.example", Validity::days(90)));
+    // /dev/shm is a file system of its own.
+    let elsewhere = tempfile::Builder::new().prefix("haproxy-certs-").tempdir_in("/dev/shm").unwrap();
+    let host = support::cmd::toml(&elsewhere.path().join("host.pem"));
+    for (setting, problem) in [
+        (format!("host_lineage = \"a.example\"\nhost_file = {host}"), "disk-missing"),
+        ("key_file = \"fullchain.pem\"".to_owned(), "key-missing"),
+        ("key_file = \"no-such-file.pem\"".to_owned(), "key-missing"),
+        ("chain_file = \"privkey.pem\"".to_owned(), "certificate-missing"),
+    ] {
+        let cmd = Cmd::new(tree.live()).with_sites(healthy.sites()).option(&setting).without_haproxy();
+        let run = json(&cmd);
+        let report = run.json();
+        let number = fs::read_to_string(cmd.config()).unwrap();
+        let last = setting.lines().last().unwrap();
+        let number = 1 + number.lines().position(|line| line == last).unwrap();
+        let advice = format!("change line {number} of {}", cmd.config().display());
+        let said = report["problems"].as_array().unwrap();
+        let said = said.iter().find(|said| said["problem"] == "settings-broken");
+        assert_eq!(said.unwrap_or_else(|| panic!("{run}"))["advice"], advice, "{run}");
+        let sites = report["sites"].as_array().unwrap().iter();
+        let details = sites.flat_map(|site| site["details"].as_array().unwrap());
+        let hindered: Vec<&Value> = details.filter(|said| said["problem"] == problem).collect();
+        assert_eq!(hindered.len(), 1, "{run}");
+        let then = hindered[0]["advice"].as_str().unwrap();
+        assert!(then.starts_with(&format!("{advice}; then run: haproxy-certs ")), "{then}");
+    }
+    json(&healthy).exits(0);
+}
+
 /// Sets the recorded end of the last run to so many days from now.
 fn move_last_run(cmd: &Cmd, days: i64) {
     let last_run = cmd.sites().join(".haproxy-certs/last-run.json");

@@ -111,7 +111,13 @@ pub fn status(settings: &Settings, system: &System, with_setup: bool, progress: 
         setup.findings.clear();
     }
     let mut status = judged(settings, ground, haproxy, setup, now());
-    status.problems.extend(unworkable::problems(settings, system));
+    for found in unworkable::problems(settings, system, &status.sites) {
+        let of_sites = status.sites.iter_mut().flat_map(|site| &mut site.problems);
+        for problem in status.problems.iter_mut().chain(of_sites) {
+            problem.advice = found.instead(problem).or_else(|| problem.advice.take());
+        }
+        status.problems.push(found.problem);
+    }
     match following::problems(settings, status.at) {
         Ok(problems) => status.problems.extend(problems),
         Err(failure) => status.unseen.push(failure.message),
