@@ -1,5 +1,6 @@
 //! What a server presents: by a handshake in this process, or by the `openssl s_client` program.
 
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
@@ -90,9 +91,40 @@ pub fn try_served_to(
     let tcp = TcpStream::connect_timeout(&server, limit).map_err(|e| text(&e))?;
     tcp.set_read_timeout(Some(limit)).map_err(|e| text(&e))?;
     tcp.set_write_timeout(Some(limit)).map_err(|e| text(&e))?;
-    let tls = ssl.connect(tcp).map_err(|e| text(&e))?;
+    let tls = ssl.connect(Patient(tcp)).map_err(|e| text(&e))?;
     let leaf = tls.ssl().peer_certificate().ok_or("no certificate")?;
     Ok(ServedCertificate::of(&leaf, tls.ssl().peer_cert_chain().map_or(0, openssl::stack::StackRef::len)))
+}
+
+/// With a time-out a read that a signal interrupts isn't started again by the kernel.
+#[derive(Debug)]
+struct Patient(TcpStream);
+
+impl Patient {
+    fn again<R>(mut act: impl FnMut() -> io::Result<R>) -> io::Result<R> {
+        loop {
+            match act() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Read for Patient {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        Self::again(|| self.0.read(into))
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Self::again(|| self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// What the program `openssl s_client` is presented: the second opinion.
