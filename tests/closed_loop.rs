@@ -757,7 +757,8 @@ fn broken_elsewhere(version: &Version) {
         said.starts_with(&format!("[{file}:{line}] ")) && said.contains("bogus-keyword"),
         "the cause first: {said}"
     );
-    let advice = format!("; mend line {line} of {file}, then check it with: haproxy -c -f {file}; ");
+    let program = version.program.display();
+    let advice = format!("; mend line {line} of {file}, then check it with: {program} -c -f {file}; ");
     assert!(said.contains(&advice), "{said}");
     assert!(detail(&verdict).contains("all of it is replaced in memory meanwhile"), "{verdict:?}");
     bed.serves_all();

@@ -616,7 +616,8 @@ fn problems() -> Words {
         | ProblemKind::HookNotRunning
         | ProblemKind::HookBroken
         | ProblemKind::RenewalOverdue
-        | ProblemKind::RunFailed => Some(kind.name().to_owned()),
+        | ProblemKind::RunFailed
+        | ProblemKind::SettingsBroken => Some(kind.name().to_owned()),
         // A page of their own has them.
         ProblemKind::Fleet(_) => Some("fleet-*".to_owned()),
     };
@@ -637,6 +638,7 @@ fn problems() -> Words {
         ProblemKind::HookBroken,
         ProblemKind::RenewalOverdue,
         ProblemKind::RunFailed,
+        ProblemKind::SettingsBroken,
         ProblemKind::Fleet(FleetTrouble::FleetStale),
     ];
     kinds.into_iter().filter_map(own).collect()

@@ -118,3 +118,61 @@ fn a_certificate_for_an_address_must_be_first() {
     assert_eq!(problems(&cmd, "192.0.2.7.pem").0, Vec::<Value>::new());
     fs::remove_file(cmd.site("b.example")).unwrap();
 }
+
+/// A line that names a bundle leads to the file of a lineage once that is there: nobody shadows it.
+#[test]
+fn a_file_that_takes_a_bundles_place_on_its_line_is_not_shadowed() {
+    for version in versions().iter().filter(|version| ["2.6", "3.0", "3.4"].contains(&&*version.name)) {
+        let mut tree = tree();
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        for (ending, kind) in [("rsa", KeyKind::Rsa2048), ("ecdsa", KeyKind::P256)] {
+            let leaf = tree.authority().issue(kind, &["r.example"], Validity::days(90));
+            write(&cmd.sites().join(format!("r.pem.{ending}")), leaf.combined(), 0o400);
+        }
+        let haproxy = Haproxy::of(version).crt(cmd.sites().join("r.pem")).crt(cmd.sites()).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        cmd.assemble(&[]).exits(0);
+        tree.issue("r", KeyKind::P256, &["r.example"], Validity::days(90));
+        let first = cmd.assemble(&[]).exits(0);
+        assert_eq!(first.site("r.pem")["warnings"], Value::Array(vec![]), "{first}");
+        let serial = first.site("r.pem")["serial"].as_str().unwrap().to_owned();
+        assert_eq!(served(haproxy.address(), "r.example").serial, serial, "{}", version.full);
+        let second = cmd.assemble(&[]).exits(0);
+        assert_eq!(second.site("r.pem")["warnings"], Value::Array(vec![]), "{second}");
+    }
+}
+
+/// The second of two HAProxys loads one of our files by a line of its own: the others are the first one's.
+#[test]
+fn what_another_haproxy_loads_is_not_missing_where_a_line_names_one_file() {
+    for version in versions().iter().filter(|version| ["2.2", "3.0", "3.4"].contains(&&*version.name)) {
+        let mut tree = tree();
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let all = Haproxy::of(version).crt(cmd.sites()).start();
+        let mut one = Haproxy::of(version).crt(cmd.site("b.example")).start();
+        let probe =
+            |haproxy: &Haproxy, name| format!("name = \"{name}\"\nprobe = [\"{}\"]", haproxy.address());
+        let (first, second) = (probe(&all, "all"), probe(&one, "one"));
+        let probed =
+            Cmd::new(tree.live()).with_sites(cmd.sites()).haproxy(&all, &first).haproxy(&one, &second);
+        probed.run(&["status"]).exits(0);
+        let cmd = cmd.haproxy(&all, "name = \"all\"").haproxy(&one, "name = \"one\"");
+        let status = cmd.run(&["status", "--format", "json"]).exits(0);
+        assert_eq!(status.site("a.example.pem")["haproxy"][1]["serial"], Value::Null, "{status}");
+        assert_ne!(status.site("b.example.pem")["haproxy"][1]["serial"], Value::Null, "{status}");
+        for renewed in ["a.example", "b.example"] {
+            tree.renew(renewed);
+            cmd.run(&["assemble"]).exits(0);
+            cmd.run(&["status"]).exits(0);
+        }
+        // What it is to have is judged as before.
+        tree.renew("b.example");
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let (of_b, _) = problems(&cmd, "b.example.pem");
+        assert_eq!(of_b, ["haproxy-stale", "haproxy-stale"]);
+        one.reload_and_wait();
+        assert_eq!(problems(&cmd, "b.example.pem").0, ["haproxy-stale"]);
+    }
+}

@@ -381,29 +381,36 @@ fn a_haproxy_without_any_certificate_lacks_them_on_every_version() {
 }
 
 /// It loads the directory by a link: no reload and no other bind line would help, only its name in our settings.
+/// A run tells HAProxy of a file by its device and inode, whatever the line's spelling, and so is it asked.
 #[test]
-fn a_directory_that_haproxy_loads_by_another_name_is_named() {
-    let mut tree = Tree::new();
-    tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
-    let cmd = Cmd::new(tree.live());
-    cmd.run(&["assemble", "--reload", "none"]).exits(0);
-    let link = cmd.beside("link");
-    symlink(cmd.sites(), &link).unwrap();
-    let dotted = cmd.sites().parent().unwrap().join("./sites");
-    for name in [link.to_str().unwrap(), dotted.to_str().unwrap()] {
-        let haproxy = Haproxy::of(&system_haproxy()).crt(name).bind_option("strict-sni").start();
-        let untaught = Cmd::new(tree.live()).with_sites(cmd.sites()).haproxy(&haproxy, "");
-        let run = json(&untaught, &["--setup"]);
-        let said = problem(&run, "haproxy-missing", "critical", "by the name that it is asked for");
-        let setting = format!("sites_dir = {}", Value::from(name));
-        assert!(
-            said["advice"].as_str().unwrap().contains(&format!("set {setting} in its [[haproxy]] table")),
-            "{said}"
-        );
-        assert!(said["commands"].as_array().unwrap().is_empty(), "{said}");
-        finds(&run, "crt", "ok", name);
-        let taught = Cmd::new(tree.live()).with_sites(cmd.sites()).haproxy(&haproxy, &setting);
-        json(&taught, &[]).exits(0);
+fn a_directory_that_haproxy_loads_by_another_name_is_seen_as_a_run_sees_it() {
+    for version in
+        support::versions().iter().filter(|version| ["2.2", "3.0", "3.4"].contains(&&*version.name))
+    {
+        let mut tree = Tree::new();
+        tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let link = cmd.beside("link");
+        symlink(cmd.sites(), &link).unwrap();
+        let dotted = cmd.sites().parent().unwrap().join("./sites");
+        for name in [link.to_str().unwrap(), dotted.to_str().unwrap()] {
+            let mut haproxy = Haproxy::of(version).crt(name).bind_option("strict-sni").start();
+            let cmd = Cmd::new(tree.live()).with_sites(cmd.sites()).haproxy(&haproxy, "");
+            let run = json(&cmd, &["--setup"]);
+            finds(&run, "crt", "ok", name);
+            let right = json(&cmd, &[]).exits(0);
+            let serial = tree.leaf("a.example").serial();
+            assert_eq!(right.site("a.example.pem")["haproxy"][0]["serial"], Value::from(serial), "{right}");
+            tree.renew("a.example");
+            cmd.run(&["assemble", "--reload", "none"]).exits(0);
+            problem(&json(&cmd, &[]).exits(2), "haproxy-stale", "critical", "has serial");
+            haproxy.reload_and_wait();
+            json(&cmd, &[]).exits(0);
+            tree.renew("a.example");
+            cmd.run(&["assemble"]).exits(0);
+            json(&cmd, &[]).exits(0);
+        }
     }
 }
 
@@ -909,7 +916,8 @@ fn what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands() {
 }
 
 /// Of every word that the manual lists: the test that runs the advice, or why no command can help.
-const MENDED: [(&str, &str); 45] = [
+const MENDED: [(&str, &str); 47] = [
+    ("fleet-*", "as the fleet's problems are mended: tests/fleet.rs"),
     ("not-listed", "as files that no list names are reached: tests of one by one"),
     ("not-presented", "as files that no list names are reached: tests of one by one"),
     ("haproxy-config", "a_configuration_that_haproxy_refuses_is_critical_on_every_version"),
@@ -920,6 +928,7 @@ const MENDED: [(&str, &str); 45] = [
     ("hook-broken", "a_dead_hook_is_named_with_its_line_and_removed_by_the_advice"),
     ("renewal-overdue", "a_renewal_that_fails_is_said_with_certbots_words"),
     ("run-failed", "a_run_that_failed_for_a_full_disk_is_the_last_run"),
+    ("settings-broken", "no command: only the operator knows what is meant"),
     ("hook-not-running", "a_hook_that_does_not_run_is_made_good"),
     ("disk-missing", "what_is_wrong_on_the_disk_is_mended_by_what_is_advised"),
     ("disk-stale", "what_is_wrong_on_the_disk_is_mended_by_what_is_advised"),

@@ -1,6 +1,6 @@
 //! HAProxy's own words about what it could not load, and which files they name. Pure.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::Haproxy;
 use crate::haproxy::batch::{Batch, Change};
@@ -33,15 +33,16 @@ pub(super) fn cause(words: &str) -> String {
     }
 }
 
-/// What to do about a configuration that HAProxy refuses; `files`: all that it consists of, as far as they are known.
-pub(super) fn advice(words: &str, files: &[PathBuf]) -> String {
+/// What to do about a configuration that HAProxy refuses; `program`: the one that refused it; `files`: all that it
+/// consists of, as far as they are known.
+pub(super) fn advice(words: &str, program: &Path, files: &[PathBuf]) -> String {
     let place = words.find('[').and_then(|start| words.get(start + 1..)?.split_once(']'));
     let place = place.and_then(|(place, _)| place.rsplit_once(':'));
     let place = place.filter(|(file, _)| !file.is_empty() && !file.ends_with(':'));
     let place = place.filter(|(_, line)| !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit()));
     let named = place.map(|(file, _)| PathBuf::from(file));
     let files = if files.is_empty() { named.as_slice() } else { files };
-    let mut command = String::from("haproxy -c");
+    let mut command = format!("{} -c", shell_word(program.as_os_str()));
     for file in files {
         command.push_str(" -f ");
         command.push_str(&shell_word(file.as_os_str()));
@@ -151,6 +152,12 @@ fn alerts(log: &str) -> Vec<String> {
         }
     }
     alerts.dedup();
+    for alert in &mut alerts {
+        // HAProxy itself doubles it (2.2 to 3.4), and no file has this name.
+        while alert.contains(".sctl.sctl") {
+            *alert = alert.replace(".sctl.sctl", ".sctl");
+        }
+    }
     alerts
 }
 
@@ -200,7 +207,7 @@ fn is_named_at(line: &str, place: usize, length: usize) -> bool {
         && (after.is_empty() || after == "." || after.starts_with([' ', ':', ',', ';']))
 }
 
-/// Without what makes it a sibling's name; HAProxy itself doubles it: `F.sctl.sctl` (2.2 to 3.4).
+/// Without what makes it a sibling's name.
 fn without_siblings(mut after: &str) -> &str {
     while let Some(rest) = SIBLINGS.iter().find_map(|sibling| after.strip_prefix(sibling)) {
         after = rest;
@@ -264,7 +271,9 @@ mod tests {
     fn the_cause_comes_first_and_the_advice_can_be_pasted() {
         let said = "parsing [/etc/haproxy/haproxy.cfg:60] : unknown keyword 'bogus' in 'global' section";
         assert_eq!(cause(said), "[/etc/haproxy/haproxy.cfg:60] unknown keyword 'bogus' in 'global' section");
-        let of = |words, files: &[&str]| advice(words, &files.iter().map(PathBuf::from).collect::<Vec<_>>());
+        let of = |words, files: &[&str]| {
+            advice(words, Path::new("haproxy"), &files.iter().map(PathBuf::from).collect::<Vec<_>>())
+        };
         assert_eq!(
             of(said, &[]),
             "mend line 60 of /etc/haproxy/haproxy.cfg, then check it with: haproxy -c -f /etc/haproxy/haproxy.cfg"
@@ -280,6 +289,10 @@ mod tests {
             "mend its configuration, then check it with: haproxy -c -f /a.cfg"
         );
         assert_eq!(of(proxy, &[]), "mend its configuration");
+        assert_eq!(
+            advice(proxy, Path::new("/opt/new/haproxy"), &[PathBuf::from("/a.cfg")]),
+            "mend its configuration, then check it with: /opt/new/haproxy -c -f /a.cfg"
+        );
         assert_eq!(of("x [::1] y", &[]), "mend its configuration");
     }
 
@@ -306,7 +319,7 @@ mod tests {
             "error processing line 0 in file '/d' : unable to load SSL certificate into SSL Context '/d/a.pem': ee key too small.",
             "unable to load certificate chain from file '/d/a.pem': bad end line",
             "unable to load SSL private key from file /d/a.pem: x",
-            " '/d/a.pem.sctl.sctl' is present but cannot be read or parsed'.",
+            " '/d/a.pem.sctl' is present but cannot be read or parsed'.",
             "error processing line 0 in file '/d' :  '/d/a.pem.ocsp' is present and activates OCSP but it is impossible.",
             "cannot open /d/a.pem",
         ] {
@@ -314,6 +327,17 @@ mod tests {
             assert_eq!(named.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2], "{message}");
             assert!(named[0].1.contains(message), "{message}: {named:?}");
         }
+    }
+
+    #[test]
+    fn the_file_that_is_named_is_there() {
+        let log = new(" '/d/a.pem.sctl.sctl' is present but cannot be read or parsed'.");
+        let said = "'/d/a.pem.sctl' is present";
+        assert!(words(&log).contains(said), "{}", words(&log));
+        let named = naming(&log, &paths(&["/d/a.pem"]));
+        assert!(matches!(named.as_slice(), [(0, line)] if line.contains(said)), "{named:?}");
+        let staged = named_in_folder(&log, "/d", &paths(&["a.pem"]));
+        assert!(matches!(staged.as_slice(), [(0, line)] if line.contains("'a.pem.sctl' is")), "{staged:?}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::certified_key::Leaf;
 use crate::serving::loads::{
-    At, Bind, Contents, Entry, How, Identity, Load, Named, Serving, Store, base_name,
+    At, BUNDLE, Bind, Contents, Entry, How, Identity, Load, Named, Serving, Store, base_name,
 };
 use crate::serving::view::{View, Views};
 
@@ -136,7 +136,55 @@ impl Serving {
                 changed.stores.insert(store_of(file), store);
             }
         }
+        for named in self.named.iter().filter(|named| named.folder == Some(identity)) {
+            changed.follow_again(named, files);
+        }
         changed
+    }
+
+    /// What a line leads to that names a path of a directory with these files: the file, else its bundle.
+    fn follow_again(&mut self, named: &Named, files: &[(String, Arc<Leaf>)]) {
+        let parts = BUNDLE.map(|ending| format!("{}.{ending}", named.path));
+        let leaf = |store: &str| {
+            let found = files.iter().find(|(file, _)| file == base_name(store));
+            found.map(|(_, leaf)| (store.to_owned(), Arc::clone(leaf)))
+        };
+        let now: Vec<(String, Arc<Leaf>)> = match leaf(&named.path) {
+            Some(whole) => vec![whole],
+            None => parts.iter().filter_map(|part| leaf(part)).collect(),
+        };
+        // Who names a part by itself means that.
+        let of_bundle: Vec<&String> =
+            parts.iter().filter(|part| self.named.iter().all(|named| named.path != **part)).collect();
+        let mut is_changed = false;
+        for load in self.binds.iter_mut().flat_map(|bind| &mut bind.loads) {
+            let is_line = match load.how {
+                How::Directory => false,
+                How::List => true,
+                How::File | How::Default | How::Used => load.path == named.path,
+            };
+            let is_it = |entry: &Entry| entry.store == named.path || of_bundle.contains(&&entry.store);
+            let before = load.entries.iter().filter(|entry| is_it(entry)).map(|entry| &entry.store);
+            if !is_line || now.is_empty() || before.eq(now.iter().map(|(store, _)| store)) {
+                continue;
+            }
+            let mut entries: Vec<Entry> = Vec::with_capacity(load.entries.len());
+            for entry in std::mem::take(&mut load.entries) {
+                if !is_it(&entry) {
+                    entries.push(entry);
+                } else if entries.last().is_none_or(|last| last.at != entry.at || !is_it(last)) {
+                    entries
+                        .extend(now.iter().map(|(store, _)| Entry { store: store.clone(), ..entry.clone() }));
+                }
+            }
+            load.entries = entries;
+            is_changed = true;
+        }
+        for (store, leaf) in now.into_iter().filter(|_| is_changed) {
+            let unseen =
+                Store { path: PathBuf::new(), identity: None, contents: Contents::Pair(leaf), extra: None };
+            self.stores.entry(store).or_insert(unseen);
+        }
     }
 
     /// How a bind answers.

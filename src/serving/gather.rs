@@ -14,15 +14,12 @@ use crate::config::{Haproxy, Settings};
 use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::{Started, usual_configuration};
 use crate::serving::loads::{
-    At, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, is_loaded,
+    At, BUNDLE, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, is_loaded,
 };
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause as cause;
 use crate::sys::parallel;
 use crate::sys::system::System;
-
-/// The endings of a bundle's files, in the order that HAProxy loads them.
-const BUNDLE: [&str; 3] = ["dsa", "ecdsa", "rsa"];
 
 /// Where distributions' HAProxy has its pidfile.
 const DEFAULT_PIDFILE: &str = "/run/haproxy.pid";

@@ -207,6 +207,9 @@ impl Contents {
 /// What helps where a line gives a certificate a key that isn't its own.
 pub const KEY_LINE: &str = "take the key out of that line, or put the right one there";
 
+/// The endings of a bundle's files, in the order that HAProxy loads them: a path that isn't there stands for these.
+pub const BUNDLE: [&str; 3] = ["dsa", "ecdsa", "rsa"];
+
 /// A path that a line names by itself, rather than by the directory that it is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {

@@ -39,7 +39,7 @@ pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
     use crate::haproxy::process::config_check::ConfigCheck as C;
     let deadline = Instant::now() + LIMIT.min(haproxy.timeout);
     let refused = |words: String, files: &[PathBuf]| {
-        let advice = mend(&words, files, haproxy);
+        let advice = mend(&words, files, &config_check::for_people(system, haproxy));
         Checked::Refused { words: words.trim_start_matches("parsing ").to_owned(), advice }
     };
     let Some(binary) = &haproxy.binary else {
@@ -88,7 +88,7 @@ fn master(system: &System, haproxy: &Haproxy) -> Option<Master> {
 }
 
 /// What to do about a refused configuration: `[/etc/haproxy/haproxy.cfg:60]` is the place.
-fn mend(words: &str, files: &[PathBuf], haproxy: &Haproxy) -> String {
+fn mend(words: &str, files: &[PathBuf], program: &Path) -> String {
     let place = words.find('[').and_then(|at| words.get(at + 1..)?.split_once(']')).and_then(|(place, _)| {
         let (file, line) = place.rsplit_once(':')?;
         let is_line = !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit());
@@ -105,8 +105,7 @@ fn mend(words: &str, files: &[PathBuf], haproxy: &Haproxy) -> String {
     if files.is_empty() {
         return what;
     }
-    let binary = haproxy.binary.as_deref().unwrap_or("haproxy");
     let files: Vec<String> =
         files.iter().map(|file| format!(" -f {}", shell_word(file.as_os_str()))).collect();
-    format!("{what}; check it with: {} -c{}", shell_word(binary.as_ref()), files.concat())
+    format!("{what}; check it with: {} -c{}", shell_word(program.as_os_str()), files.concat())
 }

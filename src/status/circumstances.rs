@@ -10,7 +10,6 @@ use crate::status::advice::{ASSEMBLE, KEEP};
 use crate::status::moving::Needs;
 use crate::status::observation::SiteViews;
 use crate::status::running::Running;
-use crate::sys::escape::escaped;
 
 /// What a site is judged by besides its views.
 #[derive(Debug, Clone)]
@@ -80,15 +79,6 @@ impl Circumstances<'_> {
         let wanted = self.running.iter().filter(|running| running.wanted && running.down.is_none());
         let reloads: Vec<String> = wanted.map(|running| running.catch_up(false)).collect();
         if reloads.is_empty() { ASSEMBLE.to_owned() } else { reloads.join("; then ") }
-    }
-
-    /// What makes this program ask a HAProxy by the names that it has for its files.
-    pub(crate) fn spelled(&self, name: &str) -> Option<String> {
-        let spelled = self.running.iter().find(|running| running.name == name)?.spelled.as_ref()?;
-        let value = escaped(&spelled.replace('"', "\\\"")).to_string();
-        Some(format!(
-            "it loads the directory by another name: set sites_dir = \"{value}\" in its [[haproxy]] table"
-        ))
     }
 
     /// What brings this HAProxy into step with the disk.

@@ -29,6 +29,9 @@ const OWED_PATIENCE: i64 = 60 * 60;
 /// How long after a renewal a run must have followed, in seconds.
 const HOOK_PATIENCE: i64 = 24 * 60 * 60;
 
+/// How far a run may be in the future, in seconds: clocks are set.
+const CLOCK_PATIENCE: i64 = 5 * 60;
+
 /// One HAProxy's view of one site.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HaproxyView {
@@ -99,6 +102,13 @@ impl Site {
     pub fn expires(&self) -> Option<i64> {
         let shown = self.haproxy.iter().filter_map(|view| view.not_after);
         shown.chain(self.leaf().map(|leaf| leaf.not_after)).min()
+    }
+
+    /// How long the deployed certificate lives from its first to its last second, where a lineage renews it.
+    #[must_use]
+    pub fn lifetime(&self) -> Option<i64> {
+        let leaf = self.views.disk.here().filter(|_| self.views.lineage.is_some())?;
+        Some(leaf.not_after.saturating_sub(leaf.not_before))
     }
 
     /// Adds a problem that was seen elsewhere.
@@ -248,14 +258,14 @@ fn haproxy_view(views: &SiteViews, shown: &Shown, running: &Running) -> HaproxyV
         }
     } else if !shown.loaded.is_unseen() {
         view.seen_by = Some("runtime");
-        view.state = by_runtime;
+        view.state = if shown.is_apart { PlaceState::Current } else { by_runtime };
         if let Sight::Here(loaded) = &shown.loaded {
             view.serial.clone_from(&loaded.serial);
             view.fingerprint = loaded.sha1.as_ref().map(fingerprint);
             (view.not_before, view.not_after) = (loaded.not_before, loaded.not_after);
         }
     }
-    view.serves = serves(views, shown).filter(|_| view.state == PlaceState::Current);
+    view.serves = serves(views, shown).filter(|_| view.state == PlaceState::Current && !shown.is_apart);
     view
 }
 
@@ -275,6 +285,12 @@ fn serves(views: &SiteViews, shown: &Shown) -> Option<Serves> {
         _ if is_shadowed => Serves::Some,
         _ => Serves::All,
     })
+}
+
+/// Whether what HAProxy has in memory is in use, and what the file holds.
+#[must_use]
+pub fn is_current(loaded: &LoadedLeaf, leaf: &Leaf) -> bool {
+    loaded.status == StoreStatus::Used && is_same(loaded, leaf)
 }
 
 /// What HAProxy has in memory, compared with the disk.
@@ -468,7 +484,6 @@ fn in_haproxy(
 ) -> Option<Problem> {
     let name = escaped(&view.name).to_string();
     let catch_up = around.catch_up(views, &view.name);
-    let spelled = around.spelled(&view.name);
     let or_another = |why: &str| format!("{catch_up}; if that changes nothing, {why}");
     let about = |kind, fact: String, advice: &str| {
         Some(Problem {
@@ -520,11 +535,6 @@ fn in_haproxy(
         {
             None
         }
-        (PlaceState::Missing, _, Sight::Absent) if views.disk.here().is_some() && spelled.is_some() => about(
-            ProblemKind::HaproxyMissing,
-            format!("{name} doesn't have it by the name that it is asked for"),
-            &spelled.unwrap_or_default(),
-        ),
         (PlaceState::Missing, _, Sight::Absent) if views.disk.here().is_some() => about(
             ProblemKind::HaproxyMissing,
             format!("{name} doesn't have it"),
@@ -667,6 +677,31 @@ pub fn owed_problem(running: &Running, since: Option<i64>, now: i64) -> Problem 
         haproxy: Some(name.to_owned()),
         ..problem(ProblemKind::ReloadOwed, severity, fact, Some(running.catch_up(true)))
     }
+}
+
+/// Whether the last run is recorded in the future: nothing can be judged by it.
+#[must_use]
+pub fn is_future(at: i64, now: i64) -> bool {
+    at.saturating_sub(now) > CLOCK_PATIENCE
+}
+
+/// What makes it doubtful that runs follow, where no renewal shows it: the clock was set back, or there was none for longer
+/// than any certificate here lives, `longest`.
+#[must_use]
+pub fn runs(last_run: i64, longest: Option<i64>, now: i64) -> Option<Problem> {
+    let (fact, advice) = if is_future(last_run, now) {
+        let ahead = advice::span(last_run.saturating_sub(now));
+        let fact = format!(
+            "the last run is recorded {ahead} in the future, so whether one followed certbot's last renewal can't be told"
+        );
+        (fact, advice::ASSEMBLE)
+    } else {
+        let ago = now.saturating_sub(last_run);
+        longest.filter(|&longest| ago > longest.max(HOOK_PATIENCE))?;
+        let ago = advice::span(ago);
+        (format!("the last run was {ago} ago, and no certificate here lives that long"), advice::HOOK)
+    };
+    Some(problem(ProblemKind::HookNotRunning, Severity::Warning, fact, Some(advice.to_owned())))
 }
 
 /// Whether certbot renewed something over a day ago, and nothing followed.

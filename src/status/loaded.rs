@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::names::Names;
 use super::observation::LoadedLeaf;
 use crate::config::Haproxy;
 use crate::haproxy::cli::replies;
@@ -18,7 +19,8 @@ use crate::sys::escape::escaped;
 /// The longest line of commands: with room for its end.
 const LONGEST_LINE: usize = LONGEST_COMMAND - 1000;
 
-/// A master that executes itself anew refuses connections until it has loaded its configuration.
+/// A master that executes itself anew refuses connections until it has loaded its configuration. One that accepts them and
+/// says nothing, or breaks off, is there: it is asked for as long as there is time, for it may be reloaded again and again.
 const BLINK: Duration = Duration::from_secs(2);
 
 /// Between two looks.
@@ -85,6 +87,7 @@ impl LoadedStores {
 /// No socket answers: why.
 pub fn memory(
     haproxy: &Haproxy,
+    names: &Names,
     may_ask: &MayAsk<'_>,
     others: &BTreeSet<String>,
     deadline: Instant,
@@ -92,16 +95,18 @@ pub fn memory(
     let patience = deadline.min(Instant::now() + BLINK);
     loop {
         let mut unusable = Vec::new();
-        let mut blinks = false;
+        let (mut blinks, mut accepts) = (false, false);
         for worker in Worker::ways(haproxy) {
-            match all(haproxy, worker, may_ask, others, deadline) {
+            match all(haproxy, names, worker, may_ask, others, deadline) {
                 Ok(memory) => return Ok(memory),
                 Err(trouble) => {
                     blinks |= matches!(&trouble, Trouble::Socket(e) if e.is_of_a_reload());
+                    accepts |= matches!(&trouble, Trouble::Socket(SocketError::Empty | SocketError::Cut));
                     unusable.push(format!("{}: {trouble}", worker.address()));
                 }
             }
         }
+        let patience = if accepts { deadline } else { patience };
         if !blinks || Instant::now() + PAUSE >= patience {
             return Err(no_use(&unusable));
         }
@@ -111,12 +116,13 @@ pub fn memory(
 
 fn all(
     haproxy: &Haproxy,
+    names: &Names,
     worker: Worker<'_>,
     may_ask: &MayAsk<'_>,
     others: &BTreeSet<String>,
     deadline: Instant,
 ) -> Result<LoadedStores, Trouble> {
-    let ours = |file: &String| is_ours(haproxy, file);
+    let ours = |file: &str| names.site(file).is_some() || is_ours(haproxy, file);
     let listed = worker.listing(deadline)?.stores;
     let answering = worker.answering(deadline).ok();
     let mut kept: BTreeMap<Asking, Vec<String>> = BTreeMap::new();
@@ -158,10 +164,10 @@ fn all(
     }
     // Since 3.2; an older one doesn't know the command.
     let outranked = match worker.command("show ssl sni", deadline) {
-        Ok(reply) if !stores.is_empty() => outranked(&reply, |file| is_ours(haproxy, file)),
+        Ok(reply) if !stores.is_empty() => outranked(&reply, ours),
         _ => HashMap::new(),
     };
-    let (stores, others) = stores.into_iter().partition(|(file, _)| ours(file));
+    let (stores, others) = stores.into_iter().partition(|(file, _): &(String, _)| ours(file));
     Ok(LoadedStores { stores, outranked, hidden, avoided, listed, others, worker: answering })
 }
 
@@ -288,32 +294,60 @@ mod tests {
         }
     }
 
-    /// A master of 2.2 to 3.0 refuses connections while it loads.
-    #[test]
-    fn a_socket_that_blinks_is_asked_again() {
-        use std::io::{Read as _, Write as _};
-        use std::os::unix::net::UnixListener;
-        let folder = tempfile::tempdir().unwrap();
-        let (path, next) = (folder.path().join("socket"), folder.path().join("next"));
-        drop(UnixListener::bind(&path).unwrap());
+    /// What the socket of a HAProxy at this path shows.
+    fn shown(path: &std::path::Path) -> Result<LoadedStores, String> {
         let settings =
             format!("[[haproxy]]\nruntime_socket = {path:?}\nmaster_socket = \"\"\nreload = \"none\"");
         let settings =
             crate::config::Settings::parse(&settings, &crate::config::Overrides::default()).unwrap();
+        let (deadline, others) = (Instant::now() + Duration::from_secs(60), BTreeSet::new());
+        memory(&settings.haproxys[0], &Names::default(), &|_, _| Asking::Safe, &others, deadline)
+    }
+
+    /// Answers two commands with nothing to show.
+    fn answer(listener: &std::os::unix::net::UnixListener) {
+        use std::io::{Read as _, Write as _};
+        for _ in 0..2 {
+            let mut stream = listener.accept().unwrap().0;
+            stream.read_to_string(&mut String::new()).unwrap();
+            stream.write_all(b"\n").unwrap();
+        }
+    }
+
+    /// A master of 2.2 to 3.0 refuses connections while it loads.
+    #[test]
+    fn a_socket_that_blinks_is_asked_again() {
+        use std::os::unix::net::UnixListener;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, next) = (folder.path().join("socket"), folder.path().join("next"));
+        drop(UnixListener::bind(&path).unwrap());
         let place = path.clone();
         let master = std::thread::spawn(move || {
             sleep(Duration::from_millis(300));
             let listener = UnixListener::bind(&next).unwrap();
             std::fs::rename(&next, &place).unwrap();
-            for _ in 0..2 {
-                let mut stream = listener.accept().unwrap().0;
-                stream.read_to_string(&mut String::new()).unwrap();
-                stream.write_all(b"\n").unwrap();
-            }
+            answer(&listener);
         });
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let memory = memory(&settings.haproxys[0], &|_, _| Asking::Safe, &BTreeSet::new(), deadline);
-        assert!(memory.unwrap().stores.is_empty());
+        assert!(shown(&path).unwrap().stores.is_empty());
+        master.join().unwrap();
+    }
+
+    /// One that is reloaded again and again closes connections without a word for longer than a blink.
+    #[test]
+    fn a_socket_that_says_nothing_is_asked_for_as_long_as_there_is_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let master = std::thread::spawn(move || {
+            // Each is followed by a pause: together they are longer than a blink.
+            let times = BLINK.as_millis() / PAUSE.as_millis() + 5;
+            for _ in 0..times {
+                let mut stream = listener.accept().unwrap().0;
+                std::io::Read::read_to_string(&mut stream, &mut String::new()).unwrap();
+            }
+            answer(&listener);
+        });
+        assert!(shown(&path).unwrap().stores.is_empty());
         master.join().unwrap();
     }
 

@@ -17,6 +17,7 @@ pub mod loaded;
 pub mod local;
 pub mod lost;
 pub mod moving;
+pub mod names;
 pub mod observation;
 pub mod problem;
 pub mod refusal;
@@ -27,6 +28,7 @@ pub mod running;
 pub mod severity;
 pub mod troubles;
 pub mod unit;
+pub mod unworkable;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -109,6 +111,13 @@ pub fn status(settings: &Settings, system: &System, with_setup: bool, progress: 
         setup.findings.clear();
     }
     let mut status = judged(settings, ground, haproxy, setup, now());
+    for found in unworkable::problems(settings, system, &status.sites) {
+        let of_sites = status.sites.iter_mut().flat_map(|site| &mut site.problems);
+        for problem in status.problems.iter_mut().chain(of_sites) {
+            problem.advice = found.instead(problem).or_else(|| problem.advice.take());
+        }
+        status.problems.push(found.problem);
+    }
     match following::problems(settings, status.at) {
         Ok(problems) => status.problems.extend(problems),
         Err(failure) => status.unseen.push(failure.message),
@@ -159,7 +168,11 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     let last_run = ground.last_run.here();
     problems.extend(troubles::failed_run(last_run, now));
     if !ground.last_run.is_unseen() {
-        problems.extend(judge::hook(&ground.renewals, last_run.map(|run| run.at), now));
+        let at = last_run.map(|run| run.at);
+        let longest = sites.iter().filter_map(Site::lifetime).max();
+        let missed = judge::hook(&ground.renewals, at, now);
+        let doubtful = || at.and_then(|at| judge::runs(at, longest, now));
+        problems.extend(missed.or_else(doubtful));
     }
     problems.extend(ground.open_to_others.map(judge::open_to_others));
     Status {

@@ -84,11 +84,14 @@ pub struct Shown {
     pub presented: Sight<Presented>,
     /// A name that it serves from a file elsewhere in its configuration instead, and that file.
     pub outranked: Option<(String, String)>,
+    /// Whether it rightly has nothing: its lines load other files of the directory, and this one is another HAProxy's.
+    pub is_apart: bool,
 }
 
 impl Shown {
     /// Nothing could be seen.
-    pub const UNSEEN: Self = Self { loaded: Sight::Unseen, presented: Sight::Unseen, outranked: None };
+    pub const UNSEEN: Self =
+        Self { loaded: Sight::Unseen, presented: Sight::Unseen, outranked: None, is_apart: false };
 }
 
 /// One file in all places.

@@ -1,6 +1,6 @@
 //! What each HAProxy shows: looked at all at once, each within a time of its own.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
@@ -16,11 +16,12 @@ use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy::cli::replies::StoreStatus;
 use crate::haproxy::cli::worker::{Answering, can_be_shown, may_die_of_names};
 use crate::haproxy::target::Target;
-use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
 use crate::serving::loads::Loaded;
 use crate::sites::commit::previous_path;
 use crate::sites::state::{Pending, State, key};
+use crate::status::judge::is_current;
+use crate::status::names::Names;
 use crate::status::observation::LoadedLeaf;
 use crate::status::refusal::Refused;
 use crate::sys::change_time::changed_at;
@@ -115,7 +116,7 @@ pub fn look(settings: &Settings, system: &System, ground: &mut Ground) -> Vec<Ru
         let spelled = ground.spellings.get(&haproxy.name).cloned();
         let seen = Running { spelled, blocked: blocked.clone(), ..look.running(haproxy) };
         for (place, site) in ground.sites.iter_mut().enumerate() {
-            site.haproxy.push(look.shown(haproxy, site, place));
+            site.haproxy.push(look.shown(site, place));
         }
         add_unknown(haproxy, look, &running, ground);
         running.push(seen);
@@ -166,6 +167,7 @@ impl<'a> Previous<'a> {
 /// One look at a HAProxy.
 struct Look {
     memory: Result<LoadedStores, String>,
+    names: Names,
     answers: handshakes::Answers,
     down: Option<Down>,
     reload: Option<String>,
@@ -184,10 +186,9 @@ impl Look {
     ) -> Self {
         let serving = around.servings.get(place);
         let others = serving.map(behind::elsewhere).unwrap_or_default();
-        let spellings = sites.iter().filter_map(|site| Some((spelled(haproxy, site)?, site)));
-        let by_name: HashMap<String, &SiteViews> = spellings.collect();
+        let names = Names::of(haproxy, sites, around, place);
         let may_ask = |file: &str, worker: Option<Answering>| {
-            let site = by_name.get(file).copied();
+            let site = names.site(file).and_then(|site| sites.get(site));
             let leaf = site.and_then(|site| site.disk.here());
             if leaf.is_some_and(|leaf| !can_be_shown(leaf)) {
                 return Asking::TooLong;
@@ -206,10 +207,11 @@ impl Look {
             }
         };
         let deadline = Instant::now() + SOCKETS.min(haproxy.timeout);
-        let memory = loaded::memory(haproxy, &may_ask, &others, deadline);
+        let memory = loaded::memory(haproxy, &names, &may_ask, &others, deadline);
         let asked: Vec<Asked<'_>> = sites
             .iter()
             .enumerate()
+            .filter(|(site, _)| !names.is_apart(*site))
             .filter_map(|(site, views)| {
                 let names = views.row.as_ref()?.names_won.to_vec();
                 Some(Asked { site, leaf: views.disk.here()?, names })
@@ -225,22 +227,26 @@ impl Look {
             .ok()
             .zip(serving)
             .and_then(|(memory, serving)| behind::fact(system, haproxy, around, serving, sites, memory));
-        Self { memory, answers, down, reload: reloading::command(system, haproxy), behind }
+        Self { memory, names, answers, down, reload: reloading::command(system, haproxy), behind }
     }
 
     /// What it shows for one site.
-    fn shown(&mut self, haproxy: &Haproxy, site: &SiteViews, place: usize) -> Shown {
+    fn shown(&mut self, site: &SiteViews, place: usize) -> Shown {
         let presented = self.answers.take(place);
-        match (&mut self.memory, spelled(haproxy, site)) {
-            (Ok(memory), Some(file)) if !memory.hidden.contains(&file) && !memory.avoided.contains(&file) => {
-                Shown {
-                    loaded: memory.stores.remove(&file).map_or(Sight::Absent, Sight::Here),
-                    presented,
-                    outranked: memory.outranked.remove(&file),
-                }
-            }
-            _ => Shown { presented, ..Shown::UNSEEN },
+        let unseen = Shown { presented, ..Shown::UNSEEN };
+        let (Ok(memory), names) = (&mut self.memory, self.names.of_site(place)) else { return unseen };
+        let is_kept_from_us = |name: &String| memory.hidden.contains(name) || memory.avoided.contains(name);
+        if names.is_empty() || names.iter().any(is_kept_from_us) {
+            return unseen;
         }
+        let outranked = names.iter().find_map(|name| memory.outranked.remove(name));
+        let found: Vec<LoadedLeaf> = names.iter().filter_map(|name| memory.stores.remove(name)).collect();
+        // What isn't as it should be, where it has the file by several names.
+        let is_right = |found: &LoadedLeaf| site.disk.here().is_some_and(|leaf| is_current(found, leaf));
+        let wrong = found.iter().position(|found| !is_right(found)).unwrap_or_default();
+        let loaded = found.into_iter().nth(wrong).map_or(Sight::Absent, Sight::Here);
+        let is_apart = loaded == Sight::Absent && self.names.is_apart(place);
+        Shown { loaded, outranked, is_apart, ..unseen }
     }
 
     fn running(&self, haproxy: &Haproxy) -> Running {
@@ -266,14 +272,13 @@ impl Look {
 
 /// Files that HAProxy has, and neither certbot nor the disk, as far as they can be seen.
 fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut Ground) {
-    let Ok(LoadedStores { stores, avoided, .. }) = look.memory else { return };
-    let seen: HashSet<String> = ground.sites.iter().filter_map(|site| spelled(haproxy, site)).collect();
+    let Look { memory: Ok(LoadedStores { stores, avoided, .. }), names, .. } = look else { return };
     // It has those, too, whatever is in them.
     let of_avoided = |file: String| {
         let (serial, sha1, not_before, not_after) = (None, None, None, None);
         (file, LoadedLeaf { status: StoreStatus::Used, serial, sha1, not_before, not_after })
     };
-    let avoided = avoided.into_iter().filter(|file| !seen.contains(file)).map(of_avoided);
+    let avoided = avoided.into_iter().filter(|file| names.site(file).is_none()).map(of_avoided);
     let mut left: Vec<_> =
         stores.into_iter().chain(avoided).filter(|(file, _)| *file != haproxy.host_file).collect();
     left.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -296,14 +301,5 @@ fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut G
             place: Location::default(),
             haproxy,
         });
-    }
-}
-
-/// A site's file as this HAProxy spells it; `None`: HAProxy can't be asked for it.
-fn spelled(haproxy: &Haproxy, site: &SiteViews) -> Option<String> {
-    let file = site.file.as_ref().filter(|_| !site.place.is_elsewhere)?.to_str()?;
-    match site.role {
-        Role::Host => Some(Target::Host.spelled(haproxy)),
-        Role::Site => is_loaded_name(file.as_ref()).then(|| Target::Site(file.to_owned()).spelled(haproxy)),
     }
 }

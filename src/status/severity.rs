@@ -113,6 +113,8 @@ pub enum ProblemKind {
     Fleet(FleetTrouble),
     /// The last run could not be done, or not to its end.
     RunFailed,
+    /// The settings name a program or a file that isn't there.
+    SettingsBroken,
 }
 
 impl ProblemKind {

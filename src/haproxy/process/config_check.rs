@@ -211,11 +211,7 @@ fn program(system: &System, haproxy: &Haproxy, master: &Master) -> Result<Progra
     let environment = proc.environment(pid).map_err(cannot("environment"))?;
     let folder = fs::read_link(proc.path(pid, "cwd")).map_err(cannot("directory"))?;
     let status = proc.status(pid).map_err(cannot("status"))?;
-    let binary = match arguments.first().map(Path::new) {
-        _ if setting.starts_with('/') => PathBuf::from(setting),
-        Some(first) if first.is_absolute() => first.to_owned(),
-        _ => proc.executable(pid).map_err(cannot("executable"))?,
-    };
+    let binary = binary(proc, pid, setting, &arguments).map_err(cannot("executable"))?;
     let user = User::parse(&status).ok_or(NotRun::Unseen { what: "user", pid, why: String::new() })?;
     let own_files = Files { binary: !setting.starts_with('/'), configuration: haproxy.config.is_empty() };
     sees_our_files(master, &binary, &arguments, &folder, own_files)?;
@@ -253,6 +249,30 @@ fn program(system: &System, haproxy: &Haproxy, master: &Master) -> Result<Progra
             };
             Ok(program.arg(binary).args(arguments))
         }
+    }
+}
+
+/// The program that checks: the settings' where that is a path, else the master's own.
+fn binary(proc: &Proc, pid: i32, setting: &str, arguments: &[OsString]) -> std::io::Result<PathBuf> {
+    match arguments.first().map(Path::new) {
+        _ if setting.starts_with('/') => Ok(setting.into()),
+        Some(first) if first.is_absolute() => Ok(first.to_owned()),
+        _ => proc.executable(pid),
+    }
+}
+
+/// The program that a person is to check the configuration with: the one that a check of ours runs, as short as it can be
+/// typed.
+pub(crate) fn for_people(system: &System, haproxy: &Haproxy) -> PathBuf {
+    let setting = haproxy.binary.as_deref().unwrap_or("haproxy");
+    let of_master = || {
+        let (proc, pid) = (Proc::new(system), sight::master(system, haproxy)?);
+        binary(&proc, pid, setting, &proc.arguments(pid).ok()?).ok()
+    };
+    let usual = system.program(setting);
+    match of_master() {
+        Some(own) if !usual.is_some_and(|usual| same_file(&usual, &own)) => own,
+        _ => setting.into(),
     }
 }
 

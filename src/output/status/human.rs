@@ -11,7 +11,7 @@ use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
 use crate::status::Status;
 use crate::status::advice::{Part, day, parts, span};
-use crate::status::judge::{Serves, Site};
+use crate::status::judge::{Serves, Site, is_future};
 use crate::status::problem::Problem;
 use crate::status::severity::{PlaceState, ProblemKind, Severity};
 use crate::sys::escape::escaped;
@@ -340,21 +340,24 @@ fn haproxys(status: &Status, columns: &Columns, detail: Detail) -> Vec<StatusLin
 
 /// When the last run was, and what came of it.
 pub(super) fn last_run(status: &Status) -> Option<String> {
-    let ago = |at: i64| span(status.at.saturating_sub(at).max(0));
+    let when = |at: i64| match status.at.saturating_sub(at) {
+        since if is_future(at, status.at) => format!("{} in the future", span(-since)),
+        since => format!("{} ago", span(since.max(0))),
+    };
     let Some(run) = status.last_run.here() else {
         let is_known = !status.last_run.is_unseen();
         return is_known.then(|| "Last run: none is known of".to_owned());
     };
     if let Some(error) = &run.error {
-        return Some(format!("Last run: {} ago, failed: {}", ago(run.at), error.message));
+        return Some(format!("Last run: {}, failed: {}", when(run.at), error.message));
     }
-    let mut text = format!("Last run: {} ago, {}", ago(run.at), ended(run));
+    let mut text = format!("Last run: {}, {}", when(run.at), ended(run));
     let files = if run.changes == 1 { "1 file" } else { &format!("{} files", run.changes) };
     let _ = write!(text, ", {files} changed");
     for (name, told) in &run.told {
         let outcome = serde_json::to_value(told.outcome).ok();
         let outcome = outcome.as_ref().and_then(|outcome| outcome.as_str()).unwrap_or("told");
-        let _ = write!(text, "; {} {outcome} {} ago", escaped(name), ago(told.at));
+        let _ = write!(text, "; {} {outcome} {}", escaped(name), when(told.at));
         if told.confirmed == Some(true) {
             text.push_str(" and confirmed");
         }
