@@ -646,6 +646,20 @@ fn a_node_whose_cache_is_lost_is_told_what_brings_it_back() {
     fleet.must_all_be_as_wanted("brought back");
 }
 
+/// Monitoring waits ten seconds; an etcd without a leader is waited for by who publishes or follows.
+#[test]
+fn monitoring_gets_an_answer_from_a_fleet_whose_etcd_gives_none() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    let port = Port::free();
+    fleet.store = format!("[\"http://127.0.0.1:{}\"]", port.number());
+    fleet.tell_publisher();
+    let publisher = fleet.publisher.limit(std::time::Duration::from_secs(15));
+    let run = publisher.run(&["fleet", "status", "--format", "monitoring"]).exits(1);
+    assert!(run.stdout.contains("fleet-unreachable"), "{run}");
+}
+
 #[test]
 fn a_node_waits_for_its_canary() {
     let mut fleet = Fleet::of(vec![Some("3.0"), None]);
