@@ -211,7 +211,7 @@ fn program(system: &System, haproxy: &Haproxy, master: &Master) -> Result<Progra
     let environment = proc.environment(pid).map_err(cannot("environment"))?;
     let folder = fs::read_link(proc.path(pid, "cwd")).map_err(cannot("directory"))?;
     let status = proc.status(pid).map_err(cannot("status"))?;
-    let binary = binary(&proc, pid, setting, &arguments).map_err(cannot("executable"))?;
+    let binary = binary(proc, pid, setting, &arguments).map_err(cannot("executable"))?;
     let user = User::parse(&status).ok_or(NotRun::Unseen { what: "user", pid, why: String::new() })?;
     let own_files = Files { binary: !setting.starts_with('/'), configuration: haproxy.config.is_empty() };
     sees_our_files(master, &binary, &arguments, &folder, own_files)?;
