@@ -7,10 +7,12 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use haproxy_certs::fleet::head::{Head, SignedHead};
 use haproxy_certs::fleet::identity::HostIdentity;
+use haproxy_certs::fleet::report::NodeReport;
 use rustix::process::Signal;
 use support::cmd::toml;
 use support::etcd::{EtcdSetup, newest_etcd};
@@ -439,6 +441,119 @@ fn a_removed_node_reads_nothing_of_the_next_epoch() {
 }
 
 #[test]
+fn what_was_confirmed_once_is_looked_at_whenever_it_is_reported() {
+    let mut fleet = Fleet::of(vec![Some("3.0")]);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    serves(&fleet, "first");
+    // HAProxy is made to load another file, and the disk is as it was.
+    let site = fleet.nodes[0].cmd.site("a.example");
+    let deployed = fs::read(&site).unwrap();
+    let other = Authority::new().issue(KeyKind::P256, &["a.example"], Validity::days(90));
+    put(&site, other.combined(), 0o400);
+    fleet.nodes[0].haproxy.as_mut().unwrap().reload_and_wait();
+    put(&site, &deployed, 0o400);
+    let run = fleet.nodes[0].follow().exits(2);
+    assert!(run.stdout.contains("a.example: haproxy-stale"), "{run}");
+    let text = fleet.publisher.run(&["fleet", "status"]).exits(1).stdout;
+    assert!(text.contains("fleet-node-failed") && text.contains("haproxy-stale (serves "), "{text}");
+    assert!(text.contains("0 of 1 nodes confirmed"), "{text}");
+    fleet.nodes[0].haproxy.as_mut().unwrap().reload_and_wait();
+    fleet.all_follow();
+    let text = fleet.publisher.run(&["fleet", "status"]).exits(0).stdout;
+    assert!(text.contains("1 of 1 nodes confirmed"), "{text}");
+    fleet.nodes[0].haproxy.as_mut().unwrap().stop();
+    let run = fleet.nodes[0].follow();
+    assert!(run.stdout.contains("haproxy-down"), "{run}");
+    let text = fleet.publisher.run(&["fleet", "status"]).exits(1).stdout;
+    assert!(text.contains("haproxy-down"), "{text}");
+}
+
+#[test]
+fn a_publisher_that_lost_everything_passes_the_number_that_the_nodes_have() {
+    let mut fleet = Fleet::new(2);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    for _ in 0..3 {
+        fleet.renew("a.example");
+        fleet.publish();
+    }
+    fleet.all_follow();
+    fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
+    fleet.restore(&Contents::new());
+    fleet.renew("a.example");
+    fleet.publish();
+    for node in &fleet.nodes {
+        let run = node.follow().exits(2);
+        assert!(run.stdout.contains("fleet-rollback"), "{run}");
+    }
+    // What the nodes say to do.
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains("lb2 has number 4 already"), "{run}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("after the next publish");
+    let run = fleet.publish();
+    assert!(run.stdout.contains("stays at number 5"), "{run}");
+}
+
+#[test]
+fn the_fleets_status_is_not_ok_by_what_is_old_from_the_future_or_another_hosts() {
+    let mut fleet = Fleet::new(2);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let all = |fleet: &Fleet, code| fleet.publisher.run(&["fleet", "status"]).exits(code).stdout;
+    all(&fleet, 0);
+    // A node whose clock was a day ahead, and which is silent since.
+    let path = fleet.folder().join("report/lb1");
+    let identity = HostIdentity::load(&fleet.nodes[0].cmd.beside("identity")).unwrap().unwrap();
+    let (edge, lb1) = ("edge".parse().unwrap(), "lb1".parse().unwrap());
+    let bytes = fs::read(&path).unwrap();
+    let mut report = NodeReport::read(&bytes, &identity.public().signing, &edge, &lb1).unwrap();
+    report.time += 24 * 60 * 60;
+    fs::write(&path, report.sign(identity.signing())).unwrap();
+    let text = all(&fleet, 1);
+    assert!(text.contains("fleet-clock: its report is of "), "{text}");
+    fleet.all_follow();
+    // The store went back, with the reports.
+    let stored = fleet.stored();
+    fleet.renew("a.example");
+    fleet.publish();
+    fleet.restore(&stored);
+    let text = all(&fleet, 2);
+    assert!(text.contains("fleet-rollback"), "{text}");
+    fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    fleet.all_follow();
+    all(&fleet, 0);
+    // A node that is none any more.
+    let removed = fleet.nodes.pop().unwrap();
+    fleet.tell_publisher();
+    fleet.publisher.run(&["fleet", "rotate"]).exits(0);
+    let text = removed.cmd.run(&["fleet", "status"]).exits(1).stdout;
+    assert!(text.contains("fleet-not-a-node"), "{text}");
+}
+
+#[test]
+fn a_cache_that_others_may_write_is_refused_with_what_mends_it() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let cache = fleet.nodes[0].cmd.beside("cache");
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).unwrap();
+    let run = fleet.nodes[0].follow().exits(3);
+    let advice = run.stderr.split("run: ").nth(1).unwrap().trim();
+    assert_eq!(advice, format!("chmod -R go-w {}", cache.display()), "{run}");
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o700)).unwrap();
+    fleet.all_follow();
+}
+
+#[test]
 fn a_node_waits_for_its_canary() {
     let mut fleet = Fleet::of(vec![Some("3.0"), None]);
     fleet.issue("a.example");
@@ -480,6 +595,7 @@ fn a_head_past_its_time_prunes_nothing_and_is_not_taken() {
     fleet.delete("a.example");
     fleet.publish();
     fleet.sign(|head| {
+        head.sequence += 1;
         head.signed -= 3 * day;
         head.expires -= 3 * day;
     });

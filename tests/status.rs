@@ -1181,11 +1181,9 @@ fn every_problem_of_the_manual_is_made_here() {
         let (_, part) = manual.split_once(&format!("\n.Ss {title}\n")).unwrap();
         let part = part.split("\n.Ss ").next().unwrap().split("\n.Sh ").next().unwrap();
         for word in part.lines().filter_map(|line| line.strip_prefix(".It Sy ")) {
-            // Only a run asks HAProxy about staged files, and fleets have a page and tests of their own.
-            assert!(
-                ["not-checked", "fleet-*"].contains(&word) || here.contains(&format!("\"{word}\"")),
-                "no test makes {word}"
-            );
+            // Only a run asks HAProxy about staged files, and a fleet's problems are made in fleet.rs.
+            let is_elsewhere = ["not-checked", "fleet-*"].contains(&word);
+            assert!(is_elsewhere || here.contains(&format!("\"{word}\"")), "no test makes {word}");
             words += 1;
         }
     }

@@ -917,6 +917,7 @@ fn what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands() {
 
 /// Of every word that the manual lists: the test that runs the advice, or why no command can help.
 const MENDED: [(&str, &str); 47] = [
+    ("fleet-*", "as the fleet's problems are mended: tests/fleet.rs"),
     ("not-listed", "as files that no list names are reached: tests of one by one"),
     ("not-presented", "as files that no list names are reached: tests of one by one"),
     ("haproxy-config", "a_configuration_that_haproxy_refuses_is_critical_on_every_version"),
@@ -927,7 +928,6 @@ const MENDED: [(&str, &str); 47] = [
     ("hook-broken", "a_dead_hook_is_named_with_its_line_and_removed_by_the_advice"),
     ("renewal-overdue", "a_renewal_that_fails_is_said_with_certbots_words"),
     ("run-failed", "a_run_that_failed_for_a_full_disk_is_the_last_run"),
-    ("fleet-*", "as the page of fleets says: tests of fleets"),
     ("settings-broken", "no command: only the operator knows what is meant"),
     ("hook-not-running", "a_hook_that_does_not_run_is_made_good"),
     ("disk-missing", "what_is_wrong_on_the_disk_is_mended_by_what_is_advised"),

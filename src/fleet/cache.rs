@@ -33,7 +33,7 @@ use crate::plan::situation::Policy;
 use crate::sites::durable::{write_durably, write_whole};
 use crate::sites::place::Place;
 use crate::sys::clock::now;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::{Failure, FailureKind, io_cause};
 
 /// The head that counts here.
@@ -149,9 +149,17 @@ impl CacheFolder {
         let place = Place::open(path)?
             .ok_or_else(|| Failure::io("open", path, &std::io::ErrorKind::NotFound.into()))?;
         let stat = fstat(&place.dir).map_err(|e| Failure::io("read", path, &e.into()))?;
-        let is_ours = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
-        if !is_ours || stat.st_mode & 0o022 != 0 {
-            let fact = format!("others may write to {}; remove it, or: chmod go-w", escaped_path(path));
+        let own = rustix::process::geteuid().as_raw();
+        let (shown, word) = (escaped_path(path), shell_word(path.as_os_str()));
+        let stranger = Some(stat.st_uid).filter(|uid| *uid != 0 && *uid != own);
+        let wrong = if let Some(uid) = stranger {
+            Some(format!("{shown} belongs to user {uid}, not to who runs this; run: chown -R {own} {word}"))
+        } else if stat.st_mode & 0o022 != 0 {
+            Some(format!("others may write to {shown}; run: chmod -R go-w {word}"))
+        } else {
+            None
+        };
+        if let Some(fact) = wrong {
             return Err(Failure::new(FailureKind::Permission, fact));
         }
         let until = Instant::now() + PATIENCE;

@@ -1,9 +1,11 @@
 //! The whole fleet at a glance: what each node says of itself, judged. Pure.
 
+use crate::fleet::accept::AHEAD;
 use crate::fleet::head::SignedHead;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_key::NodeKey;
 use crate::fleet::report::{BadReport, NodeReport};
+use crate::fleet::signed_text::time;
 use crate::fleet::trouble::FleetTrouble;
 use crate::status::severity::Severity;
 
@@ -147,6 +149,11 @@ pub fn node_row(
     if silent >= SILENCE {
         let fact = format!("it hasn't reported for {}", crate::status::advice::span(silent));
         row.problems.push(problem(FleetTrouble::FleetNodeSilent, fact));
+    }
+    if report.time > at.saturating_add(AHEAD) {
+        let when = time(report.time);
+        let fact = format!("its report is of {when}, which is in the future: one of the clocks is wrong");
+        row.problems.push(problem(FleetTrouble::FleetClock, fact));
     }
     if let Some(head) = head {
         row.is_current = report.head == head.hash;

@@ -37,7 +37,7 @@ pub enum FleetTrouble {
     FleetUnknownPublisher,
     /// The head is of another fleet.
     FleetOther,
-    /// The head is from the future.
+    /// The head, or a node's report, is from the future.
     FleetClock,
     /// What the head names isn't all in the store.
     FleetIncomplete,
@@ -122,7 +122,7 @@ impl FleetTrouble {
             Self::FleetUnknownPublisher => {
                 "if the publisher was replaced, add its ssh-ed25519 line to publishers; otherwise somebody else writes to the store"
             }
-            Self::FleetClock => "set the clocks of the publisher and of this host",
+            Self::FleetClock => "set the clocks of the publisher, of the nodes and of this host",
             Self::FleetIncomplete => {
                 "it may still be on its way; if it stays so, on the publisher, run: haproxy-certs fleet publish"
             }

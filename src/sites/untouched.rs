@@ -20,10 +20,10 @@ use crate::sites::place::Place;
 pub struct Untouched {
     /// When a `.sctl` had last gone from it, or may have: seconds and nanoseconds since 1970.
     pub since: (u64, u32),
-    /// When it had last changed as a run left it, and a digest of the names in it; `None`: a run has changed it that didn't
-    /// come to its end.
+    /// When names had last come or gone as a run left it (its mtime: another owner or mode isn't meant), and a digest of the
+    /// names in it; `None`: a run has changed it that didn't come to its end.
     #[serde(default)]
-    pub left: Option<((u64, u32), String)>,
+    pub left: Option<((i64, i64), String)>,
     /// The `.sctl` files that were there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub scts: BTreeSet<String>,
@@ -41,7 +41,7 @@ pub(crate) struct FoundPlace {
 impl FoundPlace {
     /// How a directory is found, of which the last run remembers this; `None`: it can't be read.
     pub(crate) fn of(place: &Place, last: Option<&Untouched>) -> Option<Self> {
-        let (identity, changed) = look(place)?;
+        let Look { identity, changed, named } = look(place)?;
         let names = entries::entries(&place.dir, &place.path).ok()?;
         let is_new = last.is_none() && names.is_empty();
         let digest = digest_of(&names);
@@ -49,7 +49,7 @@ impl FoundPlace {
         let is_innocent = |last: &&Untouched| {
             let Some((left, before)) = &last.left else { return false };
             // What has come or gone for good says why it has changed.
-            scts.is_superset(&last.scts) && (*left == changed || *before != digest)
+            scts.is_superset(&last.scts) && (*left == named || *before != digest)
         };
         let since = match last.filter(is_innocent) {
             Some(last) => last.since,
@@ -76,9 +76,9 @@ pub(crate) fn left(
     for place in places {
         let key = key(place);
         let Some(found) = found.get(&key) else { continue };
-        let Some((_, changed)) = look(place) else { continue };
+        let Some(Look { changed, named, .. }) = look(place) else { continue };
         let Ok(names) = entries::entries(&place.dir, &place.path) else { continue };
-        let left = Some((changed, digest_of(&names)));
+        let left = Some((named, digest_of(&names)));
         let scts = scts_of(names);
         let since = if scts.is_superset(&found.record.scts) { found.record.since } else { changed };
         all.insert(key, Untouched { since, left, scts });
@@ -88,13 +88,26 @@ pub(crate) fn left(
 
 /// The name under which a directory is remembered, whatever its path: its device and inode.
 pub(crate) fn key(place: &Place) -> String {
-    look(place).map_or_else(String::new, |(identity, _)| format!("{}:{}", identity.device, identity.inode))
+    let named = |Look { identity, .. }: Look| format!("{}:{}", identity.device, identity.inode);
+    look(place).map(named).unwrap_or_default()
 }
 
-fn look(place: &Place) -> Option<(Identity, (u64, u32))> {
+/// A directory as it is now.
+struct Look {
+    identity: Identity,
+    /// Its ctime, which no program can set.
+    changed: (u64, u32),
+    /// Its mtime.
+    named: (i64, i64),
+}
+
+fn look(place: &Place) -> Option<Look> {
     let stat = fstat(&place.dir).ok()?;
-    let changed = (u64::try_from(stat.st_ctime).ok()?, u32::try_from(stat.st_ctime_nsec).ok()?);
-    Some((Identity { device: stat.st_dev, inode: stat.st_ino }, changed))
+    Some(Look {
+        identity: Identity { device: stat.st_dev, inode: stat.st_ino },
+        changed: (u64::try_from(stat.st_ctime).ok()?, u32::try_from(stat.st_ctime_nsec).ok()?),
+        named: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).ok()?),
+    })
 }
 
 fn digest_of(names: &[OsString]) -> String {

@@ -24,8 +24,10 @@ use crate::fleet::sshsig::VerifyingKey;
 use crate::fleet::store::{FleetStore, Revision, StoreKey};
 use crate::fleet::trouble::FleetTrouble;
 use crate::haproxy::verdict::Outcome;
-use crate::output::{Exit, Report};
-use crate::status::severity::Severity;
+use crate::output::{Exit, HaproxyRow, Report};
+use crate::status::judge::Site;
+use crate::status::problem::Problem;
+use crate::status::severity::{ProblemKind, Severity};
 use crate::status::status;
 use crate::sys::clock::now;
 use crate::sys::failure::{Failure, FailureKind};
@@ -73,6 +75,8 @@ pub struct Followed {
     pub trouble: Option<(FleetTrouble, String)>,
     /// What the run from the cache did; `None`: there was nothing to look at again.
     pub run: Option<Report>,
+    /// What a look at the HAProxys found otherwise than the head says, though the run had nothing to do.
+    pub unserved: Vec<KeptException>,
     /// Why the report could not be put.
     pub unreported: Option<String>,
 }
@@ -81,20 +85,30 @@ impl Followed {
     /// How a single look ends.
     #[must_use]
     pub fn exit(&self) -> Exit {
-        let of_run = self.run.as_ref().map_or(Exit::Fine, |run| run.exit(false));
-        let of_head = match &self.trouble {
+        let of_run = self.of_run();
+        let is_served = self.unserved.iter().all(|it| it.problem == ProblemKind::HaproxyDown.name());
+        let of_look = if is_served { Exit::Fine } else { Exit::Untold };
+        let of_head = self.of_head();
+        [of_run, of_look, of_head].into_iter().max_by_key(|exit| exit.code()).unwrap_or(Exit::Fine)
+    }
+
+    fn of_run(&self) -> Exit {
+        self.run.as_ref().map_or(Exit::Fine, |run| run.exit(false))
+    }
+
+    fn of_head(&self) -> Exit {
+        match &self.trouble {
             None => Exit::Fine,
             Some((FleetTrouble::FleetUnreachable | FleetTrouble::FleetEmpty, _)) => Exit::Unable,
             Some((trouble, _)) if trouble.is_alarm() => Exit::Untold,
             Some(_) => Exit::Partly,
-        };
-        if of_run.code() > of_head.code() { of_run } else { of_head }
+        }
     }
 
-    /// Whether it should be tried again soon.
+    /// Whether it should be tried again soon. What a HAProxy serves isn't mended by trying again.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
-        self.exit() != Exit::Fine || self.unreported.is_some()
+        self.of_run() != Exit::Fine || self.of_head() != Exit::Fine || self.unreported.is_some()
     }
 }
 
@@ -177,13 +191,24 @@ impl<'a> Follower<'a> {
             if done.is_new || memory.since == 0 {
                 memory.since = now();
             }
-            let exceptions = self.exceptions(&report);
-            memory.is_confirmed = exceptions.is_empty() && report.exit(false) == Exit::Fine;
-            memory.exceptions = exceptions;
+            if report.exit(false) != Exit::Fine {
+                memory.exceptions = self.exceptions(&report);
+                memory.is_confirmed = false;
+            }
             done.run = Some(report);
         }
         let is_silent = at - memory.told >= SIGN_OF_LIFE || memory.told > at;
-        let is_other = memory.told_trouble != done.trouble.as_ref().map(|(trouble, _)| *trouble);
+        let mut is_other = false;
+        // What was confirmed once needn't be served now.
+        let was_fine = done.run.as_ref().map_or(!memory.unfinished, |run| run.exit(false) == Exit::Fine);
+        if was_fine && (done.run.is_some() || is_silent || !memory.is_confirmed) {
+            let unserved = self.unserved(done.run.as_ref());
+            is_other = unserved != memory.exceptions;
+            memory.is_confirmed = unserved.is_empty();
+            memory.exceptions.clone_from(&unserved);
+            done.unserved = unserved;
+        }
+        is_other |= memory.told_trouble != done.trouble.as_ref().map(|(trouble, _)| *trouble);
         if (done.run.is_some() || is_silent || is_other)
             && let Some(node) = own_name(&opened.signed, &self.identity)
         {
@@ -377,17 +402,7 @@ impl<'a> Follower<'a> {
 
     /// What isn't deployed or served as the head says, by a look at everything where a run wasn't fine.
     fn exceptions(&self, report: &Report) -> Vec<KeptException> {
-        let mut exceptions = Vec::new();
-        let silent = report.haproxy.iter().filter(|row| row.outcome == Outcome::NotRunning);
-        exceptions.extend(silent.map(|row| KeptException {
-            lineage: EVERYTHING.to_owned(),
-            problem: "haproxy-down".to_owned(),
-            served: None,
-            detail: row.detail.clone().unwrap_or_else(|| format!("{} doesn't run", row.name)),
-        }));
-        if report.exit(false) == Exit::Fine {
-            return exceptions;
-        }
+        let mut exceptions = not_running(report);
         if let Some(failure) = &report.error {
             exceptions.push(KeptException {
                 lineage: EVERYTHING.to_owned(),
@@ -398,19 +413,9 @@ impl<'a> Follower<'a> {
         }
         let looked = status(self.settings, self.system, false, &|_, _| ());
         for (site, problem) in looked.all_problems() {
-            if problem.severity < Severity::Warning {
-                continue;
+            if problem.severity >= Severity::Warning {
+                exceptions.push(exception(site, problem));
             }
-            let lineage = site.and_then(|site| site.views.lineage.as_ref());
-            let shown = site.into_iter().flat_map(|site| &site.views.haproxy);
-            let served = shown.into_iter().find_map(|shown| shown.loaded.here()?.serial.clone());
-            exceptions.push(KeptException {
-                lineage: lineage
-                    .map_or_else(|| EVERYTHING.to_owned(), |name| name.to_string_lossy().into_owned()),
-                problem: problem.kind.name().to_owned(),
-                served,
-                detail: problem.fact.clone(),
-            });
         }
         let told = report.haproxy.iter().filter(|row| row.is_bad());
         exceptions.extend(told.map(|row| KeptException {
@@ -422,10 +427,55 @@ impl<'a> Follower<'a> {
         exceptions
     }
 
+    /// What the HAProxys don't serve as the disk has it, by a look at them: what notified nobody proves nothing.
+    fn unserved(&self, run: Option<&Report>) -> Vec<KeptException> {
+        let looked = status(self.settings, self.system, false, &|_, _| ());
+        let is_unserved = |site: Option<&Site>, problem: &Problem| match problem.kind {
+            ProblemKind::HaproxyStale | ProblemKind::HaproxyMissing => site.is_some(),
+            ProblemKind::DiskMissing | ProblemKind::DiskStale | ProblemKind::HaproxyDown => true,
+            _ => false,
+        };
+        let mut unserved: Vec<KeptException> = looked
+            .all_problems()
+            .into_iter()
+            .filter(|(site, problem)| is_unserved(*site, problem))
+            .map(|(site, problem)| exception(site, problem))
+            .collect();
+        if unserved.iter().all(|it| it.problem != ProblemKind::HaproxyDown.name()) {
+            unserved.extend(run.into_iter().flat_map(not_running));
+        }
+        unserved
+    }
+
     /// The fleet.
     #[must_use]
     pub fn fleet(&self) -> &Fleet {
         self.fleet
+    }
+}
+
+/// The HAProxys that a run found not running.
+fn not_running(report: &Report) -> Vec<KeptException> {
+    let silent = report.haproxy.iter().filter(|row| row.outcome == Outcome::NotRunning);
+    let of_row = |row: &HaproxyRow| KeptException {
+        lineage: EVERYTHING.to_owned(),
+        problem: ProblemKind::HaproxyDown.name().to_owned(),
+        served: None,
+        detail: row.detail.clone().unwrap_or_else(|| format!("{} doesn't run", row.name)),
+    };
+    silent.map(of_row).collect()
+}
+
+/// A problem of the host's own status, for the report.
+fn exception(site: Option<&Site>, problem: &Problem) -> KeptException {
+    let lineage = site.and_then(|site| site.views.lineage.as_ref());
+    let shown = site.into_iter().flat_map(|site| &site.views.haproxy);
+    let served = shown.into_iter().find_map(|shown| shown.loaded.here()?.serial.clone());
+    KeptException {
+        lineage: lineage.map_or_else(|| EVERYTHING.to_owned(), |name| name.to_string_lossy().into_owned()),
+        problem: problem.kind.name().to_owned(),
+        served,
+        detail: problem.fact.clone(),
     }
 }
 

@@ -3,9 +3,11 @@
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::{Accepted, KnownHeads, RefusedHead, accept};
-use crate::fleet::cache::{FleetCache, fleet_name, identity, look_at_memory, publishers};
+use crate::fleet::cache::{
+    FleetCache, fleet_name, identity, kept_head, look_at_memory, own_name, publishers,
+};
 use crate::fleet::head::SignedHead;
-use crate::fleet::overview::{FleetOverview, node_row, problem, staleness};
+use crate::fleet::overview::{FleetOverview, FleetProblem, node_row, problem, staleness};
 use crate::fleet::reach::reach;
 use crate::fleet::sshsig::VerifyingKey;
 use crate::fleet::store::{FleetStore, StoreError, StoreKey};
@@ -32,6 +34,8 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
         problems: Vec::new(),
     };
     let memory = look_at_memory(fleet).ok().flatten().unwrap_or_default();
+    // Before the store is asked: a head that is published meanwhile is no roll-back.
+    let seen = known(fleet, memory.heads);
     let store = match reach(fleet) {
         Ok(store) => store,
         Err(failure) => {
@@ -51,7 +55,7 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
         overview.problems.push(problem(FleetTrouble::FleetEmpty, fact));
         return Ok(overview);
     };
-    overview.head = match accept(&value, &known(fleet, memory.heads), &name, &keys, at) {
+    overview.head = match accept(&value, &seen, &name, &keys, at) {
         Ok(Accepted::New(signed) | Accepted::Unchanged(signed)) => Some(signed),
         Err(RefusedHead::Expired { head, .. }) => {
             overview.problems.extend(staleness(&head, at));
@@ -78,6 +82,7 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
         }
         Err(e) => overview.problems.push(problem(FleetTrouble::FleetUnreachable, e.to_string())),
     }
+    overview.problems.extend(not_a_node(fleet, signed));
     for node in memory.removed.iter().filter(|_| fleet.is_publisher()) {
         let fact = format!("{node} was removed and can still read: run haproxy-certs fleet rotate");
         overview.problems.push(problem(FleetTrouble::FleetNotRotated, fact));
@@ -85,9 +90,28 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
     Ok(overview)
 }
 
-/// On the publisher the heads that were seen are its own.
+/// The heads that were seen: on the publisher it is the one that it published last.
 fn known(fleet: &Fleet, heads: KnownHeads) -> KnownHeads {
-    if fleet.is_node() { heads } else { KnownHeads::default() }
+    if fleet.is_node() {
+        return heads;
+    }
+    let mut own = KnownHeads::default();
+    if let Some(signed) = kept_head(fleet).ok().flatten() {
+        own.remember(&signed);
+    }
+    own
+}
+
+/// That the head doesn't name this host, which is a node.
+fn not_a_node(fleet: &Fleet, signed: &SignedHead) -> Option<FleetProblem> {
+    // Who only watches the fleet has no keys.
+    let identity = identity(fleet).ok().filter(|_| fleet.is_node())?;
+    if own_name(signed, &identity).is_some() {
+        return None;
+    }
+    let head = &signed.head;
+    let fact = format!("number {} of the fleet {} doesn't name this host", head.sequence, head.fleet);
+    Some(problem(FleetTrouble::FleetNotANode, fact))
 }
 
 /// Whose heads count here.

@@ -3,12 +3,15 @@
 use crate::commands::fleet::follow::Followed;
 use crate::commands::fleet::join::Joined;
 use crate::commands::fleet::publish::Published;
-use crate::fleet::overview::{FleetOverview, NodeRow};
+use crate::fleet::overview::{EVERYTHING, FleetOverview, NodeRow};
 use crate::output::human::{Line, Tone};
 use crate::output::json::timestamp;
 use crate::status::advice::span;
 use crate::status::severity::Severity;
 use crate::sys::escape::{escaped, escaped_path};
+
+/// What isn't served is listed up to so many.
+const MOST_UNSERVED: usize = 5;
 
 fn line(tone: Tone, text: String) -> Line {
     Line { tone, text }
@@ -99,6 +102,18 @@ pub fn followed(done: &Followed) -> Vec<Line> {
         let tone = if trouble.is_alarm() { Tone::Bad } else { Tone::Wary };
         lines.push(line(tone, format!("{:<10} {}: {}", "note", trouble.name(), escaped(fact))));
         lines.push(line(tone, format!("{:<10}   -> {}", "", trouble.advice())));
+    }
+    for it in done.unserved.iter().take(MOST_UNSERVED) {
+        let about =
+            if it.lineage == EVERYTHING { String::new() } else { format!("{}: ", escaped(&it.lineage)) };
+        let text = format!("{:<10} {about}{}: {}", "note", it.problem, escaped(&it.detail));
+        lines.push(line(Tone::Bad, text));
+    }
+    if let Some(more @ 1..) = done.unserved.len().checked_sub(MOST_UNSERVED) {
+        lines.push(line(Tone::Bad, format!("{:<10} and {more} more that aren't served", "note")));
+    }
+    if !done.unserved.is_empty() {
+        lines.push(line(Tone::Bad, format!("{:<10}   -> see: haproxy-certs status", "")));
     }
     if let Some(why) = &done.unreported {
         lines.push(line(Tone::Wary, format!("{:<10} the report could not be put: {}", "note", escaped(why))));

@@ -7,8 +7,13 @@ use crate::fleet::fetch::fetch;
 use crate::fleet::head::SignedHead;
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
+use crate::fleet::node_key::NodeKey;
+use crate::fleet::report::NodeReport;
 use crate::fleet::store::{FleetStore, Revision, StoreKey};
 use crate::sys::failure::{Failure, FailureKind};
+
+/// The highest number that is believed when a node says that it has it.
+const MOST_BELIEVED: u64 = 1 << 53;
 
 /// What is the last head, and what is known of the store.
 pub(super) struct Base {
@@ -71,6 +76,35 @@ pub(super) fn base(
     let fetched = fetch(store, folder, &signed.head, identity, &NodeName::publisher(), false);
     let opened = fetched.ok().map(|(key, entries)| Opened { signed, key, entries });
     Ok(Base { opened, revision, last, is_doubtful: true })
+}
+
+/// What the nodes have may be later than everything that the store and this host have: then both went back, and no node
+/// would take a head before that number is passed.
+pub(super) fn passed_by_nodes(
+    base: &mut Base,
+    store: &dyn FleetStore,
+    name: &FleetName,
+    members: &[(NodeName, NodeKey)],
+    alarms: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let keys: Vec<StoreKey> = members.iter().map(|(node, _)| StoreKey::Report(node.clone())).collect();
+    let found = store.get(&keys).map_err(|e| in_store(&e))?;
+    let last = base.last.0;
+    for ((node, key), found) in members.iter().zip(found) {
+        let Some(found) = found else { continue };
+        let Ok(report) = NodeReport::read(&found.bytes, &key.signing, name, node) else { continue };
+        // Whatever a node says, the numbers don't come to an end.
+        if report.sequence <= last || report.sequence > MOST_BELIEVED {
+            continue;
+        }
+        alarms.push(format!(
+            "{node} has number {} already, and the last that is known here is {last}: the store and this host's cache went back",
+            report.sequence
+        ));
+        base.last.0 = base.last.0.max(report.sequence);
+        base.is_doubtful = true;
+    }
+    Ok(())
 }
 
 /// The refusal of a second publisher.

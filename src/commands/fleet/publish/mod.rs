@@ -12,7 +12,7 @@ use std::str::FromStr as _;
 use crate::certbot::CertbotTree;
 use crate::certified_key::sha256;
 use crate::commands::fleet::failures::{in_store, unsealed};
-use crate::commands::fleet::publish::base::{Base, base, lost};
+use crate::commands::fleet::publish::base::{Base, base, lost, passed_by_nodes};
 use crate::commands::fleet::publish::sealing::{Seal, look, rescue};
 use crate::commands::fleet::publish::unnamed::{DAY, clear_away, drop_unnamed, listed, note_strays};
 use crate::config::Settings;
@@ -116,7 +116,9 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         rotated: wanted.rotate,
         ..Published::default()
     };
-    let base = base(store.as_ref(), &folder, fleet, &name, &identity, wanted.take_over, &mut done.alarms)?;
+    let mut base =
+        base(store.as_ref(), &folder, fleet, &name, &identity, wanted.take_over, &mut done.alarms)?;
+    passed_by_nodes(&mut base, store.as_ref(), &name, &members, &mut done.alarms)?;
     let at = now();
     let previous = base.opened.as_ref();
     let made_key;
