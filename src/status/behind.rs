@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use super::loaded::LoadedStores;
 use super::observation::{LoadedLeaf, SiteViews};
-use crate::certified_key::Leaf;
 use crate::config::Haproxy;
 use crate::haproxy::cli::worker::can_be_shown;
 use crate::haproxy::process::config_check::newer_source;
@@ -84,7 +83,7 @@ impl<'a> Question<'a> {
     fn asked(&self) -> Option<String> {
         let is_other = |(name, shown): &(&String, &LoadedLeaf)| {
             let on_disk = self.serving.stores.get(*name).and_then(|store| store.contents.leaf());
-            on_disk.is_some_and(|leaf| !is_same(shown, leaf))
+            on_disk.is_some_and(|leaf| !shown.is_of(leaf))
         };
         self.memory.others.iter().find(is_other).map(|(name, _)| has_another(name))
     }
@@ -114,7 +113,7 @@ impl<'a> Question<'a> {
                 return Some(may_lack(&name));
             }
             let shown = self.memory.stores.get(&name);
-            if shown.zip(views.disk.here()).is_some_and(|(shown, leaf)| !is_same(shown, leaf)) {
+            if shown.zip(views.disk.here()).is_some_and(|(shown, leaf)| !shown.is_of(leaf)) {
                 return Some(has_another(&name));
             }
         }
@@ -177,13 +176,5 @@ impl<'a> Question<'a> {
     fn is_newer(&self, path: &Path) -> bool {
         let started = self.memory.worker.map(|worker| worker.started(self.system));
         started.zip(changed_at(path)).is_some_and(|(started, changed)| changed >= started)
-    }
-}
-
-/// Of an Ed25519 certificate HAProxy shows no fingerprint.
-fn is_same(shown: &LoadedLeaf, leaf: &Leaf) -> bool {
-    match &shown.sha1 {
-        Some(sha1) => *sha1 == leaf.sha1,
-        None => shown.serial.as_ref() == Some(&leaf.serial),
     }
 }

@@ -287,12 +287,6 @@ fn serves(views: &SiteViews, shown: &Shown) -> Option<Serves> {
     })
 }
 
-/// Whether what HAProxy has in memory is in use, and what the file holds.
-#[must_use]
-pub fn is_current(loaded: &LoadedLeaf, leaf: &Leaf) -> bool {
-    loaded.status == StoreStatus::Used && is_same(loaded, leaf)
-}
-
 /// What HAProxy has in memory, compared with the disk.
 fn loaded_state(views: &SiteViews, loaded: &Sight<LoadedLeaf>) -> PlaceState {
     match (loaded, &views.disk) {
@@ -300,18 +294,10 @@ fn loaded_state(views: &SiteViews, loaded: &Sight<LoadedLeaf>) -> PlaceState {
         (Sight::Absent, _) => PlaceState::Missing,
         (Sight::Here(_), Sight::Absent | Sight::Damaged) => PlaceState::Stale,
         (Sight::Here(loaded), Sight::Here(leaf)) => match loaded.status {
-            StoreStatus::Used if is_same(loaded, leaf) => PlaceState::Current,
+            StoreStatus::Used if loaded.is_of(leaf) => PlaceState::Current,
             StoreStatus::Used => PlaceState::Stale,
             StoreStatus::Unused | StoreStatus::Empty | StoreStatus::Uncommitted => PlaceState::Missing,
         },
-    }
-}
-
-/// Of an Ed25519 certificate HAProxy shows no fingerprint.
-fn is_same(loaded: &LoadedLeaf, leaf: &Leaf) -> bool {
-    match &loaded.sha1 {
-        Some(sha1) => *sha1 == leaf.sha1,
-        None => loaded.serial.as_ref() == Some(&leaf.serial),
     }
 }
 

@@ -54,6 +54,23 @@ pub struct LoadedLeaf {
     pub not_after: Option<i64>,
 }
 
+impl LoadedLeaf {
+    /// Whether it is this leaf. Of an Ed25519 certificate HAProxy shows no fingerprint.
+    #[must_use]
+    pub fn is_of(&self, leaf: &Leaf) -> bool {
+        match &self.sha1 {
+            Some(sha1) => *sha1 == leaf.sha1,
+            None => self.serial.as_ref() == Some(&leaf.serial),
+        }
+    }
+
+    /// Whether it is in use, and this leaf.
+    #[must_use]
+    pub fn is_current(&self, leaf: &Leaf) -> bool {
+        self.status == StoreStatus::Used && self.is_of(leaf)
+    }
+}
+
 /// What came of asking for a file's names by TLS handshakes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presented {

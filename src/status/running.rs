@@ -20,7 +20,6 @@ use crate::plan::row::Role;
 use crate::serving::loads::Loaded;
 use crate::sites::commit::previous_path;
 use crate::sites::state::{Pending, State, key};
-use crate::status::judge::is_current;
 use crate::status::names::Names;
 use crate::status::observation::LoadedLeaf;
 use crate::status::refusal::Refused;
@@ -242,7 +241,7 @@ impl Look {
         let outranked = names.iter().find_map(|name| memory.outranked.remove(name));
         let found: Vec<LoadedLeaf> = names.iter().filter_map(|name| memory.stores.remove(name)).collect();
         // What isn't as it should be, where it has the file by several names.
-        let is_right = |found: &LoadedLeaf| site.disk.here().is_some_and(|leaf| is_current(found, leaf));
+        let is_right = |found: &LoadedLeaf| site.disk.here().is_some_and(|leaf| found.is_current(leaf));
         let wrong = found.iter().position(|found| !is_right(found)).unwrap_or_default();
         let loaded = found.into_iter().nth(wrong).map_or(Sight::Absent, Sight::Here);
         let is_apart = loaded == Sight::Absent && self.names.is_apart(place);

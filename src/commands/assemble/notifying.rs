@@ -163,10 +163,11 @@ fn change(committed: &Committed<'_>, row: Option<&Row>, views: Option<&Views<'_>
             chain_len: proved.chain().len(),
             key_type: leaf.key_type.clone(),
             addable: addable && claim.as_ref().is_none_or(|claim| !claim.shares),
-            names_won: claim.map_or_else(
-                || row.map(|row| row.names_won.to_vec()).unwrap_or_default(),
-                |claim| claim.names_won,
-            ),
+            // What none of its lines loads it serves under no name.
+            names_won: match views {
+                Some(_) => claim.map(|claim| claim.names_won).unwrap_or_default(),
+                None => row.map(|row| row.names_won.to_vec()).unwrap_or_default(),
+            },
             can_be_shown: can_be_shown(leaf) && was_shown(),
         })
     });
