@@ -125,6 +125,7 @@ fn fail_at(name: &str, prepare: fn() -> Scene, processor: usize, next: &AtomicUs
     let leftovers = scene.names();
     assert_eq!(calm.stderr, "", "{name}");
     scene.must_be_as_without_index(name, &calm);
+    scene.grow_old();
     scene.restore();
     let (_, calls) = strace::record(&scene.cmd, &scene.arguments, &[], processor);
     let points: Vec<(&Call, Fault, &str)> = calls

@@ -112,6 +112,7 @@ fn killed_at(
         assert!(is_a_pair(&entry.bytes), "{name}: {file}");
     }
     scene.must_be_as_without_index(name, &calm);
+    scene.grow_old();
     scene.restore();
     let (run, calls) = strace::record(&scene.cmd, &scene.arguments, circumstances, processor);
     assert_eq!(run.code, Some(0), "{name}: {run}");

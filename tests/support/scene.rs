@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use openssl::pkey::PKey;
 use openssl::x509::X509;
@@ -105,6 +106,17 @@ impl Scene {
         let saved = tempfile::tempdir().unwrap();
         copy(&self.folder(), saved.path());
         self.saved = Some(saved);
+    }
+
+    /// Waits until all that a run doesn't change is old enough for the index: from now on every run makes the same calls.
+    #[track_caller]
+    pub fn grow_old(&self) {
+        let saved = self.saved.as_ref().expect("it was saved").path().metadata().unwrap();
+        // Its ctime: its mtime is that of what was copied.
+        let saved = SystemTime::UNIX_EPOCH + Duration::from_secs(saved.ctime().unsigned_abs());
+        super::wait_until(LIMIT, "files of some age", || {
+            saved.elapsed().is_ok_and(|age| age > Duration::from_secs(4))
+        });
     }
 
     /// Puts it back as it was, with owners, modes and times; what is as it was isn't touched, so that the index knows it
