@@ -378,6 +378,9 @@ impl Settings {
                 escaped_path(&live_dir)
             ));
         }
+        if let Some(fleet) = &fleet {
+            fleet.check_places(&sites_dir, &live_dir).map_err(|e| e.to_string())?;
+        }
         if host_file == sites_dir || host_file.starts_with(sites_dir.join(OWN_DIR)) {
             return Err(format!(
                 "host_file {} is sites_dir or a place of our own in it; put it beside the directory",

@@ -554,6 +554,113 @@ fn a_cache_that_others_may_write_is_refused_with_what_mends_it() {
 }
 
 #[test]
+fn publish_brings_back_whatever_the_store_lost() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    for lost in ["object", "page", "key"] {
+        fleet.all_follow();
+        fleet.renew("a.example");
+        fleet.publish();
+        // A fresh node has nothing of its own to go on with.
+        let _ = fs::remove_dir_all(fleet.nodes[0].cmd.beside("cache"));
+        fs::remove_dir_all(fleet.folder().join(lost)).unwrap();
+        let run = fleet.nodes[0].follow();
+        assert!(run.stdout.contains("fleet-incomplete"), "{lost}: {run}");
+        fleet.publish();
+        fleet.all_follow();
+        fleet.must_all_be_as_wanted(lost);
+    }
+}
+
+#[test]
+fn one_report_that_cannot_be_read_takes_nothing_from_the_others() {
+    let mut fleet = Fleet::new(2);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let report = fleet.folder().join("report/lb1");
+    for place in [
+        |path: &Path| fs::write(path, vec![b'x'; 3 << 20]).unwrap(),
+        |path: &Path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        },
+    ] {
+        place(&report);
+        let text = fleet.publisher.run(&["fleet", "status"]).exits(2).stdout;
+        assert!(text.contains("OK   lb2") && text.contains("fleet-report-forged"), "{text}");
+        fleet.renew("a.example");
+        fleet.publish();
+        fleet.nodes[1].follow().exits(0);
+    }
+}
+
+#[test]
+fn nothing_of_a_fleet_is_put_where_haproxy_certbot_or_others_look() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let (sites, store) = (fleet.nodes[0].cmd.sites(), fleet.folder());
+    for (key, place, said) in [
+        ("cache", sites.clone(), "must be outside sites_dir"),
+        ("cache", sites.join("cache"), "must be outside sites_dir"),
+        ("identity", sites.join("identity"), "must be outside sites_dir"),
+        ("identity", store.join("identity"), "identity must be outside store"),
+    ] {
+        let node = &mut fleet.nodes[0];
+        let config = fs::read_to_string(node.cmd.config()).unwrap();
+        let lines = config.lines().filter(|line| !line.starts_with(&format!("{key} = ")));
+        let rest = lines.collect::<Vec<_>>().join("\n");
+        let own = rest.replace("[fleet]", &format!("[fleet]\n{key} = {}", toml(&place)));
+        let file = node.cmd.beside("other.toml");
+        fs::write(&file, own).unwrap();
+        for command in ["join", "follow"] {
+            let mut program = std::process::Command::new(Cmd::program());
+            let config = file.to_str().unwrap();
+            program.args(["--config", config, "fleet", command]);
+            let output = program.output().unwrap();
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(3), "{text}");
+            assert!(text.contains(said), "{key} {}: {text}", place.display());
+        }
+        assert_eq!(node.cmd.deployed(), ["a.example.pem"]);
+    }
+}
+
+#[test]
+fn a_node_whose_cache_is_lost_is_told_what_brings_it_back() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    fs::remove_dir_all(fleet.nodes[0].cmd.beside("cache")).unwrap();
+    let text = fleet.nodes[0].cmd.run(&["status"]).exits(1).stdout;
+    assert!(text.contains("bring what the fleet has here:") && !text.contains("set live_dir"), "{text}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("brought back");
+}
+
+/// Monitoring waits ten seconds; an etcd without a leader is waited for by who publishes or follows.
+#[test]
+fn monitoring_gets_an_answer_from_a_fleet_whose_etcd_gives_none() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    let port = Port::free();
+    fleet.store = format!("[\"http://127.0.0.1:{}\"]", port.number());
+    fleet.tell_publisher();
+    let publisher = fleet.publisher.limit(std::time::Duration::from_secs(15));
+    let run = publisher.run(&["fleet", "status", "--format", "monitoring"]).exits(1);
+    assert!(run.stdout.contains("fleet-unreachable"), "{run}");
+}
+
+#[test]
 fn a_node_waits_for_its_canary() {
     let mut fleet = Fleet::of(vec![Some("3.0"), None]);
     fleet.issue("a.example");

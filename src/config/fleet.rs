@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::sys::escape::escaped;
+use crate::sys::escape::{escaped, escaped_path};
 
 /// Where a host's keys are, where nothing else is said.
 pub const IDENTITY: &str = "/etc/haproxy-certs/identity";
@@ -255,6 +255,34 @@ impl FleetTable {
             nodes,
             name: self.name,
         })
+    }
+}
+
+impl Fleet {
+    /// Nothing of the fleet may be where HAProxy or certbot looks, and no key where others look.
+    pub(super) fn check_places(&self, sites_dir: &Path, live_dir: &Path) -> Result<(), BadFleet> {
+        let store = match &self.store {
+            StorePlace::Directory(path) => Some(path),
+            StorePlace::Etcd(_) => None,
+        };
+        let own = [("identity", Some(&self.identity)), ("cache", Some(&self.cache)), ("store", store)];
+        for (key, place) in own {
+            let Some(place) = place else { continue };
+            for (dir, of) in [("sites_dir", sites_dir), ("live_dir", live_dir)] {
+                if place.starts_with(of) {
+                    return Err(BadFleet::new(format!(
+                        "[fleet] {key} {} must be outside {dir}",
+                        escaped_path(place)
+                    )));
+                }
+            }
+        }
+        if store.is_some_and(|store| self.identity.starts_with(store)) {
+            return Err(BadFleet::new(
+                "[fleet] identity must be outside store, which others read: its keys never leave this host",
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -123,6 +123,13 @@ pub fn staleness(signed: &SignedHead, at: i64) -> Option<FleetProblem> {
     Some(FleetProblem { trouble: FleetTrouble::FleetStale, severity, fact })
 }
 
+/// A node in whose report's place there is something that can't be read.
+#[must_use]
+pub fn unreadable_row(name: &NodeName, why: String) -> NodeRow {
+    let forged = problem(FleetTrouble::FleetReportForged, why);
+    NodeRow { name: name.to_string(), report: None, is_current: false, problems: vec![forged] }
+}
+
 /// A node by what stands for its report in the store.
 #[must_use]
 pub fn node_row(

@@ -34,6 +34,8 @@ pub struct Circumstances<'a> {
     pub needs: &'a Needs,
     /// Whether certbot's directory of lineages isn't there.
     pub live_is_missing: bool,
+    /// Whether a fleet takes the place of certbot's directory.
+    pub follows: bool,
 }
 
 /// A file of the sites directory that isn't ours.

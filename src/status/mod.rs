@@ -151,6 +151,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         foreign: &foreign,
         needs: &needs,
         live_is_missing: ground.live_is_missing,
+        follows: settings.followed().is_some(),
     };
     let mut sites: Vec<Site> = ground.sites.into_iter().map(|views| judge(views, &around)).collect();
     renewals::note_renewals(settings, &mut sites, now);

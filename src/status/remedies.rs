@@ -132,6 +132,9 @@ fn is_orphan(row: &Row) -> bool {
 
 /// Takes a file away that no run will.
 fn orphan(row: &Row, around: &Circumstances<'_>) -> String {
+    if around.live_is_missing && around.follows {
+        return "bring what the fleet has here: haproxy-certs fleet follow --once".to_owned();
+    }
     if around.live_is_missing {
         return "bring certbot's directory back, or set live_dir to where it is".to_owned();
     }

@@ -18,7 +18,7 @@ use crate::fleet::head::SignedHead;
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::overview::EVERYTHING;
-use crate::fleet::reach::reach;
+use crate::fleet::reach::{Patience, reach};
 use crate::fleet::report::{NodeReport, ReportedException};
 use crate::fleet::sshsig::VerifyingKey;
 use crate::fleet::store::{FleetStore, Revision, StoreKey};
@@ -209,7 +209,11 @@ impl<'a> Follower<'a> {
             done.unserved = unserved;
         }
         is_other |= memory.told_trouble != done.trouble.as_ref().map(|(trouble, _)| *trouble);
-        if (done.run.is_some() || is_silent || is_other)
+        // An etcd that didn't answer a moment ago isn't waited for a second time.
+        let is_mute = matches!(self.fleet.store, StorePlace::Etcd(_))
+            && matches!(done.trouble, Some((FleetTrouble::FleetUnreachable, _)));
+        if !is_mute
+            && (done.run.is_some() || is_silent || is_other)
             && let Some(node) = own_name(&opened.signed, &self.identity)
         {
             match self.report(&node, &opened.signed, &mut memory, done.trouble.as_ref()) {
@@ -235,7 +239,7 @@ impl<'a> Follower<'a> {
     ) -> Result<Option<Opened>, (FleetTrouble, String)> {
         let unreachable = |e: &dyn std::fmt::Display| (FleetTrouble::FleetUnreachable, e.to_string());
         if self.store.is_none() {
-            self.store = Some(reach(self.fleet).map_err(|e| unreachable(&e))?);
+            self.store = Some(reach(self.fleet, Patience::Usual).map_err(|e| unreachable(&e))?);
         }
         let Some(store) = &self.store else { return Err(unreachable(&"it can't be opened")) };
         let found = store.get(&[StoreKey::Head]).map_err(|e| unreachable(&e))?.into_iter().next().flatten();

@@ -3,7 +3,7 @@
 use crate::cli::{FleetCommand, FleetFollow, FleetFormat, FleetStatus, Format, Global};
 use crate::commands::fleet::follow::{Closely, Followed, Follower};
 use crate::commands::fleet::join::join;
-use crate::commands::fleet::publish::{Published, Wanted, publish};
+use crate::commands::fleet::publish::{LookThrough, Published, Wanted, publish};
 use crate::commands::fleet::status::status;
 use crate::commands::fleet::watch::watch;
 use crate::config::Settings;
@@ -26,7 +26,12 @@ pub fn run(terminal: &Terminal, global: &Global, command: &FleetCommand) -> Resu
     match command {
         FleetCommand::Join => joined(terminal, &settings?),
         FleetCommand::Publish(args) => {
-            let wanted = Wanted { prune_many: args.prune_many, take_over: args.take_over, rotate: false };
+            let wanted = Wanted {
+                prune_many: args.prune_many,
+                take_over: args.take_over,
+                rotate: false,
+                missing: LookThrough::Now,
+            };
             published(terminal, &settings?, wanted)
         }
         FleetCommand::Rotate => published(terminal, &settings?, Wanted { rotate: true, ..Wanted::default() }),

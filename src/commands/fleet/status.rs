@@ -1,5 +1,6 @@
 //! `fleet status`: reads the head and every node's report, and judges them.
 
+use crate::commands::fleet::reports::reports;
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::{Accepted, KnownHeads, RefusedHead, accept};
@@ -7,8 +8,9 @@ use crate::fleet::cache::{
     FleetCache, fleet_name, identity, kept_head, look_at_memory, own_name, publishers,
 };
 use crate::fleet::head::SignedHead;
-use crate::fleet::overview::{FleetOverview, FleetProblem, node_row, problem, staleness};
-use crate::fleet::reach::reach;
+use crate::fleet::name::NodeName;
+use crate::fleet::overview::{FleetOverview, FleetProblem, node_row, problem, staleness, unreadable_row};
+use crate::fleet::reach::{Patience, reach};
 use crate::fleet::sshsig::VerifyingKey;
 use crate::fleet::store::{FleetStore, StoreError, StoreKey};
 use crate::fleet::trouble::FleetTrouble;
@@ -36,7 +38,7 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
     let memory = look_at_memory(fleet).ok().flatten().unwrap_or_default();
     // Before the store is asked: a head that is published meanwhile is no roll-back.
     let seen = known(fleet, memory.heads);
-    let store = match reach(fleet) {
+    let store = match reach(fleet, Patience::Short) {
         Ok(store) => store,
         Err(failure) => {
             overview.problems.push(problem(FleetTrouble::FleetUnreachable, failure.message));
@@ -70,14 +72,13 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
         }
     };
     let Some(signed) = &overview.head else { return Ok(overview) };
-    let reports: Vec<StoreKey> =
-        signed.head.nodes.iter().map(|(node, _)| StoreKey::Report(node.clone())).collect();
-    match get(store.as_ref(), &reports) {
+    let nodes: Vec<&NodeName> = signed.head.nodes.iter().map(|(node, _)| node).collect();
+    match reports(store.as_ref(), &nodes) {
         Ok(values) => {
-            let rows =
-                signed.head.nodes.iter().zip(values).map(|((node, key), value)| {
-                    node_row((node, key), value.as_deref(), &name, Some(signed), at)
-                });
+            let rows = signed.head.nodes.iter().zip(values).map(|((node, key), value)| match value {
+                Ok(value) => node_row((node, key), value.as_deref(), &name, Some(signed), at),
+                Err(e) => unreadable_row(node, e.to_string()),
+            });
             overview.nodes = rows.collect();
         }
         Err(e) => overview.problems.push(problem(FleetTrouble::FleetUnreachable, e.to_string())),

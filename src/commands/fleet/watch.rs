@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::commands::fleet::follow::{Closely, Followed, Follower};
 use crate::config::fleet::Fleet;
-use crate::fleet::reach::reach;
+use crate::fleet::reach::{Patience, reach};
 use crate::fleet::store::{Revision, Woken};
 use crate::sys::clock::now;
 use crate::sys::failure::{Failure, FailureKind};
@@ -161,7 +161,7 @@ fn wake_by_store(fleet: Fleet, sender: Sender<Event>, heads: Receiver<Option<Rev
     spawn(move || {
         let Ok(mut seen) = heads.recv() else { return };
         let store = loop {
-            match reach(&fleet) {
+            match reach(&fleet, Patience::Usual) {
                 Ok(store) => break store,
                 Err(_) => sleep(SOON),
             }

@@ -1,6 +1,7 @@
 //! What the next head follows on: the last one, as the store and this publisher's cache have it.
 
 use crate::commands::fleet::failures::in_store;
+use crate::commands::fleet::reports::reports;
 use crate::config::fleet::Fleet;
 use crate::fleet::cache::{CacheFolder, HostPart, Opened};
 use crate::fleet::fetch::fetch;
@@ -80,19 +81,19 @@ pub(super) fn base(
 
 /// What the nodes have may be later than everything that the store and this host have: then both went back, and no node
 /// would take a head before that number is passed.
-pub(super) fn passed_by_nodes(
+pub(super) fn pass_nodes(
     base: &mut Base,
     store: &dyn FleetStore,
     name: &FleetName,
     members: &[(NodeName, NodeKey)],
     alarms: &mut Vec<String>,
 ) -> Result<(), Failure> {
-    let keys: Vec<StoreKey> = members.iter().map(|(node, _)| StoreKey::Report(node.clone())).collect();
-    let found = store.get(&keys).map_err(|e| in_store(&e))?;
+    let nodes: Vec<&NodeName> = members.iter().map(|(node, _)| node).collect();
+    let found = reports(store, &nodes).map_err(|e| in_store(&e))?;
     let last = base.last.0;
     for ((node, key), found) in members.iter().zip(found) {
-        let Some(found) = found else { continue };
-        let Ok(report) = NodeReport::read(&found.bytes, &key.signing, name, node) else { continue };
+        let Ok(Some(bytes)) = found else { continue };
+        let Ok(report) = NodeReport::read(&bytes, &key.signing, name, node) else { continue };
         // Whatever a node says, the numbers don't come to an end.
         if report.sequence <= last || report.sequence > MOST_BELIEVED {
             continue;

@@ -12,7 +12,7 @@ use std::str::FromStr as _;
 use crate::certbot::CertbotTree;
 use crate::certified_key::sha256;
 use crate::commands::fleet::failures::{in_store, unsealed};
-use crate::commands::fleet::publish::base::{Base, base, lost, passed_by_nodes};
+use crate::commands::fleet::publish::base::{Base, base, lost, pass_nodes};
 use crate::commands::fleet::publish::sealing::{Seal, look, rescue};
 use crate::commands::fleet::publish::unnamed::{DAY, clear_away, drop_unnamed, listed, note_strays};
 use crate::config::Settings;
@@ -25,7 +25,7 @@ use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_key::NodeKey;
 use crate::fleet::page::{self, PageEntry};
-use crate::fleet::reach::reach;
+use crate::fleet::reach::{Patience, reach};
 use crate::fleet::store::{FleetStore, StoreKey, Swap};
 use crate::sys::clock::now;
 use crate::sys::escape::{escaped, escaped_path};
@@ -36,6 +36,16 @@ use crate::sys::parallel::Progress;
 /// How long a head counts.
 pub const LIFE: i64 = 36 * 60 * 60;
 
+/// When the store is looked through for what is missing from it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LookThrough {
+    /// Once a day.
+    #[default]
+    Daily,
+    /// Now.
+    Now,
+}
+
 /// How the operator wants it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
@@ -45,6 +55,8 @@ pub struct Wanted {
     pub rotate: bool,
     /// Take the fleet over from another publisher.
     pub take_over: bool,
+    /// When the store is looked through for what is missing.
+    pub missing: LookThrough,
 }
 
 /// What came of it.
@@ -105,7 +117,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     let host = host_name();
     let (identity, made) = HostIdentity::load_or_create(&fleet.identity, &host)
         .map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?;
-    let store = reach(fleet)?;
+    let store = reach(fleet, Patience::Usual)?;
     let folder = CacheFolder::lock(&fleet.cache)?;
     let mut memory = folder.memory();
     let mut done = Published {
@@ -118,7 +130,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     };
     let mut base =
         base(store.as_ref(), &folder, fleet, &name, &identity, wanted.take_over, &mut done.alarms)?;
-    passed_by_nodes(&mut base, store.as_ref(), &name, &members, &mut done.alarms)?;
+    pass_nodes(&mut base, store.as_ref(), &name, &members, &mut done.alarms)?;
     let at = now();
     let previous = base.opened.as_ref();
     let made_key;
@@ -128,7 +140,10 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         made_key = EpochKey::generate(base.last.1 + 1).map_err(|e| unsealed(&e))?;
         &made_key
     };
-    let looks_through = base.is_doubtful || at - memory.swept > DAY || memory.swept > at;
+    let looks_through = base.is_doubtful
+        || wanted.missing == LookThrough::Now
+        || at - memory.swept > DAY
+        || memory.swept > at;
     let edition_of = Publishing {
         store: store.as_ref(),
         folder: &folder,

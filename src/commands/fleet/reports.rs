@@ -1,0 +1,31 @@
+//! The nodes' reports as the store has them: one that can't be read takes nothing from the others.
+
+use crate::fleet::name::NodeName;
+use crate::fleet::store::{FleetStore, StoreError, StoreKey};
+
+/// What stands for a node's report; `None`: nothing.
+pub type StoredReport = Result<Option<Vec<u8>>, StoreError>;
+
+/// What stands for each node's report, in their order: `None` where there is nothing, an error where nobody could read it.
+///
+/// # Errors
+/// The store can't be asked.
+pub fn reports(store: &dyn FleetStore, nodes: &[&NodeName]) -> Result<Vec<StoredReport>, StoreError> {
+    let keys: Vec<StoreKey> = nodes.iter().map(|node| StoreKey::Report((*node).clone())).collect();
+    match store.get(&keys) {
+        Ok(found) => return Ok(found.into_iter().map(|it| Ok(it.map(|stored| stored.bytes))).collect()),
+        Err(e) if !is_of_one(&e) => return Err(e),
+        Err(_) => {}
+    }
+    let one_by_one = keys.iter().map(|key| match store.get(std::slice::from_ref(key)) {
+        Ok(found) => Ok(Ok(found.into_iter().next().flatten().map(|stored| stored.bytes))),
+        Err(e) if is_of_one(&e) => Ok(Err(e)),
+        Err(e) => Err(e),
+    });
+    one_by_one.collect()
+}
+
+/// Whether it may be about one value and not about the store.
+fn is_of_one(error: &StoreError) -> bool {
+    matches!(error, StoreError::TooLarge(_) | StoreError::Malformed(_) | StoreError::Io { .. })
+}
