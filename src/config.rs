@@ -318,6 +318,16 @@ impl Settings {
         Ok(Self { file, given, ..settings })
     }
 
+    /// The defaults, for a file that isn't there yet or can't be used.
+    ///
+    /// # Errors
+    /// The flags can't be used.
+    pub fn without_file(explicit: Option<&Path>, flags: &Overrides) -> Result<Self, String> {
+        let file = explicit.and_then(|path| absolute(path).ok());
+        let given = flags.given(file.as_deref());
+        Ok(Self { file, given, ..Self::parse("", flags)? })
+    }
+
     /// The fleet whose cache is deployed here in the place of certbot's tree; `None`: certbot's tree is.
     #[must_use]
     pub fn followed(&self) -> Option<&Fleet> {

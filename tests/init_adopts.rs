@@ -99,6 +99,9 @@ fn a_directory_that_is_loaded_becomes_the_settings() {
     assert!(!host.at("settings.toml").exists(), "a dry run");
     let made = host.run(&["init", "--write-config"]);
     assert!(made.code == Some(0) && made.text.starts_with("made "), "{}", made.text);
+    // What is to be typed next reads the file that was just written.
+    let next = format!("-> haproxy-certs --config {} ", host.at("settings.toml").display());
+    assert!(made.text.contains(&next), "{}", made.text);
     let expected = [
         "sites_dir = \"DIR/certs\"",
         "owner = \"root:adm\"",
@@ -231,7 +234,21 @@ impl Image {
         command.args([&format!("--reuid={id}"), &format!("--regid={id}"), "--clear-groups", PROGRAM]);
         command.args(arguments).env("COLUMNS", "999").env_remove("HAPROXY_CERTS_CONFIG");
         command.envs(settings.map(|file| ("HAPROXY_CERTS_CONFIG", file)));
-        let output = finish(&mut command, LIMIT);
+        Self::said(&mut command)
+    }
+
+    /// Runs the program with the host's files, where no other HAProxy is in sight than this one.
+    fn run_outside(&self, arguments: &[&str], settings: &Path) -> Said {
+        let first = Self::first(self.container.as_ref().unwrap()).to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &first, "-p", "unshare", "--mount", "--mount-proc"]);
+        command.arg(env!("CARGO_BIN_EXE_haproxy-certs")).args(arguments);
+        command.env("COLUMNS", "999").env("HAPROXY_CERTS_CONFIG", settings);
+        Self::said(&mut command)
+    }
+
+    fn said(command: &mut Command) -> Said {
+        let output = finish(command, LIMIT);
         let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
         Said { text: text.into_owned(), code: output.status.code() }
     }
@@ -280,6 +297,18 @@ fn the_official_images_layout() {
         "host_file = \"/usr/local/etc/haproxy/host.pem\"",
     ];
     assert_eq!(lines, expected);
+    // The host sees this HAProxy, too: those paths aren't the host's.
+    let outside = temporary.path().join("outside.toml");
+    let said = image.run_outside(&["init", "--write-config"], &outside);
+    for part in [
+        "as in a container; set sites_dir to the directory of this host that is mounted there",
+        "-> sites_dir = \"/usr/local/etc/haproxy/certs\"",
+    ] {
+        assert!(said.code == Some(0) && said.text.contains(part), "no {part:?} in {}", said.text);
+    }
+    assert!(!said.text.contains(deaf), "{}", said.text);
+    assert_eq!(fs::read_to_string(&outside).unwrap(), include_str!("../packaging/haproxy-certs.toml"));
+
     let live = tree.live().display().to_string();
     let run = |image: &Image, arguments: &[&str]| {
         let mut all = vec!["--live-dir", &live];

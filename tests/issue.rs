@@ -266,6 +266,25 @@ fn two_kinds_of_keys_for_one_name() {
     assert_ne!(to("RSA-PSS+SHA256:RSA+SHA256"), before[1]);
 }
 
+/// certbot is told which certificate to replace, and without a terminal it asks nobody whether its other names may go.
+#[test]
+fn both_keys_take_no_name_away() {
+    let host = host("");
+    host.cmd.run(&["issue", "-d", "a.test,www.a.test"]).exits(0);
+    let before = served(host.haproxy.address(), "www.a.test");
+    let refused = host.cmd.run(&["issue", "--both-keys", "-d", "a.test"]).exits(3);
+    assert!(
+        refused.stderr.contains("that is there: www.a.test; ask for them, too: -d www.a.test;"),
+        "{refused}"
+    );
+    assert_eq!(host.cmd.deployed(), ["a.test.pem"]);
+    assert_eq!(served(host.haproxy.address(), "www.a.test"), before);
+    // All of them, in whatever case, are no loss.
+    let all = ["issue", "--both-keys", "-d", "a.test,WWW.a.test", "--", "-n"];
+    host.cmd.run(&all).exits(0);
+    assert_eq!(host.cmd.deployed(), ["a.test-rsa.pem", "a.test.pem"]);
+}
+
 /// Every HAProxy chooses by what the client can, wherever the two files stand in the directory's order.
 #[test]
 fn every_haproxy_chooses_between_two_kinds_of_keys() {

@@ -50,7 +50,7 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Init) -> Result<Exit, Fa
         // By no file: this one is only to be made, or mended by hand.
         let settings = global
             .settings(None)
-            .or_else(|_| Settings::parse("", &global.overrides(None)))
+            .or_else(|_| Settings::without_file(global.config_file(), &global.overrides(None)))
             .map_err(Failure::config)?;
         let file = global.config_file().unwrap_or(Path::new(DEFAULT_FILE));
         let plan = plan_config(file, adopt::look(&settings, &system).as_ref());
@@ -349,6 +349,8 @@ pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Preparation {
 /// What `--write-config` makes: a file to edit, before anything is made by it; with a proposal, by what HAProxy loads
 /// already. One that was edited stays.
 pub fn plan_config(file: &Path, proposal: Option<&Proposal>) -> Preparation {
+    let elsewhere = proposal.filter(|proposal| proposal.is_elsewhere);
+    let proposal = proposal.filter(|proposal| !proposal.is_elsewhere);
     let text = proposal.map_or_else(|| CONFIG.to_owned(), |proposal| proposal.write_into(CONFIG));
     let is_unedited = fs::read_to_string(file).is_ok_and(|there| there == CONFIG && text != CONFIG);
     let fate = if is_unedited || fs::symlink_metadata(file).is_err() { Fate::Make } else { Fate::There };
@@ -362,6 +364,7 @@ pub fn plan_config(file: &Path, proposal: Option<&Proposal>) -> Preparation {
         ));
     }
     left.extend(proposal.and_then(deaf));
+    left.extend(elsewhere.map(mounted));
     left.push(Left::new(
         "look through it, see what a run would do, then make this host ready",
         &["haproxy-certs assemble --dry-run -v", "haproxy-certs init --hook"],
@@ -373,6 +376,10 @@ pub fn plan_config(file: &Path, proposal: Option<&Proposal>) -> Preparation {
 /// What is proposed on a host without a configuration file whose HAProxy loads a directory already: nothing is made before
 /// somebody has said which directory is meant.
 pub fn plan_adoption(proposal: &Proposal) -> Preparation {
+    if proposal.is_elsewhere {
+        let next = Left::new("write a file to set that in", &["haproxy-certs init --write-config"]);
+        return Preparation { items: Vec::new(), left: vec![mounted(proposal), next] };
+    }
     let next = Left::new(
         format!("{}; let haproxy-certs look after it", proposal.fact()),
         &[
@@ -382,6 +389,16 @@ pub fn plan_adoption(proposal: &Proposal) -> Preparation {
         ],
     );
     Preparation { items: Vec::new(), left: deaf(proposal).into_iter().chain([next]).collect() }
+}
+
+/// What is to be said of a HAProxy whose paths aren't this host's: only the operator knows what is mounted there.
+fn mounted(proposal: &Proposal) -> Left {
+    let text = format!(
+        "{}; set sites_dir to the directory of this host that is mounted there, and this; CONTAINERS AND CHROOTS in \
+         haproxy-certs(7) has the other settings",
+        proposal.fact()
+    );
+    Left::new(text, &["[[haproxy]]", &format!("sites_dir = {}", adopt::quoted(&proposal.sites_dir))])
 }
 
 /// What is to be said of a HAProxy that nothing can make reload.
@@ -427,7 +444,10 @@ fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
         Some((_, Hook::Absent)) if !hook && !found.in_cli_ini() => {
             left.push(Left::new("let certbot's renewals be deployed at once", &["haproxy-certs init --hook"]));
         }
-        Some((link, _)) if hook && !found.in_cli_ini() => left.extend(first_issue(link, found)),
+        // What has the hook's name and isn't ours does something else.
+        Some((link, Hook::Absent | Hook::Ours)) if hook && !found.in_cli_ini() => {
+            left.extend(first_issue(link, found));
+        }
         _ => {}
     }
     left.extend(bare_hooks(&found.saved_hooks));
@@ -800,9 +820,12 @@ mod tests {
     #[test]
     fn a_file_of_somebody_elses_stays() {
         let (link, _) = nothing().hook.unwrap();
-        let found = Found { hook: Some((link, Hook::Other)), ..everything() };
+        let certbot = Some([2, 1, 0]);
+        let found = Found { hook: Some((link, Hook::Other)), certbot, ..everything() };
         let plan = plan(&settings(""), &found, true);
         assert!(plan.is_blocked());
+        // It isn't said when certbot runs it, nor is a line of cli.ini that would call it.
+        assert_eq!(plan.left, []);
         assert!(line(&plan.items[2].0, &plan.items[2].1, false).text.starts_with("left alone"));
     }
 

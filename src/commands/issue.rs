@@ -12,6 +12,7 @@ use std::process::{Command, ExitStatus};
 use crate::certbot::authenticator::{self, STANDALONE, Unable};
 use crate::certbot::version::{self, Version};
 use crate::certbot::{CERTBOT_DIR, certbot_dir};
+use crate::certified_key::read_leaf;
 use crate::config::Settings;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
@@ -64,7 +65,8 @@ impl CertbotCall {
     /// `-rsa` behind it.
     ///
     /// # Errors
-    /// As [`CertbotCall::new`], and where a kind of key is asked for besides.
+    /// As [`CertbotCall::new`], where a kind of key is asked for besides, and where a certificate that is there would lose
+    /// names.
     pub fn for_both_keys(
         settings: &Settings,
         system: &System,
@@ -72,6 +74,7 @@ impl CertbotCall {
         more: &[OsString],
     ) -> Result<[Self; 2], Failure> {
         let [ecdsa, rsa] = both_keys(settings, names, more)?;
+        must_lose_none(settings, names, more)?;
         let call = |more: &[OsString]| Self::new(settings, system, Deed::Issue(names), more);
         Ok([call(&ecdsa)?, call(&rsa)?])
     }
@@ -247,6 +250,38 @@ fn both_keys(
         more.iter().cloned().chain(own).collect()
     };
     Ok([with("ecdsa", lineage.clone()), with("rsa", format!("{lineage}-rsa"))])
+}
+
+/// Refuses what would take names away from a certificate that nobody named: certbot is told its lineage, and without a
+/// terminal it replaces its names without a question (`main.py`, `_ask_user_to_confirm_new_names`).
+fn must_lose_none(settings: &Settings, names: &[String], more: &[OsString]) -> Result<(), Failure> {
+    let given = all_given(settings, more);
+    if !authenticator::values(&given, &["cert-name"]).is_empty() {
+        return Ok(());
+    }
+    let Some(lineage) = lineage_of(names, &given) else { return Ok(()) };
+    let chain = settings.live_dir.join(&lineage).join(&settings.chain_file);
+    let there = std::fs::read(chain).ok().and_then(|pem| read_leaf(&pem).ok());
+    let asked = asked_for(names, &given);
+    let is_asked = |name: &String| {
+        let is_it = |other: &String| {
+            let address = authenticator::as_address(other);
+            other.eq_ignore_ascii_case(name)
+                || address.is_some() && address == authenticator::as_address(name)
+        };
+        asked.iter().any(is_it)
+    };
+    let names_there = there.map(|leaf| leaf.names).unwrap_or_default();
+    let lost: Vec<String> =
+        names_there.iter().filter(|name| !is_asked(name)).map(|name| escaped(name).to_string()).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let (lineage, lost) = (escaped(&lineage), lost.join(","));
+    Err(Failure::config(format!(
+        "certbot would take names away from the certificate {lineage} that is there: {lost}; ask for them, too: -d {lost}; or \
+         name the certificate that is meant, behind the dashes: --cert-name {lineage}"
+    )))
 }
 
 /// The lineage that certbot is to write: the one that is named, else the one that it names after the first name.

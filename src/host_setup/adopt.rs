@@ -17,7 +17,7 @@ use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::Started;
 use crate::serving::configuration::Configuration;
 use crate::serving::gather;
-use crate::serving::loads::{At, Bind, How, Serving};
+use crate::serving::loads::{At, Bind, How, Load, Serving};
 use crate::sys::escape::{escaped, shell_word};
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
@@ -46,6 +46,8 @@ pub struct Proposal {
     pub pidfile: Option<String>,
     /// Where nothing can make it reload: what to start it with, and the settings that go with it.
     pub deaf: Vec<String>,
+    /// Whether these are paths of a root directory of its own, as in a container, where this host has something else.
+    pub is_elsewhere: bool,
 }
 
 /// A HAProxy that runs: how it was started, and whether something else than its arguments leads to it.
@@ -79,6 +81,10 @@ pub fn look(settings: &Settings, system: &System) -> Option<Proposal> {
             .collect()
     };
     let started = Started::find(system, haproxy).ok();
+    // systemd starts programs in the root directory.
+    let folder = started.as_ref().map_or_else(|| "/".into(), |started| started.folder.clone());
+    let root = started.as_ref().and_then(|started| started.root.clone());
+    let root = root.filter(|_| haproxy.config.is_empty());
     let running = started.and_then(|started| {
         let has_pidfile =
             || crate::haproxy::process::pidfile::read(&haproxy.pidfile).is_ok_and(|pid| pid.is_some());
@@ -86,7 +92,15 @@ pub fn look(settings: &Settings, system: &System) -> Option<Proposal> {
         let version = release(system, haproxy, Some(&started));
         Some(Running { arguments, version, is_known: system.has_systemd() || has_pidfile() })
     });
-    propose(haproxy, &configuration, &serving, running.as_ref(), &modes)
+    let proposal = propose(haproxy, &configuration, &serving, running.as_ref(), &folder, &modes)?;
+    let is_elsewhere = root.is_some_and(|root| !is_same_below(&root, &proposal.sites_dir));
+    Some(Proposal { is_elsewhere, ..proposal })
+}
+
+/// Whether a directory is the same one for a process with this root directory and for us.
+fn is_same_below(root: &Path, directory: &str) -> bool {
+    let there = gather::identity(&root.join(directory.trim_start_matches('/')));
+    there.is_some() && there == gather::identity(Path::new(directory))
 }
 
 /// Where a socket of this HAProxy can be: the official images run it as a user who may write to one directory.
@@ -126,32 +140,38 @@ impl Running {
 }
 
 /// The proposal: the first directory that a bind with TLS loads. Pure but for `modes`, which looks at a directory's files.
+/// `folder`: where HAProxy's relative paths begin; those of the settings would begin wherever a run is started.
 fn propose(
     haproxy: &Haproxy,
     configuration: &Configuration,
     serving: &Serving,
     running: Option<&Running>,
+    folder: &Path,
     modes: &dyn Fn(&str) -> Vec<FileMode>,
 ) -> Option<Proposal> {
-    let directories = |bind: &Bind| -> Vec<String> {
-        let loads = bind.loads.iter().filter(|load| load.how == How::Directory);
-        loads.map(|load| load.path.clone()).collect()
+    // Without the `.` of `./certs`.
+    let absolute = |path: &str| folder.join(path).components().collect::<PathBuf>();
+    let is_ours = |load: &Load| {
+        let is_it = load.path == haproxy.sites_dir || absolute(&load.path) == Path::new(&haproxy.sites_dir);
+        load.how == How::Directory && is_it
     };
     let binds: Vec<&Bind> = serving.binds.iter().filter(|bind| bind.ssl).collect();
-    if binds.iter().any(|bind| directories(bind).contains(&haproxy.sites_dir)) {
+    if binds.iter().any(|bind| bind.loads.iter().any(is_ours)) {
         return None;
     }
     let (bind, load) = binds
         .iter()
         .find_map(|bind| Some((bind, bind.loads.iter().find(|load| load.how == How::Directory)?)))?;
     let before = bind.loads.iter().take_while(|before| *before != load);
-    let folder = Path::new(&load.path);
+    let sites_dir = absolute(&load.path);
+    // One that begins so is the name of a `crt-store`'s.
     let host_file = before
-        .filter(|before| matches!(before.how, How::File | How::Default))
-        .map(|before| before.path.clone())
-        .find(|path| path.starts_with('/') && Path::new(path).parent() != Some(folder));
-    let beside = || folder.with_file_name("host.pem").to_string_lossy().into_owned();
-    let found = modes(&load.path);
+        .filter(|before| matches!(before.how, How::File | How::Default) && !before.path.starts_with('@'))
+        .map(|before| absolute(&before.path))
+        .find(|path| path.parent() != Some(&sites_dir));
+    let host_file = host_file.unwrap_or_else(|| sites_dir.with_file_name("host.pem"));
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let found = modes(&text(&sites_dir));
     let most = most_frequent(&found);
     let owner = most.and_then(|(uid, gid, _)| owner(uid, gid));
     let mode = most.map(|(.., mode)| mode).filter(|mode| MODES.contains(mode) && *mode != 0o400);
@@ -169,15 +189,22 @@ fn propose(
     };
     Some(Proposal {
         at: bind.at.clone(),
-        sites_dir: load.path.clone(),
-        host_file: host_file.unwrap_or_else(beside),
+        sites_dir: text(&sites_dir),
+        host_file: text(&host_file),
         owner,
         mode,
         runtime_socket: runtime_socket.map(str::to_owned),
         master_socket: master_socket.filter(|socket| !is_usual(socket)),
         pidfile: pidfile.filter(|it| !is_default(&it)),
         deaf: deaf.unwrap_or_default(),
+        is_elsewhere: false,
     })
+}
+
+/// A string of a configuration file.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// What most of the files have.
@@ -204,7 +231,6 @@ impl Proposal {
     /// The keys with their values, those of the first `[[haproxy]]` table behind the others.
     #[must_use]
     pub fn keys(&self) -> (Values, Values) {
-        let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
         let own = |(key, value): (&'static str, &Option<String>)| Some((key, quoted(value.as_ref()?)));
         let mut top = vec![("sites_dir", quoted(&self.sites_dir)), ("host_file", quoted(&self.host_file))];
         top.extend(own(("owner", &self.owner)));
@@ -242,7 +268,8 @@ impl Proposal {
     /// What HAProxy does already, as a fact.
     #[must_use]
     pub fn fact(&self) -> String {
-        format!("HAProxy loads {} already ({})", escaped(&self.sites_dir), self.at)
+        let fact = format!("HAProxy loads {} already ({})", escaped(&self.sites_dir), self.at);
+        if self.is_elsewhere { fact + ", below a root directory of its own, as in a container" } else { fact }
     }
 }
 
@@ -250,7 +277,6 @@ impl Proposal {
 mod tests {
     use super::*;
     use crate::config::Overrides;
-    use crate::serving::loads::Load;
 
     fn bind(loads: &[(How, &str)]) -> Bind {
         let load = |&(how, path): &(How, &str)| Load { how, path: path.into(), entries: Vec::new() };
@@ -271,7 +297,7 @@ mod tests {
     ) -> Option<Proposal> {
         let settings = Settings::parse("", &Overrides::default()).unwrap();
         let serving = Serving { binds: vec![bind(loads)], ..Serving::default() };
-        propose(&settings.haproxys[0], configuration, &serving, None, &|_| files.to_vec())
+        propose(&settings.haproxys[0], configuration, &serving, None, Path::new("/srv"), &|_| files.to_vec())
     }
 
     /// A container's: nothing but its own arguments leads to it.
@@ -285,7 +311,9 @@ mod tests {
         let proposed = |line: &str, is_known| {
             let arguments = line.split(' ').map(OsString::from).collect();
             let running = Running { arguments, version: Some((2, 6)), is_known };
-            propose(&settings.haproxys[0], &configuration, &serving, Some(&running), &|_| Vec::new()).unwrap()
+            let folder = Path::new("/");
+            propose(&settings.haproxys[0], &configuration, &serving, Some(&running), folder, &|_| Vec::new())
+                .unwrap()
         };
         let (socket, pidfile) = ("/var/lib/haproxy/master.sock", "/var/lib/haproxy/haproxy.pid");
         let expected = [
@@ -328,6 +356,20 @@ mod tests {
         let settings = Settings::parse(&text, &Overrides::default()).unwrap();
         assert_eq!(settings.sites_dir, Path::new("/etc/haproxy/certs"));
         assert_eq!(settings.haproxys[0].sites_dir, "/etc/haproxy/certs");
+    }
+
+    /// The settings' own relative paths would begin wherever a run is started: a hook's, a timer's, a shell's directory.
+    #[test]
+    fn a_relative_path_begins_where_haproxy_was_started() {
+        let none = Configuration::default();
+        let loads = [(How::File, "@store/a"), (How::File, "default.pem"), (How::Directory, "./certs")];
+        let proposal = proposed(&loads, &none, &[]).unwrap();
+        assert_eq!((&*proposal.sites_dir, &*proposal.host_file), ("/srv/certs", "/srv/default.pem"));
+        assert_eq!(proposed(&loads[2..], &none, &[]).unwrap().host_file, "/srv/host.pem");
+        let settings = Settings::parse("sites_dir = \"/srv/certs\"", &Overrides::default()).unwrap();
+        let serving = Serving { binds: vec![bind(&loads)], ..Serving::default() };
+        let folder = Path::new("/srv");
+        assert_eq!(propose(&settings.haproxys[0], &none, &serving, None, folder, &|_| Vec::new()), None);
     }
 
     #[test]
