@@ -62,8 +62,6 @@ pub fn loaded_besides<'a>(
             let files = if haproxy.config.is_empty() { last } else { &haproxy.config };
             if !files.is_empty() {
                 stopped.insert(haproxy.name.clone(), files.to_vec());
-            } else if started.is_err() {
-                unseen = unseen.or_else(|| ran_unseen(haproxy));
             }
         }
         if let Some(started) = surely {
@@ -78,6 +76,10 @@ pub fn loaded_besides<'a>(
             serving.named.extend(down.named);
             serving.mentioned.extend(down.mentioned);
             serving.unseen = down.unseen;
+        }
+        let is_unknown = serving.unclear.is_some() && haproxy.config.is_empty() && last.is_empty();
+        if is_unknown && !is_surely_running(&started) {
+            unseen = unseen.or_else(|| ran_unseen(haproxy));
         }
         servings.push(serving);
     }
