@@ -23,7 +23,7 @@ use crate::sites::entries;
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::source::Source;
-pub use crate::sys::clock::now;
+use crate::sys::clock::now;
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::{Failure, FailureKind, io_cause};
 use crate::sys::parallel::{self, Progress};

@@ -10,7 +10,7 @@ use crate::output::terminal::{Terminal, progress};
 use crate::output::{Exit, json, syslog};
 use crate::plan::situation::Policy;
 use crate::sites::last_run::LastRun;
-use crate::sweep::now;
+use crate::sys::clock::now;
 use crate::sys::system::System;
 
 /// How many times a run sweeps a tree that changes under it.

@@ -5,7 +5,7 @@ use crate::output::Exit;
 use crate::output::status::{html, json, monitoring, prometheus, textfile};
 use crate::output::terminal::{Terminal, progress};
 use crate::status::status;
-use crate::sweep::now;
+use crate::sys::clock::now;
 use crate::sys::system::System;
 
 /// Runs `status`; it exits as monitoring plugins do.

@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::plan::reason::Reason;
 use crate::plan::row::Row;
 use crate::sites::last_run::{LastRun, RejectedFile, Told};
-use crate::sweep::now;
+use crate::sys::clock::now;
 use crate::sys::escape::escaped;
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::system::System;

@@ -43,7 +43,7 @@ use crate::status::moving::Needs;
 use crate::status::observation::Sight;
 use crate::status::problem::Problem;
 use crate::status::refusal::Refused;
-use crate::sweep::now;
+use crate::sys::clock::now;
 use crate::sys::failure::Failure;
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;

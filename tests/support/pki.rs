@@ -252,13 +252,7 @@ impl Authority {
     /// Issues a certificate for a key that is there already.
     pub fn issue_for(&self, key: &Key, names: &[&str], validity: Validity) -> Leaf {
         let mut params = params(&format!("haproxy-certs test {}", names.first().unwrap_or(&"")), validity);
-        params.subject_alt_names = names
-            .iter()
-            .map(|name| match name.parse::<IpAddr>() {
-                Ok(address) => SanType::IpAddress(address),
-                Err(_) => SanType::DnsName((*name).try_into().unwrap()),
-            })
-            .collect();
+        params.subject_alt_names = alternative_names(names);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -272,13 +266,7 @@ impl Authority {
         let key = Key::fresh(KeyKind::P256);
         let mut params = params("", Validity::days(90));
         params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = names
-            .iter()
-            .map(|name| match name.parse::<IpAddr>() {
-                Ok(address) => SanType::IpAddress(address),
-                Err(_) => SanType::DnsName((*name).try_into().unwrap()),
-            })
-            .collect();
+        params.subject_alt_names = alternative_names(names);
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let cert = params.signed_by(&key.rcgen(), &self.issuer).unwrap().pem();
@@ -305,6 +293,15 @@ impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[test CA]")
     }
+}
+
+/// DNS names, wildcards and IP addresses.
+fn alternative_names(names: &[&str]) -> Vec<SanType> {
+    let name = |name: &&str| match name.parse::<IpAddr>() {
+        Ok(address) => SanType::IpAddress(address),
+        Err(_) => SanType::DnsName((*name).try_into().unwrap()),
+    };
+    names.iter().map(name).collect()
 }
 
 fn params(subject: &str, validity: Validity) -> CertificateParams {

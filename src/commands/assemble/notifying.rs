@@ -14,6 +14,7 @@ use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::output::HaproxyRow;
 use crate::plan::action::Action;
 use crate::plan::row::Row;
+use crate::plan::warning::Warning;
 use crate::serving::Views;
 use crate::serving::gather::{Known, gather, identity as identity_of};
 use crate::serving::loads::{Contents, Identity};
@@ -111,7 +112,10 @@ fn notify_one(
     let read = |target: &Target| committed.read(target);
     let (ours, known) = ours(settings, &rows);
     let serving = gather(system, haproxy, None, &known);
-    let views = serving.views().ok();
+    // Who has which name the plan knows, unless something stayed or went back; probes need this HAProxy's own answer.
+    let stays = |row: &Row| row.action == Action::Refuse || row.warnings.contains(&Warning::PruneHeld);
+    let asks = !haproxy.probe.is_empty() || committed.plan.rows.iter().any(stays);
+    let views = if asks { serving.views().ok() } else { None };
     let change = |target: Target| change(committed, rows.get(&target).copied(), views.as_ref(), target);
     let changes: Vec<Change> = targets.into_iter().map(change).collect();
     let homes = committed.homes();
