@@ -121,7 +121,7 @@ fn a_run_that_fails_ends_nothing() {
     // One lineage that fails: said once, however often it fails, and the rest goes on.
     fs::write(tree.live().join("b.example/privkey.pem"), "garbage").unwrap();
     going.running.signal(Signal::HUP);
-    going.says("refuse     b.example.pem: key-unreadable");
+    going.says("refuse     b.example.pem: key-missing");
     for name in ["c.example", "d.example"] {
         issue(&mut tree, name);
         going.running.signal(Signal::HUP);
@@ -181,7 +181,8 @@ fn is_there(path: &Path) -> u32 {
 
 #[test]
 fn a_run_under_way_is_finished_first() {
-    let (cmd, started, fifo) = slow(Cmd::new(tree().live()));
+    let tree = tree();
+    let (cmd, started, fifo) = slow(Cmd::new(tree.live()));
     let mut going = Loop::start(&cmd, &["--interval", LONG]);
     is_there(&started);
     going.running.signal(Signal::TERM);
@@ -199,7 +200,8 @@ fn a_run_under_way_is_finished_first() {
 /// The command goes on for an hour; engines kill after ten seconds.
 #[test]
 fn a_run_that_takes_too_long_is_left_and_made_good() {
-    let (mut cmd, started, fifo) = slow(Cmd::new(tree().live()));
+    let tree = tree();
+    let (mut cmd, started, fifo) = slow(Cmd::new(tree.live()));
     let going = Loop::start(&cmd, &["--interval", LONG]);
     let command = is_there(&started);
     let (code, said) = going.end(Signal::TERM);
