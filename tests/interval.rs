@@ -1,7 +1,12 @@
 //! `assemble --interval`: the runs go on until a signal ends them. With real signals; nothing is supposed of how long anything
 //! takes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "test code may fail loudly"
+)]
 
 mod support;
 
@@ -154,7 +159,8 @@ fn what_is_meant_for_one_run_is_refused() {
         let words = format!("'--interval <DURATION>' cannot be used with '{}", other[0]);
         assert!(run.stderr.contains(&words), "{run}");
     }
-    for (interval, words) in [("0s", "between 1s and 24h"), ("48h", "between 1s and 24h"), ("5", "time unit")] {
+    for (interval, words) in [("0s", "between 1s and 24h"), ("48h", "between 1s and 24h"), ("5", "time unit")]
+    {
         let run = cmd.run(&["assemble", "--interval", interval]).exits(64);
         assert!(run.stderr.contains(words), "{run}");
     }
@@ -233,7 +239,8 @@ fn as_process_1_it_hears_signals_and_keeps_no_zombies() {
     let mut going = Loop::start_by(&cmd, "unshare", &own, &["--interval", LONG]);
     going.says("install    a.example.pem\n");
     let first = children(going.running.pid())[0];
-    let signal = |signal| kill_process(Pid::from_raw(i32::try_from(first).unwrap()).unwrap(), signal).unwrap();
+    let signal =
+        |signal| kill_process(Pid::from_raw(i32::try_from(first).unwrap()).unwrap(), signal).unwrap();
     for name in ["b.example", "c.example"] {
         issue(&mut tree, name);
         signal(Signal::HUP);
