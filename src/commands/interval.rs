@@ -25,7 +25,7 @@ use crate::sys::signals::listen;
 use crate::sys::system::System;
 
 /// How long a run may go on after the end was asked for: engines kill after ten seconds.
-const GRACE: Duration = Duration::from_secs(8);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What wakes it.
 enum Event {
