@@ -437,6 +437,7 @@ impl<'a> Gathering<'a> {
         Serving {
             binds,
             stores: wanted.iter().map(|(name, _)| name.clone()).zip(stores).collect(),
+            for_servers: self.configuration.others.iter().cloned().collect(),
             directories: directories.into_iter().map(|(path, (identity, _))| (path, identity)).collect(),
             sources: sources.iter().map(|file| disk.place(Path::new(file))).collect(),
             named: named(names.paths, disk),

@@ -294,7 +294,7 @@ fn loaded_state(views: &SiteViews, loaded: &Sight<LoadedLeaf>) -> PlaceState {
         (Sight::Absent, _) => PlaceState::Missing,
         (Sight::Here(_), Sight::Absent | Sight::Damaged) => PlaceState::Stale,
         (Sight::Here(loaded), Sight::Here(leaf)) => match loaded.status {
-            StoreStatus::Used if loaded.is_of(leaf) => PlaceState::Current,
+            StoreStatus::Used if loaded.is_of(leaf) && !views.lacks_chain(loaded) => PlaceState::Current,
             StoreStatus::Used => PlaceState::Stale,
             StoreStatus::Unused | StoreStatus::Empty | StoreStatus::Uncommitted => PlaceState::Missing,
         },
@@ -498,6 +498,9 @@ fn in_haproxy(
         }
         (PlaceState::Stale, _, Sight::Here(loaded)) => {
             let fact = match (&views.disk, &loaded.serial) {
+                _ if views.lacks_chain(loaded) => {
+                    format!("{name} sends it without the other certificates that the file has")
+                }
                 (Sight::Here(leaf), Some(serial)) => {
                     format!(
                         "{name} has serial {}, the file has {}",
