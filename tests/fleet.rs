@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use support::cmd::toml;
 use support::etcd::{EtcdSetup, newest_etcd};
 use support::process::Running;
+use support::promtool::{judge, series};
 use support::scene::put;
 use support::{
     Authority, Certbot, Cmd, Haproxy, KeyKind, Kind, LIMIT, Leaf, Pebble, Port, Run, Tree, Validity,
@@ -644,6 +645,54 @@ fn a_node_whose_cache_is_lost_is_told_what_brings_it_back() {
     assert!(text.contains("bring what the fleet has here:") && !text.contains("set live_dir"), "{text}");
     fleet.all_follow();
     fleet.must_all_be_as_wanted("brought back");
+}
+
+#[test]
+fn prometheus_is_told_of_a_node_that_is_silent_behind_or_lied_about() {
+    let mut fleet = Fleet::new(2);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let metrics = |fleet: &Fleet| fleet.publisher.run(&["fleet", "status", "--format", "prometheus"]).stdout;
+    let hours = |metrics: &str, goes_on: &[&str]| series(metrics, 15, 48, goes_on);
+    let (statuses, reports, heads) = ("fleet_status_", "fleet_node_report_", "fleet_head_");
+
+    // All is well while statuses, reports and heads go on; then each of them stops.
+    let well = metrics(&fleet);
+    let silent = [("FleetNodeSilent", "lb1"), ("FleetNodeSilent", "lb2")];
+    judge(15, &hours(&well, &[statuses, reports, heads]), &[(0, &[]), (1, &[]), (40, &[])]);
+    judge(15, &hours(&well, &[statuses, heads]), &[(1, &[]), (2, &silent)]);
+    judge(15, &hours(&well, &[statuses, reports]), &[(35, &[]), (37, &[("FleetNotPublished", "")])]);
+    judge(15, &hours(&well, &[reports, heads]), &[(1, &[]), (2, &[("FleetMetricsOld", "")])]);
+
+    // A renewal that only lb1 has, and a node that has never been there. Neither loses its other metrics.
+    fleet.join("lb3", None);
+    fleet.tell_publisher();
+    fleet.renew("a.example");
+    fleet.publish();
+    fleet.nodes[0].follow().exits(0);
+    let behind = metrics(&fleet);
+    for node in ["lb1", "lb2", "lb3"] {
+        for name in ["current", "confirmed"] {
+            assert!(
+                behind.contains(&format!("fleet_node_{name}{{fleet=\"edge\",node=\"{node}\"}}")),
+                "{behind}"
+            );
+        }
+    }
+    let goes_on = [statuses, reports, heads];
+    let known = [("FleetNodeBehind", "lb2"), ("FleetNodeSilent", "lb3")];
+    judge(15, &hours(&behind, &goes_on), &[(0, &[]), (1, &known)]);
+
+    // Somebody writes lb1's report.
+    fs::write(fleet.folder().join("report/lb1"), "all is well").unwrap();
+    let known = [("FleetNodeBehind", "lb2"), ("FleetNodeSilent", "lb3"), ("FleetProblem", "lb1")];
+    judge(15, &hours(&metrics(&fleet), &goes_on), &[(0, &[]), (1, &known)]);
+
+    // The store is gone.
+    fs::remove_file(fleet.folder().join("head")).unwrap();
+    judge(15, &hours(&metrics(&fleet), &goes_on), &[(0, &[]), (1, &[("FleetUnreachable", "")])]);
 }
 
 /// Monitoring waits ten seconds; an etcd without a leader is waited for by who publishes or follows.
