@@ -62,7 +62,8 @@ impl CertbotCall {
     }
 
     /// The two calls for one name with both kinds of keys, ECDSA first: the second lineage is named after the first, with
-    /// `-rsa` behind it.
+    /// `-rsa` behind it. One that is there and isn't due stays, without a question: what was broken off is done by the same
+    /// command.
     ///
     /// # Errors
     /// As [`CertbotCall::new`], where a kind of key is asked for besides, and where a certificate that is there would lose
@@ -74,9 +75,17 @@ impl CertbotCall {
         more: &[OsString],
     ) -> Result<[Self; 2], Failure> {
         let [ecdsa, rsa] = both_keys(settings, names, more)?;
-        must_lose_none(settings, names, more)?;
+        for own in [&ecdsa, &rsa] {
+            must_lose_none(settings, names, more, own)?;
+        }
         let call = |more: &[OsString]| Self::new(settings, system, Deed::Issue(names), more);
         Ok([call(&ecdsa)?, call(&rsa)?])
+    }
+
+    /// The lineage that it is told to write.
+    #[must_use]
+    pub fn lineage(&self) -> Option<String> {
+        authenticator::values(&self.arguments, &["cert-name"]).pop()
     }
 
     /// Runs it to its end on the caller's own terminal, since it may ask questions.
@@ -246,34 +255,35 @@ fn both_keys(
     let lineage = lineage_of(names, &all_given(settings, more))
         .ok_or_else(|| Failure::config("no name is given for the certificates"))?;
     let with = |key_type: &str, lineage: String| {
-        let own = ["--key-type".into(), key_type.into(), "--cert-name".into(), lineage.into()];
-        more.iter().cloned().chain(own).collect()
+        let own = ["--key-type", key_type, "--cert-name", lineage.as_str(), "--keep-until-expiring"];
+        more.iter().cloned().chain(own.map(OsString::from)).collect()
     };
     Ok([with("ecdsa", lineage.clone()), with("rsa", format!("{lineage}-rsa"))])
 }
 
-/// Refuses what would take names away from a certificate that nobody named: certbot is told its lineage, and without a
-/// terminal it replaces its names without a question (`main.py`, `_ask_user_to_confirm_new_names`).
-fn must_lose_none(settings: &Settings, names: &[String], more: &[OsString]) -> Result<(), Failure> {
+/// Refuses what would take names away from a certificate that nobody named: certbot is told its lineage, `own`, and without
+/// a terminal it replaces its names without a question (`main.py`, `_ask_user_to_confirm_new_names`).
+fn must_lose_none(
+    settings: &Settings,
+    names: &[String],
+    more: &[OsString],
+    own: &[OsString],
+) -> Result<(), Failure> {
     let given = all_given(settings, more);
     if !authenticator::values(&given, &["cert-name"]).is_empty() {
         return Ok(());
     }
-    let Some(lineage) = lineage_of(names, &given) else { return Ok(()) };
+    let Some(lineage) = lineage_of(names, own) else { return Ok(()) };
     let chain = settings.live_dir.join(&lineage).join(&settings.chain_file);
     let there = std::fs::read(chain).ok().and_then(|pem| read_leaf(&pem).ok());
-    let asked = asked_for(names, &given);
-    let is_asked = |name: &String| {
-        let is_it = |other: &String| {
-            let address = authenticator::as_address(other);
-            other.eq_ignore_ascii_case(name)
-                || address.is_some() && address == authenticator::as_address(name)
-        };
-        asked.iter().any(is_it)
-    };
+    let asked: Vec<String> =
+        asked_for(names, &given).iter().map(|name| authenticator::as_certbot_has_it(name)).collect();
     let names_there = there.map(|leaf| leaf.names).unwrap_or_default();
-    let lost: Vec<String> =
-        names_there.iter().filter(|name| !is_asked(name)).map(|name| escaped(name).to_string()).collect();
+    let lost: Vec<String> = names_there
+        .iter()
+        .filter(|name| !asked.contains(&authenticator::as_certbot_has_it(name)))
+        .map(|name| escaped(name).to_string())
+        .collect();
     if lost.is_empty() {
         return Ok(());
     }
@@ -284,10 +294,16 @@ fn must_lose_none(settings: &Settings, names: &[String], more: &[OsString]) -> R
     )))
 }
 
-/// The lineage that certbot is to write: the one that is named, else the one that it names after the first name.
+/// The lineage that certbot is to write: the one that is named, else the one that it names after the first name, addresses
+/// behind the others (`san.py`, `join`).
 fn lineage_of(names: &[String], given: &[OsString]) -> Option<String> {
-    let after = |name: &String| name.strip_prefix("*.").unwrap_or(name).to_owned();
-    authenticator::values(given, &["cert-name"]).pop().or_else(|| names.first().map(after))
+    let named = || {
+        let all = asked_for(names, given);
+        let first = all.iter().find(|name| !is_address(name)).or_else(|| all.first())?;
+        let name = authenticator::as_certbot_has_it(first);
+        Some(name.strip_prefix("*.").unwrap_or(&name).to_owned())
+    };
+    authenticator::values(given, &["cert-name"]).pop().or_else(named)
 }
 
 /// What to say of a certificate that was issued for an address; `None`: nothing.
@@ -348,8 +364,11 @@ fn arguments(
         }
     }
     if let Deed::Issue(names) = deed {
-        let option = |name: &String| if is_address(name) { "--ip-address" } else { "-d" };
-        all.extend(names.iter().flat_map(|name| [option(name).into(), name.into()]));
+        let said = |name: &String| match authenticator::as_address(name) {
+            Some(address) => ["--ip-address".into(), address.to_string().into()],
+            None => ["-d".into(), OsString::from(name)],
+        };
+        all.extend(names.iter().flat_map(said));
         all.extend(settings.certbot.args.iter().map(OsString::from));
     }
     all.extend(more.iter().cloned());
