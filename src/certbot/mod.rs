@@ -5,6 +5,7 @@
 
 pub mod authenticator;
 pub mod cli_ini;
+pub mod client;
 pub mod tree_mark;
 pub mod version;
 

@@ -4,12 +4,13 @@
 //! this program. The sweep that follows does a hook's work.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use crate::certbot::authenticator::{self, STANDALONE, Unable};
+use crate::certbot::client::{CHAIN_FILE, KEY_FILE};
 use crate::certbot::version::{self, Version};
 use crate::certbot::{CERTBOT_DIR, certbot_dir};
 use crate::certified_key::read_leaf;
@@ -17,6 +18,9 @@ use crate::config::Settings;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::system::System;
+
+/// Tells certbot to leave a certificate that is there and isn't due, rather than to ask.
+const KEEP: &str = "--keep-until-expiring";
 
 /// What certbot is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,6 +127,8 @@ struct Around {
     version: Option<Version>,
     /// The `cli.ini` files that certbot reads, the weakest first.
     cli_ini: Vec<(PathBuf, String)>,
+    /// Whether nobody is there to be asked.
+    is_alone: bool,
 }
 
 impl Around {
@@ -140,6 +146,7 @@ impl Around {
         Self {
             version: if has_address { version::ask(program) } else { None },
             cli_ini: files.into_iter().filter_map(read).collect(),
+            is_alone: !io::stdin().is_terminal(),
         }
     }
 }
@@ -255,7 +262,7 @@ fn both_keys(
     let lineage = lineage_of(names, &all_given(settings, more))
         .ok_or_else(|| Failure::config("no name is given for the certificates"))?;
     let with = |key_type: &str, lineage: String| {
-        let own = ["--key-type", key_type, "--cert-name", lineage.as_str(), "--keep-until-expiring"];
+        let own = ["--key-type", key_type, "--cert-name", lineage.as_str(), KEEP];
         more.iter().cloned().chain(own.map(OsString::from)).collect()
     };
     Ok([with("ecdsa", lineage.clone()), with("rsa", format!("{lineage}-rsa"))])
@@ -353,6 +360,14 @@ fn arguments(
         Deed::Renew => all.push("renew".into()),
     }
     match certbot_dir(settings) {
+        _ if settings.key_file != KEY_FILE || settings.chain_file != CHAIN_FILE => {
+            return Err(Failure::config(format!(
+                "key_file and chain_file are {} and {}: certbot would write {KEY_FILE} and {CHAIN_FILE}; issue it with the \
+                 client that lays these down",
+                escaped(&settings.key_file),
+                escaped(&settings.chain_file)
+            )));
+        }
         Some(folder) if folder == Path::new(CERTBOT_DIR) => {}
         Some(folder) => all.extend(["--config-dir".into(), folder.into()]),
         None => {
@@ -364,6 +379,11 @@ fn arguments(
         }
     }
     if let Deed::Issue(names) = deed {
+        // certbot asks whether to keep one that is there, and without a terminal ends at the question (`main.py`,
+        // `_handle_identical_cert_request`).
+        if around.is_alone && !more.iter().any(|word| *word == KEEP) {
+            all.push(KEEP.into());
+        }
         let said = |name: &String| match authenticator::as_address(name) {
             Some(address) => ["--ip-address".into(), address.to_string().into()],
             None => ["-d".into(), OsString::from(name)],
@@ -404,7 +424,7 @@ mod tests {
     }
 
     fn with_cli_ini(cli_ini: &str) -> Around {
-        Around { version: None, cli_ini: vec![("/etc/letsencrypt/cli.ini".into(), cli_ini.to_owned())] }
+        Around { cli_ini: vec![("/etc/letsencrypt/cli.ini".into(), cli_ini.to_owned())], ..Around::default() }
     }
 
     #[test]

@@ -213,7 +213,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
                 links: row
                     .lineage
                     .as_ref()
-                    .filter(|_| is_refused)
+                    .filter(|_| is_refused && is_certbots)
                     .and_then(|name| Links::look(&settings.live_dir, name)),
                 lineage: row.lineage.clone(),
                 file: row.file.clone(),
