@@ -280,7 +280,9 @@ fn both_keys_that_were_broken_off_are_asked_for_again() {
     write(&wrapper, text, 0o755);
     let settings = fs::read_to_string(host.cmd.config()).unwrap();
     assert!(settings.contains("\"-n\","));
-    let settings = settings.replace("\"-n\",", "").replace("[certbot]", &format!("[certbot]\nbinary = {}", toml(&wrapper)));
+    let settings = settings
+        .replace("\"-n\",", "")
+        .replace("[certbot]", &format!("[certbot]\nbinary = {}", toml(&wrapper)));
     let file = host.at("asks.toml").display().to_string();
     fs::write(&file, settings).unwrap();
     let both = |name| host.cmd.run_as(&["--config", &file, "issue", "--both-keys", "-d", name]);
@@ -299,7 +301,11 @@ fn both_keys_that_were_broken_off_are_asked_for_again() {
         assert!(broken.stderr.contains(&format!("the certificate {name}-rsa is missing")), "{broken}");
         assert!(broken.stderr.contains("run the same command again"), "{broken}");
         fs::write(&mended, "").unwrap();
-        if is_terminal { in_terminal(name) } else { drop(both(name).exits(0)) }
+        if is_terminal {
+            in_terminal(name)
+        } else {
+            drop(both(name).exits(0))
+        }
         let archive = |lineage: String| support::cmd::names_in(&host.at("letsencrypt/archive").join(lineage));
         assert_eq!((archive(name.to_owned()).len(), archive(format!("{name}-rsa")).len()), (4, 4));
         // And once more, with nothing missing.
@@ -321,7 +327,10 @@ fn names_in_capital_letters_are_the_same_names() {
     host.cmd.run(&["issue", "-d", "www.EXAMPLE.test,example.TEST"]).exits(0);
     assert_eq!(host.cmd.deployed(), both);
     let refused = host.cmd.run(&["issue", "--both-keys", "-d", "WWW.example.test"]).exits(3);
-    assert!(refused.stderr.contains("from the certificate www.example.test that is there: example.test;"), "{refused}");
+    assert!(
+        refused.stderr.contains("from the certificate www.example.test that is there: example.test;"),
+        "{refused}"
+    );
     // The second half has names to lose, too.
     host.cmd.run(&["issue", "-d", "b.test,c.test", "--", "--cert-name", "b.test-rsa"]).exits(0);
     let refused = host.cmd.run(&["issue", "--both-keys", "-d", "B.test"]).exits(3);

@@ -12,9 +12,10 @@ pub const KEY_FILE: &str = "privkey.pem";
 pub const CHAIN_FILE: &str = "fullchain.pem";
 
 /// Who renews the certificates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Client {
     /// certbot.
+    #[default]
     Certbot,
     /// Another client: nothing is known of it but the files.
     Another,

@@ -509,7 +509,7 @@ mod tests {
     fn a_name_that_cannot_be_proved_is_refused_with_what_works() {
         let refusal = |names: &[&str], version, more: &[&str]| {
             let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-            let around = Around { version, cli_ini: Vec::new() };
+            let around = Around { version, ..Around::default() };
             let refused = arguments(&settings(""), &around, Deed::Issue(&names), &words(more));
             refused.err().map(|failure| failure.message).unwrap_or_default()
         };

@@ -33,7 +33,9 @@ pub const PRESENTS_ANOTHER: &str = "another `crt` of that bind or another listen
 #[must_use]
 pub fn renew(client: Client) -> String {
     match client {
-        Client::Certbot => "run: certbot renew --cert-name NAME; its log says why it has not renewed".to_owned(),
+        Client::Certbot => {
+            "run: certbot renew --cert-name NAME; its log says why it has not renewed".to_owned()
+        }
         Client::Another => format!("renew it{}; what it says tells why it has not", client.by("")),
         Client::Publisher => format!("renew it{}", client.by("")),
     }

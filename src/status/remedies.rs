@@ -103,18 +103,11 @@ pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (Strin
         Warning::NotYetValid => {
             ("its life has not begun: visitors get an error", "set the clock right, or wait until it begins")
         }
-        Warning::ChainIncomplete => (
-            "no intermediate certificate comes with the leaf",
-            whole.as_str(),
-        ),
-        Warning::ChainOrder => (
-            "a certificate of the chain was not issued by the one after it",
-            again.as_str(),
-        ),
-        Warning::StagingIssuer => (
-            "it comes from a staging CA, which no visitor trusts",
-            real.as_str(),
-        ),
+        Warning::ChainIncomplete => ("no intermediate certificate comes with the leaf", whole.as_str()),
+        Warning::ChainOrder => {
+            ("a certificate of the chain was not issued by the one after it", again.as_str())
+        }
+        Warning::StagingIssuer => ("it comes from a staging CA, which no visitor trusts", real.as_str()),
         Warning::Shadowed if row.outranked => (
             "a file that is loaded before the sites directory serves one of its names",
             "name the sites directory before that file on the bind line, or let HAProxy load that file no more",
