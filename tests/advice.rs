@@ -449,15 +449,15 @@ fn nothing_of_certbots_is_advised_for_another_clients_tree() {
 /// `reload = "none"`: whoever set that is not told to send a signal.
 #[test]
 fn no_reload_is_advised_where_none_is_configured() {
-    let tree = tree(&["a.example"]);
+    let mut tree = tree(&["a.example"]);
     let cmd = Cmd::new(tree.live());
     untold(&cmd);
-    let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).start();
-    let mut tree = tree;
+    let haproxy = Haproxy::of(&version("3.4").unwrap()).crt(cmd.sites()).start();
     tree.issue("b.example", KeyKind::P256, &["b.example"], Validity::days(90));
     tree.renew("a.example");
-    let cmd = cmd.haproxy(&haproxy, "reload = \"none\"");
     untold(&cmd);
+    let none = "reload = \"none\"";
+    let cmd = Cmd::new(tree.live()).with_sites(cmd.sites()).haproxy(&haproxy, none);
     for (file, word) in [("a.example.pem", "haproxy-stale"), ("b.example.pem", "haproxy-missing")] {
         let (said, commands) = advice(&cmd, file, word);
         assert!(said.starts_with("reload haproxy the way it is reloaded here"), "{said}");

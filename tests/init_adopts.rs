@@ -150,10 +150,11 @@ fn files_that_lines_name_are_looked_after_where_they_are() {
         put(&host.at("certs/a.example.pem"), host.tree.leaf("a.example").combined(), 0o640);
         put(&host.at("ssl/default.pem"), host.tree.leaf("b.example").combined(), 0o600);
         fs::write(host.at("list"), here("DIR/certs/a.example.pem [alpn h2]\n")).unwrap();
+        fs::write(host.at("settings.toml"), "# nothing\n").unwrap();
         let setup = host.run(&["status", "--setup"]);
         assert!(!setup.text.contains("bind :443"), "{}", setup.text);
-        assert!(setup.text.contains("haproxy-certs --config"), "{}", setup.text);
-        assert!(setup.text.contains(" init --write-config"), "{}", setup.text);
+        assert!(setup.text.contains(&here("-> sites_dir = \"DIR/certs\"")), "{}", setup.text);
+        fs::remove_file(host.at("settings.toml")).unwrap();
         let made = host.run(&["init", "--write-config"]);
         assert_eq!(made.code, Some(0), "{}", made.text);
         for part in ["by a line for each", "a new certificate needs a line of its own", &here(needed)] {

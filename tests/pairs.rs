@@ -47,7 +47,7 @@ fn every_haproxy_takes_the_printed_challenge_servers() {
     for version in versions() {
         let output = Command::new(&version.program).args(["-c", "-f"]).arg(&file).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!said.contains("could not resolve") && !said.contains("[ALERT]"), "{}: {said}", version.full);
+        assert!(output.status.success() && !said.contains("[ALERT]"), "{}: {said}", version.full);
     }
     for (servers, why) in [
         ("[\"lb1\"]", "must be like"),

@@ -239,7 +239,7 @@ impl Left {
 /// Gathers the facts; changes nothing.
 #[must_use]
 pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -> Found {
-    let folder = certbot_dir(settings);
+    let folder = certbot_dir(settings).filter(|_| Client::of(settings) == Client::Certbot);
     let link = folder.map(|folder| folder.join("renewal-hooks/post").join(HOOK_NAME));
     let drop_in_file = places.drop_ins.join("haproxy-certs.service.d/paths.conf");
     Found {
@@ -456,14 +456,17 @@ fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
     match &found.hook {
         None if hook => left.push(Left::new(
             format!(
-                "no hook: {} is not certbot's own (it isn't named \"live\"); the timer or another caller has to run \
+                "no hook: {} is not certbot's own; the timer or another caller has to run \
                  haproxy-certs assemble",
                 escaped_path(&settings.live_dir)
             ),
             &[],
         )),
         Some((_, Hook::Absent)) if !hook && !found.in_cli_ini() => {
-            left.push(Left::new("let certbot's renewals be deployed at once", &["haproxy-certs init --hook"]));
+            left.push(Left::new(
+                "let certbot's renewals be deployed at once",
+                &["haproxy-certs init --hook"],
+            ));
         }
         // What has the hook's name and isn't ours does something else.
         Some((link, Hook::Absent | Hook::Ours)) if hook && !found.in_cli_ini() => {
@@ -855,7 +858,7 @@ mod tests {
         let found = Found { hook: None, ..everything() };
         let plan = plan(&settings("live_dir = \"/srv/certs\""), &found, true);
         assert_eq!(plan.items.len(), 2);
-        assert!(left(&plan).contains("isn't named \"live\""), "{plan:?}");
+        assert!(left(&plan).contains("/srv/certs is not certbot's own;"), "{plan:?}");
     }
 
     #[test]

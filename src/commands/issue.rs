@@ -498,10 +498,14 @@ mod tests {
             let names = ["*.a.test".to_owned(), "a.test".to_owned()];
             both_keys(&settings(text), &names, &words(more)).map(|both| both.map(|it| it.join(" ".as_ref())))
         };
-        let expected = ["-n --key-type ecdsa --cert-name a.test", "-n --key-type rsa --cert-name a.test-rsa"];
+        let expected = ["ecdsa --cert-name a.test", "rsa --cert-name a.test-rsa"]
+            .map(|it| format!("-n --key-type {it} {KEEP}"));
         assert_eq!(calls("", &["-n"]).unwrap(), expected);
         let named = calls("[certbot]\nargs = [\"--key-type\", \"rsa\"]", &["--cert-name", "x"]).unwrap();
-        assert!(named[1] == "--cert-name x --key-type rsa --cert-name x-rsa", "{named:?}");
+        assert!(
+            named[1] == "--cert-name x --key-type rsa --cert-name x-rsa --keep-until-expiring",
+            "{named:?}"
+        );
         assert!(calls("", &["--key-type=rsa"]).is_err());
     }
 
@@ -555,12 +559,40 @@ mod tests {
         let advice = |text: &str, names: &[String], more: &[&str]| {
             address_advice(&settings(text), names, &words(more)).unwrap_or_default()
         };
+        let alone = &names[..1];
         assert!(
-            advice("", &names, &[]).contains("set host_lineage = \"192.0.2.7\", or begin the bind line with")
+            advice("", alone, &[]).contains("set host_lineage = \"192.0.2.7\", or begin the bind line with")
         );
+        // certbot names the lineage after the first name that is no address.
+        assert!(advice("", &names, &[]).contains("set host_lineage = \"a.test\""));
         assert!(advice("", &names[1..], &["--cert-name", "edge"]).contains("/sites/edge.pem"));
-        assert_eq!(advice("host_lineage = \"192.0.2.7\"", &names, &[]), "");
+        assert_eq!(advice("host_lineage = \"a.test\"", &names, &[]), "");
+        assert_eq!(advice("host_lineage = \"192.0.2.7\"", alone, &[]), "");
         assert_eq!(advice("", &names[1..2], &[]), "");
+    }
+
+    #[test]
+    fn without_a_terminal_certbot_asks_nothing_about_what_is_there() {
+        let alone = Around { is_alone: true, ..Around::default() };
+        for (more, times) in [(&[][..], 1), (&[KEEP], 1), (&["--force-renewal"], 1)] {
+            let all =
+                arguments(&settings(""), &alone, Deed::Issue(&["a.test".into()]), &words(more)).unwrap();
+            assert_eq!(all.iter().filter(|word| **word == KEEP).count(), times, "{all:?}");
+        }
+    }
+
+    #[test]
+    fn another_clients_names_are_not_written_by_certbot() {
+        for (deed, text) in [
+            (Deed::Renew, "key_file = \"key.pem\""),
+            (Deed::Issue(&["a.test".to_owned()]), "chain_file = \"a.cer\""),
+        ] {
+            let refused = arguments(&settings(text), &Around::default(), deed, &[]).unwrap_err();
+            assert!(
+                refused.message.contains("certbot would write privkey.pem and fullchain.pem"),
+                "{refused}"
+            );
+        }
     }
 
     #[test]
