@@ -13,7 +13,7 @@ use crate::certbot::foreign_renewal;
 use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
 use crate::commands::assemble::notes::{
-    forced_in_vain, note_group_writable, troubles, unloadable_left, unpresented, unsaved, why_unreached,
+    forced_in_vain, note_group_writable, troubles, unlisted, unloadable_left, unsaved, why_unlisted,
 };
 use crate::commands::assemble::notifying::notify_all;
 use crate::commands::assemble::pruning::{planned, verified};
@@ -97,7 +97,7 @@ fn dry_run(
     report.rows = planned(settings, system, &mut swept.situation, last).0.rows;
     report.notes.extend(unloadable_left(settings, &swept.situation.loaded, &report.rows));
     report.notes.extend(troubles(settings, &swept.situation.loaded));
-    report.notes.extend(unpresented(settings, &swept.situation.loaded, &report.rows));
+    report.notes.extend(unlisted(settings, &swept.situation.loaded, &report.rows));
     report.error = swept.failure;
     report.owed = state.lost
         || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
@@ -164,10 +164,10 @@ fn deploy(
     let now = has_changed.then(|| loaded(settings, system, |name| sites.state.configuration_of(name)));
     let now = now.unwrap_or(before);
     report.notes.extend(troubles(settings, &now));
-    report.notes.extend(unpresented(settings, &now, &report.rows));
+    report.notes.extend(unlisted(settings, &now, &report.rows));
     report.haproxy = verdicts;
-    let is_unreached = |row: &Row| row.action.writes() && why_unreached(settings, &now, row).is_some();
-    if report.rows.iter().any(is_unreached) {
+    let is_unlisted = |row: &Row| row.action.writes() && why_unlisted(settings, &now, row).is_some();
+    if report.rows.iter().any(is_unlisted) {
         report.withhold_confirmation();
     }
     report.error = failure.or(unread);

@@ -88,34 +88,26 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
 /// How many files are noted one by one.
 const MAX_NOTED: usize = 3;
 
-/// A note for each deployed file that no client is presented, and for the rest of many.
-pub(crate) fn unpresented(settings: &Settings, loaded: &Loaded, rows: &[Row]) -> Vec<Note> {
+/// A note for each deployed file that no line of HAProxy's configuration names, and for the rest of many.
+pub(crate) fn unlisted(settings: &Settings, loaded: &Loaded, rows: &[Row]) -> Vec<Note> {
     let found: Vec<(&Row, Unreached)> =
-        rows.iter().filter_map(|row| Some((row, why_unreached(settings, loaded, row)?))).collect();
-    let mut notes: Vec<Note> = found
-        .iter()
-        .take(MAX_NOTED)
-        .map(|(row, why)| {
-            let file = row.file.as_deref().unwrap_or_default();
-            let path = settings.sites_dir.join(file);
-            let path = escaped_path(&path);
-            let reload = if matches!(why, Unreached::Unlisted(_)) { "; then reload HAProxy" } else { "" };
-            let text = format!("no client is presented {path}: {}: {}{reload}", why.fact(), why.advice(file));
-            Note { text, weight: Weight::Alarm }
-        })
-        .collect();
-    if found.len() > MAX_NOTED {
-        let text = format!("{} more like it: haproxy-certs status lists them", found.len() - MAX_NOTED);
-        notes.push(Note { text, weight: Weight::Alarm });
-    }
-    notes
+        rows.iter().filter_map(|row| Some((row, why_unlisted(settings, loaded, row)?))).collect();
+    let noted = found.iter().take(MAX_NOTED).map(|(row, why)| {
+        let file = row.file.as_deref().unwrap_or_default();
+        let path = settings.sites_dir.join(file);
+        let (path, fact, advice) = (escaped_path(&path), why.fact(), why.advice(file));
+        format!("no client is presented {path}: {fact}: {advice}; then reload HAProxy")
+    });
+    let rest = found.len().checked_sub(MAX_NOTED).filter(|&rest| rest > 0);
+    let rest = rest.map(|rest| format!("{rest} more like it: haproxy-certs status lists them"));
+    noted.chain(rest).map(|text| Note { text, weight: Weight::Alarm }).collect()
 }
 
-/// Why no client is presented what a row deploys, or has deployed.
-pub(crate) fn why_unreached(settings: &Settings, loaded: &Loaded, row: &Row) -> Option<Unreached> {
+/// Why no line names what a row deploys, or has deployed.
+pub(crate) fn why_unlisted(settings: &Settings, loaded: &Loaded, row: &Row) -> Option<Unreached> {
     let is_deployed = row.action.writes() || row.action == Action::Unchanged;
     let leaf = row.leaf.as_ref().filter(|_| is_deployed)?;
-    unreached(settings, loaded, row, leaf)
+    unreached(settings, loaded, row, leaf).filter(|why| matches!(why, Unreached::Unlisted(_)))
 }
 
 /// Whether it is surely known what a HAProxy loads, and none of our files are among that.
