@@ -302,9 +302,9 @@ fn both_keys_that_were_broken_off_are_asked_for_again() {
         assert!(broken.stderr.contains("run the same command again"), "{broken}");
         fs::write(&mended, "").unwrap();
         if is_terminal {
-            in_terminal(name)
+            in_terminal(name);
         } else {
-            drop(both(name).exits(0))
+            both(name).exits(0);
         }
         let archive = |lineage: String| support::cmd::names_in(&host.at("letsencrypt/archive").join(lineage));
         assert_eq!((archive(name.to_owned()).len(), archive(format!("{name}-rsa")).len()), (4, 4));

@@ -1,15 +1,24 @@
 //! Who renews what lies in `live_dir`: certbot, another client that lays down the same two files, or a fleet's publisher. What
 //! is advised has to be something that this one understands.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
-use super::{CERTBOT_DIR, certbot_dir};
 use crate::config::Settings;
+
+/// certbot's own configuration directory, with `live` in it.
+pub const CERTBOT_DIR: &str = "/etc/letsencrypt";
 
 /// certbot's names of the two files.
 pub const KEY_FILE: &str = "privkey.pem";
 /// See [`KEY_FILE`].
 pub const CHAIN_FILE: &str = "fullchain.pem";
+
+/// certbot's configuration directory for these settings; `None`: `live_dir` isn't a directory of certbot's own.
+#[must_use]
+pub fn certbot_dir(settings: &Settings) -> Option<&Path> {
+    settings.live_dir.parent().filter(|_| settings.live_dir.file_name() == Some(OsStr::new("live")))
+}
 
 /// Who renews the certificates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

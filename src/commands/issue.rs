@@ -304,13 +304,13 @@ fn must_lose_none(
 /// The lineage that certbot is to write: the one that is named, else the one that it names after the first name, addresses
 /// behind the others (`san.py`, `join`).
 fn lineage_of(names: &[String], given: &[OsString]) -> Option<String> {
-    let named = || {
+    let after_the_first = || {
         let all = asked_for(names, given);
         let first = all.iter().find(|name| !is_address(name)).or_else(|| all.first())?;
         let name = authenticator::as_certbot_has_it(first);
         Some(name.strip_prefix("*.").unwrap_or(&name).to_owned())
     };
-    authenticator::values(given, &["cert-name"]).pop().or_else(named)
+    authenticator::values(given, &["cert-name"]).pop().or_else(after_the_first)
 }
 
 /// What to say of a certificate that was issued for an address; `None`: nothing.
@@ -499,7 +499,7 @@ mod tests {
             both_keys(&settings(text), &names, &words(more)).map(|both| both.map(|it| it.join(" ".as_ref())))
         };
         let expected = ["ecdsa --cert-name a.test", "rsa --cert-name a.test-rsa"]
-            .map(|it| format!("-n --key-type {it} {KEEP}"));
+            .map(|it| OsString::from(format!("-n --key-type {it} {KEEP}")));
         assert_eq!(calls("", &["-n"]).unwrap(), expected);
         let named = calls("[certbot]\nargs = [\"--key-type\", \"rsa\"]", &["--cert-name", "x"]).unwrap();
         assert!(

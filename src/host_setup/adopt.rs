@@ -95,7 +95,12 @@ pub fn look(settings: &Settings, system: &System) -> Option<Proposal> {
         let version = release(system, haproxy, Some(&started));
         Some(Running { arguments, version, is_known: system.has_systemd() || has_pidfile() })
     });
-    let folder = configuration.beginning().map_or_else(|| folder.clone(), |beginning| folder.join(beginning));
+    let folder = match configuration.beginning().map(|beginning| folder.join(beginning)) {
+        None => folder,
+        // Without the `..` of `default-path parent`, which leads on from where a link leads.
+        Some(begun) if root.is_none() => begun.canonicalize().unwrap_or(begun),
+        Some(begun) => begun,
+    };
     let sites = gather::identity(&settings.sites_dir);
     let proposal = propose(haproxy, &configuration, &serving, running.as_ref(), &folder, sites, &modes)
         .filter(|it| !Path::new(&it.sites_dir).starts_with(&settings.live_dir))?;
@@ -172,28 +177,25 @@ fn propose(
         .iter()
         .find_map(|bind| Some((*bind, bind.loads.iter().find(|load| load.how == How::Directory)?)))
         .filter(|(_, load)| is_followed(load));
-    let (at, sites_dir, host_file, one_by_one) = match whole {
-        Some((bind, load)) => {
-            let sites_dir = absolute(&load.path);
-            let before = bind.loads.iter().take_while(|before| *before != load);
-            (bind.at.clone(), sites_dir.clone(), before_it(before, &sites_dir, &absolute), None)
+    let (at, sites_dir, host_file, one_by_one) = if let Some((bind, load)) = whole {
+        let sites_dir = absolute(&load.path);
+        let before = bind.loads.iter().take_while(|before| *before != load);
+        (bind.at.clone(), sites_dir.clone(), before_it(before, &sites_dir, &absolute), None)
+    } else {
+        let is_clear = configuration.unclear.is_none();
+        if !is_clear || one_by_one::example(serving, sites, &haproxy.sites_dir).is_some() {
+            return None;
         }
-        None => {
-            let is_clear = configuration.unclear.is_none();
-            if !is_clear || one_by_one::example(serving, sites, &haproxy.sites_dir).is_some() {
-                return None;
-            }
-            let (sites_dir, first) = directory_of_lines(&binds, configuration, &absolute)?;
-            let before = binds.iter().flat_map(|bind| &bind.loads);
-            let first = first.or_else(|| before_it(before, &sites_dir, &absolute));
-            let example = one_by_one::example(serving, None, &sites_dir.to_string_lossy()).or_else(|| {
-                let spelled = binds.iter().flat_map(|bind| &bind.loads).flat_map(|load| &load.entries);
-                let mut spelled = spelled.filter_map(|entry| entry.store.rsplit_once('/'));
-                let (spelled, _) = spelled.find(|(folder, _)| absolute(folder) == sites_dir)?;
-                one_by_one::example(serving, None, spelled)
-            })?;
-            (example.at.clone(), sites_dir, first, Some(example))
-        }
+        let (sites_dir, first) = directory_of_lines(&binds, configuration, &absolute)?;
+        let before = binds.iter().flat_map(|bind| &bind.loads);
+        let first = first.or_else(|| before_it(before, &sites_dir, &absolute));
+        let example = one_by_one::example(serving, None, &sites_dir.to_string_lossy()).or_else(|| {
+            let spelled = binds.iter().flat_map(|bind| &bind.loads).flat_map(|load| &load.entries);
+            let mut spelled = spelled.filter_map(|entry| entry.store.rsplit_once('/'));
+            let (spelled, _) = spelled.find(|(folder, _)| absolute(folder) == sites_dir)?;
+            one_by_one::example(serving, None, spelled)
+        })?;
+        (example.at.clone(), sites_dir, first, Some(example))
     };
     let host_file = host_file.unwrap_or_else(|| sites_dir.with_file_name("host.pem"));
     let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -341,12 +343,11 @@ impl Proposal {
     /// What HAProxy does already, as a fact.
     #[must_use]
     pub fn fact(&self) -> String {
-        let fact = match self.one_by_one {
-            None => format!("HAProxy loads {} already ({})", escaped(&self.sites_dir), self.at),
-            Some(_) => {
-                let directory = escaped(&self.sites_dir);
-                format!("HAProxy loads files of {directory} already, by a line for each ({})", self.at)
-            }
+        let directory = escaped(&self.sites_dir);
+        let fact = if self.one_by_one.is_some() {
+            format!("HAProxy loads files of {directory} already, by a line for each ({})", self.at)
+        } else {
+            format!("HAProxy loads {directory} already ({})", self.at)
         };
         if self.is_elsewhere { fact + ", below a root directory of its own, as in a container" } else { fact }
     }

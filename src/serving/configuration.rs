@@ -47,8 +47,8 @@ pub struct Configuration {
     pub pidfile: Option<String>,
     environment: Environment,
     default_path: DefaultPath,
-    /// Where the relative names of what is loaded begin, once there is one; inner `None`: where HAProxy was started.
-    beginning: Option<Option<String>>,
+    /// Where the relative names of what is loaded begin, once there is one.
+    beginning: Option<Beginning>,
     strict_sni: bool,
     section: Section,
     blocks: Conditionals,
@@ -186,19 +186,28 @@ enum DefaultPath {
     Origin(String),
 }
 
+/// Where the relative names of a file begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Beginning {
+    /// Where HAProxy was started.
+    Start,
+    /// In this directory.
+    In(String),
+}
+
 impl DefaultPath {
-    /// The directory for the names of a file; `None`: where HAProxy was started.
-    fn of(&self, file: &str) -> Option<String> {
+    /// Where the names of a file begin.
+    fn of(&self, file: &str) -> Beginning {
         let folder = match file.rsplit_once('/') {
             Some(("", _)) => "/",
             Some((folder, _)) => folder,
             None => ".",
         };
         match self {
-            Self::Current => None,
-            Self::Config => Some(folder.to_owned()),
-            Self::Parent => Some(format!("{folder}/..")),
-            Self::Origin(path) => Some(path.clone()),
+            Self::Current => Beginning::Start,
+            Self::Config => Beginning::In(folder.to_owned()),
+            Self::Parent => Beginning::In(format!("{folder}/..")),
+            Self::Origin(path) => Beginning::In(path.clone()),
         }
     }
 }
@@ -406,7 +415,10 @@ impl Configuration {
     /// The directory in which relative names begin, seen from where HAProxy was started; `None`: there.
     #[must_use]
     pub fn beginning(&self) -> Option<&str> {
-        self.beginning.as_ref()?.as_deref()
+        match self.beginning.as_ref()? {
+            Beginning::Start => None,
+            Beginning::In(folder) => Some(folder),
+        }
     }
 
     /// Notes where the name of what is loaded begins. One directory is followed, not several.
