@@ -152,7 +152,7 @@ fn files_that_lines_name_are_looked_after_where_they_are() {
         fs::write(host.at("list"), here("DIR/certs/a.example.pem [alpn h2]\n")).unwrap();
         fs::write(host.at("settings.toml"), "# nothing\n").unwrap();
         let setup = host.run(&["status", "--setup"]);
-        assert!(!setup.text.contains("bind :443"), "{}", setup.text);
+        assert!(!setup.text.contains("-> bind :443"), "{}", setup.text);
         assert!(setup.text.contains(&here("-> sites_dir = \"DIR/certs\"")), "{}", setup.text);
         fs::remove_file(host.at("settings.toml")).unwrap();
         let made = host.run(&["init", "--write-config"]);
