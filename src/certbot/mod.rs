@@ -5,6 +5,7 @@
 
 pub mod authenticator;
 pub mod cli_ini;
+pub mod client;
 pub mod tree_mark;
 pub mod version;
 
@@ -18,6 +19,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+pub use self::client::{CERTBOT_DIR, certbot_dir};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, openat, readlinkat, statat};
 use zeroize::Zeroizing;
 
@@ -29,20 +31,11 @@ use crate::plan::refusal::Refusal;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, io_cause};
 
-/// certbot's own configuration directory, with `live` in it.
-pub const CERTBOT_DIR: &str = "/etc/letsencrypt";
-
 /// The most that a key or chain file may hold, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// How long a lineage that changes under our eyes is waited for, and how recent a change counts as one.
 pub const SETTLING: Duration = Duration::from_secs(3);
-
-/// certbot's configuration directory for these settings; `None`: `live_dir` isn't a directory of certbot's own.
-#[must_use]
-pub fn certbot_dir(settings: &Settings) -> Option<&Path> {
-    settings.live_dir.parent().filter(|_| settings.live_dir.file_name() == Some(OsStr::new("live")))
-}
 
 /// certbot's configuration directory, known by its `live` directory; or another client's, with a directory for each
 /// certificate.

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::links::Links;
 use super::lost;
 use super::observation::{Location, Sight, SiteViews};
+use crate::certbot::client::Client;
 use crate::certified_key::Leaf;
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::fingerprint::identity;
@@ -183,6 +184,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
     let mut unloadable =
         gather::unloadable(&settings.sites_dir, loaded.oldest(), &|file| good.contains(file));
     let mut unserved = unserved(settings, &loaded);
+    let is_certbots = Client::of(settings) == Client::Certbot;
     rows.into_iter()
         .map(|row| {
             let host = host.take_if(|_| row.role == Role::Host);
@@ -213,7 +215,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
                 links: row
                     .lineage
                     .as_ref()
-                    .filter(|_| is_refused)
+                    .filter(|_| is_refused && is_certbots)
                     .and_then(|name| Links::look(&settings.live_dir, name)),
                 lineage: row.lineage.clone(),
                 file: row.file.clone(),

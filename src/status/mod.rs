@@ -33,6 +33,7 @@ pub mod unworkable;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::certbot::client::Client;
 use crate::config::Settings;
 use crate::host_setup::Setup;
 use crate::host_setup::finding::Finding;
@@ -137,6 +138,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     state.pass_debts_on(settings);
     let owed: Vec<BTreeMap<String, i64>> =
         settings.haproxys.iter().map(|haproxy| owed_files(&state, &haproxy.name)).collect();
+    let client = Client::of(settings);
     let archive = settings.live_dir.with_file_name("archive");
     let foreign = ForeignFile::among(&ground.sites);
     let needs = Needs::of(settings, &ground.loaded, &ground.sites);
@@ -146,6 +148,9 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         running: &haproxy,
         owed: &owed,
         archive: &archive,
+        client,
+        live_dir: &settings.live_dir,
+        key_file: &settings.key_file,
         sites_dir: &settings.sites_dir,
         host_file: &settings.host_file,
         foreign: &foreign,
@@ -170,8 +175,8 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     if !ground.last_run.is_unseen() {
         let at = last_run.map(|run| run.at);
         let longest = sites.iter().filter_map(Site::lifetime).max();
-        let missed = judge::hook(&ground.renewals, at, now);
-        let doubtful = || at.and_then(|at| judge::runs(at, longest, now));
+        let missed = judge::hook(&ground.renewals, at, now, client);
+        let doubtful = || at.and_then(|at| judge::runs(at, longest, now, client));
         problems.extend(missed.or_else(doubtful));
     }
     problems.extend(ground.open_to_others.map(judge::open_to_others));

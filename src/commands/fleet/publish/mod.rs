@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 
 use crate::certbot::CertbotTree;
+use crate::certbot::client::Client;
 use crate::certified_key::sha256;
 use crate::commands::fleet::failures::{in_store, unsealed};
 use crate::commands::fleet::publish::base::{Base, base, lost, pass_nodes};
@@ -90,6 +91,8 @@ pub struct Published {
     pub removed: Vec<String>,
     /// Whether everything was encrypted anew: what nodes that are no more held has to be issued again.
     pub rotated: bool,
+    /// Who renews what is published.
+    pub client: Client,
     /// What is odd in the store.
     pub alarms: Vec<String>,
 }
@@ -126,6 +129,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         made: made.then(|| fleet.identity.clone()),
         line: identity.public().signing.line(&host),
         rotated: wanted.rotate,
+        client: Client::of(settings),
         ..Published::default()
     };
     let mut base =
