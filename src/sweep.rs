@@ -49,13 +49,14 @@ pub struct Swept {
     pub unchanged_since: Option<i64>,
 }
 
-/// Reads and proves every lineage that `index` doesn't know, and looks at every deployed file. `haproxy` says which HAProxy
+/// Reads and proves every lineage of `tree` that `index` doesn't know, and looks at every deployed file. `haproxy` says which HAProxy
 /// this is: what another one refused isn't held against a PEM.
 ///
 /// # Errors
 /// A whole directory can't be read; what is wrong with one lineage or file is part of the situation.
 pub fn sweep(
     settings: &Settings,
+    tree: Source,
     sites: Option<&Place>,
     state: &State,
     policy: Policy,
@@ -63,7 +64,6 @@ pub fn sweep(
     index: &Index,
     progress: Progress<'_>,
 ) -> Result<Swept, Failure> {
-    let tree = Source::of(settings)?;
     let policy = tree.policy(policy);
     let discovery = tree.discover(&|name| index.get(name).is_some())?;
     let any_lineage = !discovery.lineages.is_empty();

@@ -12,7 +12,7 @@ use crate::fleet::name::NodeName;
 use crate::fleet::overview::{FleetOverview, FleetProblem, node_row, problem, staleness, unreadable_row};
 use crate::fleet::reach::{Patience, reach};
 use crate::fleet::sshsig::VerifyingKey;
-use crate::fleet::store::{FleetStore, StoreError, StoreKey};
+use crate::fleet::store::{StoreKey, get_one};
 use crate::fleet::trouble::FleetTrouble;
 use crate::sys::clock::now;
 use crate::sys::failure::Failure;
@@ -45,8 +45,8 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
             return Ok(overview);
         }
     };
-    let value = match get(store.as_ref(), &[StoreKey::Head]) {
-        Ok(found) => found.into_iter().next().flatten(),
+    let value = match get_one(store.as_ref(), StoreKey::Head) {
+        Ok(found) => found.map(|stored| stored.bytes),
         Err(e) => {
             overview.problems.push(problem(FleetTrouble::FleetUnreachable, e.to_string()));
             return Ok(overview);
@@ -118,10 +118,6 @@ fn not_a_node(fleet: &Fleet, signed: &SignedHead) -> Option<FleetProblem> {
 /// Whose heads count here.
 fn keys(fleet: &Fleet) -> Result<Vec<VerifyingKey>, Failure> {
     if fleet.is_node() { publishers(fleet) } else { Ok(vec![identity(fleet)?.public().signing]) }
-}
-
-fn get(store: &dyn FleetStore, keys: &[StoreKey]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-    Ok(store.get(keys)?.into_iter().map(|found| found.map(|stored| stored.bytes)).collect())
 }
 
 fn lineages(settings: &Settings) -> Option<usize> {

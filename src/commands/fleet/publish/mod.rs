@@ -1,11 +1,12 @@
 //! `fleet publish` and `fleet rotate`: sweep, prove, seal what changed, and put a new head into the store.
 
 mod base;
+mod known;
 mod sealing;
 mod unnamed;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::str::FromStr as _;
 
@@ -13,12 +14,13 @@ use crate::certbot::CertbotTree;
 use crate::certified_key::sha256;
 use crate::commands::fleet::failures::{in_store, unsealed};
 use crate::commands::fleet::publish::base::{Base, base, lost, pass_nodes};
+use crate::commands::fleet::publish::known::KnownPairs;
 use crate::commands::fleet::publish::sealing::{Seal, look, rescue};
 use crate::commands::fleet::publish::unnamed::{DAY, clear_away, drop_unnamed, listed, note_strays};
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, Opened, fleet_name};
-use crate::fleet::edition::{Edition, pages_of};
+use crate::fleet::edition::{Edition, Looked, pages_of};
 use crate::fleet::epoch::EpochKey;
 use crate::fleet::head::Head;
 use crate::fleet::identity::HostIdentity;
@@ -155,6 +157,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         key,
         is_fresh: previous.is_none() || wanted.rotate,
         there: if looks_through { Some(listed(store.as_ref())?) } else { None },
+        reads_everything: looks_through,
         at,
     };
     let edition = edition_of.edition(settings, wanted, progress)?;
@@ -172,7 +175,10 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         let head = edition_of.put_head(pages, &keys, wanted)?;
         done.sequence = head.sequence;
         drop_unnamed(&mut memory, previous, &head, &edition.entries, at);
-        if let Some(opened) = folder.open(fleet, &identity, HostPart::Publisher)? {
+        if let Some(previous) = previous {
+            folder.drop_replaced(previous, &head, &edition.entries);
+        }
+        if looks_through && let Some(opened) = folder.open(fleet, &identity, HostPart::Publisher)? {
             folder.tidy(&opened);
         }
         memory.since = at;
@@ -208,6 +214,8 @@ struct Publishing<'a> {
     is_fresh: bool,
     /// What the store has; `None`: what the last head names.
     there: Option<BTreeSet<StoreKey>>,
+    /// Whether lineages are read that look as they did when they were published.
+    reads_everything: bool,
     at: i64,
 }
 
@@ -258,16 +266,23 @@ impl Publishing<'_> {
             .map(|(name, entry)| (name.as_str(), entry))
             .collect();
         let tree = CertbotTree::of(settings);
-        let discovery = tree.discover()?;
+        let known = KnownPairs::recall(settings, self.folder, &tree, &reusable, self.reads_everything);
+        let is_known = |name: &OsStr| name.to_str().is_some_and(|name| known.has(name));
+        let discovery = tree.discover_besides(&is_known)?;
         if discovery.live_dir_missing && self.previous.is_none() {
             let fact = format!("there is no {}: nothing to publish yet", escaped_path(&settings.live_dir));
             return Err(Failure::new(FailureKind::Io, fact));
         }
-        let names: Vec<&OsString> =
-            discovery.lineages.iter().filter(|name| settings.selection.includes(name)).collect();
+        let included = discovery.lineages.iter().filter(|name| settings.selection.includes(name));
+        let (as_published, names): (Vec<&OsString>, Vec<&OsString>) =
+            included.partition(|name| is_known(name));
         let seal = Seal { tree: &tree, name: self.name, key: self.key, reusable: &reusable };
-        let looked = look(&seal, &names, self.store, progress)?;
-        let mut edition = Edition::after(before, looked, !discovery.lineages.is_empty(), wanted.prune_many);
+        let mut looks = look(&seal, &names, self.store, progress)?;
+        known.save(self.folder, &looks.pairs);
+        let same = as_published.into_iter().map(|name| (name.to_string_lossy().into_owned(), Looked::Same));
+        looks.all.extend(same);
+        let mut edition =
+            Edition::after(before, looks.all, !discovery.lineages.is_empty(), wanted.prune_many);
         if let Some(opened) = self.previous {
             let is_kept = |name: &String, entry: &PageEntry| before.get(name) == Some(entry);
             let names: Vec<String> = edition
@@ -300,7 +315,8 @@ impl Publishing<'_> {
                 pages.hashes.push(hash);
                 continue;
             }
-            let bytes = page::seal(group, (at, count), self.name, self.key).map_err(|e| unsealed(&e))?;
+            let group: Vec<PageEntry> = group.iter().copied().cloned().collect();
+            let bytes = page::seal(&group, (at, count), self.name, self.key).map_err(|e| unsealed(&e))?;
             let hash = sha256(&bytes);
             pages.hashes.push(hash);
             pages.fresh.push((hash, bytes));
@@ -383,7 +399,11 @@ impl Publishing<'_> {
         if let Some(bytes) = &keys.own {
             self.folder.keep_epoch_key(self.key.epoch(), bytes)?;
         }
-        self.folder.switch_over(&value)?;
+        let epoch = self.key.epoch();
+        let own = keys.own.as_ref().map(|_| StoreKey::EpochKey { epoch, node: NodeName::publisher() });
+        let fresh: Vec<StoreKey> =
+            pages.fresh.iter().map(|(hash, _)| StoreKey::Page(*hash)).chain(own).collect();
+        self.folder.switch_over(&value, &fresh)?;
         Ok(head)
     }
 }
