@@ -10,8 +10,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use haproxy_certs::certified_key::hex;
 use haproxy_certs::fleet::head::{Head, SignedHead};
 use haproxy_certs::fleet::identity::HostIdentity;
+use haproxy_certs::fleet::node_list::NodeList;
 use haproxy_certs::fleet::report::NodeReport;
 use rustix::process::Signal;
 use support::cmd::toml;
@@ -425,7 +427,14 @@ fn a_removed_node_reads_nothing_of_the_next_epoch() {
     // Even with the sealed key of another put in its own place.
     let keys = fleet.folder().join("key/2");
     fs::copy(keys.join("lb1"), keys.join("lb2")).unwrap();
-    fleet.sign(|head| head.nodes.push(("lb2".parse().unwrap(), removed.key.parse().unwrap())));
+    fleet.sign(|head| {
+        let listed = fleet.folder().join("page").join(hex(&head.nodes));
+        let list = NodeList::read(&fs::read(listed).unwrap()).unwrap();
+        let added = ("lb2".parse().unwrap(), removed.key.parse().unwrap());
+        let list = NodeList::of(list.iter().cloned().chain([added]));
+        head.nodes = list.hash();
+        fs::write(fleet.folder().join("page").join(hex(&head.nodes)), list.to_bytes()).unwrap();
+    });
     let identity = HostIdentity::load(&removed.cmd.beside("identity")).unwrap().unwrap();
     let head = SignedHead::read(&fs::read(fleet.folder().join("head")).unwrap()).unwrap().head;
     let sealed = fs::read(keys.join("lb2")).unwrap();

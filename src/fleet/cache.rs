@@ -22,6 +22,7 @@ use crate::fleet::epoch::EpochKey;
 use crate::fleet::head::{Head, SignedHead};
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
+use crate::fleet::node_list::NodeList;
 use crate::fleet::page::PageEntry;
 use crate::fleet::report::ReportedException;
 use crate::fleet::sshsig::VerifyingKey;
@@ -142,6 +143,8 @@ pub struct Opened {
     pub signed: SignedHead,
     /// The key of its epoch.
     pub key: EpochKey,
+    /// Its nodes.
+    pub nodes: NodeList,
     /// Its lineages.
     pub entries: BTreeMap<String, PageEntry>,
 }
@@ -154,23 +157,28 @@ impl Opened {
         (own.epoch, own.epoch_key, own.pages.len()) == (head.epoch, head.epoch_key, head.pages.len())
     }
 
-    /// The pages and objects that a later head with these lineages doesn't name, and the sealed keys of an epoch that is over.
+    /// The pages and objects that a later head with these nodes and lineages doesn't name, and the sealed keys of an epoch that is over.
     #[must_use]
-    pub fn replaced_by(&self, head: &Head, entries: &BTreeMap<String, PageEntry>) -> Vec<StoreKey> {
+    pub fn replaced_by(
+        &self,
+        head: &Head,
+        nodes: &NodeList,
+        entries: &BTreeMap<String, PageEntry>,
+    ) -> Vec<StoreKey> {
         let own = &self.signed.head;
         let pages =
             own.pages.iter().filter(|hash| !head.pages.contains(hash)).map(|hash| StoreKey::Page(*hash));
         let is_gone =
             |entry: &PageEntry| entries.get(&entry.lineage).is_none_or(|now| now.object != entry.object);
         let objects = self.entries.values().filter(|entry| is_gone(entry));
-        let nodes = own.nodes.iter().map(|(name, _)| name.clone()).chain([NodeName::publisher()]);
+        let before = self.nodes.iter().map(|(name, _)| name.clone()).chain([NodeName::publisher()]);
         let is_named = |node: &NodeName| {
-            own.epoch == head.epoch
-                && (*node == NodeName::publisher() || head.nodes.iter().any(|(name, _)| name == node))
+            own.epoch == head.epoch && (*node == NodeName::publisher() || nodes.get(node.as_ref()).is_some())
         };
         let keys =
-            nodes.filter(|node| !is_named(node)).map(|node| StoreKey::EpochKey { epoch: own.epoch, node });
-        pages.chain(objects.map(|entry| StoreKey::Object(entry.object))).chain(keys).collect()
+            before.filter(|node| !is_named(node)).map(|node| StoreKey::EpochKey { epoch: own.epoch, node });
+        let list = (own.nodes != head.nodes).then_some(StoreKey::Page(own.nodes));
+        pages.chain(list).chain(objects.map(|entry| StoreKey::Object(entry.object))).chain(keys).collect()
     }
 
     /// Whether a head names the same page at this place.
@@ -367,9 +375,15 @@ impl CacheFolder {
     }
 
     /// Removes what the head before named and the one that counts now doesn't. What can't be removed stays.
-    pub fn drop_replaced(&self, before: &Opened, head: &Head, entries: &BTreeMap<String, PageEntry>) {
+    pub fn drop_replaced(
+        &self,
+        before: &Opened,
+        head: &Head,
+        nodes: &NodeList,
+        entries: &BTreeMap<String, PageEntry>,
+    ) {
         let epoch = head.epoch;
-        for key in before.replaced_by(head, entries) {
+        for key in before.replaced_by(head, nodes, entries) {
             // Another node's key of this epoch isn't here: its file is this host's.
             let is_ours = matches!(key, StoreKey::EpochKey { epoch: of, .. } if of == epoch);
             if let Some((place, name)) = self.at(&key).filter(|_| !is_ours) {
@@ -380,7 +394,8 @@ impl CacheFolder {
 
     /// Removes what the head that counts doesn't name, whatever it is. What can't be removed stays.
     pub fn tidy(&self, opened: &Opened) {
-        let pages: Vec<String> = opened.signed.head.pages.iter().map(|hash| hex(hash)).collect();
+        let head = &opened.signed.head;
+        let pages: Vec<String> = head.pages.iter().chain([&head.nodes]).map(|hash| hex(hash)).collect();
         let objects: Vec<String> = opened.entries.values().map(|entry| hex(&entry.object)).collect();
         let epoch = opened.signed.head.epoch.to_string();
         for (place, kept) in [(&self.pages, pages), (&self.objects, objects), (&self.keys, vec![epoch])] {
@@ -447,11 +462,10 @@ pub fn identity(fleet: &Fleet) -> Result<HostIdentity, Failure> {
     }
 }
 
-/// The name that the head has for the node with these keys.
+/// The name of the node with these keys.
 #[must_use]
-pub fn own_name(signed: &SignedHead, identity: &HostIdentity) -> Option<NodeName> {
-    let key = identity.public();
-    signed.head.nodes.iter().find(|(_, member)| *member == key).map(|(name, _)| name.clone())
+pub fn own_name(nodes: &NodeList, identity: &HostIdentity) -> Option<NodeName> {
+    nodes.name_of(&identity.public()).cloned()
 }
 
 struct Kept<'a> {
@@ -489,9 +503,11 @@ fn open(
     if signed.head.fleet != name {
         return Err(fail("its head is of another fleet"));
     }
+    let nodes = whole(kept.pages, &signed.head.nodes).and_then(|bytes| NodeList::read(&bytes).ok());
+    let nodes = nodes.ok_or_else(|| fail("the list of nodes is missing or damaged"))?;
     let node = match part {
         HostPart::Node => {
-            own_name(&signed, identity).ok_or_else(|| fail("this host isn't among the fleet's nodes"))?
+            own_name(&nodes, identity).ok_or_else(|| fail("this host isn't among the fleet's nodes"))?
         }
         HostPart::Publisher => NodeName::publisher(),
     };
@@ -507,7 +523,7 @@ fn open(
             page::open(&bytes, (at, head.pages.len()), &name, &key).map_err(|e| fail(&e.to_string()))?;
         entries.extend(page.into_iter().map(|entry| (entry.lineage.clone(), entry)));
     }
-    Ok(Some(Opened { signed, key, entries }))
+    Ok(Some(Opened { signed, key, nodes, entries }))
 }
 
 /// The fleet's cache as a source of pairs.

@@ -7,6 +7,7 @@ use crate::fleet::epoch::EpochKey;
 use crate::fleet::head::Head;
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::NodeName;
+use crate::fleet::node_list::NodeList;
 use crate::fleet::page::{self, PageEntry};
 use crate::fleet::store::{FleetStore, StoreError, StoreKey, get_one};
 use crate::sys::failure::Failure;
@@ -53,6 +54,28 @@ pub struct Extent<'a> {
     pub every_object: bool,
 }
 
+/// Brings the list of a head's nodes, where it isn't here.
+///
+/// # Errors
+/// It isn't there, or isn't what the head says, or can't be kept.
+pub fn fetch_nodes(
+    store: &dyn FleetStore,
+    folder: &CacheFolder,
+    head: &Head,
+    before: Option<&Opened>,
+) -> Result<NodeList, Unfetched> {
+    if let Some(before) = before.filter(|before| before.signed.head.nodes == head.nodes) {
+        return Ok(before.nodes.clone());
+    }
+    let damaged = |_| Unfetched::Damaged(StoreKey::Page(head.nodes).to_string());
+    if let Some(bytes) = folder.page(&head.nodes) {
+        return NodeList::read(&bytes).map_err(damaged);
+    }
+    bring(store, &[head.nodes], &StoreKey::Page, &|hash, bytes| folder.keep_page(hash, bytes))?;
+    let bytes = folder.page(&head.nodes).unwrap_or_default();
+    NodeList::read(&bytes).map_err(damaged)
+}
+
 /// What a head names, and is here now.
 #[derive(Debug)]
 pub struct Fetched {
@@ -64,7 +87,7 @@ pub struct Fetched {
     pub fresh: Vec<StoreKey>,
 }
 
-/// Brings what is missing of a head.
+/// Brings what is missing of a head but the list of its nodes.
 ///
 /// # Errors
 /// Something isn't there, or isn't what the head says, or can't be kept.
@@ -99,6 +122,9 @@ pub fn fetch(
         entries.extend(page.into_iter().map(|entry| (entry.lineage.clone(), entry)));
     }
     let mut fresh: Vec<StoreKey> = unknown.iter().map(|(_, hash)| StoreKey::Page(*hash)).collect();
+    if extent.before.is_none_or(|before| before.signed.head.nodes != head.nodes) {
+        fresh.push(StoreKey::Page(head.nodes));
+    }
     if before.is_none() {
         fresh.push(StoreKey::EpochKey { epoch: head.epoch, node: node.clone() });
     }

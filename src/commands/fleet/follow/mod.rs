@@ -106,7 +106,7 @@ impl<'a> Follower<'a> {
         let head = &opened.signed.head;
         done.sequence = Some(head.sequence);
         done.is_new = before != Some(opened.signed.hash);
-        done.node = own_name(&opened.signed, &self.identity).map(|name| name.to_string());
+        done.node = own_name(&opened.nodes, &self.identity).map(|name| name.to_string());
         let at = now();
         if done.trouble.is_none() && head.expires <= at {
             done.trouble = Some((FleetTrouble::FleetStale, expired(&opened.signed)));
@@ -158,7 +158,7 @@ impl<'a> Follower<'a> {
             && matches!(done.trouble, Some((FleetTrouble::FleetUnreachable, _)));
         if !is_mute
             && (done.run.is_some() || is_silent || is_other)
-            && let Some(node) = own_name(&opened.signed, &self.identity)
+            && let Some(node) = own_name(&opened.nodes, &self.identity)
         {
             match self.report(&node, &opened.signed, &mut memory, done.trouble.as_ref()) {
                 Ok(()) => {

@@ -8,9 +8,10 @@ use crate::commands::fleet::follow::{Closely, Follower};
 use crate::config::fleet::StorePlace;
 use crate::fleet::accept::{Accepted, RefusedHead, accept};
 use crate::fleet::cache::{CacheFolder, FleetMemory, Opened, own_name};
-use crate::fleet::fetch::{Extent, Fetched, Unfetched, fetch};
+use crate::fleet::fetch::{Extent, Fetched, Unfetched, fetch, fetch_nodes};
 use crate::fleet::head::SignedHead;
 use crate::fleet::name::NodeName;
+use crate::fleet::node_list::NodeList;
 use crate::fleet::reach::{Patience, reach};
 use crate::fleet::report::NodeReport;
 use crate::fleet::store::{FleetStore, StoreKey, get_one};
@@ -55,7 +56,8 @@ impl Follower<'_> {
             Err(refused) => return Err((FleetTrouble::of(&refused), refused.to_string())),
         };
         memory.heads.remember(&signed);
-        let node = own_name(&signed, &self.identity).ok_or_else(|| {
+        let nodes = self.bring(&signed, || fetch_nodes(store.as_ref(), folder, &signed.head, kept))?;
+        let node = own_name(&nodes, &self.identity).ok_or_else(|| {
             let fact =
                 format!("number {} of the fleet {} doesn't name this host", signed.head.sequence, self.name);
             (FleetTrouble::FleetNotANode, fact)
@@ -65,11 +67,12 @@ impl Follower<'_> {
             return Ok(None);
         }
         if !is_here {
-            self.wait_for_canaries(store.as_ref(), &signed, &node, at)?;
+            self.wait_for_canaries(store.as_ref(), &signed, &nodes, &node, at)?;
         }
         let every_object = look == Closely::All || memory.unfinished;
         let extent = Extent { before: kept, objects: true, every_object };
-        let Fetched { key, entries, fresh } = self.bring(store.as_ref(), folder, &signed, &node, extent)?;
+        let bring = || fetch(store.as_ref(), folder, &signed.head, (&self.identity, &node), extent);
+        let Fetched { key, entries, fresh } = self.bring(&signed, bring)?;
         if is_here {
             return Ok(None);
         }
@@ -83,25 +86,23 @@ impl Follower<'_> {
             folder.keep_leaves(&kept.entries, &entries);
         }
         folder.switch_over(&found.bytes, &fresh).map_err(|e| (FleetTrouble::FleetIncomplete, e.message))?;
-        let opened = Opened { signed, key, entries };
+        let opened = Opened { signed, key, nodes, entries };
         if let Some(kept) = kept {
-            folder.drop_replaced(kept, &opened.signed.head, &opened.entries);
+            folder.drop_replaced(kept, &opened.signed.head, &opened.nodes, &opened.entries);
         }
         Ok(Some(opened))
     }
 
-    fn bring(
+    /// Brings something that a head names; what may still be on its way is waited for.
+    fn bring<T>(
         &self,
-        store: &dyn FleetStore,
-        folder: &CacheFolder,
         signed: &SignedHead,
-        node: &NodeName,
-        extent: Extent<'_>,
-    ) -> Result<Fetched, Untaken> {
+        mut bring: impl FnMut() -> Result<T, Unfetched>,
+    ) -> Result<T, Untaken> {
         let until = Instant::now() + ARRIVING;
         let is_carried = matches!(self.fleet.store, StorePlace::Directory(_));
         loop {
-            let unfetched = match fetch(store, folder, &signed.head, (&self.identity, node), extent) {
+            let unfetched = match bring() {
                 Ok(fetched) => return Ok(fetched),
                 Err(unfetched) => unfetched,
             };
@@ -125,6 +126,7 @@ impl Follower<'_> {
         &self,
         store: &dyn FleetStore,
         signed: &SignedHead,
+        nodes: &NodeList,
         own: &NodeName,
         at: i64,
     ) -> Result<(), Untaken> {
@@ -138,8 +140,7 @@ impl Follower<'_> {
             let waiting = |why: String| {
                 (FleetTrouble::FleetWaiting, format!("number {sequence} waits for {name}: {why}"))
             };
-            let member = signed.head.nodes.iter().find(|(node, _)| node.as_ref() == name.as_str());
-            let Some((node, key)) = member else {
+            let Some((node, key)) = nodes.get(name) else {
                 return Err(waiting("the fleet has no node of that name".to_owned()));
             };
             let found = get_one(store, StoreKey::Report(node.clone()))

@@ -4,11 +4,11 @@ use crate::commands::fleet::failures::in_store;
 use crate::commands::fleet::reports::reports;
 use crate::config::fleet::Fleet;
 use crate::fleet::cache::{CacheFolder, HostPart, Opened};
-use crate::fleet::fetch::{Extent, fetch};
+use crate::fleet::fetch::{Extent, fetch, fetch_nodes};
 use crate::fleet::head::SignedHead;
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
-use crate::fleet::node_key::NodeKey;
+use crate::fleet::node_list::NodeList;
 use crate::fleet::report::NodeReport;
 use crate::fleet::store::{FleetStore, Revision, StoreKey, get_one};
 use crate::sys::failure::{Failure, FailureKind};
@@ -76,7 +76,13 @@ pub(super) fn base(
     // It is ours and newer: a run that was interrupted, or a cache that was lost.
     let extent = Extent { before: None, objects: false, every_object: false };
     let fetched = fetch(store, folder, &signed.head, (identity, &NodeName::publisher()), extent);
-    let opened = fetched.ok().map(|fetched| Opened { signed, key: fetched.key, entries: fetched.entries });
+    let nodes = fetch_nodes(store, folder, &signed.head, None);
+    let opened = fetched.ok().zip(nodes.ok()).map(|(fetched, nodes)| Opened {
+        signed,
+        key: fetched.key,
+        nodes,
+        entries: fetched.entries,
+    });
     Ok(Base { opened, revision, last, is_doubtful: true })
 }
 
@@ -86,7 +92,7 @@ pub(super) fn pass_nodes(
     base: &mut Base,
     store: &dyn FleetStore,
     name: &FleetName,
-    members: &[(NodeName, NodeKey)],
+    members: &NodeList,
     alarms: &mut Vec<String>,
 ) -> Result<(), Failure> {
     let nodes: Vec<&NodeName> = members.iter().map(|(node, _)| node).collect();

@@ -26,6 +26,7 @@ use crate::fleet::head::Head;
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_key::NodeKey;
+use crate::fleet::node_list::{self, NodeList};
 use crate::fleet::page::{self, PageEntry};
 use crate::fleet::reach::{Patience, reach};
 use crate::fleet::store::{FleetStore, StoreKey, Swap};
@@ -174,9 +175,9 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     if done.is_new {
         let head = edition_of.put_head(pages, &keys, wanted)?;
         done.sequence = head.sequence;
-        drop_unnamed(&mut memory, previous, &head, &edition.entries, at);
+        drop_unnamed(&mut memory, previous, &head, (&members, &edition.entries), at);
         if let Some(previous) = previous {
-            folder.drop_replaced(previous, &head, &edition.entries);
+            folder.drop_replaced(previous, &head, &members, &edition.entries);
         }
         if looks_through && let Some(opened) = folder.open(fleet, &identity, HostPart::Publisher)? {
             folder.tidy(&opened);
@@ -184,7 +185,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         memory.since = at;
     }
     if let Some(there) = &edition_of.there {
-        note_strays(&mut memory, there, done.sequence, &edition.entries, &folder, at)?;
+        note_strays(&mut memory, there, done.sequence, (&members, &edition.entries), &folder, at)?;
         memory.swept = at;
     }
     clear_away(store.as_ref(), &mut memory, done.sequence, at, &mut done.alarms);
@@ -204,7 +205,7 @@ struct Publishing<'a> {
     folder: &'a CacheFolder,
     name: &'a FleetName,
     identity: &'a HostIdentity,
-    members: &'a [(NodeName, NodeKey)],
+    members: &'a NodeList,
     /// The last head, opened.
     previous: Option<&'a Opened>,
     base: &'a Base,
@@ -298,7 +299,7 @@ impl Publishing<'_> {
         Ok(edition)
     }
 
-    /// Seals the pages that changed.
+    /// Seals the pages that changed; the list of nodes is stored among them.
     fn pages(&self, edition: &Edition) -> Result<Pages, Failure> {
         let count_before = self.previous.map(|opened| opened.signed.head.pages.len());
         let count = page::count(edition.entries.len(), count_before);
@@ -321,6 +322,11 @@ impl Publishing<'_> {
             pages.hashes.push(hash);
             pages.fresh.push((hash, bytes));
         }
+        let nodes = self.members.hash();
+        let is_known = self.previous.is_some_and(|opened| opened.signed.head.nodes == nodes);
+        if !is_known || !self.is_there(&StoreKey::Page(nodes)) {
+            pages.fresh.push((nodes, self.members.to_bytes()));
+        }
         Ok(pages)
     }
 
@@ -329,14 +335,14 @@ impl Publishing<'_> {
         let known: BTreeSet<(&NodeName, &NodeKey)> = self
             .reusable()
             .into_iter()
-            .flat_map(|opened| &opened.signed.head.nodes)
+            .flat_map(|opened| opened.nodes.iter())
             .map(|(name, key)| (name, key))
             .collect();
         let place = |node: &NodeName| StoreKey::EpochKey { epoch: self.key.epoch(), node: node.clone() };
         let sealed =
             |node: &NodeName, to: &NodeKey| self.key.seal(self.name, node, to).map_err(|e| unsealed(&e));
         let mut keys = SealedKeys { puts: Vec::new(), own: None };
-        for (node, to) in self.members {
+        for (node, to) in self.members.iter() {
             if !known.contains(&(node, to)) || !self.is_there(&place(node)) {
                 keys.puts.push((place(node), sealed(node, to)?));
             }
@@ -353,7 +359,7 @@ impl Publishing<'_> {
 
     /// Notes the nodes that are no more, and forgets them where they can't read any more.
     fn note_removed(&self, memory: &mut FleetMemory) {
-        for (node, key) in self.previous.into_iter().flat_map(|opened| &opened.signed.head.nodes) {
+        for (node, key) in self.previous.into_iter().flat_map(|opened| opened.nodes.iter()) {
             if !self.members.iter().any(|(name, now)| name == node && now == key) {
                 memory.removed.insert(node.to_string());
             }
@@ -369,7 +375,7 @@ impl Publishing<'_> {
         let last = &opened.signed.head;
         let is_due = self.at - last.signed >= LIFE / 2 || self.at < last.signed;
         let is_other =
-            last.pages != pages.hashes || last.nodes != self.members || last.epoch != self.key.epoch();
+            last.pages != pages.hashes || last.nodes != self.members.hash() || last.epoch != self.key.epoch();
         let may_prune = wanted.prune_many && !(last.prune_many && edition.gone.is_empty());
         is_due || is_other || self.base.is_doubtful || may_prune
     }
@@ -384,7 +390,7 @@ impl Publishing<'_> {
             epoch: self.key.epoch(),
             epoch_key: self.key.commitment(self.name),
             prune_many: wanted.prune_many,
-            nodes: self.members.to_vec(),
+            nodes: self.members.hash(),
             pages: pages.hashes,
         };
         let value = head.sign(self.identity.signing());
@@ -409,7 +415,7 @@ impl Publishing<'_> {
 }
 
 /// The nodes of the settings, by name.
-fn members(fleet: &Fleet) -> Result<Vec<(NodeName, NodeKey)>, Failure> {
+fn members(fleet: &Fleet) -> Result<NodeList, Failure> {
     let parse = |member: &crate::config::fleet::Member| {
         let wrong =
             |why: String| Failure::config(format!("[[fleet.node]] \"{}\": {why}", escaped(&member.name)));
@@ -429,5 +435,11 @@ fn members(fleet: &Fleet) -> Result<Vec<(NodeName, NodeKey)>, Failure> {
             )));
         }
     }
-    Ok(all)
+    let list = NodeList::of(all);
+    let length = list.to_bytes().len();
+    if length > node_list::MAX_BYTES {
+        let fact = format!("{} [[fleet.node]] tables are more than fit into one fleet", list.len());
+        return Err(Failure::config(fact));
+    }
+    Ok(list)
 }

@@ -6,6 +6,7 @@ use crate::commands::fleet::failures::in_store;
 use crate::fleet::cache::{CacheFolder, FleetMemory, Opened};
 use crate::fleet::head::{Head, SignedHead};
 use crate::fleet::name::NodeName;
+use crate::fleet::node_list::NodeList;
 use crate::fleet::page::PageEntry;
 use crate::fleet::store::{FleetStore, StoreFolder, StoreKey};
 use crate::sys::failure::Failure;
@@ -27,13 +28,13 @@ pub(super) fn drop_unnamed(
     memory: &mut FleetMemory,
     previous: Option<&Opened>,
     head: &Head,
-    entries: &BTreeMap<String, PageEntry>,
+    (nodes, entries): (&NodeList, &BTreeMap<String, PageEntry>),
     at: i64,
 ) {
-    for key in previous.into_iter().flat_map(|opened| opened.replaced_by(head, entries)) {
+    for key in previous.into_iter().flat_map(|opened| opened.replaced_by(head, nodes, entries)) {
         memory.dropped.entry(key.to_string()).or_insert((head.sequence, at));
     }
-    let named = named(head, entries);
+    let named = named(head, nodes, entries);
     memory.dropped.retain(|path, _| StoreKey::of_path(path).is_none_or(|key| !named.contains(&key)));
 }
 
@@ -42,13 +43,13 @@ pub(super) fn note_strays(
     memory: &mut FleetMemory,
     there: &BTreeSet<StoreKey>,
     sequence: u64,
-    entries: &BTreeMap<String, PageEntry>,
+    (nodes, entries): (&NodeList, &BTreeMap<String, PageEntry>),
     folder: &CacheFolder,
     at: i64,
 ) -> Result<(), Failure> {
     let head = folder.head()?.and_then(|bytes| SignedHead::read(&bytes).ok());
     let Some(head) = head else { return Ok(()) };
-    let named = named(&head.head, entries);
+    let named = named(&head.head, nodes, entries);
     for key in there.iter().filter(|key| !named.contains(key)) {
         memory.dropped.entry(key.to_string()).or_insert((sequence, at));
     }
@@ -56,10 +57,10 @@ pub(super) fn note_strays(
 }
 
 /// All that a head names in the store.
-fn named(head: &Head, entries: &BTreeMap<String, PageEntry>) -> HashSet<StoreKey> {
-    let pages = head.pages.iter().map(|hash| StoreKey::Page(*hash));
+fn named(head: &Head, nodes: &NodeList, entries: &BTreeMap<String, PageEntry>) -> HashSet<StoreKey> {
+    let pages = head.pages.iter().chain([&head.nodes]).map(|hash| StoreKey::Page(*hash));
     let objects = entries.values().map(|entry| StoreKey::Object(entry.object));
-    let names = head.nodes.iter().map(|(name, _)| name.clone()).chain([NodeName::publisher()]);
+    let names = nodes.iter().map(|(name, _)| name.clone()).chain([NodeName::publisher()]);
     let keys = names.map(|node| StoreKey::EpochKey { epoch: head.epoch, node });
     pages.chain(objects).chain(keys).collect()
 }
