@@ -919,7 +919,7 @@ fn another_source_prunes_nothing() {
     let run = node.follow();
     assert!(run.stdout.contains("prune-held"), "{run}");
     assert_eq!(node.cmd.deployed(), ["a.example.pem", "x.example.pem"]);
-    assert!(fs::read_to_string(node.cmd.site("a.example")).unwrap() == fleet.wanted["a.example"]);
+    assert!(fs::read_to_string(node.cmd.site("a.example")).unwrap() == fleet.wanted["a.example"], "{run}");
 }
 
 #[test]

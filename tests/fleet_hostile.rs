@@ -120,12 +120,13 @@ impl Node {
         let head = signed.head;
         let list =
             NodeList::read(named(StoreKey::Page(head.nodes), head.nodes)?).map_err(|e| e.to_string())?;
-        if list.name_of(&self.identity.public()) != Some(&self.name) {
-            return Err("no node".into());
-        }
+        let own = list.name_of(&self.identity.public());
         let sealed = value(&StoreKey::EpochKey { epoch: head.epoch, node: self.name.clone() })?;
         let key = EpochKey::open(sealed, &self.identity, &fleet(), &self.name, (head.epoch, &head.epoch_key));
         let key = key.map_err(|e| format!("the key: {e}"))?;
+        if own != Some(&self.name) {
+            return Err("it isn't listed".into());
+        }
         let mut found = Pairs::new();
         for (number, hash) in head.pages.iter().enumerate() {
             let bytes = named(StoreKey::Page(*hash), *hash)?;

@@ -48,7 +48,7 @@ struct Read {
 
 /// What came of reading lineages.
 #[derive(Default)]
-pub(super) struct Looks {
+pub(super) struct ReadPairs {
     /// What came of each.
     pub all: BTreeMap<String, Looked>,
     /// What their files looked like, where they were whole.
@@ -61,8 +61,8 @@ pub(super) fn look(
     names: &[&OsString],
     store: &dyn FleetStore,
     progress: Progress<'_>,
-) -> Result<Looks, Failure> {
-    let mut looks = Looks::default();
+) -> Result<ReadPairs, Failure> {
+    let mut looks = ReadPairs::default();
     let mut unsettled: Vec<&OsString> = Vec::new();
     for (at, chunk) in names.chunks(TOGETHER).enumerate() {
         let before = at * TOGETHER;
