@@ -54,7 +54,7 @@ fn a_new_file_that_no_crt_list_names_is_a_problem_with_its_line() {
 
         tree.renew("a.example");
         let workers = haproxy.worker_pids();
-        let run = cmd.assemble(&[]).exits(0);
+        let run = cmd.assemble(&[]).exits(1);
         assert_eq!(run.json()["haproxy"][0]["outcome"], "updated", "{run}");
         assert_eq!(haproxy.worker_pids(), workers);
         let now = run.site("a.example.pem")["serial"].as_str().unwrap().to_owned();
@@ -65,6 +65,39 @@ fn a_new_file_that_no_crt_list_names_is_a_problem_with_its_line() {
         haproxy.reload_and_wait();
         assert_eq!(served(haproxy.address(), "b.example").names, ["b.example"]);
         assert_eq!(problems(&cmd, "b.example.pem").0, Vec::<Value>::new());
+    }
+}
+
+/// A run never says `confirmed` of a new file that no line names: it says so, as `status` does, until the line is there.
+#[test]
+fn a_new_file_that_no_line_names_is_not_confirmed() {
+    for version in versions() {
+        let mut tree = tree();
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let list = cmd.beside("list.txt");
+        let lines = ["a.example", "b.example"].map(|name| format!("{}\n", cmd.site(name).display()));
+        write(&list, lines.concat(), 0o644);
+        let mut haproxy = Haproxy::of(&version).bind_option(&format!("crt-list {}", list.display())).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        cmd.assemble(&[]).exits(0);
+        tree.issue("c.example", KeyKind::P256, &["c.example"], Validity::days(90));
+        let file = cmd.site("c.example");
+        let line = format!("printf '\\n%s\\n' {} >> {}", file.display(), list.display());
+        let planned = cmd.assemble(&["--dry-run"]).exits(1);
+        assert!(planned.stdout.contains("names files one by one"), "{planned}");
+        let run = cmd.assemble(&[]).exits(1);
+        assert_eq!(run.site("c.example.pem")["action"], "install", "{run}");
+        assert_ne!(run.json()["haproxy"][0]["confirmed"], true, "{}: {run}", version.full);
+        assert_ne!(served(haproxy.address(), "c.example").names, ["c.example"]);
+        cmd.assemble(&[]).exits(1);
+        let said = cmd.run(&["assemble"]).exits(1);
+        assert!(said.stdout.contains(&line), "{said}");
+        assert!(Command::new("sh").args(["-ec", &line]).status().unwrap().success());
+        haproxy.reload_and_wait();
+        assert_eq!(served(haproxy.address(), "c.example").names, ["c.example"]);
+        let run = cmd.assemble(&[]).exits(0);
+        assert_eq!(run.json()["haproxy"][0]["owed"], false, "{run}");
     }
 }
 

@@ -101,6 +101,12 @@ fn rolled_back(run: &Run) -> bool {
     run.json()["haproxy"][0]["outcome"] == "rolled-back"
 }
 
+fn holds_a_prune(run: &Run) -> bool {
+    let rows = run.json();
+    let rows = rows["sites"].as_array().unwrap().iter();
+    rows.flat_map(|row| row["warnings"].as_array().unwrap()).any(|warning| warning == "prune-held")
+}
+
 fn method(run: &Run) -> String {
     let told = run.json()["haproxy"][0].clone();
     let word = |key: &str| told[key].as_str().unwrap_or("-").to_owned();
@@ -210,6 +216,13 @@ fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
     let obstructed =
         !matches!(trouble, Trouble::Calm | Trouble::Reload | Trouble::Restart | Trouble::Killed(_));
     let mut last = run;
+    if trouble == Trouble::Down && holds_a_prune(&last) {
+        // As long as nothing ran that could be asked. Now it runs.
+        last = stage.run(&[]);
+        if let Some(found) = judge_run(stage, &last, &before, "no longer held", counts) {
+            return Some(found);
+        }
+    }
     if word(&last) == Word::Trouble {
         stage.mend_list();
         let mut next = stage.run(&[]);

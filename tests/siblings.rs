@@ -384,7 +384,12 @@ fn a_file_that_no_list_names_is_not_waited_for() {
         };
         let mut scene = Scene::start(version, TWO, AUTO, |_, _| {}, setup);
         scene.tree.issue("n", KeyKind::P256, &["n.test"], Validity::days(90));
-        scene.deploys("named nowhere");
+        let (run, row) = scene.run();
+        assert_eq!(
+            (run.code, &row["confirmed"], &row["owed"]),
+            (Some(1), &Value::Null, &false.into()),
+            "{run}"
+        );
         scene.tree.renew("a");
         scene.deploys("named by the list");
         scene.serves("a", "a.test", "named by the list");

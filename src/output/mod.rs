@@ -215,6 +215,13 @@ impl Report {
         self.late = Some(file.to_owned());
     }
 
+    /// Confirms nothing where a file of the run is one that no HAProxy presents to anybody.
+    pub fn withhold_confirmation(&mut self) {
+        for row in &mut self.haproxy {
+            row.confirmed = row.confirmed.filter(|took_it| !took_it);
+        }
+    }
+
     /// How the run ends. `exit_code`: a dry run says by its status whether there is something to do.
     #[must_use]
     pub fn exit(&self, exit_code: bool) -> Exit {

@@ -16,6 +16,7 @@ pub mod row;
 pub mod served;
 pub mod serving;
 pub mod situation;
+pub mod unreached;
 pub mod warning;
 
 use std::ffi::{OsStr, OsString};

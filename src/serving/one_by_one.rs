@@ -52,6 +52,32 @@ pub enum Unreached {
     Addresses,
 }
 
+impl Unreached {
+    /// The fact, as the end of a sentence about the file.
+    #[must_use]
+    pub fn fact(&self) -> String {
+        match self {
+            Self::Unlisted(example) => {
+                format!("HAProxy's configuration names files one by one ({}), and not this one", example.at)
+            }
+            Self::Addresses => {
+                "clients send no server name for an address, and no bind has it first".to_owned()
+            }
+        }
+    }
+
+    /// What mends it for this file, but for the reload.
+    #[must_use]
+    pub fn advice(&self, file: &OsStr) -> String {
+        match self {
+            Self::Unlisted(example) => example.advice(file),
+            Self::Addresses => {
+                "set host_lineage to its lineage, or begin a bind line with this file".to_owned()
+            }
+        }
+    }
+}
+
 /// Why nobody is presented this file of the sites directory by any of these HAProxys; `None`: somebody may be.
 /// `has_names`: whether it has a name that a client can ask for.
 #[must_use]
@@ -69,6 +95,9 @@ pub fn unreached(loaded: &Loaded, directory: &str, file: &OsStr, has_names: bool
     {
         return Some(Unreached::Unlisted(example));
     }
+    if has_names {
+        return None;
+    }
     let is_it = |entry: &Entry| {
         base_name(&entry.store).as_bytes() == file.as_bytes()
             && is_in(loaded.sites, directory, &entry.store, &servings)
@@ -79,7 +108,7 @@ pub fn unreached(loaded: &Loaded, directory: &str, file: &OsStr, has_names: bool
         bind.ssl && !bind.strict_sni && (first.is_some_and(is_it) || bind.loads.iter().any(is_default))
     };
     let is_presented = servings.iter().flat_map(|serving| &serving.binds).any(|bind| answers_anybody(&bind));
-    (!has_names && !is_presented).then_some(Unreached::Addresses)
+    (!is_presented).then_some(Unreached::Addresses)
 }
 
 /// Whether a store is a file of the directory, whatever its spelling.

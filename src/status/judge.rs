@@ -533,22 +533,18 @@ fn in_haproxy(
 /// No client is presented it.
 fn unreached(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
     let file = views.file.as_deref()?;
-    let (kind, severity, fact, advice) = match views.place.unreached.as_ref()? {
-        Unreached::Unlisted(example) => (
-            ProblemKind::NotListed,
-            Severity::Critical,
-            format!("HAProxy's configuration names files one by one ({}), and not this one", example.at),
-            format!("{}; then {}", example.advice(file), around.reload_all()),
-        ),
-        Unreached::Addresses => (
-            ProblemKind::NotPresented,
-            Severity::Warning,
-            "no client is presented it: clients send no server name for an address, and no bind has it first"
-                .to_owned(),
-            "set host_lineage to its lineage, or begin a bind line with this file".to_owned(),
-        ),
-    };
-    Some(problem(kind, severity, fact, Some(advice)))
+    let why = views.place.unreached.as_ref()?;
+    let (fact, advice) = (why.fact(), why.advice(file));
+    Some(match why {
+        Unreached::Unlisted(_) => {
+            let advice = format!("{advice}; then {}", around.reload_all());
+            problem(ProblemKind::NotListed, Severity::Critical, fact, Some(advice))
+        }
+        Unreached::Addresses => {
+            let fact = format!("no client is presented it: {fact}");
+            problem(ProblemKind::NotPresented, Severity::Warning, fact, Some(advice))
+        }
+    })
 }
 
 /// A file from elsewhere in HAProxy's configuration serves one of the names.

@@ -17,15 +17,14 @@ use crate::config::{Haproxy, Settings};
 use crate::haproxy::fingerprint::identity;
 use crate::index::Index;
 use crate::plan::action::Action;
-use crate::plan::names::is_loaded_name;
 use crate::plan::plan;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Deployed, EntryKind, Lineage, Policy, Situation};
+use crate::plan::unreached::unreached;
 use crate::serving::gather;
 use crate::serving::loads::{Contents, Loaded, Serving, Store, is_loaded};
-use crate::serving::one_by_one::{self, Unreached};
 use crate::sites::last_run::LastRun;
 use crate::sites::looking::look_at_state;
 use crate::sites::place::Place;
@@ -224,7 +223,8 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
             };
             let is_refused = row.action == Action::Refuse;
             let disk = if ground.sees_disk { on_disk(found, &path) } else { Sight::Unseen };
-            let place = Location { unreached: unreached(settings, &loaded, &row, &disk), ..place };
+            let unreached = disk.here().and_then(|leaf| unreached(settings, &loaded, &row, leaf));
+            let place = Location { unreached, ..place };
             SiteViews {
                 place,
                 links: row
@@ -254,21 +254,6 @@ fn unserved(settings: &Settings, loaded: &Loaded) -> BTreeMap<OsString, String> 
             is_site.then(|| Some((store.path.file_name()?.to_owned(), why.to_owned()))).flatten()
         })
         .collect()
-}
-
-/// Why no client is presented what a site's file holds.
-fn unreached(settings: &Settings, loaded: &Loaded, row: &Row, disk: &Sight<Arc<Leaf>>) -> Option<Unreached> {
-    let (file, leaf) = (row.file.as_ref()?, disk.here()?);
-    let is_ours = row.role == Role::Site && !matches!(row.action, Action::Foreign | Action::Conflict);
-    if !is_ours || !is_loaded_name(file) {
-        return None;
-    }
-    let directory = settings.haproxys.first()?.sites_dir.as_str();
-    let is_host =
-        row.lineage.is_some() && row.lineage.as_deref() == settings.host_lineage.as_deref().map(OsStr::new);
-    // A common name is nobody's name beside addresses.
-    let has_names = leaf.dns_names().next().is_some() || leaf.names.is_empty() || is_host;
-    one_by_one::unreached(loaded, directory, file, has_names)
 }
 
 /// The files that HAProxys load from elsewhere, each once.

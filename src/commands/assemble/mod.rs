@@ -13,7 +13,7 @@ use crate::certbot::foreign_renewal;
 use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
 use crate::commands::assemble::notes::{
-    forced_in_vain, note_group_writable, troubles, unloadable_left, unsaved,
+    forced_in_vain, note_group_writable, troubles, unlisted, unloadable_left, unsaved, why_unlisted,
 };
 use crate::commands::assemble::notifying::notify_all;
 use crate::commands::assemble::pruning::{planned, verified};
@@ -101,6 +101,7 @@ fn dry_run(
     report.rows = planned(settings, system, &mut swept.situation, last).0.rows;
     report.notes.extend(unloadable_left(settings, &swept.situation.loaded, &report.rows));
     report.notes.extend(troubles(settings, &swept.situation.loaded));
+    report.notes.extend(unlisted(settings, &swept.situation.loaded, &report.rows));
     report.error = swept.failure;
     report.owed = state.lost
         || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
@@ -175,8 +176,14 @@ fn deploy(
     report.notes.extend(unloadable_left(settings, &before, &report.rows));
     let has_changed = report.rows.iter().any(|row| row.action.writes() || row.action == Action::Prune);
     let now = has_changed.then(|| loaded(settings, system, |name| sites.state.configuration_of(name)));
-    report.notes.extend(troubles(settings, &now.unwrap_or(before)));
+    let now = now.unwrap_or(before);
+    report.notes.extend(troubles(settings, &now));
+    report.notes.extend(unlisted(settings, &now, &report.rows));
     report.haproxy = verdicts;
+    let is_unlisted = |row: &Row| row.action.writes() && why_unlisted(settings, &now, row).is_some();
+    if report.rows.iter().any(is_unlisted) {
+        report.withhold_confirmation();
+    }
     report.error = failure.or(unread);
     missing_tree(settings, missing, ours)
 }

@@ -8,8 +8,10 @@ use crate::output::{Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Recorded, Situation};
+use crate::plan::unreached::unreached;
 use crate::serving::gather::{is_in, unloadable};
 use crate::serving::loads::{Contents, KEY_LINE, Loaded, Named, Serving, Store, move_out};
+use crate::serving::one_by_one::Unreached;
 use crate::sites::guard;
 use crate::sites::place::Place;
 use crate::sys::escape::{escaped, escaped_path};
@@ -81,6 +83,31 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
         format!("{name} loads nothing from {sites}; status --setup says what it loads")
     }));
     texts.into_iter().map(|text| Note { text, weight: Weight::Alarm }).collect()
+}
+
+/// How many files are noted one by one.
+const MAX_NOTED: usize = 3;
+
+/// A note for each deployed file that no line of HAProxy's configuration names, and for the rest of many.
+pub(crate) fn unlisted(settings: &Settings, loaded: &Loaded, rows: &[Row]) -> Vec<Note> {
+    let found: Vec<(&Row, Unreached)> =
+        rows.iter().filter_map(|row| Some((row, why_unlisted(settings, loaded, row)?))).collect();
+    let noted = found.iter().take(MAX_NOTED).map(|(row, why)| {
+        let file = row.file.as_deref().unwrap_or_default();
+        let path = settings.sites_dir.join(file);
+        let (path, fact, advice) = (escaped_path(&path), why.fact(), why.advice(file));
+        format!("no client is presented {path}: {fact}: {advice}; then reload HAProxy")
+    });
+    let rest = found.len().checked_sub(MAX_NOTED).filter(|&rest| rest > 0);
+    let rest = rest.map(|rest| format!("{rest} more like it: haproxy-certs status lists them"));
+    noted.chain(rest).map(|text| Note { text, weight: Weight::Alarm }).collect()
+}
+
+/// Why no line names what a row deploys, or has deployed.
+pub(crate) fn why_unlisted(settings: &Settings, loaded: &Loaded, row: &Row) -> Option<Unreached> {
+    let is_deployed = row.action.writes() || row.action == Action::Unchanged;
+    let leaf = row.leaf.as_ref().filter(|_| is_deployed)?;
+    unreached(settings, loaded, row, leaf).filter(|why| matches!(why, Unreached::Unlisted(_)))
 }
 
 /// Whether it is surely known what a HAProxy loads, and none of our files are among that.
