@@ -19,8 +19,8 @@ use rustix::process::Signal;
 use support::cmd::toml;
 use support::etcd::{EtcdSetup, newest_etcd};
 use support::process::Running;
-use support::strace::{self, processors};
 use support::scene::put;
+use support::strace::{self, processors};
 use support::{
     Authority, Certbot, Cmd, Haproxy, KeyKind, Kind, LIMIT, Leaf, Pebble, Port, Run, Tree, Validity,
 };

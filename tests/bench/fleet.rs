@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use haproxy_certs::fleet::head::SignedHead;
 use haproxy_certs::fleet::name::NodeName;
+use haproxy_certs::fleet::node_list::NodeList;
 use haproxy_certs::fleet::report::NodeReport;
 use haproxy_certs::fleet::store::etcd::{Etcd, EtcdSettings};
 use haproxy_certs::fleet::store::{FleetStore, StoreKey, get_one};
@@ -92,6 +93,8 @@ fn renewal(endpoint: &str, fleet: &str, nodes: &str, command: &[&str]) {
     store.wait(before, LIMIT).unwrap();
     let head_at = began.elapsed();
     let head = SignedHead::read(&get_one(&store, StoreKey::Head).unwrap().unwrap().bytes).unwrap();
+    let list = get_one(&store, StoreKey::Page(head.head.nodes)).unwrap().unwrap();
+    let list = NodeList::read(&list.bytes).unwrap();
     let mut left: Vec<NodeName> =
         nodes.split(',').filter(|name| !name.is_empty()).map(|name| name.parse().unwrap()).collect();
     let mut reported = Vec::new();
@@ -100,7 +103,7 @@ fn renewal(endpoint: &str, fleet: &str, nodes: &str, command: &[&str]) {
         let found = store.get(&keys).unwrap();
         let at = began.elapsed();
         let has_it = |node: &NodeName, bytes: &[u8]| {
-            let key = head.head.nodes.iter().find(|(name, _)| name == node).unwrap().1;
+            let (_, key) = list.get(node.as_ref()).unwrap();
             NodeReport::read(bytes, &key.signing, &head.head.fleet, node)
                 .is_ok_and(|report| report.head == head.hash && report.confirmed)
         };

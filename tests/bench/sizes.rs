@@ -83,14 +83,18 @@ impl Sizes {
         let identity = HostIdentity::generate().unwrap();
         let key = EpochKey::generate(1).unwrap();
         let member = |number: usize| {
-            (format!("lb{number:04}.example.org").parse().unwrap(), HostIdentity::generate().unwrap().public())
+            (
+                format!("lb{number:04}.example.org").parse().unwrap(),
+                HostIdentity::generate().unwrap().public(),
+            )
         };
         let list = NodeList::of((0..nodes).map(member));
         let sealed = |(private, chain): (usize, usize), name: &str| {
             let pair = PlainPair { key: Zeroizing::new(vec![b'k'; private]), chain: vec![b'c'; chain] };
             object::seal(&pair, name, &fleet, &key).unwrap().len()
         };
-        let names: Vec<String> = (0..lineages).map(|number| format!("site-{number:06}.example.org")).collect();
+        let names: Vec<String> =
+            (0..lineages).map(|number| format!("site-{number:06}.example.org")).collect();
         let objects: Vec<usize> = names
             .iter()
             .enumerate()
@@ -173,7 +177,12 @@ impl Sizes {
     fn stored(&self) -> usize {
         let values = self.pages + self.lineages + 2 * self.nodes + 2;
         let keys = values * (90 + 60);
-        self.head + self.list + self.all_pages + self.all_objects + self.nodes * (SEALED_BYTES + self.report) + keys
+        self.head
+            + self.list
+            + self.all_pages
+            + self.all_objects
+            + self.nodes * (SEALED_BYTES + self.report)
+            + keys
     }
 
     fn renewals_a_day(&self) -> usize {

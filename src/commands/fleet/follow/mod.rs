@@ -172,6 +172,12 @@ impl<'a> Follower<'a> {
         Ok(done)
     }
 
+    /// The fleet.
+    #[must_use]
+    pub fn fleet(&self) -> &Fleet {
+        self.fleet
+    }
+
     /// The store, where it could be opened.
     #[must_use]
     pub fn store(&self) -> Option<Arc<dyn FleetStore>> {
