@@ -963,15 +963,15 @@ fn assemble_publishes_and_a_publisher_without_haproxy_writes_no_sites() {
 
 #[test]
 fn another_source_prunes_nothing() {
-    let mut fleet = Fleet::new(1);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
     // From a tree of its own, before it joined.
     let mut own = Tree::new();
     for name in ["x.example", "a.example"] {
         own.issue(name, KeyKind::P256, &[name], Validity::days(90));
     }
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
     let live = own.live();
     fleet.nodes[0].cmd.run(&["--live-dir", live.to_str().unwrap(), "assemble"]).exits(0);
     assert_eq!(fleet.nodes[0].cmd.deployed(), ["a.example.pem", "x.example.pem"]);
