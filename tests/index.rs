@@ -314,7 +314,7 @@ impl World {
         let look = |index: &Index| -> Swept {
             let policy = Policy { prune_many: true, ..Policy::default() };
             let tree = Source::of(&self.settings).unwrap();
-            sweep(&self.settings, tree, Some(&sites.place), &sites.state, policy, "-", index, &|_, _| ())
+            sweep(&self.settings, (tree, index), Some(&sites.place), &sites.state, policy, "-", &|_, _| ())
                 .unwrap()
         };
         let (mut swept, full) = (look(index), look(&Index::empty(None)));

@@ -126,7 +126,7 @@ pub fn look_around(settings: &Settings, system: &System, reading: Reading, progr
             }
             _ => Index::empty(None),
         };
-        sweep(settings, source, place.as_ref(), &state, Policy::default(), &identity, &index, progress)
+        sweep(settings, (source, &index), place.as_ref(), &state, Policy::default(), &identity, progress)
     });
     match swept {
         Ok(mut swept) => {

@@ -92,7 +92,7 @@ fn dry_run(
         _ => Index::empty(None),
     };
     let policy = options.policy.clone();
-    let mut swept = sweep(settings, source, place.as_ref(), &state, policy, &identity, &index, progress)?;
+    let mut swept = sweep(settings, (source, &index), place.as_ref(), &state, policy, &identity, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded =
         loaded_besides(settings, system, |name| state.configuration_of(name), &|file| index.seen(file));
@@ -144,7 +144,7 @@ fn deploy(
     };
     let policy = options.policy.clone();
     let mut swept =
-        sweep(settings, source, Some(&sites.place), &sites.state, policy, &who, &index, progress)?;
+        sweep(settings, (source, &index), Some(&sites.place), &sites.state, policy, &who, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded =
         loaded_besides(settings, system, |name| sites.state.configuration_of(name), &|file| index.seen(file));
