@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 use crate::certified_key::{Flaw, Leaf, read_leaf};
 use crate::config::Settings;
 use crate::index::entry::Look;
+use crate::index::pair_files::LiveFiles;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::sys::escape::{escaped, escaped_path};
@@ -91,6 +92,12 @@ impl CertbotTree {
             key_file: settings.key_file.clone(),
             chain_file: settings.chain_file.clone(),
         }
+    }
+
+    /// Where its files are; `None`: the `live` directory can't be opened.
+    #[must_use]
+    pub fn files(&self) -> Option<LiveFiles> {
+        LiveFiles::open(&self.live_dir, &self.key_file, &self.chain_file)
     }
 
     /// Finds every lineage: each directory of `live` with a key or a chain in it, and each renewal configuration.

@@ -31,7 +31,7 @@ use crate::sites::looking::look_at_state;
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sites::{entries, guard};
-use crate::source::absence;
+use crate::source::{Source, absence};
 use crate::sweep::sweep;
 use crate::sys::escape::escaped;
 use crate::sys::failure::{Failure, FailureKind};
@@ -86,8 +86,17 @@ impl Ground {
     }
 }
 
+/// What is read of certbot's tree and of the sites directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// All of it.
+    All,
+    /// What the index doesn't know.
+    Changes,
+}
+
 /// Looks at everything but HAProxy. Nothing is locked, nothing is written.
-pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>) -> Ground {
+pub fn look_around(settings: &Settings, system: &System, reading: Reading, progress: Progress<'_>) -> Ground {
     let mut ground = Ground::default();
     let opened = Place::open(&settings.sites_dir);
     let place = ground.noted(opened);
@@ -111,8 +120,16 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
     }
     let state = ground.state.clone().unwrap_or_default();
     let identity = identity(system, &settings.haproxys, |name| state.configuration_of(name));
-    match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, &Index::empty(None), progress)
-    {
+    let swept = Source::of(settings).and_then(|source| {
+        let index = match &place {
+            Some(place) if reading == Reading::Changes => {
+                Index::look(settings, system, source.files().as_deref(), place, &state)
+            }
+            _ => Index::empty(None),
+        };
+        sweep(settings, (source, &index), place.as_ref(), &state, Policy::default(), &identity, progress)
+    });
+    match swept {
         Ok(mut swept) => {
             ground.sees_certbot = true;
             ground.live_is_missing = swept.live_dir_missing;

@@ -50,7 +50,7 @@ use crate::sys::parallel::Progress;
 use crate::sys::system::System;
 use advice::Given;
 use judge::{Site, judge};
-use local::Ground;
+use local::{Ground, Reading};
 use running::Running;
 use severity::{ProblemKind, Severity};
 
@@ -84,7 +84,23 @@ pub struct Status {
 /// Looks at everything and judges it.
 #[must_use]
 pub fn status(settings: &Settings, system: &System, with_setup: bool, progress: Progress<'_>) -> Status {
-    let mut ground = local::look_around(settings, system, progress);
+    status_by(settings, system, with_setup, Reading::All, progress)
+}
+
+/// The same after a run, by its index: what it proved and still looks the same isn't read again.
+#[must_use]
+pub fn status_after(settings: &Settings, system: &System) -> Status {
+    status_by(settings, system, false, Reading::Changes, &|_, _| ())
+}
+
+fn status_by(
+    settings: &Settings,
+    system: &System,
+    with_setup: bool,
+    reading: Reading,
+    progress: Progress<'_>,
+) -> Status {
+    let mut ground = local::look_around(settings, system, reading, progress);
     let mut haproxy = running::look(settings, system, &mut ground);
     let known = ground.last_run.here();
     let mut setup = Setup::default();
