@@ -1109,8 +1109,16 @@ fn down(version: &Version) {
     assert_eq!(verdict.outcome, Outcome::Failed, "{verdict:?}");
     assert!(detail(&verdict).contains("can't be seen"), "{verdict:?}");
     let slow = start.elapsed();
-    assert!(quick < slow || !sees_every_process(), "{quick:?} {slow:?}");
     bed.system = System { run: bed.system.run, ..System::host() };
+    // Nothing is waited for. On a busy machine that shows in one of several tries.
+    let again = |_| {
+        let start = Instant::now();
+        let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+        assert_eq!(verdict.outcome, Outcome::NotRunning, "{verdict:?}");
+        start.elapsed()
+    };
+    let is_quicker = quick < slow || (0..20).map(again).any(|quick| quick < slow);
+    assert!(is_quicker || !sees_every_process(), "{quick:?} {slow:?}");
     // No evidence: not the same.
     fs::remove_file(bed.haproxy.pidfile()).unwrap();
     let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["b.pem"]);
