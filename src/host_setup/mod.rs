@@ -12,6 +12,7 @@ pub mod modes;
 pub mod placeholder;
 pub mod timer;
 
+use crate::certbot::client::Client;
 use crate::config::{Haproxy, Settings};
 use crate::host_setup::finding::Finding;
 use crate::status::checking::Checked;
@@ -61,9 +62,12 @@ pub fn look(settings: &Settings, system: &System, running: &[Running]) -> Setup 
         .flat_map(|(haproxy, running)| haproxy::findings(settings, system, haproxy, running.down.is_some()))
         .collect();
     findings.extend(certbot::findings(settings, system));
-    let (others, problems) = hooks::look(settings, system);
+    let (others, problems) = match Client::of(settings) {
+        Client::Certbot => hooks::look(settings, system),
+        Client::Another | Client::Publisher => (Vec::new(), Vec::new()),
+    };
     findings.extend(others);
-    findings.extend(timer::findings(system));
+    findings.extend(timer::findings(system, Client::of(settings)));
     findings.extend(modes::findings(settings));
     Setup { findings, problems }
 }

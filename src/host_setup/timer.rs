@@ -1,5 +1,6 @@
 //! The timers: a hook alone misses deletions, repairs and, with some versions, first certificates.
 
+use crate::certbot::client::Client;
 use crate::host_setup::finding::Finding;
 use crate::status::unit::{self, Unit};
 use crate::sys::escape::escaped;
@@ -8,7 +9,8 @@ use crate::sys::system::System;
 /// What the timer starts.
 const SERVICE: &str = "haproxy-certs.service";
 
-pub(crate) fn findings(system: &System) -> Vec<Finding> {
+/// `client` renews the certificates: only certbot's timers are known.
+pub(crate) fn findings(system: &System, client: Client) -> Vec<Finding> {
     if !system.has_systemd() || system.program("systemctl").is_none() {
         return vec![Finding::unknown(
             "timer",
@@ -54,6 +56,10 @@ pub(crate) fn findings(system: &System) -> Vec<Finding> {
             "no timer of certbot is active: nothing renews, unless cron does",
             &["systemctl enable --now certbot.timer"],
         ),
+    };
+    let renewal = match client {
+        Client::Certbot => renewal,
+        _ => Finding::unknown("renewal", "it isn't certbot that renews: what does can't be seen"),
     };
     let mut findings = vec![ours, renewal];
     let unit = unit::show(system, SERVICE);
