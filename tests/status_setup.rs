@@ -188,12 +188,14 @@ fn a_directory_that_is_not_loaded_or_keeps_haproxy_from_starting_is_noticed() {
     )
     .unwrap();
     finds(&look(&here), "empty", "ok", "loads even if");
-    fs::write(haproxy.config(), fs::read_to_string(haproxy.config()).unwrap().replace(" ssl ", " "))
-        .unwrap();
+    fs::write(haproxy.config(), fs::read_to_string(haproxy.config()).unwrap().replace(" ssl ", " ")).unwrap();
     assert!(haproxy.check().is_ok());
     finds(&look(&here), "crt", "warning", "but has no ssl");
     let plain = here.run(&["status", "--format", "json"]).json();
-    assert!(plain["problems"].as_array().unwrap().iter().any(|it| it["problem"] == "not-presented"), "{plain}");
+    assert!(
+        plain["problems"].as_array().unwrap().iter().any(|it| it["problem"] == "not-presented"),
+        "{plain}"
+    );
     assert!(here.assemble(&[]).exits(1).stderr.contains("has crt without ssl"));
 
     let (_tree, cmd) = deployed();

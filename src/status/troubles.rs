@@ -73,7 +73,9 @@ pub fn without_tls(settings: &Settings, loaded: &Loaded) -> Vec<Problem> {
             kind: ProblemKind::NotPresented,
             severity: Severity::Critical,
             haproxy: Some(haproxy.name.clone()),
-            fact: format!("{place} has crt without ssl: it speaks no TLS, and no client is presented a certificate"),
+            fact: format!(
+                "{place} has crt without ssl: it speaks no TLS, and no client is presented a certificate"
+            ),
             advice: Some("add ssl to that line; then reload HAProxy".to_owned()),
         })
     };

@@ -92,7 +92,9 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
 /// What is to be said of a bind line that loads certificates and speaks no TLS.
 pub(crate) fn without_tls(haproxy: &Haproxy, bind: &Bind) -> String {
     let (name, place) = (escaped(&haproxy.name), format!("{} ({})", escaped(&bind.section), bind.at));
-    format!("no client of {name} is presented a certificate: {place} has crt without ssl; add ssl to that line, then reload")
+    format!(
+        "no client of {name} is presented a certificate: {place} has crt without ssl; add ssl to that line, then reload"
+    )
 }
 
 /// How many files are noted one by one.
