@@ -27,7 +27,8 @@ fn shapes(key: &str, chain: &str) -> Vec<(&'static str, String)> {
         let mut out = String::new();
         for line in text.lines() {
             let is_marker = line.starts_with("-----");
-            out += &if is_marker { format!("\n{line}\n") } else { line.to_owned() };
+            let (before, behind) = if is_marker { ("\n", "\n") } else { ("", "") };
+            out.extend([before, line, behind]);
         }
         out.trim_start().replace("\n\n", "\n")
     };

@@ -87,6 +87,8 @@ fn as_read(
     };
     let unproved = match CertifiedKey::prove(key, text) {
         Ok(proved) => return Contents::Pair(Arc::new(proved.leaf().clone())),
+        // What OpenSSL doesn't read at all is said as it is.
+        Err(unproved) if leaf.is_none() => CertifiedKey::prove(pem, pem).err().unwrap_or(unproved),
         Err(unproved) => unproved,
     };
     match (unproved.flaw, &leaf) {
