@@ -188,6 +188,17 @@ fn a_directory_that_is_not_loaded_or_keeps_haproxy_from_starting_is_noticed() {
     )
     .unwrap();
     finds(&look(&here), "empty", "ok", "loads even if");
+    fs::write(haproxy.config(), fs::read_to_string(haproxy.config()).unwrap().replace(" ssl ", " ")).unwrap();
+    assert!(haproxy.check().is_ok());
+    finds(&look(&here), "crt", "warning", "but has no ssl");
+    let plain = here.run(&["status", "--format", "json"]).json();
+    assert!(
+        plain["problems"].as_array().unwrap().iter().any(|it| it["problem"] == "not-presented"),
+        "{plain}"
+    );
+    let run = here.assemble(&[]).exits(1);
+    let words = format!("{run}").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("has crt without ssl"), "{run}");
 
     let (_tree, cmd) = deployed();
     let elsewhere = Haproxy::of(&system_haproxy()).crt(cmd.site("a.example")).start();

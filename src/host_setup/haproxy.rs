@@ -80,7 +80,14 @@ fn configured(
         // As it stands there: another spelling than ours is said as it is.
         let shown = bind.loads.iter().find(|load| is_it(load)).map_or(directory, |load| load.path.as_str());
         let shown = escaped(shown);
-        findings.push(Finding::fine("crt", format!("{place} loads {shown}")));
+        if bind.ssl {
+            findings.push(Finding::fine("crt", format!("{place} loads {shown}")));
+        } else {
+            let fact =
+                format!("{place} loads {shown}, but has no ssl: it speaks no TLS, and presents nothing");
+            let mend = format!("bind {} ssl crt {shown}", escaped(&bind.addresses));
+            findings.push(Finding::wrong("crt", fact, &[&mend]));
+        }
         if bind.strict_sni || bind.loads.iter().any(|load| !is_it(load)) {
             findings.push(Finding::fine("empty", format!("{place} loads even if {shown} is empty")));
         } else {

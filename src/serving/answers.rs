@@ -69,6 +69,17 @@ impl Serving {
         loads.filter(|load| load.how == How::Directory).any(|load| self.is_directory(load, identity))
     }
 
+    /// A bind line that loads such a store, where it is surely known that all of these lack `ssl`: HAProxy loads the
+    /// certificates there, and the port speaks no TLS (measured, 2.2 to 3.4).
+    #[must_use]
+    pub fn only_without_tls(&self, is_ours: &dyn Fn(&Store) -> bool) -> Option<&Bind> {
+        let has_ours =
+            |bind: &&Bind| bind.entries().any(|entry| self.stores.get(&entry.store).is_some_and(is_ours));
+        let mut binds = self.binds.iter().filter(has_ours).peekable();
+        let first = binds.peek().copied().filter(|_| self.unclear.is_none())?;
+        (!binds.any(|bind| bind.ssl)).then_some(first)
+    }
+
     /// Whether this is the directory that a word of a bind line names.
     #[must_use]
     pub fn is_directory(&self, load: &Load, identity: Identity) -> bool {

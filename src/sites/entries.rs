@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use crate::certbot::{Unopened, read_opened};
-use crate::certified_key::{CertifiedKey, Leaf, has_private_key, read_leaf, sha256};
+use crate::certified_key::{CertifiedKey, Leaf, has_private_key, openssl_reads, read_leaf, sha256};
 use crate::config::{OWN_DIR, Owner};
 use crate::index::entry::Look;
 use crate::plan::situation::{Deployed, EntryKind};
@@ -77,7 +77,10 @@ pub fn entry(
             let digest = sha256(&bytes);
             let (leaf, has_key) = match known {
                 Some((expected, leaf)) if *expected == digest => (Some(Arc::clone(leaf)), true),
-                _ => (read_leaf(&bytes).ok().map(Arc::new), has_private_key(&bytes)),
+                _ => {
+                    let text = openssl_reads(&bytes).text;
+                    (read_leaf(&bytes).ok().map(Arc::new), has_private_key(&text) && read_leaf(&text).is_ok())
+                }
             };
             Ok(Some((Deployed { sha256: Some(digest), leaf, has_key, ..unread }, Look::of(&read))))
         }

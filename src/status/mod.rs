@@ -26,6 +26,7 @@ pub mod remedies;
 pub mod renewals;
 pub mod running;
 pub mod severity;
+pub mod shut_out;
 pub mod troubles;
 pub mod unit;
 pub mod unworkable;
@@ -127,7 +128,10 @@ fn status_by(
     } else {
         setup.findings.clear();
     }
+    let shut_out = shut_out::problems(settings, system, &ground.loaded);
+    let plain = troubles::without_tls(settings, &ground.loaded);
     let mut status = judged(settings, ground, haproxy, setup, now());
+    status.problems.extend(shut_out.into_iter().chain(plain));
     for found in unworkable::problems(settings, system, &status.sites) {
         let of_sites = status.sites.iter_mut().flat_map(|site| &mut site.problems);
         for problem in status.problems.iter_mut().chain(of_sites) {

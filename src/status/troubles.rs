@@ -3,6 +3,9 @@
 use super::advice;
 use super::running::Running;
 use super::severity::{ProblemKind, Severity};
+use crate::config::{Haproxy, Settings};
+use crate::serving::gather::is_in;
+use crate::serving::loads::{Loaded, Serving};
 use crate::sites::last_run::LastRun;
 use crate::status::problem::Problem;
 use crate::sys::escape::escaped;
@@ -57,6 +60,26 @@ pub fn behind(running: &Running) -> Option<Problem> {
         fact: format!("{} {behind}", escaped(&running.name)),
         advice: Some(running.catch_up(false)),
     })
+}
+
+/// HAProxys whose bind lines load our certificates, and speak no TLS.
+#[must_use]
+pub fn without_tls(settings: &Settings, loaded: &Loaded) -> Vec<Problem> {
+    let haproxys = settings.haproxys.iter().zip(&loaded.servings);
+    let judged = |(haproxy, serving): (&Haproxy, &Serving)| {
+        let bind = serving.only_without_tls(&|store| is_in(&settings.sites_dir, loaded.sites, store))?;
+        let place = format!("{} ({})", escaped(&bind.section), bind.at);
+        Some(Problem {
+            kind: ProblemKind::NotPresented,
+            severity: Severity::Critical,
+            haproxy: Some(haproxy.name.clone()),
+            fact: format!(
+                "{place} has crt without ssl: it speaks no TLS, and no client is presented a certificate"
+            ),
+            advice: Some("add ssl to that line; then reload HAProxy".to_owned()),
+        })
+    };
+    haproxys.filter_map(judged).collect()
 }
 
 /// The last run failed: it is the last run all the same.

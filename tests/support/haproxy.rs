@@ -95,6 +95,7 @@ pub struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     without_master: bool,
+    user: Option<u32>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -151,6 +152,12 @@ impl Setup {
     /// One process that ignores SIGUSR2, as `haproxy -D` is; its pidfile is there all the same.
     pub fn without_master(mut self) -> Self {
         self.without_master = true;
+        self
+    }
+
+    /// Started by this user, as a unit with `User=` is.
+    pub fn user(mut self, user: u32) -> Self {
+        self.user = Some(user);
         self
     }
 
@@ -215,6 +222,7 @@ impl Haproxy {
             arguments: Vec::new(),
             environment: Vec::new(),
             without_master: false,
+            user: None,
         }
     }
 
@@ -387,7 +395,20 @@ impl Haproxy {
     fn try_run(&mut self) -> Result<(), String> {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let start = self.log().len();
-        let mut running = Running::start(&self.setup.version.program, |command| {
+        let program = match self.setup.user {
+            Some(user) => {
+                std::os::unix::fs::chown(self.temporary.path(), Some(user), Some(user)).unwrap();
+                Path::new("setpriv")
+            }
+            None => &self.setup.version.program,
+        };
+        let mut running = Running::start(program, |command| {
+            if let Some(user) = self.setup.user {
+                // The signal of the outer one is lost with its rights.
+                command.args(["--pdeathsig", "TERM"]);
+                let ids = [format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()];
+                command.args(ids).arg("--").arg(&self.setup.version.program);
+            }
             if self.setup.without_master {
                 command.arg("-db");
             } else {

@@ -5,6 +5,7 @@ mod before;
 mod notes;
 mod notifying;
 mod pruning;
+mod readable;
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -19,12 +20,14 @@ use crate::commands::assemble::notifying::notify_all;
 use crate::commands::assemble::pruning::{planned, verified};
 use crate::config::Settings;
 use crate::haproxy::fingerprint::identity;
+use crate::haproxy::process::reader::shut;
 use crate::index::{self, Index};
 use crate::output::{Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::plan::situation::Policy;
-use crate::serving::gather::{loaded, loaded_besides};
+use crate::serving::gather::{is_in, loaded, loaded_besides};
+use crate::serving::loads::Store;
 use crate::sites;
 use crate::sites::dir::SitesDir;
 use crate::source::Source;
@@ -98,7 +101,11 @@ fn dry_run(
         loaded_besides(settings, system, |name| state.configuration_of(name), &|file| index.seen(file));
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| state.last_start.get(name);
-    report.rows = planned(settings, system, &mut swept.situation, last).0.rows;
+    let mut plan = planned(settings, system, &mut swept.situation, last).0;
+    let shut = shut(settings, system, &swept.situation.loaded);
+    readable::hold(&shut, &swept.situation, &mut plan);
+    report.rows = plan.rows;
+    report.notes.extend(readable::notes(&shut));
     report.notes.extend(unloadable_left(settings, &swept.situation.loaded, &report.rows));
     report.notes.extend(troubles(settings, &swept.situation.loaded));
     report.notes.extend(unlisted(settings, &swept.situation.loaded, &report.rows));
@@ -158,7 +165,10 @@ fn deploy(
     let index = index.successor();
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| sites.state.last_start.get(name);
-    let (plan, startable) = planned(settings, system, &mut swept.situation, last);
+    let (mut plan, startable) = planned(settings, system, &mut swept.situation, last);
+    let shut = shut(settings, system, &swept.situation.loaded);
+    readable::hold(&shut, &swept.situation, &mut plan);
+    report.notes.extend(readable::notes(&shut));
     let (missing, unread, proved) = (swept.live_dir_missing, swept.failure, swept.proved);
     let before = std::mem::take(&mut swept.situation.loaded);
     drop(swept.situation);
@@ -181,7 +191,9 @@ fn deploy(
     report.notes.extend(unlisted(settings, &now, &report.rows));
     report.haproxy = verdicts;
     let is_unlisted = |row: &Row| row.action.writes() && why_unlisted(settings, &now, row).is_some();
-    if report.rows.iter().any(is_unlisted) {
+    let is_ours = |store: &Store| is_in(&settings.sites_dir, now.sites, store);
+    let is_plain = now.servings.iter().any(|serving| serving.only_without_tls(&is_ours).is_some());
+    if is_plain || report.rows.iter().any(is_unlisted) {
         report.withhold_confirmation();
     }
     report.error = failure.or(unread);

@@ -10,7 +10,7 @@ use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Recorded, Situation};
 use crate::plan::unreached::unreached;
 use crate::serving::gather::{is_in, unloadable};
-use crate::serving::loads::{Contents, KEY_LINE, Loaded, Named, Serving, Store, move_out};
+use crate::serving::loads::{Bind, Contents, KEY_LINE, Loaded, Named, Serving, Store, move_out};
 use crate::serving::one_by_one::Unreached;
 use crate::sites::guard;
 use crate::sites::place::Place;
@@ -74,6 +74,10 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
             }
         })
         .collect();
+    texts.extend(settings.haproxys.iter().zip(&loaded.servings).filter_map(|(haproxy, serving)| {
+        let is_ours = |store: &Store| is_in(&settings.sites_dir, loaded.sites, store);
+        serving.only_without_tls(&is_ours).map(|bind| without_tls(haproxy, bind))
+    }));
     // One in a container may have the paths of our settings and be another one.
     let is_here = |haproxy: &Haproxy| loaded.configurations.contains_key(&haproxy.name);
     let haproxys = settings.haproxys.iter().zip(&loaded.servings).filter(|(haproxy, _)| is_here(haproxy));
@@ -83,6 +87,14 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
         format!("{name} loads nothing from {sites}; status --setup says what it loads")
     }));
     texts.into_iter().map(|text| Note { text, weight: Weight::Alarm }).collect()
+}
+
+/// What is to be said of a bind line that loads certificates and speaks no TLS.
+pub(crate) fn without_tls(haproxy: &Haproxy, bind: &Bind) -> String {
+    let (name, place) = (escaped(&haproxy.name), format!("{} ({})", escaped(&bind.section), bind.at));
+    format!(
+        "no client of {name} is presented a certificate: {place} has crt without ssl; add ssl to that line, then reload"
+    )
 }
 
 /// How many files are noted one by one.

@@ -358,7 +358,7 @@ pub(crate) fn trusted(binary: &Path, us: u32) -> Result<(), NotRun> {
 }
 
 /// Whom a process runs as.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) uid: u32,
     gid: u32,
@@ -366,6 +366,11 @@ pub(crate) struct User {
 }
 
 impl User {
+    /// Whether it has the rights of this group.
+    pub(crate) fn is_in(&self, group: u32) -> bool {
+        self.gid == group || self.groups.contains(&group)
+    }
+
     pub(crate) fn parse(status: &str) -> Option<Self> {
         let numbers = |key: &str| -> Option<Vec<u32>> {
             let line = status.lines().find_map(|line| line.strip_prefix(key))?;

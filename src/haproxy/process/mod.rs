@@ -5,6 +5,7 @@ pub mod config_check;
 pub mod in_flight;
 pub mod master;
 pub mod pidfile;
+pub mod reader;
 pub mod release;
 pub mod sight;
 pub mod stale_socket;
