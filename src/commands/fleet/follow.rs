@@ -89,7 +89,8 @@ impl Followed {
         let is_served = self.unserved.iter().all(|it| it.problem == ProblemKind::HaproxyDown.name());
         let of_look = if is_served { Exit::Fine } else { Exit::Untold };
         let of_head = self.of_head();
-        [of_run, of_look, of_head].into_iter().max_by_key(|exit| exit.code()).unwrap_or(Exit::Fine)
+        let of_report = if self.unreported.is_some() { Exit::Partly } else { Exit::Fine };
+        [of_run, of_look, of_head, of_report].into_iter().max_by_key(|exit| exit.code()).unwrap_or(Exit::Fine)
     }
 
     fn of_run(&self) -> Exit {
@@ -218,10 +219,14 @@ impl<'a> Follower<'a> {
         {
             match self.report(&node, &opened.signed, &mut memory, done.trouble.as_ref()) {
                 Ok(()) => {
+                    memory.unreported = None;
                     memory.told = now();
                     memory.told_trouble = done.trouble.as_ref().map(|(trouble, _)| *trouble);
                 }
-                Err(failure) => done.unreported = Some(failure.message),
+                Err(failure) => {
+                    memory.unreported = Some(failure.message.clone());
+                    done.unreported = Some(failure.message);
+                }
             }
         }
         folder.remember(&memory)?;
@@ -242,7 +247,8 @@ impl<'a> Follower<'a> {
             self.store = Some(reach(self.fleet, Patience::Usual).map_err(|e| unreachable(&e))?);
         }
         let Some(store) = &self.store else { return Err(unreachable(&"it can't be opened")) };
-        let found = store.get(&[StoreKey::Head]).map_err(|e| unreachable(&e))?.into_iter().next().flatten();
+        let of_store = |e: crate::fleet::store::StoreError| (FleetTrouble::of_store(&e), e.to_string());
+        let found = store.get(&[StoreKey::Head]).map_err(of_store)?.into_iter().next().flatten();
         let Some(found) = found else {
             self.revision = None;
             let fact = format!("the store {} has no head of the fleet {}", self.fleet.store, self.name);
@@ -314,7 +320,7 @@ impl<'a> Follower<'a> {
                     FleetTrouble::FleetIncomplete
                 }
                 Unfetched::Damaged(_) => FleetTrouble::FleetDamaged,
-                Unfetched::Store(_) => FleetTrouble::FleetUnreachable,
+                Unfetched::Store(e) => FleetTrouble::of_store(e),
             };
             return Err((trouble, format!("number {}: {unfetched}", signed.head.sequence)));
         }

@@ -48,7 +48,7 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
     let value = match get(store.as_ref(), &[StoreKey::Head]) {
         Ok(found) => found.into_iter().next().flatten(),
         Err(e) => {
-            overview.problems.push(problem(FleetTrouble::FleetUnreachable, e.to_string()));
+            overview.problems.push(problem(FleetTrouble::of_store(&e), e.to_string()));
             return Ok(overview);
         }
     };
