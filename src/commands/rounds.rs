@@ -4,7 +4,7 @@ use crate::certbot::tree_mark::TreeMark;
 use crate::cli::{Assemble, Format, Global};
 use crate::commands::assemble::{Options, assemble};
 use crate::commands::fleet::run::publish_after;
-use crate::config::OWN_DIR;
+use crate::host_setup::fleet_part::FleetPart;
 use crate::output::late::{late, undeployed};
 use crate::output::terminal::{Terminal, progress};
 use crate::output::{Exit, json, syslog};
@@ -30,11 +30,7 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Assemble) -> Exit {
             return Exit::Unable;
         }
     };
-    if let Some(fleet) = settings.published()
-        && !args.dry_run
-        && !fleet.names_haproxys
-        && !settings.sites_dir.join(OWN_DIR).exists()
-    {
+    if !args.dry_run && FleetPart::of(&settings) == FleetPart::OnlyPublisher {
         // Nobody loads anything here: the publisher has no HAProxy.
         return publish_after(terminal, &settings, args.format);
     }
@@ -80,6 +76,8 @@ fn options(args: &Assemble) -> Options {
             prune_many: args.prune_many,
             adopt: args.adopt,
             force: args.force.iter().cloned().collect(),
+            // Where it follows a fleet, its cache says so.
+            ..Policy::default()
         },
         renewed_lineage: std::env::var_os("RENEWED_LINEAGE"),
     }

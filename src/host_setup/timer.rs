@@ -15,9 +15,8 @@ pub(crate) fn findings(system: &System) -> Vec<Finding> {
             "systemd is not PID 1 here: whether something runs haproxy-certs assemble regularly can't be seen",
         )];
     }
-    let timer = |unit: &str| timer(&unit::show(system, unit).unwrap_or_default());
     let mend = "systemctl enable --now haproxy-certs.timer";
-    let ours = match timer("haproxy-certs.timer") {
+    let ours = match timer(&unit::show(system, "haproxy-certs.timer").unwrap_or_default()) {
         Timer::On => Finding::fine("timer", "haproxy-certs.timer is active"),
         Timer::UntilBoot => {
             Finding::wrong("timer", "haproxy-certs.timer is active, and not after the next boot", &[mend])
@@ -28,6 +27,20 @@ pub(crate) fn findings(system: &System) -> Vec<Finding> {
             &[mend],
         ),
     };
+    let mut findings = vec![ours, renewal(system)];
+    let unit = unit::show(system, SERVICE);
+    findings.extend(unit.and_then(|unit| service(&unit, || unit::missing_directory(system, SERVICE))));
+    findings
+}
+
+/// Whether certbot renews, where something else than our timer runs us.
+pub(crate) fn renewals(system: &System) -> Option<Finding> {
+    (system.has_systemd() && system.program("systemctl").is_some()).then(|| renewal(system))
+}
+
+/// Whether a timer of certbot's renews.
+fn renewal(system: &System) -> Finding {
+    let timer = |unit: &str| timer(&unit::show(system, unit).unwrap_or_default());
     let certbots = ["certbot.timer", "snap.certbot.renew.timer", "certbot-renew.timer"];
     let failed = |unit: &str| {
         let service = unit.replace(".timer", ".service");
@@ -40,7 +53,7 @@ pub(crate) fn findings(system: &System) -> Vec<Finding> {
     };
     let seen = certbots.map(|unit| (unit, timer(unit)));
     let with = |state: Timer| seen.iter().find(|(_, seen)| *seen == state).map(|(unit, _)| *unit);
-    let renewal = match (with(Timer::On), with(Timer::UntilBoot)) {
+    match (with(Timer::On), with(Timer::UntilBoot)) {
         (Some(unit), _) => {
             failed(unit).unwrap_or_else(|| Finding::fine("renewal", format!("{unit} is active")))
         }
@@ -54,11 +67,7 @@ pub(crate) fn findings(system: &System) -> Vec<Finding> {
             "no timer of certbot is active: nothing renews, unless cron does",
             &["systemctl enable --now certbot.timer"],
         ),
-    };
-    let mut findings = vec![ours, renewal];
-    let unit = unit::show(system, SERVICE);
-    findings.extend(unit.and_then(|unit| service(&unit, || unit::missing_directory(system, SERVICE))));
-    findings
+    }
 }
 
 /// How what the timer starts ended; `None`: it has never run, or runs now. `missing`: the directory that it is skipped
