@@ -120,9 +120,8 @@ impl World {
                 let lost = self.dice.roll(3);
                 for (number, path) in all.keys().enumerate() {
                     match (lost, number % 2) {
-                        (0, _) => fs::remove_file(cache.join(path)).unwrap(),
+                        (0, _) | (2, 1) => fs::remove_file(cache.join(path)).unwrap(),
                         (1, 0) => fs::write(cache.join(path), "?").unwrap(),
-                        (2, 1) => fs::remove_file(cache.join(path)).unwrap(),
                         _ => {}
                     }
                 }

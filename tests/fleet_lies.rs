@@ -256,7 +256,7 @@ fn whatever_a_reader_writes_into_an_etcd_is_noticed_by_its_name() {
                 continue;
             }
             lied.is_noticed(&format!("{what}: {key}"), words(key), &|values| {
-                change(values.get_mut(key).unwrap())
+                change(values.get_mut(key).unwrap());
             });
             count += 1;
         }
@@ -357,7 +357,7 @@ fn whatever_a_reader_writes_into_an_etcd_is_noticed_by_its_name() {
     let reports = [1, 2].map(|number| StoreKey::Report(format!("lb{number}").parse().unwrap()));
     let stored = lied.store.get(&reports).unwrap();
     let text = |number: usize| stored[number].as_ref().unwrap().bytes.clone();
-    let mut lies: Vec<(String, Vec<u8>)> = vec![
+    let mut forged: Vec<(String, Vec<u8>)> = vec![
         ("another's report".into(), text(1)),
         ("an empty one".into(), Vec::new()),
         ("half of one".into(), text(0)[..100].to_vec()),
@@ -367,9 +367,9 @@ fn whatever_a_reader_writes_into_an_etcd_is_noticed_by_its_name() {
         let bit = if long() { at * 8 + dice.roll(8) } else { dice.roll(text(0).len() * 8) };
         let mut bytes = text(0);
         bytes[bit / 8] ^= 1 << (bit % 8);
-        lies.push((format!("bit {bit} of a report"), bytes));
+        forged.push((format!("bit {bit} of a report"), bytes));
     }
-    for (what, bytes) in lies {
+    for (what, bytes) in forged {
         lied.etcd.overwrite(lied.reader, "/haproxy-certs/edge/report/lb1", &bytes);
         let run = lied.fleet.publisher.run(&["fleet", "status"]).exits(2);
         assert!(
@@ -393,8 +393,11 @@ fn make_socket(path: &Path) {
     fs::rename(first, path).unwrap();
 }
 
+/// Makes something at a path.
+type Odd = fn(&Path);
+
 /// What stands in the place of a value in a directory, and no value can be.
-const ODD: [(&str, fn(&Path)); 6] = [
+const ODD: [(&str, Odd); 6] = [
     ("a link", |path| symlink("/etc/hostname", path).unwrap()),
     ("a link that leads nowhere", |path| symlink("/nowhere/at/all", path).unwrap()),
     ("a FIFO", |path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),

@@ -1,7 +1,12 @@
 //! No private key of a fleet is where it must not be: not between the hosts, not on etcd's disks, not in what the hosts
 //! keep of the fleet, not in what is said, and not in memory after use.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "test code may fail loudly"
+)]
 
 mod support;
 
