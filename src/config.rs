@@ -1,5 +1,6 @@
 //! What is meant: the configuration file and the command line's flags, validated into [`Settings`].
 
+pub mod challenge;
 pub mod fleet;
 
 use std::ffi::OsStr;
@@ -407,12 +408,8 @@ impl Settings {
         if file.certbot.binary.is_empty() {
             return Err("[certbot] binary must not be empty".to_owned());
         }
-        if let Some(bad) = file.certbot.challenge_servers.iter().find(|server| !is_host_port(server)) {
-            return Err(format!(
-                "[certbot] challenge_servers must be like \"192.0.2.7:54321\", not \"{}\"",
-                escaped(bad)
-            ));
-        }
+        challenge::check(&file.certbot.challenge_servers)
+            .map_err(|why| format!("[certbot] challenge_servers {why}"))?;
         let name = &file.certbot.authenticator;
         if name.is_empty() || name.starts_with('-') || name.contains(char::is_whitespace) {
             return Err(format!(
@@ -863,7 +860,11 @@ mod tests {
             ("[certbot]\nbinary = \"\"", "[certbot] binary must not be empty"),
             (
                 "[certbot]\nchallenge_servers = [\"lb1\"]",
-                "challenge_servers must be like \"192.0.2.7:54321\"",
+                "challenge_servers must be like \"192.0.2.7:54321\", not \"lb1\"",
+            ),
+            (
+                "[certbot]\nchallenge_servers = [\"lb1:1\", \"LB1:1\"]",
+                "[certbot] challenge_servers has LB1:1 twice",
             ),
             ("[certbot]\nauthenticator = \"--manual\"", "authenticator must be a name such as"),
             ("host_lineage = \"../x\"", "not a lineage's name"),

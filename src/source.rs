@@ -8,6 +8,7 @@ use crate::certbot::{CertbotTree, Discovery, KeyAndChain, Unread};
 use crate::certified_key::Leaf;
 use crate::config::Settings;
 use crate::fleet::cache::FleetCache;
+use crate::index::pair_files::PairFiles;
 use crate::plan::situation::Policy;
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::Failure;
@@ -41,6 +42,15 @@ impl Source {
         match self {
             Self::Certbot(tree) => tree.discover_besides(is_known),
             Self::Fleet(cache) => Ok(cache.discover()),
+        }
+    }
+
+    /// Where its files are; `None`: they can't be looked at.
+    #[must_use]
+    pub fn files(&self) -> Option<Box<dyn PairFiles + '_>> {
+        match self {
+            Self::Certbot(tree) => tree.files().map(|files| Box::new(files) as Box<dyn PairFiles>),
+            Self::Fleet(cache) => cache.files().map(|files| Box::new(files) as Box<dyn PairFiles>),
         }
     }
 

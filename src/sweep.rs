@@ -49,21 +49,20 @@ pub struct Swept {
     pub unchanged_since: Option<i64>,
 }
 
-/// Reads and proves every lineage that `index` doesn't know, and looks at every deployed file. `haproxy` says which HAProxy
-/// this is: what another one refused isn't held against a PEM.
+/// Reads and proves every lineage of `tree` that `index` doesn't know, and looks at every deployed file. `haproxy` says which
+/// HAProxy this is: what another one refused isn't held against a PEM.
 ///
 /// # Errors
 /// A whole directory can't be read; what is wrong with one lineage or file is part of the situation.
 pub fn sweep(
     settings: &Settings,
+    (tree, index): (Source, &Index),
     sites: Option<&Place>,
     state: &State,
     policy: Policy,
     haproxy: &str,
-    index: &Index,
     progress: Progress<'_>,
 ) -> Result<Swept, Failure> {
-    let tree = Source::of(settings)?;
     let policy = tree.policy(policy);
     let discovery = tree.discover(&|name| index.get(name).is_some())?;
     let any_lineage = !discovery.lineages.is_empty();

@@ -362,3 +362,107 @@ fn a_torn_lineage_leads_to_its_links() {
     paste_all(&cmd);
     assert_eq!(problems(&cmd), []);
 }
+
+/// A tree that another client lays down: nothing of certbot's is advised, whatever is wrong with it.
+#[test]
+fn nothing_of_certbots_is_advised_for_another_clients_tree() {
+    for (folder, key, chain) in [
+        ("certs", "privkey.pem", "fullchain.pem"),
+        ("live", "key.pem", "fullchain.pem"),
+        ("live", "a.key", "a.cer"),
+    ] {
+        let authority = support::Authority::new();
+        let root = tempfile::tempdir().unwrap();
+        let live = root.path().join(folder);
+        let put = |name: &str, key_pem: &str, chain_pem: &str| {
+            fs::create_dir_all(live.join(name)).unwrap();
+            write(&live.join(name).join(key), key_pem, 0o600);
+            write(&live.join(name).join(chain), chain_pem, 0o644);
+        };
+        let leaf = |name: &str, validity| authority.issue(KeyKind::P256, &[name], validity);
+        let good = |name: &str, validity| {
+            let leaf = leaf(name, validity);
+            put(name, &leaf.key.pem(), &leaf.fullchain());
+        };
+        let (one, two) =
+            (leaf("mismatch.example", Validity::days(90)), leaf("other.example", Validity::days(90)));
+        put("mismatch.example", &one.key.pem(), &two.fullchain());
+        put("unreadable.example", "junk", &two.fullchain());
+        put("nokey.example", &one.key.pem(), &two.fullchain());
+        fs::remove_file(live.join("nokey.example").join(key)).unwrap();
+        put("nochain.example", &one.key.pem(), &two.fullchain());
+        fs::remove_file(live.join("nochain.example").join(chain)).unwrap();
+        put("large.example", &one.key.pem(), &"x".repeat(2 << 20));
+        fs::create_dir_all(live.join("folder.example").join(chain)).unwrap();
+        write(&live.join("folder.example").join(key), one.key.pem(), 0o600);
+        put(".dot.example", &two.key.pem(), &two.fullchain());
+        let alone = leaf("alone.example", Validity::days(90));
+        put("alone.example", &alone.key.pem(), &alone.cert);
+        good("expired.example", Validity::expired());
+        good("soon.example", Validity::left(0.2));
+        good("later.example", Validity::not_yet());
+        good("loose.example", Validity::days(90));
+        fs::set_permissions(
+            live.join("loose.example").join(key),
+            std::os::unix::fs::PermissionsExt::from_mode(0o644),
+        )
+        .unwrap();
+        let cmd =
+            Cmd::new(&live).option(&format!("key_file = {key:?}\nchain_file = {chain:?}")).without_haproxy();
+        let run = cmd.run(&["assemble", "-v"]);
+        assert!(
+            !run.stdout.contains("certbot renew") && run.stdout.contains("with the client that laid it down"),
+            "{run}"
+        );
+        let all = problems(&cmd);
+        let words: std::collections::BTreeSet<&str> = all.iter().map(|(_, word, ..)| word.as_str()).collect();
+        for word in [
+            "key-mismatch",
+            "key-missing",
+            "chain-incomplete",
+            "expired",
+            "expires-soon",
+            "loose-permissions",
+        ] {
+            assert!(words.contains(word), "{word}: {words:?}");
+        }
+        for (file, word, said, commands) in &all {
+            assert!(!said.contains("certbot"), "{file} {word}: {said}");
+            assert!(commands.iter().all(|command| !command.contains("certbot")), "{commands:?}");
+        }
+        // The key that is too open is the one that is there.
+        let (_, commands) = advice(&cmd, "loose.example.pem", "loose-permissions");
+        assert_eq!(commands, [format!("chmod 600 {}", live.join("loose.example").join(key).display())]);
+        let setup = cmd.run(&["status", "--setup", "--format", "json"]).json();
+        for finding in setup["setup"].as_array().unwrap() {
+            assert!(!finding["mend"].to_string().contains("certbot "), "{finding}");
+        }
+        let init = cmd.run(&["init", "--hook", "--dry-run"]);
+        assert!(
+            !init.stdout.contains("haproxy-certs issue") && !init.stdout.contains("-> certbot"),
+            "{init}"
+        );
+        cmd.run(&["issue", "-d", "new.example"]).exits(3);
+    }
+}
+
+/// `reload = "none"`: whoever set that is not told to send a signal.
+#[test]
+fn no_reload_is_advised_where_none_is_configured() {
+    let mut tree = tree(&["a.example"]);
+    let cmd = Cmd::new(tree.live());
+    untold(&cmd);
+    let haproxy = Haproxy::of(&version("3.4").unwrap()).crt(cmd.sites()).start();
+    tree.issue("b.example", KeyKind::P256, &["b.example"], Validity::days(90));
+    tree.renew("a.example");
+    untold(&cmd);
+    let none = "reload = \"none\"";
+    let cmd = Cmd::new(tree.live()).with_sites(cmd.sites()).haproxy(&haproxy, none);
+    for (file, word) in [("a.example.pem", "haproxy-stale"), ("b.example.pem", "haproxy-missing")] {
+        let (said, commands) = advice(&cmd, file, word);
+        assert!(said.starts_with("reload haproxy the way it is reloaded here"), "{said}");
+        for no in ["kill", "systemctl", "USR2"] {
+            assert!(commands.iter().all(|command| !command.contains(no)), "{commands:?}");
+        }
+    }
+}

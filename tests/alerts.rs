@@ -11,7 +11,6 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
@@ -21,6 +20,7 @@ use std::thread;
 
 use serde_json::Value;
 use support::process::Running;
+use support::promtool::{judge, series, taken};
 use support::{Cmd, Haproxy, Key, KeyKind, Kind, LIMIT, Port, Tree, Validity, system_haproxy, wait_until};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -34,60 +34,6 @@ fn packaging(path: &str) -> PathBuf {
 
 fn metrics(cmd: &Cmd) -> String {
     cmd.run(&["status", "--format", "prometheus"]).stdout
-}
-
-/// The time of a status.
-fn taken(metrics: &str) -> i64 {
-    let line = metrics.lines().find_map(|line| line.strip_prefix("haproxy_certs_status_timestamp_seconds "));
-    line.unwrap().parse().unwrap()
-}
-
-/// What Prometheus makes of it where it looks every `minutes`: promtool's time begins with 0. `moves` are the metrics that
-/// go with the time: runs go on, say.
-fn series(metrics: &str, minutes: i64, hours: i64, moves: &[&str]) -> String {
-    let (at, steps) = (taken(metrics), hours * 60 / minutes);
-    let mut text = String::new();
-    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
-        let (name, value) = line.rsplit_once(' ').unwrap();
-        let value: i64 = value.parse().unwrap();
-        let is_time = name.split('{').next().unwrap().ends_with("_timestamp_seconds");
-        let value = if is_time { value - at } else { value };
-        let step = if moves.iter().any(|it| name.contains(it)) { minutes * 60 } else { 0 };
-        let name = name.replace('\'', "''");
-        let _ = writeln!(text, "      - series: '{name}'\n        values: '{value}+{step}x{steps}'");
-    }
-    text
-}
-
-/// The tests for promtool: which alerts fire when, each with what it is about.
-fn judge(minutes: i64, series: &str, expected: &[(i64, &[(&str, &str)])]) {
-    let folder = tempfile::tempdir().unwrap();
-    let mut text = format!(
-        "rule_files: ['{}']\nevaluation_interval: {minutes}m\ntests:\n  - interval: {minutes}m\n    input_series:\n{series}    \
-         promql_expr_test:\n",
-        packaging("prometheus/alerts.yml").display()
-    );
-    for (hour, alerts) in expected {
-        let _ = writeln!(
-            text,
-            "      - eval_time: {hour}h\n        expr: >-\n          count by (alertname, about) (label_join(ALERTS{{alertstate=\"firing\"}}, \
-             \"about\", \"\", \"file\", \"haproxy\"))\n        exp_samples:{}",
-            if alerts.is_empty() { " []" } else { "" }
-        );
-        for (alert, about) in *alerts {
-            let about = if about.is_empty() { String::new() } else { format!(", about=\"{about}\"") };
-            let _ = writeln!(
-                text,
-                "          - labels: '{{alertname=\"HaproxyCerts{alert}\"{about}}}'\n            value: 1"
-            );
-        }
-    }
-    let file = folder.path().join("test.yml");
-    fs::write(&file, &text).unwrap();
-    let judged = Command::new("promtool").args(["test", "rules"]).arg(&file).output();
-    let judged = judged.expect("promtool is one of the packages that tests/install installs");
-    let said = [judged.stdout, judged.stderr].concat();
-    assert!(judged.status.success(), "{}\n{text}", String::from_utf8_lossy(&said));
 }
 
 /// A tree with two lineages, a HAProxy that has them, and a run.
@@ -116,7 +62,10 @@ fn promtool_takes_the_alerts() {
         assert_eq!(text.matches(each).count(), alerts, "{each}");
     }
     // Every metric is one that there is.
-    let source = include_str!("../src/output/status/prometheus.rs");
+    let source = concat!(
+        include_str!("../src/output/status/prometheus.rs"),
+        include_str!("../src/output/fleet/prometheus.rs")
+    );
     for word in text.split(|letter: char| !letter.is_alphanumeric() && letter != '_') {
         if let Some(name) = word.strip_prefix("haproxy_certs_") {
             assert!(source.contains(&format!("\"{name}\"")), "{word}");

@@ -235,3 +235,28 @@ fn a_dotfile_is_unclear_where_the_version_is() {
     assert_eq!(status.json()["state"], "unknown", "{status}");
     assert!(status.json()["unseen"].to_string().contains("depends on its version"), "{status}");
 }
+
+/// Another tool sends the leaf and its key alone, as one does whose PEM is cut at an empty line: the chain is gone.
+#[test]
+fn a_chain_that_somebody_else_cuts_is_seen() {
+    for version in versions() {
+        let mut scene = Scene::start(&version);
+        let pem = fs::read_to_string(scene.cmd.site("a.test")).unwrap();
+        let end = "-----END CERTIFICATE-----\n";
+        let alone = &pem[..pem.find(end).unwrap() + end.len()];
+        assert_ne!(alone, pem);
+        let store = scene.cmd.site("a.test");
+        scene.haproxy.runtime(&format!("set ssl cert {} <<\n{alone}\n", store.display()));
+        scene.haproxy.runtime(&format!("commit ssl cert {}", store.display()));
+        let status = scene.status();
+        let site = status.site("a.test.pem");
+        assert_eq!(site["problems"], serde_json::json!(["haproxy-stale"]), "{}: {status}", version.full);
+        assert!(
+            site["details"][0]["fact"].as_str().unwrap().contains("without the other certificates"),
+            "{status}"
+        );
+        scene.haproxy.reload_and_wait();
+        scene.is_quiet("after a reload");
+        assert_eq!(scene.status().site("a.test.pem")["problems"], serde_json::json!([]), "{}", version.full);
+    }
+}

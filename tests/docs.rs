@@ -33,7 +33,8 @@ const MAN_8: &str = include_str!("../man/haproxy-certs.8");
 const MAN_5: &str = include_str!("../man/haproxy-certs.toml.5");
 
 /// Options of other programs that the documents mention.
-const OF_OTHERS: [&str; 28] = [
+const OF_OTHERS: [&str; 29] = [
+    "--keep-until-expiring",
     "--agree-tos",
     "--auto-compaction-retention",
     "--cert-name",

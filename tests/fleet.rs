@@ -10,15 +10,19 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use haproxy_certs::certified_key::hex;
 use haproxy_certs::fleet::head::SignedHead;
 use haproxy_certs::fleet::identity::HostIdentity;
+use haproxy_certs::fleet::node_list::NodeList;
 use haproxy_certs::fleet::report::NodeReport;
 use rustix::process::Signal;
 use support::cmd::toml;
 use support::etcd::{EtcdSetup, newest_etcd};
 use support::fleet::{Contents, Fleet, NO_HAPROXY, Node, files, must_hold_no_key, serves};
 use support::process::Running;
+use support::promtool::{judge, series};
 use support::scene::put;
+use support::strace::{self, processors};
 use support::{Authority, Cmd, KeyKind, Kind, LIMIT, Port, Tree, Validity};
 use support::{served, wait_until};
 
@@ -177,7 +181,14 @@ fn a_removed_node_reads_nothing_of_the_next_epoch() {
     // Even with the sealed key of another put in its own place.
     let keys = fleet.folder().join("key/2");
     fs::copy(keys.join("lb1"), keys.join("lb2")).unwrap();
-    fleet.sign(|head| head.nodes.push(("lb2".parse().unwrap(), removed.key.parse().unwrap())));
+    fleet.sign(|head| {
+        let listed = fleet.folder().join("page").join(hex(&head.nodes));
+        let list = NodeList::read(&fs::read(listed).unwrap()).unwrap();
+        let added = ("lb2".parse().unwrap(), removed.key.parse().unwrap());
+        let list = NodeList::of(list.iter().cloned().chain([added]));
+        head.nodes = list.hash();
+        fs::write(fleet.folder().join("page").join(hex(&head.nodes)), list.to_bytes()).unwrap();
+    });
     let identity = HostIdentity::load(&removed.cmd.beside("identity")).unwrap().unwrap();
     let head = SignedHead::read(&fs::read(fleet.folder().join("head")).unwrap()).unwrap().head;
     let sealed = fs::read(keys.join("lb2")).unwrap();
@@ -190,6 +201,68 @@ fn a_removed_node_reads_nothing_of_the_next_epoch() {
     );
     assert!(opened.is_err());
     assert!(removed.cmd.deployed() == ["a.example.pem"]);
+}
+
+#[test]
+fn what_looks_as_it_did_is_read_again_neither_on_the_publisher_nor_on_a_node() {
+    strace::must_be_there();
+    let mut fleet = Fleet::new(1);
+    for name in ["a.example", "b.example", "c.example"] {
+        fleet.issue(name);
+    }
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let processor = processors()[0];
+    // How many keys certbot's hook reads.
+    let read = |fleet: &Fleet, arguments: &[&str]| {
+        let (run, calls) = strace::record(&fleet.publisher, arguments, &[], processor);
+        let opens = |call: &&strace::Call| call.name == "openat" && call.arguments.contains("privkey");
+        (calls.iter().filter(opens).count(), run)
+    };
+    wait_until(LIMIT, "files that are old enough", || read(&fleet, &["assemble"]).0 == 0);
+    let proved = |fleet: &Fleet| {
+        fleet.nodes[0].cmd.run(&["assemble", "--format", "json"]).exits(0).json()["proved"].clone()
+    };
+    wait_until(LIMIT, "an index of everything", || proved(&fleet) == 0);
+
+    fleet.renew("b.example");
+    let (keys, run) = read(&fleet, &["assemble"]);
+    assert!(keys == 1 && run.stdout.contains("publish    b.example"), "{keys} {run}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("one renewal");
+    assert_eq!(read(&fleet, &["fleet", "publish"]).0, 3, "by hand everything is read");
+    wait_until(LIMIT, "files that are old enough", || read(&fleet, &["assemble"]).0 == 0);
+
+    // Another key of the same length and time in the place of the old one.
+    let key = fleet.tree.live().join("a.example/privkey.pem").canonicalize().unwrap();
+    let (old, time) = (fs::read(&key).unwrap(), fs::metadata(&key).unwrap().modified().unwrap());
+    let mut other = old.clone();
+    let middle = other.len() / 2;
+    other[middle] = if other[middle] == b'A' { b'B' } else { b'A' };
+    fs::write(&key, &other).unwrap();
+    fs::File::options().write(true).open(&key).unwrap().set_modified(time).unwrap();
+    let run = fleet.publisher.run(&["assemble"]).exits(1);
+    assert!(run.stdout.contains("refuse     a.example"), "{run}");
+    fs::write(&key, &old).unwrap();
+
+    // A damaged index is none.
+    let index = fleet.publisher.beside("cache/pairs");
+    let mut bytes = fs::read(&index).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&index, bytes).unwrap();
+    let (keys, run) = read(&fleet, &["assemble"]);
+    assert_eq!((keys, run.code), (3, Some(0)), "{run}");
+
+    // What is damaged in a node's cache is seen, and brought again.
+    wait_until(LIMIT, "an index of everything", || proved(&fleet) == 0);
+    for object in fs::read_dir(fleet.nodes[0].cmd.beside("cache/object")).unwrap() {
+        fs::write(object.unwrap().path(), "damaged").unwrap();
+    }
+    let run = fleet.nodes[0].cmd.run(&["assemble"]);
+    assert!(run.code != Some(0), "{run}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("objects that were damaged");
 }
 
 #[test]
@@ -396,6 +469,54 @@ fn a_node_whose_cache_is_lost_is_told_what_brings_it_back() {
     assert!(text.contains("bring what the fleet has here:") && !text.contains("set live_dir"), "{text}");
     fleet.all_follow();
     fleet.must_all_be_as_wanted("brought back");
+}
+
+#[test]
+fn prometheus_is_told_of_a_node_that_is_silent_behind_or_lied_about() {
+    let mut fleet = Fleet::new(2);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let metrics = |fleet: &Fleet| fleet.publisher.run(&["fleet", "status", "--format", "prometheus"]).stdout;
+    let hours = |metrics: &str, goes_on: &[&str]| series(metrics, 15, 48, goes_on);
+    let (statuses, reports, heads) = ("fleet_status_", "fleet_node_report_", "fleet_head_");
+
+    // All is well while statuses, reports and heads go on; then each of them stops.
+    let well = metrics(&fleet);
+    let silent = [("FleetNodeSilent", "lb1"), ("FleetNodeSilent", "lb2")];
+    judge(15, &hours(&well, &[statuses, reports, heads]), &[(0, &[]), (1, &[]), (40, &[])]);
+    judge(15, &hours(&well, &[statuses, heads]), &[(1, &[]), (2, &silent)]);
+    judge(15, &hours(&well, &[statuses, reports]), &[(35, &[]), (37, &[("FleetNotPublished", "")])]);
+    judge(15, &hours(&well, &[reports, heads]), &[(1, &[]), (2, &[("FleetMetricsOld", "")])]);
+
+    // A renewal that only lb1 has, and a node that has never been there. Neither loses its other metrics.
+    fleet.join("lb3", None);
+    fleet.tell_publisher();
+    fleet.renew("a.example");
+    fleet.publish();
+    fleet.nodes[0].follow().exits(0);
+    let behind = metrics(&fleet);
+    for node in ["lb1", "lb2", "lb3"] {
+        for name in ["current", "confirmed"] {
+            assert!(
+                behind.contains(&format!("fleet_node_{name}{{fleet=\"edge\",node=\"{node}\"}}")),
+                "{behind}"
+            );
+        }
+    }
+    let goes_on = [statuses, reports, heads];
+    let known = [("FleetNodeBehind", "lb2"), ("FleetNodeSilent", "lb3")];
+    judge(15, &hours(&behind, &goes_on), &[(0, &[]), (1, &known)]);
+
+    // Somebody writes lb1's report.
+    fs::write(fleet.folder().join("report/lb1"), "all is well").unwrap();
+    let known = [("FleetNodeBehind", "lb2"), ("FleetNodeSilent", "lb3"), ("FleetProblem", "lb1")];
+    judge(15, &hours(&metrics(&fleet), &goes_on), &[(0, &[]), (1, &known)]);
+
+    // The store is gone.
+    fs::remove_file(fleet.folder().join("head")).unwrap();
+    judge(15, &hours(&metrics(&fleet), &goes_on), &[(0, &[]), (1, &[("FleetUnreachable", "")])]);
 }
 
 /// Monitoring waits ten seconds; an etcd without a leader is waited for by who publishes or follows.

@@ -10,6 +10,7 @@ use haproxy_certs::fleet::epoch::EpochKey;
 use haproxy_certs::fleet::head::Head;
 use haproxy_certs::fleet::identity::HostIdentity;
 use haproxy_certs::fleet::name::{FleetName, NodeName};
+use haproxy_certs::fleet::node_list::NodeList;
 use haproxy_certs::fleet::object::{self, PlainPair};
 use haproxy_certs::fleet::page::{self, PageEntry};
 use haproxy_certs::fleet::report::NodeReport;
@@ -75,6 +76,7 @@ impl Publisher {
             let sealed = key.seal(&self.fleet, node, &identity.public()).unwrap();
             self.values.insert(StoreKey::EpochKey { epoch: self.epoch, node: node.clone() }, sealed);
         }
+        let list = NodeList::of(nodes.iter().map(|(node, identity)| (node.clone(), identity.public())));
         self.sequence += 1;
         let head = Head {
             fleet: self.fleet.clone(),
@@ -84,10 +86,11 @@ impl Publisher {
             epoch: self.epoch,
             epoch_key: key.commitment(&self.fleet),
             prune_many: false,
-            nodes: nodes.iter().map(|(node, identity)| (node.clone(), identity.public())).collect(),
+            nodes: list.hash(),
             pages: pages.iter().map(|page| sha256(page)).collect(),
         };
         self.values.extend(pages.into_iter().map(|page| (StoreKey::Page(sha256(&page)), page)));
+        self.values.insert(StoreKey::Page(list.hash()), list.to_bytes());
         self.values.insert(StoreKey::Head, head.sign(self.identity.signing()));
     }
 }
@@ -115,9 +118,15 @@ impl Node {
         let (Accepted::New(signed) | Accepted::Unchanged(signed)) =
             accepted.map_err(|e| e.word().to_owned())?;
         let head = signed.head;
+        let list =
+            NodeList::read(named(StoreKey::Page(head.nodes), head.nodes)?).map_err(|e| e.to_string())?;
+        let own = list.name_of(&self.identity.public());
         let sealed = value(&StoreKey::EpochKey { epoch: head.epoch, node: self.name.clone() })?;
         let key = EpochKey::open(sealed, &self.identity, &fleet(), &self.name, (head.epoch, &head.epoch_key));
         let key = key.map_err(|e| format!("the key: {e}"))?;
+        if own != Some(&self.name) {
+            return Err("it isn't listed".into());
+        }
         let mut found = Pairs::new();
         for (number, hash) in head.pages.iter().enumerate() {
             let bytes = named(StoreKey::Page(*hash), *hash)?;

@@ -22,6 +22,7 @@ use haproxy_certs::fleet::epoch::EpochKey;
 use haproxy_certs::fleet::head::{Head, SignedHead};
 use haproxy_certs::fleet::identity::HostIdentity;
 use haproxy_certs::fleet::name::NodeName;
+use haproxy_certs::fleet::node_list::NodeList;
 use haproxy_certs::fleet::object::{self, PlainPair};
 use haproxy_certs::fleet::page;
 use haproxy_certs::fleet::store::etcd::Etcd as Store;
@@ -312,8 +313,11 @@ fn whatever_a_reader_writes_into_an_etcd_is_noticed_by_its_name() {
         values.insert(StoreKey::Head, head(&old, &publisher));
     });
     lied.is_noticed("a head that doesn't name it", &["fleet-not-a-node"], &|values| {
-        values
-            .insert(StoreKey::Head, head(&|head| head.nodes.retain(|it| it.0.as_ref() != "lb1"), &publisher));
+        let nodes = SignedHead::read(&lied.last[&StoreKey::Head]).unwrap().head.nodes;
+        let list = NodeList::read(&values[&StoreKey::Page(nodes)]).unwrap();
+        let list = NodeList::of(list.iter().filter(|it| it.0.as_ref() != "lb1").cloned());
+        values.insert(StoreKey::Page(list.hash()), list.to_bytes());
+        values.insert(StoreKey::Head, head(&|head| head.nodes = list.hash(), &publisher));
     });
     // A key of the same epoch that somebody else made, sealed to the node.
     let place = StoreKey::EpochKey { epoch: 2, node: "lb1".parse().unwrap() };

@@ -350,7 +350,7 @@ fn a_head_that_a_read_only_user_has_written_does_not_count() {
         epoch: 1,
         epoch_key: [0; 32],
         prune_many: false,
-        nodes: Vec::new(),
+        nodes: [0; 32],
         pages: vec![[0; 32]],
     };
     let key = "/haproxy-certs/edge/head";

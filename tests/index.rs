@@ -280,8 +280,7 @@ impl World {
         let began = Moment::now();
         let (system, stamp) = (System::host(), self.stamp(&began));
         let mut sites = SitesDir::lock(&self.settings, &system, patience(&self.settings)).unwrap();
-        let index =
-            Index::recall(&self.settings, &sites.place, sites.own(), &sites.state, Some(stamp), &began);
+        let index = self.recall(&sites, Some(stamp), &began);
         let (swept, full) = self.both(&sites, &index);
         let spared = full.read - swept.read;
         let tree = Source::of(&self.settings).unwrap();
@@ -300,15 +299,23 @@ impl World {
         let sites = SitesDir::lock(&self.settings, &system, patience(&self.settings)).unwrap();
         let began = Moment::now();
         let stamp = Some(self.stamp(&began));
-        let index = Index::recall(&self.settings, &sites.place, sites.own(), &sites.state, stamp, &began);
+        let index = self.recall(&sites, stamp, &began);
         self.both(&sites, &index);
+    }
+
+    fn recall(&self, sites: &SitesDir, stamp: Option<Stamp>, began: &Moment) -> Index {
+        let source = Source::of(&self.settings).unwrap();
+        let files = source.files();
+        Index::recall(&self.settings, files.as_deref(), &sites.place, sites.own(), &sites.state, stamp, began)
     }
 
     /// What is there, as it is found with the index and without.
     fn both(&self, sites: &SitesDir, index: &Index) -> (Swept, Swept) {
         let look = |index: &Index| -> Swept {
             let policy = Policy { prune_many: true, ..Policy::default() };
-            sweep(&self.settings, Some(&sites.place), &sites.state, policy, "-", index, &|_, _| ()).unwrap()
+            let tree = Source::of(&self.settings).unwrap();
+            sweep(&self.settings, (tree, index), Some(&sites.place), &sites.state, policy, "-", &|_, _| ())
+                .unwrap()
         };
         let (mut swept, full) = (look(index), look(&Index::empty(None)));
         swept.situation.now = full.situation.now;

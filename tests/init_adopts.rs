@@ -128,6 +128,78 @@ fn a_directory_that_is_loaded_becomes_the_settings() {
     assert_eq!(host.settings(), expected);
 }
 
+/// Files that lines name one by one: their directory becomes the settings, nothing is to be loaded twice, and it is said that a
+/// new one needs a line.
+#[test]
+fn files_that_lines_name_are_looked_after_where_they_are() {
+    let used = "frontend https\n bind :443 ssl\n ssl-f-use crt DIR/certs/a.example.pem\n";
+    let store = "crt-store s\n crt-base DIR/certs\n load crt a.example.pem alias a\nfrontend https\n bind :443 ssl crt @s/a\n";
+    let with_default = "frontend https\n bind :443 ssl crt DIR/ssl/default.pem crt-list DIR/list\n";
+    for (text, host_file, needed) in [
+        (
+            with_default,
+            "DIR/ssl/default.pem",
+            "add its line: printf '\\n%s\\n' DIR/certs/example.org.pem >> DIR/list",
+        ),
+        (used, "DIR/host.pem", "add \"ssl-f-use crt DIR/certs/example.org.pem\" to frontend https"),
+        (store, "DIR/host.pem", "add \"load crt DIR/certs/example.org.pem alias example.org.pem\" behind"),
+    ] {
+        let host = Host::new(tree());
+        let here = |text: &str| text.replace("DIR", host.folder.path().to_str().unwrap());
+        host.haproxy_cfg(&format!("{GLOBAL}{text}"));
+        put(&host.at("certs/a.example.pem"), host.tree.leaf("a.example").combined(), 0o640);
+        put(&host.at("ssl/default.pem"), host.tree.leaf("b.example").combined(), 0o600);
+        fs::write(host.at("list"), here("DIR/certs/a.example.pem [alpn h2]\n")).unwrap();
+        fs::write(host.at("settings.toml"), "# nothing\n").unwrap();
+        let setup = host.run(&["status", "--setup"]);
+        assert!(!setup.text.contains("-> bind :443"), "{}", setup.text);
+        assert!(setup.text.contains(&here("-> sites_dir = \"DIR/certs\"")), "{}", setup.text);
+        fs::remove_file(host.at("settings.toml")).unwrap();
+        let made = host.run(&["init", "--write-config"]);
+        assert_eq!(made.code, Some(0), "{}", made.text);
+        for part in ["by a line for each", "a new certificate needs a line of its own", &here(needed)] {
+            assert!(made.text.contains(part), "no {part:?} in {}", made.text);
+        }
+        let expected = [
+            "sites_dir = \"DIR/certs\"",
+            "mode = \"0640\"",
+            &format!("host_file = \"{host_file}\""),
+            "[[haproxy]]",
+            "runtime_socket = \"/run/haproxy/admin.sock\"",
+        ];
+        assert_eq!(host.settings(), expected, "{text}");
+        let run = host.run(&["assemble", "--dry-run", "-v"]);
+        assert!(run.text.contains("unchanged  a.example.pem"), "{}", run.text);
+        assert!(run.text.contains("install    b.example.pem"), "{}", run.text);
+        let setup = host.run(&["status", "--setup"]);
+        assert!(setup.text.contains("that lines name one by one"), "{}", setup.text);
+        assert!(!setup.text.contains("no bind line of haproxy loads"), "{}", setup.text);
+    }
+}
+
+/// certbot's own two files by a `crt-store`, and files of several directories: nothing is proposed, least of all certbot's tree.
+#[test]
+fn what_lines_name_here_and_there_is_not_adopted() {
+    let host = Host::new(tree());
+    let live = host.tree.live().display().to_string();
+    let store = format!(
+        "crt-store s\n load crt {live}/a.example/fullchain.pem key {live}/a.example/privkey.pem alias a\n\
+         frontend https\n bind :443 ssl crt @s/a\n"
+    );
+    put(&host.at("one/a.pem"), host.tree.leaf("a.example").combined(), 0o640);
+    put(&host.at("two/b.pem"), host.tree.leaf("b.example").combined(), 0o640);
+    fs::write(
+        host.at("list"),
+        "DIR/one/a.pem\nDIR/two/b.pem\nDIR/one/a.pem\n".replace("DIR", host.folder.path().to_str().unwrap()),
+    )
+    .unwrap();
+    for text in [store.as_str(), "frontend https\n bind :443 ssl crt-list DIR/list\n"] {
+        host.haproxy_cfg(text);
+        let dry = host.run(&["init", "--write-config", "--dry-run"]);
+        assert!(dry.code == Some(0) && dry.text.contains("all of them are comments"), "{}", dry.text);
+    }
+}
+
 /// Without a certificate before the directory, and with what acme.sh's hook and old scripts leave there.
 #[test]
 fn what_others_left_there_is_told_apart() {

@@ -203,6 +203,11 @@ fn the_newest_certbot_issues_for_an_address() {
         assert!(conf.contains(saved), "{conf}");
     }
     assert_eq!(served(address, "").names, ["host.example"], "nobody is presented it");
+    // The same command again finds it, and asks nothing.
+    let again = host.cmd.run(&line).exits(0);
+    assert!(again.stdout.contains("unchanged"), "{again}");
+    assert_eq!(support::cmd::names_in(&host.at("letsencrypt/live")), ["127.0.0.1", "README"]);
+    assert!(!host.at("letsencrypt/archive/127.0.0.1/cert2.pem").exists(), "{again}");
     let kinds = |cmd: &Cmd| {
         let status = cmd.run(&["status", "--format", "json"]);
         let report = status.json();
@@ -264,6 +269,72 @@ fn two_kinds_of_keys_for_one_name() {
     host.cmd.run(&line).exits(0);
     assert_ne!(to("ECDSA+SHA256"), before[0]);
     assert_ne!(to("RSA-PSS+SHA256:RSA+SHA256"), before[1]);
+}
+
+/// Broken off at the second half: the same command does what is missing, in a terminal and without one, and asks nothing.
+#[test]
+fn both_keys_that_were_broken_off_are_asked_for_again() {
+    let host = host("");
+    let wrapper = host.at("certbot");
+    let text = "#!/bin/sh\ncase \"$*\" in *'--key-type rsa'*) [ -e \"$HOME/mended\" ] || exit 9;; esac\nexec certbot \"$@\"\n";
+    write(&wrapper, text, 0o755);
+    let settings = fs::read_to_string(host.cmd.config()).unwrap();
+    assert!(settings.contains("\"-n\","));
+    let settings = settings
+        .replace("\"-n\",", "")
+        .replace("[certbot]", &format!("[certbot]\nbinary = {}", toml(&wrapper)));
+    let file = host.at("asks.toml").display().to_string();
+    fs::write(&file, settings).unwrap();
+    let both = |name| host.cmd.run_as(&["--config", &file, "issue", "--both-keys", "-d", name]);
+    let in_terminal = |name: &str| {
+        let line = format!("{} --config {file} issue --both-keys -d {name}", Cmd::program().display());
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).env("HOME", host.temporary.path());
+        script.env("REQUESTS_CA_BUNDLE", host.pebble.api_ca()).stdin(std::process::Stdio::null());
+        let done = script.output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+    };
+    for (name, is_terminal) in [("a.test", false), ("b.test", true)] {
+        let mended = host.at("mended");
+        fs::remove_file(&mended).unwrap_or_default();
+        let broken = both(name).exits(9);
+        assert!(broken.stderr.contains(&format!("the certificate {name}-rsa is missing")), "{broken}");
+        assert!(broken.stderr.contains("run the same command again"), "{broken}");
+        fs::write(&mended, "").unwrap();
+        if is_terminal {
+            in_terminal(name);
+        } else {
+            both(name).exits(0);
+        }
+        let archive = |lineage: String| support::cmd::names_in(&host.at("letsencrypt/archive").join(lineage));
+        assert_eq!((archive(name.to_owned()).len(), archive(format!("{name}-rsa")).len()), (4, 4));
+        // And once more, with nothing missing.
+        both(name).exits(0);
+        assert_eq!(archive(name.to_owned()).len(), 4, "it was issued again");
+    }
+    assert_eq!(host.cmd.deployed(), ["a.test-rsa.pem", "a.test.pem", "b.test-rsa.pem", "b.test.pem"]);
+}
+
+/// certbot makes the letters of names small, and names the lineage so.
+#[test]
+fn names_in_capital_letters_are_the_same_names() {
+    let host = host("");
+    host.cmd.run(&["issue", "--both-keys", "-d", "WWW.Example.TEST,Example.test."]).exits(0);
+    let both = ["www.example.test-rsa.pem", "www.example.test.pem"];
+    assert_eq!(host.cmd.deployed(), both);
+    assert_eq!(served(host.haproxy.address(), "www.example.test").names.len(), 2);
+    host.cmd.run(&["issue", "--both-keys", "-d", "www.EXAMPLE.test,example.TEST"]).exits(0);
+    host.cmd.run(&["issue", "-d", "www.EXAMPLE.test,example.TEST"]).exits(0);
+    assert_eq!(host.cmd.deployed(), both);
+    let refused = host.cmd.run(&["issue", "--both-keys", "-d", "WWW.example.test"]).exits(3);
+    assert!(
+        refused.stderr.contains("from the certificate www.example.test that is there: example.test;"),
+        "{refused}"
+    );
+    // The second half has names to lose, too.
+    host.cmd.run(&["issue", "-d", "b.test,c.test", "--", "--cert-name", "b.test-rsa"]).exits(0);
+    let refused = host.cmd.run(&["issue", "--both-keys", "-d", "B.test"]).exits(3);
+    assert!(refused.stderr.contains("from the certificate b.test-rsa that is there: c.test;"), "{refused}");
 }
 
 /// certbot is told which certificate to replace, and without a terminal it asks nobody whether its other names may go.

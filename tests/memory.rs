@@ -305,6 +305,55 @@ fn what_needs_a_reload_holds_nothing_else_back() {
     });
 }
 
+/// The file in the host certificate's place is nobody's to renew where no lineage is meant for it: what it takes is said.
+#[test]
+fn a_file_in_the_host_certificates_place_shadows_where_nobody_renews_it() {
+    with_each(|version| {
+        let mut system = System::start(version, BEFORE_ANOTHER, MASTER, |setup| setup);
+        let host = system.cmd.beside("host.pem");
+        system.cmd = system.cmd.option(&format!("host_file = {}", toml(&host)));
+        system.renew(&["example.com"]);
+        let run = system.cmd.assemble(&[]).exits(1);
+        assert_eq!(run.site("example.com.pem")["warnings"], serde_json::json!(["shadowed"]), "{run}");
+        let shown = support::served(system.haproxy.address(), "www.example.com");
+        assert_eq!(shown.names, ["host.test", "www.example.com"]);
+        // As another lineage's it is renewed, and first on purpose.
+        let cmd = system.cmd.option("host_lineage = \"z\"");
+        let run = cmd.assemble(&["--dry-run"]);
+        assert_eq!(run.site("example.com.pem")["warnings"], serde_json::json!([]), "{run}");
+    });
+}
+
+/// 2.2 keeps what it has for a default without a name, and for servers.
+#[test]
+fn where_a_commit_does_not_reach_everybody_haproxy_is_reloaded() {
+    with_each(|version| {
+        let mut system = System::start(version, ALONE, MASTER, |setup| setup);
+        system.haproxy.stop();
+        let list = system.cmd.beside("list");
+        let line = |name: &str, filter: &str| format!("{} {filter}\n", system.cmd.site(name).display());
+        fs::write(&list, line("a", "*") + &line("example.com", "") + &line("z", "")).unwrap();
+        let server = format!(
+            "backend b\n  server s 127.0.0.1:1 ssl crt {} verify none",
+            system.cmd.site("z").display()
+        );
+        system.haproxy = Haproxy::of(version)
+            .bind_option(&format!("crt-list {}", list.display()))
+            .section(&server)
+            .start();
+        system.cmd = system.cmd.with_tables("").haproxy(&system.haproxy, "");
+        system.cmd.assemble(&[]);
+        for (name, old) in [("a", "nameless"), ("z", "for a server")] {
+            system.renew(&[name]);
+            let (run, row) = system.run();
+            assert_eq!((&row["confirmed"], &row["owed"]), (&true.into(), &false.into()), "{run}");
+            let is_reload = row["method"] != "runtime";
+            assert_eq!(is_reload, version.number() < (2, 6), "{old}, {}: {run}", version.full);
+            system.answers_as_a_fresh_one(old);
+        }
+    });
+}
+
 #[test]
 fn somebody_elses_reload_in_flight_is_seen_without_a_master_socket() {
     with_each(|version| {

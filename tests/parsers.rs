@@ -120,6 +120,7 @@ proptest! {
             serial: Some("2EE9".to_owned()),
             not_after: Some("Dec  3 01:35:08 2026 GMT".to_owned()),
             chain_len,
+            is_completed: false,
             has_ocsp,
         }));
     }

@@ -302,6 +302,42 @@ fn hooks_are_looked_for_where_this_certbot_runs_them() {
     finds(&look_with(""), "hook", "warning", "is not a program, so certbot skips it silently");
 }
 
+/// A script that has our hook's name isn't our hook: what it does decides, not what it is called.
+#[test]
+fn a_strangers_script_by_our_hooks_name_is_told_apart() {
+    for kind in ["deploy", "post"] {
+        let (tree, cmd) = deployed();
+        let cmd = cmd.without_haproxy();
+        let script = tree.root().join("renewal-hooks").join(kind).join("haproxy-certs");
+        fs::create_dir_all(script.parent().unwrap()).unwrap();
+        for text in [
+            "#!/bin/sh\nsystemctl restart nginx\n",
+            "#!/bin/sh\n# haproxy-certs assemble\ntrue\n",
+            "#!/bin/sh\ncat a > /usr/local/ssl/certs/sites/a.pem # by haproxy-certs\n",
+        ] {
+            tree::write(&script, text, 0o755);
+            finds(&look(&cmd), "hook", "warning", "has the name of our hook and isn't ours");
+        }
+        // A line of cli.ini that calls it doesn't make it ours.
+        let line = format!("{kind}-hook = test ! -x {0} || {0}\n", script.display());
+        fs::write(tree.root().join("cli.ini"), line).unwrap();
+        let found = look(&cmd);
+        finds(&found, "hook", "warning", "has the name of our hook and isn't ours");
+        fs::remove_file(tree.root().join("cli.ini")).unwrap();
+        // It is kept where certbot passes over it, and then there is none.
+        let mend = all(&found, "hook")[0]["mend"][0].clone();
+        let done = Command::new("sh").args(["-ec", mend.as_str().unwrap()]).status().unwrap();
+        assert!(done.success() && script.with_file_name("haproxy-certs~").exists());
+        finds(&look(&cmd), "hook", "warning", "there is no hook of haproxy-certs in");
+        // A script that calls us is one, and so is the link that init makes.
+        tree::write(&script, "#!/bin/sh\nexec /usr/bin/haproxy-certs -q assemble\n", 0o755);
+        finds(&look(&cmd), "hook", "ok", "haproxy-certs");
+        fs::remove_file(&script).unwrap();
+        link_hook(&tree, kind);
+        finds(&look(&cmd), "hook", "ok", "haproxy-certs");
+    }
+}
+
 #[test]
 fn a_copy_of_certbots_tree_has_no_hooks_of_its_own() {
     let (tree, cmd) = deployed();

@@ -117,3 +117,66 @@ fn however_the_directory_is_named_it_is_understood() {
         }
     }
 }
+
+/// `default-path`, 2.4 and later: what a directory, a list and its lines are is what HAProxy itself loads, and never a place
+/// where nothing is.
+#[test]
+fn relative_names_begin_where_default_path_says() {
+    for version in versions() {
+        for (words, place) in [("config", "etc/conf"), ("parent", "etc"), ("origin FOLDER/org", "org")] {
+            for load in ["crt sites", "crt-list list"] {
+                let what = format!("{} {words} {load}", version.full);
+                let mut tree = Tree::new();
+                tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+                let folder = tempfile::tempdir().unwrap();
+                let sites = folder.path().join(place).join("sites");
+                for part in ["etc", "etc/conf", "org"] {
+                    make_directory(&folder.path().join(part), 0o700);
+                }
+                make_directory(&sites, 0o700);
+                write(&sites.join("a.example.pem"), tree.leaf("a.example").combined(), 0o400);
+                write(&folder.path().join(place).join("list"), "sites/a.example.pem\n", 0o644);
+                let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
+                write(&folder.path().join("host.pem"), host.combined(), 0o400);
+                let port = Port::free();
+                let text = format!(
+                    "global\n  default-path {}\ndefaults\n  mode http\nfrontend ways\n  bind {} ssl {load}\n  \
+                     http-request return status 200\n",
+                    words.replace("FOLDER", folder.path().to_str().unwrap()),
+                    port.address()
+                );
+                let file = folder.path().join("etc/conf/20-ways.cfg");
+                fs::write(&file, text).unwrap();
+                let setup = Haproxy::of(&version).crt(folder.path().join("host.pem"));
+                let setup = setup.argument("-f").argument(file.to_str().unwrap());
+                if version.number() < (2, 4) {
+                    assert!(setup.try_start().is_err(), "{what}");
+                    continue;
+                }
+                let haproxy = setup.start();
+                assert_eq!(served(port.address(), "a.example").names, ["a.example"], "{what}");
+
+                let nowhere = Cmd::new(tree.live()).haproxy(&haproxy, "").table(NO_CERTBOT);
+                let proposed = nowhere.run(&["init", "--write-config", "--dry-run"]).exits(0).stdout;
+                assert!(
+                    proposed.contains(&format!("sites_dir = \"{}\"", sites.display())),
+                    "{what}: {proposed}"
+                );
+
+                let cmd = Cmd::new(tree.live()).with_sites(&sites);
+                let cmd = cmd.haproxy(&haproxy, "sites_dir = \"sites\"").table(NO_CERTBOT);
+                let status = cmd.run(&["status", "--setup", "--format", "json"]).json();
+                let findings = status["setup"].as_array().unwrap();
+                let mut crt = findings.iter().filter(|finding| finding["name"] == "crt");
+                assert!(
+                    crt.next().is_some_and(|finding| finding["severity"] == "ok"),
+                    "{what}: {findings:?}"
+                );
+                let renewed = tree.renew("a.example");
+                let run = cmd.assemble(&[]).exits(0);
+                assert_eq!(run.json()["haproxy"][0]["confirmed"], true, "{what}: {run}");
+                assert_eq!(served(port.address(), "a.example").serial, renewed.served().serial, "{what}");
+            }
+        }
+    }
+}

@@ -139,6 +139,16 @@ pub fn as_address(name: &str) -> Option<IpAddr> {
     name.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
+/// A name as certbot has it: in small letters and without a dot at the end (`util.py`, `enforce_domain_sanity`), an address in
+/// its shortest form (`san.py`).
+#[must_use]
+pub fn as_certbot_has_it(name: &str) -> String {
+    match as_address(name) {
+        Some(address) => address.to_string(),
+        None => name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase(),
+    }
+}
+
 /// Why this authenticator can't prove this name to a CA; `None`: it can, or certbot has to say.
 #[must_use]
 pub fn cannot(authenticator: &str, name: &str, version: Option<Version>) -> Option<Unable> {
@@ -213,6 +223,18 @@ mod tests {
     fn the_names_behind_the_dashes_are_found() {
         let found = domains_in(&arguments("-d a.test,*.b.test -n --domain c.test --domains=d.test -de.test"));
         assert_eq!(found, ["c.test", "d.test", "a.test", "*.b.test", "e.test"]);
+    }
+
+    #[test]
+    fn names_are_compared_as_certbot_has_them() {
+        for (typed, had) in [
+            ("WWW.Example.ORG", "www.example.org"),
+            ("*.Example.org.", "*.example.org"),
+            ("192.0.2.7", "192.0.2.7"),
+            ("[2001:DB8:0:0::1]", "2001:db8::1"),
+        ] {
+            assert_eq!(as_certbot_has_it(typed), had);
+        }
     }
 
     #[test]

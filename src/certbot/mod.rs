@@ -5,6 +5,7 @@
 
 pub mod authenticator;
 pub mod cli_ini;
+pub mod client;
 pub mod tree_mark;
 pub mod version;
 
@@ -18,31 +19,24 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+pub use self::client::{CERTBOT_DIR, certbot_dir};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, openat, readlinkat, statat};
 use zeroize::Zeroizing;
 
 use crate::certified_key::{Flaw, Leaf, read_leaf};
 use crate::config::Settings;
 use crate::index::entry::Look;
+use crate::index::pair_files::LiveFiles;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, io_cause};
-
-/// certbot's own configuration directory, with `live` in it.
-pub const CERTBOT_DIR: &str = "/etc/letsencrypt";
 
 /// The most that a key or chain file may hold, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// How long a lineage that changes under our eyes is waited for, and how recent a change counts as one.
 pub const SETTLING: Duration = Duration::from_secs(3);
-
-/// certbot's configuration directory for these settings; `None`: `live_dir` isn't a directory of certbot's own.
-#[must_use]
-pub fn certbot_dir(settings: &Settings) -> Option<&Path> {
-    settings.live_dir.parent().filter(|_| settings.live_dir.file_name() == Some(OsStr::new("live")))
-}
 
 /// certbot's configuration directory, known by its `live` directory; or another client's, with a directory for each
 /// certificate.
@@ -98,6 +92,12 @@ impl CertbotTree {
             key_file: settings.key_file.clone(),
             chain_file: settings.chain_file.clone(),
         }
+    }
+
+    /// Where its files are; `None`: the `live` directory can't be opened.
+    #[must_use]
+    pub fn files(&self) -> Option<LiveFiles> {
+        LiveFiles::open(&self.live_dir, &self.key_file, &self.chain_file)
     }
 
     /// Finds every lineage: each directory of `live` with a key or a chain in it, and each renewal configuration.

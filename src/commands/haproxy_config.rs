@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::cli::{Global, HaproxyConfig};
-use crate::config::{Address, Haproxy, Settings};
+use crate::config::{Address, Haproxy, Settings, challenge};
 use crate::output::Exit;
 use crate::output::terminal::Terminal;
 use crate::sys::escape::escaped;
@@ -86,6 +86,10 @@ fn challenge_servers(settings: &Settings) -> String {
     for (number, server) in servers.iter().enumerate() {
         // Writing to a String never fails.
         let _ = write!(text, "\n    server certbot{} {}", number + 1, word(server));
+        if challenge::is_looked_up(server) {
+            // Without that HAProxy doesn't start while a name isn't known.
+            text.push_str(" init-addr last,libc,none");
+        }
     }
     text
 }
@@ -121,7 +125,7 @@ mod tests {
     #[test]
     fn challenges_go_to_whichever_host_has_certbot() {
         let text = config("[certbot]\nchallenge_servers = [\"lb1:8888\", \"[2001:db8::1]:8888\"]", true);
-        let servers = "    retries 4\n    timeout connect 2s\n    server certbot1 lb1:8888\n    server certbot2 \
+        let servers = "    retries 4\n    timeout connect 2s\n    server certbot1 lb1:8888 init-addr last,libc,none\n    server certbot2 \
                        [2001:db8::1]:8888\n";
         assert!(text.contains(servers), "{text}");
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::assemble::patience;
 use crate::certbot::cli_ini::{self, SavedHook};
+use crate::certbot::client::Client;
 use crate::certbot::version::{self, Version};
 use crate::certbot::{CertbotTree, certbot_dir};
 use crate::cli::{Global, Init};
@@ -241,7 +242,7 @@ impl Left {
 /// Gathers the facts; changes nothing.
 #[must_use]
 pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -> Found {
-    let folder = certbot_dir(settings);
+    let folder = certbot_dir(settings).filter(|_| Client::of(settings) == Client::Certbot);
     let link = folder.map(|folder| folder.join("renewal-hooks/post").join(HOOK_NAME));
     let drop_in_file = places.drop_ins.join("haproxy-certs.service.d/paths.conf");
     Found {
@@ -386,6 +387,7 @@ pub fn plan_config(file: &Path, proposal: Option<&Proposal>) -> Preparation {
         ));
     }
     left.extend(proposal.and_then(deaf));
+    left.extend(proposal.and_then(one_by_one_left));
     left.extend(elsewhere.map(mounted));
     left.push(Left::new(
         "look through it, see what a run would do, then make this host ready",
@@ -410,7 +412,10 @@ pub fn plan_adoption(proposal: &Proposal) -> Preparation {
             "haproxy-certs init --hook",
         ],
     );
-    Preparation { items: Vec::new(), left: deaf(proposal).into_iter().chain([next]).collect() }
+    Preparation {
+        items: Vec::new(),
+        left: deaf(proposal).into_iter().chain(one_by_one_left(proposal)).chain([next]).collect(),
+    }
 }
 
 /// What is to be said of a HAProxy whose paths aren't this host's: only the operator knows what is mounted there.
@@ -428,6 +433,17 @@ fn deaf(proposal: &Proposal) -> Option<Left> {
     let lines: Vec<&str> = proposal.deaf.iter().map(String::as_str).collect();
     let text = "nothing can make HAProxy reload; start it like this, and say so in [[haproxy]]";
     (!lines.is_empty()).then(|| Left::new(text, &lines))
+}
+
+/// What is to be said where lines name the directory's files one by one: no list is generated.
+fn one_by_one_left(proposal: &Proposal) -> Option<Left> {
+    let example = proposal.one_by_one.as_ref()?;
+    let text = format!(
+        "a new certificate needs a line of its own, else it is deployed and not served (not-listed, says haproxy-certs \
+         status): for example.org {}",
+        example.advice("example.org.pem".as_ref())
+    );
+    Some(Left::new(text, &[]))
 }
 
 /// The lines of a configuration that are no comments.
@@ -448,11 +464,16 @@ fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
     if found.is_node() {
         // What there is to deploy is said by the fleet.
     } else if !found.any_lineage {
-        let command = "haproxy-certs issue -d example.org,www.example.org";
-        left.push(Left::new("issue the first certificate", &[command]));
+        match Client::of(settings) {
+            Client::Certbot => {
+                let command = "haproxy-certs issue -d example.org,www.example.org";
+                left.push(Left::new("issue the first certificate", &[command]));
+            }
+            client => left.push(Left::new(format!("issue the first certificate{}", client.by("")), &[])),
+        }
     } else if !found.own_dir && !found.only_publishes() {
         left.push(Left::new(
-            "deploy the certificates that certbot has; the first command only says what would be done",
+            "deploy the certificates that are there; the first command only says what would be done",
             &["haproxy-certs assemble --dry-run -v", "haproxy-certs assemble"],
         ));
     }
@@ -460,14 +481,17 @@ fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
         _ if found.is_node() => {}
         None if hook => left.push(Left::new(
             format!(
-                "no hook: {} is not certbot's own (it isn't named \"live\"); the timer or another caller has to run \
+                "no hook: {} is not certbot's own; the timer or another caller has to run \
                  haproxy-certs assemble",
                 escaped_path(&settings.live_dir)
             ),
             &[],
         )),
         Some((_, Hook::Absent)) if !hook && !found.in_cli_ini() => {
-            left.push(Left::new("let certbot's renewals be deployed at once", &["haproxy-certs init --hook"]));
+            left.push(Left::new(
+                "let certbot's renewals be deployed at once",
+                &["haproxy-certs init --hook"],
+            ));
         }
         // What has the hook's name and isn't ours does something else.
         Some((link, Hook::Absent | Hook::Ours)) if hook && !found.in_cli_ini() => {
@@ -862,7 +886,7 @@ mod tests {
         let found = Found { hook: None, ..everything() };
         let plan = plan(&settings("live_dir = \"/srv/certs\""), &found, true);
         assert_eq!(plan.items.len(), 2);
-        assert!(left(&plan).contains("isn't named \"live\""), "{plan:?}");
+        assert!(left(&plan).contains("/srv/certs is not certbot's own;"), "{plan:?}");
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //! this program. The sweep that follows does a hook's work.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use crate::certbot::authenticator::{self, STANDALONE, Unable};
+use crate::certbot::client::{CHAIN_FILE, KEY_FILE};
 use crate::certbot::version::{self, Version};
 use crate::certbot::{CERTBOT_DIR, certbot_dir};
 use crate::certified_key::read_leaf;
@@ -17,6 +18,9 @@ use crate::config::Settings;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::system::System;
+
+/// Tells certbot to leave a certificate that is there and isn't due, rather than to ask.
+const KEEP: &str = "--keep-until-expiring";
 
 /// What certbot is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +66,8 @@ impl CertbotCall {
     }
 
     /// The two calls for one name with both kinds of keys, ECDSA first: the second lineage is named after the first, with
-    /// `-rsa` behind it.
+    /// `-rsa` behind it. One that is there and isn't due stays, without a question: what was broken off is done by the same
+    /// command.
     ///
     /// # Errors
     /// As [`CertbotCall::new`], where a kind of key is asked for besides, and where a certificate that is there would lose
@@ -74,9 +79,17 @@ impl CertbotCall {
         more: &[OsString],
     ) -> Result<[Self; 2], Failure> {
         let [ecdsa, rsa] = both_keys(settings, names, more)?;
-        must_lose_none(settings, names, more)?;
+        for own in [&ecdsa, &rsa] {
+            must_lose_none(settings, names, more, own)?;
+        }
         let call = |more: &[OsString]| Self::new(settings, system, Deed::Issue(names), more);
         Ok([call(&ecdsa)?, call(&rsa)?])
+    }
+
+    /// The lineage that it is told to write.
+    #[must_use]
+    pub fn lineage(&self) -> Option<String> {
+        authenticator::values(&self.arguments, &["cert-name"]).pop()
     }
 
     /// Runs it to its end on the caller's own terminal, since it may ask questions.
@@ -114,6 +127,8 @@ struct Around {
     version: Option<Version>,
     /// The `cli.ini` files that certbot reads, the weakest first.
     cli_ini: Vec<(PathBuf, String)>,
+    /// Whether nobody is there to be asked.
+    is_alone: bool,
 }
 
 impl Around {
@@ -131,6 +146,7 @@ impl Around {
         Self {
             version: if has_address { version::ask(program) } else { None },
             cli_ini: files.into_iter().filter_map(read).collect(),
+            is_alone: !io::stdin().is_terminal(),
         }
     }
 }
@@ -246,34 +262,35 @@ fn both_keys(
     let lineage = lineage_of(names, &all_given(settings, more))
         .ok_or_else(|| Failure::config("no name is given for the certificates"))?;
     let with = |key_type: &str, lineage: String| {
-        let own = ["--key-type".into(), key_type.into(), "--cert-name".into(), lineage.into()];
-        more.iter().cloned().chain(own).collect()
+        let own = ["--key-type", key_type, "--cert-name", lineage.as_str(), KEEP];
+        more.iter().cloned().chain(own.map(OsString::from)).collect()
     };
     Ok([with("ecdsa", lineage.clone()), with("rsa", format!("{lineage}-rsa"))])
 }
 
-/// Refuses what would take names away from a certificate that nobody named: certbot is told its lineage, and without a
-/// terminal it replaces its names without a question (`main.py`, `_ask_user_to_confirm_new_names`).
-fn must_lose_none(settings: &Settings, names: &[String], more: &[OsString]) -> Result<(), Failure> {
+/// Refuses what would take names away from a certificate that nobody named: certbot is told its lineage, `own`, and without
+/// a terminal it replaces its names without a question (`main.py`, `_ask_user_to_confirm_new_names`).
+fn must_lose_none(
+    settings: &Settings,
+    names: &[String],
+    more: &[OsString],
+    own: &[OsString],
+) -> Result<(), Failure> {
     let given = all_given(settings, more);
     if !authenticator::values(&given, &["cert-name"]).is_empty() {
         return Ok(());
     }
-    let Some(lineage) = lineage_of(names, &given) else { return Ok(()) };
+    let Some(lineage) = lineage_of(names, own) else { return Ok(()) };
     let chain = settings.live_dir.join(&lineage).join(&settings.chain_file);
     let there = std::fs::read(chain).ok().and_then(|pem| read_leaf(&pem).ok());
-    let asked = asked_for(names, &given);
-    let is_asked = |name: &String| {
-        let is_it = |other: &String| {
-            let address = authenticator::as_address(other);
-            other.eq_ignore_ascii_case(name)
-                || address.is_some() && address == authenticator::as_address(name)
-        };
-        asked.iter().any(is_it)
-    };
+    let asked: Vec<String> =
+        asked_for(names, &given).iter().map(|name| authenticator::as_certbot_has_it(name)).collect();
     let names_there = there.map(|leaf| leaf.names).unwrap_or_default();
-    let lost: Vec<String> =
-        names_there.iter().filter(|name| !is_asked(name)).map(|name| escaped(name).to_string()).collect();
+    let lost: Vec<String> = names_there
+        .iter()
+        .filter(|name| !asked.contains(&authenticator::as_certbot_has_it(name)))
+        .map(|name| escaped(name).to_string())
+        .collect();
     if lost.is_empty() {
         return Ok(());
     }
@@ -284,10 +301,16 @@ fn must_lose_none(settings: &Settings, names: &[String], more: &[OsString]) -> R
     )))
 }
 
-/// The lineage that certbot is to write: the one that is named, else the one that it names after the first name.
+/// The lineage that certbot is to write: the one that is named, else the one that it names after the first name, addresses
+/// behind the others (`san.py`, `join`).
 fn lineage_of(names: &[String], given: &[OsString]) -> Option<String> {
-    let after = |name: &String| name.strip_prefix("*.").unwrap_or(name).to_owned();
-    authenticator::values(given, &["cert-name"]).pop().or_else(|| names.first().map(after))
+    let after_the_first = || {
+        let all = asked_for(names, given);
+        let first = all.iter().find(|name| !is_address(name)).or_else(|| all.first())?;
+        let name = authenticator::as_certbot_has_it(first);
+        Some(name.strip_prefix("*.").unwrap_or(&name).to_owned())
+    };
+    authenticator::values(given, &["cert-name"]).pop().or_else(after_the_first)
 }
 
 /// What to say of a certificate that was issued for an address; `None`: nothing.
@@ -337,6 +360,14 @@ fn arguments(
         Deed::Renew => all.push("renew".into()),
     }
     match certbot_dir(settings) {
+        _ if settings.key_file != KEY_FILE || settings.chain_file != CHAIN_FILE => {
+            return Err(Failure::config(format!(
+                "key_file and chain_file are {} and {}: certbot would write {KEY_FILE} and {CHAIN_FILE}; issue it with the \
+                 client that lays these down",
+                escaped(&settings.key_file),
+                escaped(&settings.chain_file)
+            )));
+        }
         Some(folder) if folder == Path::new(CERTBOT_DIR) => {}
         Some(folder) => all.extend(["--config-dir".into(), folder.into()]),
         None => {
@@ -348,8 +379,16 @@ fn arguments(
         }
     }
     if let Deed::Issue(names) = deed {
-        let option = |name: &String| if is_address(name) { "--ip-address" } else { "-d" };
-        all.extend(names.iter().flat_map(|name| [option(name).into(), name.into()]));
+        // certbot asks whether to keep one that is there, and without a terminal ends at the question (`main.py`,
+        // `_handle_identical_cert_request`).
+        if around.is_alone && !more.iter().any(|word| *word == KEEP) {
+            all.push(KEEP.into());
+        }
+        let said = |name: &String| match authenticator::as_address(name) {
+            Some(address) => ["--ip-address".into(), address.to_string().into()],
+            None => ["-d".into(), OsString::from(name)],
+        };
+        all.extend(names.iter().flat_map(said));
         all.extend(settings.certbot.args.iter().map(OsString::from));
     }
     all.extend(more.iter().cloned());
@@ -385,7 +424,7 @@ mod tests {
     }
 
     fn with_cli_ini(cli_ini: &str) -> Around {
-        Around { version: None, cli_ini: vec![("/etc/letsencrypt/cli.ini".into(), cli_ini.to_owned())] }
+        Around { cli_ini: vec![("/etc/letsencrypt/cli.ini".into(), cli_ini.to_owned())], ..Around::default() }
     }
 
     #[test]
@@ -459,10 +498,14 @@ mod tests {
             let names = ["*.a.test".to_owned(), "a.test".to_owned()];
             both_keys(&settings(text), &names, &words(more)).map(|both| both.map(|it| it.join(" ".as_ref())))
         };
-        let expected = ["-n --key-type ecdsa --cert-name a.test", "-n --key-type rsa --cert-name a.test-rsa"];
+        let expected = ["ecdsa --cert-name a.test", "rsa --cert-name a.test-rsa"]
+            .map(|it| OsString::from(format!("-n --key-type {it} {KEEP}")));
         assert_eq!(calls("", &["-n"]).unwrap(), expected);
         let named = calls("[certbot]\nargs = [\"--key-type\", \"rsa\"]", &["--cert-name", "x"]).unwrap();
-        assert!(named[1] == "--cert-name x --key-type rsa --cert-name x-rsa", "{named:?}");
+        assert!(
+            named[1] == "--cert-name x --key-type rsa --cert-name x-rsa --keep-until-expiring",
+            "{named:?}"
+        );
         assert!(calls("", &["--key-type=rsa"]).is_err());
     }
 
@@ -470,7 +513,7 @@ mod tests {
     fn a_name_that_cannot_be_proved_is_refused_with_what_works() {
         let refusal = |names: &[&str], version, more: &[&str]| {
             let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-            let around = Around { version, cli_ini: Vec::new() };
+            let around = Around { version, ..Around::default() };
             let refused = arguments(&settings(""), &around, Deed::Issue(&names), &words(more));
             refused.err().map(|failure| failure.message).unwrap_or_default()
         };
@@ -516,12 +559,40 @@ mod tests {
         let advice = |text: &str, names: &[String], more: &[&str]| {
             address_advice(&settings(text), names, &words(more)).unwrap_or_default()
         };
+        let alone = &names[..1];
         assert!(
-            advice("", &names, &[]).contains("set host_lineage = \"192.0.2.7\", or begin the bind line with")
+            advice("", alone, &[]).contains("set host_lineage = \"192.0.2.7\", or begin the bind line with")
         );
+        // certbot names the lineage after the first name that is no address.
+        assert!(advice("", &names, &[]).contains("set host_lineage = \"a.test\""));
         assert!(advice("", &names[1..], &["--cert-name", "edge"]).contains("/sites/edge.pem"));
-        assert_eq!(advice("host_lineage = \"192.0.2.7\"", &names, &[]), "");
+        assert_eq!(advice("host_lineage = \"a.test\"", &names, &[]), "");
+        assert_eq!(advice("host_lineage = \"192.0.2.7\"", alone, &[]), "");
         assert_eq!(advice("", &names[1..2], &[]), "");
+    }
+
+    #[test]
+    fn without_a_terminal_certbot_asks_nothing_about_what_is_there() {
+        let alone = Around { is_alone: true, ..Around::default() };
+        for (more, times) in [(&[][..], 1), (&[KEEP], 1), (&["--force-renewal"], 1)] {
+            let all =
+                arguments(&settings(""), &alone, Deed::Issue(&["a.test".into()]), &words(more)).unwrap();
+            assert_eq!(all.iter().filter(|word| **word == KEEP).count(), times, "{all:?}");
+        }
+    }
+
+    #[test]
+    fn another_clients_names_are_not_written_by_certbot() {
+        for (deed, text) in [
+            (Deed::Renew, "key_file = \"key.pem\""),
+            (Deed::Issue(&["a.test".to_owned()]), "chain_file = \"a.cer\""),
+        ] {
+            let refused = arguments(&settings(text), &Around::default(), deed, &[]).unwrap_err();
+            assert!(
+                refused.message.contains("certbot would write privkey.pem and fullchain.pem"),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::commands::rounds;
 use crate::output::Exit;
 use crate::output::human::{Line, Tone};
 use crate::output::terminal::Terminal;
+use crate::sys::escape::escaped;
 use crate::sys::failure::Failure;
 use crate::sys::system::System;
 
@@ -32,7 +33,12 @@ pub fn issue(terminal: &Terminal, global: &Global, args: &Issue) -> Result<Exit,
             terminal.complain("certbot failed; nothing was deployed");
             return Ok(Exit::Certbot(passed_on(status)));
         }
-        terminal.complain("certbot failed for the RSA key; what it issued before is deployed");
+        let missing = call.lineage().unwrap_or_default();
+        terminal.complain(&format!(
+            "certbot failed for the RSA key: the certificate {} is missing, and what it issued before is deployed; once the \
+             cause is mended, run the same command again, which leaves the other certificate as it is",
+            escaped(&missing)
+        ));
         failed = Some(Exit::Certbot(passed_on(status)));
     }
     let exit = rounds::run(terminal, global, &Assemble::default());

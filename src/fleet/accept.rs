@@ -205,7 +205,7 @@ mod tests {
             epoch: 1,
             epoch_key: [1; 32],
             prune_many: false,
-            nodes: Vec::new(),
+            nodes: [3; 32],
             pages: vec![[2; 32]],
         }
     }

@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fstat, fsync, openat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fstat, fsync, openat, statat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -18,15 +19,18 @@ use crate::certified_key::{hex, sha256};
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::KnownHeads;
 use crate::fleet::epoch::EpochKey;
-use crate::fleet::head::SignedHead;
+use crate::fleet::head::{Head, SignedHead};
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
+use crate::fleet::node_list::NodeList;
 use crate::fleet::page::PageEntry;
 use crate::fleet::report::ReportedException;
 use crate::fleet::sshsig::VerifyingKey;
+use crate::fleet::store::StoreKey;
 use crate::fleet::trouble::FleetTrouble;
 use crate::fleet::{object, page};
 use crate::index::entry::Look;
+use crate::index::pair_files::PairFiles;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::situation::Policy;
@@ -42,11 +46,16 @@ const HEAD: &str = "head";
 const MEMORY: &str = "memory.json";
 /// The leaves that were replaced, by lineage.
 const LEAVES: &str = "leaves.json";
+/// What a publisher knows of pairs that it needn't read again.
+const PAIRS: &str = "pairs";
 /// So many of each are kept.
 const MOST_LEAVES: usize = 8;
 const PAGES: &str = "page";
 const OBJECTS: &str = "object";
 const KEYS: &str = "key";
+
+/// So many files are brought to the disk one by one; where there are more, all of the file system is.
+const SYNCED_ONE_BY_ONE: usize = 32;
 
 /// How long another run on this host is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -70,6 +79,10 @@ pub struct FleetMemory {
     pub since: i64,
     /// When this host looked at everything last.
     pub looked: i64,
+    /// When a run last proved everything, whatever the index said.
+    pub proved: i64,
+    /// When all that the HAProxys serve was looked at last.
+    pub seen: i64,
     /// When it asked for the store's head last.
     pub tried: i64,
     /// Why it doesn't take the store's head: the trouble and the fact.
@@ -125,15 +138,56 @@ pub enum HostPart {
     Publisher,
 }
 
-/// A head with what it names, opened.
+/// A head with the lineages that it names, opened.
 #[derive(Debug)]
 pub struct Opened {
     /// The head.
     pub signed: SignedHead,
     /// The key of its epoch.
     pub key: EpochKey,
+    /// Its nodes.
+    pub nodes: NodeList,
     /// Its lineages.
     pub entries: BTreeMap<String, PageEntry>,
+}
+
+impl Opened {
+    /// Whether a head has the same key, and as many pages.
+    #[must_use]
+    pub fn has_key_of(&self, head: &Head) -> bool {
+        let own = &self.signed.head;
+        (own.epoch, own.epoch_key, own.pages.len()) == (head.epoch, head.epoch_key, head.pages.len())
+    }
+
+    /// The pages and objects that a later head with these nodes and lineages doesn't name, and the sealed keys of an epoch that is over.
+    #[must_use]
+    pub fn replaced_by(
+        &self,
+        head: &Head,
+        nodes: &NodeList,
+        entries: &BTreeMap<String, PageEntry>,
+    ) -> Vec<StoreKey> {
+        let own = &self.signed.head;
+        let pages =
+            own.pages.iter().filter(|hash| !head.pages.contains(hash)).map(|hash| StoreKey::Page(*hash));
+        let is_gone =
+            |entry: &PageEntry| entries.get(&entry.lineage).is_none_or(|now| now.object != entry.object);
+        let objects = self.entries.values().filter(|entry| is_gone(entry));
+        let before = self.nodes.iter().map(|(name, _)| name.clone()).chain([NodeName::publisher()]);
+        let is_named = |node: &NodeName| {
+            own.epoch == head.epoch && (*node == NodeName::publisher() || nodes.get(node.as_ref()).is_some())
+        };
+        let keys =
+            before.filter(|node| !is_named(node)).map(|node| StoreKey::EpochKey { epoch: own.epoch, node });
+        let list = (own.nodes != head.nodes).then_some(StoreKey::Page(own.nodes));
+        pages.chain(list).chain(objects.map(|entry| StoreKey::Object(entry.object))).chain(keys).collect()
+    }
+
+    /// Whether a head names the same page at this place.
+    #[must_use]
+    pub fn has_page(&self, head: &Head, at: usize) -> bool {
+        self.signed.head.pages.get(at).is_some_and(|hash| head.pages.get(at) == Some(hash))
+    }
 }
 
 impl CacheFolder {
@@ -260,20 +314,77 @@ impl CacheFolder {
         }
     }
 
-    /// Makes a head the one that counts: everything that it names is here, and on the disk before the head is.
+    /// On the publisher: what it knows of pairs that it needn't read again, see [`crate::index::known_pair`].
+    #[must_use]
+    pub fn known_pairs(&self) -> Option<Vec<u8>> {
+        read(&self.place, PAIRS).ok().flatten()
+    }
+
+    /// Keeps that. It is only a help: it may fail.
+    pub fn keep_known_pairs(&self, bytes: &[u8]) {
+        let _ = write_whole(self.place.dir.as_fd(), PAIRS, bytes);
+    }
+
+    /// Makes a head the one that counts: everything that it names is here, and on the disk before the head is. `fresh`:
+    /// what the one before doesn't name, or was brought again.
     ///
     /// # Errors
     /// It can't be written; then the one before still counts.
-    pub fn switch_over(&self, head: &[u8]) -> Result<(), Failure> {
+    pub fn switch_over(&self, head: &[u8], fresh: &[StoreKey]) -> Result<(), Failure> {
         let fail = |e: Errno| Failure::io("write", &self.place.path.join(HEAD), &e.into());
-        rustix::fs::syncfs(&self.place.dir).map_err(fail)?;
+        if fresh.len() > SYNCED_ONE_BY_ONE {
+            rustix::fs::syncfs(&self.place.dir).map_err(fail)?;
+        } else {
+            self.sync(fresh).map_err(fail)?;
+        }
         write_durably(self.place.dir.as_fd(), HEAD, head).map_err(fail)?;
         fsync(&self.place.dir).map_err(fail)
     }
 
-    /// Removes what the head that counts doesn't name. What can't be removed stays.
+    /// Brings these to the disk, with their names.
+    fn sync(&self, fresh: &[StoreKey]) -> Result<(), Errno> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut folders = BTreeMap::new();
+        for key in fresh {
+            let Some((place, name)) = self.at(key) else { continue };
+            fsync(openat(&place.dir, name.as_str(), flags, Mode::empty())?)?;
+            folders.insert(place.path.as_path(), &place.dir);
+        }
+        folders.values().try_for_each(fsync)
+    }
+
+    /// Where a value is kept; `None`: nowhere.
+    fn at(&self, key: &StoreKey) -> Option<(&Place, String)> {
+        match key {
+            StoreKey::Page(hash) => Some((&self.pages, hex(hash))),
+            StoreKey::Object(hash) => Some((&self.objects, hex(hash))),
+            StoreKey::EpochKey { epoch, .. } => Some((&self.keys, epoch.to_string())),
+            StoreKey::Head | StoreKey::Report(_) => None,
+        }
+    }
+
+    /// Removes what the head before named and the one that counts now doesn't. What can't be removed stays.
+    pub fn drop_replaced(
+        &self,
+        before: &Opened,
+        head: &Head,
+        nodes: &NodeList,
+        entries: &BTreeMap<String, PageEntry>,
+    ) {
+        let epoch = head.epoch;
+        for key in before.replaced_by(head, nodes, entries) {
+            // Another node's key of this epoch isn't here: its file is this host's.
+            let is_ours = matches!(key, StoreKey::EpochKey { epoch: of, .. } if of == epoch);
+            if let Some((place, name)) = self.at(&key).filter(|_| !is_ours) {
+                let _ = unlinkat(&place.dir, name.as_str(), AtFlags::empty());
+            }
+        }
+    }
+
+    /// Removes what the head that counts doesn't name, whatever it is. What can't be removed stays.
     pub fn tidy(&self, opened: &Opened) {
-        let pages: Vec<String> = opened.signed.head.pages.iter().map(|hash| hex(hash)).collect();
+        let head = &opened.signed.head;
+        let pages: Vec<String> = head.pages.iter().chain([&head.nodes]).map(|hash| hex(hash)).collect();
         let objects: Vec<String> = opened.entries.values().map(|entry| hex(&entry.object)).collect();
         let epoch = opened.signed.head.epoch.to_string();
         for (place, kept) in [(&self.pages, pages), (&self.objects, objects), (&self.keys, vec![epoch])] {
@@ -367,11 +478,10 @@ pub fn identity(fleet: &Fleet) -> Result<HostIdentity, Failure> {
     }
 }
 
-/// The name that the head has for the node with these keys.
+/// The name of the node with these keys.
 #[must_use]
-pub fn own_name(signed: &SignedHead, identity: &HostIdentity) -> Option<NodeName> {
-    let key = identity.public();
-    signed.head.nodes.iter().find(|(_, member)| *member == key).map(|(name, _)| name.clone())
+pub fn own_name(nodes: &NodeList, identity: &HostIdentity) -> Option<NodeName> {
+    nodes.name_of(&identity.public()).cloned()
 }
 
 struct Kept<'a> {
@@ -409,9 +519,11 @@ fn open(
     if signed.head.fleet != name {
         return Err(fail("its head is of another fleet"));
     }
+    let nodes = whole(kept.pages, &signed.head.nodes).and_then(|bytes| NodeList::read(&bytes).ok());
+    let nodes = nodes.ok_or_else(|| fail("the list of nodes is missing or damaged"))?;
     let node = match part {
         HostPart::Node => {
-            own_name(&signed, identity).ok_or_else(|| fail("this host isn't among the fleet's nodes"))?
+            own_name(&nodes, identity).ok_or_else(|| fail("this host isn't among the fleet's nodes"))?
         }
         HostPart::Publisher => NodeName::publisher(),
     };
@@ -427,15 +539,17 @@ fn open(
             page::open(&bytes, (at, head.pages.len()), &name, &key).map_err(|e| fail(&e.to_string()))?;
         entries.extend(page.into_iter().map(|entry| (entry.lineage.clone(), entry)));
     }
-    Ok(Some(Opened { signed, key, entries }))
+    Ok(Some(Opened { signed, key, nodes, entries }))
 }
 
 /// The fleet's cache as a source of pairs.
 #[derive(Debug)]
 pub struct FleetCache {
     fleet: FleetName,
-    /// The leaves that were replaced.
-    leaves: BTreeMap<String, Vec<String>>,
+    /// The leaves that were replaced, read where they are asked for.
+    leaves: OnceLock<BTreeMap<String, Vec<String>>>,
+    /// The cache itself.
+    place: Option<Place>,
     opened: Option<(Opened, Place)>,
     source: PathBuf,
 }
@@ -447,7 +561,7 @@ impl FleetCache {
     /// It is there and can't be used.
     pub fn open(fleet: &Fleet) -> Result<Self, Failure> {
         let (name, source) = (fleet_name(fleet)?, fleet.source());
-        let nothing = Self { fleet: name, leaves: BTreeMap::new(), opened: None, source };
+        let nothing = Self { fleet: name, leaves: OnceLock::new(), place: None, opened: None, source };
         let Some(place) = Place::open(&fleet.cache)? else { return Ok(nothing) };
         let head = read(&place, HEAD)?;
         let parts = (place.subdirectory(PAGES)?, place.subdirectory(OBJECTS)?, place.subdirectory(KEYS)?);
@@ -458,7 +572,7 @@ impl FleetCache {
         let identity = identity(fleet)?;
         let kept = Kept { head, pages: &pages, keys: &keys };
         let opened = open(&kept, fleet, &identity, HostPart::Node)?;
-        Ok(Self { leaves: leaves(&place), opened: opened.map(|opened| (opened, objects)), ..nothing })
+        Ok(Self { place: Some(place), opened: opened.map(|opened| (opened, objects)), ..nothing })
     }
 
     /// The file that says that there is a cache.
@@ -488,8 +602,15 @@ impl FleetCache {
     /// Whether one of the lineage's earlier certificates is the leaf with this SHA-256.
     #[must_use]
     pub fn has_archived(&self, lineage: &OsStr, leaf_sha256: &[u8; 32]) -> bool {
-        let of_it = lineage.to_str().and_then(|name| self.leaves.get(name));
+        let all = self.leaves.get_or_init(|| self.place.as_ref().map(leaves).unwrap_or_default());
+        let of_it = lineage.to_str().and_then(|name| all.get(name));
         of_it.is_some_and(|leaves| leaves.contains(&hex(leaf_sha256)))
+    }
+
+    /// Where its files are; `None`: there are none.
+    #[must_use]
+    pub fn files(&self) -> Option<FleetFiles<'_>> {
+        self.opened.as_ref().map(|(opened, objects)| FleetFiles { opened, objects })
     }
 
     /// Decrypts key and chain of one lineage.
@@ -550,6 +671,28 @@ impl FleetCache {
     #[must_use]
     pub fn head(&self) -> Option<&SignedHead> {
         self.opened.as_ref().map(|(opened, _)| &opened.signed)
+    }
+}
+
+/// The cache's objects: the file that the head names for a lineage is both its key and its chain.
+#[derive(Debug)]
+pub struct FleetFiles<'a> {
+    opened: &'a Opened,
+    objects: &'a Place,
+}
+
+impl PairFiles for FleetFiles<'_> {
+    fn place(&self) -> BorrowedFd<'_> {
+        self.objects.dir.as_fd()
+    }
+
+    fn look(&self, lineage: &str, path: &mut String) -> Option<(Look, Look)> {
+        let entry = self.opened.entries.get(lineage)?;
+        path.clear();
+        path.push_str(&hex(&entry.object));
+        let stat = statat(&self.objects.dir, path.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let look = Look::of(&stat);
+        Some((look, look))
     }
 }
 

@@ -84,11 +84,11 @@ impl Edition {
 
 /// The lineages of each page.
 #[must_use]
-pub fn pages_of(entries: &BTreeMap<String, PageEntry>, pages: usize) -> Vec<Vec<PageEntry>> {
+pub fn pages_of(entries: &BTreeMap<String, PageEntry>, pages: usize) -> Vec<Vec<&PageEntry>> {
     let mut all = vec![Vec::new(); pages];
     for (name, entry) in entries {
         if let Some(page) = all.get_mut(page::place(name, pages)) {
-            page.push(entry.clone());
+            page.push(entry);
         }
     }
     all
@@ -150,7 +150,7 @@ mod tests {
         let pages = pages_of(&before, 4);
         assert_eq!(pages.len(), 4);
         let all: BTreeMap<String, PageEntry> =
-            pages.into_iter().flatten().map(|entry| (entry.lineage.clone(), entry)).collect();
+            pages.into_iter().flatten().map(|entry| (entry.lineage.clone(), entry.clone())).collect();
         assert_eq!(all, before);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::fleet::cache::{CacheFolder, is_sha256_of};
+use crate::fleet::cache::{CacheFolder, Opened, is_sha256_of};
 use crate::fleet::epoch::EpochKey;
 use crate::fleet::head::Head;
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::NodeName;
+use crate::fleet::node_list::NodeList;
 use crate::fleet::page::{self, PageEntry};
-use crate::fleet::store::{FleetStore, StoreError, StoreKey};
+use crate::fleet::store::{FleetStore, StoreError, StoreKey, get_one};
 use crate::sys::failure::Failure;
 
 /// Objects that are asked for together.
@@ -42,7 +43,51 @@ impl Unfetched {
     }
 }
 
-/// Brings what is missing; the pages' lineages, and the key of the head's epoch. Objects only where they are wanted.
+/// What is brought of a head, and what of it is believed to be here.
+#[derive(Debug, Clone, Copy)]
+pub struct Extent<'a> {
+    /// What is here of the head before: its pages aren't opened again.
+    pub before: Option<&'a Opened>,
+    /// Objects too.
+    pub objects: bool,
+    /// Every object is looked at, also where the head before named it.
+    pub every_object: bool,
+}
+
+/// Brings the list of a head's nodes, where it isn't here.
+///
+/// # Errors
+/// It isn't there, or isn't what the head says, or can't be kept.
+pub fn fetch_nodes(
+    store: &dyn FleetStore,
+    folder: &CacheFolder,
+    head: &Head,
+    before: Option<&Opened>,
+) -> Result<NodeList, Unfetched> {
+    if let Some(before) = before.filter(|before| before.signed.head.nodes == head.nodes) {
+        return Ok(before.nodes.clone());
+    }
+    let damaged = |_| Unfetched::Damaged(StoreKey::Page(head.nodes).to_string());
+    if let Some(bytes) = folder.page(&head.nodes) {
+        return NodeList::read(&bytes).map_err(damaged);
+    }
+    bring(store, &[head.nodes], &StoreKey::Page, &|hash, bytes| folder.keep_page(hash, bytes))?;
+    let bytes = folder.page(&head.nodes).unwrap_or_default();
+    NodeList::read(&bytes).map_err(damaged)
+}
+
+/// What a head names, and is here now.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The key of its epoch.
+    pub key: EpochKey,
+    /// Its lineages.
+    pub entries: BTreeMap<String, PageEntry>,
+    /// What wasn't here for certain: it may not be on the disk yet.
+    pub fresh: Vec<StoreKey>,
+}
+
+/// Brings what is missing of a head but the list of its nodes.
 ///
 /// # Errors
 /// Something isn't there, or isn't what the head says, or can't be kept.
@@ -50,28 +95,53 @@ pub fn fetch(
     store: &dyn FleetStore,
     folder: &CacheFolder,
     head: &Head,
-    identity: &HostIdentity,
-    node: &NodeName,
-    with_objects: bool,
-) -> Result<(EpochKey, BTreeMap<String, PageEntry>), Unfetched> {
+    (identity, node): (&HostIdentity, &NodeName),
+    extent: Extent<'_>,
+) -> Result<Fetched, Unfetched> {
     let key = epoch_key(store, folder, head, identity, node)?;
+    let before = extent.before.filter(|before| before.has_key_of(head));
+    let is_known = |at: usize| before.is_some_and(|before| before.has_page(head, at));
+    let unknown: Vec<(usize, [u8; 32])> =
+        head.pages.iter().copied().enumerate().filter(|(at, _)| !is_known(*at)).collect();
     let missing: Vec<[u8; 32]> =
-        head.pages.iter().filter(|hash| folder.page(hash).is_none()).copied().collect();
+        unknown.iter().map(|(_, hash)| *hash).filter(|hash| folder.page(hash).is_none()).collect();
     bring(store, &missing, &StoreKey::Page, &|hash, bytes| folder.keep_page(hash, bytes))?;
-    let mut entries = BTreeMap::new();
-    for (at, hash) in head.pages.iter().enumerate() {
+    let count = head.pages.len();
+    let mut entries = match before {
+        Some(before) if unknown.len() < count => before.entries.clone(),
+        Some(_) | None => BTreeMap::new(),
+    };
+    if !entries.is_empty() {
+        entries.retain(|name, _| is_known(page::place(name, count)));
+    }
+    for (at, hash) in &unknown {
         let shown = || StoreKey::Page(*hash).to_string();
         let bytes = folder.page(hash).ok_or_else(|| Unfetched::Missing(shown()))?;
-        let page = page::open(&bytes, (at, head.pages.len()), &head.fleet, &key)
-            .map_err(|_| Unfetched::Damaged(shown()))?;
+        let page =
+            page::open(&bytes, (*at, count), &head.fleet, &key).map_err(|_| Unfetched::Damaged(shown()))?;
         entries.extend(page.into_iter().map(|entry| (entry.lineage.clone(), entry)));
     }
-    if with_objects {
-        let missing: Vec<[u8; 32]> =
-            entries.values().map(|entry| entry.object).filter(|hash| !folder.has_object(hash)).collect();
-        bring(store, &missing, &StoreKey::Object, &|hash, bytes| folder.keep_object(hash, bytes))?;
+    let mut fresh: Vec<StoreKey> = unknown.iter().map(|(_, hash)| StoreKey::Page(*hash)).collect();
+    if extent.before.is_none_or(|before| before.signed.head.nodes != head.nodes) {
+        fresh.push(StoreKey::Page(head.nodes));
     }
-    Ok((key, entries))
+    if before.is_none() {
+        fresh.push(StoreKey::EpochKey { epoch: head.epoch, node: node.clone() });
+    }
+    if extent.objects {
+        let was_named = |entry: &PageEntry| {
+            let last = before.and_then(|before| before.entries.get(&entry.lineage));
+            last.is_some_and(|last| last.object == entry.object)
+        };
+        let (old, new): (Vec<&PageEntry>, Vec<&PageEntry>) = entries.values().partition(|it| was_named(it));
+        fresh.extend(new.iter().map(|entry| StoreKey::Object(entry.object)));
+        let looked_at = new.into_iter().chain(old.into_iter().filter(|_| extent.every_object));
+        let missing: Vec<[u8; 32]> =
+            looked_at.map(|entry| entry.object).filter(|hash| !folder.has_object(hash)).collect();
+        bring(store, &missing, &StoreKey::Object, &|hash, bytes| folder.keep_object(hash, bytes))?;
+        fresh.extend(missing.into_iter().map(StoreKey::Object));
+    }
+    Ok(Fetched { key, entries, fresh })
 }
 
 fn epoch_key(
@@ -89,7 +159,7 @@ fn epoch_key(
     }
     let at = StoreKey::EpochKey { epoch: head.epoch, node: node.clone() };
     let shown = at.to_string();
-    let found = store.get(&[at])?.into_iter().next().flatten();
+    let found = get_one(store, at)?;
     let stored = found.ok_or_else(|| Unfetched::Missing(shown.clone()))?;
     match open(&stored.bytes) {
         Some(key) => {

@@ -9,7 +9,7 @@
 //! epoch 3
 //! epoch-key SHA256
 //! prune-many no
-//! node NAME KEY                  as often as there are nodes, by name
+//! nodes SHA256
 //! page SHA256                    as often as there are pages, in their order
 //! ```
 
@@ -17,8 +17,7 @@
 
 use std::fmt::Write as _;
 
-use super::name::{FleetName, NodeName};
-use super::node_key::NodeKey;
+use super::name::FleetName;
 use super::signed_text::{self, BadText, Lines, flag, time, unhex};
 use super::sshsig::{SigningKey, VerifyingKey};
 use crate::certified_key::{hex, sha256};
@@ -48,8 +47,8 @@ pub struct Head {
     pub epoch_key: [u8; 32],
     /// Whether the publisher was told to prune many.
     pub prune_many: bool,
-    /// Who may read, by name: a node finds its own name by its key, and knows whose reports are whose.
-    pub nodes: Vec<(NodeName, NodeKey)>,
+    /// The hash of the [list of nodes](super::node_list), which is stored as a page is.
+    pub nodes: [u8; 32],
     /// The SHA-256 of each page as it is stored; as many as a power of two says.
     pub pages: Vec<[u8; 32]>,
 }
@@ -74,21 +73,18 @@ impl Head {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "{FIRST_LINE}\nfleet {}\nsequence {}\nsigned {}\nexpires {}\nepoch {}\nepoch-key {}\nprune-many {}\n",
+            "{FIRST_LINE}\nfleet {}\nsequence {}\nsigned {}\nexpires {}\nepoch {}\nepoch-key {}\nprune-many {}\nnodes {}\n",
             self.fleet,
             self.sequence,
             time(self.signed),
             time(self.expires),
             self.epoch,
             hex(&self.epoch_key),
-            flag(self.prune_many)
+            flag(self.prune_many),
+            hex(&self.nodes)
         );
-        for (name, key) in &self.nodes {
-            // Writing to a String never fails.
-            let _ = writeln!(text, "node {name} {key}");
-        }
         for page in &self.pages {
-            // Nor here.
+            // Writing to a String never fails.
             let _ = writeln!(text, "page {}", hex(page));
         }
         text
@@ -104,27 +100,15 @@ impl Head {
             epoch: lines.number("epoch")?,
             epoch_key: lines.digest("epoch-key")?,
             prune_many: lines.flag("prune-many")?,
-            nodes: lines
-                .run("node")
-                .into_iter()
-                .map(member)
-                .collect::<Option<_>>()
-                .ok_or(BadText::Malformed)?,
+            nodes: lines.digest("nodes")?,
             pages: lines
                 .rest("page")
                 .map(|page| unhex(page?).ok_or(BadText::Malformed))
                 .collect::<Result<_, _>>()?,
         };
         let is_count = head.pages.len().is_power_of_two() && head.pages.len() <= MAX_PAGES;
-        let is_sorted = head.nodes.is_sorted_by(|(one, _), (two, _)| one < two);
-        if is_count && is_sorted && head.text() == text { Ok(head) } else { Err(BadText::Malformed) }
+        if is_count && head.text() == text { Ok(head) } else { Err(BadText::Malformed) }
     }
-}
-
-/// A node's name and key.
-fn member(line: &str) -> Option<(NodeName, NodeKey)> {
-    let (name, key) = line.split_once(' ')?;
-    Some((name.parse().ok()?, key.parse().ok()?))
 }
 
 impl SignedHead {
@@ -158,7 +142,7 @@ mod tests {
             epoch: 3,
             epoch_key: [7; 32],
             prune_many: false,
-            nodes: Vec::new(),
+            nodes: [3; 32],
             pages: (0..pages).map(|page| sha256(&page.to_le_bytes())).collect(),
         }
     }

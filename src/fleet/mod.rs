@@ -22,6 +22,7 @@ pub mod head;
 pub mod identity;
 pub mod name;
 pub mod node_key;
+pub mod node_list;
 pub mod object;
 pub mod overview;
 pub mod page;

@@ -123,6 +123,16 @@ pub fn staleness(signed: &SignedHead, at: i64) -> Option<FleetProblem> {
     Some(FleetProblem { trouble: FleetTrouble::FleetStale, severity, fact })
 }
 
+/// That a head is past its time, since when.
+#[must_use]
+pub fn expired(signed: &SignedHead) -> String {
+    format!(
+        "number {} expired at {}: nothing is pruned by it",
+        signed.head.sequence,
+        time(signed.head.expires)
+    )
+}
+
 /// A node in whose report's place there is something that can't be read.
 #[must_use]
 pub fn unreadable_row(name: &NodeName, why: String) -> NodeRow {

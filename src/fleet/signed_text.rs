@@ -86,17 +86,6 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// The values of the next lines, as long as they begin with this word.
-    pub(super) fn run(&mut self, word: &str) -> Vec<&'a str> {
-        let mut values = Vec::new();
-        loop {
-            let mut ahead = self.0.clone();
-            let Some(found) = ahead.next().and_then(|line| value(line, word)) else { return values };
-            values.push(found);
-            self.0 = ahead;
-        }
-    }
-
     /// The values of all lines that are left, each of which must begin with this word.
     pub(super) fn rest(self, word: &str) -> impl Iterator<Item = Result<&'a str, BadText>> {
         self.0.map(move |line| value(line, word).ok_or(BadText::Malformed))

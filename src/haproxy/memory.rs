@@ -9,8 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::certified_key::Leaf;
 use crate::serving::Views;
-use crate::serving::loads::{Bind, Contents, How, Identity, Serving, base_name};
+use crate::serving::loads::{At, Bind, Contents, Entry, How, Identity, Serving, base_name};
 use crate::sys::escape::escaped;
+
+/// The first version that is known to present what is committed to everybody.
+const SWAPS_EVERYTHING: (u32, u32) = (2, 6);
 
 /// A file that is to be notified.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +82,9 @@ pub enum NotInMemory {
     /// There is no order in which all binds answer as after a start.
     #[error("the binds load {} in different orders", escaped(.0))]
     Orders(String),
+    /// HAProxy goes on with the old one where this line leads.
+    #[error("HAProxy {0} keeps the old one for {1} until it is reloaded")]
+    Kept(&'static str, At),
     /// Which stores are this file isn't clear.
     #[error("HAProxy also loads {}, which may be the same file", escaped(.0))]
     PerhapsAlso(String),
@@ -165,6 +171,9 @@ impl<'a> Memory<'a> {
             let is_there = self.stores.contains(file.spelled);
             return Err(if is_there { NotInMemory::Unconfigured } else { NotInMemory::NotLoaded });
         };
+        if let Some(at) = stores.iter().find_map(|store| self.keeps(store)) {
+            return Err(NotInMemory::Kept("before 2.6", at.clone()));
+        }
         if stores.iter().all(|store| self.stores.contains(store)) {
             let put = |store: String| Step::Put { list: self.addable(file, &store).ok(), store, file: place };
             return Ok(stores.into_iter().map(put).collect());
@@ -174,6 +183,22 @@ impl<'a> Memory<'a> {
         }
         let list = self.addable(file, first)?;
         Ok(vec![Step::Add { list, store: first.clone(), file: place }])
+    }
+
+    /// The line for which HAProxy keeps what it has of this store, whatever is committed: a `server`, and a list's line that has
+    /// nothing but the filter `*` and is the default (measured: 2.2 does, 2.6 to 3.4 don't).
+    fn keeps(&self, store: &str) -> Option<&At> {
+        if self.serving.version.is_some_and(|version| version >= SWAPS_EVERYTHING) {
+            return None;
+        }
+        let is_nameless = |entry: &&Entry| {
+            entry.store == store
+                && !entry.filters.is_empty()
+                && entry.filters.iter().all(|filter| filter == "*")
+        };
+        let firsts = || self.serving.binds.iter().filter_map(|bind| bind.entries().next());
+        let for_server = self.serving.for_servers.get(store);
+        for_server.or_else(|| firsts().find(is_nameless).map(|entry| &entry.at))
     }
 
     /// The directory that a new file may be added to: it belongs to that alone, and no bind has it first.

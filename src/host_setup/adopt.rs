@@ -17,7 +17,8 @@ use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::Started;
 use crate::serving::configuration::Configuration;
 use crate::serving::gather;
-use crate::serving::loads::{At, Bind, How, Load, Serving};
+use crate::serving::loads::{At, Bind, How, Identity, Load, Serving};
+use crate::serving::one_by_one::{self, Example};
 use crate::sys::escape::{escaped, shell_word};
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
@@ -44,6 +45,8 @@ pub struct Proposal {
     pub master_socket: Option<String>,
     /// Its pidfile, where that isn't the default one.
     pub pidfile: Option<String>,
+    /// Where lines name the directory's files one by one: such a line. A new file needs one of its own.
+    pub one_by_one: Option<Example>,
     /// Where nothing can make it reload: what to start it with, and the settings that go with it.
     pub deaf: Vec<String>,
     /// Whether these are paths of a root directory of its own, as in a container, where this host has something else.
@@ -92,7 +95,15 @@ pub fn look(settings: &Settings, system: &System) -> Option<Proposal> {
         let version = release(system, haproxy, Some(&started));
         Some(Running { arguments, version, is_known: system.has_systemd() || has_pidfile() })
     });
-    let proposal = propose(haproxy, &configuration, &serving, running.as_ref(), &folder, &modes)?;
+    let folder = match configuration.beginning().map(|beginning| folder.join(beginning)) {
+        None => folder,
+        // Without the `..` of `default-path parent`, which leads on from where a link leads.
+        Some(begun) if root.is_none() => begun.canonicalize().unwrap_or(begun),
+        Some(begun) => begun,
+    };
+    let sites = gather::identity(&settings.sites_dir);
+    let proposal = propose(haproxy, &configuration, &serving, running.as_ref(), &folder, sites, &modes)
+        .filter(|it| !Path::new(&it.sites_dir).starts_with(&settings.live_dir))?;
     let is_elsewhere = root.is_some_and(|root| !is_same_below(&root, &proposal.sites_dir));
     Some(Proposal { is_elsewhere, ..proposal })
 }
@@ -139,18 +150,19 @@ impl Running {
     }
 }
 
-/// The proposal: the first directory that a bind with TLS loads. Pure but for `modes`, which looks at a directory's files.
-/// `folder`: where HAProxy's relative paths begin; those of the settings would begin wherever a run is started.
+/// The proposal: the first directory that a bind with TLS loads, else the one in which the files are that lines name one by
+/// one. Pure but for `modes`, which looks at a directory's files. `folder`: where HAProxy's relative paths begin; those of the
+/// settings would begin wherever a run is started. `sites`: which directory the one of the settings is.
 fn propose(
     haproxy: &Haproxy,
     configuration: &Configuration,
     serving: &Serving,
     running: Option<&Running>,
     folder: &Path,
+    sites: Option<Identity>,
     modes: &dyn Fn(&str) -> Vec<FileMode>,
 ) -> Option<Proposal> {
-    // Without the `.` of `./certs`.
-    let absolute = |path: &str| folder.join(path).components().collect::<PathBuf>();
+    let absolute = |path: &str| absolute(folder, path);
     let is_ours = |load: &Load| {
         let is_it = load.path == haproxy.sites_dir || absolute(&load.path) == Path::new(&haproxy.sites_dir);
         load.how == How::Directory && is_it
@@ -159,16 +171,32 @@ fn propose(
     if binds.iter().any(|bind| bind.loads.iter().any(is_ours)) {
         return None;
     }
-    let (bind, load) = binds
+    // Where a relative name begins has to be known.
+    let is_followed = |load: &&Load| load.path.starts_with('/') || configuration.unclear.is_none();
+    let whole = binds
         .iter()
-        .find_map(|bind| Some((bind, bind.loads.iter().find(|load| load.how == How::Directory)?)))?;
-    let before = bind.loads.iter().take_while(|before| *before != load);
-    let sites_dir = absolute(&load.path);
-    // One that begins so is the name of a `crt-store`'s.
-    let host_file = before
-        .filter(|before| matches!(before.how, How::File | How::Default) && !before.path.starts_with('@'))
-        .map(|before| absolute(&before.path))
-        .find(|path| path.parent() != Some(&sites_dir));
+        .find_map(|bind| Some((*bind, bind.loads.iter().find(|load| load.how == How::Directory)?)))
+        .filter(|(_, load)| is_followed(load));
+    let (at, sites_dir, host_file, one_by_one) = if let Some((bind, load)) = whole {
+        let sites_dir = absolute(&load.path);
+        let before = bind.loads.iter().take_while(|before| *before != load);
+        (bind.at.clone(), sites_dir.clone(), before_it(before, &sites_dir, &absolute), None)
+    } else {
+        let is_clear = configuration.unclear.is_none();
+        if !is_clear || one_by_one::example(serving, sites, &haproxy.sites_dir).is_some() {
+            return None;
+        }
+        let (sites_dir, first) = directory_of_lines(&binds, configuration, &absolute)?;
+        let before = binds.iter().flat_map(|bind| &bind.loads);
+        let first = first.or_else(|| before_it(before, &sites_dir, &absolute));
+        let example = one_by_one::example(serving, None, &sites_dir.to_string_lossy()).or_else(|| {
+            let spelled = binds.iter().flat_map(|bind| &bind.loads).flat_map(|load| &load.entries);
+            let mut spelled = spelled.filter_map(|entry| entry.store.rsplit_once('/'));
+            let (spelled, _) = spelled.find(|(folder, _)| absolute(folder) == sites_dir)?;
+            one_by_one::example(serving, None, spelled)
+        })?;
+        (example.at.clone(), sites_dir, first, Some(example))
+    };
     let host_file = host_file.unwrap_or_else(|| sites_dir.with_file_name("host.pem"));
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let found = modes(&text(&sites_dir));
@@ -188,7 +216,8 @@ fn propose(
         _ => false,
     };
     Some(Proposal {
-        at: bind.at.clone(),
+        at,
+        one_by_one,
         sites_dir: text(&sites_dir),
         host_file: text(&host_file),
         owner,
@@ -199,6 +228,52 @@ fn propose(
         deaf: deaf.unwrap_or_default(),
         is_elsewhere: false,
     })
+}
+
+/// Without the `.` of `./certs`.
+fn absolute(folder: &Path, path: &str) -> PathBuf {
+    folder.join(path).components().collect()
+}
+
+/// The first certificate that these load by itself, and that isn't in the directory.
+fn before_it<'a>(
+    loads: impl Iterator<Item = &'a Load>,
+    sites_dir: &Path,
+    absolute: &dyn Fn(&str) -> PathBuf,
+) -> Option<PathBuf> {
+    // One that begins so is the name of a `crt-store`'s.
+    loads
+        .filter(|load| matches!(load.how, How::File | How::Default) && !load.path.starts_with('@'))
+        .map(|load| absolute(&load.path))
+        .find(|path| path.parent() != Some(sites_dir))
+}
+
+/// The one directory in which the files are that crt-lists, `ssl-f-use` and `crt-store` name; the very first may be elsewhere,
+/// and is then the certificate before it. Those with a key of its own file aren't ours to write.
+fn directory_of_lines(
+    binds: &[&Bind],
+    configuration: &Configuration,
+    absolute: &dyn Fn(&str) -> PathBuf,
+) -> Option<(PathBuf, Option<PathBuf>)> {
+    let is_one = |load: &&Load| {
+        matches!(load.how, How::List | How::Used) || configuration.defined.contains_key(&load.path)
+    };
+    let entries = binds.iter().flat_map(|bind| &bind.loads).filter(is_one).flat_map(|load| &load.entries);
+    let mut files = Vec::new();
+    for entry in entries {
+        files.push(match configuration.defined.get(&entry.store) {
+            Some(defined) if defined.key.as_ref().is_some_and(|key| *key != defined.crt) => return None,
+            Some(defined) => absolute(&defined.crt),
+            None => absolute(&entry.store),
+        });
+    }
+    let folder = |file: &PathBuf| file.parent().map(Path::to_path_buf);
+    let last = folder(files.last()?)?;
+    let is_in = |file: &PathBuf| folder(file).as_ref() == Some(&last);
+    match files.split_first()? {
+        (first, rest) if !is_in(first) && rest.iter().all(is_in) => Some((last, Some(first.clone()))),
+        _ => files.iter().all(is_in).then_some((last, None)),
+    }
 }
 
 /// A string of a configuration file.
@@ -268,7 +343,12 @@ impl Proposal {
     /// What HAProxy does already, as a fact.
     #[must_use]
     pub fn fact(&self) -> String {
-        let fact = format!("HAProxy loads {} already ({})", escaped(&self.sites_dir), self.at);
+        let directory = escaped(&self.sites_dir);
+        let fact = if self.one_by_one.is_some() {
+            format!("HAProxy loads files of {directory} already, by a line for each ({})", self.at)
+        } else {
+            format!("HAProxy loads {directory} already ({})", self.at)
+        };
         if self.is_elsewhere { fact + ", below a root directory of its own, as in a container" } else { fact }
     }
 }
@@ -277,6 +357,8 @@ impl Proposal {
 mod tests {
     use super::*;
     use crate::config::Overrides;
+    use crate::serving::configuration::{Defined, Environment, Keyword};
+    use crate::serving::loads::{Contents, Entry, Store};
 
     fn bind(loads: &[(How, &str)]) -> Bind {
         let load = |&(how, path): &(How, &str)| Load { how, path: path.into(), entries: Vec::new() };
@@ -297,7 +379,9 @@ mod tests {
     ) -> Option<Proposal> {
         let settings = Settings::parse("", &Overrides::default()).unwrap();
         let serving = Serving { binds: vec![bind(loads)], ..Serving::default() };
-        propose(&settings.haproxys[0], configuration, &serving, None, Path::new("/srv"), &|_| files.to_vec())
+        propose(&settings.haproxys[0], configuration, &serving, None, Path::new("/srv"), None, &|_| {
+            files.to_vec()
+        })
     }
 
     /// A container's: nothing but its own arguments leads to it.
@@ -312,8 +396,10 @@ mod tests {
             let arguments = line.split(' ').map(OsString::from).collect();
             let running = Running { arguments, version: Some((2, 6)), is_known };
             let folder = Path::new("/");
-            propose(&settings.haproxys[0], &configuration, &serving, Some(&running), folder, &|_| Vec::new())
-                .unwrap()
+            propose(&settings.haproxys[0], &configuration, &serving, Some(&running), folder, None, &|_| {
+                Vec::new()
+            })
+            .unwrap()
         };
         let (socket, pidfile) = ("/var/lib/haproxy/master.sock", "/var/lib/haproxy/haproxy.pid");
         let expected = [
@@ -369,7 +455,69 @@ mod tests {
         let settings = Settings::parse("sites_dir = \"/srv/certs\"", &Overrides::default()).unwrap();
         let serving = Serving { binds: vec![bind(&loads)], ..Serving::default() };
         let folder = Path::new("/srv");
-        assert_eq!(propose(&settings.haproxys[0], &none, &serving, None, folder, &|_| Vec::new()), None);
+        assert_eq!(
+            propose(&settings.haproxys[0], &none, &serving, None, folder, None, &|_| Vec::new()),
+            None
+        );
+    }
+
+    /// What lines name one by one, with the store's files where a `crt-store` has them.
+    #[test]
+    fn the_directory_of_files_that_lines_name_becomes_settings() {
+        let settings = Settings::parse("", &Overrides::default()).unwrap();
+        let proposed = |text: &str, lists: &[(&str, &[&str])]| {
+            let mut configuration = Configuration::new(Environment::default());
+            configuration.read("/h.cfg", text.as_bytes());
+            configuration.finish();
+            let at = |line| At { file: "/l".into(), line };
+            let entry = |path: &str| Entry { store: path.into(), at: at(1), filters: Vec::new() };
+            let load = |(keyword, path): &(Keyword, String)| {
+                let list = lists.iter().find(|(list, _)| list == path);
+                let (how, entries) = match (keyword, list) {
+                    (_, Some((_, files))) => (How::List, files.iter().map(|file| entry(file)).collect()),
+                    (Keyword::Used, _) => (How::Used, vec![entry(path)]),
+                    _ => (How::File, vec![entry(path)]),
+                };
+                Load { how, path: path.clone(), entries }
+            };
+            let binds: Vec<Bind> = configuration
+                .binds
+                .iter()
+                .map(|line| Bind {
+                    at: line.at.clone(),
+                    loads: line.loads.iter().map(load).collect(),
+                    ..bind(&[])
+                })
+                .collect();
+            let store = |(name, defined): (&String, &Defined)| {
+                let contents = Contents::Unseen(String::new());
+                (
+                    name.clone(),
+                    Store { path: defined.crt.clone().into(), identity: None, contents, extra: None },
+                )
+            };
+            let stores = configuration.defined.iter().map(store).collect();
+            let serving = Serving { binds, stores, ..Serving::default() };
+            let folder = Path::new("/srv");
+            propose(&settings.haproxys[0], &configuration, &serving, None, folder, None, &|_| Vec::new())
+                .map(|it| (it.sites_dir, it.host_file))
+        };
+        let found = |sites: &str, host: &str| Some((sites.to_owned(), host.to_owned()));
+        let list: &[(&str, &[&str])] = &[("/l", &["/c/a.pem", "/c/b.pem"])];
+        assert_eq!(proposed("frontend f\n bind :1 ssl crt-list /l\n", list), found("/c", "/host.pem"));
+        let with_default = "frontend f\n bind :1 ssl crt /etc/h.pem crt-list /l\n";
+        assert_eq!(proposed(with_default, list), found("/c", "/etc/h.pem"));
+        let first: &[(&str, &[&str])] = &[("/l", &["/etc/h.pem", "c/a.pem", "/srv/c/b.pem"])];
+        assert_eq!(proposed("frontend f\n bind :1 ssl crt-list /l\n", first), found("/srv/c", "/etc/h.pem"));
+        let several: &[(&str, &[&str])] = &[("/l", &["/c/a.pem", "/d/b.pem", "/e/b.pem"])];
+        assert_eq!(proposed("frontend f\n bind :1 ssl crt-list /l\n", several), None);
+        let used = "frontend f\n bind :1 ssl\n ssl-f-use crt /c/a.pem\n ssl-f-use crt /c/b.pem\n";
+        assert_eq!(proposed(used, &[]), found("/c", "/host.pem"));
+        let store = "crt-store s\n crt-base /c\n load crt a.pem alias a\nfrontend f\n bind :1 ssl crt @s/a\n";
+        assert_eq!(proposed(store, &[]), found("/c", "/host.pem"));
+        // certbot's own two files: nothing is to be written there.
+        let pairs = store.replace("alias", "key /k/a.key alias");
+        assert_eq!(proposed(&pairs, &[]), None);
     }
 
     #[test]

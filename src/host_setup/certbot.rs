@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::certbot::certbot_dir;
 use crate::certbot::cli_ini::{self, Setting, hooks_that_count};
+use crate::certbot::client::Client;
 use crate::certbot::version;
 use crate::config::Settings;
 use crate::host_setup::finding::Finding;
@@ -16,13 +17,11 @@ const POST_SINCE: (u32, u32) = (3, 2);
 const DEPLOY_SINCE: (u32, u32) = (5, 3);
 
 pub(crate) fn findings(settings: &Settings, system: &System) -> Vec<Finding> {
-    let Some(folder) = certbot_dir(settings) else {
+    let Some(folder) = certbot_dir(settings).filter(|_| Client::of(settings) == Client::Certbot) else {
         let live_dir = escaped_path(&settings.live_dir);
         return vec![Finding::unknown(
             "hook",
-            format!(
-                "{live_dir} is not certbot's own (it isn't named \"live\"): whatever fills it has to run haproxy-certs assemble"
-            ),
+            format!("{live_dir} is not certbot's own: whatever fills it has to run haproxy-certs assemble"),
         )];
     };
     let version = system.program(&settings.certbot.binary).and_then(|program| version::ask(&program));
@@ -66,6 +65,15 @@ fn judge(folder: &Path, found: &Found, version: Option<(u32, u32)>) -> Finding {
     let settings = cli_ini::settings(&found.cli_ini);
     let off = settings.iter().rfind(|setting| setting.switches_on("no-directory-hooks"));
     let again = |path: &Path| format!("rm -- {}", shell_word(path.as_os_str()));
+    let stranger = |path: &Path| {
+        let fact = format!(
+            "{} has the name of our hook and isn't ours: it doesn't run haproxy-certs assemble",
+            escaped_path(path)
+        );
+        // certbot passes over a name that ends so.
+        let path = shell_word(path.as_os_str());
+        Finding::wrong("hook", fact, &[&format!("mv -- {path} {path}~"), install])
+    };
     if let (None, Some(over)) = (&in_cli_ini, settings.iter().rfind(|setting| is_ours(setting))) {
         let by = over.hook().and_then(|kind| counting.get(kind)).map(|hook| hook.line).unwrap_or_default();
         let fact = format!(
@@ -122,11 +130,12 @@ fn judge(folder: &Path, found: &Found, version: Option<(u32, u32)>) -> Finding {
             format!("{} is not a program, so certbot skips it silently", escaped_path(path)),
             &[&again(path), install],
         ),
-        (None, Hook::Other(path), _) | (None, _, Hook::Other(path)) => Finding::wrong(
-            "hook",
-            format!("{} doesn't run haproxy-certs assemble", escaped_path(path)),
-            &[&again(path), install],
-        ),
+        (Some(line), Hook::Other(path), _) | (Some(line), _, Hook::Other(path))
+            if path.to_str().is_some_and(|path| line.contains(path)) =>
+        {
+            stranger(path)
+        }
+        (None, Hook::Other(path), _) | (None, _, Hook::Other(path)) => stranger(path),
         (_, Hook::There(path), _) => there(path, "post", POST_SINCE),
         (_, _, Hook::There(path)) => there(path, "deploy", DEPLOY_SINCE),
         (Some(command), ..) => Finding::fine("hook", format!("{} in {cli_ini}", escaped(command))),
@@ -174,19 +183,32 @@ fn hook(folder: &Path) -> Hook {
     other
 }
 
-/// Whether it is this program, whatever it is called, or a script that calls `haproxy-certs assemble`.
+/// Whether it is this program, whatever it is called, or a script that calls `haproxy-certs assemble`. A script isn't this
+/// program because it has its name.
 fn runs_us(hook: &Path) -> bool {
     let Ok(real) = std::fs::canonicalize(hook) else { return false };
-    if real.file_name().is_some_and(|name| name == "haproxy-certs")
-        || std::env::current_exe().is_ok_and(|us| us == real)
-    {
+    if std::env::current_exe().is_ok_and(|us| us == real) {
         return true;
+    }
+    if begins_as_a_program(&real) {
+        // Another one of this name, as in another directory.
+        return real.file_name().is_some_and(|name| name == "haproxy-certs");
     }
     let is_small = std::fs::metadata(&real).is_ok_and(|file| file.is_file() && file.len() < 65_536);
     let text = if is_small { std::fs::read(&real).unwrap_or_default() } else { Vec::new() };
     let text = String::from_utf8_lossy(&text);
     let mut lines = text.lines().map(str::trim_start).filter(|line| !line.starts_with('#'));
     lines.any(|line| line.split_once("haproxy-certs").is_some_and(|(_, after)| after.contains("assemble")))
+}
+
+/// Whether a file is machine code (ELF), and no script.
+fn begins_as_a_program(file: &Path) -> bool {
+    use std::io::Read as _;
+    let mut magic = [0; 4];
+    let is_file = std::fs::metadata(file).is_ok_and(|found| found.is_file());
+    is_file
+        && std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+        && magic == *b"\x7fELF"
 }
 
 #[cfg(test)]
@@ -231,7 +253,15 @@ mod tests {
         let off = with(there(), Hook::Absent, "no-directory-hooks = true\n", Some((4, 0)));
         assert!(off.severity == Severity::Warning && off.mend[0] == "sed -i 1d /le/cli.ini", "{off:?}");
         let other = judged(Hook::Other("/h/haproxy-certs".into()), Hook::Absent, Some((4, 0)));
-        assert_eq!(other.mend[0], "rm -- /h/haproxy-certs", "{other:?}");
+        assert_eq!(other.mend[0], "mv -- /h/haproxy-certs /h/haproxy-certs~", "{other:?}");
+        // A line of cli.ini that calls it is no better.
+        let calls =
+            |line: &str| with(Hook::Other("/bin/true".into()), Hook::Absent, line, Some((4, 0))).severity;
+        assert_eq!(
+            calls("post-hook = test ! -x /bin/true || /bin/true # haproxy-certs\n"),
+            Severity::Warning
+        );
+        assert_eq!(calls("post-hook = haproxy-certs assemble\n"), Severity::Ok);
         let commented = "# post-hook = haproxy-certs assemble";
         assert_eq!(with(Hook::Absent, Hook::Absent, commented, None).severity, Severity::Warning);
         let dangling = with(there(), Hook::Absent, "post-hook = /nonexistent/haproxy-certs", Some((4, 0)));

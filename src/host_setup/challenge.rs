@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 
 use super::listening::{self, Listener};
+use crate::certbot::client::Client;
 use crate::certified_key::{KeyType, hex};
 use crate::config::Settings;
 use crate::haproxy::tls_probe;
@@ -51,6 +52,16 @@ enum Outcome {
 }
 
 pub(crate) fn finding(settings: &Settings, system: &System, configuration: &Directives) -> Finding {
+    match Client::of(settings) {
+        Client::Certbot => {}
+        Client::Another => {
+            let why = "it isn't certbot that renews: how a challenge reaches what does can't be seen";
+            return Finding::unknown("acme", why);
+        }
+        Client::Publisher => {
+            return Finding::unknown("acme", "certificates are renewed on the host that publishes them");
+        }
+    }
     let port = settings.certbot.http_01_port;
     let front = configuration.challenged();
     judge(port, &read(configuration, port), front, tried(settings, system, configuration))

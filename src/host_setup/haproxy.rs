@@ -10,8 +10,9 @@ use crate::haproxy::cli::worker::{Trouble, Worker};
 use crate::host_setup::finding::Finding;
 use crate::host_setup::listeners::Directives;
 use crate::serving::configuration::Configuration;
+use crate::serving::gather;
 use crate::serving::loads::{Bind, How, Identity, Load, Serving};
-use crate::serving::{gather, one_by_one};
+use crate::serving::one_by_one::{self, Example};
 use crate::status::severity::Severity;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
@@ -32,7 +33,13 @@ pub(crate) fn findings(
             let (configuration, serving) = configuration;
             folder = adopt::socket_folder(&configuration);
             let sites = gather::identity(&settings.sites_dir);
-            let mut findings = configured(haproxy, &configuration, &serving, sites);
+            let is_first = settings.haproxys.first().is_some_and(|first| first.name == haproxy.name);
+            let adopted = if is_first { adopt::look(settings, system) } else { None };
+            let adopted = adopted.map(|proposal| match &settings.file {
+                Some(file) if file.exists() => format!("sites_dir = {}", adopt::quoted(&proposal.sites_dir)),
+                _ => "haproxy-certs init --write-config".to_owned(),
+            });
+            let mut findings = configured(haproxy, &configuration, &serving, sites, adopted.as_deref());
             findings.push(challenge::finding(settings, system, &Directives::of(&configuration)));
             findings
         }
@@ -52,18 +59,20 @@ fn read(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serving), 
     }
 }
 
-/// What the configuration says. Pure. `sites`: which directory the sites directory is.
+/// What the configuration says. Pure. `sites`: which directory the sites directory is; `adopted`: what makes the one that is
+/// loaded already the sites directory.
 fn configured(
     haproxy: &Haproxy,
     configuration: &Configuration,
     serving: &Serving,
     sites: Option<Identity>,
+    adopted: Option<&str>,
 ) -> Vec<Finding> {
     let directory = haproxy.sites_dir.as_str();
     let is_it = |load: &Load| serving.is_spelled(load, directory, sites);
     let binds: Vec<&Bind> = serving.binds.iter().filter(|bind| bind.loads.iter().any(is_it)).collect();
     if binds.is_empty() {
-        return vec![not_loaded(haproxy, configuration, serving, sites)];
+        return vec![not_loaded(haproxy, configuration, serving, sites, adopted)];
     }
     let mut findings = Vec::new();
     for bind in binds {
@@ -94,10 +103,13 @@ fn not_loaded(
     configuration: &Configuration,
     serving: &Serving,
     sites: Option<Identity>,
+    adopted: Option<&str>,
 ) -> Finding {
     let (name, shown) = (escaped(&haproxy.name), escaped(&haproxy.sites_dir));
     let example = one_by_one::example(serving, sites, &haproxy.sites_dir);
-    if let Some(example) = example.filter(|example| matches!(example.how, How::List | How::Used)) {
+    let is_line =
+        |example: &&Example| matches!(example.how, How::List | How::Used) || example.store.is_some();
+    if let Some(example) = example.as_ref().filter(is_line) {
         let fact = format!(
             "{name} loads files of {shown} that lines name one by one ({}): a new file needs a line of its own",
             example.at
@@ -109,12 +121,20 @@ fn not_loaded(
         return Finding::unknown("crt", fact);
     }
     let files: Vec<String> = configuration.files.iter().map(|file| escaped(file).to_string()).collect();
+    // What is loaded already isn't to be loaded twice.
+    let mend = match (adopted, &example) {
+        (Some(adopted), _) => adopted.to_owned(),
+        (None, Some(example)) => {
+            format!("{}: \"crt {shown}\" in the place of each crt that names a file of it", example.at)
+        }
+        (None, None) => format!("bind :443 ssl crt {} crt {shown} strict-sni", escaped(&haproxy.host_file)),
+    };
     Finding {
         severity: Severity::Critical,
         ..Finding::wrong(
             "crt",
             format!("no bind line of {name} loads {shown} ({})", files.join(", ")),
-            &[&format!("bind :443 ssl crt {} crt {shown} strict-sni", escaped(&haproxy.host_file))],
+            &[&mend],
         )
     }
 }

@@ -174,10 +174,11 @@ fn reads_like_ours(settings: &Settings, script: &Path) -> Option<(usize, String)
         return None;
     }
     let text = String::from_utf8_lossy(&bytes);
-    if calls_us(&text) {
+    let lines: Vec<(usize, &str)> =
+        (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with('#')).collect();
+    if lines.iter().any(|(_, line)| calls_us(line)) {
         return None;
     }
-    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with('#'));
     lines.into_iter().find_map(|(number, line)| Some((number, says(settings, line)?.to_owned())))
 }
 

@@ -13,6 +13,7 @@ pub mod modes;
 pub mod placeholder;
 pub mod timer;
 
+use crate::certbot::client::Client;
 use crate::config::{Haproxy, Settings};
 use crate::host_setup::finding::Finding;
 use crate::host_setup::fleet_part::FleetPart;
@@ -64,18 +65,20 @@ pub fn look(settings: &Settings, system: &System, running: &[Running]) -> Setup 
         .flat_map(|(haproxy, running)| haproxy::findings(settings, system, haproxy, running.down.is_some()))
         .collect();
     // A node has no certbot.
-    let (others, problems) = if part == FleetPart::Node {
-        (Vec::new(), Vec::new())
-    } else {
+    let client = Client::of(settings);
+    if part != FleetPart::Node {
         findings.extend(certbot::findings(settings, system));
-        hooks::look(settings, system)
+    }
+    let (others, problems) = match client {
+        Client::Certbot => hooks::look(settings, system),
+        Client::Another | Client::Publisher => (Vec::new(), Vec::new()),
     };
     findings.extend(others);
     match part {
         FleetPart::Node => {}
-        FleetPart::OnlyPublisher => findings.extend(timer::renewals(system)),
+        FleetPart::OnlyPublisher => findings.extend(timer::renewals(system, client)),
         FleetPart::None | FleetPart::Unsaid | FleetPart::Publisher => {
-            findings.extend(timer::findings(system));
+            findings.extend(timer::findings(system, client));
         }
     }
     findings.extend(fleet_part::findings(settings, system));

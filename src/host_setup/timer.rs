@@ -1,5 +1,6 @@
 //! The timers: a hook alone misses deletions, repairs and, with some versions, first certificates.
 
+use crate::certbot::client::Client;
 use crate::host_setup::finding::Finding;
 use crate::status::unit::{self, Unit};
 use crate::sys::escape::escaped;
@@ -8,7 +9,8 @@ use crate::sys::system::System;
 /// What the timer starts.
 const SERVICE: &str = "haproxy-certs.service";
 
-pub(crate) fn findings(system: &System) -> Vec<Finding> {
+/// `client` renews the certificates: only certbot's timers are known.
+pub(crate) fn findings(system: &System, client: Client) -> Vec<Finding> {
     if !system.has_systemd() || system.program("systemctl").is_none() {
         return vec![Finding::unknown(
             "timer",
@@ -27,19 +29,22 @@ pub(crate) fn findings(system: &System) -> Vec<Finding> {
             &[mend],
         ),
     };
-    let mut findings = vec![ours, renewal(system)];
+    let mut findings = vec![ours, renewal(system, client)];
     let unit = unit::show(system, SERVICE);
     findings.extend(unit.and_then(|unit| service(&unit, || unit::missing_directory(system, SERVICE))));
     findings
 }
 
 /// Whether certbot renews, where something else than our timer runs us.
-pub(crate) fn renewals(system: &System) -> Option<Finding> {
-    (system.has_systemd() && system.program("systemctl").is_some()).then(|| renewal(system))
+pub(crate) fn renewals(system: &System, client: Client) -> Option<Finding> {
+    (system.has_systemd() && system.program("systemctl").is_some()).then(|| renewal(system, client))
 }
 
 /// Whether a timer of certbot's renews.
-fn renewal(system: &System) -> Finding {
+fn renewal(system: &System, client: Client) -> Finding {
+    if client != Client::Certbot {
+        return Finding::unknown("renewal", "it isn't certbot that renews: what does can't be seen");
+    }
     let timer = |unit: &str| timer(&unit::show(system, unit).unwrap_or_default());
     let certbots = ["certbot.timer", "snap.certbot.renew.timer", "certbot-renew.timer"];
     let failed = |unit: &str| {

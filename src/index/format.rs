@@ -120,14 +120,7 @@ fn write(to: &mut Vec<u8>, entry: &Proven) -> Option<()> {
     let Proven { lineage, looks, proved, candidate } = entry;
     text(to, lineage)?;
     for look in [looks.key, looks.chain, looks.site] {
-        for number in [look.device, look.inode, look.size] {
-            to.extend(number.to_le_bytes());
-        }
-        for number in [look.mode, look.uid, look.gid] {
-            to.extend(number.to_le_bytes());
-        }
-        to.extend(look.modified.to_le_bytes());
-        to.extend(look.changed.to_le_bytes());
+        write_look(to, &look);
     }
     to.extend(proved.to_le_bytes());
     to.extend(candidate.sha256);
@@ -139,6 +132,17 @@ fn write(to: &mut Vec<u8>, entry: &Proven) -> Option<()> {
     to.extend(chain.to_le_bytes());
     to.extend([u8::from(candidate.staging), u8::from(candidate.loose_permissions)]);
     write_leaf(to, &candidate.leaf)
+}
+
+pub(super) fn write_look(to: &mut Vec<u8>, look: &Look) {
+    for number in [look.device, look.inode, look.size] {
+        to.extend(number.to_le_bytes());
+    }
+    for number in [look.mode, look.uid, look.gid] {
+        to.extend(number.to_le_bytes());
+    }
+    to.extend(look.modified.to_le_bytes());
+    to.extend(look.changed.to_le_bytes());
 }
 
 fn read(from: &mut Reader<'_>) -> Option<Proven> {
@@ -232,23 +236,23 @@ fn read_leaf(from: &mut Reader<'_>) -> Option<Leaf> {
     })
 }
 
-fn text(to: &mut Vec<u8>, text: &str) -> Option<()> {
+pub(super) fn text(to: &mut Vec<u8>, text: &str) -> Option<()> {
     to.extend(u16::try_from(text.len()).ok()?.to_le_bytes());
     to.extend(text.as_bytes());
     Some(())
 }
 
 /// What is still to be read.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+    pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }
 
@@ -256,7 +260,7 @@ impl<'a> Reader<'a> {
         Some(u32::from_le_bytes(self.array()?))
     }
 
-    fn i128(&mut self) -> Option<i128> {
+    pub(super) fn i128(&mut self) -> Option<i128> {
         Some(i128::from_le_bytes(self.array()?))
     }
 
@@ -268,12 +272,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn text(&mut self) -> Option<String> {
+    pub(super) fn text(&mut self) -> Option<String> {
         let length = u16::from_le_bytes(self.array()?);
         String::from_utf8(self.take(usize::from(length))?.to_vec()).ok()
     }
 
-    fn look(&mut self) -> Option<Look> {
+    pub(super) fn look(&mut self) -> Option<Look> {
         let mut u64 = || Some(u64::from_le_bytes(self.array()?));
         let (device, inode, size) = (u64()?, u64()?, u64()?);
         let (mode, uid, gid) = (self.u32()?, self.u32()?, self.u32()?);

@@ -6,6 +6,8 @@
 
 pub mod entry;
 pub mod format;
+pub mod known_pair;
+pub mod pair_files;
 pub mod trust;
 
 use std::collections::HashMap;
@@ -14,14 +16,15 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fstat, fstatfs, openat, statat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, fstatfs, openat, statat};
 use rustix::process::{getegid, geteuid, getgroups};
 
 use self::entry::{Look, Looks, Proven, Stamp};
+use self::pair_files::PairFiles;
 use self::trust::Rule;
 use crate::certified_key::sha256;
 use crate::config::{OWN_DIR, Settings};
@@ -75,21 +78,30 @@ impl Index {
 
     /// [`Index::recall`] for a run that writes nothing.
     #[must_use]
-    pub fn look(settings: &Settings, system: &System, sites: &Place, state: &State) -> Self {
+    pub fn look(
+        settings: &Settings,
+        system: &System,
+        pairs: Option<&dyn PairFiles>,
+        sites: &Place,
+        state: &State,
+    ) -> Self {
         match sites.subdirectory(OWN_DIR) {
             Ok(Some(own)) => {
                 let began = Moment::now();
-                Self::recall(settings, sites, &own, state, stamp(settings, system, &began), &began)
+                let stamp = stamp(settings, system, &began);
+                Self::recall(settings, pairs, sites, &own, state, stamp, &began)
             }
             Ok(None) | Err(_) => Self::default(),
         }
     }
 
     /// Looks at the files of every entry, and knows those that can be trusted. Whatever is wrong with the index, nothing is
-    /// known of what it is wrong with; nor is anything where the clock was set since the run `began`.
+    /// known of what it is wrong with; nor is anything where the clock was set since the run `began`. `pairs`: the source's
+    /// files, where it has any.
     #[must_use]
     pub fn recall(
         settings: &Settings,
+        pairs: Option<&dyn PairFiles>,
         sites: &Place,
         own: &Place,
         state: &State,
@@ -98,7 +110,8 @@ impl Index {
     ) -> Self {
         let mut index = Self::empty(stamp);
         // Best effort: what can't be read isn't known.
-        let _ = stamp.and_then(|now| index.know(settings, sites, own, state, &now));
+        let _ =
+            stamp.zip(pairs).and_then(|(now, pairs)| index.know(settings, pairs, sites, own, state, &now));
         // What was written after it was set, and looked at after that, may have the time of its last change again.
         if began.was_set_until(&Moment::now()) {
             index.known.clear();
@@ -110,6 +123,7 @@ impl Index {
     fn know(
         &mut self,
         settings: &Settings,
+        pairs: &dyn PairFiles,
         sites: &Place,
         own: &Place,
         state: &State,
@@ -119,9 +133,7 @@ impl Index {
         pieces.read(format::HEADER_BYTES).ok()?;
         let written = format::stamp(&pieces.bytes).filter(|written| written.is_continued_by(now))?;
         pieces.skip(format::HEADER_BYTES);
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let live = openat(CWD, &settings.live_dir, flags, Mode::empty()).ok()?;
-        let witness = Witness::new(settings, state, &live, sites, &written)?;
+        let witness = Witness::new(settings, state, pairs, sites, &written)?;
         loop {
             let is_end = pieces.read(PIECE).ok()?;
             let entries = format::entries(&pieces.bytes);
@@ -293,10 +305,7 @@ fn open(own: &OwnedFd) -> Option<File> {
 /// Looks at the files of entries.
 struct Witness<'a> {
     rule: Rule<'a>,
-    /// What follows a lineage's name in the path of its key, and of its chain.
-    key: String,
-    chain: String,
-    live: &'a OwnedFd,
+    pairs: &'a dyn PairFiles,
     sites: &'a OwnedFd,
     state: &'a State,
 }
@@ -306,26 +315,19 @@ impl<'a> Witness<'a> {
     fn new(
         settings: &'a Settings,
         state: &'a State,
-        live: &'a OwnedFd,
+        pairs: &'a dyn PairFiles,
         sites: &'a Place,
         written: &'a Stamp,
     ) -> Option<Self> {
-        let device = |dir: &OwnedFd| {
-            #[allow(clippy::unnecessary_cast, reason = "its type differs between architectures")]
-            let file_system = fstatfs(dir).ok()?.f_type as i64;
-            let stat = fstat(dir).ok()?;
-            trust::keeps_change_times(file_system).then(|| Look::of(&stat).device)
-        };
         let rule = Rule {
             written,
-            live_device: device(live)?,
-            sites_device: device(&sites.dir)?,
+            live_device: device(pairs.place())?,
+            sites_device: device(sites.dir.as_fd())?,
             live_dir: &settings.live_dir,
             owner: settings.owner,
             mode: settings.mode,
         };
-        let [key, chain] = [&settings.key_file, &settings.chain_file].map(|name| format!("/{name}"));
-        Some(Self { rule, key, chain, live, sites: &sites.dir, state })
+        Some(Self { rule, pairs, sites: &sites.dir, state })
     }
 
     /// Those of these entries that can be trusted; `begin` is where `text` begins in the index.
@@ -355,16 +357,20 @@ impl<'a> Witness<'a> {
         if lineage.is_empty() || lineage.contains('/') || lineage.starts_with('.') {
             return None;
         }
-        let mut look = |dir: &OwnedFd, ending: &str, flags| {
-            path.clear();
-            path.push_str(lineage);
-            path.push_str(ending);
-            statat(dir, path.as_str(), flags).ok().map(|stat| Look::of(&stat))
-        };
-        Some(Looks {
-            key: look(self.live, &self.key, AtFlags::empty())?,
-            chain: look(self.live, &self.chain, AtFlags::empty())?,
-            site: look(self.sites, ".pem", AtFlags::SYMLINK_NOFOLLOW)?,
-        })
+        let (key, chain) = self.pairs.look(lineage, path)?;
+        path.clear();
+        path.push_str(lineage);
+        path.push_str(".pem");
+        let site = statat(self.sites, path.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(Looks { key, chain, site: Look::of(&site) })
     }
+}
+
+/// The device that a directory is on; `None`: nothing on its file system is trusted.
+#[must_use]
+pub fn device(dir: BorrowedFd<'_>) -> Option<u64> {
+    #[allow(clippy::unnecessary_cast, reason = "its type differs between architectures")]
+    let file_system = fstatfs(dir).ok()?.f_type as i64;
+    let stat = fstat(dir).ok()?;
+    trust::keeps_change_times(file_system).then(|| Look::of(&stat).device)
 }

@@ -25,6 +25,7 @@ use rustix::fs::FileType;
 
 use crate::config::Owner;
 use crate::index::entry::{Look, Looks, Proven, Stamp};
+use crate::index::known_pair::KnownPair;
 use crate::sites::state::{Record, is_hex_of};
 
 /// How much older than a run's begin a change must be. File systems take their times from the kernel's tick, which is some
@@ -52,6 +53,16 @@ impl Look {
         (self.uid, self.gid) == (owner.uid, owner.gid)
             && self.mode & 0o7777 == mode
             && FileType::from_raw_mode(self.mode).is_file()
+    }
+}
+
+impl KnownPair {
+    /// Whether its files are believed to hold what they held when they were read, where they look like `found` now: by the
+    /// second, third and fourth of the rules, without a deployed file. `written` is the stamp that it was written down with.
+    #[must_use]
+    pub fn is_trusted(&self, written: &Stamp, device: u64, (key, chain): (Look, Look)) -> bool {
+        (key, chain) == (self.key, self.chain)
+            && [key, chain].iter().all(|look| look.device == device && look.is_settled(written.began))
     }
 }
 
@@ -155,6 +166,31 @@ mod tests {
             (900 * SECOND + 1, true),
         ] {
             assert_eq!(look(changed).is_settled(BEGAN), settled, "{changed}");
+        }
+    }
+
+    #[test]
+    fn a_pair_is_trusted_only_as_it_was() {
+        let written = Stamp { circumstances: [7; 32], began: BEGAN, ahead: 500 };
+        let settled = look(BEGAN - 3 * SECOND);
+        let pair = KnownPair { lineage: "a".into(), key: settled, chain: settled, content: [1; 32] };
+        assert!(pair.is_trusted(&written, 1, (settled, settled)));
+        assert!(!pair.is_trusted(&written, 2, (settled, settled)));
+        let young = look(BEGAN - SECOND);
+        let unsettled = KnownPair { chain: young, ..pair.clone() };
+        assert!(!unsettled.is_trusted(&written, 1, (settled, young)));
+        for other in [
+            Look { device: 2, ..settled },
+            Look { inode: 3, ..settled },
+            Look { size: 4, ..settled },
+            Look { mode: 0o100_600, ..settled },
+            Look { uid: 1, ..settled },
+            Look { gid: 1, ..settled },
+            Look { modified: 0, ..settled },
+            Look { changed: 1, ..settled },
+        ] {
+            assert!(!pair.is_trusted(&written, 1, (other, settled)), "{other:?}");
+            assert!(!pair.is_trusted(&written, 1, (settled, other)), "{other:?}");
         }
     }
 

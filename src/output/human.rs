@@ -5,9 +5,9 @@ use std::fmt::Write;
 use strum::VariantArray as _;
 
 use super::{HaproxyRow, Note, Report, Weight};
+use crate::certbot::client::Client;
 use crate::haproxy::verdict::Outcome;
 use crate::plan::action::Action;
-use crate::plan::reason::Reason;
 use crate::plan::row::{Role, Row};
 use crate::plan::warning::Warning;
 use crate::sys::escape::{escaped, escaped_path};
@@ -40,7 +40,9 @@ pub fn lines(report: &Report, verbose: bool) -> Vec<Line> {
     let closely = verbose || report.dry_run;
     let notes = report.notes.iter().filter(|note| closely || note.weight != Weight::Hint);
     let mut lines: Vec<Line> = notes.map(note_line).collect();
-    lines.extend(report.rows.iter().filter(|row| verbose || has_news(row)).map(row_line));
+    lines.extend(
+        report.rows.iter().filter(|row| verbose || has_news(row)).map(|row| row_line(row, report.client)),
+    );
     lines.extend(
         report.haproxy.iter().filter(|row| verbose || was_told(row)).map(|row| told_line(row, verbose)),
     );
@@ -66,8 +68,8 @@ pub(crate) fn was_told(row: &HaproxyRow) -> bool {
     !matches!(row.outcome, Outcome::NotNeeded | Outcome::Skipped)
 }
 
-/// The line of one file.
-pub(crate) fn row_line(row: &Row) -> Line {
+/// The line of one file; `client` renews it.
+pub(crate) fn row_line(row: &Row, client: Client) -> Line {
     let tone = match row.action {
         _ if row.is_bad() => Tone::Bad,
         _ if !row.warnings.is_empty() => Tone::Wary,
@@ -89,8 +91,8 @@ pub(crate) fn row_line(row: &Row) -> Line {
     if let Some(detail) = &row.detail {
         let _ = write!(text, ": {detail}");
     }
-    if let Some(advice) = row.reason.and_then(Reason::advice) {
-        let _ = write!(text, "; {}", row.with_name(advice));
+    if let Some(advice) = row.reason.and_then(|reason| reason.advice(client)) {
+        let _ = write!(text, "; {}", row.with_name(&advice));
     }
     Line { tone, text }
 }

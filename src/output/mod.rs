@@ -14,6 +14,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::certbot::client::Client;
 use crate::config::{Method, Settings};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::plan::action::Action;
@@ -29,6 +30,8 @@ pub struct Report {
     pub dry_run: bool,
     /// certbot's `live` directory.
     pub live_dir: PathBuf,
+    /// Who renews what is in it.
+    pub client: Client,
     /// The sites directory.
     pub sites_dir: PathBuf,
     /// What kept it from running, or from finishing.
@@ -173,6 +176,7 @@ impl Report {
         Self {
             dry_run,
             live_dir: settings.live_dir.clone(),
+            client: Client::of(settings),
             sites_dir: settings.sites_dir.clone(),
             error: None,
             rows: Vec::new(),

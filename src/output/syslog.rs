@@ -102,7 +102,7 @@ fn compose(report: &Report, before: &BTreeMap<String, i64>, now: i64) -> (Lines,
         lines.push((Severity::Notice, format!("{} files changed", good.len())));
     } else {
         lines.extend(good.iter().map(|row| {
-            let line = row_line(row);
+            let line = row_line(row, report.client);
             (if line.tone == Tone::Good { Severity::Notice } else { Severity::Warning }, line.text)
         }));
     }
@@ -155,7 +155,11 @@ fn standing(report: &Report) -> Vec<Complaint> {
         let name = escaped(name.unwrap_or_default());
         let warnings: Vec<&str> = row.warnings.iter().map(|warning| warning.name()).collect();
         let cause = row.reason.map_or_else(|| warnings.join(", "), |reason| reason.name().to_owned());
-        standing.push(about(&format!("{} {name}", row.action.name()), &cause, row_line(row).text));
+        standing.push(about(
+            &format!("{} {name}", row.action.name()),
+            &cause,
+            row_line(row, report.client).text,
+        ));
     }
     for row in report.haproxy.iter().filter(|row| row.is_bad()) {
         let cause = row.detail.as_deref().unwrap_or_default();

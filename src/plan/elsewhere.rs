@@ -36,11 +36,13 @@ pub(super) fn note(situation: &Situation, sites: &mut Files) {
             Some((file.to_str()?.to_owned(), Arc::clone(served_leaf(situation, file, row)?)))
         })
         .collect();
+    // Nobody renews the file in its place where no lineage is meant for it.
+    let host = situation.loaded.host.filter(|_| situation.host.is_some());
     for serving in situation.loaded.servings.iter().filter(|serving| serving.unclear.is_none()) {
         let serving = serving.with_directory(directory, &after);
         for bind in serving.binds.iter().filter(|bind| bind.ssl) {
             let view = serving.view(bind);
-            for (file, lost) in lost_on(&serving, &view, directory, situation.loaded.host) {
+            for (file, lost) in lost_on(&serving, &view, directory, host) {
                 if let Some(row) = sites.get_mut(OsStr::new(&file)) {
                     apply(row, lost);
                 }
@@ -82,7 +84,7 @@ fn lost_on(
             lost.shares = true;
             let Some(winner) = view.all_with(name, family).next().filter(is_other) else { continue };
             lost.names.insert(name.to_owned());
-            // The host certificate comes first on purpose.
+            // The host certificate comes first on purpose, and is renewed as the file is.
             if host.is_none() || winner.identity != host {
                 lost.fact.get_or_insert_with(|| {
                     let (name, store, at) = (escaped(name), escaped(&winner.entry.store), &view.bind().at);

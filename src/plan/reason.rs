@@ -2,6 +2,7 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::certbot::client::Client;
 use crate::certified_key::Flaw;
 
 /// Why a lineage is refused.
@@ -49,29 +50,35 @@ impl Reason {
         self.into()
     }
 
-    /// The next step, where the fact alone doesn't name one.
+    /// The next step, where the fact alone doesn't name one; NAME stands for the lineage's.
     #[must_use]
-    pub fn advice(self) -> Option<&'static str> {
+    pub fn advice(self, client: Client) -> Option<String> {
+        let again = |verb: &str, options: &str| {
+            format!("{verb}{}", client.by(&format!("renew --force-renewal --cert-name NAME{options}")))
+        };
         match self {
             Self::Unproved(
                 Flaw::KeyMismatch | Flaw::KeyInconsistent | Flaw::KeyUnreadable | Flaw::CertificateUnreadable,
-            ) => Some("issue it again: certbot renew --force-renewal --cert-name NAME"),
+            ) => Some(again("issue it again", "")),
             // It depends on what certbot still has of it.
             Self::Unproved(Flaw::CertificateMissing | Flaw::KeyMissing)
             | Self::LineageTorn
             | Self::NotARegularFile
-            | Self::TooLarge => Some("what mends it says: haproxy-certs status"),
-            Self::Unproved(Flaw::KeyEncrypted) => {
-                Some("let certbot make a new one: certbot renew --force-renewal --cert-name NAME")
+            | Self::TooLarge => Some("what mends it says: haproxy-certs status".to_owned()),
+            Self::Unproved(Flaw::KeyEncrypted) if client == Client::Certbot => {
+                Some(again("let certbot make a new one", ""))
             }
-            Self::Unproved(Flaw::KeyUnsupported) => Some(
-                "issue it again with another one: certbot renew --force-renewal --cert-name NAME --key-type ecdsa",
-            ),
-            Self::Unproved(Flaw::KeyTooSmall) => Some(
-                "issue it again with a larger one: certbot renew --force-renewal --cert-name NAME --rsa-key-size 2048",
-            ),
+            Self::Unproved(Flaw::KeyEncrypted) => {
+                Some(again("issue it again, with a key that isn't encrypted,", ""))
+            }
+            Self::Unproved(Flaw::KeyUnsupported) => {
+                Some(again("issue it again with another one", " --key-type ecdsa"))
+            }
+            Self::Unproved(Flaw::KeyTooSmall) => {
+                Some(again("issue it again with a larger one", " --rsa-key-size 2048"))
+            }
             Self::HaproxyRejects => {
-                Some("it is tried again when the lineage, HAProxy or its configuration changes")
+                Some("it is tried again when the lineage, HAProxy or its configuration changes".to_owned())
             }
             Self::NameUnsafe | Self::OlderThanDeployed | Self::WouldReplaceGood | Self::Io => None,
         }

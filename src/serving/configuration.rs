@@ -46,6 +46,9 @@ pub struct Configuration {
     /// `pidfile` of the global section.
     pub pidfile: Option<String>,
     environment: Environment,
+    default_path: DefaultPath,
+    /// Where the relative names of what is loaded begin, once there is one.
+    beginning: Option<Beginning>,
     strict_sni: bool,
     section: Section,
     blocks: Conditionals,
@@ -167,6 +170,46 @@ pub struct Defined {
     pub at: At,
     /// Whether there are words that change what is loaded in ways that aren't followed here.
     pub is_special: bool,
+}
+
+/// Where relative names begin (`default-path`, 2.4 and later): from its line on, and in the files after it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum DefaultPath {
+    /// Where HAProxy was started.
+    #[default]
+    Current,
+    /// In the directory of the file that names them.
+    Config,
+    /// In the one above it.
+    Parent,
+    /// Here.
+    Origin(String),
+}
+
+/// Where the relative names of a file begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Beginning {
+    /// Where HAProxy was started.
+    Start,
+    /// In this directory.
+    In(String),
+}
+
+impl DefaultPath {
+    /// Where the names of a file begin.
+    fn of(&self, file: &str) -> Beginning {
+        let folder = match file.rsplit_once('/') {
+            Some(("", _)) => "/",
+            Some((folder, _)) => folder,
+            None => ".",
+        };
+        match self {
+            Self::Current => Beginning::Start,
+            Self::Config => Beginning::In(folder.to_owned()),
+            Self::Parent => Beginning::In(format!("{folder}/..")),
+            Self::Origin(path) => Beginning::In(path.clone()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -369,6 +412,26 @@ impl Configuration {
         self.binds.retain(|bind| !bind.loads.is_empty());
     }
 
+    /// The directory in which relative names begin, seen from where HAProxy was started; `None`: there.
+    #[must_use]
+    pub fn beginning(&self) -> Option<&str> {
+        match self.beginning.as_ref()? {
+            Beginning::Start => None,
+            Beginning::In(folder) => Some(folder),
+        }
+    }
+
+    /// Notes where the name of what is loaded begins. One directory is followed, not several.
+    fn begin(&mut self, path: &str, at: &At) {
+        if path.starts_with(['/', '@']) {
+            return;
+        }
+        let own = self.default_path.of(&at.file);
+        if *self.beginning.get_or_insert_with(|| own.clone()) != own {
+            self.note(at, "by default-path relative names begin in several directories");
+        }
+    }
+
     /// Keeps the first reason why this isn't clear.
     pub fn note(&mut self, at: &At, why: &str) {
         self.unclear.get_or_insert_with(|| format!("{at}: {why}"));
@@ -397,7 +460,7 @@ impl Configuration {
         self.names = names;
         let is_ours =
             line.all.iter().any(|word| word == "crt" || word == "crt-list" || word == "default-crt");
-        if line.has_unknown && (is_ours || first == "crt-base") {
+        if line.has_unknown && (is_ours || ["crt-base", "default-path"].contains(&first)) {
             self.note(at, "holds a variable whose value isn't known");
         }
         if words.iter().any(|word| word.contains("/.well-known/acme-challenge"))
@@ -415,6 +478,10 @@ impl Configuration {
                 let crt = rest.iter().position(|word| *word == "crt").and_then(|place| rest.get(place + 1));
                 if let Some(crt) = crt {
                     let path = self.with_base(crt);
+                    if !path.starts_with(['/', '@']) && self.default_path != DefaultPath::Current {
+                        // 2.6 loads it after everything was read.
+                        self.note(at, "where a server's relative crt begins depends on HAProxy's version");
+                    }
                     self.names.add(&path, at);
                     self.others.push((path, at.clone()));
                 }
@@ -481,7 +548,15 @@ impl Configuration {
                 }
             }
             "resetenv" => variables.retain(|name, _| rest.contains(&name.as_str())),
-            "default-path" if word(0) != "current" => self.note(at, "default-path isn't followed"),
+            "default-path" => {
+                self.default_path = match word(0).as_str() {
+                    "current" => DefaultPath::Current,
+                    "config" => DefaultPath::Config,
+                    "parent" => DefaultPath::Parent,
+                    "origin" if !word(1).is_empty() => DefaultPath::Origin(word(1)),
+                    _ => return self.note(at, "default-path isn't followed"),
+                };
+            }
             _ => {}
         }
     }
@@ -525,6 +600,8 @@ impl Configuration {
                     Keyword::CrtList => argument.to_owned(),
                 };
                 self.names.add(&path, at);
+                // The lines of a list have relative names, too.
+                self.begin(if keyword == Keyword::CrtList { "" } else { &path }, at);
                 bind.loads.push((keyword, path));
             }
             let length = match word {
@@ -564,6 +641,9 @@ impl Configuration {
         let Some(crt) = value("crt") else { return };
         let crt = self.with_base(&crt);
         let key = value("key").map(|key| self.with_key_base(&key));
+        for path in [Some(&crt), key.as_ref()].into_iter().flatten() {
+            self.begin(path, at);
+        }
         let extra = extra(value);
         if key.is_some() || extra.is_some() {
             let defined = Defined { crt: crt.clone(), key, extra, at: at.clone(), is_special: false };
@@ -575,7 +655,7 @@ impl Configuration {
 
     /// `load crt FILE [key FILE] [alias NAME]`.
     fn define(&mut self, words: &[&str], at: &At) {
-        let Section::Store { name, crt_base, key_base } = &self.section else { return };
+        let Section::Store { name, crt_base, key_base } = self.section.clone() else { return };
         let (mut crt, mut key, mut alias, mut is_special) = (None, None, None, false);
         for pair in words.chunks(2) {
             let value = pair.get(1).copied().unwrap_or_default();
@@ -603,6 +683,7 @@ impl Configuration {
         let key = key.map(|key| joined(key_base, key));
         for path in [Some(&path), key.as_ref()].into_iter().flatten() {
             self.names.add(path, at);
+            self.begin(path, at);
         }
         self.defined.insert(known_as, Defined { crt: path, key, extra, at: at.clone(), is_special });
     }
@@ -748,7 +829,15 @@ mod tests {
             ("frontend f\n bind :1 ssl crt \"$HAPROXY_X\"\n", "h.cfg:2: holds a variable"),
             ("frontend f\n bind :1 ssl crt \"/a\n", "h.cfg:2: a quote isn't closed"),
             ("frontend f\n bind :1 ssl crt /a generate-certificates\n", "h.cfg:2: generate-certificates"),
-            ("global\n default-path config\n", "h.cfg:2: default-path"),
+            ("global\n default-path here\n", "h.cfg:2: default-path"),
+            (
+                "frontend f\n bind :1 ssl crt a\nglobal\n default-path config\nfrontend g\n bind :2 ssl crt b\n",
+                "h.cfg:6: by default-path relative names begin in several directories",
+            ),
+            (
+                "global\n default-path config\nbackend b\n server s :1 ssl crt c.pem\n",
+                "h.cfg:4: where a server's relative crt begins",
+            ),
             ("peers p\n default-bind ssl crt /a\n", "h.cfg:2: default-bind"),
         ] {
             let unclear = read(text).unclear.unwrap_or_default();
@@ -761,6 +850,31 @@ mod tests {
         ] {
             assert_eq!(read(clear).unclear, None, "{clear}");
         }
+    }
+
+    /// Measured, 2.6 to 3.4: the line counts from there on, for crt, crt-list, crt-base, ssl-f-use and crt-store alike.
+    #[test]
+    fn relative_names_begin_where_default_path_says() {
+        for (words, file, beginning) in [
+            ("current", "/c/h.cfg", None),
+            ("config", "/c/h.cfg", Some("/c")),
+            ("config", "/h.cfg", Some("/")),
+            ("config", "h.cfg", Some(".")),
+            ("parent", "/c/d/h.cfg", Some("/c/d/..")),
+            ("parent", "h.cfg", Some("./..")),
+            ("origin /o", "/c/h.cfg", Some("/o")),
+            ("origin o", "/c/h.cfg", Some("o")),
+        ] {
+            for load in ["bind :1 ssl crt certs", "bind :1 ssl crt-list list", "ssl-f-use crt certs/a"] {
+                let text = format!("global\n default-path {words}\nfrontend f\n bind :2 ssl\n {load}\n");
+                let mut found = Configuration::new(Environment::default());
+                found.read(file, text.as_bytes());
+                found.read("/other/i.cfg", b"frontend g\n bind :2 ssl crt /absolute\n");
+                found.finish();
+                assert_eq!((found.beginning(), &found.unclear), (beginning, &None), "{text}");
+            }
+        }
+        assert_eq!(read("frontend f\n bind :1 ssl crt a\n").beginning(), None);
     }
 
     #[test]

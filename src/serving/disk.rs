@@ -128,6 +128,12 @@ impl Disk {
         Self { root: None, folder }
     }
 
+    /// The same where relative paths begin in a directory of it.
+    pub(super) fn beginning_at(self, folder: &str) -> Self {
+        let folder = self.folder.join(folder);
+        Self { folder, ..self }
+    }
+
     /// The files below another root directory.
     ///
     /// # Errors

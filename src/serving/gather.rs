@@ -207,13 +207,13 @@ fn gather_around(
         }
     };
     let environment = Environment { version, ..environment };
-    let configuration = match configuration(&files, environment, &disk) {
-        Ok(configuration) => configuration,
+    let (configuration, disk, sources) = match configuration(&files, environment, disk) {
+        Ok(read) => read,
         Err(why) if is_surely_running(started) => return Serving::unknown(why),
         Err(why) => return Serving { unseen: Some(why.clone()), ..Serving::unknown(why) },
     };
     let is_guess = haproxy.config.is_empty() && !started.as_ref().is_ok_and(|started| started.is_surely_this);
-    let mut gathering = Gathering { unread, ..Gathering::of(&configuration, &disk, version) };
+    let mut gathering = Gathering { unread, sources, ..Gathering::of(&configuration, &disk, version) };
     let binds = gathering.binds();
     if is_guess && !gathering.loads(&haproxy.sites_dir) {
         let why = "no HAProxy that runs here loads the sites directory";
@@ -251,8 +251,8 @@ pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serv
     };
     let version = release(system, haproxy, started.as_ref());
     let environment = Environment { version, ..started.as_ref().map(environment).unwrap_or_default() };
-    let configuration = configuration(&files, environment, &disk)?;
-    let mut gathering = Gathering::of(&configuration, &disk, None);
+    let (configuration, disk, sources) = configuration(&files, environment, disk)?;
+    let mut gathering = Gathering { sources, ..Gathering::of(&configuration, &disk, None) };
     let binds = gathering.binds();
     let serving = gathering.read(binds, &Known::new());
     Ok((configuration, serving))
@@ -263,8 +263,8 @@ pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serv
 fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
     let disk = Disk::ours("/".into());
     let (named, mentioned): (Vec<Named>, BTreeMap<String, At>) =
-        configuration(&[usual_configuration()], Environment::default(), &disk)
-            .map(|configuration| {
+        configuration(&[usual_configuration()], Environment::default(), Disk::ours("/".into()))
+            .map(|(configuration, disk, _)| {
                 let mut gathering = Gathering::of(&configuration, &disk, None);
                 gathering.binds();
                 (named(gathering.names.paths, &disk), gathering.names.mentioned)
@@ -309,8 +309,13 @@ fn is_surely_running(started: &Result<Started, String>) -> bool {
     started.as_ref().is_ok_and(|started| started.is_surely_this)
 }
 
-/// Reads the configuration files in their order; of a directory those that end in `.cfg`.
-fn configuration(files: &[PathBuf], environment: Environment, disk: &Disk) -> Result<Configuration, String> {
+/// Reads the configuration files in their order; of a directory those that end in `.cfg`. With the disk in which the names of
+/// what they load begin, and the places of the files.
+fn configuration(
+    files: &[PathBuf],
+    environment: Environment,
+    disk: Disk,
+) -> Result<(Configuration, Disk, Vec<PathBuf>), String> {
     let mut configuration = Configuration::new(environment);
     if files.is_empty() {
         return Err("HAProxy was started without a configuration file".to_owned());
@@ -335,7 +340,12 @@ fn configuration(files: &[PathBuf], environment: Environment, disk: &Disk) -> Re
         }
     }
     configuration.finish();
-    Ok(configuration)
+    let places = configuration.files.iter().map(|file| disk.place(Path::new(file))).collect();
+    let disk = match configuration.beginning() {
+        Some(folder) => disk.beginning_at(folder),
+        None => disk,
+    };
+    Ok((configuration, disk, places))
 }
 
 /// A file that is to be read: where its key is, if not in itself.
@@ -369,6 +379,8 @@ struct Gathering<'a> {
     extras: BTreeMap<String, String>,
     unclear: Option<String>,
     unread: Option<Identity>,
+    /// The places of the configuration files.
+    sources: Vec<PathBuf>,
 }
 
 impl<'a> Gathering<'a> {
@@ -384,6 +396,7 @@ impl<'a> Gathering<'a> {
             extras: BTreeMap::new(),
             unclear: configuration.unclear.clone(),
             unread: None,
+            sources: Vec::new(),
         }
     }
 
@@ -416,8 +429,8 @@ impl<'a> Gathering<'a> {
 
     /// Reads every file once.
     fn read(self, binds: Vec<Bind>, known: &Known) -> Serving {
-        let sources: Vec<String> =
-            self.configuration.files.iter().chain(self.lists.keys()).cloned().collect();
+        let lists = self.lists.keys().map(|list| self.disk.place(Path::new(list)));
+        let sources = self.sources.iter().cloned().chain(lists).collect();
         let Gathering { disk, version, wanted, directories, names, extras, unclear, .. } = self;
         let wanted: Vec<(String, Wanted)> = wanted.into_iter().collect();
         let read = |(name, wanted): &(String, Wanted)| {
@@ -437,8 +450,9 @@ impl<'a> Gathering<'a> {
         Serving {
             binds,
             stores: wanted.iter().map(|(name, _)| name.clone()).zip(stores).collect(),
+            for_servers: self.configuration.others.iter().cloned().collect(),
             directories: directories.into_iter().map(|(path, (identity, _))| (path, identity)).collect(),
-            sources: sources.iter().map(|file| disk.place(Path::new(file))).collect(),
+            sources,
             named: named(names.paths, disk),
             mentioned: names.mentioned,
             unseen: names.unseen,

@@ -17,6 +17,8 @@ pub struct Serving {
     pub binds: Vec<Bind>,
     /// Every file that is loaded, by the name that HAProxy has for it in `show ssl cert`.
     pub stores: BTreeMap<String, Store>,
+    /// The stores that `server` lines present to other servers, and the line.
+    pub for_servers: BTreeMap<String, At>,
     /// The directories that are loaded, by their spelling.
     pub directories: BTreeMap<String, Option<Identity>>,
     /// Every file that a line of the configuration or of a crt-list names.

@@ -16,6 +16,8 @@ pub struct Example {
     pub path: String,
     /// What kind of line it is.
     pub how: How,
+    /// Its name in a `crt-store`, `@STORE/NAME`, where the line is one of these.
+    pub store: Option<String>,
     /// The section of the bind that loads it.
     pub section: String,
 }
@@ -31,15 +33,18 @@ pub fn example(serving: &Serving, sites: Option<Identity>, directory: &str) -> O
     let binds = serving.binds.iter().filter(|bind| bind.ssl);
     let mut all = binds.flat_map(|bind| bind.loads.iter().map(move |load| (bind, load)));
     all.find_map(|(bind, load)| {
-        let entry = load.entries.iter().find(|entry| is_in(&entry.store))?;
-        let named = serving.named.iter().find(|named| named.path == entry.store);
-        let at = named.filter(|_| load.how == How::Used).map_or(&entry.at, |named| &named.at);
-        Some(Example {
-            at: at.clone(),
-            path: entry.store.clone(),
-            how: load.how,
-            section: bind.section.clone(),
-        })
+        // Those of a `crt-store` have a name, and their files are elsewhere.
+        let path = |entry: &Entry| match serving.stores.get(&entry.store) {
+            Some(store) if entry.store.starts_with('@') => store.path.to_string_lossy().into_owned(),
+            _ => entry.store.clone(),
+        };
+        let entry = load.entries.iter().find(|entry| is_in(&path(entry)))?;
+        let path = path(entry);
+        let named = serving.named.iter().find(|named| named.path == path);
+        let store = entry.store.starts_with('@').then(|| entry.store.clone());
+        let is_elsewhere = load.how == How::Used || store.is_some();
+        let at = named.filter(|_| is_elsewhere).map_or(&entry.at, |named| &named.at);
+        Some(Example { at: at.clone(), path, how: load.how, store, section: bind.section.clone() })
     })
 }
 
@@ -133,6 +138,14 @@ impl Example {
         let folder = self.path.strip_suffix(base_name(&self.path)).unwrap_or_default();
         let path = format!("{folder}{}", file.to_string_lossy());
         let (path, shown) = (shell_word(OsStr::new(&path)), escaped(&path).to_string());
+        if let Some((store, _)) = self.store.as_ref().and_then(|store| store.split_once('/')) {
+            let (store, alias) = (escaped(store), escaped(file.as_bytes()));
+            return format!(
+                "add \"load crt {shown} alias {alias}\" behind {}, and \"{store}/{alias}\" where {} has the others",
+                self.at,
+                escaped(&self.section)
+            );
+        }
         let add = match self.how {
             How::List => {
                 let list = shell_word(OsStr::new(&self.at.file));

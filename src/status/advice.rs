@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::certbot::client::Client;
 use crate::certbot::{CERTBOT_DIR, certbot_dir};
 use crate::config::Settings;
 use crate::sys::escape::shell_word;
@@ -28,16 +29,33 @@ pub const NOT_LOADED: &str = "see what it loads: haproxy-certs status --setup";
 /// Another certificate wins the name although it was reloaded.
 pub const PRESENTS_ANOTHER: &str = "another `crt` of that bind or another listener has the name";
 
-/// Nothing newer is there.
-pub const RENEW: &str = "run: certbot renew --cert-name NAME; its log says why it has not renewed";
+/// Nothing newer is there; NAME stands for the lineage's.
+#[must_use]
+pub fn renew(client: Client) -> String {
+    match client {
+        Client::Certbot => {
+            "run: certbot renew --cert-name NAME; its log says why it has not renewed".to_owned()
+        }
+        Client::Another => format!("renew it{}; what it says tells why it has not", client.by("")),
+        Client::Publisher => format!("renew it{}", client.by("")),
+    }
+}
 
 /// What `init` puts in the host certificate's place.
 pub const PLACEHOLDER: &str =
     "the placeholder of haproxy-certs init, so that HAProxy can start; set host_lineage to replace it";
 
 /// Nothing runs after a renewal.
-pub const HOOK: &str =
-    "run: haproxy-certs assemble; then: haproxy-certs init --hook; see also: haproxy-certs status --setup";
+#[must_use]
+pub fn hook(client: Client) -> String {
+    match client {
+        Client::Certbot => {
+            "run: haproxy-certs assemble; then: haproxy-certs init --hook; see also: haproxy-certs status --setup"
+        }
+        _ => "run: haproxy-certs assemble; then let whatever renews them do so each time, or the timer: systemctl enable --now haproxy-certs.timer",
+    }
+    .to_owned()
+}
 
 /// A time as a day: `2027-02-21`.
 #[must_use]

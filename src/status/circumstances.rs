@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::certbot::client::Client;
 use crate::certified_key::KeyFamily;
 use crate::plan::action::Action;
 use crate::plan::row::Role;
@@ -24,6 +25,12 @@ pub struct Circumstances<'a> {
     pub owed: &'a [BTreeMap<String, i64>],
     /// The directory of certbot's `archive`, where there is one.
     pub archive: &'a Path,
+    /// Who renews the certificates.
+    pub client: Client,
+    /// The directory with a directory for each lineage, and the key's file in one.
+    pub live_dir: &'a Path,
+    /// See [`Circumstances::live_dir`].
+    pub key_file: &'a str,
     /// The sites directory.
     pub sites_dir: &'a Path,
     /// The host certificate's place.

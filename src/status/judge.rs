@@ -8,6 +8,7 @@ use super::advice;
 use super::observation::{LoadedLeaf, Presented, Shown, Sight, SiteViews};
 use super::running::Running;
 use super::severity::{PlaceState, ProblemKind, Severity};
+use crate::certbot::client::Client;
 use crate::certified_key::{Flaw, Leaf, hex};
 use crate::haproxy::cli::replies::StoreStatus;
 use crate::host_setup::placeholder::is_placeholder;
@@ -294,7 +295,7 @@ fn loaded_state(views: &SiteViews, loaded: &Sight<LoadedLeaf>) -> PlaceState {
         (Sight::Absent, _) => PlaceState::Missing,
         (Sight::Here(_), Sight::Absent | Sight::Damaged) => PlaceState::Stale,
         (Sight::Here(loaded), Sight::Here(leaf)) => match loaded.status {
-            StoreStatus::Used if loaded.is_of(leaf) => PlaceState::Current,
+            StoreStatus::Used if loaded.is_of(leaf) && !views.lacks_chain(loaded) => PlaceState::Current,
             StoreStatus::Used => PlaceState::Stale,
             StoreStatus::Unused | StoreStatus::Empty | StoreStatus::Uncommitted => PlaceState::Missing,
         },
@@ -320,7 +321,7 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
         .find(|warning| !is_of_the_action && row.warnings.contains(warning));
     match (row.action, row.reason) {
         (Action::Refuse, Some(reason)) if !is_only_forbidden(views) => {
-            let advice = crate::status::remedies::refused(reason, row, views);
+            let advice = crate::status::remedies::refused(reason, row, views, around.client);
             problems.push(problem(ProblemKind::Refused(reason), Severity::Warning, fact(), advice));
         }
         (Action::Conflict, _) if !ownership_unknown => {
@@ -498,6 +499,9 @@ fn in_haproxy(
         }
         (PlaceState::Stale, _, Sight::Here(loaded)) => {
             let fact = match (&views.disk, &loaded.serial) {
+                _ if views.lacks_chain(loaded) => {
+                    format!("{name} sends it without the other certificates that the file has")
+                }
                 (Sight::Here(leaf), Some(serial)) => {
                     format!(
                         "{name} has serial {}, the file has {}",
@@ -576,8 +580,8 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], around: &Circumstances<
     } else if let Some(gone) = gone(views, around) {
         ("; its lineage is gone", gone)
     } else {
-        let renew = views.row.as_ref().map(|row| row.with_name(advice::RENEW));
-        ("", renew.unwrap_or_else(|| advice::RENEW.to_owned()))
+        let renew = advice::renew(around.client);
+        ("", views.row.as_ref().map_or_else(|| renew.clone(), |row| row.with_name(&renew)))
     };
     let mut worst: Option<Problem> = None;
     let mut note = |place: &str, not_before: Option<i64>, not_after: i64, in_use: bool| {
@@ -670,25 +674,25 @@ pub fn is_future(at: i64, now: i64) -> bool {
 /// What makes it doubtful that runs follow, where no renewal shows it: the clock was set back, or there was none for longer
 /// than any certificate here lives, `longest`.
 #[must_use]
-pub fn runs(last_run: i64, longest: Option<i64>, now: i64) -> Option<Problem> {
+pub fn runs(last_run: i64, longest: Option<i64>, now: i64, client: Client) -> Option<Problem> {
     let (fact, advice) = if is_future(last_run, now) {
         let ahead = advice::span(last_run.saturating_sub(now));
         let fact = format!(
             "the last run is recorded {ahead} in the future, so whether one followed certbot's last renewal can't be told"
         );
-        (fact, advice::ASSEMBLE)
+        (fact, advice::ASSEMBLE.to_owned())
     } else {
         let ago = now.saturating_sub(last_run);
         longest.filter(|&longest| ago > longest.max(HOOK_PATIENCE))?;
         let ago = advice::span(ago);
-        (format!("the last run was {ago} ago, and no certificate here lives that long"), advice::HOOK)
+        (format!("the last run was {ago} ago, and no certificate here lives that long"), advice::hook(client))
     };
-    Some(problem(ProblemKind::HookNotRunning, Severity::Warning, fact, Some(advice.to_owned())))
+    Some(problem(ProblemKind::HookNotRunning, Severity::Warning, fact, Some(advice)))
 }
 
 /// Whether certbot renewed something over a day ago, and nothing followed.
 #[must_use]
-pub fn hook(renewals: &[i64], last_run: Option<i64>, now: i64) -> Option<Problem> {
+pub fn hook(renewals: &[i64], last_run: Option<i64>, now: i64, client: Client) -> Option<Problem> {
     let is_missed = |&&at: &&i64| at > last_run.unwrap_or(i64::MIN) && at < now.saturating_sub(HOOK_PATIENCE);
     let first = renewals.iter().filter(is_missed).min()?;
     let fact = match last_run {
@@ -702,7 +706,7 @@ pub fn hook(renewals: &[i64], last_run: Option<i64>, now: i64) -> Option<Problem
             advice::span(now.saturating_sub(*first))
         ),
     };
-    Some(problem(ProblemKind::HookNotRunning, Severity::Warning, fact, Some(advice::HOOK.to_owned())))
+    Some(problem(ProblemKind::HookNotRunning, Severity::Warning, fact, Some(advice::hook(client))))
 }
 
 /// A sites directory that others could change: `assemble` refuses to write to it.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::names::Names;
 use super::observation::LoadedLeaf;
 use crate::config::Haproxy;
-use crate::haproxy::cli::replies;
+use crate::haproxy::cli::replies::{self, ShownStore};
 use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
 use crate::haproxy::cli::worker::{Answering, Trouble, Worker, no_use};
 use crate::sys::escape::escaped;
@@ -159,8 +159,7 @@ fn all(
             }
             Err(trouble) => return Err(trouble),
         };
-        let (serial, sha1, not_after) = (store.serial, store.sha1, store.not_after.as_deref().and_then(date));
-        stores.insert(file, LoadedLeaf { status: store.status, serial, sha1, not_before: None, not_after });
+        stores.insert(file, loaded(store, None));
     }
     // Since 3.2; an older one doesn't know the command.
     let outranked = match worker.command("show ssl sni", deadline) {
@@ -244,16 +243,18 @@ fn read_into(replies: &str, stores: &mut Stores) {
             block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::trim))
         };
         let (Some(file), Some(store)) = (field("Filename"), replies::store(block)) else { continue };
-        stores.insert(
-            file.to_owned(),
-            LoadedLeaf {
-                status: store.status,
-                serial: store.serial,
-                sha1: store.sha1,
-                not_before: field("notBefore").and_then(date),
-                not_after: store.not_after.as_deref().and_then(date),
-            },
-        );
+        stores.insert(file.to_owned(), loaded(store, field("notBefore").and_then(date)));
+    }
+}
+
+fn loaded(store: ShownStore, not_before: Option<i64>) -> LoadedLeaf {
+    LoadedLeaf {
+        status: store.status,
+        is_alone: store.is_alone(),
+        not_after: store.not_after.as_deref().and_then(date),
+        serial: store.serial,
+        sha1: store.sha1,
+        not_before,
     }
 }
 

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::links::Links;
 use super::lost;
 use super::observation::{Location, Sight, SiteViews};
+use crate::certbot::client::Client;
 use crate::certified_key::Leaf;
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::fingerprint::identity;
@@ -30,7 +31,7 @@ use crate::sites::looking::look_at_state;
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sites::{entries, guard};
-use crate::source::absence;
+use crate::source::{Source, absence};
 use crate::sweep::sweep;
 use crate::sys::escape::escaped;
 use crate::sys::failure::{Failure, FailureKind};
@@ -85,8 +86,17 @@ impl Ground {
     }
 }
 
+/// What is read of certbot's tree and of the sites directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// All of it.
+    All,
+    /// What the index doesn't know.
+    Changes,
+}
+
 /// Looks at everything but HAProxy. Nothing is locked, nothing is written.
-pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>) -> Ground {
+pub fn look_around(settings: &Settings, system: &System, reading: Reading, progress: Progress<'_>) -> Ground {
     let mut ground = Ground::default();
     let opened = Place::open(&settings.sites_dir);
     let place = ground.noted(opened);
@@ -110,8 +120,16 @@ pub fn look_around(settings: &Settings, system: &System, progress: Progress<'_>)
     }
     let state = ground.state.clone().unwrap_or_default();
     let identity = identity(system, &settings.haproxys, |name| state.configuration_of(name));
-    match sweep(settings, place.as_ref(), &state, Policy::default(), &identity, &Index::empty(None), progress)
-    {
+    let swept = Source::of(settings).and_then(|source| {
+        let index = match &place {
+            Some(place) if reading == Reading::Changes => {
+                Index::look(settings, system, source.files().as_deref(), place, &state)
+            }
+            _ => Index::empty(None),
+        };
+        sweep(settings, (source, &index), place.as_ref(), &state, Policy::default(), &identity, progress)
+    });
+    match swept {
         Ok(mut swept) => {
             ground.sees_certbot = true;
             ground.live_is_missing = swept.live_dir_missing;
@@ -183,6 +201,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
     let mut unloadable =
         gather::unloadable(&settings.sites_dir, loaded.oldest(), &|file| good.contains(file));
     let mut unserved = unserved(settings, &loaded);
+    let is_certbots = Client::of(settings) == Client::Certbot;
     rows.into_iter()
         .map(|row| {
             let host = host.take_if(|_| row.role == Role::Host);
@@ -213,7 +232,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
                 links: row
                     .lineage
                     .as_ref()
-                    .filter(|_| is_refused)
+                    .filter(|_| is_refused && is_certbots)
                     .and_then(|name| Links::look(&settings.live_dir, name)),
                 lineage: row.lineage.clone(),
                 file: row.file.clone(),

@@ -33,6 +33,7 @@ pub mod unworkable;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use crate::certbot::client::Client;
 use crate::config::Settings;
 use crate::host_setup::Setup;
 use crate::host_setup::finding::Finding;
@@ -49,7 +50,7 @@ use crate::sys::parallel::Progress;
 use crate::sys::system::System;
 use advice::Given;
 use judge::{Site, judge};
-use local::Ground;
+use local::{Ground, Reading};
 use running::Running;
 use severity::{ProblemKind, Severity};
 
@@ -83,7 +84,23 @@ pub struct Status {
 /// Looks at everything and judges it.
 #[must_use]
 pub fn status(settings: &Settings, system: &System, with_setup: bool, progress: Progress<'_>) -> Status {
-    let mut ground = local::look_around(settings, system, progress);
+    status_by(settings, system, with_setup, Reading::All, progress)
+}
+
+/// The same after a run, by its index: what it proved and still looks the same isn't read again.
+#[must_use]
+pub fn status_after(settings: &Settings, system: &System) -> Status {
+    status_by(settings, system, false, Reading::Changes, &|_, _| ())
+}
+
+fn status_by(
+    settings: &Settings,
+    system: &System,
+    with_setup: bool,
+    reading: Reading,
+    progress: Progress<'_>,
+) -> Status {
+    let mut ground = local::look_around(settings, system, reading, progress);
     let mut haproxy = running::look(settings, system, &mut ground);
     let known = ground.last_run.here();
     let mut setup = Setup::default();
@@ -137,6 +154,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     state.pass_debts_on(settings);
     let owed: Vec<BTreeMap<String, i64>> =
         settings.haproxys.iter().map(|haproxy| owed_files(&state, &haproxy.name)).collect();
+    let client = Client::of(settings);
     let archive = settings.live_dir.with_file_name("archive");
     let foreign = ForeignFile::among(&ground.sites);
     let needs = Needs::of(settings, &ground.loaded, &ground.sites);
@@ -146,6 +164,9 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         running: &haproxy,
         owed: &owed,
         archive: &archive,
+        client,
+        live_dir: &settings.live_dir,
+        key_file: &settings.key_file,
         sites_dir: &settings.sites_dir,
         host_file: &settings.host_file,
         foreign: &foreign,
@@ -170,8 +191,8 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     if !ground.last_run.is_unseen() {
         let at = last_run.map(|run| run.at);
         let longest = sites.iter().filter_map(Site::lifetime).max();
-        let missed = judge::hook(&ground.renewals, at, now);
-        let doubtful = || at.and_then(|at| judge::runs(at, longest, now));
+        let missed = judge::hook(&ground.renewals, at, now, client);
+        let doubtful = || at.and_then(|at| judge::runs(at, longest, now, client));
         problems.extend(missed.or_else(doubtful));
     }
     problems.extend(ground.open_to_others.map(judge::open_to_others));

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::certified_key::Leaf;
+use crate::certified_key::{ChainState, Leaf};
 use crate::haproxy::cli::replies::StoreStatus;
+use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
 use crate::serving::one_by_one::Unreached;
 use crate::status::links::Links;
@@ -52,6 +53,8 @@ pub struct LoadedLeaf {
     pub not_before: Option<i64>,
     /// Until when it is valid.
     pub not_after: Option<i64>,
+    /// Whether it stands alone: no other certificate is sent with it.
+    pub is_alone: bool,
 }
 
 impl LoadedLeaf {
@@ -132,6 +135,17 @@ pub struct SiteViews {
     pub place: Location,
     /// What each HAProxy shows, in the order of the settings.
     pub haproxy: Vec<Shown>,
+}
+
+impl SiteViews {
+    /// Whether HAProxy sends the leaf alone, where the file has what leads on from it.
+    #[must_use]
+    pub fn lacks_chain(&self, loaded: &LoadedLeaf) -> bool {
+        let is_as_planned = |row: &&Row| row.action == Action::Unchanged;
+        let chain = self.row.as_ref().filter(is_as_planned).and_then(|row| row.chain);
+        let leads_on = chain.is_some_and(|chain| chain != ChainState::Incomplete);
+        loaded.is_alone && leads_on && self.disk.here().is_some_and(|leaf| !leaf.is_self_signed)
+    }
 }
 
 /// A file among what HAProxy loads.

@@ -29,8 +29,9 @@ pub fn command(system: &System, haproxy: &Haproxy) -> Option<String> {
             Some(words.join(" ")).filter(|command| !command.is_empty())
         }
         Method::Pidfile => by_pidfile().or_else(by_unit),
-        Method::Auto | Method::Runtime | Method::Master | Method::Systemd | Method::None => {
-            by_unit().or_else(by_pidfile)
-        }
+        Method::Systemd => by_unit(),
+        Method::Auto | Method::Runtime | Method::Master => by_unit().or_else(by_pidfile),
+        // Whoever set that reloads it in another way, or not at all.
+        Method::None => None,
     }
 }

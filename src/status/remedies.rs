@@ -1,18 +1,19 @@
 //! What mends a refusal, a conflict or a warning.
 
+use crate::certbot::client::Client;
 use crate::certified_key::Flaw;
 use crate::plan::reason::Reason;
 use crate::plan::row::Row;
 use crate::plan::warning::Warning;
 use crate::serving::loads::move_out;
-use crate::status::advice::RENEW;
+use crate::status::advice;
 use crate::status::circumstances::{Circumstances, ForeignFile};
 use crate::status::observation::SiteViews;
 use crate::sys::escape::shell_word;
 
 /// The next step for a refused lineage.
 #[must_use]
-pub fn refused(reason: Reason, row: &Row, views: &SiteViews) -> Option<String> {
+pub fn refused(reason: Reason, row: &Row, views: &SiteViews, client: Client) -> Option<String> {
     let of_links = matches!(
         reason,
         Reason::LineageTorn
@@ -25,34 +26,39 @@ pub fn refused(reason: Reason, row: &Row, views: &SiteViews) -> Option<String> {
     if let Some(advice) = links.and_then(|(links, name)| links.mend(name, deployed)) {
         return Some(advice);
     }
+    let again = |verb: &str| format!("{verb}{}", client.by("renew --force-renewal --cert-name NAME"));
+    let whose = client.whose();
     let advice = match reason {
-        Reason::Unproved(Flaw::KeyMissing) => {
-            "issue it again: certbot renew --force-renewal --cert-name NAME"
-        }
+        Reason::Unproved(Flaw::KeyMissing) => again("issue it again"),
         Reason::Unproved(Flaw::CertificateMissing) => {
-            "put certbot's own files back from a backup; or issue it again, and then delete this one"
+            format!("put {whose} own files back from a backup; or issue it again, and then delete this one")
         }
-        Reason::Io => "mend its permissions or the disk; then run: haproxy-certs assemble",
-        Reason::OlderThanDeployed => {
-            "renew it: certbot renew --force-renewal --cert-name NAME; or, if the older one is meant: haproxy-certs \
-             assemble --force NAME"
-        }
-        Reason::WouldReplaceGood => "if it is meant: haproxy-certs assemble --force NAME",
+        Reason::Io => "mend its permissions or the disk; then run: haproxy-certs assemble".to_owned(),
+        Reason::OlderThanDeployed => format!(
+            "{}; or, if the older one is meant: haproxy-certs assemble --force NAME",
+            again("renew it")
+        ),
+        Reason::WouldReplaceGood => "if it is meant: haproxy-certs assemble --force NAME".to_owned(),
         Reason::LineageTorn => {
-            "bring both files of one renewal; or issue it again: certbot renew --force-renewal --cert-name NAME"
+            format!("bring both files of one renewal; or {}", again("issue it again"))
         }
         Reason::NotARegularFile | Reason::TooLarge => {
-            "put certbot's own file or link back; then run: haproxy-certs assemble"
+            format!("put {whose} own file or link back; then run: haproxy-certs assemble")
         }
-        Reason::HaproxyRejects => "mend what it names; then run: haproxy-certs assemble --force NAME",
-        Reason::NameUnsafe => return renamed(row, views),
-        Reason::Unproved(_) => reason.advice()?,
+        Reason::HaproxyRejects => {
+            "mend what it names; then run: haproxy-certs assemble --force NAME".to_owned()
+        }
+        Reason::NameUnsafe => return renamed(row, views, client),
+        Reason::Unproved(_) => reason.advice(client)?,
     };
-    Some(row.with_name(advice))
+    Some(row.with_name(&advice))
 }
 
 /// The same certificate as a lineage whose name can be a file's.
-fn renamed(row: &Row, views: &SiteViews) -> Option<String> {
+fn renamed(row: &Row, views: &SiteViews, client: Client) -> Option<String> {
+    if client != Client::Certbot {
+        return Some(format!("issue it by another name{}", client.by("")));
+    }
     let names: Vec<&str> = views.certbot.here()?.dns_names().collect();
     let name = shell_word(names.first()?.trim_start_matches("*.").as_ref());
     let issue =
@@ -75,29 +81,33 @@ pub fn conflict(fact: &str, views: &SiteViews) -> String {
 /// A warning's fact, and the next step.
 #[must_use]
 pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (String, Option<String>) {
+    let renew = advice::renew(around.client);
+    let forced = "renew --force-renewal --cert-name NAME";
+    let again = match around.client {
+        Client::Certbot => format!("run: certbot {forced}"),
+        client => format!("issue it again{}", client.by(forced)),
+    };
+    let whole = match around.client {
+        Client::Certbot => format!("deploy certbot's own fullchain.pem; or: certbot {forced}"),
+        client => format!("let the whole chain be in its file; or issue it again{}", client.by(forced)),
+    };
+    let server = format!("{forced} --server https://acme-v02.api.letsencrypt.org/directory");
+    let real = format!("issue it from the real CA{}", around.client.by(&server));
     let keys = keys(row, around);
     let siblings = siblings(row, around);
     let orphan = orphan(row, around);
     let shadowing = shadowing(row, around);
     let (fact, advice) = match warning {
-        Warning::Expired => ("it has expired", RENEW),
-        Warning::ExpiresSoon => ("it expires soon", RENEW),
+        Warning::Expired => ("it has expired", renew.as_str()),
+        Warning::ExpiresSoon => ("it expires soon", renew.as_str()),
         Warning::NotYetValid => {
             ("its life has not begun: visitors get an error", "set the clock right, or wait until it begins")
         }
-        Warning::ChainIncomplete => (
-            "no intermediate certificate comes with the leaf",
-            "deploy certbot's own fullchain.pem; or: certbot renew --force-renewal --cert-name NAME",
-        ),
-        Warning::ChainOrder => (
-            "a certificate of the chain was not issued by the one after it",
-            "run: certbot renew --force-renewal --cert-name NAME",
-        ),
-        Warning::StagingIssuer => (
-            "it comes from a staging CA, which no visitor trusts",
-            "issue it from the real CA: certbot renew --force-renewal --cert-name NAME --server \
-             https://acme-v02.api.letsencrypt.org/directory",
-        ),
+        Warning::ChainIncomplete => ("no intermediate certificate comes with the leaf", whole.as_str()),
+        Warning::ChainOrder => {
+            ("a certificate of the chain was not issued by the one after it", again.as_str())
+        }
+        Warning::StagingIssuer => ("it comes from a staging CA, which no visitor trusts", real.as_str()),
         Warning::Shadowed if row.outranked => (
             "a file that is loaded before the sites directory serves one of its names",
             "name the sites directory before that file on the bind line, or let HAProxy load that file no more",
@@ -106,7 +116,7 @@ pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (Strin
             ("another file that sorts before it serves one of its names", shadowing.as_str())
         }
         Warning::DefaultCertificateChanged => ("the next run makes it HAProxy's default certificate", ""),
-        Warning::LoosePermissions => ("others than the owner may read certbot's private key", keys.as_str()),
+        Warning::LoosePermissions => ("others than the owner may read its private key", keys.as_str()),
         Warning::SiblingFiles => {
             ("HAProxy loads .key, .ocsp, .issuer or .sctl files beside it", siblings.as_str())
         }
@@ -146,7 +156,7 @@ fn orphan(row: &Row, around: &Circumstances<'_>) -> String {
         return "bring what the fleet has here: haproxy-certs fleet follow --once".to_owned();
     }
     if around.live_is_missing {
-        return "bring certbot's directory back, or set live_dir to where it is".to_owned();
+        return format!("bring {} directory back, or set live_dir to where it is", around.client.whose());
     }
     let file = around.sites_dir.join(row.file.as_deref().unwrap_or_default());
     match around.needs.without(&file, None) {
@@ -176,9 +186,14 @@ fn shadowing(row: &Row, around: &Circumstances<'_>) -> String {
         // This is the good one of the two.
         "renew the lineage whose file that is; or delete it, if it isn't wanted any more".to_owned()
     } else if row.names_won.is_empty() {
-        "another lineage has all its names: leave this one out by exclude, if something else than HAProxy needs it; \
-         if nothing does: certbot delete --cert-name NAME; then: haproxy-certs assemble"
-            .to_owned()
+        let delete = match around.client {
+            Client::Certbot => ": certbot delete --cert-name NAME".to_owned(),
+            client => format!(", remove it{}", client.by("")),
+        };
+        format!(
+            "another lineage has all its names: leave this one out by exclude, if something else than HAProxy needs it; \
+             if nothing does{delete}; then: haproxy-certs assemble"
+        )
     } else {
         "another lineage has that name, too: issue one of the two without it".to_owned()
     }
@@ -186,7 +201,12 @@ fn shadowing(row: &Row, around: &Circumstances<'_>) -> String {
 
 /// Takes the keys of a lineage from everybody else.
 fn keys(row: &Row, around: &Circumstances<'_>) -> String {
-    let folder = around.archive.join(row.lineage.as_deref().unwrap_or_default());
+    let lineage = row.lineage.as_deref().unwrap_or_default();
+    if around.client != Client::Certbot {
+        let key = around.live_dir.join(lineage).join(around.key_file);
+        return format!("run: chmod 600 {}", shell_word(key.as_os_str()));
+    }
+    let folder = around.archive.join(lineage);
     format!("run: chmod 600 {}/privkey*.pem", shell_word(folder.as_os_str()))
 }
 

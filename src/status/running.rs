@@ -241,7 +241,9 @@ impl Look {
         let outranked = names.iter().find_map(|name| memory.outranked.remove(name));
         let found: Vec<LoadedLeaf> = names.iter().filter_map(|name| memory.stores.remove(name)).collect();
         // What isn't as it should be, where it has the file by several names.
-        let is_right = |found: &LoadedLeaf| site.disk.here().is_some_and(|leaf| found.is_current(leaf));
+        let is_right = |found: &LoadedLeaf| {
+            site.disk.here().is_some_and(|leaf| found.is_current(leaf)) && !site.lacks_chain(found)
+        };
         let wrong = found.iter().position(|found| !is_right(found)).unwrap_or_default();
         let loaded = found.into_iter().nth(wrong).map_or(Sight::Absent, Sight::Here);
         let is_apart = loaded == Sight::Absent && self.names.is_apart(place);
@@ -275,7 +277,7 @@ fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut G
     // It has those, too, whatever is in them.
     let of_avoided = |file: String| {
         let (serial, sha1, not_before, not_after) = (None, None, None, None);
-        (file, LoadedLeaf { status: StoreStatus::Used, serial, sha1, not_before, not_after })
+        (file, LoadedLeaf { status: StoreStatus::Used, serial, sha1, not_before, not_after, is_alone: false })
     };
     let avoided = avoided.into_iter().filter(|file| names.site(file).is_none()).map(of_avoided);
     let mut left: Vec<_> =

@@ -159,9 +159,10 @@ impl Cmd {
         }
     }
 
-    /// Sets the environment of a run.
+    /// Sets the environment of a run: without the folders that cargo has the loader look into, which no user's shell has.
     pub fn prepare(&self, command: &mut Command) {
         command
+            .env_remove("LD_LIBRARY_PATH")
             .env_remove("HAPROXY_CERTS_CONFIG")
             .env_remove("RENEWED_LINEAGE")
             .env_remove("RENEWED_DOMAINS");

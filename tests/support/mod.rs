@@ -33,6 +33,7 @@ pub mod name_server;
 pub mod pki;
 pub mod ports;
 pub mod process;
+pub mod promtool;
 pub mod scene;
 pub mod strace;
 pub mod summary;

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
@@ -24,10 +25,11 @@ static NEXT: AtomicU16 = AtomicU16::new(0);
 impl Port {
     /// Reserves a port.
     pub fn free() -> Self {
-        let folder = std::env::temp_dir().join("haproxy-certs-test-ports");
-        fs::create_dir_all(&folder).unwrap();
+        // Not of TMPDIR: all tests of a machine have one.
+        let folder = Path::new("/tmp/haproxy-certs-test-ports");
+        fs::create_dir_all(folder).unwrap();
         // Best effort: somebody else may have made it, for everybody.
-        let _ = fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777));
+        let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o1777));
         // Processes start at different places, so that they seldom meet.
         let start = (std::process::id() % 97) * 103;
         for _ in 0..COUNT {

@@ -27,6 +27,7 @@ use crate::plan::situation::Policy;
 use crate::serving::gather::{loaded, loaded_besides};
 use crate::sites;
 use crate::sites::dir::SitesDir;
+use crate::source::Source;
 use crate::sweep::{prove, sweep};
 use crate::sys::clock::{Moment, now};
 use crate::sys::failure::Failure;
@@ -83,12 +84,15 @@ fn dry_run(
         note_group_writable(place, report);
     }
     let identity = identity(system, &settings.haproxys, |name| state.configuration_of(name));
+    let source = Source::of(settings)?;
     let index = match &place {
-        Some(place) if !options.full => Index::look(settings, system, place, &state),
+        Some(place) if !options.full => {
+            Index::look(settings, system, source.files().as_deref(), place, &state)
+        }
         _ => Index::empty(None),
     };
     let policy = options.policy.clone();
-    let mut swept = sweep(settings, place.as_ref(), &state, policy, &identity, &index, progress)?;
+    let mut swept = sweep(settings, (source, &index), place.as_ref(), &state, policy, &identity, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded =
         loaded_besides(settings, system, |name| state.configuration_of(name), &|file| index.seen(file));
@@ -125,12 +129,22 @@ fn deploy(
     };
     let who = identities();
     let began = Moment::now();
+    let source = Source::of(settings)?;
     let index = match index::stamp(settings, system, &began) {
         stamp if options.full => Index::empty(stamp),
-        stamp => Index::recall(settings, &sites.place, sites.own(), &sites.state, stamp, &began),
+        stamp => Index::recall(
+            settings,
+            source.files().as_deref(),
+            &sites.place,
+            sites.own(),
+            &sites.state,
+            stamp,
+            &began,
+        ),
     };
     let policy = options.policy.clone();
-    let mut swept = sweep(settings, Some(&sites.place), &sites.state, policy, &who, &index, progress)?;
+    let mut swept =
+        sweep(settings, (source, &index), Some(&sites.place), &sites.state, policy, &who, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded =
         loaded_besides(settings, system, |name| sites.state.configuration_of(name), &|file| index.seen(file));

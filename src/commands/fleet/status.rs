@@ -5,14 +5,15 @@ use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::{Accepted, KnownHeads, RefusedHead, accept};
 use crate::fleet::cache::{
-    FleetCache, fleet_name, identity, kept_head, look_at_memory, own_name, publishers,
+    FleetCache, fleet_name, identity, is_sha256_of, kept_head, look_at_memory, own_name, publishers,
 };
 use crate::fleet::head::SignedHead;
 use crate::fleet::name::NodeName;
+use crate::fleet::node_list::NodeList;
 use crate::fleet::overview::{FleetOverview, FleetProblem, node_row, problem, staleness, unreadable_row};
 use crate::fleet::reach::{Patience, reach};
 use crate::fleet::sshsig::VerifyingKey;
-use crate::fleet::store::{FleetStore, StoreError, StoreKey};
+use crate::fleet::store::{FleetStore, StoreKey, get_one};
 use crate::fleet::trouble::FleetTrouble;
 use crate::sys::clock::now;
 use crate::sys::failure::Failure;
@@ -45,8 +46,8 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
             return Ok(overview);
         }
     };
-    let value = match get(store.as_ref(), &[StoreKey::Head]) {
-        Ok(found) => found.into_iter().next().flatten(),
+    let value = match get_one(store.as_ref(), StoreKey::Head) {
+        Ok(found) => found.map(|stored| stored.bytes),
         Err(e) => {
             overview.problems.push(problem(FleetTrouble::of_store(&e), e.to_string()));
             return Ok(overview);
@@ -72,10 +73,17 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
         }
     };
     let Some(signed) = &overview.head else { return Ok(overview) };
-    let nodes: Vec<&NodeName> = signed.head.nodes.iter().map(|(node, _)| node).collect();
+    let members = match members(store.as_ref(), signed) {
+        Ok(members) => members,
+        Err(problem) => {
+            overview.problems.push(problem);
+            return Ok(overview);
+        }
+    };
+    let nodes: Vec<&NodeName> = members.iter().map(|(node, _)| node).collect();
     match reports(store.as_ref(), &nodes) {
         Ok(values) => {
-            let rows = signed.head.nodes.iter().zip(values).map(|((node, key), value)| match value {
+            let rows = members.iter().zip(values).map(|((node, key), value)| match value {
                 Ok(value) => node_row((node, key), value.as_deref(), &name, Some(signed), at),
                 Err(e) => unreadable_row(node, e.to_string()),
             });
@@ -83,7 +91,7 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
         }
         Err(e) => overview.problems.push(problem(FleetTrouble::FleetUnreachable, e.to_string())),
     }
-    overview.problems.extend(not_a_node(fleet, signed));
+    overview.problems.extend(not_a_node(fleet, signed, &members));
     for node in memory.removed.iter().filter(|_| fleet.is_publisher()) {
         let fact = format!("{node} was removed and can still read: run haproxy-certs fleet rotate");
         overview.problems.push(problem(FleetTrouble::FleetNotRotated, fact));
@@ -103,11 +111,27 @@ fn known(fleet: &Fleet, heads: KnownHeads) -> KnownHeads {
     own
 }
 
+/// The nodes that the head names.
+fn members(store: &dyn FleetStore, signed: &SignedHead) -> Result<NodeList, FleetProblem> {
+    let key = StoreKey::Page(signed.head.nodes);
+    let shown = key.to_string();
+    let unusable = |trouble, why: &str| {
+        problem(trouble, format!("number {}: {shown}, the list of its nodes, {why}", signed.head.sequence))
+    };
+    let found = get_one(store, key).map_err(|e| problem(FleetTrouble::of_store(&e), e.to_string()))?;
+    let Some(stored) = found else {
+        return Err(unusable(FleetTrouble::FleetIncomplete, "isn't there"));
+    };
+    let list = NodeList::read(&stored.bytes).ok().filter(|_| is_sha256_of(&signed.head.nodes, &stored.bytes));
+    let trouble = if stored.settled { FleetTrouble::FleetDamaged } else { FleetTrouble::FleetIncomplete };
+    list.ok_or_else(|| unusable(trouble, "isn't what the head names"))
+}
+
 /// That the head doesn't name this host, which is a node.
-fn not_a_node(fleet: &Fleet, signed: &SignedHead) -> Option<FleetProblem> {
+fn not_a_node(fleet: &Fleet, signed: &SignedHead, members: &NodeList) -> Option<FleetProblem> {
     // Who only watches the fleet has no keys.
     let identity = identity(fleet).ok().filter(|_| fleet.is_node())?;
-    if own_name(signed, &identity).is_some() {
+    if own_name(members, &identity).is_some() {
         return None;
     }
     let head = &signed.head;
@@ -118,10 +142,6 @@ fn not_a_node(fleet: &Fleet, signed: &SignedHead) -> Option<FleetProblem> {
 /// Whose heads count here.
 fn keys(fleet: &Fleet) -> Result<Vec<VerifyingKey>, Failure> {
     if fleet.is_node() { publishers(fleet) } else { Ok(vec![identity(fleet)?.public().signing]) }
-}
-
-fn get(store: &dyn FleetStore, keys: &[StoreKey]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-    Ok(store.get(keys)?.into_iter().map(|found| found.map(|stored| stored.bytes)).collect())
 }
 
 fn lineages(settings: &Settings) -> Option<usize> {

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::commands::fleet::follow::{Closely, Followed, Follower};
-use crate::config::fleet::Fleet;
-use crate::fleet::reach::{Patience, reach};
-use crate::fleet::store::{Revision, Woken};
+use crate::fleet::store::{FleetStore, Revision, Woken};
 use crate::sys::clock::now;
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
@@ -52,7 +50,7 @@ pub fn watch(
     end_by_signals(sender.clone())?;
     let mut seen = WatchedHead::default();
     let (wanted, heads) = channel();
-    wake_by_store(follower.fleet().clone(), sender, heads);
+    wake_by_store(sender, heads);
     let busy_since = Arc::new(AtomicI64::new(0));
     give_signs_of_life(&manager, &busy_since);
     let mut look = Closely::All;
@@ -94,9 +92,11 @@ pub fn watch(
         if ends {
             break;
         }
-        if seen.is_other(follower.revision) {
+        if let Some(store) = follower.store()
+            && seen.is_other(follower.revision)
+        {
             // Nobody waits any more: then the time-out does.
-            let _ = wanted.send(follower.revision);
+            let _ = wanted.send((store, follower.revision));
         }
         let time = if done.is_unfinished() { SOON } else { IDLE };
         match events.recv_timeout(time) {
@@ -173,18 +173,16 @@ fn end_by_signals(sender: Sender<Event>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for another head than the one that was seen last, on a connection of its own.
-fn wake_by_store(fleet: Fleet, sender: Sender<Event>, heads: Receiver<Option<Revision>>) {
+/// What the store's watcher is told: the store, and which of its heads was seen.
+type SeenHead = (Arc<dyn FleetStore>, Option<Revision>);
+
+/// Waits for another head than the one that was seen last. It is the store that the looks use: while nothing happens there
+/// is one connection.
+fn wake_by_store(sender: Sender<Event>, heads: Receiver<SeenHead>) {
     spawn(move || {
-        let Ok(mut seen) = heads.recv() else { return };
-        let store = loop {
-            match reach(&fleet, Patience::Usual) {
-                Ok(store) => break store,
-                Err(_) => sleep(SOON),
-            }
-        };
+        let Ok((store, mut seen)) = heads.recv() else { return };
         loop {
-            while let Ok(newer) = heads.try_recv() {
+            while let Ok((_, newer)) = heads.try_recv() {
                 seen = newer;
             }
             match store.wait(seen, AT_MOST) {
@@ -194,7 +192,7 @@ fn wake_by_store(fleet: Fleet, sender: Sender<Event>, heads: Receiver<Option<Rev
                     }
                     // What was seen is told when the look is done; where it is the same again, it isn't.
                     match heads.recv_timeout(SOON) {
-                        Ok(newer) => seen = newer,
+                        Ok((_, newer)) => seen = newer,
                         Err(RecvTimeoutError::Timeout) => {}
                         Err(RecvTimeoutError::Disconnected) => return,
                     }

@@ -56,7 +56,7 @@ pub enum Woken {
 }
 
 /// What every store can do.
-pub trait FleetStore: Send {
+pub trait FleetStore: Send + Sync {
     /// The values of these keys, each `None` where there is none: never one that is older than what was read before.
     ///
     /// # Errors
@@ -97,4 +97,12 @@ pub trait FleetStore: Send {
     /// # Errors
     /// The store can't be reached or says no.
     fn wait(&self, seen: Option<Revision>, at_most: Duration) -> Result<Woken, StoreError>;
+}
+
+/// The value of one key; `None`: there is none.
+///
+/// # Errors
+/// The store can't be reached or says no, or the value is larger than any of its kind.
+pub fn get_one(store: &dyn FleetStore, key: StoreKey) -> Result<Option<Stored>, StoreError> {
+    Ok(store.get(&[key])?.into_iter().next().flatten())
 }

@@ -30,8 +30,18 @@ pub struct ShownStore {
     /// How many certificates follow the leaf in its own file: what `issuers-chain-path` adds is shown behind
     /// `Chain Filename:`, and isn't the file's (measured, 2.2 to 3.4).
     pub chain_len: usize,
+    /// Whether `issuers-chain-path` adds others.
+    pub is_completed: bool,
     /// Whether an OCSP response is stapled to it (2.6 and later say so).
     pub has_ocsp: bool,
+}
+
+impl ShownStore {
+    /// Whether the leaf is surely sent without any other certificate.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.sha1.is_some() && self.chain_len == 0 && !self.is_completed
+    }
 }
 
 /// What a store is there for.
@@ -244,6 +254,7 @@ pub fn store(reply: &str) -> Option<ShownStore> {
         sha1: field("SHA1 FingerPrint").and_then(sha1),
         serial: field("Serial").map(str::to_owned),
         not_after: field("notAfter").map(str::to_owned),
+        is_completed: field("Chain Filename").is_some(),
         chain_len: match field("Chain Filename") {
             Some(_) => 0,
             None => reply.lines().filter(|line| line.starts_with("Chain Subject:")).count(),

@@ -73,11 +73,11 @@ pub fn published(done: &Published, verbose: bool) -> Vec<Line> {
         );
     }
     if done.rotated {
+        let again = done.client.by("renew --force-renewal");
         of(
             Tone::Wary,
             "note",
-            "what removed nodes held stays theirs until it is issued again: certbot renew --force-renewal"
-                .to_owned(),
+            format!("what removed nodes held stays theirs until it is issued again{again}"),
         );
     }
     if done.is_first || verbose {

@@ -4,13 +4,13 @@ use crate::commands::fleet::failures::in_store;
 use crate::commands::fleet::reports::reports;
 use crate::config::fleet::Fleet;
 use crate::fleet::cache::{CacheFolder, HostPart, Opened};
-use crate::fleet::fetch::fetch;
+use crate::fleet::fetch::{Extent, fetch, fetch_nodes};
 use crate::fleet::head::SignedHead;
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
-use crate::fleet::node_key::NodeKey;
+use crate::fleet::node_list::NodeList;
 use crate::fleet::report::NodeReport;
-use crate::fleet::store::{FleetStore, Revision, StoreKey};
+use crate::fleet::store::{FleetStore, Revision, StoreKey, get_one};
 use crate::sys::failure::{Failure, FailureKind};
 
 /// The highest number that is believed when a node says that it has it.
@@ -42,10 +42,10 @@ pub(super) fn base(
 ) -> Result<Base, Failure> {
     // What can't be opened is made anew.
     let kept = folder.open(fleet, identity, HostPart::Publisher).ok().flatten();
-    let found = store.get(&[StoreKey::Head]);
+    let found = get_one(store, StoreKey::Head);
     let last = kept.as_ref().map_or((0, 0), |kept| (kept.signed.head.sequence, kept.signed.head.epoch));
     let found = match found {
-        Ok(found) => found.into_iter().next().flatten(),
+        Ok(found) => found,
         Err(e) if e.of_value().is_some() => {
             alarms.push(format!("{e}; a new one took its place"));
             return Ok(Base { opened: kept, revision: None, last, is_doubtful: true, is_in_the_way: true });
@@ -85,8 +85,15 @@ pub(super) fn base(
     }
     let last = (last.0.max(signed.head.sequence), last.1.max(signed.head.epoch));
     // It is ours and newer: a run that was interrupted, or a cache that was lost.
-    let fetched = fetch(store, folder, &signed.head, identity, &NodeName::publisher(), false);
-    let opened = fetched.ok().map(|(key, entries)| Opened { signed, key, entries });
+    let extent = Extent { before: None, objects: false, every_object: false };
+    let fetched = fetch(store, folder, &signed.head, (identity, &NodeName::publisher()), extent);
+    let nodes = fetch_nodes(store, folder, &signed.head, None);
+    let opened = fetched.ok().zip(nodes.ok()).map(|(fetched, nodes)| Opened {
+        signed,
+        key: fetched.key,
+        nodes,
+        entries: fetched.entries,
+    });
     Ok(Base { opened, revision, last, is_doubtful: true, is_in_the_way })
 }
 
@@ -96,7 +103,7 @@ pub(super) fn pass_nodes(
     base: &mut Base,
     store: &dyn FleetStore,
     name: &FleetName,
-    members: &[(NodeName, NodeKey)],
+    members: &NodeList,
     alarms: &mut Vec<String>,
 ) -> Result<(), Failure> {
     let nodes: Vec<&NodeName> = members.iter().map(|(node, _)| node).collect();
@@ -136,7 +143,7 @@ fn other_publisher(signed: &SignedHead) -> Failure {
 
 /// Somebody put a head while this run worked.
 pub(super) fn lost(store: &dyn FleetStore, identity: &HostIdentity) -> Failure {
-    let found = store.get(&[StoreKey::Head]).ok().and_then(|found| found.into_iter().next().flatten());
+    let found = get_one(store, StoreKey::Head).ok().flatten();
     match found.and_then(|found| SignedHead::read(&found.bytes).ok()) {
         Some(signed) if signed.publisher != identity.public().signing => other_publisher(&signed),
         _ => Failure::new(

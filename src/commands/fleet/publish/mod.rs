@@ -1,29 +1,33 @@
 //! `fleet publish` and `fleet rotate`: sweep, prove, seal what changed, and put a new head into the store.
 
 mod base;
+mod known;
 mod sealing;
 mod unnamed;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::str::FromStr as _;
 
 use crate::certbot::CertbotTree;
+use crate::certbot::client::Client;
 use crate::certified_key::sha256;
 use crate::commands::fleet::failures::{in_store, unsealed};
 use crate::commands::fleet::publish::base::{Base, base, lost, pass_nodes};
+use crate::commands::fleet::publish::known::KnownPairs;
 use crate::commands::fleet::publish::sealing::{Seal, look, rescue};
 use crate::commands::fleet::publish::unnamed::{DAY, clear_away, drop_unnamed, listed, note_strays};
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, Opened, fleet_name};
-use crate::fleet::edition::{Edition, pages_of};
+use crate::fleet::edition::{Edition, Looked, pages_of};
 use crate::fleet::epoch::EpochKey;
 use crate::fleet::head::Head;
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_key::NodeKey;
+use crate::fleet::node_list::{self, NodeList};
 use crate::fleet::page::{self, PageEntry};
 use crate::fleet::reach::{Patience, reach};
 use crate::fleet::store::{FleetStore, StoreKey, Swap};
@@ -90,6 +94,8 @@ pub struct Published {
     pub removed: Vec<String>,
     /// Whether everything was encrypted anew: what nodes that are no more held has to be issued again.
     pub rotated: bool,
+    /// Who renews what is published.
+    pub client: Client,
     /// What is odd in the store.
     pub alarms: Vec<String>,
 }
@@ -126,6 +132,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         made: made.then(|| fleet.identity.clone()),
         line: identity.public().signing.line(&host),
         rotated: wanted.rotate,
+        client: Client::of(settings),
         ..Published::default()
     };
     let mut base =
@@ -155,6 +162,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         key,
         is_fresh: previous.is_none() || wanted.rotate,
         there: if looks_through { Some(listed(store.as_ref())?) } else { None },
+        reads_everything: looks_through,
         at,
     };
     let edition = edition_of.edition(settings, wanted, progress)?;
@@ -171,14 +179,17 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     if done.is_new {
         let head = edition_of.put_head(pages, &keys, wanted)?;
         done.sequence = head.sequence;
-        drop_unnamed(&mut memory, previous, &head, &edition.entries, at);
-        if let Some(opened) = folder.open(fleet, &identity, HostPart::Publisher)? {
+        drop_unnamed(&mut memory, previous, &head, (&members, &edition.entries), at);
+        if let Some(previous) = previous {
+            folder.drop_replaced(previous, &head, &members, &edition.entries);
+        }
+        if looks_through && let Some(opened) = folder.open(fleet, &identity, HostPart::Publisher)? {
             folder.tidy(&opened);
         }
         memory.since = at;
     }
     if let Some(there) = &edition_of.there {
-        note_strays(&mut memory, there, done.sequence, &edition.entries, &folder, at)?;
+        note_strays(&mut memory, there, done.sequence, (&members, &edition.entries), &folder, at)?;
         memory.swept = at;
     }
     clear_away(store.as_ref(), &mut memory, done.sequence, at, &mut done.alarms);
@@ -198,7 +209,7 @@ struct Publishing<'a> {
     folder: &'a CacheFolder,
     name: &'a FleetName,
     identity: &'a HostIdentity,
-    members: &'a [(NodeName, NodeKey)],
+    members: &'a NodeList,
     /// The last head, opened.
     previous: Option<&'a Opened>,
     base: &'a Base,
@@ -208,6 +219,8 @@ struct Publishing<'a> {
     is_fresh: bool,
     /// What the store has; `None`: what the last head names.
     there: Option<BTreeSet<StoreKey>>,
+    /// Whether lineages are read that look as they did when they were published.
+    reads_everything: bool,
     at: i64,
 }
 
@@ -258,16 +271,23 @@ impl Publishing<'_> {
             .map(|(name, entry)| (name.as_str(), entry))
             .collect();
         let tree = CertbotTree::of(settings);
-        let discovery = tree.discover()?;
+        let known = KnownPairs::recall(settings, self.folder, &tree, &reusable, self.reads_everything);
+        let is_known = |name: &OsStr| name.to_str().is_some_and(|name| known.has(name));
+        let discovery = tree.discover_besides(&is_known)?;
         if discovery.live_dir_missing && self.previous.is_none() {
             let fact = format!("there is no {}: nothing to publish yet", escaped_path(&settings.live_dir));
             return Err(Failure::new(FailureKind::Io, fact));
         }
-        let names: Vec<&OsString> =
-            discovery.lineages.iter().filter(|name| settings.selection.includes(name)).collect();
+        let included = discovery.lineages.iter().filter(|name| settings.selection.includes(name));
+        let (as_published, names): (Vec<&OsString>, Vec<&OsString>) =
+            included.partition(|name| is_known(name));
         let seal = Seal { tree: &tree, name: self.name, key: self.key, reusable: &reusable };
-        let looked = look(&seal, &names, self.store, progress)?;
-        let mut edition = Edition::after(before, looked, !discovery.lineages.is_empty(), wanted.prune_many);
+        let mut looks = look(&seal, &names, self.store, progress)?;
+        known.save(self.folder, &looks.pairs);
+        let same = as_published.into_iter().map(|name| (name.to_string_lossy().into_owned(), Looked::Same));
+        looks.all.extend(same);
+        let mut edition =
+            Edition::after(before, looks.all, !discovery.lineages.is_empty(), wanted.prune_many);
         if let Some(opened) = self.previous {
             let is_kept = |name: &String, entry: &PageEntry| before.get(name) == Some(entry);
             let names: Vec<String> = edition
@@ -283,7 +303,7 @@ impl Publishing<'_> {
         Ok(edition)
     }
 
-    /// Seals the pages that changed.
+    /// Seals the pages that changed; the list of nodes is stored among them.
     fn pages(&self, edition: &Edition) -> Result<Pages, Failure> {
         let count_before = self.previous.map(|opened| opened.signed.head.pages.len());
         let count = page::count(edition.entries.len(), count_before);
@@ -300,10 +320,16 @@ impl Publishing<'_> {
                 pages.hashes.push(hash);
                 continue;
             }
-            let bytes = page::seal(group, (at, count), self.name, self.key).map_err(|e| unsealed(&e))?;
+            let group: Vec<PageEntry> = group.iter().copied().cloned().collect();
+            let bytes = page::seal(&group, (at, count), self.name, self.key).map_err(|e| unsealed(&e))?;
             let hash = sha256(&bytes);
             pages.hashes.push(hash);
             pages.fresh.push((hash, bytes));
+        }
+        let nodes = self.members.hash();
+        let is_known = self.previous.is_some_and(|opened| opened.signed.head.nodes == nodes);
+        if !is_known || !self.is_there(&StoreKey::Page(nodes)) {
+            pages.fresh.push((nodes, self.members.to_bytes()));
         }
         Ok(pages)
     }
@@ -313,14 +339,14 @@ impl Publishing<'_> {
         let known: BTreeSet<(&NodeName, &NodeKey)> = self
             .reusable()
             .into_iter()
-            .flat_map(|opened| &opened.signed.head.nodes)
+            .flat_map(|opened| opened.nodes.iter())
             .map(|(name, key)| (name, key))
             .collect();
         let place = |node: &NodeName| StoreKey::EpochKey { epoch: self.key.epoch(), node: node.clone() };
         let sealed =
             |node: &NodeName, to: &NodeKey| self.key.seal(self.name, node, to).map_err(|e| unsealed(&e));
         let mut keys = SealedKeys { puts: Vec::new(), own: None };
-        for (node, to) in self.members {
+        for (node, to) in self.members.iter() {
             if !known.contains(&(node, to)) || !self.is_there(&place(node)) {
                 keys.puts.push((place(node), sealed(node, to)?));
             }
@@ -337,7 +363,7 @@ impl Publishing<'_> {
 
     /// Notes the nodes that are no more, and forgets them where they can't read any more.
     fn note_removed(&self, memory: &mut FleetMemory) {
-        for (node, key) in self.previous.into_iter().flat_map(|opened| &opened.signed.head.nodes) {
+        for (node, key) in self.previous.into_iter().flat_map(|opened| opened.nodes.iter()) {
             if !self.members.iter().any(|(name, now)| name == node && now == key) {
                 memory.removed.insert(node.to_string());
             }
@@ -353,7 +379,7 @@ impl Publishing<'_> {
         let last = &opened.signed.head;
         let is_due = self.at - last.signed >= LIFE / 2 || self.at < last.signed;
         let is_other =
-            last.pages != pages.hashes || last.nodes != self.members || last.epoch != self.key.epoch();
+            last.pages != pages.hashes || last.nodes != self.members.hash() || last.epoch != self.key.epoch();
         let may_prune = wanted.prune_many && !(last.prune_many && edition.gone.is_empty());
         is_due || is_other || self.base.is_doubtful || may_prune
     }
@@ -368,7 +394,7 @@ impl Publishing<'_> {
             epoch: self.key.epoch(),
             epoch_key: self.key.commitment(self.name),
             prune_many: wanted.prune_many,
-            nodes: self.members.to_vec(),
+            nodes: self.members.hash(),
             pages: pages.hashes,
         };
         let value = head.sign(self.identity.signing());
@@ -386,13 +412,17 @@ impl Publishing<'_> {
         if let Some(bytes) = &keys.own {
             self.folder.keep_epoch_key(self.key.epoch(), bytes)?;
         }
-        self.folder.switch_over(&value)?;
+        let epoch = self.key.epoch();
+        let own = keys.own.as_ref().map(|_| StoreKey::EpochKey { epoch, node: NodeName::publisher() });
+        let fresh: Vec<StoreKey> =
+            pages.fresh.iter().map(|(hash, _)| StoreKey::Page(*hash)).chain(own).collect();
+        self.folder.switch_over(&value, &fresh)?;
         Ok(head)
     }
 }
 
 /// The nodes of the settings, by name.
-fn members(fleet: &Fleet) -> Result<Vec<(NodeName, NodeKey)>, Failure> {
+fn members(fleet: &Fleet) -> Result<NodeList, Failure> {
     let parse = |member: &crate::config::fleet::Member| {
         let wrong =
             |why: String| Failure::config(format!("[[fleet.node]] \"{}\": {why}", escaped(&member.name)));
@@ -412,5 +442,11 @@ fn members(fleet: &Fleet) -> Result<Vec<(NodeName, NodeKey)>, Failure> {
             )));
         }
     }
-    Ok(all)
+    let list = NodeList::of(all);
+    let length = list.to_bytes().len();
+    if length > node_list::MAX_BYTES {
+        let fact = format!("{} [[fleet.node]] tables are more than fit into one fleet", list.len());
+        return Err(Failure::config(fact));
+    }
+    Ok(list)
 }

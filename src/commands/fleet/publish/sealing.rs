@@ -15,6 +15,7 @@ use crate::fleet::name::FleetName;
 use crate::fleet::object::{self, PlainPair};
 use crate::fleet::page::PageEntry;
 use crate::fleet::store::{FleetStore, StoreKey};
+use crate::index::known_pair::KnownPair;
 use crate::plan::names::site_file;
 use crate::sys::escape::escaped;
 use crate::sys::failure::{Failure, FailureKind};
@@ -34,31 +35,49 @@ pub(super) struct Seal<'a> {
     pub reusable: &'a BTreeMap<&'a str, &'a PageEntry>,
 }
 
-/// What came of one lineage: and the object, where it is a new one; or that it may be whole in a moment.
-type Read = (Looked, Option<Vec<u8>>, bool);
+/// What came of reading one lineage.
+struct Read {
+    looked: Looked,
+    /// The object, where it is a new one.
+    object: Option<Vec<u8>>,
+    /// Whether it may be whole in a moment.
+    may_settle: bool,
+    /// What its files looked like, where they were whole.
+    pair: Option<KnownPair>,
+}
 
-/// Reads every lineage; proves, seals and puts what isn't published yet.
+/// What came of reading lineages.
+#[derive(Default)]
+pub(super) struct ReadPairs {
+    /// What came of each.
+    pub all: BTreeMap<String, Looked>,
+    /// What their files looked like, where they were whole.
+    pub pairs: Vec<KnownPair>,
+}
+
+/// Reads every lineage of these; proves, seals and puts what isn't published yet.
 pub(super) fn look(
     seal: &Seal<'_>,
     names: &[&OsString],
     store: &dyn FleetStore,
     progress: Progress<'_>,
-) -> Result<BTreeMap<String, Looked>, Failure> {
-    let mut all = BTreeMap::new();
+) -> Result<ReadPairs, Failure> {
+    let mut looks = ReadPairs::default();
     let mut unsettled: Vec<&OsString> = Vec::new();
     for (at, chunk) in names.chunks(TOGETHER).enumerate() {
         let before = at * TOGETHER;
         let read =
             parallel::map(chunk, |name| look_at(seal, name), &|done, _| progress(before + done, names.len()));
         let mut puts = Vec::new();
-        for (name, (looked, object, may_settle)) in chunk.iter().zip(read) {
+        for (name, Read { looked, object, may_settle, pair }) in chunk.iter().zip(read) {
             if may_settle {
                 unsettled.push(name);
             }
             if let (Looked::Proved(entry), Some(bytes)) = (&looked, object) {
                 puts.push((StoreKey::Object(entry.object), bytes));
             }
-            all.insert(name.to_string_lossy().into_owned(), looked);
+            looks.all.insert(name.to_string_lossy().into_owned(), looked);
+            looks.pairs.extend(pair);
         }
         if !puts.is_empty() {
             store.put(&puts).map_err(|e| in_store(&e))?;
@@ -69,23 +88,29 @@ pub(super) fn look(
         sleep(POLL);
         let mut left = Vec::new();
         for name in unsettled {
-            let (looked, object, may_settle) = look_at(seal, name);
+            let Read { looked, object, may_settle, pair } = look_at(seal, name);
             if let (Looked::Proved(entry), Some(bytes)) = (&looked, object) {
                 store.put(&[(StoreKey::Object(entry.object), bytes)]).map_err(|e| in_store(&e))?;
             }
             if may_settle {
                 left.push(name);
             }
-            all.insert(name.to_string_lossy().into_owned(), looked);
+            looks.all.insert(name.to_string_lossy().into_owned(), looked);
+            looks.pairs.extend(pair);
         }
         unsettled = left;
     }
-    Ok(all)
+    Ok(looks)
 }
 
 /// Reads one lineage, and proves and seals it unless it is as it was published.
 fn look_at(seal: &Seal<'_>, name: &OsStr) -> Read {
-    let refused = |why: String, may_settle: bool| (Looked::Refused(why), None, may_settle);
+    let refused = |why: String, may_settle: bool| Read {
+        looked: Looked::Refused(why),
+        object: None,
+        may_settle,
+        pair: None,
+    };
     let text = match (name.to_str(), site_file(name)) {
         (Some(text), Ok(_)) => text,
         (_, Err(refusal)) => return refused(refusal.detail, false),
@@ -96,10 +121,12 @@ fn look_at(seal: &Seal<'_>, name: &OsStr) -> Read {
         Err(unread) => return refused(unread.refusal.detail, unread.unsettled),
     };
     let (differ, unsettled) = (pair.versions_differ, pair.unsettled);
+    let (key, chain) = (pair.key_look, pair.chain_look);
     let plain = PlainPair { key: pair.key, chain: pair.chain };
     let content = plain.content();
+    let known = KnownPair { lineage: text.to_owned(), key, chain, content };
     if seal.reusable.get(text).is_some_and(|entry| entry.content == content) {
-        return (Looked::Same, None, false);
+        return Read { looked: Looked::Same, object: None, may_settle: false, pair: Some(known) };
     }
     let proved = match CertifiedKey::prove(&plain.key, &plain.chain) {
         Ok(proved) => proved,
@@ -119,7 +146,7 @@ fn look_at(seal: &Seal<'_>, name: &OsStr) -> Read {
                 serial: leaf.serial.clone(),
                 not_after: leaf.not_after,
             };
-            (Looked::Proved(entry), Some(bytes), false)
+            Read { looked: Looked::Proved(entry), object: Some(bytes), may_settle: false, pair: Some(known) }
         }
         Err(e) => refused(e.to_string(), false),
     }

@@ -1,11 +1,12 @@
 //! What is in the store and no head names: noted, and deleted after a day.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::commands::fleet::failures::in_store;
 use crate::fleet::cache::{CacheFolder, FleetMemory, Opened};
 use crate::fleet::head::{Head, SignedHead};
 use crate::fleet::name::NodeName;
+use crate::fleet::node_list::NodeList;
 use crate::fleet::page::PageEntry;
 use crate::fleet::store::{FleetStore, StoreFolder, StoreKey};
 use crate::sys::failure::Failure;
@@ -27,17 +28,14 @@ pub(super) fn drop_unnamed(
     memory: &mut FleetMemory,
     previous: Option<&Opened>,
     head: &Head,
-    entries: &BTreeMap<String, PageEntry>,
+    (nodes, entries): (&NodeList, &BTreeMap<String, PageEntry>),
     at: i64,
 ) {
-    let named = named(head, entries);
-    if let Some(opened) = previous {
-        let before = self::named(&opened.signed.head, &opened.entries);
-        for gone in before.difference(&named) {
-            memory.dropped.entry(gone.clone()).or_insert((head.sequence, at));
-        }
+    for key in previous.into_iter().flat_map(|opened| opened.replaced_by(head, nodes, entries)) {
+        memory.dropped.entry(key.to_string()).or_insert((head.sequence, at));
     }
-    memory.dropped.retain(|path, _| !named.contains(path));
+    let named = named(head, nodes, entries);
+    memory.dropped.retain(|path, _| StoreKey::of_path(path).is_none_or(|key| !named.contains(&key)));
 }
 
 /// Notes what is in the store and no head names.
@@ -45,26 +43,26 @@ pub(super) fn note_strays(
     memory: &mut FleetMemory,
     there: &BTreeSet<StoreKey>,
     sequence: u64,
-    entries: &BTreeMap<String, PageEntry>,
+    (nodes, entries): (&NodeList, &BTreeMap<String, PageEntry>),
     folder: &CacheFolder,
     at: i64,
 ) -> Result<(), Failure> {
     let head = folder.head()?.and_then(|bytes| SignedHead::read(&bytes).ok());
     let Some(head) = head else { return Ok(()) };
-    let named = named(&head.head, entries);
-    for path in there.iter().map(StoreKey::to_string).filter(|path| !named.contains(path)) {
-        memory.dropped.entry(path).or_insert((sequence, at));
+    let named = named(&head.head, nodes, entries);
+    for key in there.iter().filter(|key| !named.contains(key)) {
+        memory.dropped.entry(key.to_string()).or_insert((sequence, at));
     }
     Ok(())
 }
 
-/// The places in the store of all that a head names.
-fn named(head: &Head, entries: &BTreeMap<String, PageEntry>) -> BTreeSet<String> {
-    let pages = head.pages.iter().map(|hash| StoreKey::Page(*hash).to_string());
-    let objects = entries.values().map(|entry| StoreKey::Object(entry.object).to_string());
-    let names = head.nodes.iter().map(|(name, _)| name.clone()).chain([NodeName::publisher()]);
-    let keys = names.map(|node| StoreKey::EpochKey { epoch: head.epoch, node }.to_string());
-    pages.chain(objects).chain(keys.collect::<Vec<_>>()).collect()
+/// All that a head names in the store.
+fn named(head: &Head, nodes: &NodeList, entries: &BTreeMap<String, PageEntry>) -> HashSet<StoreKey> {
+    let pages = head.pages.iter().chain([&head.nodes]).map(|hash| StoreKey::Page(*hash));
+    let objects = entries.values().map(|entry| StoreKey::Object(entry.object));
+    let names = nodes.iter().map(|(name, _)| name.clone()).chain([NodeName::publisher()]);
+    let keys = names.map(|node| StoreKey::EpochKey { epoch: head.epoch, node });
+    pages.chain(objects).chain(keys).collect()
 }
 
 /// Deletes what neither this head nor the one before names, after a day. What can't be deleted is tried again.

@@ -1,0 +1,190 @@
+//! `fleet follow`: one way for an event, a time-out and the timer. Read the head, judge it, fetch what is missing, switch
+//! the cache over when it is complete, deploy from it, report.
+
+mod followed;
+mod reporting;
+mod taking;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::followed::Followed;
+use crate::commands::assemble::{Options, assemble};
+use crate::config::Settings;
+use crate::config::fleet::{Fleet, StorePlace};
+use crate::fleet::cache::{CacheFolder, HostPart, fleet_name, identity, own_name, publishers};
+use crate::fleet::identity::HostIdentity;
+use crate::fleet::name::FleetName;
+use crate::fleet::overview::expired;
+use crate::fleet::sshsig::VerifyingKey;
+use crate::fleet::store::{FleetStore, Revision};
+use crate::fleet::trouble::FleetTrouble;
+use crate::output::Exit;
+use crate::sys::clock::now;
+use crate::sys::failure::Failure;
+use crate::sys::parallel::Progress;
+use crate::sys::system::System;
+
+/// A node gives a sign of life so often, whatever happens.
+pub const SIGN_OF_LIFE: i64 = 15 * 60;
+
+/// A node looks at everything so often, whatever the head says, and proves all of it.
+const DAY: i64 = 24 * 60 * 60;
+
+/// A node that follows its fleet.
+pub struct Follower<'a> {
+    settings: &'a Settings,
+    fleet: &'a Fleet,
+    system: &'a System,
+    name: FleetName,
+    publishers: Vec<VerifyingKey>,
+    identity: HostIdentity,
+    /// Opened when it is asked first: where it can't be, the node goes on with what it has.
+    store: Option<Arc<dyn FleetStore>>,
+    /// The store's head as it was seen last.
+    pub revision: Option<Revision>,
+}
+
+/// How a look goes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closely {
+    /// Everything is looked at.
+    All,
+    /// What was fine a moment ago isn't looked at again.
+    Changes,
+}
+
+impl<'a> Follower<'a> {
+    /// By these settings.
+    ///
+    /// # Errors
+    /// This host follows no fleet, or its keys are missing.
+    pub fn new(settings: &'a Settings, system: &'a System) -> Result<Self, Failure> {
+        let fleet = settings.followed().ok_or_else(|| {
+            Failure::config("this host follows no fleet: the settings need [fleet] with publishers")
+        })?;
+        Ok(Self {
+            name: fleet_name(fleet)?,
+            publishers: publishers(fleet)?,
+            identity: identity(fleet)?,
+            store: None,
+            revision: None,
+            settings,
+            fleet,
+            system,
+        })
+    }
+
+    /// One look. `pause`: called with how long to wait before what is new is deployed; whether to go on then.
+    ///
+    /// # Errors
+    /// The cache can't be locked or written.
+    pub fn once(
+        &mut self,
+        look: Closely,
+        progress: Progress<'_>,
+        pause: &dyn Fn(Duration) -> bool,
+    ) -> Result<Followed, Failure> {
+        let folder = CacheFolder::lock(&self.fleet.cache)?;
+        let mut memory = folder.memory();
+        let kept = folder.open(self.fleet, &self.identity, HostPart::Node).ok().flatten();
+        let before = kept.as_ref().map(|kept| kept.signed.hash);
+        memory.tried = now();
+        let mut done = Followed { fleet: self.fleet.name.clone(), ..Followed::default() };
+        let opened = match self.take(&folder, &mut memory, kept.as_ref(), look, pause) {
+            Ok(taken) => taken.or(kept),
+            Err((trouble, fact)) => {
+                done.trouble = Some((trouble, fact));
+                kept
+            }
+        };
+        memory.held.clone_from(&done.trouble);
+        let Some(opened) = opened else {
+            folder.remember(&memory)?;
+            return Ok(done);
+        };
+        let head = &opened.signed.head;
+        done.sequence = Some(head.sequence);
+        done.is_new = before != Some(opened.signed.hash);
+        done.node = own_name(&opened.nodes, &self.identity).map(|name| name.to_string());
+        let at = now();
+        if done.trouble.is_none() && head.expires <= at {
+            done.trouble = Some((FleetTrouble::FleetStale, expired(&opened.signed)));
+            memory.held.clone_from(&done.trouble);
+        }
+        let is_over = |since: i64, after: i64| at - since >= after || since > at;
+        let is_due = is_over(memory.looked, DAY) || memory.unfinished;
+        if done.trouble.is_none() && (look == Closely::All || is_due) {
+            folder.tidy(&opened);
+        }
+        folder.remember(&memory)?;
+        if look == Closely::All || done.is_new || is_due {
+            let options = Options { full: is_over(memory.proved, DAY), ..Options::default() };
+            let report = assemble(self.settings, self.system, &options, progress);
+            memory.unfinished = report.exit(false) != Exit::Fine;
+            memory.looked = at;
+            if options.full && !memory.unfinished {
+                memory.proved = at;
+            }
+            if done.is_new || memory.since == 0 {
+                memory.since = now();
+            }
+            if memory.unfinished {
+                memory.exceptions = self.exceptions(&report);
+                memory.is_confirmed = false;
+            }
+            done.run = Some(report);
+        }
+        let is_silent = is_over(memory.told, SIGN_OF_LIFE);
+        let mut is_other = false;
+        // What was confirmed once needn't be served now: all of it is looked at, but for what was so a moment ago and what
+        // this run itself confirmed.
+        let was_fine = !memory.unfinished;
+        let is_known = look == Closely::Changes
+            && memory.is_confirmed
+            && !is_over(memory.seen, SIGN_OF_LIFE)
+            && done.run.as_ref().is_none_or(|run| self.has_seen_all(run));
+        if was_fine && !is_known {
+            let unserved = self.unserved(done.run.as_ref());
+            is_other = unserved != memory.exceptions;
+            memory.seen = at;
+            memory.is_confirmed = unserved.is_empty();
+            memory.exceptions.clone_from(&unserved);
+            done.unserved = unserved;
+        }
+        is_other |= memory.told_trouble != done.trouble.as_ref().map(|(trouble, _)| *trouble);
+        // An etcd that didn't answer a moment ago isn't waited for a second time.
+        let is_mute = matches!(self.fleet.store, StorePlace::Etcd(_))
+            && matches!(done.trouble, Some((FleetTrouble::FleetUnreachable, _)));
+        if !is_mute
+            && (done.run.is_some() || is_silent || is_other)
+            && let Some(node) = own_name(&opened.nodes, &self.identity)
+        {
+            match self.report(&node, &opened.signed, &mut memory, done.trouble.as_ref()) {
+                Ok(()) => {
+                    memory.unreported = None;
+                    memory.told = now();
+                    memory.told_trouble = done.trouble.as_ref().map(|(trouble, _)| *trouble);
+                }
+                Err(failure) => {
+                    memory.unreported = Some(failure.message.clone());
+                    done.unreported = Some(failure.message);
+                }
+            }
+        }
+        folder.remember(&memory)?;
+        Ok(done)
+    }
+
+    /// The fleet.
+    #[must_use]
+    pub fn fleet(&self) -> &Fleet {
+        self.fleet
+    }
+
+    /// The store, where it could be opened.
+    #[must_use]
+    pub fn store(&self) -> Option<Arc<dyn FleetStore>> {
+        self.store.clone()
+    }
+}

@@ -1,0 +1,159 @@
+//! What a node says of itself: what isn't deployed or served as the head says, and the report of it.
+
+use crate::commands::fleet::follow::Follower;
+use crate::config::{Haproxy, Method};
+use crate::fleet::cache::{FleetMemory, KeptException};
+use crate::fleet::head::SignedHead;
+use crate::fleet::name::NodeName;
+use crate::fleet::overview::EVERYTHING;
+use crate::fleet::report::{NodeReport, ReportedException};
+use crate::fleet::store::StoreKey;
+use crate::fleet::trouble::FleetTrouble;
+use crate::haproxy::verdict::Outcome;
+use crate::output::{HaproxyRow, Report};
+use crate::status::judge::Site;
+use crate::status::problem::Problem;
+use crate::status::severity::{ProblemKind, Severity};
+use crate::status::{status, status_after};
+use crate::sys::clock::now;
+use crate::sys::failure::{Failure, FailureKind};
+
+/// The most exceptions that are reported one by one.
+const MOST_EXCEPTIONS: usize = 100;
+
+impl Follower<'_> {
+    /// Puts the signed report.
+    pub(super) fn report(
+        &self,
+        node: &NodeName,
+        signed: &SignedHead,
+        memory: &mut FleetMemory,
+        trouble: Option<&(FleetTrouble, String)>,
+    ) -> Result<(), Failure> {
+        let at = now();
+        let mut exceptions: Vec<ReportedException> =
+            memory.exceptions.iter().map(KeptException::reported).collect();
+        if let Some((trouble, fact)) = trouble {
+            let own = ReportedException {
+                lineage: EVERYTHING.to_owned(),
+                problem: trouble.name().to_owned(),
+                served: None,
+                detail: fact.clone(),
+            };
+            exceptions.insert(0, own);
+        }
+        let omitted = exceptions.len().saturating_sub(MOST_EXCEPTIONS);
+        exceptions.truncate(MOST_EXCEPTIONS);
+        let report = NodeReport {
+            fleet: self.name.clone(),
+            node: node.clone(),
+            sequence: signed.head.sequence,
+            head: signed.hash,
+            since: memory.since,
+            time: at,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            confirmed: memory.is_confirmed,
+            exceptions,
+            omitted: u64::try_from(omitted).unwrap_or_default(),
+        };
+        let value = report.sign(self.identity.signing());
+        let fail = |why: String| Failure::new(FailureKind::Io, why);
+        let Some(store) = &self.store else { return Err(fail("the store can't be opened".to_owned())) };
+        store.put(&[(StoreKey::Report(node.clone()), value)]).map_err(|e| fail(e.to_string()))
+    }
+
+    /// What isn't deployed or served as the head says, by a look at everything where a run wasn't fine.
+    pub(super) fn exceptions(&self, report: &Report) -> Vec<KeptException> {
+        let mut exceptions = not_running(report);
+        if let Some(failure) = &report.error {
+            exceptions.push(KeptException {
+                lineage: EVERYTHING.to_owned(),
+                problem: "run-failed".to_owned(),
+                served: None,
+                detail: failure.message.clone(),
+            });
+        }
+        let looked = status(self.settings, self.system, false, &|_, _| ());
+        for (site, problem) in looked.all_problems() {
+            if problem.severity >= Severity::Warning {
+                exceptions.push(exception(site, problem));
+            }
+        }
+        let told = report.haproxy.iter().filter(|row| row.is_bad());
+        exceptions.extend(told.map(|row| KeptException {
+            lineage: EVERYTHING.to_owned(),
+            problem: "haproxy-not-confirmed".to_owned(),
+            served: None,
+            detail: row.detail.clone().unwrap_or_else(|| row.name.clone()),
+        }));
+        exceptions
+    }
+
+    /// Whether a run itself saw every HAProxy take what it changed; one that nothing is to be seen of doesn't count.
+    pub(super) fn has_seen_all(&self, run: &Report) -> bool {
+        let is_unseen = |name: &str| {
+            let haproxy = self.settings.haproxys.iter().find(|haproxy| haproxy.name == name);
+            haproxy.is_some_and(is_hidden)
+        };
+        run.haproxy.iter().all(|row| match row.outcome {
+            Outcome::Updated | Outcome::Reloaded => row.confirmed == Some(true),
+            Outcome::Skipped => is_unseen(&row.name),
+            _ => false,
+        })
+    }
+
+    /// What the HAProxys don't serve as the disk has it, by a look at them: what notified nobody proves nothing.
+    pub(super) fn unserved(&self, run: Option<&Report>) -> Vec<KeptException> {
+        let looked = status_after(self.settings, self.system);
+        let is_unserved = |site: Option<&Site>, problem: &Problem| match problem.kind {
+            ProblemKind::HaproxyStale | ProblemKind::HaproxyMissing => site.is_some(),
+            ProblemKind::DiskMissing | ProblemKind::DiskStale | ProblemKind::HaproxyDown => true,
+            _ => false,
+        };
+        let mut unserved: Vec<KeptException> = looked
+            .all_problems()
+            .into_iter()
+            .filter(|(site, problem)| is_unserved(*site, problem))
+            .map(|(site, problem)| exception(site, problem))
+            .collect();
+        if unserved.iter().all(|it| it.problem != ProblemKind::HaproxyDown.name()) {
+            unserved.extend(run.into_iter().flat_map(not_running));
+        }
+        unserved
+    }
+}
+
+/// The HAProxys that a run found not running.
+fn not_running(report: &Report) -> Vec<KeptException> {
+    let silent = report.haproxy.iter().filter(|row| row.outcome == Outcome::NotRunning);
+    let of_row = |row: &HaproxyRow| KeptException {
+        lineage: EVERYTHING.to_owned(),
+        problem: ProblemKind::HaproxyDown.name().to_owned(),
+        served: None,
+        detail: row.detail.clone().unwrap_or_else(|| format!("{} doesn't run", row.name)),
+    };
+    silent.map(of_row).collect()
+}
+
+/// Whether nothing can be seen of a HAProxy that isn't to be notified.
+fn is_hidden(haproxy: &Haproxy) -> bool {
+    haproxy.method == Method::None
+        && haproxy.master_socket.is_none()
+        && haproxy.runtime_socket.is_none()
+        && haproxy.probe.is_empty()
+        && haproxy.unit.is_empty()
+        && haproxy.pidfile.as_os_str().is_empty()
+}
+
+/// A problem of the host's own status, for the report.
+fn exception(site: Option<&Site>, problem: &Problem) -> KeptException {
+    let lineage = site.and_then(|site| site.views.lineage.as_ref());
+    let shown = site.into_iter().flat_map(|site| &site.views.haproxy);
+    let served = shown.into_iter().find_map(|shown| shown.loaded.here()?.serial.clone());
+    KeptException {
+        lineage: lineage.map_or_else(|| EVERYTHING.to_owned(), |name| name.to_string_lossy().into_owned()),
+        problem: problem.kind.name().to_owned(),
+        served,
+        detail: problem.fact.clone(),
+    }
+}
