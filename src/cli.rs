@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use crate::commands::schedule::Interval;
 use crate::config::{Method, Overrides, Settings};
 use crate::sys::failure::Failure;
 
@@ -62,7 +63,7 @@ pub struct Cli {
 }
 
 /// Options of every command.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Global {
     /// The configuration file [default: /etc/haproxy-certs.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE", env = "HAPROXY_CERTS_CONFIG", hide_env_values = true, value_hint = ValueHint::FilePath, value_parser = clap::value_parser!(OsString))]
@@ -246,7 +247,7 @@ pub struct FleetStatus {
 
 /// Options of `assemble`.
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Assemble {
     /// Print what would be done; write nothing, lock nothing, notify nobody
     #[arg(long)]
@@ -275,6 +276,16 @@ pub struct Assemble {
     /// How to notify HAProxy, for all of them
     #[arg(long, value_name = "METHOD")]
     pub reload: Option<Method>,
+    /// Go on: run now, and again after each DURATION (1m, "1h 30m") and up to a tenth of it more; for containers
+    ///
+    /// The first run, and one a day, is a full one. It prints what changes, and what fails when it is new, changed or over.
+    /// SIGTERM and SIGINT end it, SIGHUP makes it run at once. What is meant for one run can't be given with it.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        conflicts_with_all = ["dry_run", "exit_code", "prune_many", "adopt", "force", "defer_reload", "format"]
+    )]
+    pub interval: Option<Interval>,
     /// How to report
     #[arg(long, value_name = "FORMAT", default_value = "human")]
     pub format: Format,

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use haproxy_certs::cli::{Cli, Command};
-use haproxy_certs::commands::{completions, fleet, haproxy_config, init, rounds, status, with_certbot};
+use haproxy_certs::commands::{
+    completions, fleet, haproxy_config, init, interval, rounds, status, with_certbot,
+};
 use haproxy_certs::output::Exit;
 use haproxy_certs::output::terminal::Terminal;
 use haproxy_certs::sys::core_dump;
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
 fn run(terminal: &Terminal, cli: &Cli) -> Exit {
     let global = &cli.global;
     let done = match &cli.command {
+        Command::Assemble(args) if args.interval.is_some() => interval::run(terminal, global, args),
         Command::Assemble(args) => Ok(rounds::run(terminal, global, args)),
         Command::Status(args) => Ok(status::run(terminal, global, args)),
         Command::Issue(args) => with_certbot::issue(terminal, global, args),

@@ -471,6 +471,99 @@ fn the_manual_has_every_key_with_its_default() {
     assert_eq!(format!("{:?}", parse(&defaults.join("\n"))), format!("{:?}", parse("")));
 }
 
+// ---- containers -------------------------------------------------------------------------------------------------
+
+const COMPOSE: &str = include_str!("../packaging/compose.yaml");
+const CONTAINERFILE: &str = include_str!("../packaging/container/Containerfile");
+
+/// The lists of words, as JSON writes them, of the lines that begin so.
+fn lists_of<'a>(text: &'a str, start: &'a str) -> impl Iterator<Item = Vec<String>> + 'a {
+    let lists = text.lines().filter_map(move |line| line.trim().strip_prefix(start));
+    lists.map(|list| serde_json::from_str(list).unwrap_or_else(|e| panic!("{e}: {list}")))
+}
+
+#[test]
+fn the_containers_commands_are_the_programs() {
+    let commands = lists_of(COMPOSE, "command: ").chain(lists_of(CONTAINERFILE, "CMD "));
+    let of_ours: Vec<Vec<String>> =
+        commands.filter(|words| ["assemble", "init"].contains(&words.first().unwrap().as_str())).collect();
+    let interval = ["assemble", "--interval", "1m"].map(ToOwned::to_owned).to_vec();
+    assert_eq!(of_ours, [vec!["init".to_owned()], interval.clone(), interval]);
+    let check = CONTAINERFILE.lines().find_map(|line| line.strip_prefix("HEALTHCHECK ")).unwrap();
+    let (options, check) = check.split_once(" CMD ").unwrap();
+    let check: Vec<String> = serde_json::from_str(check).unwrap();
+    let of_compose: Vec<Vec<String>> = lists_of(COMPOSE, "test: ").collect();
+    assert_eq!(of_compose, [[vec!["CMD".to_owned()], check.clone()].concat()]);
+    for option in options.split(' ') {
+        let line = option.trim_start_matches("--").replace('=', ": ").replace("start-period", "start_period");
+        assert!(COMPOSE.lines().any(|it| it.trim() == line), "{line}");
+    }
+    for command in of_ours.into_iter().chain([check[1..].to_vec()]) {
+        let words = ["haproxy-certs".to_owned()].into_iter().chain(command);
+        Cli::parse_from_args(words.map(Into::into).collect()).unwrap();
+    }
+    let images: BTreeSet<&str> =
+        COMPOSE.lines().filter_map(|line| line.trim().strip_prefix("image: haproxy-certs:")).collect();
+    assert_eq!(images, [env!("CARGO_PKG_VERSION")].into());
+}
+
+/// Nobody has the engine's socket, or a privilege; what is mounted is there.
+#[test]
+fn the_containers_have_what_they_need_and_no_more() {
+    assert!(
+        !COMPOSE.contains(".sock:")
+            && !COMPOSE.contains("docker.sock")
+            && !COMPOSE.contains("privileged: true")
+    );
+    let services = COMPOSE.lines().filter(|line| line.starts_with("    image: ")).count();
+    for line in ["    cap_drop: [ALL]", "    security_opt: [\"no-new-privileges:true\"]"] {
+        assert_eq!(COMPOSE.lines().filter(|it| *it == line).count(), services, "{line}");
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    let mounted: Words = COMPOSE
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- ./")?.split(':').next())
+        .map(ToOwned::to_owned)
+        .collect();
+    assert_eq!(mounted.len(), 3, "{mounted:?}");
+    for file in &mounted {
+        assert!(folder.join(file).is_file(), "{file}");
+        let manifest = include_str!("../Cargo.toml");
+        assert_eq!(
+            manifest.matches(&format!("\"packaging/{file}\"")).count(),
+            2,
+            "{file} is in both packages"
+        );
+    }
+    let settings = parse(include_str!("../packaging/container/haproxy-certs.toml"));
+    let haproxy = settings.haproxys.first().unwrap();
+    let socket = haproxy.master_socket.as_ref().unwrap().to_string();
+    assert!(COMPOSE.contains(&format!("\"-S\", \"{socket},mode,600\"")), "{socket}");
+    assert_eq!(haproxy.unit, "");
+    assert!(haproxy.pidfile == Path::new("") && haproxy.binary.is_none());
+    let config = include_str!("../packaging/container/haproxy.cfg");
+    let port = include_str!("../packaging/container/certbot.ini").split("http-01-port = ").nth(1).unwrap();
+    assert!(config.contains(&format!("server certbot certbot:{} resolvers", port.trim())), "{port}");
+    assert!(config.contains(&format!("crt {} crt {} ", haproxy.host_file, haproxy.sites_dir)));
+}
+
+#[test]
+fn haproxy_accepts_the_containers_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let pair = rcgen::generate_simple_self_signed(["example.org".to_owned()]).unwrap();
+    fs::create_dir(folder.path().join("sites")).unwrap();
+    let host = folder.path().join("host.pem");
+    fs::write(&host, pair.signing_key.serialize_pem() + &pair.cert.pem()).unwrap();
+    fs::set_permissions(&host, fs::Permissions::from_mode(0o400)).unwrap();
+    let text = include_str!("../packaging/container/haproxy.cfg");
+    let config = folder.path().join("haproxy.cfg");
+    fs::write(&config, text.replace("/usr/local/ssl/certs", folder.path().to_str().unwrap())).unwrap();
+    let output =
+        Command::new("haproxy").args(["-c", "-f"]).arg(config).env("PATH", SYSTEM_PATH).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !said.contains("[WARNING]"), "{said}");
+}
+
 // ---- the manual pages -------------------------------------------------------------------------------------------
 
 /// From the line after a heading to the next heading of its kind or a higher one.

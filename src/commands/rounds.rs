@@ -3,14 +3,18 @@
 use crate::certbot::tree_mark::TreeMark;
 use crate::cli::{Assemble, Format, Global};
 use crate::commands::assemble::{Options, assemble};
-use crate::commands::fleet::run::publish_after;
+use crate::commands::fleet::publish::{Published, Wanted, publish};
+use crate::commands::fleet::run::exit_of;
+use crate::config::Settings;
 use crate::host_setup::fleet_part::FleetPart;
+use crate::output::fleet::human::published;
 use crate::output::late::{late, undeployed};
 use crate::output::terminal::{Terminal, progress};
-use crate::output::{Exit, json, syslog};
+use crate::output::{Exit, Report, json, syslog};
 use crate::plan::situation::Policy;
 use crate::sites::last_run::LastRun;
 use crate::sys::clock::now;
+use crate::sys::failure::Failure;
 use crate::sys::system::System;
 
 /// How many times a run sweeps a tree that changes under it.
@@ -18,7 +22,6 @@ const ROUNDS: usize = 3;
 
 /// Runs `assemble`, reports and logs it.
 pub fn run(terminal: &Terminal, global: &Global, args: &Assemble) -> Exit {
-    let system = System::host();
     let settings = match global.settings(args.reload) {
         Ok(settings) => settings,
         Err(failure) => {
@@ -26,44 +29,81 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Assemble) -> Exit {
                 Format::Json => terminal.print_line(&json::failure("assemble", args.dry_run, &failure)),
                 Format::Human => terminal.complain(&failure.message),
             }
-            syslog::failure(&system, &failure);
+            syslog::failure(&System::host(), &failure);
             return Exit::Unable;
         }
     };
-    if !args.dry_run && FleetPart::of(&settings) == FleetPart::OnlyPublisher {
+    rounds(&settings, args, &mut |came| match (came, args.format) {
+        (Came::Report(report), Format::Json) => terminal.print_by(|out| json::assemble(report, out)),
+        (Came::Report(report), Format::Human) => terminal.print_report(&settings, report),
+        // For scripts only what is wrong is said, on stderr.
+        (Came::Published(_), Format::Json) => {}
+        (Came::Published(done), Format::Human) => {
+            terminal.print_deeds(&settings, published(done, terminal.is_verbose()));
+        }
+        (Came::Unpublished(failure), _) => terminal.complain(&failure.message),
+    })
+}
+
+/// What came of a part of a run.
+#[derive(Debug, Clone, Copy)]
+pub enum Came<'a> {
+    /// A round of the pipeline.
+    Report(&'a Report),
+    /// What the publisher of a fleet did after it.
+    Published(&'a Published),
+    /// Why it could not.
+    Unpublished(&'a Failure),
+}
+
+/// Runs `assemble` with these settings, and logs it. `show`: called with what came of each part.
+pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_>)) -> Exit {
+    let system = System::host();
+    if !args.dry_run && FleetPart::of(settings) == FleetPart::OnlyPublisher {
         // Nobody loads anything here: the publisher has no HAProxy.
-        return publish_after(terminal, &settings, args.format);
+        return publish_after(settings, show);
     }
     let options = options(args);
     let mut exit = Exit::Fine;
     // JSON is one object.
     let may_look_again = args.format == Format::Human && !args.dry_run;
     for _ in 0..ROUNDS {
-        let before = may_look_again.then(|| TreeMark::look(&settings));
-        let mut report = assemble(&settings, &system, &options, &progress());
+        let before = may_look_again.then(|| TreeMark::look(settings));
+        let mut report = assemble(settings, &system, &options, &progress());
         if !report.dry_run {
             let undeployed = undeployed(&report, &LastRun::load(&settings.sites_dir).undeployed, now());
             report.note_late(late(&undeployed, now()));
         }
-        match args.format {
-            Format::Json => terminal.print_by(|out| json::assemble(&report, out)),
-            Format::Human => terminal.print_report(&settings, &report),
-        }
+        show(Came::Report(&report));
         exit = report.exit(args.exit_code);
         if !report.dry_run {
-            syslog::log(&settings, &system, &report, exit);
+            syslog::log(settings, &system, &report, exit);
         }
         // A run that failed wouldn't be better for another one.
-        let looks_again = report.error.is_none() && before.is_some_and(|it| it.is_outdated(&settings));
+        let looks_again = report.error.is_none() && before.is_some_and(|it| it.is_outdated(settings));
         if !looks_again {
             break;
         }
     }
     if settings.published().is_some() && !args.dry_run {
-        let published = publish_after(terminal, &settings, args.format);
+        let published = publish_after(settings, show);
         return if published.code() > exit.code() { published } else { exit };
     }
     exit
+}
+
+fn publish_after(settings: &Settings, show: &mut dyn FnMut(Came<'_>)) -> Exit {
+    match publish(settings, Wanted::default(), &progress()) {
+        Ok(done) => {
+            show(Came::Published(&done));
+            exit_of(&done)
+        }
+        Err(failure) => {
+            syslog::failure(&System::host(), &failure);
+            show(Came::Unpublished(&failure));
+            Exit::Unable
+        }
+    }
 }
 
 fn options(args: &Assemble) -> Options {

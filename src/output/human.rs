@@ -37,6 +37,16 @@ pub struct Line {
 /// The lines of a report. `verbose`: also for what is unchanged.
 #[must_use]
 pub fn lines(report: &Report, verbose: bool) -> Vec<Line> {
+    let mut lines = points(report, verbose);
+    // Where the run failed before it looked there is nothing to sum up.
+    if report.error.is_none() || !report.rows.is_empty() {
+        lines.push(summary(report));
+    }
+    lines
+}
+
+/// The lines of a report without the one that sums it up.
+pub(crate) fn points(report: &Report, verbose: bool) -> Vec<Line> {
     let closely = verbose || report.dry_run;
     let notes = report.notes.iter().filter(|note| closely || note.weight != Weight::Hint);
     let mut lines: Vec<Line> = notes.map(note_line).collect();
@@ -46,10 +56,6 @@ pub fn lines(report: &Report, verbose: bool) -> Vec<Line> {
     lines.extend(
         report.haproxy.iter().filter(|row| verbose || was_told(row)).map(|row| told_line(row, verbose)),
     );
-    // Where the run failed before it looked there is nothing to sum up.
-    if report.error.is_none() || !report.rows.is_empty() {
-        lines.push(summary(report));
-    }
     lines
 }
 

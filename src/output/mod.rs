@@ -4,6 +4,7 @@ pub mod fleet;
 pub mod human;
 pub mod json;
 pub mod late;
+pub mod news;
 pub mod status;
 pub mod syslog;
 pub mod terminal;

@@ -10,4 +10,5 @@ pub mod parallel;
 pub mod procfs;
 pub mod program;
 pub mod service_manager;
+pub mod signals;
 pub mod system;

@@ -68,7 +68,7 @@ fn counted(listen: &str, target: &str, file: &str) {
 }
 
 fn pass(mut from: TcpStream, mut to: TcpStream, count: impl Fn(u64)) {
-    let mut buffer = [0; 65536];
+    let mut buffer = vec![0; 65536];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         count(length as u64);
         if to.write_all(buffer.get(..length).unwrap_or_default()).is_err() {

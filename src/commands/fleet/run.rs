@@ -1,6 +1,6 @@
 //! The commands of `fleet` as they are typed.
 
-use crate::cli::{FleetCommand, FleetFollow, FleetFormat, FleetStatus, Format, Global};
+use crate::cli::{FleetCommand, FleetFollow, FleetFormat, FleetStatus, Global};
 use crate::commands::fleet::follow::{Closely, Followed, Follower};
 use crate::commands::fleet::join::join;
 use crate::commands::fleet::publish::{LookThrough, Published, Wanted, publish};
@@ -53,23 +53,8 @@ fn published(terminal: &Terminal, settings: &Settings, wanted: Wanted) -> Result
     Ok(exit_of(&done))
 }
 
-/// Publishes after `assemble`; for scripts only what is wrong is said, on stderr.
-pub fn publish_after(terminal: &Terminal, settings: &Settings, format: Format) -> Exit {
-    match publish(settings, Wanted::default(), &progress()) {
-        Ok(done) => {
-            if format == Format::Human {
-                terminal.print_deeds(settings, human::published(&done, terminal.is_verbose()));
-            }
-            exit_of(&done)
-        }
-        Err(failure) => {
-            syslog::failure(&System::host(), &failure);
-            terminal.unable(&failure)
-        }
-    }
-}
-
-fn exit_of(done: &Published) -> Exit {
+/// How publishing ends.
+pub(crate) fn exit_of(done: &Published) -> Exit {
     if done.is_partly() { Exit::Partly } else { Exit::Fine }
 }
 

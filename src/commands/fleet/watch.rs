@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 
 use crate::commands::fleet::follow::{Closely, Followed, Follower};
 use crate::fleet::store::{FleetStore, Revision, Woken};
@@ -15,6 +15,7 @@ use crate::sys::clock::now;
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
 use crate::sys::service_manager::ServiceManager;
+use crate::sys::signals::listen;
 
 /// Nothing woke it: it looks all the same, and gives a sign of life.
 const IDLE: Duration = Duration::from_secs(10 * 60);
@@ -47,7 +48,11 @@ pub fn watch(
 ) -> Result<(), Failure> {
     let manager = ServiceManager::of_environment();
     let (sender, events) = channel();
-    end_by_signals(sender.clone())?;
+    let signals = sender.clone();
+    listen(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP], move |_| {
+        let _ = signals.send(Event::End);
+        false
+    })?;
     let mut seen = WatchedHead::default();
     let (wanted, heads) = channel();
     wake_by_store(sender, heads);
@@ -158,19 +163,6 @@ fn told(done: &Followed) -> String {
         let _ = write!(text, ", the report could not be put: {why}");
     }
     text
-}
-
-/// Signals are waited for by a thread of their own: a run that goes on is never interrupted.
-fn end_by_signals(sender: Sender<Event>) -> Result<(), Failure> {
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
-    let fail = |e: nix::errno::Errno| Failure::new(FailureKind::Io, format!("cannot wait for signals: {e}"));
-    signals.thread_block().map_err(fail)?;
-    spawn(move || {
-        if signals.wait().is_ok() {
-            let _ = sender.send(Event::End);
-        }
-    });
-    Ok(())
 }
 
 /// What the store's watcher is told: the store, and which of its heads was seen.
