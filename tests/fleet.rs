@@ -8,264 +8,29 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use haproxy_certs::certified_key::hex;
-use haproxy_certs::fleet::head::{Head, SignedHead};
+use haproxy_certs::fleet::head::SignedHead;
 use haproxy_certs::fleet::identity::HostIdentity;
 use haproxy_certs::fleet::node_list::NodeList;
 use haproxy_certs::fleet::report::NodeReport;
 use rustix::process::Signal;
 use support::cmd::toml;
 use support::etcd::{EtcdSetup, newest_etcd};
+use support::fleet::{Contents, Fleet, NO_HAPROXY, Node, files, must_hold_no_key, serves};
 use support::process::Running;
 use support::promtool::{judge, series};
 use support::scene::put;
 use support::strace::{self, processors};
-use support::{
-    Authority, Certbot, Cmd, Haproxy, KeyKind, Kind, LIMIT, Leaf, Pebble, Port, Run, Tree, Validity,
-};
-use support::{served, tree, version, wait_until};
-
-/// The table of a host whose HAProxy is another's business.
-const NO_HAPROXY: &str =
-    "[[haproxy]]\nreload = \"none\"\nbinary = \"\"\nunit = \"\"\npidfile = \"\"\nmaster_socket = \"\"\n";
-
-/// What is in a directory, by paths.
-type Contents = BTreeMap<String, Vec<u8>>;
+use support::{Authority, Cmd, KeyKind, Kind, LIMIT, Port, Tree, Validity};
+use support::{served, wait_until};
 
 /// What somebody does to a store.
 type Change<'a> = &'a dyn Fn(&mut Contents);
 
 /// What is lost, and how.
 type Loss<'a> = (&'a str, &'a dyn Fn(&Fleet));
-
-/// A fleet over a directory.
-struct Fleet {
-    tree: Tree,
-    /// As the settings have it.
-    store: String,
-    publisher: Cmd,
-    nodes: Vec<Node>,
-    place: tempfile::TempDir,
-    /// What every site is to be.
-    wanted: BTreeMap<String, String>,
-}
-
-struct Node {
-    name: String,
-    cmd: Cmd,
-    haproxy: Option<Haproxy>,
-    /// Its table of a HAProxy.
-    own: String,
-    key: String,
-}
-
-impl Fleet {
-    /// With as many nodes, in front of which no HAProxy stands, and nothing published.
-    fn new(nodes: usize) -> Self {
-        Self::of(vec![None; nodes])
-    }
-
-    /// With a HAProxy of each of these versions.
-    fn of(versions: Vec<Option<&str>>) -> Self {
-        let place = tempfile::Builder::new().prefix("haproxy-certs-fleet-").tempdir().unwrap();
-        let folder = place.path().join("store");
-        tree::make_directory(&folder, 0o700);
-        let store = toml(&folder);
-        let tree = Tree::new();
-        let publisher = Cmd::new(tree.live());
-        let mut fleet = Self { tree, store, publisher, nodes: Vec::new(), place, wanted: BTreeMap::new() };
-        for (at, version) in versions.into_iter().enumerate() {
-            fleet.join(&format!("lb{}", at + 1), version);
-        }
-        fleet.tell_publisher();
-        fleet
-    }
-
-    /// The `[fleet]` table of a host.
-    fn table(&self, cmd: &Cmd, more: &str) -> String {
-        format!(
-            "[fleet]\nname = \"edge\"\nidentity = {}\ncache = {}\nstore = {}\nspread = \"0s\"\n{more}\n",
-            toml(&cmd.beside("identity")),
-            toml(&cmd.beside("cache")),
-            self.store,
-        )
-    }
-
-    /// A new node; the publisher doesn't know of it yet.
-    fn join(&mut self, name: &str, with: Option<&str>) {
-        let mut cmd = Cmd::new("");
-        tree::make_directory(&cmd.sites(), 0o700);
-        let haproxy = with.and_then(version).map(|version| {
-            let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
-            put(&cmd.beside("host.pem"), host.combined(), 0o400);
-            Haproxy::of(&version).crt(cmd.beside("host.pem")).crt(cmd.sites()).start()
-        });
-        let own = match &haproxy {
-            None => NO_HAPROXY.to_owned(),
-            Some(haproxy) => format!(
-                "[[haproxy]]\npidfile = {}\nmaster_socket = {}\nbinary = {}\nunit = \"\"\n",
-                toml(&haproxy.pidfile()),
-                toml(&haproxy.master_socket()),
-                toml(&haproxy.version().program),
-            ),
-        };
-        cmd.set_tables(&self.table(&cmd, ""));
-        let joined = cmd.run(&["fleet", "join"]).exits(0);
-        let key = joined.stdout.lines().find_map(|line| line.strip_prefix("key  = \"")).unwrap();
-        let key = key.trim_end_matches('"').to_owned();
-        self.nodes.push(Node { name: name.to_owned(), cmd, haproxy, own, key });
-    }
-
-    /// Puts the nodes into the publisher's settings.
-    fn tell_publisher(&mut self) {
-        let tables: Vec<String> = self
-            .nodes
-            .iter()
-            .map(|node| format!("[[fleet.node]]\nname = \"{}\"\nkey = \"{}\"\n", node.name, node.key))
-            .collect();
-        let table = self.table(&self.publisher, &tables.concat());
-        self.publisher.set_tables(&table);
-    }
-
-    /// Tells the nodes whose heads count.
-    fn tell_nodes(&mut self, more: &str) {
-        let run = self.publisher.run(&["fleet", "publish", "-v"]).exits(0);
-        let line = run.stdout.split('"').find(|part| part.starts_with("ssh-ed25519 ")).unwrap().to_owned();
-        let more = format!("publishers = [\"{line}\"]\n{more}");
-        let tables: Vec<String> =
-            self.nodes.iter().map(|node| format!("{}{}", node.own, self.table(&node.cmd, &more))).collect();
-        for (node, table) in self.nodes.iter_mut().zip(tables) {
-            node.cmd.set_tables(&table);
-        }
-    }
-
-    fn issue(&mut self, name: &str) -> Leaf {
-        let leaf = self.tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
-        self.wanted.insert(name.to_owned(), leaf.combined());
-        leaf
-    }
-
-    fn renew(&mut self, name: &str) -> Leaf {
-        let leaf = self.tree.renew(name);
-        self.wanted.insert(name.to_owned(), leaf.combined());
-        leaf
-    }
-
-    fn delete(&mut self, name: &str) {
-        self.tree.delete(name);
-        self.wanted.remove(name);
-    }
-
-    #[track_caller]
-    fn publish(&self) -> Run {
-        self.publisher.run(&["fleet", "publish"]).exits(0)
-    }
-
-    #[track_caller]
-    fn all_follow(&self) {
-        for node in &self.nodes {
-            node.follow().exits(0);
-        }
-    }
-
-    /// Every node has what a single host would have.
-    #[track_caller]
-    fn must_all_be_as_wanted(&self, context: &str) {
-        for node in &self.nodes {
-            node.must_have(&self.wanted, context);
-        }
-    }
-
-    /// What is in the store, by its path.
-    fn stored(&self) -> Contents {
-        files(&self.folder())
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.place.path().join("store")
-    }
-
-    /// Puts a store's whole content back.
-    fn restore(&self, stored: &Contents) {
-        fs::remove_dir_all(self.folder()).unwrap();
-        tree::make_directory(&self.folder(), 0o700);
-        for (path, bytes) in stored {
-            let path = self.folder().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
-        }
-    }
-
-    /// Signs a head with the publisher's key and puts it into the store.
-    fn sign(&self, change: impl FnOnce(&mut Head)) {
-        let identity = HostIdentity::load(&self.publisher.beside("identity")).unwrap().unwrap();
-        let path = self.folder().join("head");
-        let mut head = SignedHead::read(&fs::read(&path).unwrap()).unwrap().head;
-        change(&mut head);
-        fs::write(path, head.sign(identity.signing())).unwrap();
-    }
-}
-
-impl Node {
-    /// As a daemon.
-    fn start(&self) -> Running {
-        let config = self.cmd.config();
-        Running::start(Cmd::program(), |command| {
-            self.cmd.prepare(command);
-            command.arg("--config").arg(config).args(["fleet", "follow"])
-        })
-    }
-
-    fn follow(&self) -> Run {
-        self.cmd.run(&["fleet", "follow", "--once"])
-    }
-
-    #[track_caller]
-    fn must_have(&self, wanted: &BTreeMap<String, String>, context: &str) {
-        let files: Vec<String> = wanted.keys().map(|name| format!("{name}.pem")).collect();
-        assert_eq!(self.cmd.deployed(), files, "{context}: {}", self.name);
-        for (name, pem) in wanted {
-            let found = fs::read_to_string(self.cmd.site(name)).unwrap();
-            assert!(found == *pem, "{context}: {} has another {name}", self.name);
-        }
-    }
-
-    /// The words of what its status says of the fleet.
-    fn words(&self) -> Vec<String> {
-        let status = self.cmd.run(&["status", "--format", "json"]).json();
-        let problems = status["problems"].as_array().unwrap();
-        problems.iter().map(|problem| problem["problem"].as_str().unwrap_or_default().to_owned()).collect()
-    }
-}
-
-fn files(folder: &Path) -> Contents {
-    let all = walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap);
-    let regular = all.filter(|entry| entry.file_type().is_file());
-    regular
-        .map(|entry| {
-            let path = entry.path().strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
-            (path, fs::read(entry.path()).unwrap())
-        })
-        .collect()
-}
-
-/// No text that only a key of a lineage has.
-fn must_hold_no_key(folder: &Path, fleet: &Fleet) {
-    let secrets: Vec<String> = fleet
-        .wanted
-        .keys()
-        .map(|name| fs::read_to_string(fleet.tree.link(name, Kind::Privkey)).unwrap())
-        .collect();
-    for (path, bytes) in files(folder) {
-        let text = String::from_utf8_lossy(&bytes);
-        for secret in &secrets {
-            let line = secret.lines().nth(1).unwrap();
-            assert!(!text.contains(line), "{path}");
-        }
-    }
-}
 
 #[test]
 fn published_renewed_and_deleted_on_every_node() {
@@ -308,19 +73,6 @@ fn published_renewed_and_deleted_on_every_node() {
     assert!(text.contains("4 of 4 nodes confirmed number 3"), "{text}");
     for node in &fleet.nodes {
         node.cmd.run(&["status"]).exits(0);
-    }
-}
-
-/// Each node has what is wanted, and its HAProxy serves it.
-#[track_caller]
-fn serves(fleet: &Fleet, context: &str) {
-    fleet.must_all_be_as_wanted(context);
-    for node in &fleet.nodes {
-        let Some(haproxy) = &node.haproxy else { continue };
-        for name in fleet.wanted.keys() {
-            let serial = fleet.tree.leaf(name).serial();
-            assert_eq!(served(haproxy.address(), name).serial, serial, "{context}: {} {name}", node.name);
-        }
     }
 }
 
@@ -1017,6 +769,7 @@ fn another_source_prunes_nothing() {
     for name in ["x.example", "a.example"] {
         own.issue(name, KeyKind::P256, &[name], Validity::days(90));
     }
+    // What is older would be refused.
     let mut fleet = Fleet::new(1);
     fleet.issue("a.example");
     fleet.publish();
@@ -1024,7 +777,6 @@ fn another_source_prunes_nothing() {
     let live = own.live();
     fleet.nodes[0].cmd.run(&["--live-dir", live.to_str().unwrap(), "assemble"]).exits(0);
     assert_eq!(fleet.nodes[0].cmd.deployed(), ["a.example.pem", "x.example.pem"]);
-    // An older one would be refused.
     fleet.renew("a.example");
     fleet.publish();
     let node = &fleet.nodes[0];
@@ -1077,18 +829,7 @@ fn published_over_etcd_and_followed_by_daemons() {
     let mut etcd = EtcdSetup::of(&newest_etcd()).three().tls().start();
     etcd.users_on("edge", "readwrite");
     let settings = etcd.settings("edge");
-    let text = |path: &Option<PathBuf>| toml(path.as_ref().unwrap());
-    let mut fleet = Fleet::new(0);
-    let endpoints: Vec<String> = settings.endpoints.iter().map(|it| format!("\"{it}\"")).collect();
-    fleet.store = format!(
-        "[{}]\nca = {}\ncertificate = {}\nkey = {}\nuser = \"{}\"\npassword_file = {}",
-        endpoints.join(", "),
-        text(&settings.ca),
-        text(&settings.certificate),
-        text(&settings.key),
-        settings.user.as_ref().unwrap(),
-        text(&settings.password_file),
-    );
+    let mut fleet = Fleet::in_etcd(&settings);
     for (name, version) in [("lb1", Some("2.6")), ("lb2", Some("3.4")), ("lb3", None)] {
         fleet.join(name, version);
     }
@@ -1212,50 +953,4 @@ fn the_five_minutes_of_the_manual_are_their_transcript() {
         }
     }
     assert_eq!(said, 4);
-}
-
-/// certbot on the publisher answers the challenge behind a node's HAProxy, its hook publishes, and three nodes serve.
-#[test]
-fn certbot_issues_behind_a_node_and_its_hook_publishes() {
-    let (http, challenge) = (Port::free(), Port::free());
-    let pebble = Pebble::start(&http);
-    let certbot = Certbot::of(&pebble, &challenge);
-    let mut fleet = Fleet::new(0);
-    fleet.publisher = Cmd::new(certbot.live());
-    for (name, version) in [("lb1", "2.2"), ("lb2", "2.6"), ("lb3", "3.2")] {
-        fleet.join(name, Some(version));
-    }
-    fleet.tell_publisher();
-    let front = fleet.nodes[0].cmd.beside("front.pem");
-    let host = Authority::new().issue(KeyKind::P256, &["front.example"], Validity::days(3650));
-    put(&front, host.combined(), 0o400);
-    let _front = Haproxy::of(&support::system_haproxy()).crt(&front).acme(&http, &challenge).start();
-
-    let hook =
-        format!("{} --config {} assemble", Cmd::program().display(), fleet.publisher.config().display());
-    let issue = ["--cert-name", "www.example.org", "-d", "www.example.org", "--deploy-hook", &hook];
-    let output = certbot.certonly(&issue);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!said.contains("reported error code"), "{said}\n{}", certbot.log());
-    assert!(fleet.stored().contains_key("head"), "{said}\n{}", certbot.log());
-    fleet.tell_nodes("");
-    let all_serve = |fleet: &Fleet, what: &str| {
-        fleet.all_follow();
-        let serial = certbot.serial("www.example.org");
-        for node in &fleet.nodes {
-            let address = node.haproxy.as_ref().unwrap().address();
-            wait_until(LIMIT, what, || served(address, "www.example.org").serial == serial);
-        }
-    };
-    all_serve(&fleet, "the new certificate");
-    certbot.succeed(&["renew", "--force-renewal"]);
-    all_serve(&fleet, "the renewed certificate");
-    // certbot runs no hook when it deletes: the timer's run does it.
-    certbot.certonly(&["--cert-name", "b.example.org", "-d", "b.example.org", "--deploy-hook", &hook]);
-    certbot.succeed(&["delete", "--cert-name", "www.example.org"]);
-    fleet.publisher.run(&["assemble"]).exits(0);
-    fleet.all_follow();
-    for node in &fleet.nodes {
-        assert_eq!(node.cmd.deployed(), ["b.example.org.pem"], "{}", node.name);
-    }
 }

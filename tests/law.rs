@@ -209,6 +209,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             prune_many: prune_many && !no_prune,
             adopt,
             force,
+            follows: false,
         },
     )
 }

@@ -11,29 +11,19 @@
 
 mod support;
 
-use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use support::live::{Live, renew_two};
+use support::memory::{in_memory, needles};
 use support::process::finish;
 use support::scene::{Scene, put};
 use support::strace::TRACED_LIMIT;
 use support::summary::{Count, say};
-use support::{Cmd, KeyKind, LIMIT, Leaf, Run, Tree, Validity, version, wait_until};
-
-/// What gives a private key away: pieces of the lines of its PEM, in whatever they are written. The modulus of an RSA
-/// key is in its certificate too: what is public isn't looked for.
-fn needles(leaf: &Leaf) -> Vec<String> {
-    let (pem, public) = (leaf.key.pem(), leaf.fullchain().replace('\n', ""));
-    let lines = pem.lines().filter(|line| !line.starts_with("-----") && line.len() >= 16);
-    // The first line of a P-256 key in PKCS#8 is the same up to its 36th byte for all of them.
-    let pieces = lines.map(|line| line[line.len().min(48).saturating_sub(12)..].to_owned());
-    pieces.filter(|piece| piece.len() >= 12 && !public.contains(piece.as_str())).collect()
-}
+use support::{Cmd, KeyKind, LIMIT, Run, Tree, Validity, version, wait_until};
 
 /// No write that the kernel sees has a key's bytes but those to the PEM, staged, and to HAProxy's socket.
 #[test]
@@ -92,25 +82,6 @@ fn keys_are_written_nowhere_else() {
         "{looked:>9} such calls, {} of them with a key: the PEMs staged, and sent to HAProxy",
         staged + sent
     ));
-}
-
-/// How often a needle is in the writable memory of a process.
-fn in_memory(pid: u32, needle: &[u8]) -> usize {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let mut memory = File::open(format!("/proc/{pid}/mem")).unwrap();
-    let mut found = 0;
-    for line in
-        maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw")))
-    {
-        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).unwrap());
-        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
-        memory.seek(SeekFrom::Start(from)).unwrap();
-        if memory.read_exact(&mut bytes).is_ok() {
-            found += bytes.windows(needle.len()).filter(|window| *window == needle).count();
-        }
-    }
-    found
 }
 
 /// While HAProxy is notified, which may take minutes, no key is in the program's memory any more.

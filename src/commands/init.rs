@@ -16,6 +16,7 @@ use crate::certbot::{CertbotTree, certbot_dir};
 use crate::cli::{Global, Init};
 use crate::config::{DEFAULT_FILE, Haproxy, OWN_DIR, Settings};
 use crate::host_setup::adopt::{self, Proposal};
+use crate::host_setup::fleet_part::{self, FleetFound, FleetPart};
 use crate::host_setup::placeholder::placeholder;
 use crate::output::Exit;
 use crate::output::human::{Line, Tone};
@@ -164,6 +165,8 @@ pub struct Found {
     pub configured: Option<bool>,
     /// The program that the hook is to run.
     pub program: PathBuf,
+    /// What there is of this host's part in a fleet.
+    pub fleet: FleetFound,
 }
 
 /// One thing that a ready host has.
@@ -264,6 +267,7 @@ pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -
         drop_in_file,
         configured: loads_sites_dir(settings, system),
         program: places.program.clone(),
+        fleet: fleet_part::look(settings, system),
     }
 }
 
@@ -305,6 +309,16 @@ fn loads_sites_dir(settings: &Settings, system: &System) -> Option<bool> {
 }
 
 impl Found {
+    /// Whether this host only publishes: no HAProxy's configuration was found either.
+    fn only_publishes(&self) -> bool {
+        self.fleet.part == FleetPart::OnlyPublisher && self.configured.is_none()
+    }
+
+    /// Whether its certificates are another host's, which has certbot.
+    fn is_node(&self) -> bool {
+        self.fleet.part == FleetPart::Node
+    }
+
     /// Whether certbot's cli.ini calls this program.
     fn in_cli_ini(&self) -> bool {
         self.saved_hooks.iter().any(|hook| hook.file.ends_with("cli.ini"))
@@ -314,8 +328,13 @@ impl Found {
 /// Decides what is to be made. `hook`: the link among certbot's hooks is wanted.
 pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Preparation {
     let make_unless = |there: bool| if there { Fate::There } else { Fate::Make };
-    let mut items = vec![(Item::SitesDir(settings.sites_dir.clone()), make_unless(found.sites_dir))];
-    if found.sites_dir && !found.own_dir {
+    let mut items = Vec::new();
+    // Where nobody loads anything, what is made for HAProxy would begin to be looked after.
+    let serves = !found.only_publishes();
+    if serves {
+        items.push((Item::SitesDir(settings.sites_dir.clone()), make_unless(found.sites_dir)));
+    }
+    if serves && found.sites_dir && !found.own_dir {
         items.push((Item::OwnDir(settings.sites_dir.join(OWN_DIR)), Fate::Make));
     }
     let host_file = match found.host_file {
@@ -325,8 +344,11 @@ pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Preparation {
         HostFile::Directory => Fate::Blocked("a directory has this name"),
         HostFile::Other => Fate::Blocked("something that is no file has this name"),
     };
-    items.push((Item::HostFile(settings.host_file.clone()), host_file));
-    if let Some((link, there)) = found.hook.as_ref().filter(|(_, there)| hook || *there == Hook::Ours) {
+    if serves {
+        items.push((Item::HostFile(settings.host_file.clone()), host_file));
+    }
+    let hooks = found.hook.as_ref().filter(|_| !found.is_node());
+    if let Some((link, there)) = hooks.filter(|(_, there)| hook || *there == Hook::Ours) {
         let fate = match there {
             Hook::Absent => Fate::Make,
             Hook::Ours => Fate::There,
@@ -335,7 +357,7 @@ pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Preparation {
         items.push((Item::Hook { link: link.clone(), program: found.program.clone() }, fate));
     }
     let is_ours = found.drop_in.as_ref().is_some_and(|there| there.starts_with(DROP_IN_MARK));
-    if found.unit && (needs_drop_in(settings) || is_ours) {
+    if serves && found.unit && (needs_drop_in(settings) || is_ours) {
         let (text, fate) = match (drop_in(settings), &found.drop_in) {
             (None, _) => (String::new(), Fate::Blocked("systemd can't express a directory with this name")),
             (Some(text), Some(there)) if *there == text => (text, Fate::There),
@@ -432,14 +454,16 @@ fn settings_in(text: &str) -> Vec<String> {
 /// What the operator has to do.
 fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
     let mut left = Vec::new();
-    if found.configured != Some(true) {
+    if found.configured != Some(true) && !found.only_publishes() {
         let sites_dir = escaped_path(&settings.sites_dir);
         left.push(Left::new(
             format!("let HAProxy load {sites_dir}; this prints a configuration that does"),
             &["haproxy-certs haproxy-config"],
         ));
     }
-    if !found.any_lineage {
+    if found.is_node() {
+        // What there is to deploy is said by the fleet.
+    } else if !found.any_lineage {
         match Client::of(settings) {
             Client::Certbot => {
                 let command = "haproxy-certs issue -d example.org,www.example.org";
@@ -447,13 +471,14 @@ fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
             }
             client => left.push(Left::new(format!("issue the first certificate{}", client.by("")), &[])),
         }
-    } else if !found.own_dir {
+    } else if !found.own_dir && !found.only_publishes() {
         left.push(Left::new(
             "deploy the certificates that are there; the first command only says what would be done",
             &["haproxy-certs assemble --dry-run -v", "haproxy-certs assemble"],
         ));
     }
     match &found.hook {
+        _ if found.is_node() => {}
         None if hook => left.push(Left::new(
             format!(
                 "no hook: {} is not certbot's own; the timer or another caller has to run \
@@ -475,7 +500,9 @@ fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
         _ => {}
     }
     left.extend(bare_hooks(&found.saved_hooks));
-    if !found.unit {
+    let of_fleet = fleet_part::left_to_do(settings.fleet.as_ref(), &found.fleet);
+    left.extend(of_fleet.into_iter().map(|(text, commands)| Left { text, commands }));
+    if !found.unit && !found.is_node() {
         left.push(Left::new(
             "no haproxy-certs.service is installed: run this daily, from cron; it says only what failed",
             &["haproxy-certs -q assemble"],
@@ -741,6 +768,7 @@ mod tests {
             drop_in_file: "/etc/systemd/system/haproxy-certs.service.d/paths.conf".into(),
             configured: None,
             program: "/usr/bin/haproxy-certs".into(),
+            fleet: FleetFound::default(),
         }
     }
 

@@ -5,7 +5,8 @@ use crate::cli::{Assemble, Format, Global};
 use crate::commands::assemble::{Options, assemble};
 use crate::commands::fleet::publish::{Published, Wanted, publish};
 use crate::commands::fleet::run::exit_of;
-use crate::config::{OWN_DIR, Settings};
+use crate::config::Settings;
+use crate::host_setup::fleet_part::FleetPart;
 use crate::output::fleet::human::published;
 use crate::output::late::{late, undeployed};
 use crate::output::terminal::{Terminal, progress};
@@ -58,11 +59,7 @@ pub enum Came<'a> {
 /// Runs `assemble` with these settings, and logs it. `show`: called with what came of each part.
 pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_>)) -> Exit {
     let system = System::host();
-    if let Some(fleet) = settings.published()
-        && !args.dry_run
-        && !fleet.names_haproxys
-        && !settings.sites_dir.join(OWN_DIR).exists()
-    {
+    if !args.dry_run && FleetPart::of(settings) == FleetPart::OnlyPublisher {
         // Nobody loads anything here: the publisher has no HAProxy.
         return publish_after(settings, show);
     }
@@ -119,6 +116,8 @@ fn options(args: &Assemble) -> Options {
             prune_many: args.prune_many,
             adopt: args.adopt,
             force: args.force.iter().cloned().collect(),
+            // Where it follows a fleet, its cache says so.
+            ..Policy::default()
         },
         renewed_lineage: std::env::var_os("RENEWED_LINEAGE"),
     }

@@ -97,6 +97,8 @@ pub struct FleetMemory {
     pub told: i64,
     /// The trouble of the last report.
     pub told_trouble: Option<FleetTrouble>,
+    /// Why the last report could not be put.
+    pub unreported: Option<String>,
     /// On the publisher: what no head names any more, with the number of the first head that doesn't, and since when.
     pub dropped: BTreeMap<String, (u64, i64)>,
     /// On the publisher: the nodes that are no more, and could still read the present epoch.
@@ -202,20 +204,7 @@ impl CacheFolder {
             .map_err(|e| Failure::io("create", path, &e))?;
         let place = Place::open(path)?
             .ok_or_else(|| Failure::io("open", path, &std::io::ErrorKind::NotFound.into()))?;
-        let stat = fstat(&place.dir).map_err(|e| Failure::io("read", path, &e.into()))?;
-        let own = rustix::process::geteuid().as_raw();
-        let (shown, word) = (escaped_path(path), shell_word(path.as_os_str()));
-        let stranger = Some(stat.st_uid).filter(|uid| *uid != 0 && *uid != own);
-        let wrong = if let Some(uid) = stranger {
-            Some(format!("{shown} belongs to user {uid}, not to who runs this; run: chown -R {own} {word}"))
-        } else if stat.st_mode & 0o022 != 0 {
-            Some(format!("others may write to {shown}; run: chmod -R go-w {word}"))
-        } else {
-            None
-        };
-        if let Some(fact) = wrong {
-            return Err(Failure::new(FailureKind::Permission, fact));
-        }
+        must_be_ours(&place)?;
         let until = Instant::now() + PATIENCE;
         loop {
             match flock(&place.dir, FlockOperation::NonBlockingLockExclusive) {
@@ -419,6 +408,33 @@ impl CacheFolder {
         let kept = Kept { head: self.head()?, pages: &self.pages, keys: &self.keys };
         open(&kept, fleet, identity, part)
     }
+}
+
+/// Nobody else may write there.
+fn must_be_ours(place: &Place) -> Result<(), Failure> {
+    let path = &place.path;
+    let stat = fstat(&place.dir).map_err(|e| Failure::io("read", path, &e.into()))?;
+    let own = rustix::process::geteuid().as_raw();
+    let (shown, word) = (escaped_path(path), shell_word(path.as_os_str()));
+    let stranger = Some(stat.st_uid).filter(|uid| *uid != 0 && *uid != own);
+    let wrong = if let Some(uid) = stranger {
+        format!("{shown} belongs to user {uid}, not to who runs this; run: chown -R {own} {word}")
+    } else if stat.st_mode & 0o022 != 0 {
+        format!("others may write to {shown}; run: chmod -R go-w {word}")
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(FailureKind::Permission, wrong))
+}
+
+/// Whether this host could follow the fleet now, for who only looks: its keys, whom it follows, and its cache.
+///
+/// # Errors
+/// It couldn't.
+pub fn can_follow(fleet: &Fleet) -> Result<(), Failure> {
+    identity(fleet)?;
+    publishers(fleet)?;
+    Place::open(&fleet.cache)?.map_or(Ok(()), |place| must_be_ours(&place))
 }
 
 /// Whether a value is what its name says.
@@ -641,11 +657,12 @@ impl FleetCache {
     /// A head past its time prunes nothing; one that says so prunes many.
     #[must_use]
     pub fn policy(&self, policy: Policy) -> Policy {
-        let Some((opened, _)) = &self.opened else { return policy };
+        let Some((opened, _)) = &self.opened else { return Policy { follows: true, ..policy } };
         let head = &opened.signed.head;
         Policy {
             no_prune: policy.no_prune || head.expires <= now(),
             prune_many: policy.prune_many || head.prune_many,
+            follows: true,
             ..policy
         }
     }

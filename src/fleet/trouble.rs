@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::accept::RefusedHead;
+use crate::fleet::store::{StoreError, StoreKey};
 
 /// A trouble of a fleet.
 #[derive(
@@ -47,8 +48,10 @@ pub enum FleetTrouble {
     FleetNotANode,
     /// The head isn't confirmed by the nodes that this one waits for.
     FleetWaiting,
-    /// Nothing has looked at the store for an hour.
+    /// Nothing has looked at the store for an hour, or nothing can.
     FleetNotFollowed,
+    /// This node's own report could not be put.
+    FleetUnreported,
     /// A node has never reported.
     FleetNodeMissing,
     /// A node hasn't reported for an hour.
@@ -81,6 +84,17 @@ impl FleetTrouble {
             RefusedHead::Rollback { .. } | RefusedHead::Older { .. } => Self::FleetRollback,
             RefusedHead::Fork { .. } => Self::FleetFork,
             RefusedHead::Expired { .. } => Self::FleetStale,
+        }
+    }
+
+    /// What a store's error is: it can't be asked, or what it has for a value can't be one.
+    #[must_use]
+    pub fn of_store(error: &StoreError) -> Self {
+        match error.of_value() {
+            None => Self::FleetUnreachable,
+            Some(StoreKey::Head) => Self::FleetHeadDamaged,
+            Some(StoreKey::Report(_)) => Self::FleetReportForged,
+            Some(StoreKey::Page(_) | StoreKey::Object(_) | StoreKey::EpochKey { .. }) => Self::FleetDamaged,
         }
     }
 
@@ -134,6 +148,9 @@ impl FleetTrouble {
             }
             Self::FleetWaiting => "see why those nodes don't confirm it: haproxy-certs fleet status",
             Self::FleetNotFollowed => "run: systemctl status haproxy-certs-follow.service",
+            Self::FleetUnreported => {
+                "see whether this host may write to the store; the others don't know what it serves"
+            }
             Self::FleetNodeMissing | Self::FleetNodeSilent => {
                 "see on that node: systemctl status haproxy-certs-follow.service"
             }

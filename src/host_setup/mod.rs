@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod certbot;
 pub mod challenge;
 pub mod finding;
+pub mod fleet_part;
 pub mod haproxy;
 pub mod hooks;
 pub mod listeners;
@@ -15,6 +16,7 @@ pub mod timer;
 use crate::certbot::client::Client;
 use crate::config::{Haproxy, Settings};
 use crate::host_setup::finding::Finding;
+use crate::host_setup::fleet_part::FleetPart;
 use crate::status::checking::Checked;
 use crate::status::problem::Problem;
 use crate::status::running::Running;
@@ -57,17 +59,29 @@ pub fn checked(haproxy: &Haproxy, checked: &Checked) -> Option<Finding> {
 /// Looks at everything around the certificates.
 #[must_use]
 pub fn look(settings: &Settings, system: &System, running: &[Running]) -> Setup {
-    let haproxys = settings.haproxys.iter().zip(running);
+    let part = FleetPart::of(settings);
+    let haproxys = settings.haproxys.iter().zip(running).filter(|_| part != FleetPart::OnlyPublisher);
     let mut findings: Vec<Finding> = haproxys
         .flat_map(|(haproxy, running)| haproxy::findings(settings, system, haproxy, running.down.is_some()))
         .collect();
-    findings.extend(certbot::findings(settings, system));
-    let (others, problems) = match Client::of(settings) {
+    // A node has no certbot.
+    let client = Client::of(settings);
+    if part != FleetPart::Node {
+        findings.extend(certbot::findings(settings, system));
+    }
+    let (others, problems) = match client {
         Client::Certbot => hooks::look(settings, system),
         Client::Another | Client::Publisher => (Vec::new(), Vec::new()),
     };
     findings.extend(others);
-    findings.extend(timer::findings(system, Client::of(settings)));
+    match part {
+        FleetPart::Node => {}
+        FleetPart::OnlyPublisher => findings.extend(timer::renewals(system, client)),
+        FleetPart::None | FleetPart::Unsaid | FleetPart::Publisher => {
+            findings.extend(timer::findings(system, client));
+        }
+    }
+    findings.extend(fleet_part::findings(settings, system));
     findings.extend(modes::findings(settings));
     Setup { findings, problems }
 }

@@ -17,9 +17,8 @@ pub(crate) fn findings(system: &System, client: Client) -> Vec<Finding> {
             "systemd is not PID 1 here: whether something runs haproxy-certs assemble regularly can't be seen",
         )];
     }
-    let timer = |unit: &str| timer(&unit::show(system, unit).unwrap_or_default());
     let mend = "systemctl enable --now haproxy-certs.timer";
-    let ours = match timer("haproxy-certs.timer") {
+    let ours = match timer(&unit::show(system, "haproxy-certs.timer").unwrap_or_default()) {
         Timer::On => Finding::fine("timer", "haproxy-certs.timer is active"),
         Timer::UntilBoot => {
             Finding::wrong("timer", "haproxy-certs.timer is active, and not after the next boot", &[mend])
@@ -30,6 +29,23 @@ pub(crate) fn findings(system: &System, client: Client) -> Vec<Finding> {
             &[mend],
         ),
     };
+    let mut findings = vec![ours, renewal(system, client)];
+    let unit = unit::show(system, SERVICE);
+    findings.extend(unit.and_then(|unit| service(&unit, || unit::missing_directory(system, SERVICE))));
+    findings
+}
+
+/// Whether certbot renews, where something else than our timer runs us.
+pub(crate) fn renewals(system: &System, client: Client) -> Option<Finding> {
+    (system.has_systemd() && system.program("systemctl").is_some()).then(|| renewal(system, client))
+}
+
+/// Whether a timer of certbot's renews.
+fn renewal(system: &System, client: Client) -> Finding {
+    if client != Client::Certbot {
+        return Finding::unknown("renewal", "it isn't certbot that renews: what does can't be seen");
+    }
+    let timer = |unit: &str| timer(&unit::show(system, unit).unwrap_or_default());
     let certbots = ["certbot.timer", "snap.certbot.renew.timer", "certbot-renew.timer"];
     let failed = |unit: &str| {
         let service = unit.replace(".timer", ".service");
@@ -42,7 +58,7 @@ pub(crate) fn findings(system: &System, client: Client) -> Vec<Finding> {
     };
     let seen = certbots.map(|unit| (unit, timer(unit)));
     let with = |state: Timer| seen.iter().find(|(_, seen)| *seen == state).map(|(unit, _)| *unit);
-    let renewal = match (with(Timer::On), with(Timer::UntilBoot)) {
+    match (with(Timer::On), with(Timer::UntilBoot)) {
         (Some(unit), _) => {
             failed(unit).unwrap_or_else(|| Finding::fine("renewal", format!("{unit} is active")))
         }
@@ -56,15 +72,7 @@ pub(crate) fn findings(system: &System, client: Client) -> Vec<Finding> {
             "no timer of certbot is active: nothing renews, unless cron does",
             &["systemctl enable --now certbot.timer"],
         ),
-    };
-    let renewal = match client {
-        Client::Certbot => renewal,
-        _ => Finding::unknown("renewal", "it isn't certbot that renews: what does can't be seen"),
-    };
-    let mut findings = vec![ours, renewal];
-    let unit = unit::show(system, SERVICE);
-    findings.extend(unit.and_then(|unit| service(&unit, || unit::missing_directory(system, SERVICE))));
-    findings
+    }
 }
 
 /// How what the timer starts ended; `None`: it has never run, or runs now. `missing`: the directory that it is skipped

@@ -20,6 +20,21 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut Files) {
     let ours = differ + situation.as_recorded;
     let candidates = sites.iter().filter(|(_, row)| row.action == Action::Prune).count();
     let too_many = candidates > PRUNE_FREELY && candidates * 4 > ours && !situation.policy.prune_many;
+    // Of a fleet's lineages this host has no directory.
+    let (empty, elsewhere, many) = if situation.policy.follows {
+        (
+            "the fleet has no lineage at all",
+            "it was written from elsewhere, and not from the fleet",
+            "too many to prune at once; if meant, for every node, on the publisher: fleet publish --prune-many; for this \
+             one, here: assemble --prune-many",
+        )
+    } else {
+        (
+            "live_dir has no lineage at all",
+            "it was written from another live directory; see live_dir",
+            "too many to prune at once; if meant: assemble --prune-many",
+        )
+    };
     let refused = |file: &OsString, recorded: &Recorded| {
         let words =
             recorded.prune_refused.as_ref().filter(|_| !situation.policy.force.contains(&recorded.lineage));
@@ -33,9 +48,9 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut Files) {
         if situation.policy.no_prune {
             row.keep();
         } else if !situation.any_lineage {
-            row.hold("live_dir has no lineage at all");
+            row.hold(empty);
         } else if !same_tree {
-            row.hold("it was written from another live directory; see live_dir");
+            row.hold(elsewhere);
         } else if situation.loaded.named.contains_key(&file) {
             row.hold(&named(situation, &file));
         } else if let Some(at) = situation.loaded.mentioned.get(&file) {
@@ -45,7 +60,7 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut Files) {
         } else if let Some(why) = &situation.loaded.unseen {
             row.hold(&format!("whether HAProxy needs it can't be seen while it is down: {why}"));
         } else if too_many {
-            row.hold("too many to prune at once; if meant: assemble --prune-many");
+            row.hold(many);
         } else if let Some(words) = refused.get(&file) {
             row.hold_as_refused(words);
         }

@@ -92,6 +92,7 @@ pub struct Recorded {
 
 /// How the operator wants this run.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a word of its own")]
 pub struct Policy {
     /// Prune nothing.
     pub no_prune: bool,
@@ -99,6 +100,8 @@ pub struct Policy {
     pub prune_many: bool,
     /// Take over every file that a lineage needs.
     pub adopt: bool,
+    /// Whether the lineages are a fleet's, whose publisher says what is gone.
+    pub follows: bool,
     /// Lineages to deploy although they are older, from staging or not yet valid, or were refused by HAProxy before.
     pub force: BTreeSet<OsString>,
 }

@@ -127,6 +127,8 @@ pub struct Given {
     pub ours: String,
     /// For certbot's: `--config-dir DIR`.
     pub certbots: String,
+    /// Whether this host publishes: what is to be done on the publisher is to be done here.
+    pub publishes: bool,
 }
 
 impl Given {
@@ -139,7 +141,15 @@ impl Given {
             }
             _ => String::new(),
         };
-        Self { ours: settings.given.clone(), certbots }
+        Self { ours: settings.given.clone(), certbots, publishes: settings.published().is_some() }
+    }
+
+    /// Whether the clause that ends here is about another host, whose settings are elsewhere.
+    fn is_elsewhere(&self, before: &str) -> bool {
+        const ON_PUBLISHER: [&str; 3] = ["on the publisher", "on the first", "there, run"];
+        let clause = before.rsplit(';').next().unwrap_or_default();
+        clause.contains("on that node")
+            || !self.publishes && ON_PUBLISHER.iter().any(|words| clause.contains(words))
     }
 
     /// The advice, or a line that is a command, with these options in its commands.
@@ -148,7 +158,10 @@ impl Given {
         let mut text = String::with_capacity(advice.len());
         let mut rest = advice;
         loop {
-            if let Some(behind) = rest.strip_prefix("haproxy-certs ").filter(|_| !self.ours.is_empty()) {
+            if let Some(behind) = rest
+                .strip_prefix("haproxy-certs ")
+                .filter(|_| !self.ours.is_empty() && !self.is_elsewhere(&text))
+            {
                 text.push_str("haproxy-certs ");
                 text.push_str(&self.ours);
                 text.push(' ');
@@ -220,6 +233,7 @@ pub fn span(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Given, commands, span};
+    use crate::fleet::trouble::FleetTrouble;
 
     #[test]
     fn commands_are_whole_and_end_where_a_shell_ends_them() {
@@ -233,7 +247,11 @@ mod tests {
 
     #[test]
     fn commands_act_on_the_same_settings() {
-        let given = Given { ours: "--config /a.toml".into(), certbots: "--config-dir /le".into() };
+        let given = Given {
+            ours: "--config /a.toml".into(),
+            certbots: "--config-dir /le".into(),
+            ..Given::default()
+        };
         for (advice, expected) in [
             ("run: haproxy-certs assemble", "run: haproxy-certs --config /a.toml assemble"),
             ("haproxy-certs init --hook", "haproxy-certs --config /a.toml init --hook"),
@@ -247,6 +265,24 @@ mod tests {
             assert_eq!(given.put_into(advice), expected);
             assert_eq!(Given::default().put_into(advice), advice);
         }
+    }
+
+    #[test]
+    fn commands_on_another_host_have_its_own_settings() {
+        let node = Given { ours: "--config /a.toml".into(), ..Given::default() };
+        let publisher = Given { publishes: true, ..node.clone() };
+        for trouble in <FleetTrouble as strum::VariantArray>::VARIANTS {
+            let advice = trouble.advice();
+            let is_for_publisher =
+                advice.contains("fleet publish") || advice.contains("on the publisher, run");
+            let is_for_node = advice.contains("on that node");
+            let has = |given: &Given| given.put_into(advice).contains("/a.toml");
+            assert!(!has(&node) || !(is_for_publisher || is_for_node), "{}", node.put_into(advice));
+            assert!(!has(&publisher) || !is_for_node, "{}", publisher.put_into(advice));
+            assert!(has(&publisher) || !is_for_publisher, "{}", publisher.put_into(advice));
+        }
+        let both = "on the publisher, run: haproxy-certs fleet publish; or here: haproxy-certs assemble";
+        assert_eq!(node.put_into(both).matches("/a.toml").count(), 1);
     }
 
     #[test]

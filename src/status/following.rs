@@ -1,7 +1,7 @@
 //! What a host's own status says of its fleet: what the last looks at the store left, and how old the head is.
 
 use crate::config::Settings;
-use crate::fleet::cache::{kept_head, look_at_memory};
+use crate::fleet::cache::{can_follow, kept_head, look_at_memory};
 use crate::fleet::overview::{FleetProblem, SILENCE, problem as of_fleet, staleness};
 use crate::fleet::trouble::FleetTrouble;
 use crate::status::advice::span;
@@ -23,7 +23,10 @@ pub fn problems(settings: &Settings, now: i64) -> Result<Vec<Problem>, Failure> 
         let held = memory.held.filter(|(trouble, _)| *trouble != FleetTrouble::FleetStale || stale.is_none());
         found.extend(held.map(|(trouble, fact)| of_fleet(trouble, fact)));
         let age = now - memory.tried;
-        if memory.tried == 0 {
+        found.extend(memory.unreported.map(|fact| of_fleet(FleetTrouble::FleetUnreported, fact)));
+        if let Err(failure) = can_follow(fleet) {
+            found.push(of_fleet(FleetTrouble::FleetNotFollowed, failure.message));
+        } else if memory.tried == 0 {
             let fact = "nothing has looked for the fleet's head yet".to_owned();
             found.push(of_fleet(FleetTrouble::FleetNotFollowed, fact));
         } else if age >= SILENCE {

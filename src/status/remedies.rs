@@ -121,6 +121,16 @@ pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (Strin
             ("HAProxy loads .key, .ocsp, .issuer or .sctl files beside it", siblings.as_str())
         }
         Warning::NotChecked => ("HAProxy could not be asked whether it would load it", ""),
+        Warning::PruneHeld
+            if around.follows
+                && row.detail.as_ref().is_some_and(|detail| detail.ends_with("--prune-many")) =>
+        {
+            (
+                "it is kept although the fleet has no such lineage any more",
+                "if it is really gone, on the publisher, run: haproxy-certs fleet publish --prune-many; or for this node \
+             alone: haproxy-certs assemble --prune-many",
+            )
+        }
         Warning::PruneHeld if row.detail.as_ref().is_some_and(|detail| detail.ends_with("--prune-many")) => (
             "it is kept although its lineage is gone",
             "if it is really gone: haproxy-certs assemble --prune-many",
@@ -137,7 +147,7 @@ pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (Strin
 /// Whether nothing is left of certbot's that says whether it is still wanted.
 fn is_orphan(row: &Row) -> bool {
     let said = row.detail.as_deref().unwrap_or_default();
-    ["live_dir has no lineage at all", "another live directory"].iter().any(|why| said.contains(why))
+    ["has no lineage at all", "it was written from"].iter().any(|why| said.contains(why))
 }
 
 /// Takes a file away that no run will.

@@ -55,7 +55,7 @@ fn main() {
     let pairs: Vec<(usize, usize)> = if numbers.is_empty() {
         vec![(50, 10_000), (1_000, 10_000), (100, 100_000)]
     } else {
-        numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()
+        numbers.chunks_exact(2).filter_map(|pair| Some((*pair.first()?, *pair.get(1)?))).collect()
     };
     let fleets: Vec<Sizes> = pairs.into_iter().map(|(nodes, lineages)| Sizes::of(nodes, lineages)).collect();
     table(&fleets);

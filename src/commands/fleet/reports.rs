@@ -27,5 +27,5 @@ pub fn reports(store: &dyn FleetStore, nodes: &[&NodeName]) -> Result<Vec<Stored
 
 /// Whether it may be about one value and not about the store.
 fn is_of_one(error: &StoreError) -> bool {
-    matches!(error, StoreError::TooLarge(_) | StoreError::Malformed(_) | StoreError::Io { .. })
+    error.of_value().is_some() || matches!(error, StoreError::Malformed(_) | StoreError::Io { .. })
 }

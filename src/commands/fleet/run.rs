@@ -63,11 +63,14 @@ fn followed(terminal: &Terminal, settings: &Settings, args: &FleetFollow) -> Res
     let mut follower = Follower::new(settings, &system)?;
     if args.once {
         // Whoever starts it spreads it.
-        let done = follower.once(Closely::All, &progress(), &|_| true)?;
+        let done = follower
+            .once(Closely::All, &progress(), &|_| true)
+            .inspect_err(|failure| syslog::failure(&system, failure))?;
         show(terminal, settings, &system, &done);
         return Ok(done.exit());
     }
-    watch(&mut follower, &|_, _| (), &mut |done| show(terminal, settings, &system, done))?;
+    watch(&mut follower, &|_, _| (), &mut |done| show(terminal, settings, &system, done))
+        .inspect_err(|failure| syslog::failure(&system, failure))?;
     Ok(Exit::Fine)
 }
 

@@ -49,7 +49,7 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
     let value = match get_one(store.as_ref(), StoreKey::Head) {
         Ok(found) => found.map(|stored| stored.bytes),
         Err(e) => {
-            overview.problems.push(problem(FleetTrouble::FleetUnreachable, e.to_string()));
+            overview.problems.push(problem(FleetTrouble::of_store(&e), e.to_string()));
             return Ok(overview);
         }
     };
@@ -118,7 +118,7 @@ fn members(store: &dyn FleetStore, signed: &SignedHead) -> Result<NodeList, Flee
     let unusable = |trouble, why: &str| {
         problem(trouble, format!("number {}: {shown}, the list of its nodes, {why}", signed.head.sequence))
     };
-    let found = get_one(store, key).map_err(|e| problem(FleetTrouble::FleetUnreachable, e.to_string()))?;
+    let found = get_one(store, key).map_err(|e| problem(FleetTrouble::of_store(&e), e.to_string()))?;
     let Some(stored) = found else {
         return Err(unusable(FleetTrouble::FleetIncomplete, "isn't there"));
     };

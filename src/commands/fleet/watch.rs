@@ -1,5 +1,6 @@
 //! `fleet follow` without `--once`: looks, waits until something wakes it, and looks again.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -79,10 +80,15 @@ pub fn watch(
             Ok(done) => done,
             // Another run works here.
             Err(failure) if failure.kind == FailureKind::Lock => Followed::default(),
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                manager.tell(&format!("STATUS={}: {}", follower.fleet().name, failure.message));
+                return Err(failure);
+            }
         };
         busy_since.store(0, Ordering::Relaxed);
-        let news = (done.sequence, done.trouble.clone(), done.unreported.is_some());
+        let unserved: Vec<_> =
+            done.unserved.iter().map(|it| (it.lineage.clone(), it.problem.clone())).collect();
+        let news = (done.sequence, done.trouble.clone(), done.unreported.is_some(), unserved);
         if done.is_new || last.as_ref() != Some(&news) || done.run.as_ref().is_some_and(is_worth_a_word) {
             show(&done);
         }
@@ -142,10 +148,21 @@ fn rest(events: &Receiver<Event>, time: Duration) -> bool {
 /// One line for the service manager.
 fn told(done: &Followed) -> String {
     let number = done.sequence.map_or_else(|| "nothing here yet".to_owned(), |it| format!("number {it}"));
-    match &done.trouble {
-        Some((trouble, _)) => format!("{}: {number}, {}", done.fleet, trouble.name()),
-        None => format!("{}: {number}", done.fleet),
+    let mut text = format!("{}: {number}", done.fleet);
+    if let Some((trouble, _)) = &done.trouble {
+        let _ = write!(text, ", {}", trouble.name());
     }
+    if let Some(run) = done.run.as_ref().filter(|run| run.exit(false) != crate::output::Exit::Fine) {
+        let why = run.error.as_ref().map(|failure| format!(": {}", failure.message)).unwrap_or_default();
+        let _ = write!(text, ", the run from it isn't fine{why}");
+    }
+    if !done.unserved.is_empty() {
+        let _ = write!(text, ", {} not served", done.unserved.len());
+    }
+    if let Some(why) = &done.unreported {
+        let _ = write!(text, ", the report could not be put: {why}");
+    }
+    text
 }
 
 /// What the store's watcher is told: the store, and which of its heads was seen.

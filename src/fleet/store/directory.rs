@@ -91,11 +91,14 @@ impl Directory {
         let file = match open_below(root, &Names::of(key)) {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(Errno::LOOP) => return Err(StoreError::Odd { key: key.clone(), what: "a link" }),
+            Err(Errno::NXIO) => return Err(StoreError::Odd { key: key.clone(), what: "a socket" }),
             Err(e) => return Err(failed(e)),
         };
         let meta = file.metadata().map_err(|e| failed(errno(&e)))?;
         if !meta.is_file() {
-            return Err(StoreError::Malformed(format!("{path} is not a regular file")));
+            let what = if meta.is_dir() { "a directory" } else { "a FIFO or a device" };
+            return Err(StoreError::Odd { key: key.clone(), what });
         }
         let most = key.max_bytes();
         if meta.len() > most as u64 {
@@ -121,7 +124,12 @@ impl Directory {
             }
             let failed = |e| self.failed("write", &key.to_string(), e);
             let names = Names::of(key);
-            let folder = folder_below(root, &names.folders).map_err(failed)?;
+            let folder = match folder_below(root, &names.folders) {
+                Err(Errno::NOTDIR | Errno::LOOP) => return Err(self.no_folder(&names.folders)),
+                folder => folder.map_err(failed)?,
+            };
+            // Left behind by a run that was killed.
+            self.remove(&folder, &names.folders, &names.unnamed())?;
             write_unnamed(&folder, &names.unnamed(), bytes, values.len() < MANY).map_err(failed)?;
             written.push((folder, names));
         }
@@ -131,7 +139,14 @@ impl Directory {
         let mut synced = BTreeSet::new();
         for (folder, names) in &written {
             let failed = |e| self.failed("write", &names.file, e);
-            renameat(folder, names.unnamed(), folder, names.file.as_str()).map_err(failed)?;
+            let rename = || renameat(folder, names.unnamed(), folder, names.file.as_str());
+            match rename() {
+                Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
+                    self.remove(folder, &names.folders, &names.file)?;
+                    rename().map_err(failed)?;
+                }
+                renamed => renamed.map_err(failed)?,
+            }
         }
         for (folder, names) in written {
             if synced.insert(names.folders) {
@@ -166,6 +181,33 @@ impl Directory {
         Ok(())
     }
 
+    /// Removes what is there, whatever it is, but for a directory that isn't empty.
+    fn remove(&self, folder: &OwnedFd, folders: &[String], name: &str) -> Result<(), StoreError> {
+        let below = [folders, &[name.to_owned()]].concat().join("/");
+        match unlinkat(folder, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(e) => return Err(self.failed("remove", &below, e)),
+        }
+        match unlinkat(folder, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Err(StoreError::InTheWay {
+                path: self.path.join(below),
+                what: "a directory with something in it",
+            }),
+            Err(e) => Err(self.failed("remove", &below, e)),
+        }
+    }
+
+    /// The first of these folders that is none.
+    fn no_folder(&self, folders: &[String]) -> StoreError {
+        let paths = (1..=folders.len()).filter_map(|count| folders.get(..count));
+        let mut paths = paths.map(|some| self.path.join(some.join("/")));
+        let is_one = |path: &PathBuf| path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        let path = paths.find(|path| !is_one(path)).unwrap_or_else(|| self.path.clone());
+        StoreError::InTheWay { path, what: "no directory" }
+    }
+
     fn head(&self) -> Result<Option<Revision>, StoreError> {
         Ok(self.read(&self.root()?, &StoreKey::Head)?.map(|head| head.revision))
     }
@@ -195,6 +237,7 @@ impl FleetStore for Directory {
         match openat(&root, name, FOLDER, Mode::empty()) {
             Ok(dir) => self.keys(&dir, folder.prefix(), &mut found)?,
             Err(Errno::NOENT) => {}
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(self.no_folder(&[name.to_owned()])),
             Err(e) => return Err(self.failed("read", name, e)),
         }
         found.sort();
@@ -219,10 +262,7 @@ impl FleetStore for Directory {
                 Err(e) => return Err(failed(e)),
             };
             for name in [&names.unnamed(), &names.file] {
-                match unlinkat(&folder, name.as_str(), AtFlags::empty()) {
-                    Ok(()) | Err(Errno::NOENT) => {}
-                    Err(e) => return Err(failed(e)),
-                }
+                self.remove(&folder, &names.folders, name)?;
             }
             if let StoreKey::EpochKey { epoch, .. } = key {
                 // Of no use once it is empty; it may not be.
@@ -323,11 +363,6 @@ fn open_below(root: &OwnedFd, names: &Names) -> rustix::io::Result<File> {
 }
 
 fn write_unnamed(folder: &OwnedFd, name: &str, bytes: &[u8], sync: bool) -> rustix::io::Result<()> {
-    // Left behind by a run that was killed.
-    match unlinkat(folder, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(e) => return Err(e),
-    }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?);
     // It is ciphertext, and others are to carry it.

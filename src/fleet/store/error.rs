@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::{fmt, io};
 
 use super::key::StoreKey;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::io_cause;
 
 /// Why a store didn't do what it was asked.
@@ -25,6 +25,22 @@ pub enum StoreError {
     /// A value is larger than any of its kind.
     #[error("the store's value of {0} is larger than any that was published")]
     TooLarge(StoreKey),
+    /// Something else than a file of a fleet's stands for a value.
+    #[error("the store's {key} is {what}, and no file of a fleet's")]
+    Odd {
+        /// Of which value.
+        key: StoreKey,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Something stands in a value's place that nobody but a person may remove.
+    #[error("{} is {what}, which nothing of a fleet's is; run: rm -r {}", escaped_path(.path), shell_word(.path.as_os_str()))]
+    InTheWay {
+        /// Where.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// An answer that makes no sense.
     #[error("the store's answer makes no sense: {}", escaped(.0))]
     Malformed(String),
@@ -41,6 +57,17 @@ pub enum StoreError {
         /// Why.
         cause: io::Error,
     },
+}
+
+impl StoreError {
+    /// Which value it is about, where the store answers and only that value can't be one.
+    #[must_use]
+    pub fn of_value(&self) -> Option<&StoreKey> {
+        match self {
+            Self::TooLarge(key) | Self::Odd { key, .. } => Some(key),
+            _ => None,
+        }
+    }
 }
 
 /// Each member with its cause.

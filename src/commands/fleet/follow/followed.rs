@@ -34,7 +34,8 @@ impl Followed {
         let is_served = self.unserved.iter().all(|it| it.problem == ProblemKind::HaproxyDown.name());
         let of_look = if is_served { Exit::Fine } else { Exit::Untold };
         let of_head = self.of_head();
-        [of_run, of_look, of_head].into_iter().max_by_key(|exit| exit.code()).unwrap_or(Exit::Fine)
+        let of_report = if self.unreported.is_some() { Exit::Partly } else { Exit::Fine };
+        [of_run, of_look, of_head, of_report].into_iter().max_by_key(|exit| exit.code()).unwrap_or(Exit::Fine)
     }
 
     fn of_run(&self) -> Exit {

@@ -162,10 +162,14 @@ impl<'a> Follower<'a> {
         {
             match self.report(&node, &opened.signed, &mut memory, done.trouble.as_ref()) {
                 Ok(()) => {
+                    memory.unreported = None;
                     memory.told = now();
                     memory.told_trouble = done.trouble.as_ref().map(|(trouble, _)| *trouble);
                 }
-                Err(failure) => done.unreported = Some(failure.message),
+                Err(failure) => {
+                    memory.unreported = Some(failure.message.clone());
+                    done.unreported = Some(failure.message);
+                }
             }
         }
         folder.remember(&memory)?;

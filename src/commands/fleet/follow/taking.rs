@@ -39,7 +39,8 @@ impl Follower<'_> {
             self.store = Some(reach(self.fleet, Patience::Usual).map_err(|e| unreachable(&e))?.into());
         }
         let Some(store) = &self.store else { return Err(unreachable(&"it can't be opened")) };
-        let found = get_one(store.as_ref(), StoreKey::Head).map_err(|e| unreachable(&e))?;
+        let found = get_one(store.as_ref(), StoreKey::Head)
+            .map_err(|e| (FleetTrouble::of_store(&e), e.to_string()))?;
         let Some(found) = found else {
             self.revision = None;
             let fact = format!("the store {} has no head of the fleet {}", self.fleet.store, self.name);
@@ -115,7 +116,7 @@ impl Follower<'_> {
                     FleetTrouble::FleetIncomplete
                 }
                 Unfetched::Damaged(_) => FleetTrouble::FleetDamaged,
-                Unfetched::Store(_) => FleetTrouble::FleetUnreachable,
+                Unfetched::Store(e) => FleetTrouble::of_store(e),
             };
             return Err((trouble, format!("number {}: {unfetched}", signed.head.sequence)));
         }

@@ -26,6 +26,8 @@ pub(super) struct Base {
     pub last: (u64, u64),
     /// Whether the store must be looked through for what is missing.
     pub is_doubtful: bool,
+    /// Whether something stands in the head's place that can't be one, and has to go first.
+    pub is_in_the_way: bool,
 }
 
 /// What the last head is: the cache's, or the store's where that is newer and ours.
@@ -40,17 +42,26 @@ pub(super) fn base(
 ) -> Result<Base, Failure> {
     // What can't be opened is made anew.
     let kept = folder.open(fleet, identity, HostPart::Publisher).ok().flatten();
-    let found = get_one(store, StoreKey::Head).map_err(|e| in_store(&e))?;
+    let found = get_one(store, StoreKey::Head);
     let last = kept.as_ref().map_or((0, 0), |kept| (kept.signed.head.sequence, kept.signed.head.epoch));
+    let found = match found {
+        Ok(found) => found,
+        Err(e) if e.of_value().is_some() => {
+            alarms.push(format!("{e}; a new one took its place"));
+            return Ok(Base { opened: kept, revision: None, last, is_doubtful: true, is_in_the_way: true });
+        }
+        Err(e) => return Err(in_store(&e)),
+    };
+    let is_in_the_way = false;
     let Some(found) = found else {
-        return Ok(Base { opened: kept, revision: None, last, is_doubtful: true });
+        return Ok(Base { opened: kept, revision: None, last, is_doubtful: true, is_in_the_way });
     };
     let revision = Some(found.revision);
     let signed = match SignedHead::read(&found.bytes) {
         Ok(signed) => signed,
         Err(e) => {
             alarms.push(format!("the store's head was no head of ours ({e}); a new one took its place"));
-            return Ok(Base { opened: kept, revision, last, is_doubtful: true });
+            return Ok(Base { opened: kept, revision, last, is_doubtful: true, is_in_the_way });
         }
     };
     if signed.head.fleet != *name || signed.publisher != identity.public().signing {
@@ -58,18 +69,18 @@ pub(super) fn base(
             return Err(other_publisher(&signed));
         }
         let last = (last.0.max(signed.head.sequence), last.1.max(signed.head.epoch));
-        return Ok(Base { opened: None, revision, last, is_doubtful: true });
+        return Ok(Base { opened: None, revision, last, is_doubtful: true, is_in_the_way });
     }
     if let Some(kept) = kept {
         if kept.signed.hash == signed.hash {
-            return Ok(Base { opened: Some(kept), revision, last, is_doubtful: false });
+            return Ok(Base { opened: Some(kept), revision, last, is_doubtful: false, is_in_the_way });
         }
         if kept.signed.head.sequence > signed.head.sequence {
             alarms.push(format!(
                 "the store's head had gone back from number {} to {}: it was restored, or somebody changes it",
                 kept.signed.head.sequence, signed.head.sequence
             ));
-            return Ok(Base { opened: Some(kept), revision, last, is_doubtful: true });
+            return Ok(Base { opened: Some(kept), revision, last, is_doubtful: true, is_in_the_way });
         }
     }
     let last = (last.0.max(signed.head.sequence), last.1.max(signed.head.epoch));
@@ -83,7 +94,7 @@ pub(super) fn base(
         nodes,
         entries: fetched.entries,
     });
-    Ok(Base { opened, revision, last, is_doubtful: true })
+    Ok(Base { opened, revision, last, is_doubtful: true, is_in_the_way })
 }
 
 /// What the nodes have may be later than everything that the store and this host have: then both went back, and no node

@@ -398,6 +398,9 @@ impl Publishing<'_> {
             pages: pages.hashes,
         };
         let value = head.sign(self.identity.signing());
+        if self.base.is_in_the_way {
+            self.store.delete(&[StoreKey::Head]).map_err(|e| in_store(&e))?;
+        }
         let swapped = self.store.compare_and_put(&StoreKey::Head, self.base.revision, &value);
         match swapped.map_err(|e| in_store(&e))? {
             Swap::Done(_) => {}

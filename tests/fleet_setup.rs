@@ -1,0 +1,112 @@
+//! What `init` and `status --setup` say on a fleet's publisher, on a node, and where the settings don't say yet which of
+//! the two a host is.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+use support::fleet::Fleet;
+use support::process::finish;
+use support::{Cmd, LIMIT};
+
+/// The findings of `status --setup` of this name: how bad each is, and its fact.
+fn findings(cmd: &Cmd, name: &str) -> Vec<(String, String)> {
+    let status = cmd.run(&["status", "--setup", "--format", "json"]).json();
+    let all = status["setup"].as_array().unwrap().clone();
+    let text = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+    let of_name = all.iter().filter(|finding| finding["name"] == name);
+    of_name.map(|finding| (text(finding, "severity"), text(finding, "fact"))).collect()
+}
+
+/// `init` where no HAProxy is installed.
+fn init(cmd: &Cmd, arguments: &[&str]) -> String {
+    let empty = tempfile::tempdir().unwrap();
+    let script = "mount --bind \"$1\" /etc/haproxy && shift && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(empty.path()).arg(Cmd::program());
+    command.arg("--config").arg(cmd.config()).arg("init").args(arguments);
+    cmd.prepare(&mut command);
+    let output = finish(&mut command, LIMIT);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_publisher_without_a_haproxy_gets_a_hook_and_nothing_to_load() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    let said = init(&fleet.publisher, &["--hook", "--dry-run"]);
+    assert!(said.contains("renewal-hooks/post/haproxy-certs (certbot's hook"), "{said}");
+    for other in
+        ["the sites directory", "the host certificate", "let HAProxy load", "deploy the certificates"]
+    {
+        assert!(!said.contains(other), "{other}: {said}");
+    }
+    assert!(said.contains("left to do publish to the fleet edge for the first time"), "{said}");
+    let command = format!("-> haproxy-certs --config {} fleet publish", fleet.publisher.config().display());
+    assert!(said.contains(&command), "{said}");
+    let before = findings(&fleet.publisher, "fleet");
+    assert!(before[0].0 == "warning" && before[0].1.contains("has no keys yet"), "{before:?}");
+    fleet.publish();
+    let said = init(&fleet.publisher, &["--hook", "--dry-run"]);
+    assert!(!said.contains("for the first time"), "{said}");
+    assert!(said.contains("-> systemctl enable --now haproxy-certs-publish.timer"), "{said}");
+    let after = findings(&fleet.publisher, "fleet");
+    assert!(after[0].0 == "ok" && after[0].1.contains("the publisher, without a HAProxy, of"), "{after:?}");
+    assert!(after[1].1.contains("haproxy-certs-publish.timer"), "{after:?}");
+    // What is HAProxy's isn't looked for, what is certbot's is.
+    assert_eq!(findings(&fleet.publisher, "crt"), []);
+    assert_eq!(findings(&fleet.publisher, "timer"), []);
+    assert_eq!(findings(&fleet.publisher, "hook").len(), 1);
+    // It is made, and makes nothing more: a run goes on publishing only.
+    init(&fleet.publisher, &["--hook"]);
+    assert!(fleet.tree.root().join("renewal-hooks/post/haproxy-certs").is_symlink());
+    fleet.renew("a.example");
+    let said = fleet.publisher.run(&["assemble"]).exits(0).stdout;
+    assert!(said.contains("edge is at number 2"), "{said}");
+    assert!(!fleet.publisher.sites().exists());
+}
+
+#[test]
+fn a_node_gets_keys_and_a_service_and_no_certbot() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    let node = &fleet.nodes[0].cmd;
+    let (identity, aside) = (node.beside("identity"), node.beside("aside"));
+    fs::rename(&identity, &aside).unwrap();
+    let said = node.run(&["init", "--hook", "--dry-run"]).exits(0).stdout;
+    for other in ["hook", "certbot", "issue the first"] {
+        assert!(!said.contains(other), "{other}: {said}");
+    }
+    assert!(said.contains("the sites directory") && said.contains("the host certificate"), "{said}");
+    let command = format!("-> haproxy-certs --config {} fleet join", node.config().display());
+    assert!(said.contains(&command), "{said}");
+    assert!(said.contains("-> systemctl enable --now haproxy-certs-follow.service"), "{said}");
+    let before = findings(node, "fleet");
+    assert!(before[0].0 == "warning" && before[0].1.contains("has no keys yet"), "{before:?}");
+    fs::rename(&aside, &identity).unwrap();
+    let said = node.run(&["init", "--dry-run"]).exits(0).stdout;
+    assert!(!said.contains("fleet join"), "{said}");
+    let after = findings(node, "fleet");
+    assert!(after[0].0 == "ok" && after[0].1.contains("this host is a node of the fleet edge"), "{after:?}");
+    assert!(after[1].1.contains("haproxy-certs-follow.service"), "{after:?}");
+    for name in ["hook", "timer", "renewal"] {
+        assert_eq!(findings(node, name), [], "{name}");
+    }
+}
+
+#[test]
+fn what_a_host_is_in_a_fleet_has_to_be_said() {
+    let mut fleet = Fleet::new(0);
+    fleet.tell_publisher();
+    let said = fleet.publisher.run(&["init", "--dry-run"]).exits(0).stdout;
+    assert!(said.contains("say what this host is in the fleet edge"), "{said}");
+    let found = findings(&fleet.publisher, "fleet");
+    assert!(found.len() == 1 && found[0].0 == "warning", "{found:?}");
+}
