@@ -324,6 +324,27 @@ fn a_publisher_that_lost_everything_passes_the_number_that_the_nodes_have() {
     assert!(run.stdout.contains("stays at number 5"), "{run}");
 }
 
+/// The number that comes again is one that the nodes have already, of another head: what they say to do mends it.
+#[test]
+fn a_publisher_that_lost_everything_passes_the_same_number() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
+    fleet.restore(&Contents::new());
+    fleet.renew("a.example");
+    fleet.publish();
+    let run = fleet.nodes[0].follow().exits(2);
+    assert!(run.stdout.contains("fleet-fork"), "{run}");
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains("lb1 has another head of number 1"), "{run}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("after the next publish");
+    assert!(fleet.publish().stdout.contains("nothing changed"));
+}
+
 #[test]
 fn the_fleets_status_is_not_ok_by_what_is_old_from_the_future_or_another_hosts() {
     let mut fleet = Fleet::new(2);

@@ -129,8 +129,15 @@ impl World {
             }
             14 => {
                 let at = self.some_node();
-                let _ = fs::remove_file(self.fleet.nodes[at].cmd.sites().join(".haproxy-certs/state.json"));
-                format!("node {at}'s state is lost")
+                // What nobody remembers stays, by contract: while a lineage is gone, or the cache is lost, too, the file is
+                // somebody else's.
+                let node = &self.fleet.nodes[at];
+                if node.follow().code != Some(0) {
+                    return;
+                }
+                let _ = fs::remove_file(node.cmd.sites().join(".haproxy-certs/state.json"));
+                node.follow();
+                format!("node {at} looks, its state is lost, and it looks")
             }
             15 => {
                 let stored = self.fleet.stored();
@@ -152,7 +159,7 @@ impl World {
         let single = single(&self.fleet);
         for node in &self.fleet.nodes {
             let mut run = node.follow();
-            if run.stdout.contains("fleet-rollback") {
+            if run.stdout.contains("fleet-rollback") || run.stdout.contains("fleet-fork") {
                 // Then this one sees it.
                 self.fleet.publisher.run(&["fleet", "publish"]);
                 run = node.follow();

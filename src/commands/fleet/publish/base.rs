@@ -112,6 +112,17 @@ pub(super) fn pass_nodes(
     for ((node, key), found) in members.iter().zip(found) {
         let Ok(Some(bytes)) = found else { continue };
         let Ok(report) = NodeReport::read(&bytes, &key.signing, name, node) else { continue };
+        // Another head of the same number was published before all was lost, or somebody else publishes with these keys.
+        let is_of_last =
+            |opened: &Opened| opened.signed.head.sequence == last && opened.signed.hash != report.head;
+        if report.sequence == last && base.opened.as_ref().is_some_and(is_of_last) {
+            alarms.push(format!(
+                "{node} has another head of number {last} than this host: the store and this host's cache went back, or \
+                 somebody else publishes with this identity"
+            ));
+            base.is_doubtful = true;
+            continue;
+        }
         // Whatever a node says, the numbers don't come to an end.
         if report.sequence <= last || report.sequence > MOST_BELIEVED {
             continue;
