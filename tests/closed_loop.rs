@@ -1110,15 +1110,16 @@ fn down(version: &Version) {
     assert!(detail(&verdict).contains("can't be seen"), "{verdict:?}");
     let slow = start.elapsed();
     bed.system = System { run: bed.system.run, ..System::host() };
-    // Nothing is waited for. On a busy machine that shows in one of several tries.
+    // Nothing is waited for. On a busy machine that shows in one of several tries; and what another container's HAProxy
+    // means by a path isn't known.
     let again = |_| {
         let start = Instant::now();
         let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["b.pem"]);
         assert_eq!(verdict.outcome, Outcome::NotRunning, "{verdict:?}");
         start.elapsed()
     };
-    let is_quicker = quick < slow || (0..20).map(again).any(|quick| quick < slow);
-    assert!(is_quicker || !sees_every_process(), "{quick:?} {slow:?}");
+    let is_quicker = quick < slow || (0..5).map(again).any(|quick| quick < slow);
+    assert!(is_quicker || !sees_every_process() || has_strangers(), "{quick:?} {slow:?}");
     // No evidence: not the same.
     fs::remove_file(bed.haproxy.pidfile()).unwrap();
     let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["b.pem"]);
@@ -1328,6 +1329,17 @@ impl Bed {
 fn sees_every_process() -> bool {
     fs::read_link("/proc/self/ns/pid").is_ok_and(|own| own == Path::new("pid:[4026531836]"))
         && fs::read("/proc/1/cmdline").is_ok_and(|line| !line.is_empty())
+}
+
+/// Whether HAProxys of other namespaces run here: other suites have one each.
+fn has_strangers() -> bool {
+    let namespace = |process: &Path| fs::read_link(process.join("ns/mnt")).ok();
+    let own = namespace(Path::new("/proc/self"));
+    let is_strange = |process: &Path| {
+        fs::read_to_string(process.join("comm")).is_ok_and(|name| name.trim_end() == "haproxy")
+            && namespace(process) != own
+    };
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| is_strange(&entry.path()))
 }
 
 fn name_of(file: &str) -> String {

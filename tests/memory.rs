@@ -314,13 +314,15 @@ fn a_file_in_the_host_certificates_place_shadows_where_nobody_renews_it() {
         system.cmd = system.cmd.option(&format!("host_file = {}", toml(&host)));
         system.renew(&["example.com"]);
         let run = system.cmd.assemble(&[]).exits(1);
-        assert_eq!(run.site("example.com.pem")["warnings"], serde_json::json!(["shadowed"]), "{run}");
-        let shown = support::served(system.haproxy.address(), "www.example.com");
-        assert_eq!(shown.names, ["host.test", "www.example.com"]);
-        // As another lineage's it is renewed, and first on purpose.
-        let cmd = system.cmd.option("host_lineage = \"z\"");
-        let run = cmd.assemble(&["--dry-run"]);
-        assert_eq!(run.site("example.com.pem")["warnings"], serde_json::json!([]), "{run}");
+        assert_eq!(run.site("z.pem")["warnings"], serde_json::json!(["shadowed"]), "{run}");
+        assert_eq!(
+            support::served(system.haproxy.address(), "host.test").names,
+            ["host.test", "www.example.com"]
+        );
+        // Where a lineage is meant for it, it is renewed, and first on purpose.
+        let cmd = system.cmd.option("host_lineage = \"a\"");
+        let run = cmd.assemble(&["--dry-run", "--adopt"]);
+        assert_eq!(run.site("z.pem")["warnings"], serde_json::json!([]), "{run}");
     });
 }
 

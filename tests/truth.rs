@@ -648,7 +648,7 @@ fn a_taken_port_names_the_process() {
         .haproxy(&haproxy, "")
         .table(&format!("[certbot]\nhttp_01_port = {}", challenge.number()));
     let script = format!(
-        "import socket,sys\ns=socket.socket()\ns.bind(('127.0.0.1',{}))\ns.listen()\nsys.stdin.read()\n",
+        "import socket,sys\ns=socket.socket()\ns.setsockopt(socket.SOL_SOCKET,socket.SO_REUSEADDR,1)\ns.bind(('127.0.0.1',{}))\ns.listen()\nsys.stdin.read()\n",
         challenge.number()
     );
     let mut other =

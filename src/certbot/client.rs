@@ -1,10 +1,10 @@
-//! Who renews what lies in `live_dir`: certbot, another client that lays down the same two files, or a fleet's publisher. What
-//! is advised has to be something that this one understands.
+//! Whose tree `live_dir` is: certbot's, another client's that lays down the same two files, or a fleet's publisher's.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
 use crate::config::Settings;
+use crate::plan::client::Client;
 
 /// certbot's own configuration directory, with `live` in it.
 pub const CERTBOT_DIR: &str = "/etc/letsencrypt";
@@ -18,18 +18,6 @@ pub const CHAIN_FILE: &str = "fullchain.pem";
 #[must_use]
 pub fn certbot_dir(settings: &Settings) -> Option<&Path> {
     settings.live_dir.parent().filter(|_| settings.live_dir.file_name() == Some(OsStr::new("live")))
-}
-
-/// Who renews the certificates.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Client {
-    /// certbot.
-    #[default]
-    Certbot,
-    /// Another client: nothing is known of it but the files.
-    Another,
-    /// The host that publishes to a fleet.
-    Publisher,
 }
 
 impl Client {
@@ -51,26 +39,6 @@ impl Client {
                 Self::Certbot
             }
             _ => Self::Another,
-        }
-    }
-
-    /// What goes behind a verb such as "renew it": how it is done, by this command of certbot's where it is certbot's.
-    #[must_use]
-    pub fn by(self, command: &str) -> String {
-        match self {
-            Self::Certbot => format!(": certbot {command}"),
-            Self::Another => " with the client that laid it down".to_owned(),
-            Self::Publisher => " on the host that publishes it".to_owned(),
-        }
-    }
-
-    /// Whose files they are: the word before "own file".
-    #[must_use]
-    pub fn whose(self) -> &'static str {
-        match self {
-            Self::Certbot => "certbot's",
-            Self::Another => "the client's",
-            Self::Publisher => "the publisher's",
         }
     }
 }

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use super::assemble::patience;
 use crate::certbot::cli_ini::{self, SavedHook};
-use crate::certbot::client::Client;
 use crate::certbot::version::{self, Version};
 use crate::certbot::{CertbotTree, certbot_dir};
 use crate::cli::{Global, Init};
@@ -21,6 +20,7 @@ use crate::host_setup::placeholder::placeholder;
 use crate::output::Exit;
 use crate::output::human::{Line, Tone};
 use crate::output::terminal::Terminal;
+use crate::plan::client::Client;
 use crate::serving::{gather, one_by_one};
 use crate::sites::dir::SitesDir;
 use crate::sys::escape::{escaped, escaped_path};

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use crate::certbot::certbot_dir;
 use crate::certbot::cli_ini::{self, Setting, hooks_that_count};
-use crate::certbot::client::Client;
 use crate::certbot::version;
 use crate::config::Settings;
 use crate::host_setup::finding::Finding;
+use crate::plan::client::Client;
 use crate::status::severity::Severity;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::system::{System, is_program};

@@ -13,12 +13,12 @@ use rustix::io::Errno;
 use rustls::pki_types::ServerName;
 
 use super::listening::{self, Listener};
-use crate::certbot::client::Client;
 use crate::certified_key::{KeyType, hex};
 use crate::config::Settings;
 use crate::haproxy::tls_probe;
 use crate::host_setup::finding::Finding;
 use crate::host_setup::listeners::{Directives, Plain};
+use crate::plan::client::Client;
 use crate::sys::escape::escaped;
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;

@@ -13,10 +13,10 @@ pub mod modes;
 pub mod placeholder;
 pub mod timer;
 
-use crate::certbot::client::Client;
 use crate::config::{Haproxy, Settings};
 use crate::host_setup::finding::Finding;
 use crate::host_setup::fleet_part::FleetPart;
+use crate::plan::client::Client;
 use crate::status::checking::Checked;
 use crate::status::problem::Problem;
 use crate::status::running::Running;

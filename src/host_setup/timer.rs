@@ -1,7 +1,7 @@
 //! The timers: a hook alone misses deletions, repairs and, with some versions, first certificates.
 
-use crate::certbot::client::Client;
 use crate::host_setup::finding::Finding;
+use crate::plan::client::Client;
 use crate::status::unit::{self, Unit};
 use crate::sys::escape::escaped;
 use crate::sys::system::System;

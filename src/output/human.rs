@@ -5,9 +5,9 @@ use std::fmt::Write;
 use strum::VariantArray as _;
 
 use super::{HaproxyRow, Note, Report, Weight};
-use crate::certbot::client::Client;
 use crate::haproxy::verdict::Outcome;
 use crate::plan::action::Action;
+use crate::plan::client::Client;
 use crate::plan::row::{Role, Row};
 use crate::plan::warning::Warning;
 use crate::sys::escape::{escaped, escaped_path};

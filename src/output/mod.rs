@@ -15,10 +15,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::certbot::client::Client;
 use crate::config::{Method, Settings};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::plan::action::Action;
+use crate::plan::client::Client;
 use crate::plan::row::Row;
 use crate::status::severity::Severity;
 use crate::sweep::Swept;

@@ -5,6 +5,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod action;
+pub mod client;
 pub mod decision;
 pub mod elsewhere;
 mod files;

@@ -2,8 +2,8 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::certbot::client::Client;
 use crate::certified_key::Flaw;
+use crate::plan::client::Client;
 
 /// Why a lineage is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]

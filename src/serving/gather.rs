@@ -437,6 +437,8 @@ impl<'a> Gathering<'a> {
             let has_named_key = matches!(wanted.key, KeyFile::Named(..));
             let contents = match &wanted.found {
                 _ if wanted.is_unread => Contents::Unseen("it wasn't read".to_owned()),
+                // It may be that it isn't loaded, or that its name leads elsewhere.
+                Err(why) if unclear.is_some() => Contents::Unseen(why.clone()),
                 Err(why) => Contents::Unloadable { leaf: None, why: why.clone() },
                 Ok(identity) => match known.get(identity).filter(|_| !has_named_key) {
                     Some(contents) => contents.clone(),

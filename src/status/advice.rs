@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use crate::certbot::client::Client;
 use crate::certbot::{CERTBOT_DIR, certbot_dir};
 use crate::config::Settings;
+use crate::plan::client::Client;
 use crate::sys::escape::shell_word;
 
 /// A run does what is missing.

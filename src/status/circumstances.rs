@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::certbot::client::Client;
 use crate::certified_key::KeyFamily;
 use crate::plan::action::Action;
+use crate::plan::client::Client;
 use crate::plan::row::Role;
 use crate::status::advice::{ASSEMBLE, KEEP};
 use crate::status::moving::Needs;

@@ -34,10 +34,10 @@ pub mod unworkable;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::certbot::client::Client;
 use crate::config::Settings;
 use crate::host_setup::Setup;
 use crate::host_setup::finding::Finding;
+use crate::plan::client::Client;
 use crate::sites::last_run::LastRun;
 use crate::sites::state::State;
 use crate::status::circumstances::{Circumstances, ForeignFile};

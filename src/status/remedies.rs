@@ -1,7 +1,7 @@
 //! What mends a refusal, a conflict or a warning.
 
-use crate::certbot::client::Client;
 use crate::certified_key::Flaw;
+use crate::plan::client::Client;
 use crate::plan::reason::Reason;
 use crate::plan::row::Row;
 use crate::plan::warning::Warning;

@@ -1,9 +1,12 @@
 //! Loopback ports that no other test has, in this process or another.
 
+use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
+use std::hash::BuildHasher as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
@@ -21,6 +24,9 @@ pub struct Port {
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 10_000;
 static NEXT: AtomicU16 = AtomicU16::new(0);
+/// Processes start at different places, so that they seldom meet. Their ids may be the same, in namespaces.
+static START: LazyLock<u32> =
+    LazyLock::new(|| u32::try_from(RandomState::new().hash_one(0_u8) % u64::from(COUNT)).unwrap());
 
 impl Port {
     /// Reserves a port.
@@ -30,11 +36,9 @@ impl Port {
         fs::create_dir_all(folder).unwrap();
         // Best effort: somebody else may have made it, for everybody.
         let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o1777));
-        // Processes start at different places, so that they seldom meet.
-        let start = (std::process::id() % 97) * 103;
         for _ in 0..COUNT {
             let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-            let number = FIRST + u16::try_from((start + step) % u32::from(COUNT)).unwrap();
+            let number = FIRST + u16::try_from((*START + step) % u32::from(COUNT)).unwrap();
             let path = folder.join(number.to_string());
             let Ok(lock) = File::options().create(true).write(true).truncate(false).open(path) else {
                 continue;

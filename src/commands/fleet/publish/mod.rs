@@ -11,7 +11,6 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 
 use crate::certbot::CertbotTree;
-use crate::certbot::client::Client;
 use crate::certified_key::sha256;
 use crate::commands::fleet::failures::{in_store, unsealed};
 use crate::commands::fleet::publish::base::{Base, base, lost, pass_nodes};
@@ -31,6 +30,7 @@ use crate::fleet::node_list::{self, NodeList};
 use crate::fleet::page::{self, PageEntry};
 use crate::fleet::reach::{Patience, reach};
 use crate::fleet::store::{FleetStore, StoreKey, Swap};
+use crate::plan::client::Client;
 use crate::sys::clock::now;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
