@@ -705,9 +705,11 @@ fn a_hostile_store_is_noticed_by_name() {
     let run = fleet.nodes[0].follow().exits(2);
     assert!(run.stdout.contains("fleet-fork:"), "{run}");
     fleet.must_all_be_as_wanted("after a fork");
-    // The publisher makes it good.
-    fleet.publish();
+    // The publisher makes it good, and says what it saw.
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains("or somebody else publishes with this identity"), "{run}");
     fleet.all_follow();
+    fleet.must_all_be_as_wanted("after the next publish");
     // A report that somebody else wrote.
     let report = fleet.folder().join("report/lb1");
     let mut text = fs::read(&report).unwrap();
