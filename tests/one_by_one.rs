@@ -101,6 +101,34 @@ fn a_new_file_that_no_line_names_is_not_confirmed() {
     }
 }
 
+/// Where only lines lead into the directory, what none of them names stops no HAProxy, nor does the list itself.
+#[test]
+fn what_no_line_names_is_no_certificate() {
+    for version in versions() {
+        let tree = tree();
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let list = cmd.sites().join("list.txt");
+        let lines = ["a.example", "b.example"].map(|name| format!("{}\n", cmd.site(name).display()));
+        write(&list, lines.concat(), 0o644);
+        write(&cmd.sites().join("README"), "no certificate\n", 0o644);
+        let mut haproxy = Haproxy::of(&version).bind_option(&format!("crt-list {}", list.display())).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        let run = cmd.assemble(&[]).exits(0);
+        assert_eq!(run.json()["notes"], serde_json::json!([]), "{}: {run}", version.full);
+        for file in ["README", "list.txt"] {
+            let (found, _) = problems(&cmd, file);
+            assert_eq!(found, ["foreign"], "{file}, {}", version.full);
+        }
+        haproxy.reload_and_wait();
+        assert_eq!(served(haproxy.address(), "b.example").names, ["b.example"]);
+        // One that a line names is another thing.
+        write(&list, format!("{}{}\n", lines.concat(), cmd.sites().join("README").display()), 0o644);
+        let (found, _) = problems(&cmd, "README");
+        assert!(found.contains(&"unloadable".into()), "{found:?}, {}", version.full);
+    }
+}
+
 /// `ssl-f-use` of a frontend, from 3.2.
 #[test]
 fn ssl_f_use_names_files_too() {

@@ -187,6 +187,10 @@ fn propose(
             return None;
         }
         let (sites_dir, first) = directory_of_lines(&binds, configuration, &absolute)?;
+        // A directory that HAProxy's own configuration is in is no place for certificates alone.
+        if configuration.files.iter().any(|file| absolute(file).parent() == Some(&*sites_dir)) {
+            return None;
+        }
         let before = binds.iter().flat_map(|bind| &bind.loads);
         let first = first.or_else(|| before_it(before, &sites_dir, &absolute));
         let example = one_by_one::example(serving, None, &sites_dir.to_string_lossy()).or_else(|| {

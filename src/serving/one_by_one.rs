@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use super::loads::{At, Bind, Entry, How, Identity, Load, Loaded, Serving, base_name};
 use crate::sys::escape::{escaped, shell_word};
@@ -46,6 +47,25 @@ pub fn example(serving: &Serving, sites: Option<Identity>, directory: &str) -> O
         let at = named.filter(|_| is_elsewhere).map_or(&entry.at, |named| &named.at);
         Some(Example { at: at.clone(), path, how: load.how, store, section: bind.section.clone() })
     })
+}
+
+/// The files of the directory that are no certificates to HAProxy, where only lines lead into it, each to one file: what no
+/// line names, and the lists themselves. `path`: the directory, as `directory` is spelled here.
+pub fn passed_over<'a>(
+    loaded: &'a Loaded,
+    directory: &str,
+    path: &'a Path,
+) -> impl Fn(&OsStr) -> bool + use<'a> {
+    let is_by_lines =
+        |serving: &Serving| serving.unclear.is_none() && example(serving, loaded.sites, directory).is_some();
+    let by_lines = !loaded.servings.is_empty() && loaded.servings.iter().all(is_by_lines);
+    move |file| {
+        let is_list = || {
+            let file = path.join(file);
+            loaded.servings.iter().any(|serving| serving.sources.contains(&file))
+        };
+        by_lines && (!loaded.named.contains_key(file) || is_list())
+    }
 }
 
 /// Why no client is presented a file of the directory.

@@ -26,6 +26,7 @@ use crate::plan::situation::{Deployed, EntryKind, Lineage, Policy, Situation};
 use crate::plan::unreached::unreached;
 use crate::serving::gather;
 use crate::serving::loads::{Contents, Loaded, Serving, Store, is_loaded};
+use crate::serving::one_by_one::passed_over;
 use crate::sites::last_run::LastRun;
 use crate::sites::looking::look_at_state;
 use crate::sites::place::Place;
@@ -198,8 +199,10 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
         .filter(|row| row.proved && matches!(row.action, Action::Unchanged | Action::Repair))
         .filter_map(|row| row.file.clone())
         .collect();
-    let mut unloadable =
-        gather::unloadable(&settings.sites_dir, loaded.oldest(), &|file| good.contains(file));
+    let directory = settings.haproxys.first().map_or("", |haproxy| haproxy.sites_dir.as_str());
+    let is_passed_over = passed_over(&loaded, directory, &settings.sites_dir);
+    let is_good = |file: &OsStr| good.contains(file) || is_passed_over(file);
+    let mut unloadable = gather::unloadable(&settings.sites_dir, loaded.oldest(), &is_good);
     let mut unserved = unserved(settings, &loaded);
     let is_certbots = Client::of(settings) == Client::Certbot;
     rows.into_iter()

@@ -11,7 +11,7 @@ use crate::plan::situation::{Recorded, Situation};
 use crate::plan::unreached::unreached;
 use crate::serving::gather::{is_in, unloadable};
 use crate::serving::loads::{Bind, Contents, KEY_LINE, Loaded, Named, Serving, Store, move_out};
-use crate::serving::one_by_one::Unreached;
+use crate::serving::one_by_one::{Unreached, passed_over};
 use crate::sites::guard;
 use crate::sites::place::Place;
 use crate::sys::escape::{escaped, escaped_path};
@@ -28,7 +28,9 @@ pub(crate) fn unloadable_left(settings: &Settings, loaded: &Loaded, rows: &[Row]
     if left.is_empty() {
         return Vec::new();
     }
-    let is_good = |file: &OsStr| !left.contains(file);
+    let directory = settings.haproxys.first().map_or("", |haproxy| haproxy.sites_dir.as_str());
+    let is_passed_over = passed_over(loaded, directory, &settings.sites_dir);
+    let is_good = |file: &OsStr| !left.contains(file) || is_passed_over(file);
     let found = unloadable(&settings.sites_dir, loaded.oldest(), &is_good);
     let stays = |row: &Row| row.action.writes() || (row.loadable && row.action != Action::Prune);
     let is_last = !rows.iter().any(|row| row.role == Role::Site && stays(row));
