@@ -141,6 +141,17 @@ pub fn is_in(directory: &Path, itself: Option<Identity>, store: &Store) -> bool 
     })
 }
 
+/// The HAProxys that load our files only where no TLS is spoken, and such a bind of each.
+pub fn without_tls<'a>(
+    settings: &'a Settings,
+    loaded: &'a Loaded,
+) -> impl Iterator<Item = (&'a Haproxy, &'a Bind)> {
+    settings.haproxys.iter().zip(&loaded.servings).filter_map(|(haproxy, serving)| {
+        let is_ours = |store: &Store| is_in(&settings.sites_dir, loaded.sites, store);
+        Some((haproxy, serving.only_without_tls(&is_ours)?))
+    })
+}
+
 /// The entries of a directory that HAProxy would take for certificates and can't load, and why; those that are known to
 /// be good aren't read.
 #[must_use]

@@ -3,9 +3,9 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
 use super::loads::{At, Bind, Entry, How, Identity, Load, Loaded, Serving, base_name};
+use crate::config::Settings;
 use crate::sys::escape::{escaped, shell_word};
 
 /// A file of the directory that a line names by itself, and how.
@@ -50,18 +50,15 @@ pub fn example(serving: &Serving, sites: Option<Identity>, directory: &str) -> O
 }
 
 /// The files of the directory that are no certificates to HAProxy, where only lines lead into it, each to one file: what no
-/// line names, and the lists themselves. `path`: the directory, as `directory` is spelled here.
-pub fn passed_over<'a>(
-    loaded: &'a Loaded,
-    directory: &str,
-    path: &'a Path,
-) -> impl Fn(&OsStr) -> bool + use<'a> {
+/// line names, and the lists themselves.
+pub fn passed_over<'a>(settings: &'a Settings, loaded: &'a Loaded) -> impl Fn(&OsStr) -> bool + use<'a> {
+    let directory = settings.haproxys.first().map_or("", |haproxy| haproxy.sites_dir.as_str());
     let is_by_lines =
         |serving: &Serving| serving.unclear.is_none() && example(serving, loaded.sites, directory).is_some();
     let by_lines = !loaded.servings.is_empty() && loaded.servings.iter().all(is_by_lines);
     move |file| {
         let is_list = || {
-            let file = path.join(file);
+            let file = settings.sites_dir.join(file);
             loaded.servings.iter().any(|serving| serving.sources.contains(&file))
         };
         by_lines && (!loaded.named.contains_key(file) || is_list())

@@ -199,8 +199,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
         .filter(|row| row.proved && matches!(row.action, Action::Unchanged | Action::Repair))
         .filter_map(|row| row.file.clone())
         .collect();
-    let directory = settings.haproxys.first().map_or("", |haproxy| haproxy.sites_dir.as_str());
-    let is_passed_over = passed_over(&loaded, directory, &settings.sites_dir);
+    let is_passed_over = passed_over(settings, &loaded);
     let is_good = |file: &OsStr| good.contains(file) || is_passed_over(file);
     let mut unloadable = gather::unloadable(&settings.sites_dir, loaded.oldest(), &is_good);
     let mut unserved = unserved(settings, &loaded);

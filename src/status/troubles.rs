@@ -4,8 +4,8 @@ use super::advice;
 use super::running::Running;
 use super::severity::{ProblemKind, Severity};
 use crate::config::{Haproxy, Settings};
-use crate::serving::gather::is_in;
-use crate::serving::loads::{Loaded, Serving};
+use crate::serving::gather;
+use crate::serving::loads::{Bind, Loaded};
 use crate::sites::last_run::LastRun;
 use crate::status::problem::Problem;
 use crate::sys::escape::escaped;
@@ -65,11 +65,9 @@ pub fn behind(running: &Running) -> Option<Problem> {
 /// HAProxys whose bind lines load our certificates, and speak no TLS.
 #[must_use]
 pub fn without_tls(settings: &Settings, loaded: &Loaded) -> Vec<Problem> {
-    let haproxys = settings.haproxys.iter().zip(&loaded.servings);
-    let judged = |(haproxy, serving): (&Haproxy, &Serving)| {
-        let bind = serving.only_without_tls(&|store| is_in(&settings.sites_dir, loaded.sites, store))?;
+    let judged = |(haproxy, bind): (&Haproxy, &Bind)| {
         let place = format!("{} ({})", escaped(&bind.section), bind.at);
-        Some(Problem {
+        Problem {
             kind: ProblemKind::NotPresented,
             severity: Severity::Critical,
             haproxy: Some(haproxy.name.clone()),
@@ -77,9 +75,9 @@ pub fn without_tls(settings: &Settings, loaded: &Loaded) -> Vec<Problem> {
                 "{place} has crt without ssl: it speaks no TLS, and no client is presented a certificate"
             ),
             advice: Some("add ssl to that line; then reload HAProxy".to_owned()),
-        })
+        }
     };
-    haproxys.filter_map(judged).collect()
+    gather::without_tls(settings, loaded).map(judged).collect()
 }
 
 /// The last run failed: it is the last run all the same.

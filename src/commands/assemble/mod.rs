@@ -14,7 +14,7 @@ use crate::certbot::foreign_renewal;
 use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
 use crate::commands::assemble::notes::{
-    forced_in_vain, note_group_writable, troubles, unlisted, unloadable_left, unsaved, why_unlisted,
+    forced_in_vain, note_group_writable, notes_of_unlisted, troubles, unlisted, unloadable_left, unsaved,
 };
 use crate::commands::assemble::notifying::notify_all;
 use crate::commands::assemble::pruning::{planned, verified};
@@ -26,8 +26,7 @@ use crate::output::{Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::plan::situation::Policy;
-use crate::serving::gather::{is_in, loaded, loaded_besides};
-use crate::serving::loads::Store;
+use crate::serving::gather::{loaded, loaded_besides, without_tls};
 use crate::sites;
 use crate::sites::dir::SitesDir;
 use crate::source::Source;
@@ -108,7 +107,8 @@ fn dry_run(
     report.notes.extend(readable::notes(&shut));
     report.notes.extend(unloadable_left(settings, &swept.situation.loaded, &report.rows));
     report.notes.extend(troubles(settings, &swept.situation.loaded));
-    report.notes.extend(unlisted(settings, &swept.situation.loaded, &report.rows));
+    let unlisted = unlisted(settings, &swept.situation.loaded, &report.rows);
+    report.notes.extend(notes_of_unlisted(settings, &unlisted));
     report.error = swept.failure;
     report.owed = state.lost
         || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
@@ -188,12 +188,11 @@ fn deploy(
     let now = has_changed.then(|| loaded(settings, system, |name| sites.state.configuration_of(name)));
     let now = now.unwrap_or(before);
     report.notes.extend(troubles(settings, &now));
-    report.notes.extend(unlisted(settings, &now, &report.rows));
+    let unlisted = unlisted(settings, &now, &report.rows);
+    report.notes.extend(notes_of_unlisted(settings, &unlisted));
+    let writes_unlisted = unlisted.iter().any(|(row, _)| row.action.writes());
     report.haproxy = verdicts;
-    let is_unlisted = |row: &Row| row.action.writes() && why_unlisted(settings, &now, row).is_some();
-    let is_ours = |store: &Store| is_in(&settings.sites_dir, now.sites, store);
-    let is_plain = now.servings.iter().any(|serving| serving.only_without_tls(&is_ours).is_some());
-    if is_plain || report.rows.iter().any(is_unlisted) {
+    if writes_unlisted || without_tls(settings, &now).next().is_some() {
         report.withhold_confirmation();
     }
     report.error = failure.or(unread);

@@ -9,7 +9,7 @@ use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Recorded, Situation};
 use crate::plan::unreached::unreached;
-use crate::serving::gather::{is_in, unloadable};
+use crate::serving::gather::{is_in, unloadable, without_tls};
 use crate::serving::loads::{Bind, Contents, KEY_LINE, Loaded, Named, Serving, Store, move_out};
 use crate::serving::one_by_one::{Unreached, passed_over};
 use crate::sites::guard;
@@ -28,8 +28,7 @@ pub(crate) fn unloadable_left(settings: &Settings, loaded: &Loaded, rows: &[Row]
     if left.is_empty() {
         return Vec::new();
     }
-    let directory = settings.haproxys.first().map_or("", |haproxy| haproxy.sites_dir.as_str());
-    let is_passed_over = passed_over(loaded, directory, &settings.sites_dir);
+    let is_passed_over = passed_over(settings, loaded);
     let is_good = |file: &OsStr| !left.contains(file) || is_passed_over(file);
     let found = unloadable(&settings.sites_dir, loaded.oldest(), &is_good);
     let stays = |row: &Row| row.action.writes() || (row.loadable && row.action != Action::Prune);
@@ -76,10 +75,7 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
             }
         })
         .collect();
-    texts.extend(settings.haproxys.iter().zip(&loaded.servings).filter_map(|(haproxy, serving)| {
-        let is_ours = |store: &Store| is_in(&settings.sites_dir, loaded.sites, store);
-        serving.only_without_tls(&is_ours).map(|bind| without_tls(haproxy, bind))
-    }));
+    texts.extend(without_tls(settings, loaded).map(|(haproxy, bind)| no_tls(haproxy, bind)));
     // One in a container may have the paths of our settings and be another one.
     let is_here = |haproxy: &Haproxy| loaded.configurations.contains_key(&haproxy.name);
     let haproxys = settings.haproxys.iter().zip(&loaded.servings).filter(|(haproxy, _)| is_here(haproxy));
@@ -92,7 +88,7 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
 }
 
 /// What is to be said of a bind line that loads certificates and speaks no TLS.
-pub(crate) fn without_tls(haproxy: &Haproxy, bind: &Bind) -> String {
+fn no_tls(haproxy: &Haproxy, bind: &Bind) -> String {
     let (name, place) = (escaped(&haproxy.name), format!("{} ({})", escaped(&bind.section), bind.at));
     format!(
         "no client of {name} is presented a certificate: {place} has crt without ssl; add ssl to that line, then reload"
@@ -102,10 +98,17 @@ pub(crate) fn without_tls(haproxy: &Haproxy, bind: &Bind) -> String {
 /// How many files are noted one by one.
 const MAX_NOTED: usize = 3;
 
-/// A note for each deployed file that no line of HAProxy's configuration names, and for the rest of many.
-pub(crate) fn unlisted(settings: &Settings, loaded: &Loaded, rows: &[Row]) -> Vec<Note> {
-    let found: Vec<(&Row, Unreached)> =
-        rows.iter().filter_map(|row| Some((row, why_unlisted(settings, loaded, row)?))).collect();
+/// The rows whose files no line of HAProxy's configuration names, and why.
+pub(crate) fn unlisted<'a>(
+    settings: &Settings,
+    loaded: &Loaded,
+    rows: &'a [Row],
+) -> Vec<(&'a Row, Unreached)> {
+    rows.iter().filter_map(|row| Some((row, why_unlisted(settings, loaded, row)?))).collect()
+}
+
+/// A note for each of these, and for the rest of many.
+pub(crate) fn notes_of_unlisted(settings: &Settings, found: &[(&Row, Unreached)]) -> Vec<Note> {
     let noted = found.iter().take(MAX_NOTED).map(|(row, why)| {
         let file = row.file.as_deref().unwrap_or_default();
         let path = settings.sites_dir.join(file);
@@ -118,7 +121,7 @@ pub(crate) fn unlisted(settings: &Settings, loaded: &Loaded, rows: &[Row]) -> Ve
 }
 
 /// Why no line names what a row deploys, or has deployed.
-pub(crate) fn why_unlisted(settings: &Settings, loaded: &Loaded, row: &Row) -> Option<Unreached> {
+fn why_unlisted(settings: &Settings, loaded: &Loaded, row: &Row) -> Option<Unreached> {
     let is_deployed = row.action.writes() || row.action == Action::Unchanged;
     let leaf = row.leaf.as_ref().filter(|_| is_deployed)?;
     unreached(settings, loaded, row, leaf).filter(|why| matches!(why, Unreached::Unlisted(_)))
