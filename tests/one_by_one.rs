@@ -374,3 +374,96 @@ fn what_is_behind_a_socket_alone_is_confirmed_as_far_as_it_shows() {
         assert!(row["detail"].as_str().unwrap().ends_with(advice), "{}: {row}", version.full);
     }
 }
+
+/// A word of haproxy.cfg.
+fn word(text: &str) -> String {
+    let special = |letter: char| matches!(letter, ' ' | '#' | '\'' | '"' | '\\');
+    text.chars().map(|it| if special(it) { format!("\\{it}") } else { it.to_string() }).collect()
+}
+
+/// The line that is advised is loaded as it is pasted, whatever the path: each file has its own rules.
+#[test]
+fn the_line_that_is_advised_is_loaded_whatever_the_path() {
+    for version in versions() {
+        for way in ["crt", "ssl-f-use", "crt-store", "crt-base", "crt-list"] {
+            let since = match way {
+                "ssl-f-use" => (3, 2),
+                "crt-store" => (3, 0),
+                _ => (2, 2),
+            };
+            if version.number() < since {
+                continue;
+            }
+            let what = format!("{} {way}", version.full);
+            let mut tree = Tree::new();
+            let second = if way == "crt-list" { "b c#[d]" } else { "b" };
+            tree.issue("a", KeyKind::P256, &["a.example"], Validity::days(90));
+            tree.issue(second, KeyKind::P256, &["b.example"], Validity::days(90));
+            let cmd = Cmd::new(tree.live());
+            let folder = if way == "crt-list" { "sites" } else { "si t#e's \"$x\"\\" };
+            let sites = cmd.beside(folder);
+            let cmd = cmd.with_sites(&sites);
+            cmd.run(&["assemble", "--reload", "none"]).exits(0);
+            let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
+            write(&cmd.beside("host.pem"), host.combined(), 0o400);
+            let port = support::Port::free();
+            let list = cmd.beside("list.txt");
+            let base = if way == "crt-base" { String::new() } else { format!("{}/", sites.display()) };
+            write(&list, format!("{base}a.pem [alpn h2]\n"), 0o644);
+            let first = word(cmd.site("a").to_str().unwrap());
+            let bind = format!("bind {} ssl", port.address());
+            let mut setup = Haproxy::of(&version).crt(cmd.beside("host.pem"));
+            if way == "crt-base" {
+                setup = setup.global(&format!("  crt-base {}", word(sites.to_str().unwrap())));
+            }
+            let section = match way {
+                "crt" => format!("frontend x\n  {bind} crt {first}"),
+                "ssl-f-use" => format!("frontend x\n  {bind}\n  ssl-f-use crt {first}"),
+                "crt-store" => {
+                    format!(
+                        "crt-store ours\n  load crt {first} alias one\nfrontend x\n  {bind} crt @ours/one"
+                    )
+                }
+                _ => format!("frontend x\n  {bind} crt-list {}", list.display()),
+            };
+            let mut haproxy = setup.section(&format!("{section}\n  http-request return status 200")).start();
+            let cmd = cmd.haproxy(&haproxy, "");
+            let (of_b, advice) = problems(&cmd, &format!("{second}.pem"));
+            assert_eq!(of_b, ["not-listed"], "{what}");
+            let text = fs::read_to_string(haproxy.config()).unwrap();
+            // As it stands between `add "` and what says where.
+            let between = |begin: &str, end: &str| {
+                let rest = advice.split_once(begin).unwrap_or_else(|| panic!("{what}: {advice}")).1;
+                rest.split_once(end).unwrap_or_else(|| panic!("{what}: {advice}")).0.to_owned()
+            };
+            let text = match way {
+                "crt" | "crt-list" => {
+                    let more = between("add \"", "\" to the bind line");
+                    text.replace(&bind, &format!("{bind} {more}"))
+                }
+                "ssl-f-use" => {
+                    let line = between("add \"", "\" to frontend x");
+                    text.replace(&bind, &format!("{bind}\n  {line}"))
+                }
+                "crt-store" => {
+                    let line = between("add \"", "\" behind ");
+                    let name = between(", and \"", "\" where frontend x");
+                    let text = text.replace("crt @ours/one", &format!("crt @ours/one crt {name}"));
+                    text.replace("crt-store ours\n", &format!("crt-store ours\n  {line}\n"))
+                }
+                _ => {
+                    let command = between(": ", "; then ");
+                    assert!(
+                        Command::new("sh").args(["-ec", &command]).status().unwrap().success(),
+                        "{advice}"
+                    );
+                    text
+                }
+            };
+            fs::write(haproxy.config(), text).unwrap();
+            haproxy.reload_and_wait();
+            assert_eq!(served(port.address(), "b.example").names, ["b.example"], "{what}: {advice}");
+            assert_eq!(problems(&cmd, &format!("{second}.pem")).0, Vec::<Value>::new(), "{what}");
+        }
+    }
+}

@@ -474,6 +474,7 @@ impl<'a> Gathering<'a> {
             named: named(names.paths, disk),
             mentioned: names.mentioned,
             unseen: names.unseen,
+            crt_base: self.configuration.crt_base.clone(),
             version,
             unclear,
         }
