@@ -11,6 +11,7 @@ use std::process::{Command, ExitStatus};
 
 use crate::certbot::authenticator::{self, STANDALONE, Unable};
 use crate::certbot::client::{CHAIN_FILE, KEY_FILE};
+use crate::certbot::options::values;
 use crate::certbot::version::{self, Version};
 use crate::certbot::{CERTBOT_DIR, certbot_dir};
 use crate::certified_key::read_leaf;
@@ -89,7 +90,7 @@ impl CertbotCall {
     /// The lineage that it is told to write.
     #[must_use]
     pub fn lineage(&self) -> Option<String> {
-        authenticator::values(&self.arguments, &["cert-name"]).pop()
+        values(&self.arguments, &["cert-name"]).pop()
     }
 
     /// Runs it to its end on the caller's own terminal, since it may ask questions.
@@ -139,8 +140,7 @@ impl Around {
         let mut files = vec![Path::new(CERTBOT_DIR).join("cli.ini")];
         files.extend(personal.map(|folder| folder.join("letsencrypt/cli.ini")));
         let given = all_given(settings, more);
-        files.extend(authenticator::values(&given, &["config"]).into_iter().map(PathBuf::from));
-        files.extend(authenticator::short(&given, "-c").into_iter().map(PathBuf::from));
+        files.extend(values(&given, &["config"]).into_iter().map(PathBuf::from));
         let read = |file: PathBuf| std::fs::read_to_string(&file).ok().map(|text| (file, text));
         let has_address = asked_for(names, &given).iter().any(|name| is_address(name));
         Self {
@@ -256,7 +256,7 @@ fn both_keys(
     names: &[String],
     more: &[OsString],
 ) -> Result<[Vec<OsString>; 2], Failure> {
-    if !authenticator::values(more, &["key-type"]).is_empty() {
+    if !values(more, &["key-type"]).is_empty() {
         return Err(Failure::config("--both-keys asks for both kinds of keys; leave --key-type away"));
     }
     let lineage = lineage_of(names, &all_given(settings, more))
@@ -277,7 +277,7 @@ fn must_lose_none(
     own: &[OsString],
 ) -> Result<(), Failure> {
     let given = all_given(settings, more);
-    if !authenticator::values(&given, &["cert-name"]).is_empty() {
+    if !values(&given, &["cert-name"]).is_empty() {
         return Ok(());
     }
     let Some(lineage) = lineage_of(names, own) else { return Ok(()) };
@@ -310,7 +310,7 @@ fn lineage_of(names: &[String], given: &[OsString]) -> Option<String> {
         let name = authenticator::as_certbot_has_it(first);
         Some(name.strip_prefix("*.").unwrap_or(&name).to_owned())
     };
-    authenticator::values(given, &["cert-name"]).pop().or_else(after_the_first)
+    values(given, &["cert-name"]).pop().or_else(after_the_first)
 }
 
 /// What to say of a certificate that was issued for an address; `None`: nothing.
@@ -351,7 +351,7 @@ fn arguments(
             all.extend(by.arguments);
             if by.name == STANDALONE {
                 // certbot adds up the challenges of several --preferred-challenges.
-                if authenticator::values(&given, &["preferred-challenges"]).is_empty() {
+                if values(&given, &["preferred-challenges"]).is_empty() {
                     all.extend(["--preferred-challenges", "http"].map(OsString::from));
                 }
                 all.extend(["--http-01-port".into(), settings.certbot.http_01_port.to_string().into()]);
