@@ -81,12 +81,22 @@ fn a_wildcard_comes_by_dns_and_is_served() {
     let host = host("");
     let refused = host.cmd.run(&["issue", "-d", "*.wild.test,wild.test"]).exits(3);
     assert!(refused.stderr.contains("standalone can't prove *.wild.test"), "{refused}");
-    let works = "haproxy-certs issue -d '*.wild.test' -d wild.test -- --authenticator manual \
-                 --preferred-challenges dns;";
-    assert!(refused.stderr.contains(works), "{refused}");
+    let rest = "issue -d '*.wild.test,wild.test' -- --authenticator manual --preferred-challenges dns;";
+    let config = host.cmd.config();
+    let works = format!("{} --config {} {rest}", Cmd::program().display(), config.display());
+    assert!(refused.stderr.contains(&works), "{refused}");
+    // Nobody is there who could be asked.
+    assert!(refused.stderr.contains("; first take -n out of args in [certbot]"), "{refused}");
     assert!(!host.at("logs").exists(), "certbot was called");
 
     let hook = host.pebble.dns_hook();
+    // As it is said, but for the hook in the operator's place.
+    let line = works.trim_end_matches(';').replace("wild.test", "pasted.test");
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &format!("{line} --manual-auth-hook \"$HOOK\"")]).env("HOOK", &hook);
+    host.cmd.prepare(&mut shell);
+    assert!(shell.status().unwrap().success(), "{line}");
+    assert!(host.conf("pasted.test").contains("authenticator = manual"));
     let by_dns = ["--manual", "--preferred-challenges", "dns", "--manual-auth-hook", &hook];
     let mut line = vec!["issue", "-d", "*.wild.test,wild.test", "--"];
     line.extend(by_dns);

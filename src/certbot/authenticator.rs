@@ -40,6 +40,9 @@ const WORDS: [&str; 18] = [
 /// The options that take an authenticator's name.
 const OPTIONS: [&str; 2] = ["authenticator", "configurator"];
 
+/// certbot's names of the option with which it asks nobody: `-n`.
+pub const NOT_ASKED: [&str; 2] = ["non-interactive", "noninteractive"];
+
 /// Those that answer over HTTP and can't do anything else.
 const ONLY_HTTP: [&str; 4] = ["apache", "nginx", STANDALONE, "webroot"];
 
@@ -75,13 +78,11 @@ pub fn word_in(arguments: &[OsString]) -> Option<&'static str> {
 }
 
 /// These arguments without the authenticator that they name, however they do it, and without what fits only that: the
-/// challenges, and that nobody is to be asked.
+/// challenges; `asks`: and without that nobody is to be asked.
 #[must_use]
-pub fn without_any(arguments: &[OsString]) -> Vec<OsString> {
+pub fn without_any(arguments: &[OsString], asks: bool) -> Vec<OsString> {
     let has_value = |name: &str| OPTIONS.contains(&name) || name == "preferred-challenges";
-    let is_out = |name: &str| {
-        has_value(name) || WORDS.contains(&name) || ["non-interactive", "noninteractive"].contains(&name)
-    };
+    let is_out = |name: &str| has_value(name) || WORDS.contains(&name) || asks && NOT_ASKED.contains(&name);
     options::without(arguments, &is_out, &has_value)
 }
 
