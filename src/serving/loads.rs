@@ -48,6 +48,8 @@ pub struct Loaded {
     pub named: BTreeMap<OsString, At>,
     /// The same for names that a line mentions without surely meaning this file.
     pub mentioned: BTreeMap<OsString, At>,
+    /// The links that they load, by the files of the sites directory that they lead to: those that would be pruned.
+    pub linked: BTreeMap<OsString, PathBuf>,
     /// Why files may be needed that no line is seen to name, and nobody can be asked.
     pub unseen: Option<String>,
     /// The configuration files of HAProxys that don't run, by their names in the settings, where these are known.

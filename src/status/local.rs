@@ -18,7 +18,6 @@ use crate::haproxy::fingerprint::identity;
 use crate::index::Index;
 use crate::plan::action::Action;
 use crate::plan::client::Client;
-use crate::plan::plan;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Role, Row};
@@ -33,7 +32,7 @@ use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sites::{entries, guard};
 use crate::source::{Source, absence};
-use crate::sweep::sweep;
+use crate::sweep::{decide, sweep};
 use crate::sys::escape::escaped;
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
@@ -184,8 +183,8 @@ fn spellings(settings: &Settings, loaded: &Loaded) -> BTreeMap<String, String> {
 }
 
 /// Each row of the plan with what certbot and the disk have for it.
-fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<SiteViews> {
-    let mut rows = plan(&situation).rows;
+fn views(settings: &Settings, ground: &Ground, mut situation: Situation) -> Vec<SiteViews> {
+    let mut rows = decide(settings, &mut situation).rows;
     // A run would ask HAProxy again, a status takes the answer of the last one.
     let last_run = ground.last_run.here();
     for row in &mut rows {
