@@ -69,6 +69,19 @@ pub fn naming(log: &str, paths: &[String]) -> Vec<(usize, String)> {
     named
 }
 
+/// The first file that the log's error lines name: the index in `paths`, and what is said of it, without the place in the
+/// configuration.
+#[must_use]
+pub fn first_named(log: &str, paths: &[String]) -> Option<(usize, String)> {
+    alerts(log).into_iter().find_map(|line| {
+        let index = *named_in(&line, paths).first()?;
+        let place = line.find(paths.get(index)?.as_str())?;
+        let (before, after) = line.split_at_checked(place)?;
+        let cause = before.rsplit_once(" : ").map_or(before, |(_, cause)| cause).trim_start();
+        Some((index, quoted(&format!("{cause}{after}"))))
+    })
+}
+
 /// The first file of a batch that the log names, by any name that this HAProxy loads it under, and those that it misses.
 ///
 /// Only the first: 2.2 leaves OpenSSL's complaint about one file for the next one, which may be good.

@@ -19,7 +19,6 @@ use crate::index::Index;
 use crate::plan::action::Action;
 use crate::plan::client::Client;
 use crate::plan::reason::Reason;
-use crate::plan::refusal::Refusal;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Deployed, EntryKind, Lineage, Policy, Situation};
 use crate::plan::unreached::unreached;
@@ -27,7 +26,7 @@ use crate::serving::gather;
 use crate::serving::loads::{Contents, Loaded, Serving, Store, is_loaded};
 use crate::serving::one_by_one::passed_over;
 use crate::sites::last_run::LastRun;
-use crate::sites::looking::look_at_state;
+use crate::sites::looking::{foresee, look_at_state};
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sites::{entries, guard};
@@ -184,14 +183,11 @@ fn spellings(settings: &Settings, loaded: &Loaded) -> BTreeMap<String, String> {
 
 /// Each row of the plan with what certbot and the disk have for it.
 fn views(settings: &Settings, ground: &Ground, mut situation: Situation) -> Vec<SiteViews> {
-    let mut rows = decide(settings, &mut situation).rows;
+    let mut plan = decide(settings, &mut situation);
     // A run would ask HAProxy again, a status takes the answer of the last one.
-    let last_run = ground.last_run.here();
-    for row in &mut rows {
-        if let Some(words) = last_run.and_then(|run| run.rejected(row)) {
-            row.refuse(Refusal::new(Reason::HaproxyRejects, words));
-        }
-    }
+    let place = Place::open(&settings.sites_dir).ok().flatten();
+    foresee(place.as_ref(), ground.last_run.here(), &mut plan);
+    let rows = plan.rows;
     let Situation { mut lineages, mut deployed, mut host, loaded, .. } = situation;
     let good: BTreeSet<OsString> = rows
         .iter()
