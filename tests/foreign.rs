@@ -11,7 +11,10 @@ use std::process::Command;
 
 use serde_json::Value;
 use support::process::finish;
-use support::{Cmd, Haproxy, LIMIT, Reload, Run, Tree, Version, versions};
+use support::live::demanding_openssl;
+use support::{
+    Cmd, Haproxy, KeyKind, LIMIT, Reload, Run, Tree, Validity, Version, served, system_haproxy, versions,
+};
 
 /// Two lineages, deployed, and a HAProxy of this version that serves them.
 fn healthy(version: &Version) -> (Tree, Cmd, Haproxy) {
@@ -131,5 +134,116 @@ fn what_haproxy_refuses_is_critical_and_what_it_takes_is_fine() {
         assert!(refused.contains(&"passphrase"), "{}: {refused:?}", version.full);
         assert!(refused.len() >= if version.number() < (2, 6) { 2 } else { 4 }, "{}: {refused:?}", version.full);
         assert!(!refused.contains(&"rsa2048") && !refused.contains(&"ed448"), "{refused:?}");
+    }
+}
+
+/// What isn't in our directory, or lies beside a file of ours, keeps HAProxy from starting all the same.
+#[test]
+fn a_file_from_elsewhere_and_one_beside_ours_are_judged_too() {
+    let pairs = Pairs::make();
+    for version in versions().into_iter().filter(|version| version.number() >= (2, 6)) {
+        let tree = Tree::of(&[("a.example", &["a.example"])]);
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let other = cmd.beside("other");
+        fs::create_dir(&other).unwrap();
+        fs::copy(pairs.pem("rsa2048"), other.join("good.pem")).unwrap();
+        let haproxy = Haproxy::of(&version).crt(cmd.sites()).crt(&other).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        let weak = other.join("weak.pem");
+        fs::copy(pairs.pem("rsa1024"), &weak).unwrap();
+        let beside = cmd.sites().join("a.example.pem.sctl");
+        for file in [&weak, &beside] {
+            if file == &beside {
+                fs::write(file, "nothing").unwrap();
+            }
+            haproxy.check().unwrap_err();
+            let notes = cmd.assemble(&[]).exits(1).json()["notes"].to_string();
+            assert!(notes.contains(&format!("can't load {} (", file.display())), "{}: {notes}", version.full);
+            let run = status(&cmd).exits(2);
+            let name = if file == &beside { "a.example.pem.sctl" } else { weak.to_str().unwrap() };
+            follow(&unloadable(&run, name));
+            assert!(!file.exists(), "{}: {run}", version.full);
+            haproxy.check().unwrap();
+            status(&cmd).exits(0);
+            cmd.assemble(&[]).exits(0);
+        }
+    }
+}
+
+/// A file that a lineage needs is taken over by the advice.
+#[test]
+fn a_file_in_the_place_of_ours_that_haproxy_refuses_is_taken_over() {
+    let pairs = Pairs::make();
+    for version in versions().into_iter().filter(|version| version.number() >= (2, 6)) {
+        let (mut tree, cmd, haproxy) = healthy(&version);
+        fs::copy(pairs.pem("rsa1024"), cmd.site("c.example")).unwrap();
+        tree.issue("c.example", KeyKind::P256, &["c.example"], Validity::days(90));
+        cmd.assemble(&[]).exits(1);
+        let said = unloadable(&status(&cmd).exits(2), "c.example.pem");
+        assert!(said["advice"].as_str().unwrap().contains("assemble --adopt"), "{said}");
+        cmd.assemble(&["--adopt"]).exits(0);
+        haproxy.check().unwrap();
+        status(&cmd).exits(0);
+        assert_eq!(served(haproxy.address(), "c.example").serial, tree.leaf("c.example").serial());
+    }
+}
+
+/// The level is the configuration's, and that of OpenSSL's own file where the master was started with one.
+#[test]
+fn the_security_level_is_that_of_the_haproxy_that_runs() {
+    let pairs = Pairs::make();
+    for version in versions().into_iter().filter(|version| version.number() >= (2, 6)) {
+        let tree = Tree::of(&[("a.example", &["a.example"])]);
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let setup = || Haproxy::of(&version).crt(cmd.sites());
+        let low = if version.number() >= (3, 2) { "ssl-security-level 0" } else { "" };
+        let low = setup().global(low).start();
+        let folder = tempfile::tempdir().unwrap();
+        let openssl = demanding_openssl(folder.path());
+        let high = setup().env("OPENSSL_CONF", &openssl).start();
+        let takes_weak = version.number() >= (3, 2);
+        for (haproxy, kind, is_taken) in [(&low, "rsa1024", takes_weak), (&high, "rsa2048", false)] {
+            let cmd = Cmd::new(tree.live()).with_sites(cmd.sites()).haproxy(haproxy, "");
+            let file = cmd.site("z");
+            fs::copy(pairs.pem(kind), &file).unwrap();
+            cmd.assemble(&[]).exits(if is_taken { 0 } else { 1 });
+            let run = status(&cmd);
+            assert_eq!(!run.stdout.contains("unloadable"), is_taken, "{} {kind}: {run}", version.full);
+            fs::remove_file(&file).unwrap();
+        }
+    }
+}
+
+/// What was said yes to isn't asked again before something changes.
+#[test]
+fn haproxy_is_asked_once() {
+    let pairs = Pairs::make();
+    let version = system_haproxy();
+    let (_tree, cmd, mut haproxy) = healthy(&version);
+    fs::copy(pairs.pem("rsa2048"), cmd.site("z")).unwrap();
+    assert_eq!(haproxy.reload_and_wait(), Reload::Loaded);
+    cmd.assemble(&[]).exits(0);
+    let folder = tempfile::tempdir().unwrap();
+    let counted = |cmd: &Cmd, arguments: &[&str]| {
+        let log = folder.path().join("calls");
+        let mut all = vec!["-f", "-e", "trace=execve", "-o", log.to_str().unwrap()];
+        let (program, config) = (Cmd::program(), cmd.config());
+        all.extend([program.to_str().unwrap(), "--config", config.to_str().unwrap()]);
+        all.extend(arguments);
+        let mut command = Command::new("strace");
+        command.args(all);
+        cmd.prepare(&mut command);
+        finish(&mut command, LIMIT);
+        let calls = fs::read_to_string(log).unwrap();
+        calls.lines().filter(|line| line.contains("\"-c\"") && line.ends_with("= 0")).count()
+    };
+    for arguments in [&["status"][..], &["assemble"], &["assemble", "--dry-run"]] {
+        assert_eq!(counted(&cmd, arguments), 0, "{arguments:?}");
+    }
+    fs::copy(pairs.pem("ed448"), cmd.site("z")).unwrap();
+    for (arguments, times) in [(&["status"][..], 1), (&["assemble"], 1), (&["assemble"], 0), (&["status"], 0)] {
+        assert_eq!(counted(&cmd, arguments), times, "{arguments:?}");
     }
 }

@@ -115,6 +115,8 @@ pub fn culprit<'a>(
     let stores = serving.iter().flat_map(|serving| &serving.stores);
     let (names, places): (Vec<String>, Vec<PathBuf>) =
         stores.map(|(name, store)| (name.clone(), place(store))).chain(rows.filter_map(of_row)).unzip();
-    let (first, why) = alerts::first_named(log, &names)?;
-    Some(Culprit { path: places.get(first)?.clone(), why })
+    let alerts::NamedFile { index, ending, said } = alerts::first_named(log, &names)?;
+    let mut path = places.get(index)?.clone().into_os_string();
+    path.push(ending);
+    Some(Culprit { path: path.into(), why: said })
 }

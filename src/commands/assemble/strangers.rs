@@ -7,6 +7,7 @@ use crate::haproxy::untried::{Culprit, Strangers, culprit};
 use crate::haproxy::verdict::Outcome;
 use crate::output::{Note, Report, Weight};
 use crate::plan::action::Action;
+use crate::plan::names::is_loaded_name;
 use crate::plan::row::{Role, Row};
 use crate::serving::loads::{Loaded, move_out};
 use crate::sites::last_run::LastRun;
@@ -75,7 +76,7 @@ fn text(settings: &Settings, loaded: &Loaded, rows: &[Row], found: &Culprit) -> 
     let advice = match loaded.named.get(file).filter(|_| is_site) {
         Some(at) => format!("put a certificate with its key there, or take it out of {at}"),
         None if !is_site => "what mends it says haproxy-certs status".to_owned(),
-        None if is_last(rows, file) => "put a certificate with its key there".to_owned(),
+        None if is_loaded_name(file) && is_last(rows, file) => "put a certificate with its key there".to_owned(),
         None => move_out(path),
     };
     format!("HAProxy can't load {} ({why}), and won't start again: {advice}", escaped_path(path))
