@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
-use support::process::finish;
 use support::live::demanding_openssl;
+use support::process::finish;
 use support::{
     Cmd, Haproxy, KeyKind, LIMIT, Reload, Run, Tree, Validity, Version, served, system_haproxy, versions,
+    wait_until,
 };
 
 /// Two lineages, deployed, and a HAProxy of this version that serves them.
@@ -112,7 +113,10 @@ fn what_haproxy_refuses_is_critical_and_what_it_takes_is_fine() {
                 let run = cmd.assemble(arguments).exits(1);
                 let begin = format!("HAProxy can't load {} (", file.display());
                 let notes = run.json()["notes"].to_string();
-                assert!(notes.contains(&begin) && notes.contains("won't start again: mv "), "{context}: {run}");
+                assert!(
+                    notes.contains(&begin) && notes.contains("won't start again: mv "),
+                    "{context}: {run}"
+                );
             }
             for more in [&[][..], &["--setup"]] {
                 let mut arguments = vec!["status", "--format", "json"];
@@ -132,7 +136,11 @@ fn what_haproxy_refuses_is_critical_and_what_it_takes_is_fine() {
             cmd.assemble(&[]).exits(0);
         }
         assert!(refused.contains(&"passphrase"), "{}: {refused:?}", version.full);
-        assert!(refused.len() >= if version.number() < (2, 6) { 2 } else { 4 }, "{}: {refused:?}", version.full);
+        assert!(
+            refused.len() >= if version.number() < (2, 6) { 2 } else { 4 },
+            "{}: {refused:?}",
+            version.full
+        );
         assert!(!refused.contains(&"rsa2048") && !refused.contains(&"ed448"), "{refused:?}");
     }
 }
@@ -243,7 +251,54 @@ fn haproxy_is_asked_once() {
         assert_eq!(counted(&cmd, arguments), 0, "{arguments:?}");
     }
     fs::copy(pairs.pem("ed448"), cmd.site("z")).unwrap();
-    for (arguments, times) in [(&["status"][..], 1), (&["assemble"], 1), (&["assemble"], 0), (&["status"], 0)] {
+    for (arguments, times) in [(&["status"][..], 1), (&["assemble"], 1), (&["assemble"], 0), (&["status"], 0)]
+    {
         assert_eq!(counted(&cmd, arguments), times, "{arguments:?}");
+    }
+}
+
+/// Through 2.2 a name that ends in a kind of key begins a bundle, and what begins with the bundle's name is passed over: a file
+/// of ours, too.
+#[test]
+fn a_bundle_that_takes_the_place_of_our_file_is_said() {
+    for version in versions() {
+        let (mut tree, cmd, mut haproxy) = healthy(&version);
+        let leaf = tree.authority().issue(KeyKind::P256, &["o.example"], Validity::days(90));
+        let context = &version.full;
+        // One that stands in nobody's place.
+        fs::write(cmd.sites().join("x.pem.ecdsa"), leaf.combined()).unwrap();
+        assert_eq!(haproxy.reload_and_wait(), Reload::Loaded, "{context}");
+        cmd.assemble(&["--full"]).exits(0);
+        status(&cmd).exits(0);
+        assert_eq!(served(haproxy.address(), "o.example").serial, leaf.serial(), "{context}");
+        fs::write(cmd.sites().join("b.ecdsa"), leaf.combined()).unwrap();
+        assert_eq!(haproxy.reload_and_wait(), Reload::Loaded, "{context}");
+        let new = tree.renew("b.example");
+        if version.number() >= (2, 3) {
+            cmd.assemble(&[]).exits(0);
+            status(&cmd).exits(0);
+            assert_eq!(served(haproxy.address(), "b.example").serial, new.serial(), "{context}");
+            continue;
+        }
+        assert_ne!(served(haproxy.address(), "b.example").serial, new.serial(), "{context}");
+        for arguments in [&["--dry-run"][..], &[], &[]] {
+            let run = cmd.assemble(arguments).exits(1);
+            assert!(run.stdout.contains("the first file of a bundle"), "{context}: {run}");
+            let is_confirmed =
+                run.json()["haproxy"].as_array().unwrap().iter().any(|row| row["confirmed"] == true);
+            assert!(!is_confirmed, "{context}: {run}");
+        }
+        let run = status(&cmd).exits(2);
+        let details = run.site("b.example.pem")["details"].as_array().unwrap().clone();
+        assert_eq!(details.len(), 1, "{run}");
+        assert_eq!(details[0]["problem"], "not-listed", "{run}");
+        for command in details[0]["commands"].as_array().unwrap() {
+            let output = finish(Command::new("sh").args(["-c", command.as_str().unwrap()]), LIMIT);
+            assert!(output.status.success(), "{command}");
+        }
+        wait_until(LIMIT, "the status to be ok", || status(&cmd).code == Some(0));
+        assert_eq!(served(haproxy.address(), "b.example").serial, new.serial(), "{context}");
+        assert_eq!(served(haproxy.address(), "o.example").serial, leaf.serial(), "{context}");
+        cmd.assemble(&[]).exits(0);
     }
 }

@@ -18,6 +18,9 @@ pub fn unreached(settings: &Settings, loaded: &Loaded, row: &Row, leaf: &Leaf) -
     if !is_ours || !is_loaded_name(file) {
         return None;
     }
+    if let Some(first) = loaded.passed_over_for(file).filter(|_| !loaded.named.contains_key(file)) {
+        return Some(Unreached::Bundle(settings.sites_dir.join(first)));
+    }
     let directory = settings.haproxys.first()?.sites_dir.as_str();
     let is_host =
         row.lineage.is_some() && row.lineage.as_deref() == settings.host_lineage.as_deref().map(OsStr::new);

@@ -3,10 +3,11 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use super::loads::{At, Bind, Entry, How, Identity, Load, Loaded, Serving, base_name};
 use crate::config::Settings;
-use crate::sys::escape::{escaped, shell_word};
+use crate::sys::escape::{escaped, escaped_path, shell_word};
 
 /// A file of the directory that a line names by itself, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +73,8 @@ pub enum Unreached {
     Unlisted(Example),
     /// It has only addresses, and no bind has it first.
     Addresses,
+    /// HAProxy passes over it for this file, which begins a bundle.
+    Bundle(PathBuf),
 }
 
 impl Unreached {
@@ -85,6 +88,10 @@ impl Unreached {
             Self::Addresses => {
                 "clients send no server name for an address, and no bind has it first".to_owned()
             }
+            Self::Bundle(first) => format!(
+                "HAProxy takes {} for the first file of a bundle, and passes over all that begins with the bundle's name",
+                escaped_path(first)
+            ),
         }
     }
 
@@ -95,6 +102,12 @@ impl Unreached {
             Self::Unlisted(example) => example.advice(file),
             Self::Addresses => {
                 "set host_lineage to its lineage, or begin a bind line with this file".to_owned()
+            }
+            Self::Bundle(first) => {
+                let mut named = first.clone().into_os_string();
+                named.push(".pem");
+                let (first, named) = (shell_word(first.as_os_str()), shell_word(&named));
+                format!("give that another name: mv -n -- {first} {named}")
             }
         }
     }

@@ -125,8 +125,9 @@ fn status_by(
                 culprits.push((running.name.clone(), found));
             }
         }
-        running.failed =
-            told.filter(|_| running.refused.is_none()).and_then(|told| crate::status::refusal::failure(&told));
+        running.failed = told
+            .filter(|_| running.refused.is_none())
+            .and_then(|told| crate::status::refusal::failure(&told));
     }
     if with_setup {
         // By the name that HAProxy has for the directory: that it should be ours is said above.

@@ -51,7 +51,9 @@ pub fn mend(found: &Culprit) -> String {
 pub fn advise(name: &str, found: &Culprit, sites: &[Site], problems: &mut [Problem]) {
     let site = sites.iter().find(|site| site.views.place.path == found.path);
     let of_file = |problem: &&Problem| problem.kind == ProblemKind::Unloadable;
-    let Some(advice) = site.and_then(|site| site.problems.iter().find(of_file)?.advice.clone()) else { return };
+    let Some(advice) = site.and_then(|site| site.problems.iter().find(of_file)?.advice.clone()) else {
+        return;
+    };
     let is_it = |problem: &&mut Problem| {
         problem.kind == ProblemKind::HaproxyConfig && problem.haproxy.as_deref() == Some(name)
     };

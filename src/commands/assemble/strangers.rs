@@ -32,8 +32,9 @@ pub(crate) fn ask(
     let mark = strangers.mark(identity);
     let is_known = last_run.is_some_and(|run| run.accepted.as_ref() == Some(&mark));
     // Who has just been reloaded has read them.
-    let has_read =
-        |name: &str| report.haproxy.iter().any(|row| row.name == *name && is_fresh(row.outcome, row.confirmed));
+    let has_read = |name: &str| {
+        report.haproxy.iter().any(|row| row.name == *name && is_fresh(row.outcome, row.confirmed))
+    };
     let mut accept = true;
     let mut texts = Vec::new();
     let all = settings.haproxys.iter().enumerate();
@@ -76,7 +77,9 @@ fn text(settings: &Settings, loaded: &Loaded, rows: &[Row], found: &Culprit) -> 
     let advice = match loaded.named.get(file).filter(|_| is_site) {
         Some(at) => format!("put a certificate with its key there, or take it out of {at}"),
         None if !is_site => "what mends it says haproxy-certs status".to_owned(),
-        None if is_loaded_name(file) && is_last(rows, file) => "put a certificate with its key there".to_owned(),
+        None if is_loaded_name(file) && is_last(rows, file) => {
+            "put a certificate with its key there".to_owned()
+        }
         None => move_out(path),
     };
     format!("HAProxy can't load {} ({why}), and won't start again: {advice}", escaped_path(path))
