@@ -302,3 +302,28 @@ fn a_bundle_that_takes_the_place_of_our_file_is_said() {
         cmd.assemble(&[]).exits(0);
     }
 }
+
+/// Which names a directory's walk passes over is HAProxy's to say.
+#[test]
+fn names_that_a_directory_passes_over_are_the_same_for_us() {
+    let names: Vec<String> = ["key", "ocsp", "issuer", "sctl"]
+        .iter()
+        .flat_map(|end| {
+            ["n.@.@", "n.pem.@.@", "@.@", ".@", "n.@.x", "n.@.pem", "@", "n.@.", "n.@~", "n.X@"]
+                .map(|name| name.replace('@', end))
+        })
+        .chain(["n.SCTL", "n.pem.bak", "n.dh", ".n", ".n.pem", "README", "n.rsa.key", "n.key.rsa"].map(str::to_owned))
+        .collect();
+    for version in versions() {
+        let (_tree, cmd, haproxy) = healthy(&version);
+        for name in &names {
+            let file = cmd.sites().join(name);
+            fs::write(&file, "nothing").unwrap();
+            let is_refused = haproxy.check().is_err();
+            let run = status(&cmd);
+            assert_eq!(run.stdout.contains("unloadable"), is_refused, "{} {name}: {run}", version.full);
+            assert_eq!(run.code, Some(if is_refused { 2 } else { 0 }), "{} {name}: {run}", version.full);
+            fs::remove_file(&file).unwrap();
+        }
+    }
+}
