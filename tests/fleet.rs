@@ -345,6 +345,74 @@ fn a_publisher_that_lost_everything_passes_the_same_number() {
     assert!(fleet.publish().stdout.contains("nothing changed"));
 }
 
+/// A node holds its publisher to the heads that it had, and not to one that it only saw: it reports no other.
+#[test]
+fn a_head_that_was_never_here_whole_is_not_remembered() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    fleet.renew("a.example");
+    fleet.publish();
+    fs::remove_dir_all(fleet.folder().join("object")).unwrap();
+    let run = fleet.nodes[0].follow().exits(1);
+    assert!(run.stdout.contains("fleet-incomplete"), "{run}");
+    // All but what the node reported is lost, and the next head has the number of the one that it saw.
+    let report = fleet.stored().into_iter().filter(|(path, _)| path.starts_with("report/")).collect();
+    fleet.restore(&report);
+    fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains("lb1 has number 1 already"), "{run}");
+    assert!(run.stdout.contains("edge is at number 2"), "{run}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("after the loss");
+    // The store can't bring back what the node had, also where what it remembers is older than that, or lost.
+    let kept = fleet.stored();
+    let memory = fleet.nodes[0].cmd.beside("cache/memory.json");
+    let older = fs::read(&memory).unwrap();
+    fleet.renew("a.example");
+    fleet.publish();
+    fleet.all_follow();
+    for lost in [Some(&older), None] {
+        match lost {
+            Some(older) => fs::write(&memory, older).unwrap(),
+            None => fs::remove_file(&memory).unwrap(),
+        }
+        let newer = fleet.stored();
+        fleet.restore(&kept);
+        let run = fleet.nodes[0].follow().exits(2);
+        assert!(run.stdout.contains("fleet-rollback"), "{lost:?}: {run}");
+        fleet.must_all_be_as_wanted("after a roll-back");
+        fleet.restore(&newer);
+        fleet.all_follow();
+    }
+}
+
+/// A node that lost what it had remembers the number: it tells that too, for it takes no head before that is passed.
+#[test]
+fn a_node_whose_cache_is_lost_tells_the_number_that_it_had() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    for _ in 0..3 {
+        fleet.renew("a.example");
+        fleet.publish();
+    }
+    fleet.all_follow();
+    fs::remove_file(fleet.nodes[0].cmd.beside("cache/head")).unwrap();
+    fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
+    fleet.restore(&Contents::new());
+    fleet.publish();
+    let run = fleet.nodes[0].follow().exits(2);
+    assert!(run.stdout.contains("fleet-rollback") && run.stdout.contains("nothing of edge is here"), "{run}");
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains("lb1 has number 4 already"), "{run}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("after the next publish");
+}
+
 #[test]
 fn the_fleets_status_is_not_ok_by_what_is_old_from_the_future_or_another_hosts() {
     let mut fleet = Fleet::new(2);

@@ -73,8 +73,11 @@ pub struct CacheFolder {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FleetMemory {
-    /// The highest heads, of each publisher.
+    /// The heads that counted here, the highest of each publisher. It is written after the head itself: whoever reads it
+    /// also looks at that.
     pub heads: KnownHeads,
+    /// This node's name in the head that counted last.
+    pub node: Option<NodeName>,
     /// When the head that counts was deployed, in seconds since 1970; 0: it never was.
     pub since: i64,
     /// When this host looked at everything last.

@@ -28,9 +28,9 @@ pub enum FleetTrouble {
     FleetEmpty,
     /// The head is past its time.
     FleetStale,
-    /// The store's head is older than one that was seen.
+    /// The store's head is older than one that counted here.
     FleetRollback,
-    /// Two heads have one number.
+    /// It has the number of one that counted here, and is another.
     FleetFork,
     /// The head is damaged.
     FleetHeadDamaged,

@@ -29,7 +29,7 @@ impl Follower<'_> {
     pub(super) fn take(
         &mut self,
         folder: &CacheFolder,
-        memory: &mut FleetMemory,
+        memory: &FleetMemory,
         kept: Option<&Opened>,
         look: Closely,
         pause: &dyn Fn(Duration) -> bool,
@@ -56,7 +56,6 @@ impl Follower<'_> {
             }
             Err(refused) => return Err((FleetTrouble::of(&refused), refused.to_string())),
         };
-        memory.heads.remember(&signed);
         let nodes = self.bring(&signed, || fetch_nodes(store.as_ref(), folder, &signed.head, kept))?;
         let node = own_name(&nodes, &self.identity).ok_or_else(|| {
             let fact =
