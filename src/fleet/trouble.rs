@@ -48,7 +48,7 @@ pub enum FleetTrouble {
     FleetNotANode,
     /// The head isn't confirmed by the nodes that this one waits for.
     FleetWaiting,
-    /// Nothing has looked at the store for an hour, or nothing can.
+    /// Nothing has looked at the store for an hour, or nothing can, or what is there can't be kept here.
     FleetNotFollowed,
     /// This node's own report could not be put.
     FleetUnreported,

@@ -78,7 +78,7 @@ impl<'a> Follower<'a> {
     /// One look. `pause`: called with how long to wait before what is new is deployed; whether to go on then.
     ///
     /// # Errors
-    /// The cache can't be locked or written.
+    /// The cache can't be opened or locked.
     pub fn once(
         &mut self,
         look: Closely,
@@ -104,7 +104,7 @@ impl<'a> Follower<'a> {
         memory.held.clone_from(&done.trouble);
         let Some(opened) = opened else {
             self.report_memory(look, &mut memory, &mut done);
-            folder.remember(&memory)?;
+            self.keep(&folder, &mut memory, &mut done);
             return Ok(done);
         };
         memory.heads.remember(&opened.signed);
@@ -124,7 +124,6 @@ impl<'a> Follower<'a> {
         if done.trouble.is_none() && (look == Closely::All || is_due) {
             folder.tidy(&opened);
         }
-        folder.remember(&memory)?;
         if look == Closely::All || done.is_new || is_due {
             let options = Options { full: is_over(memory.proved, DAY), ..Options::default() };
             let report = assemble(self.settings, self.system, &options, progress);
@@ -163,13 +162,27 @@ impl<'a> Follower<'a> {
         if done.run.is_some() || is_silent || is_other {
             self.report(&mut memory, &mut done);
         }
-        folder.remember(&memory)?;
+        self.keep(&folder, &mut memory, &mut done);
         Ok(done)
+    }
+
+    /// Remembers. Where that can't be, the fleet is told: this host's own status can't hear of it.
+    fn keep(&self, folder: &CacheFolder, memory: &mut FleetMemory, done: &mut Followed) {
+        let Err(failure) = folder.remember(memory) else { return };
+        let is_worse = done.trouble.as_ref().is_some_and(|(trouble, _)| {
+            let is_as_bad =
+                matches!(trouble, FleetTrouble::FleetNotFollowed | FleetTrouble::FleetUnreachable);
+            is_as_bad || trouble.is_alarm()
+        });
+        if !is_worse {
+            done.trouble = Some((FleetTrouble::FleetNotFollowed, failure.message));
+            self.report(memory, done);
+        }
     }
 
     /// Where nothing is here any more: what this node had is told all the same, so that a publisher that lost everything too
     /// hears which number it has to pass.
-    fn report_memory(&mut self, look: Closely, memory: &mut FleetMemory, done: &mut Followed) {
+    fn report_memory(&self, look: Closely, memory: &mut FleetMemory, done: &mut Followed) {
         memory.is_confirmed = false;
         let is_silent = is_over(now(), memory.told, SIGN_OF_LIFE);
         let is_other = memory.told_trouble != done.trouble.as_ref().map(|(trouble, _)| *trouble);

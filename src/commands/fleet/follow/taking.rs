@@ -85,7 +85,7 @@ impl Follower<'_> {
         if let Some(kept) = kept {
             folder.keep_leaves(&kept.entries, &entries);
         }
-        folder.switch_over(&found.bytes, &fresh).map_err(|e| (FleetTrouble::FleetIncomplete, e.message))?;
+        folder.switch_over(&found.bytes, &fresh).map_err(|e| (FleetTrouble::FleetNotFollowed, e.message))?;
         let opened = Opened { signed, key, nodes, entries };
         if let Some(kept) = kept {
             folder.drop_replaced(kept, &opened.signed.head, &opened.nodes, &opened.entries);
@@ -111,9 +111,8 @@ impl Follower<'_> {
                 continue;
             }
             let trouble = match &unfetched {
-                Unfetched::Missing(_) | Unfetched::NotYet(_) | Unfetched::Unkept(_) => {
-                    FleetTrouble::FleetIncomplete
-                }
+                Unfetched::Missing(_) | Unfetched::NotYet(_) => FleetTrouble::FleetIncomplete,
+                Unfetched::Unkept(_) => FleetTrouble::FleetNotFollowed,
                 Unfetched::Damaged(_) => FleetTrouble::FleetDamaged,
                 Unfetched::Store(e) => FleetTrouble::of_store(e),
             };
