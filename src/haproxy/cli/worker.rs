@@ -111,6 +111,14 @@ impl Answering {
         let seen = Proc::new(system).started_at(self.pid);
         seen.filter(|at| (self.since..=self.until).contains(at)).unwrap_or(self.since)
     }
+
+    /// When its master's process started, where this is in sight: no file was read before.
+    #[must_use]
+    pub fn master_started(&self, system: &System) -> Option<SystemTime> {
+        let proc = Proc::new(system);
+        let stat = proc.haproxy(i32::try_from(self.pid).ok()?)?;
+        proc.started_at(u32::try_from(stat.parent).ok()?)
+    }
 }
 
 impl<'a> Worker<'a> {

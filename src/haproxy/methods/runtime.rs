@@ -358,16 +358,19 @@ struct Settled {
 
 impl Settled {
     /// Since when it may have read its files: through 3.0 its master has read them before the worker is there. Whoever mustn't
-    /// be asked for what has changed is believed to have read what is older than itself, unless its reload was seen.
+    /// be asked for what has changed, and whose master isn't in sight, is believed to have read what is older than itself,
+    /// unless its reload was seen.
     fn read_since(&self, system: &System) -> SystemTime {
         let (started, version) = (self.answering.started(system), self.answering.version);
+        let master = self.answering.master_started(system);
         let before = match version >= Some(WORKERS_LOAD_SINCE) {
             true => return started,
             false if self.is_fresh => Duration::MAX,
-            false if worker::may_die_of_names(version) => return started,
+            false if master.is_none() && worker::may_die_of_names(version) => return started,
             false => LOADING,
         };
-        started.checked_sub(before).unwrap_or(SystemTime::UNIX_EPOCH)
+        let earliest = master.unwrap_or(SystemTime::UNIX_EPOCH);
+        started.checked_sub(before).map_or(earliest, |since| since.max(earliest))
     }
 }
 
