@@ -82,6 +82,8 @@ pub struct Status {
     pub unseen: Vec<String>,
     /// What `--setup` found.
     pub findings: Vec<Finding>,
+    /// Who renews the certificates.
+    pub client: Client,
 }
 
 /// Looks at everything and judges it.
@@ -228,6 +230,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         last_run: ground.last_run,
         unseen: ground.unseen,
         findings: setup.findings,
+        client,
     }
 }
 
