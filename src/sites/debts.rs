@@ -44,6 +44,15 @@ pub fn inherit(
     }
 }
 
+/// Adds to what one HAProxy is still to be notified of.
+pub fn owe(owed: &mut BTreeMap<String, Owed>, name: &str, more: Owed) {
+    let all = match owed.remove(name) {
+        Some(own) => joined(own, &more),
+        None => more,
+    };
+    owed.insert(name.to_owned(), all);
+}
+
 fn take(owed: &mut BTreeMap<String, Owed>, wanted: impl Fn(&String, &Owed) -> bool) -> Vec<Owed> {
     let names: Vec<String> =
         owed.iter().filter(|(name, owed)| wanted(name, owed)).map(|(name, _)| name.clone()).collect();

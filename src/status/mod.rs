@@ -19,6 +19,7 @@ pub mod lost;
 pub mod moving;
 pub mod names;
 pub mod observation;
+pub mod out_of_step;
 pub mod problem;
 pub mod refusal;
 pub mod reloading;

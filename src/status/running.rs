@@ -5,9 +5,10 @@ use std::path::Path;
 use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
+use super::behind::Behind;
 use super::down::{self, Down};
 use super::handshakes::{self, Asked};
-use super::loaded::{self, Asking, LoadedStores};
+use super::loaded::{self, Asking, Besides, LoadedStores};
 use super::local::Ground;
 use super::observation::{Location, Shown, Sight, SiteViews};
 use super::{advice, behind, reloading};
@@ -17,6 +18,7 @@ use crate::haproxy::cli::replies::StoreStatus;
 use crate::haproxy::cli::worker::{Answering, can_be_shown, may_die_of_names};
 use crate::haproxy::target::Target;
 use crate::plan::row::Role;
+use crate::serving::in_memory;
 use crate::serving::loads::Loaded;
 use crate::sites::commit::previous_path;
 use crate::sites::state::{Pending, State, key};
@@ -50,8 +52,8 @@ pub struct Running {
     pub down: Option<Down>,
     /// The command that makes it read its files again, where one is known.
     pub reload: Option<String>,
-    /// What isn't ours and has changed since it read it.
-    pub behind: Option<String>,
+    /// What isn't ours and differs from what it would load now.
+    pub behind: Option<Behind>,
     /// By which name it loads the sites directory, where that isn't the one that our settings have.
     pub spelled: Option<String>,
     /// That it refuses its configuration, where that is known.
@@ -170,7 +172,7 @@ struct Look {
     answers: handshakes::Answers,
     down: Option<Down>,
     reload: Option<String>,
-    behind: Option<String>,
+    behind: Option<Behind>,
 }
 
 impl Look {
@@ -184,7 +186,10 @@ impl Look {
         place: usize,
     ) -> Self {
         let serving = around.servings.get(place);
-        let others = serving.map(behind::elsewhere).unwrap_or_default();
+        let besides = Besides {
+            others: serving.map(behind::elsewhere).unwrap_or_default(),
+            lists: serving.map(in_memory::lists).unwrap_or_default(),
+        };
         let names = Names::of(haproxy, sites, around, place);
         let may_ask = |file: &str, worker: Option<Answering>| {
             let site = names.site(file).and_then(|site| sites.get(site));
@@ -206,7 +211,7 @@ impl Look {
             }
         };
         let deadline = Instant::now() + SOCKETS.min(haproxy.timeout);
-        let memory = loaded::memory(haproxy, &names, &may_ask, &others, deadline);
+        let mut memory = loaded::memory(haproxy, &names, &may_ask, &besides, deadline);
         let asked: Vec<Asked<'_>> = sites
             .iter()
             .enumerate()
@@ -225,7 +230,11 @@ impl Look {
             .as_ref()
             .ok()
             .zip(serving)
-            .and_then(|(memory, serving)| behind::fact(system, haproxy, around, serving, sites, memory));
+            .and_then(|(memory, serving)| behind::look(system, haproxy, around, serving, sites, memory));
+        if let (Ok(memory), Some(Behind { in_memory: true, .. })) = (&mut memory, &behind) {
+            // Its configuration names it first no longer than until a reload.
+            memory.outranked.clear();
+        }
         Self { memory, names, answers, down, reload: reloading::command(system, haproxy), behind }
     }
 

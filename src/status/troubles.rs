@@ -49,15 +49,16 @@ pub fn refused(running: &Running, now: i64) -> Option<Problem> {
     })
 }
 
-/// A HAProxy that hasn't read what somebody else changed.
+/// A HAProxy that hasn't read what somebody else changed, or whose memory somebody else changed.
 #[must_use]
 pub fn behind(running: &Running) -> Option<Problem> {
     let behind = running.behind.as_ref()?;
     Some(Problem {
         kind: ProblemKind::HaproxyStale,
-        severity: Severity::Warning,
+        // What is in memory visitors see.
+        severity: if behind.in_memory { Severity::Critical } else { Severity::Warning },
         haproxy: Some(running.name.clone()),
-        fact: format!("{} {behind}", escaped(&running.name)),
+        fact: format!("{} {}", escaped(&running.name), behind.fact),
         advice: Some(running.catch_up(false)),
     })
 }
