@@ -53,7 +53,7 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Init) -> Result<Exit, Fa
         let settings = global
             .settings(None)
             .or_else(|_| Settings::without_file(global.config_file(), &global.overrides(None)))
-            .map_err(Failure::config)?;
+            .map_err(|why| Failure::config(why.to_string()))?;
         let file = global.config_file().unwrap_or(Path::new(DEFAULT_FILE));
         let plan = plan_config(file, adopt::look(&settings, &system).as_ref());
         (settings, plan)

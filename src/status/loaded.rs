@@ -368,7 +368,7 @@ mod tests {
                      f/c:9\ta\t-\tecdsa\t/s/a.pem\tt\tt\n\
                      f/c:9\tb\t-\tecdsa\t/s/b.pem\tt\tt\n\
                      f/c:9\tb\t-\tecdsa\t/x/z.pem\tt\tt\n";
-        let found = outranked(&replies::names(reply).unwrap(), |file| file.starts_with("/s/"));
+        let found = outranked(&replies::sni(reply).unwrap(), |file| file.starts_with("/s/"));
         assert_eq!(
             found.into_iter().collect::<Vec<_>>(),
             [("/s/a.pem".into(), ("a".into(), "/x/z.pem".into()))]

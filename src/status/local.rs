@@ -23,7 +23,7 @@ use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Deployed, EntryKind, Lineage, Policy, Situation};
-use crate::plan::unreached::unreached;
+use crate::plan::unreached::{lines, unreached};
 use crate::serving::gather;
 use crate::serving::loads::{Contents, Loaded, Serving, Store, is_loaded};
 use crate::serving::one_by_one::passed_over;
@@ -204,6 +204,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
     let mut unloadable = gather::unloadable(&settings.sites_dir, loaded.oldest(), &is_good);
     let mut unserved = unserved(settings, &loaded);
     let is_certbots = Client::of(settings) == Client::Certbot;
+    let lines = lines(settings, &loaded);
     rows.into_iter()
         .map(|row| {
             let host = host.take_if(|_| row.role == Role::Host);
@@ -227,7 +228,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
             };
             let is_refused = row.action == Action::Refuse;
             let disk = if ground.sees_disk { on_disk(found, &path) } else { Sight::Unseen };
-            let unreached = disk.here().and_then(|leaf| unreached(settings, &loaded, &row, leaf));
+            let unreached = disk.here().and_then(|leaf| unreached(settings, &lines, &row, leaf));
             let place = Location { unreached, ..place };
             SiteViews {
                 place,

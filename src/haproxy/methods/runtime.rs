@@ -12,6 +12,7 @@ use std::{fs, io};
 use zeroize::Zeroizing;
 
 use super::master::{self, Unseen};
+use super::rivals;
 use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
 use crate::config::Haproxy;
 use crate::haproxy::attempt::Attempt;
@@ -596,7 +597,7 @@ impl<'a> Update<'a> {
         let memory = match Memory::of(self.batch.serving, &listing.stores) {
             Ok(memory) => Some(memory),
             Err(why) => {
-                partial.unseen = Some(format!("what HAProxy loads isn't known: {why}"));
+                partial.unseen = Some(unknown(self.haproxy, &why));
                 // What is known of it is better than nothing.
                 guess = Serving { unclear: None, ..self.batch.serving.clone() };
                 Memory::of(&guess, &listing.stores).ok()
@@ -661,6 +662,12 @@ impl<'a> Update<'a> {
         }
         let is_left = |job: &&Job<'_>| partial.left.iter().all(|(target, _)| target != job.target);
         partial.updated = jobs.iter().filter(is_left).map(|job| job.target.clone()).collect();
+        if partial.unseen.is_some()
+            && partial.left.is_empty()
+            && self.is_alone(jobs, &sequence, listing, worker)?
+        {
+            partial.unseen = None;
+        }
         if let (Some(memory), None) = (&memory, &partial.differs) {
             partial.differs = self.difference(memory, worker)?;
         }
@@ -670,6 +677,24 @@ impl<'a> Update<'a> {
             partial.differs = self.served_otherwise(listing, worker, &left)?;
         }
         Ok(partial)
+    }
+
+    /// Whether HAProxy itself shows that whatever has a name of these files is one of them.
+    fn is_alone(
+        &self,
+        jobs: &[Job<'_>],
+        sequence: &[Step],
+        listing: &Listing,
+        worker: Settled,
+    ) -> Result<bool, Stop> {
+        let mut ours = BTreeMap::new();
+        for step in sequence {
+            let leaf = step.file().and_then(|file| jobs.get(file)?.leaf.as_ref());
+            let Some(leaf) = leaf else { return Ok(false) };
+            ours.insert(step.store(), leaf.served_names().map(str::to_owned).collect());
+        }
+        let Commands { worker: asked, deadline } = self.commands;
+        Ok(rivals::has_none(&asked, worker.answering.version, listing, ours, deadline)?)
     }
 
     /// The steps for all files that can be sent, in order, and the certificates that must be committed again after them. A
@@ -902,6 +927,15 @@ struct Loser {
 
 /// What is said of a certificate that has a stapled OCSP response, from whatever file.
 const STAPLED: &str = "HAProxy staples an OCSP response to it, which a commit would drop";
+
+/// What is said where it isn't known whether HAProxy answers as after a start, and what would tell.
+fn unknown(haproxy: &Haproxy, why: &str) -> String {
+    let name = escaped(&haproxy.name);
+    format!(
+        "HAProxy has it in memory, but what else it loads isn't known ({why}); set config of \"{name}\" to its \
+         configuration files, or probe to an address of it"
+    )
+}
 
 /// What a PEM must not have that is made anew from its key and certificates.
 const DH: &[u8] = b"-----BEGIN DH PARAMETERS";
