@@ -14,7 +14,7 @@ use std::thread;
 use serde_json::Value;
 use support::cmd::toml;
 use support::tls::try_served_to;
-use support::{Cmd, Haproxy, KeyKind, LIMIT, Run, Tree, Validity, Version, versions, wait_until};
+use support::{Cmd, Haproxy, KeyKind, LIMIT, Reload, Run, Tree, Validity, Version, versions, wait_until};
 
 /// Every name that is served, or is after an edit; without one last.
 const NAMES: [&str; 9] =
@@ -252,5 +252,85 @@ fn a_full_run_mends_what_others_changed_in_memory() {
             let run = scene.cmd.assemble(&["--full"]).exits(0);
             assert_eq!(run.haproxy()["outcome"], "not-needed", "{}: {run}", scene.context(what));
         }
+    });
+}
+
+/// Two settings files with a sites directory in common: what a run with one changes the other's HAProxy is notified of, too.
+#[test]
+fn each_settings_file_notifies_its_own_haproxy() {
+    with_each(|version| {
+        let scene = Scene::start(version);
+        let Scene { mut tree, cmd: one, haproxy: first } = scene;
+        let second = first.twin();
+        let more = format!("name = \"h\"\nunit = \"\"\nbinary = {}", toml(&version.program));
+        let other = Cmd::new(tree.live()).with_sites(one.sites()).with_tables(&second.table(&more));
+        let context = |what: &str| format!("HAProxy {}, {what}", version.full);
+        // Nobody knows what this one has.
+        other.assemble(&[]).exits(0);
+        for (what, by, left, behind) in
+            [("the first", &one, &other, &second), ("the second", &other, &one, &first)]
+        {
+            let status = |cmd: &Cmd| cmd.run(&["status", "--format", "json"]);
+            let new = tree.renew("b.test");
+            by.assemble(&[]).exits(0);
+            let before = try_served_to(behind.address(), "b.test", None).unwrap();
+            assert_ne!(before.sha256, new.served().sha256, "{}", context(what));
+            let waits = status(left);
+            assert!(waits.stdout.contains("reload-owed"), "{}: {waits}", context(what));
+            let run = left.assemble(&[]).exits(0);
+            assert_eq!(run.haproxy()["confirmed"], Value::Bool(true), "{}: {run}", context(what));
+            for haproxy in [&first, &second] {
+                let shown = try_served_to(haproxy.address(), "b.test", None).unwrap();
+                assert_eq!(shown.sha256, new.served().sha256, "{}", context(what));
+            }
+            for cmd in [&one, &other] {
+                let run = cmd.assemble(&[]).exits(0);
+                assert_eq!(run.haproxy()["outcome"], "not-needed", "{}: {run}", context(what));
+                status(cmd).exits(0);
+            }
+        }
+        // One that is used no more holds nothing up.
+        let config = other.config();
+        fs::remove_file(&config).unwrap();
+        tree.renew("c.test");
+        one.assemble(&[]).exits(0);
+        let state = fs::read_to_string(one.sites().join(".haproxy-certs/state.json")).unwrap();
+        assert!(!state.contains(config.to_str().unwrap()), "{}: {state}", context("removed"));
+    });
+}
+
+/// Somebody's reload failed for something that no other place shows: 2.5 and later count these.
+#[test]
+fn a_reload_that_failed_is_told() {
+    with_each(|version| {
+        if version.number() < (2, 5) {
+            return;
+        }
+        let tree = Tree::of(&[("a.test", &["a.test"])]);
+        let cmd = Cmd::new(tree.live()).without_haproxy();
+        cmd.assemble(&[]).exits(0);
+        let page = cmd.beside("page");
+        let text = "HTTP/1.0 503 x\r\n\r\n";
+        fs::write(&page, text).unwrap();
+        let section = format!("backend b\n  errorfile 503 {}\n", page.display());
+        let mut haproxy = Haproxy::of(version).crt(cmd.sites()).section(&section).start();
+        let more = format!("name = \"h\"\nunit = \"\"\nbinary = {}", toml(&version.program));
+        let cmd = cmd.with_tables(&haproxy.table(&more));
+        cmd.assemble(&[]).exits(0);
+        let status = || cmd.run(&["status", "--format", "json"]);
+        status().exits(0);
+        fs::remove_file(&page).unwrap();
+        assert_eq!(haproxy.reload_and_wait(), Reload::Refused, "{}", version.full);
+        let refused = status().exits(2);
+        let problem = refused.json()["problems"][0].clone();
+        assert_eq!(problem["problem"], "haproxy-config", "{}: {refused}", version.full);
+        fs::write(&page, text).unwrap();
+        let told = status().exits(1);
+        let problem = stale(&told).unwrap_or_else(|| panic!("{}: {told}", version.full));
+        assert!(problem["fact"].as_str().unwrap().contains("which failed"), "{}: {told}", version.full);
+        let before = haproxy.processes().unwrap();
+        follow(problem["advice"].as_str().unwrap());
+        assert_eq!(haproxy.wait_for_reload(&before), Reload::Loaded, "{}", version.full);
+        status().exits(0);
     });
 }

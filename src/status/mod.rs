@@ -110,7 +110,7 @@ fn status_by(
         let told = known.and_then(|run| run.told.get(&running.name));
         let is_suspect = told.is_some_and(|told| crate::status::refusal::refusal(told).is_some());
         // It reads every certificate: only where there is a reason, or all the time there is.
-        if with_setup || is_suspect || running.down.is_some() {
+        if with_setup || is_suspect || running.down.is_some() || running.failed_reloads > 0 {
             let checked = checking::check(system, settings);
             setup.findings.extend(crate::host_setup::checked(settings, &checked));
             running.refused = Refused::judge(checked, told);
@@ -186,6 +186,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     let mut problems: Vec<Problem> = haproxy.iter().filter_map(troubles::down).collect();
     problems.extend(haproxy.iter().filter_map(|running| troubles::refused(running, now)));
     problems.extend(haproxy.iter().filter_map(troubles::behind));
+    problems.extend(haproxy.iter().filter_map(troubles::failed_reload));
     for (name, since) in &owed {
         let running = haproxy.iter().find(|running| running.name == *name);
         problems.extend(running.map(|running| judge::owed_problem(running, *since, now)));

@@ -16,6 +16,7 @@ use crate::certified_key::read_leaf;
 use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy::cli::replies::StoreStatus;
 use crate::haproxy::cli::worker::{Answering, can_be_shown, may_die_of_names};
+use crate::haproxy::methods::master::processes;
 use crate::haproxy::target::Target;
 use crate::plan::row::Role;
 use crate::serving::in_memory;
@@ -54,6 +55,8 @@ pub struct Running {
     pub reload: Option<String>,
     /// What isn't ours and differs from what it would load now.
     pub behind: Option<Behind>,
+    /// How many of its last reloads failed, one after the other, by its master's word.
+    pub failed_reloads: u32,
     /// By which name it loads the sites directory, where that isn't the one that our settings have.
     pub spelled: Option<String>,
     /// That it refuses its configuration, where that is known.
@@ -173,6 +176,7 @@ struct Look {
     down: Option<Down>,
     reload: Option<String>,
     behind: Option<Behind>,
+    failed_reloads: u32,
 }
 
 impl Look {
@@ -235,7 +239,10 @@ impl Look {
             // Its configuration names it first no longer than until a reload.
             memory.outranked.clear();
         }
-        Self { memory, names, answers, down, reload: reloading::command(system, haproxy), behind }
+        let worker = memory.as_ref().ok().and_then(|memory| memory.worker);
+        let failed_reloads = worker.map(|worker| failed_reloads(haproxy, worker)).unwrap_or_default();
+        let reload = reloading::command(system, haproxy);
+        Self { memory, names, answers, down, reload, behind, failed_reloads }
     }
 
     /// What it shows for one site.
@@ -272,12 +279,20 @@ impl Look {
             down: self.down.clone(),
             reload: self.reload.clone(),
             behind: self.behind.clone(),
+            failed_reloads: self.failed_reloads,
             spelled: None,
             refused: None,
             failed: None,
             blocked: None,
         }
     }
+}
+
+/// How many of the last reloads failed, where the master of this worker says so.
+fn failed_reloads(haproxy: &Haproxy, worker: Answering) -> u32 {
+    let deadline = Instant::now() + SOCKETS.min(haproxy.timeout);
+    let processes = processes(haproxy.master_socket.as_ref(), deadline).ok();
+    processes.filter(|processes| processes.has(worker.pid)).map_or(0, |processes| processes.failed)
 }
 
 /// Files that HAProxy has, and neither certbot nor the disk, as far as they can be seen.

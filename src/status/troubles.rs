@@ -63,6 +63,26 @@ pub fn behind(running: &Running) -> Option<Problem> {
     })
 }
 
+/// A HAProxy whose last reload failed for something that is no longer so, or can't be seen: what should have been loaded then
+/// isn't.
+#[must_use]
+pub fn failed_reload(running: &Running) -> Option<Problem> {
+    let is_told = running.behind.is_some() || running.refused.is_some();
+    if running.failed_reloads == 0 || is_told {
+        return None;
+    }
+    Some(Problem {
+        kind: ProblemKind::HaproxyStale,
+        severity: Severity::Warning,
+        haproxy: Some(running.name.clone()),
+        fact: format!(
+            "{} runs with what it loaded before its last reload, which failed",
+            escaped(&running.name)
+        ),
+        advice: Some(running.catch_up(false)),
+    })
+}
+
 /// HAProxys whose bind lines load our certificates, and speak no TLS.
 #[must_use]
 pub fn without_tls(settings: &Settings, loaded: &Loaded) -> Vec<Problem> {
