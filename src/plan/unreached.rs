@@ -24,6 +24,9 @@ pub fn unreached(settings: &Settings, lines: &Lines<'_>, row: &Row, leaf: &Leaf)
     if !is_ours || !is_loaded_name(file) {
         return None;
     }
+    if let Some(first) = lines.bundle_before(file) {
+        return Some(Unreached::Bundle(settings.sites_dir.join(first)));
+    }
     let is_host =
         row.lineage.is_some() && row.lineage.as_deref() == settings.host_lineage.as_deref().map(OsStr::new);
     // A common name is nobody's name beside addresses.

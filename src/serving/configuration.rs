@@ -29,6 +29,8 @@ pub struct Configuration {
     pub key_base: Option<String>,
     /// Whether the key may be in a file beside the certificate's (`ssl-load-extra-files`).
     pub no_key_files: bool,
+    /// Whether files `X.rsa` and `X.ecdsa` are no bundle (`ssl-load-extra-files`).
+    pub no_bundles: bool,
     /// Whether `X.crt` has its key in `X.key` (`ssl-load-extra-del-ext`, 2.4 and later).
     pub without_ending: bool,
     /// Why this isn't all, or not surely.
@@ -534,6 +536,7 @@ impl Configuration {
             }
             "ssl-load-extra-files" => {
                 self.no_key_files = !rest.iter().any(|kind| matches!(*kind, "all" | "key"));
+                self.no_bundles = !rest.iter().any(|kind| matches!(*kind, "all" | "bundle"));
             }
             "ssl-load-extra-del-ext" => self.without_ending = true,
             "setenv" => {

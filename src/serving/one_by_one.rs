@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use super::crt_list;
 use super::loads::{At, Entry, How, Identity, Loaded, Serving, base_name};
 use crate::config::Settings;
-use crate::sys::escape::{escaped, haproxy_word, shell_word};
+use crate::sys::escape::{escaped, escaped_path, haproxy_word, shell_word};
 
 /// A file of the directory that a line names by itself, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub enum Unreached {
     Unlisted(Example),
     /// It has only addresses, and no bind has it first.
     Addresses,
+    /// HAProxy passes over it for this file, which begins a bundle.
+    Bundle(PathBuf),
 }
 
 impl Unreached {
@@ -92,6 +95,10 @@ impl Unreached {
             Self::Addresses => {
                 "clients send no server name for an address, and no bind has it first".to_owned()
             }
+            Self::Bundle(first) => format!(
+                "HAProxy takes {} for the first file of a bundle, and passes over all that begins with the bundle's name",
+                escaped_path(first)
+            ),
         }
     }
 
@@ -102,6 +109,12 @@ impl Unreached {
             Self::Unlisted(example) => example.advice(file),
             Self::Addresses => {
                 "set host_lineage to its lineage, or begin a bind line with this file".to_owned()
+            }
+            Self::Bundle(first) => {
+                let mut named = first.clone().into_os_string();
+                named.push(".pem");
+                let (first, named) = (shell_word(first.as_os_str()), shell_word(&named));
+                format!("give that another name: mv -n -- {first} {named}")
             }
         }
     }
@@ -137,6 +150,12 @@ impl<'a> Lines<'a> {
         let firsts = firsts.map(|entry| entry.store.as_str());
         let first = firsts.filter(|store| is_in(loaded.sites, directory, store, &servings)).map(base_name);
         Self { loaded, example, first: Some(first.collect()) }
+    }
+
+    /// The file that begins a bundle for which a HAProxy passes over this one, which no line names.
+    #[must_use]
+    pub fn bundle_before(&self, file: &OsStr) -> Option<&OsStr> {
+        self.loaded.passed_over_for(file).filter(|_| !self.loaded.named.contains_key(file))
     }
 
     /// Why nobody is presented this file by any of these HAProxys; `None`: somebody may be. `has_names`: whether it has a

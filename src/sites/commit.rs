@@ -290,18 +290,20 @@ pub(crate) fn keep_previous(sites: &SitesDir, plan: &mut Plan, failure: &mut Opt
 
 /// Holds back the last prune where no other file that HAProxy can load would be left, by what is on disk now; returns
 /// its name.
-pub(crate) fn hold_last_file(sites: &SitesDir, plan: &mut Plan) -> Option<String> {
+pub(crate) fn hold_last_file(sites: &Place, plan: &mut Plan) -> Option<String> {
     let of_sites = |row: &&Row| row.role == Role::Site;
     let pruned: BTreeSet<String> =
         plan.rows.iter().filter(of_sites).filter(|row| row.action == Action::Prune).map(file_name).collect();
     if pruned.is_empty()
         || plan.rows.iter().filter(of_sites).any(|row| row.action.writes())
-        || sites.holds_a_pair_besides(|name| name.to_str().is_some_and(|name| pruned.contains(name)))
+        || entries::holds_a_pair_besides(&sites.dir, &sites.path, |name| {
+            name.to_str().is_some_and(|name| pruned.contains(name))
+        })
     {
         return None;
     }
     let is_pair = |row: &Row| {
-        row.action == Action::Prune && entries::holds_a_pair(&sites.place.dir, OsStr::new(&file_name(row)))
+        row.action == Action::Prune && entries::holds_a_pair(&sites.dir, OsStr::new(&file_name(row)))
     };
     let Some(row) = plan.rows.iter_mut().rfind(|row| is_pair(row)) else {
         // None of them is surely a pair: what may be one is held.

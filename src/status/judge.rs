@@ -521,7 +521,7 @@ fn in_haproxy(
         ),
         // What keeps it away is a problem of its own.
         (PlaceState::Missing, _, Sight::Absent)
-            if matches!(views.place.unreached, Some(Unreached::Unlisted(_))) =>
+            if matches!(views.place.unreached, Some(Unreached::Unlisted(_) | Unreached::Bundle(_))) =>
         {
             None
         }
@@ -540,7 +540,7 @@ fn unreached(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
     let why = views.place.unreached.as_ref()?;
     let (fact, advice) = (why.fact(), why.advice(file));
     Some(match why {
-        Unreached::Unlisted(_) => {
+        Unreached::Unlisted(_) | Unreached::Bundle(_) => {
             let advice = format!("{advice}; then {}", around.reload_all());
             problem(ProblemKind::NotListed, Severity::Critical, fact, Some(advice))
         }

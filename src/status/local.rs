@@ -18,9 +18,7 @@ use crate::haproxy::fingerprint::identity;
 use crate::index::Index;
 use crate::plan::action::Action;
 use crate::plan::client::Client;
-use crate::plan::plan;
 use crate::plan::reason::Reason;
-use crate::plan::refusal::Refusal;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Deployed, EntryKind, Lineage, Policy, Situation};
 use crate::plan::unreached::{lines, unreached};
@@ -28,12 +26,12 @@ use crate::serving::gather;
 use crate::serving::loads::{Contents, Loaded, Serving, Store, is_loaded};
 use crate::serving::one_by_one::passed_over;
 use crate::sites::last_run::LastRun;
-use crate::sites::looking::look_at_state;
+use crate::sites::looking::{foresee, look_at_state};
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sites::{entries, guard};
 use crate::source::{Source, absence};
-use crate::sweep::sweep;
+use crate::sweep::{decide, sweep};
 use crate::sys::escape::escaped;
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
@@ -184,15 +182,12 @@ fn spellings(settings: &Settings, loaded: &Loaded) -> BTreeMap<String, String> {
 }
 
 /// Each row of the plan with what certbot and the disk have for it.
-fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<SiteViews> {
-    let mut rows = plan(&situation).rows;
+fn views(settings: &Settings, ground: &Ground, mut situation: Situation) -> Vec<SiteViews> {
+    let mut plan = decide(settings, &mut situation);
     // A run would ask HAProxy again, a status takes the answer of the last one.
-    let last_run = ground.last_run.here();
-    for row in &mut rows {
-        if let Some(words) = last_run.and_then(|run| run.rejected(row)) {
-            row.refuse(Refusal::new(Reason::HaproxyRejects, words));
-        }
-    }
+    let place = Place::open(&settings.sites_dir).ok().flatten();
+    foresee(place.as_ref(), ground.last_run.here(), &mut plan);
+    let rows = plan.rows;
     let Situation { mut lineages, mut deployed, mut host, loaded, .. } = situation;
     let good: BTreeSet<OsString> = rows
         .iter()

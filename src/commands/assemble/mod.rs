@@ -6,6 +6,7 @@ mod notes;
 mod notifying;
 mod pruning;
 mod readable;
+mod strangers;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -31,6 +32,7 @@ use crate::plan::situation::Policy;
 use crate::serving::gather::{loaded, loaded_besides, without_tls};
 use crate::sites;
 use crate::sites::dir::SitesDir;
+use crate::sites::last_run::LastRun;
 use crate::source::Source;
 use crate::status::out_of_step::out_of_step;
 use crate::sweep::{prove, sweep};
@@ -104,6 +106,8 @@ fn dry_run(
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| state.last_start.get(name);
     let mut plan = planned(settings, system, &mut swept.situation, last).0;
+    let last_run = LastRun::look(&settings.sites_dir).ok().flatten();
+    sites::looking::foresee(place.as_ref(), last_run.as_ref(), &mut plan);
     let shut = shut(settings, system, &swept.situation.loaded);
     readable::hold(&shut, &swept.situation, &mut plan);
     report.rows = plan.rows;
@@ -112,6 +116,7 @@ fn dry_run(
     report.notes.extend(troubles(settings, &swept.situation.loaded));
     let unlisted = unlisted(settings, &swept.situation.loaded, &report.rows);
     report.notes.extend(notes_of_unlisted(settings, &unlisted));
+    strangers::ask(settings, system, &swept.situation.loaded, last_run.as_ref(), &identity, report);
     report.error = swept.failure;
     report.owed = state.lost
         || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
@@ -193,7 +198,8 @@ fn deploy(
     }
     verified(system, &startable, &mut committed, &who);
     let verdicts = notify_all(settings, system, options.defer_reload, &mut committed, &who);
-    committed.still_refused(&who, &identities());
+    let after = identities();
+    committed.still_refused(&who, &after);
     let owed = verdicts.iter().map(|row| (row.name.clone(), row.owed)).collect();
     let (plan, failure) = committed.keep(&owed);
     report.notes.extend(index.save(sites.own(), &proved).err().map(|failure| unsaved(&failure)));
@@ -208,6 +214,8 @@ fn deploy(
     report.notes.extend(notes_of_unlisted(settings, &unlisted));
     let writes_unlisted = unlisted.iter().any(|(row, _)| row.action.writes());
     report.haproxy = verdicts;
+    let last_run = LastRun::look(&settings.sites_dir).ok().flatten();
+    strangers::ask(settings, system, &now, last_run.as_ref(), &after, report);
     if writes_unlisted || without_tls(settings, &now).next().is_some() {
         report.withhold_confirmation();
     }
