@@ -59,13 +59,13 @@ impl Started {
         }
         let all = proc.all().unwrap_or_default().into_iter().filter(|&pid| is_haproxy(&proc, pid));
         // The first of each kind, and the best that a process of its kind is known by: its workers have the stats socket.
-        let mut kinds: BTreeMap<i32, Known> = BTreeMap::new();
+        let mut kinds: BTreeMap<i32, Sign> = BTreeMap::new();
         for pid in all {
             let known = kinds.entry(first_of_its_kind(&proc, pid)).or_default();
             *known = (*known).max(known_by(&proc, haproxy, pid));
         }
         // Another one, in a container say, may have the usual names.
-        let best = kinds.values().copied().max().filter(|best| *best > Known::ByNothing);
+        let best = kinds.values().copied().max().filter(|best| *best > Sign::Nothing);
         let (sure, others): (Vec<i32>, Vec<i32>) =
             kinds.keys().partition(|pid| best.is_some() && kinds.get(pid).copied() == best);
         match (&sure[..], &others[..]) {
@@ -139,20 +139,20 @@ fn first_of_its_kind(proc: &Proc, pid: i32) -> i32 {
 
 /// What says that a process is this HAProxy's, the better last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-enum Known {
+enum Sign {
     #[default]
-    ByNothing,
+    Nothing,
     /// Its arguments name this master socket or pidfile, or systemd has put it into this unit.
-    ByName,
+    Name,
     /// It has the stats socket open.
-    BySocket,
+    Socket,
 }
 
-fn known_by(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Known {
+fn known_by(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Sign {
     if let Some(Address::Unix(path)) = &haproxy.runtime_socket
         && proc.surely_has_open(pid, path)
     {
-        return Known::BySocket;
+        return Sign::Socket;
     }
     let arguments = proc.arguments(pid).unwrap_or_default();
     let socket = match &haproxy.master_socket {
@@ -170,5 +170,5 @@ fn known_by(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Known {
         let is_named = !haproxy.unit.is_empty() && line.rsplit('/').next() == Some(&haproxy.unit);
         is_named && proc.is_in_our_namespace(pid)
     };
-    if arguments.iter().any(names) || groups.lines().any(in_unit) { Known::ByName } else { Known::ByNothing }
+    if arguments.iter().any(names) || groups.lines().any(in_unit) { Sign::Name } else { Sign::Nothing }
 }
