@@ -40,7 +40,7 @@ const SHORTEST: [(&str, &str); 9] = [
 
 /// An option that is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
+pub struct OptionGiven {
     /// Its whole name, without the dashes; a letter's too.
     pub name: String,
     /// What may be its value: what is attached to it, else the next word, where that is no option.
@@ -55,7 +55,7 @@ pub struct Given {
 
 /// The options among these arguments, in their order.
 #[must_use]
-pub fn given(arguments: &[OsString]) -> Vec<Given> {
+pub fn given(arguments: &[OsString]) -> Vec<OptionGiven> {
     let mut found = Vec::new();
     for (place, argument) in arguments.iter().enumerate() {
         let Some(text) = argument.to_str().filter(|_| is_option(argument)) else { continue };
@@ -68,13 +68,13 @@ pub fn given(arguments: &[OsString]) -> Vec<Given> {
             };
             let is_apart = value.is_none() && apart.is_some();
             let (name, value) = (whole_name(name).to_owned(), value.or(apart));
-            found.push(Given { name, value, place, within: None, is_apart });
+            found.push(OptionGiven { name, value, place, within: None, is_apart });
             continue;
         }
         for (at, letter) in text.char_indices().skip(1) {
             let end = at + letter.len_utf8();
             let Some((_, name)) = LETTERS.iter().find(|(it, _)| *it == letter) else { break };
-            let given = |value, end, is_apart| Given {
+            let given = |value, end, is_apart| OptionGiven {
                 name: (*name).to_owned(),
                 value,
                 place,

@@ -8,17 +8,17 @@ use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::{Role, Row};
 use crate::serving::loads::Loaded;
-use crate::serving::one_by_one::{Lines, Unreached};
+use crate::serving::one_by_one::{LineLookup, Unreached};
 
 /// The lines that may lead to these settings' files.
 #[must_use]
-pub fn lines<'a>(settings: &Settings, loaded: &'a Loaded) -> Lines<'a> {
-    Lines::of(loaded, settings.haproxys.first().map_or("", |haproxy| haproxy.sites_dir.as_str()))
+pub fn lines<'a>(settings: &Settings, loaded: &'a Loaded) -> LineLookup<'a> {
+    LineLookup::of(loaded, settings.haproxys.first().map_or("", |haproxy| haproxy.sites_dir.as_str()))
 }
 
 /// Why no client is presented the leaf that the file of this row holds; `None`: somebody may be, or the file isn't ours.
 #[must_use]
-pub fn unreached(settings: &Settings, lines: &Lines<'_>, row: &Row, leaf: &Leaf) -> Option<Unreached> {
+pub fn unreached(settings: &Settings, lines: &LineLookup<'_>, row: &Row, leaf: &Leaf) -> Option<Unreached> {
     let file = row.file.as_ref()?;
     let is_ours = row.role == Role::Site && !matches!(row.action, Action::Foreign | Action::Conflict);
     if !is_ours || !is_loaded_name(file) {

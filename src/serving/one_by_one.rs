@@ -122,7 +122,7 @@ impl Unreached {
 
 /// What the HAProxys' lines say of every file of the sites directory: looked up once for all of them.
 #[derive(Debug)]
-pub struct Lines<'a> {
+pub struct LineLookup<'a> {
     loaded: &'a Loaded,
     /// A file that is named by itself, where all of them name files one by one.
     example: Option<Example>,
@@ -130,7 +130,7 @@ pub struct Lines<'a> {
     first: Option<BTreeSet<&'a str>>,
 }
 
-impl<'a> Lines<'a> {
+impl<'a> LineLookup<'a> {
     /// `directory`: the sites directory as the first HAProxy spells it.
     #[must_use]
     pub fn of(loaded: &'a Loaded, directory: &str) -> Self {
@@ -252,7 +252,7 @@ mod tests {
         let at = At { file: "/l".into(), line: 1 };
         let named = BTreeMap::from([("a.pem".into(), at)]);
         let both = Loaded { servings: vec![with_a_list(), with_a_list()], sites, named, ..Loaded::default() };
-        let lines = Lines::of(&both, "/s");
+        let lines = LineLookup::of(&both, "/s");
         assert_eq!(lines.unreached("a.pem".as_ref(), true), None);
         // It has only addresses, and is the first one.
         assert_eq!(lines.unreached("a.pem".as_ref(), false), None);
@@ -265,7 +265,7 @@ mod tests {
         let unknown = Serving { unclear: Some("?".into()), ..with_a_list() };
         for other in [whole, unknown] {
             let loaded = Loaded { servings: vec![with_a_list(), other], ..both.clone() };
-            assert_eq!(Lines::of(&loaded, "/s").unreached("b.pem".as_ref(), true), None);
+            assert_eq!(LineLookup::of(&loaded, "/s").unreached("b.pem".as_ref(), true), None);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::plan::situation::{Recorded, Situation};
 use crate::plan::unreached::{lines, unreached};
 use crate::serving::gather::{is_in, unloadable, without_tls};
 use crate::serving::loads::{Bind, Contents, KEY_LINE, Loaded, Named, Serving, Store, move_out};
-use crate::serving::one_by_one::{Lines, Unreached, passed_over};
+use crate::serving::one_by_one::{LineLookup, Unreached, passed_over};
 use crate::sites::guard;
 use crate::sites::place::Place;
 use crate::status::out_of_step::OutOfStep;
@@ -123,7 +123,7 @@ pub(crate) fn notes_of_unlisted(settings: &Settings, found: &[(&Row, Unreached)]
 }
 
 /// Why no line names what a row deploys, or has deployed.
-fn why_unlisted(settings: &Settings, lines: &Lines<'_>, row: &Row) -> Option<Unreached> {
+fn why_unlisted(settings: &Settings, lines: &LineLookup<'_>, row: &Row) -> Option<Unreached> {
     let is_deployed = row.action.writes() || row.action == Action::Unchanged;
     let leaf = row.leaf.as_ref().filter(|_| is_deployed)?;
     unreached(settings, lines, row, leaf)
