@@ -312,7 +312,10 @@ fn names_that_a_directory_passes_over_are_the_same_for_us() {
             ["n.@.@", "n.pem.@.@", "@.@", ".@", "n.@.x", "n.@.pem", "@", "n.@.", "n.@~", "n.X@"]
                 .map(|name| name.replace('@', end))
         })
-        .chain(["n.SCTL", "n.pem.bak", "n.dh", ".n", ".n.pem", "README", "n.rsa.key", "n.key.rsa"].map(str::to_owned))
+        .chain(
+            ["n.SCTL", "n.pem.bak", "n.dh", ".n", ".n.pem", "README", "n.rsa.key", "n.key.rsa"]
+                .map(str::to_owned),
+        )
         .collect();
     for version in versions() {
         let (_tree, cmd, haproxy) = healthy(&version);

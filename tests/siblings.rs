@@ -190,6 +190,56 @@ fn scts_that_came_were_loaded_and_went_between_two_runs_end_no_haproxy() {
 }
 
 /// Where a line names them: `crt-store` and the brackets of a crt-list, since 3.0.
+/// What came or went beside a file is HAProxy's after a start: another one's renewal doesn't hide that.
+#[test]
+fn what_came_or_went_beside_one_is_loaded_with_the_next_renewal_of_another() {
+    with_each(|version| {
+        let with = |_: &Tree, cmd: &Cmd| {
+            let other = cmd.beside("other");
+            fs::create_dir(&other).unwrap();
+            fs::copy(cmd.site("a"), other.join("o.pem")).unwrap();
+        };
+        let setup =
+            |setup: Setup, folder: &Path| sites(setup, folder).another_bind().crt(folder.join("other"));
+        let mut scene = Scene::start(version, TWO, AUTO, with, setup);
+        let elsewhere = scene.cmd.beside("other/o.pem.sctl");
+        let addresses = scene.haproxy.addresses();
+        for (path, address) in [(scene.beside("a", ".sctl"), addresses[0]), (elsewhere, addresses[1])] {
+            for is_there in [true, false] {
+                let context = format!("{}, {} {is_there}", version.full, path.display());
+                if is_there {
+                    fs::write(&path, sctl()).unwrap();
+                } else {
+                    fs::remove_file(&path).unwrap();
+                }
+                scene.tree.renew("b");
+                assert_ne!(scene.deploys(&context), "runtime", "{context}");
+                scene.serves("b", "b.test", &context);
+                assert_eq!(shows_scts(address, "a.test"), is_there, "{context}");
+                scene.tree.renew("b");
+                assert_eq!(scene.deploys(&context), "runtime", "{context}");
+            }
+        }
+    });
+}
+
+/// The same for an OCSP response's issuer, which nothing shows.
+#[test]
+fn an_issuer_that_came_was_loaded_and_went_is_no_longer_in_memory() {
+    with_each(|version| {
+        let mut scene = Scene::start(version, TWO, AUTO, |_, _| {}, sites);
+        let issuer = scene.tree.authority().intermediate().to_owned();
+        fs::write(scene.beside("a", ".issuer"), &issuer).unwrap();
+        scene.haproxy.reload_and_wait();
+        fs::remove_file(scene.beside("a", ".issuer")).unwrap();
+        for (step, by_reload) in [("went", true), ("stays away", false)] {
+            scene.tree.renew("b");
+            assert_eq!(scene.deploys(step) != "runtime", by_reload, "{step}, {}", version.full);
+            scene.serves("b", "b.test", step);
+        }
+    });
+}
+
 #[test]
 fn scts_that_a_line_names_are_loaded_again_and_end_no_haproxy() {
     with_each(|version| {

@@ -4,7 +4,7 @@
 //! starts. Memory only: the disk is written first, a reload reads it again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io};
@@ -437,7 +437,7 @@ impl<'a> Update<'a> {
         if let Some(Step::Again { why, .. }) = sequence.iter().find(|step| step.file().is_none()) {
             return Err(Stop::Reload(why.clone()));
         }
-        self.difference(&memory, worker)?.map_or(Ok(sequence), |why| Err(Stop::Reload(why)))
+        self.difference(&memory, worker, true)?.map_or(Ok(sequence), |why| Err(Stop::Reload(why)))
     }
 
     /// Why a step must not be taken, for what HAProxy loads beside the certificate.
@@ -461,11 +461,30 @@ impl<'a> Update<'a> {
         paths.iter().find_map(|path| self.batch.homes.obstacle(path, loaded))
     }
 
-    /// The first difference between memory and disk that this batch doesn't make up for.
-    fn difference(&self, memory: &Memory<'_>, worker: Settled) -> Result<Option<String>, Stop> {
+    /// The first difference between memory and disk that this batch doesn't make up for; where a reload `can_help`, also one
+    /// that there may be.
+    fn difference(
+        &self,
+        memory: &Memory<'_>,
+        worker: Settled,
+        can_help: bool,
+    ) -> Result<Option<String>, Stop> {
         let told = self.batch.stores(self.haproxy);
         if let Some(difference) = memory.difference(&told) {
             return Ok(Some(difference));
+        }
+        let stores = self.batch.serving.stores.values().filter(|store| store.extra.is_none());
+        let paths = stores.map(|store| store.path.as_path()).filter(|path| path.is_absolute());
+        let started = worker.answering.started(self.system);
+        let since = if worker.is_fresh { worker.read_since(self.system) } else { started };
+        let counts = |folder: &Path| {
+            let is_loaded = |path: &String| Path::new(path) == folder;
+            can_help
+                || self.batch.homes.is_ours(folder)
+                || self.batch.serving.directories.keys().any(is_loaded)
+        };
+        if let Some(change) = self.batch.homes.change(paths, (since, started), &counts) {
+            return Ok(Some(change));
         }
         let ours: BTreeSet<Identity> = self.batch.ours.values().copied().collect();
         let mut asked = 0;
@@ -605,7 +624,7 @@ impl<'a> Update<'a> {
         let is_left = |job: &&Job<'_>| partial.left.iter().all(|(target, _)| target != job.target);
         partial.updated = jobs.iter().filter(is_left).map(|job| job.target.clone()).collect();
         if let (Some(memory), None) = (&memory, &partial.differs) {
-            partial.differs = self.difference(memory, worker)?;
+            partial.differs = self.difference(memory, worker, false)?;
         }
         Ok(partial)
     }
