@@ -474,3 +474,27 @@ fn status_asks_an_old_haproxy_only_for_what_it_is_known_to_have() {
         }
     });
 }
+
+/// A line may read our file as an authority of clients, and HAProxy keeps that until it is reloaded.
+#[test]
+fn what_a_line_reads_for_something_else_is_reloaded() {
+    with_each(|version| {
+        for is_directory in [false, true] {
+            if is_directory && version.number() < (2, 6) {
+                continue;
+            }
+            let setup = |setup: Setup, folder: &Path| {
+                let file = if is_directory { "sites" } else { "sites/a.pem" };
+                let base = setup.global(&format!("ca-base {}", folder.display()));
+                sites(base.bind_option(&format!("verify optional ca-file {file}")), folder)
+            };
+            let mut scene = Scene::start(version, TWO, AUTO, |_, _| {}, setup);
+            for (name, reads) in [("a", true), ("b", is_directory), ("a", true)] {
+                scene.tree.renew(name);
+                let context = format!("{name}, {is_directory}, {}", version.full);
+                assert_eq!(scene.deploys(&context) != "runtime", reads, "{context}");
+                scene.serves(name, &format!("{name}.test"), &context);
+            }
+        }
+    });
+}

@@ -500,6 +500,7 @@ impl<'a> Gathering<'a> {
             bundles,
             sources,
             named: named(names.paths, disk),
+            readers: named(self.configuration.readers.clone(), disk),
             mentioned: names.mentioned,
             unseen: names.unseen,
             version,
