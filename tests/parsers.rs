@@ -345,6 +345,7 @@ proptest! {
 
     fn configurations(lines in vec(prop_oneof![5 => prop::sample::select(LINES.to_vec()).prop_map(str::to_owned), 1 => "(?s).{0,20}"], 0..8)) {
         if let Err(why) = Settings::parse(&lines.join("\n"), &Overrides::default()) {
+            let why = why.to_string();
             prop_assert!(!why.is_empty() && why.is_ascii(), "{why:?}");
         }
     }

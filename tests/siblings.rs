@@ -498,3 +498,54 @@ fn what_a_line_reads_for_something_else_is_reloaded() {
         }
     });
 }
+
+/// Certificates that HAProxy loads already, laid down by somebody else, and a stats socket alone: neither `init` nor the first run,
+/// which make a directory of their own there, is taken for somebody who has removed a `.sctl`.
+#[test]
+fn what_was_there_before_the_first_run_is_updated_in_memory() {
+    for version in versions() {
+        for (how, is_removed) in [("assemble", false), ("init", false), ("assemble", true), ("init", true)] {
+            let context = format!("{how}, {is_removed}, {}", version.full);
+            let mut tree = Tree::of(&[("a.example", &["a.example"]), ("b.example", &["b.example"])]);
+            let cmd = Cmd::new(tree.live());
+            support::tree::make_directory(&cmd.sites(), 0o755);
+            let host = tree.authority().issue(KeyKind::P256, &["host.example"], Validity::days(90));
+            put(&cmd.beside("host.pem"), host.combined(), 0o400);
+            for lineage in ["a.example", "b.example"] {
+                put(&cmd.site(lineage), tree.leaf(lineage).combined(), 0o400);
+            }
+            fs::write(beside(&cmd, "a.example", ".key"), "").unwrap();
+            let gone = cmd.sites().join("gone.sctl");
+            fs::write(&gone, sctl()).unwrap();
+            let haproxy = Haproxy::of(&version).crt(cmd.beside("host.pem")).crt(cmd.sites()).start();
+            let table = format!(
+                "[[haproxy]]\nunit = \"\"\npidfile = \"\"\nmaster_socket = \"\"\nbinary = \"\"\nruntime_socket = {}",
+                support::cmd::toml(&haproxy.stats_socket())
+            );
+            let host = format!("host_file = {}", support::cmd::toml(&cmd.beside("host.pem")));
+            let cmd = cmd.option(&host).table(&table);
+            if is_removed {
+                // So that the clocks of files and processes tell them apart.
+                thread::sleep(std::time::Duration::from_millis(1100));
+                fs::remove_file(&gone).unwrap();
+            }
+            if how == "init" {
+                cmd.run(&["init"]).exits(0);
+            }
+            let now = tree.renew("a.example").served();
+            let run = cmd.assemble(&[]);
+            let row = run.haproxy();
+            if is_removed {
+                assert_eq!(row["outcome"], "failed", "{context}: {run}");
+                assert!(row["detail"].as_str().unwrap().contains(".sctl"), "{context}: {run}");
+                continue;
+            }
+            assert_eq!((run.code, &row["outcome"]), (Some(0), &"updated".into()), "{context}: {run}");
+            assert_eq!(row["confirmed"], true, "{context}: {run}");
+            assert_eq!(served(haproxy.address(), "a.example"), now, "{context}");
+            let again = tree.renew("b.example").served();
+            assert_eq!(cmd.assemble(&[]).exits(0).haproxy()["confirmed"], true, "{context}");
+            assert_eq!(served(haproxy.address(), "b.example"), again, "{context}");
+        }
+    }
+}

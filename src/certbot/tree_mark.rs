@@ -12,7 +12,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, Stat, fstat, fstatfs, openat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, fstatfs, openat, statat};
 
 use crate::certbot::certbot_dir;
 use crate::config::Settings;
@@ -95,7 +95,11 @@ impl Folder {
         if let Some(before) = &self.changes {
             return *before != changes(&dir, &look);
         }
+        // Only directories are lineages. A file beside them is on another device where the tree is in an overlay.
         let is_newer = |stat: Stat| {
+            if !FileType::from_raw_mode(stat.st_mode).is_dir() {
+                return None;
+            }
             let entry = Look::of(&stat);
             let since = if entry.device == look.device { tick } else { tick - ELSEWHERE };
             (entry.changed >= since).then_some(())
@@ -157,6 +161,8 @@ mod tests {
         fs::create_dir_all(live.join("a.test")).unwrap();
         fs::create_dir(&renewal).unwrap();
         fs::write(renewal.join("a.test.conf"), "").unwrap();
+        let readme = live.join("README");
+        fs::write(&readme, "").unwrap();
         let flags = Overrides { live_dir: Some(live.clone()), ..Overrides::default() };
         let settings = Settings::parse("", &flags).unwrap();
         let changes: [&dyn Fn(); 6] = [
@@ -187,6 +193,12 @@ mod tests {
             let mark = look();
             assert!(!mark.is_outdated(&settings));
             drop(mark);
+            if by_our_clock {
+                let mark = look();
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                fs::write(&readme, "what certbot tells its users").unwrap();
+                assert!(!mark.is_outdated(&settings), "README is no lineage");
+            }
             for (number, change) in changes.iter().enumerate() {
                 let mark = look();
                 std::thread::sleep(std::time::Duration::from_millis(20));

@@ -15,7 +15,7 @@ use crate::certbot::version::{self, Version};
 use crate::certbot::{CERTBOT_DIR, certbot_dir};
 use crate::certified_key::read_leaf;
 use crate::config::Settings;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::{escaped, escaped_path, haproxy_word};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::system::System;
 
@@ -325,12 +325,13 @@ pub fn address_advice(settings: &Settings, names: &[String], more: &[OsString]) 
     if settings.host_lineage.as_ref() == Some(&lineage) {
         return None;
     }
+    let file = settings.sites_dir.join(format!("{lineage}.pem"));
     let lineage = escaped(&lineage);
     Some(format!(
         "clients send no server name for {}: HAProxy presents this certificate to them only where it is the first one \
-         of a bind; set host_lineage = \"{lineage}\", or begin the bind line with: ssl crt {}/{lineage}.pem",
+         of a bind; set host_lineage = \"{lineage}\", or begin the bind line with: ssl crt {}",
         escaped(address),
-        escaped_path(&settings.sites_dir)
+        haproxy_word(file.as_os_str().as_encoded_bytes())
     ))
 }
 

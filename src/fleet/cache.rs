@@ -10,7 +10,8 @@ use std::str::FromStr as _;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fstat, fsync, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{flock, fstat, fstatvfs, fsync, openat, statat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -73,8 +74,11 @@ pub struct CacheFolder {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FleetMemory {
-    /// The highest heads, of each publisher.
+    /// The heads that counted here, the highest of each publisher. It is written after the head itself: whoever reads it
+    /// also looks at that.
     pub heads: KnownHeads,
+    /// This node's name in the head that counted last.
+    pub node: Option<NodeName>,
     /// When the head that counts was deployed, in seconds since 1970; 0: it never was.
     pub since: i64,
     /// When this host looked at everything last.
@@ -434,7 +438,25 @@ fn must_be_ours(place: &Place) -> Result<(), Failure> {
 pub fn can_follow(fleet: &Fleet) -> Result<(), Failure> {
     identity(fleet)?;
     publishers(fleet)?;
-    Place::open(&fleet.cache)?.map_or(Ok(()), |place| must_be_ours(&place))
+    let Some(place) = Place::open(&fleet.cache)? else { return Ok(()) };
+    must_be_ours(&place)?;
+    must_have_room(&place)
+}
+
+/// Something can be written there, as far as that is seen without writing.
+fn must_have_room(place: &Place) -> Result<(), Failure> {
+    let Ok(found) = fstatvfs(&place.dir) else { return Ok(()) };
+    // Some file systems count no inodes.
+    let is_full = found.f_bfree == 0 || (found.f_files > 0 && found.f_ffree == 0);
+    let wrong = if found.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        "is on a file system that is mounted read-only"
+    } else if is_full {
+        "is on a file system that is full"
+    } else {
+        return Ok(());
+    };
+    let fact = format!("{} {wrong}: what the fleet has can't be kept here", escaped_path(&place.path));
+    Err(Failure::new(FailureKind::Io, fact))
 }
 
 /// Whether a value is what its name says.

@@ -41,10 +41,11 @@ impl Homes {
         }
     }
 
-    /// Whether this is a directory of our files.
+    /// Whether this is a directory of our files, of which it is remembered what went from it.
     #[must_use]
     pub fn is_ours(&self, folder: &Path) -> bool {
-        [self.sites_dir.as_path(), self.host_file.parent().unwrap_or(Path::new("/"))].contains(&folder)
+        let identity = |meta: fs::Metadata| Identity { device: meta.dev(), inode: meta.ino() };
+        fs::metadata(folder).is_ok_and(|meta| self.touched.contains_key(&identity(meta)))
     }
 
     /// When a `.sctl` last went from this directory, or may have; `None`: that can't be known.

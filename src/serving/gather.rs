@@ -1,6 +1,6 @@
 //! What a HAProxy loads, from its configuration as its master was started, or as the settings name it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -460,10 +460,15 @@ impl<'a> Gathering<'a> {
         binds
     }
 
-    /// Whether a bind loads this directory.
+    /// Whether a line loads this directory, or a file of it.
     fn loads(&self, directory: &str) -> bool {
-        let ours = self.disk.find(Path::new(directory)).ok().map(|found| found.identity());
-        ours.is_some() && self.directories.values().any(|(identity, _)| *identity == ours)
+        let identity = |path: &Path| self.disk.find(path).ok().map(|found| found.identity());
+        let ours = identity(Path::new(directory));
+        let files = self.wanted.values().filter_map(|wanted| wanted.path.parent());
+        let folders: BTreeSet<&Path> = files.collect();
+        ours.is_some()
+            && (self.directories.values().any(|(identity, _)| *identity == ours)
+                || folders.into_iter().any(|folder| identity(folder) == ours))
     }
 
     fn note(&mut self, why: String) {
@@ -503,6 +508,7 @@ impl<'a> Gathering<'a> {
             readers: named(self.configuration.readers.clone(), disk),
             mentioned: names.mentioned,
             unseen: names.unseen,
+            crt_base: self.configuration.crt_base.clone(),
             version,
             unclear,
         }

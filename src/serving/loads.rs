@@ -33,6 +33,8 @@ pub struct Serving {
     pub unseen: Option<String>,
     /// The files that say what it loads: its configuration and its crt-lists, where they can be opened from here.
     pub sources: Vec<PathBuf>,
+    /// What stands before the relative names of a crt-list: `crt-base`.
+    pub crt_base: Option<String>,
     /// Its version, where that is known: `(3, 2)`.
     pub version: Option<(u32, u32)>,
     /// Why it isn't all of what HAProxy loads, or not surely.

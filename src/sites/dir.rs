@@ -59,19 +59,29 @@ impl SitesDir {
         };
         guard::check(&place.path, settings.owner)?;
         lock::lock(&place, system, patience)?;
+        // Our own directory changes it, and nothing is remembered of it yet.
+        let is_first = place.subdirectory(OWN_DIR)?.is_none();
+        let seen = untouched::Seen::of(&place);
         let own = place.private_subdirectory(OWN_DIR)?;
-        let state = State::load(&own.dir, &own.path)?;
+        let mut state = State::load(&own.dir, &own.path)?;
         let staging = own.private_subdirectory(STAGE_DIR)?;
         let previous = own.private_subdirectory(PREVIOUS_DIR)?;
         let host = match settings.host_lineage {
             Some(_) => Some(host_place(settings, &place)?),
             None => None,
         };
-        let found = [Some(&place), host.as_ref()].into_iter().flatten().filter_map(|place| {
+        let seen_host = host.as_ref().and_then(|host| Some((host, untouched::Seen::of(host)?)));
+        let seen = seen.map(|seen| (&place, seen)).into_iter().chain(seen_host);
+        let found = seen.map(|(place, seen)| {
             let key = untouched::key(place);
-            FoundPlace::of(place, state.untouched.get(&key)).map(|found| (key, found))
+            let found = seen.found(state.untouched.get(&key));
+            (key, found)
         });
-        let found = found.collect();
+        let found: BTreeMap<String, FoundPlace> = found.collect();
+        if is_first {
+            state.untouched = untouched::left(&found, &[&place], &state.untouched);
+            state.save(&own.dir, &own.path)?;
+        }
         let sites = Self {
             place,
             state,

@@ -38,11 +38,23 @@ pub(crate) struct FoundPlace {
     pub(crate) record: Untouched,
 }
 
-impl FoundPlace {
-    /// How a directory is found, of which the last run remembers this; `None`: it can't be read.
-    pub(crate) fn of(place: &Place, last: Option<&Untouched>) -> Option<Self> {
-        let Look { identity, changed, named } = look(place)?;
-        let names = entries::entries(&place.dir, &place.path).ok()?;
+/// What is seen of a directory before this run changes anything in it.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    look: Look,
+    names: Vec<OsString>,
+}
+
+impl Seen {
+    /// Looks at a directory; `None`: it can't be read.
+    pub(crate) fn of(place: &Place) -> Option<Self> {
+        let look = look(place)?;
+        Some(Self { look, names: entries::entries(&place.dir, &place.path).ok()? })
+    }
+
+    /// How it is found, where the last run remembers this of it.
+    pub(crate) fn found(self, last: Option<&Untouched>) -> FoundPlace {
+        let Self { look: Look { identity, changed, named }, names } = self;
         let is_new = last.is_none() && names.is_empty();
         let digest = digest_of(&names);
         let scts = scts_of(names);
@@ -56,9 +68,11 @@ impl FoundPlace {
             None if is_new => (0, 0),
             None => changed,
         };
-        Some(Self { identity, record: Untouched { since, left: None, scts } })
+        FoundPlace { identity, record: Untouched { since, left: None, scts } }
     }
+}
 
+impl FoundPlace {
     /// When one of these had last gone from it, or may have.
     pub(crate) fn touched(&self) -> SystemTime {
         let (seconds, rest) = self.record.since;
@@ -93,6 +107,7 @@ pub(crate) fn key(place: &Place) -> String {
 }
 
 /// A directory as it is now.
+#[derive(Debug)]
 struct Look {
     identity: Identity,
     /// Its ctime, which no program can set.

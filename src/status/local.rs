@@ -21,7 +21,7 @@ use crate::plan::client::Client;
 use crate::plan::reason::Reason;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Deployed, EntryKind, Lineage, Policy, Situation};
-use crate::plan::unreached::unreached;
+use crate::plan::unreached::{lines, unreached};
 use crate::serving::gather;
 use crate::serving::loads::{Contents, Loaded, Serving, Store, is_loaded};
 use crate::serving::one_by_one::passed_over;
@@ -199,6 +199,7 @@ fn views(settings: &Settings, ground: &Ground, mut situation: Situation) -> Vec<
     let mut unloadable = gather::unloadable(&settings.sites_dir, loaded.oldest(), &is_good);
     let mut unserved = unserved(settings, &loaded);
     let is_certbots = Client::of(settings) == Client::Certbot;
+    let lines = lines(settings, &loaded);
     rows.into_iter()
         .map(|row| {
             let host = host.take_if(|_| row.role == Role::Host);
@@ -222,7 +223,7 @@ fn views(settings: &Settings, ground: &Ground, mut situation: Situation) -> Vec<
             };
             let is_refused = row.action == Action::Refuse;
             let disk = if ground.sees_disk { on_disk(found, &path) } else { Sight::Unseen };
-            let unreached = disk.here().and_then(|leaf| unreached(settings, &loaded, &row, leaf));
+            let unreached = disk.here().and_then(|leaf| unreached(settings, &lines, &row, leaf));
             let place = Location { unreached, ..place };
             SiteViews {
                 place,

@@ -8,10 +8,10 @@ use crate::output::{Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Recorded, Situation};
-use crate::plan::unreached::unreached;
+use crate::plan::unreached::{lines, unreached};
 use crate::serving::gather::{is_in, unloadable, without_tls};
 use crate::serving::loads::{Bind, Contents, KEY_LINE, Loaded, Named, Serving, Store, move_out};
-use crate::serving::one_by_one::{Unreached, passed_over};
+use crate::serving::one_by_one::{Lines, Unreached, passed_over};
 use crate::sites::guard;
 use crate::sites::place::Place;
 use crate::sys::escape::{escaped, escaped_path};
@@ -104,7 +104,8 @@ pub(crate) fn unlisted<'a>(
     loaded: &Loaded,
     rows: &'a [Row],
 ) -> Vec<(&'a Row, Unreached)> {
-    rows.iter().filter_map(|row| Some((row, why_unlisted(settings, loaded, row)?))).collect()
+    let lines = lines(settings, loaded);
+    rows.iter().filter_map(|row| Some((row, why_unlisted(settings, &lines, row)?))).collect()
 }
 
 /// A note for each of these, and for the rest of many.
@@ -121,10 +122,10 @@ pub(crate) fn notes_of_unlisted(settings: &Settings, found: &[(&Row, Unreached)]
 }
 
 /// Why no line names what a row deploys, or has deployed.
-fn why_unlisted(settings: &Settings, loaded: &Loaded, row: &Row) -> Option<Unreached> {
+fn why_unlisted(settings: &Settings, lines: &Lines<'_>, row: &Row) -> Option<Unreached> {
     let is_deployed = row.action.writes() || row.action == Action::Unchanged;
     let leaf = row.leaf.as_ref().filter(|_| is_deployed)?;
-    unreached(settings, loaded, row, leaf)
+    unreached(settings, lines, row, leaf)
         .filter(|why| matches!(why, Unreached::Unlisted(_) | Unreached::Bundle(_)))
 }
 

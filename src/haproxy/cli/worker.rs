@@ -1,5 +1,6 @@
 //! A worker's command line, reached through its own socket or through its master's.
 
+use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -110,6 +111,14 @@ impl Answering {
         let seen = Proc::new(system).started_at(self.pid);
         seen.filter(|at| (self.since..=self.until).contains(at)).unwrap_or(self.since)
     }
+
+    /// When its master's process started, where this is in sight: no file was read before.
+    #[must_use]
+    pub fn master_started(&self, system: &System) -> Option<SystemTime> {
+        let proc = Proc::new(system);
+        let stat = proc.haproxy(i32::try_from(self.pid).ok()?)?;
+        proc.started_at(u32::try_from(stat.parent).ok()?)
+    }
 }
 
 impl<'a> Worker<'a> {
@@ -190,6 +199,33 @@ impl<'a> Worker<'a> {
             None => Err(unexpected("show ssl cert", &reply)),
             store => Ok(store),
         }
+    }
+
+    /// The names that a store is served for, in small letters; `None`: not all of them are shown.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn names(&self, file: &str, deadline: Instant) -> Result<Option<BTreeSet<String>>, Trouble> {
+        let reply = self.command(&format!("show ssl cert {}", word(file)), deadline)?;
+        Ok(replies::names(&reply))
+    }
+
+    /// The lines of every crt-list and directory that it has in memory: a store's name, with its number and options in
+    /// a list, and behind these what it is served for.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn list_lines(&self, deadline: Instant) -> Result<Vec<String>, Trouble> {
+        let mut lines = Vec::new();
+        let lists = self.command("show ssl crt-list", deadline)?;
+        for list in lists.lines().filter(|list| !list.is_empty()) {
+            let reply = self.command(&format!("show ssl crt-list {}", word(list)), deadline)?;
+            if !reply.starts_with("# ") {
+                return Err(unexpected("show ssl crt-list", &reply));
+            }
+            lines.extend(reply.lines().skip(1).filter(|line| !line.is_empty()).map(str::to_owned));
+        }
+        Ok(lines)
     }
 
     /// `show info`: who answers.

@@ -12,6 +12,7 @@ use std::{fs, io};
 use zeroize::Zeroizing;
 
 use super::master::{self, Unseen};
+use super::rivals;
 use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
 use crate::config::Haproxy;
 use crate::haproxy::attempt::Attempt;
@@ -358,16 +359,19 @@ struct Settled {
 
 impl Settled {
     /// Since when it may have read its files: through 3.0 its master has read them before the worker is there. Whoever mustn't
-    /// be asked for what has changed is believed to have read what is older than itself, unless its reload was seen.
+    /// be asked for what has changed, and whose master isn't in sight, is believed to have read what is older than itself,
+    /// unless its reload was seen.
     fn read_since(&self, system: &System) -> SystemTime {
         let (started, version) = (self.answering.started(system), self.answering.version);
+        let master = self.answering.master_started(system);
         let before = match version >= Some(WORKERS_LOAD_SINCE) {
             true => return started,
             false if self.is_fresh => Duration::MAX,
-            false if worker::may_die_of_names(version) => return started,
+            false if master.is_none() && worker::may_die_of_names(version) => return started,
             false => LOADING,
         };
-        started.checked_sub(before).unwrap_or(SystemTime::UNIX_EPOCH)
+        let earliest = master.unwrap_or(SystemTime::UNIX_EPOCH);
+        started.checked_sub(before).map_or(earliest, |since| since.max(earliest))
     }
 }
 
@@ -580,7 +584,7 @@ impl<'a> Update<'a> {
         let memory = match Memory::of(self.batch.serving, &listing.stores) {
             Ok(memory) => Some(memory),
             Err(why) => {
-                partial.unseen = Some(format!("what HAProxy loads isn't known: {why}"));
+                partial.unseen = Some(unknown(self.haproxy, &why));
                 // What is known of it is better than nothing.
                 guess = Serving { unclear: None, ..self.batch.serving.clone() };
                 Memory::of(&guess, &listing.stores).ok()
@@ -645,10 +649,34 @@ impl<'a> Update<'a> {
         }
         let is_left = |job: &&Job<'_>| partial.left.iter().all(|(target, _)| target != job.target);
         partial.updated = jobs.iter().filter(is_left).map(|job| job.target.clone()).collect();
+        if partial.unseen.is_some()
+            && partial.left.is_empty()
+            && self.is_alone(jobs, &sequence, listing, worker)?
+        {
+            partial.unseen = None;
+        }
         if let (Some(memory), None) = (&memory, &partial.differs) {
             partial.differs = self.difference(memory, worker, false)?;
         }
         Ok(partial)
+    }
+
+    /// Whether HAProxy itself shows that whatever has a name of these files is one of them.
+    fn is_alone(
+        &self,
+        jobs: &[Job<'_>],
+        sequence: &[Step],
+        listing: &Listing,
+        worker: Settled,
+    ) -> Result<bool, Stop> {
+        let mut ours = BTreeMap::new();
+        for step in sequence {
+            let leaf = step.file().and_then(|file| jobs.get(file)?.leaf.as_ref());
+            let Some(leaf) = leaf else { return Ok(false) };
+            ours.insert(step.store(), leaf.served_names().map(str::to_owned).collect());
+        }
+        let Commands { worker: asked, deadline } = self.commands;
+        Ok(rivals::has_none(&asked, worker.answering.version, listing, ours, deadline)?)
     }
 
     /// The steps for all files that can be sent, in order, and the certificates that must be committed again after them. A
@@ -881,6 +909,15 @@ struct Loser {
 
 /// What is said of a certificate that has a stapled OCSP response, from whatever file.
 const STAPLED: &str = "HAProxy staples an OCSP response to it, which a commit would drop";
+
+/// What is said where it isn't known whether HAProxy answers as after a start, and what would tell.
+fn unknown(haproxy: &Haproxy, why: &str) -> String {
+    let name = escaped(&haproxy.name);
+    format!(
+        "HAProxy has it in memory, but what else it loads isn't known ({why}); set config of \"{name}\" to its \
+         configuration files, or probe to an address of it"
+    )
+}
 
 /// What a PEM must not have that is made anew from its key and certificates.
 const DH: &[u8] = b"-----BEGIN DH PARAMETERS";
