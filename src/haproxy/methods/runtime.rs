@@ -442,7 +442,7 @@ impl<'a> Update<'a> {
         if let Some(Step::Again { why, .. }) = sequence.iter().find(|step| step.file().is_none()) {
             return Err(Stop::Reload(why.clone()));
         }
-        self.difference(&memory, worker, true)?.map_or(Ok(sequence), |why| Err(Stop::Reload(why)))
+        self.difference(&memory, worker)?.map_or(Ok(sequence), |why| Err(Stop::Reload(why)))
     }
 
     /// Why a step must not be taken, for what HAProxy loads beside the certificate.
@@ -466,14 +466,8 @@ impl<'a> Update<'a> {
         paths.iter().find_map(|path| self.batch.homes.obstacle(path, loaded))
     }
 
-    /// The first difference between memory and disk that this batch doesn't make up for; where a reload `can_help`, also one
-    /// that there may be.
-    fn difference(
-        &self,
-        memory: &Memory<'_>,
-        worker: Settled,
-        can_help: bool,
-    ) -> Result<Option<String>, Stop> {
+    /// The first difference between memory and disk that this batch doesn't make up for.
+    fn difference(&self, memory: &Memory<'_>, worker: Settled) -> Result<Option<String>, Stop> {
         let told = self.batch.stores(self.haproxy);
         if let Some(difference) = memory.difference(&told) {
             return Ok(Some(difference));
@@ -485,11 +479,10 @@ impl<'a> Update<'a> {
         let paths = stores.map(|store| store.path.as_path()).filter(|path| path.is_absolute());
         let started = worker.answering.started(self.system);
         let since = if worker.is_fresh { worker.read_since(self.system) } else { started };
+        // Around a file that a line names by itself anything may come and go.
         let counts = |folder: &Path| {
             let is_loaded = |path: &String| Path::new(path) == folder;
-            can_help
-                || self.batch.homes.is_ours(folder)
-                || self.batch.serving.directories.keys().any(is_loaded)
+            self.batch.homes.is_ours(folder) || self.batch.serving.directories.keys().any(is_loaded)
         };
         if let Some(change) = self.batch.homes.change(paths, (since, started), &counts) {
             return Ok(Some(change));
@@ -656,7 +649,7 @@ impl<'a> Update<'a> {
             partial.unseen = None;
         }
         if let (Some(memory), None) = (&memory, &partial.differs) {
-            partial.differs = self.difference(memory, worker, false)?;
+            partial.differs = self.difference(memory, worker)?;
         }
         Ok(partial)
     }
