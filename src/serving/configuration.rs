@@ -13,6 +13,7 @@ use crate::serving::loads::{At, base_name};
 
 /// What the lines of a configuration say about certificates.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a word of its own")]
 pub struct Configuration {
     /// The bind lines that load certificates.
     pub binds: Vec<BindLine>,
@@ -25,6 +26,8 @@ pub struct Configuration {
     pub others: Vec<(String, At)>,
     /// What lines read certificates from for something else than to present them: clients' authorities, issuers.
     pub readers: Vec<(String, At)>,
+    /// Whether HAProxy fetches OCSP responses, for some of its certificates at least.
+    pub fetches_ocsp: bool,
     /// `ca-base` of the global section.
     pub ca_base: Option<String>,
     /// `crt-base` of the global section.
@@ -477,6 +480,9 @@ impl Configuration {
         names.mention_all(line, at, is_followed);
         self.names = names;
         for pair in line.all.windows(2) {
+            let is_switch = ["ocsp-update", "ocsp-update.mode", "tune.ssl.ocsp-update.mode"];
+            self.fetches_ocsp |= pair.first().is_some_and(|word| is_switch.contains(&word.as_str()))
+                && pair.last().is_some_and(|to| to == "on");
             if let [keyword, path] = pair
                 && BEFORE_READ.contains(&keyword.as_str())
             {
