@@ -20,6 +20,17 @@ fn problems(cmd: &Cmd, file: &str) -> (Vec<Value>, String) {
     (problems, advice)
 }
 
+/// A host certificate, older than whatever is started afterwards: procfs tells when by hundredths of a second.
+fn put_host(cmd: &Cmd) {
+    let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
+    let path = cmd.beside("host.pem");
+    write(&path, host.combined(), 0o400);
+    let changed = fs::metadata(&path).unwrap().modified().unwrap();
+    support::wait_until(support::LIMIT, "a later hundredth of a second", || {
+        changed.elapsed().is_ok_and(|ago| ago > std::time::Duration::from_millis(50))
+    });
+}
+
 fn tree() -> Tree {
     let mut tree = Tree::new();
     for name in ["a.example", "b.example"] {
@@ -38,8 +49,7 @@ fn a_new_file_that_no_crt_list_names_is_a_problem_with_its_line() {
         cmd.run(&["assemble", "--reload", "none"]).exits(0);
         let list = cmd.beside("list.txt");
         write(&list, format!("{} [alpn h2] a.example\n", cmd.site("a.example").display()), 0o644);
-        let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
-        write(&cmd.beside("host.pem"), host.combined(), 0o400);
+        put_host(&cmd);
         let mut haproxy = Haproxy::of(version)
             .crt(cmd.beside("host.pem"))
             .bind_option(&format!("crt-list {}", list.display()))
@@ -137,8 +147,7 @@ fn ssl_f_use_names_files_too() {
         let cmd = Cmd::new(tree.live());
         cmd.run(&["assemble", "--reload", "none"]).exits(0);
         let port = support::Port::free();
-        let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
-        write(&cmd.beside("host.pem"), host.combined(), 0o400);
+        put_host(&cmd);
         let section = format!(
             "frontend used\n  bind {} ssl\n  ssl-f-use crt {}\n  http-request return status 200",
             port.address(),
@@ -164,8 +173,7 @@ fn a_certificate_for_an_address_must_be_first() {
     tree.issue("192.0.2.7", KeyKind::P256, &["192.0.2.7"], Validity::days(90));
     let cmd = Cmd::new(tree.live());
     cmd.run(&["assemble", "--reload", "none"]).exits(0);
-    let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
-    write(&cmd.beside("host.pem"), host.combined(), 0o400);
+    put_host(&cmd);
     let version = support::system_haproxy();
     let behind = Haproxy::of(&version).crt(cmd.beside("host.pem")).crt(cmd.sites()).start();
     let cmd = cmd.haproxy(&behind, "");
@@ -256,8 +264,7 @@ fn a_stats_socket_alone_says_which_haproxy_it_is() {
             let mut tree = tree();
             let cmd = Cmd::new(tree.live());
             cmd.run(&["assemble", "--reload", "none"]).exits(0);
-            let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
-            write(&cmd.beside("host.pem"), host.combined(), 0o400);
+            put_host(&cmd);
             let list = cmd.beside("list.txt");
             let files = ["a.example", "b.example"].map(|name| cmd.site(name).display().to_string());
             write(&list, files.iter().map(|file| format!("{file}\n")).collect::<String>(), 0o644);
@@ -321,8 +328,7 @@ fn what_is_behind_a_socket_alone_is_confirmed_as_far_as_it_shows() {
         let _another = of_list().start();
         let tcp = support::Port::free();
         let stats = format!("  stats socket ipv4@{} level admin", tcp.address());
-        let host = tree.authority().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
-        write(&cmd.beside("host.pem"), host.combined(), 0o400);
+        put_host(&cmd);
         let haproxy = of_list().global(&stats).another_bind().crt(cmd.beside("host.pem")).start();
         let table = format!(
             "[[haproxy]]\nruntime_socket = \"{}\"\nbinary = {}\n",
@@ -404,8 +410,7 @@ fn the_line_that_is_advised_is_loaded_whatever_the_path() {
             let sites = cmd.beside(folder);
             let cmd = cmd.with_sites(&sites);
             cmd.run(&["assemble", "--reload", "none"]).exits(0);
-            let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
-            write(&cmd.beside("host.pem"), host.combined(), 0o400);
+            put_host(&cmd);
             let port = support::Port::free();
             let list = cmd.beside("list.txt");
             let base = if way == "crt-base" { String::new() } else { format!("{}/", sites.display()) };

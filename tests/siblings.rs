@@ -516,6 +516,11 @@ fn what_was_there_before_the_first_run_is_updated_in_memory() {
             support::tree::make_directory(&cmd.sites(), 0o755);
             let host = tree.authority().issue(KeyKind::P256, &["host.example"], Validity::days(90));
             put(&cmd.beside("host.pem"), host.combined(), 0o400);
+            // Older than what is started afterwards: procfs tells when by hundredths of a second.
+            let changed = fs::metadata(cmd.beside("host.pem")).unwrap().modified().unwrap();
+            wait_until(LIMIT, "a later hundredth of a second", || {
+                changed.elapsed().is_ok_and(|ago| ago > std::time::Duration::from_millis(50))
+            });
             for lineage in ["a.example", "b.example"] {
                 put(&cmd.site(lineage), tree.leaf(lineage).combined(), 0o400);
             }
