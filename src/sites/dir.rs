@@ -62,7 +62,7 @@ impl SitesDir {
         lock::lock(&place, system, patience)?;
         // Our own directory changes it, and nothing is remembered of it yet.
         let is_first = place.subdirectory(OWN_DIR)?.is_none();
-        let seen = untouched::Seen::of(&place);
+        let seen = untouched::SeenBefore::of(&place);
         let own = place.private_subdirectory(OWN_DIR)?;
         let mut state = State::load(&own.dir, &own.path)?;
         let staging = own.private_subdirectory(STAGE_DIR)?;
@@ -71,7 +71,7 @@ impl SitesDir {
             Some(_) => Some(host_place(settings, &place)?),
             None => None,
         };
-        let seen_host = host.as_ref().and_then(|host| Some((host, untouched::Seen::of(host)?)));
+        let seen_host = host.as_ref().and_then(|host| Some((host, untouched::SeenBefore::of(host)?)));
         let seen = seen.map(|seen| (&place, seen)).into_iter().chain(seen_host);
         let found = seen.map(|(place, seen)| {
             let key = untouched::key(place);

@@ -40,12 +40,12 @@ pub(crate) struct FoundPlace {
 
 /// What is seen of a directory before this run changes anything in it.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct SeenBefore {
     look: Look,
     names: Vec<OsString>,
 }
 
-impl Seen {
+impl SeenBefore {
     /// Looks at a directory; `None`: it can't be read.
     pub(crate) fn of(place: &Place) -> Option<Self> {
         let look = look(place)?;
