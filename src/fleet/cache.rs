@@ -8,6 +8,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::OnceLock;
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, StatVfsMountFlags};
@@ -415,14 +416,19 @@ impl CacheFolder {
     }
 }
 
-/// Brings all of these to the disk, each by a thread of its own.
+/// Brings all of these to the disk, each by a thread of its own where there are threads.
 fn sync_together(all: &[&OwnedFd]) -> Result<(), Errno> {
     let Some((first, others)) = all.split_first() else { return Ok(()) };
     std::thread::scope(|scope| {
-        let others: Vec<_> = others.iter().map(|one| scope.spawn(move || fsync(one))).collect();
+        let start = |one| Builder::new().spawn_scoped(scope, move || fsync(one)).map_err(|_| one);
+        let others: Vec<_> = others.iter().map(|one| start(*one)).collect();
         let first = fsync(first);
-        // One that panicked has brought nothing.
-        others.into_iter().fold(first, |all, other| all.and(other.join().unwrap_or(Err(Errno::IO))))
+        let ended = others.into_iter().map(|other| match other {
+            // One that panicked has brought nothing.
+            Ok(thread) => thread.join().unwrap_or(Err(Errno::IO)),
+            Err(one) => fsync(one),
+        });
+        ended.fold(first, Result::and)
     })
 }
 

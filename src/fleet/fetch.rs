@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::sync_channel;
-use std::thread::scope;
+use std::thread::{Builder, scope};
 
 use crate::fleet::cache::{CacheFolder, Opened, is_sha256_of};
 use crate::fleet::epoch::EpochKey;
@@ -195,10 +195,21 @@ fn bring(
     if hashes.len() <= TOGETHER {
         return if hashes.is_empty() { Ok(()) } else { keep_all(hashes, ask(hashes)?).into_iter().collect() };
     }
+    let mut first = None;
+    let mut take = |hashes: &[[u8; 32]], found: Result<Vec<Option<Stored>>, StoreError>| {
+        for kept in keep_all(hashes, found?) {
+            match kept {
+                Err(e @ (Unfetched::Unkept(_) | Unfetched::Store(_))) => return Err(e),
+                Err(e) => drop(first.get_or_insert(e)),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    };
     scope(|scope| {
         // One that waits, and one that is on its way.
         let (sender, answers) = sync_channel(1);
-        scope.spawn(move || {
+        let ask_all = move || {
             for hashes in hashes.chunks(TOGETHER) {
                 let found = ask(hashes);
                 let is_last = found.is_err();
@@ -206,19 +217,14 @@ fn bring(
                     return;
                 }
             }
-        });
-        let mut first = None;
-        for (hashes, found) in answers {
-            for kept in keep_all(hashes, found?) {
-                match kept {
-                    Err(e @ (Unfetched::Unkept(_) | Unfetched::Store(_))) => return Err(e),
-                    Err(e) => drop(first.get_or_insert(e)),
-                    Ok(()) => {}
-                }
-            }
+        };
+        if Builder::new().spawn_scoped(scope, ask_all).is_err() {
+            // Without a thread it is one after the other.
+            return hashes.chunks(TOGETHER).try_for_each(|hashes| take(hashes, ask(hashes)));
         }
-        first.map_or(Ok(()), Err)
-    })
+        answers.into_iter().try_for_each(|(hashes, found)| take(hashes, found))
+    })?;
+    first.map_or(Ok(()), Err)
 }
 
 /// Keeps a value that is what its name says.
