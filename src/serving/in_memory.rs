@@ -133,16 +133,13 @@ fn in_place<'a>(load: &Load, listed: impl Iterator<Item = &'a ListedStore>) -> (
                 && entry.filters == line.filters
                 && (are_shifted || number(entry) == line.number)
         };
-        match open.iter().position(is_it).and_then(|place| open.split_at_checked(place)) {
-            Some((_, [entry, rest @ ..])) => {
-                kept.push(entry.clone());
-                open = rest;
-            }
-            _ => {
-                let at = load.entries.first().map(|entry| entry.at.clone());
-                let Some(at) = at else { continue };
-                others.push(Entry { store: line.store.clone(), at, filters: line.filters.clone() });
-            }
+        let found = open.iter().position(is_it).and_then(|place| open.split_at_checked(place));
+        if let Some((_, [entry, rest @ ..])) = found {
+            kept.push(entry.clone());
+            open = rest;
+        } else if let Some(first) = load.entries.first() {
+            let (store, filters) = (line.store.clone(), line.filters.clone());
+            others.push(Entry { store, at: first.at.clone(), filters });
         }
     }
     (kept, others)
