@@ -83,6 +83,8 @@ pub struct Status {
     pub unseen: Vec<String>,
     /// What `--setup` found.
     pub findings: Vec<Finding>,
+    /// Who renews the certificates.
+    pub client: Client,
 }
 
 /// Looks at everything and judges it.
@@ -231,6 +233,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         last_run: ground.last_run,
         unseen: ground.unseen,
         findings: setup.findings,
+        client,
     }
 }
 
