@@ -62,7 +62,7 @@ fn by_names(fresh: &Serving, names: &[ListedName], is_as_on_disk: &dyn Fn(&str) 
     let mut of_binds: HashMap<&str, HashMap<Key<'_>, Vec<&ListedName>>> = HashMap::new();
     for name in names {
         let of_bind = of_binds.entry(&name.bind).or_default();
-        if is_as_on_disk(&name.store) || !fresh.stores.contains_key(&name.store) {
+        if is_as_on_disk(&name.store) || is_strange(fresh, &name.store) {
             of_bind.entry((&name.name, family(&name.kind))).or_default().push(name);
         }
     }
@@ -100,13 +100,7 @@ fn by_lists(
             let Some(listed) = listed else { continue };
             let is_known =
                 |line: &&ListedStore| fresh.stores.contains_key(&line.store) && is_as_on_disk(&line.store);
-            // The files of a directory are compared one by one.
-            let is_strange = |line: &&ListedStore| {
-                let folder = line.store.strip_suffix(base_name(&line.store)).unwrap_or_default();
-                let is_of_it = load.how == How::Directory && folder.trim_end_matches('/') == load.path;
-                !is_of_it && !fresh.stores.contains_key(&line.store)
-            };
-            if let Some(strange) = listed.iter().find(is_strange) {
+            if let Some(strange) = listed.iter().find(|line| is_strange(fresh, &line.store)) {
                 let (store, list) = (escaped(&strange.store), escaped(&load.path));
                 return Some(format!("has {store} in {list}, where a start would not put it: {CHANGED}"));
             }
@@ -118,6 +112,12 @@ fn by_lists(
     }
     let binds = fresh.binds.iter().zip(&memory.binds).filter(|(bind, _)| bind.ssl);
     binds.map(|(before, after)| (fresh.view(before), memory.view(after))).find_map(other_winner)
+}
+
+/// Whether no line of the configuration leads to a store. The files of a directory are compared one by one.
+fn is_strange(fresh: &Serving, store: &str) -> bool {
+    let folder = store.strip_suffix(base_name(store)).unwrap_or_default().trim_end_matches('/');
+    !fresh.stores.contains_key(store) && !fresh.directories.contains_key(folder)
 }
 
 /// The lines that stand where a start would put them, and those that stand behind all others.
