@@ -50,7 +50,7 @@ pub fn difference(
         load.entries.retain(|entry| is_as_on_disk(&entry.store));
     }
     match &shown.names {
-        Some(names) => by_names(&fresh, names, is_as_on_disk),
+        Some(names) => by_names(serving, &fresh, names, is_as_on_disk),
         None => by_lists(&fresh, &shown.lists, is_as_on_disk),
     }
 }
@@ -58,7 +58,12 @@ pub fn difference(
 /// A name with a family of keys, on one bind.
 type Key<'a> = (&'a str, KeyFamily);
 
-fn by_names(fresh: &Serving, names: &[ListedName], is_as_on_disk: &dyn Fn(&str) -> bool) -> Option<String> {
+fn by_names(
+    serving: &Serving,
+    fresh: &Serving,
+    names: &[ListedName],
+    is_as_on_disk: &dyn Fn(&str) -> bool,
+) -> Option<String> {
     let mut of_binds: HashMap<&str, HashMap<Key<'_>, Vec<&ListedName>>> = HashMap::new();
     for name in names {
         let of_bind = of_binds.entry(&name.bind).or_default();
@@ -66,12 +71,19 @@ fn by_names(fresh: &Serving, names: &[ListedName], is_as_on_disk: &dyn Fn(&str) 
             of_bind.entry((&name.name, family(&name.kind))).or_default().push(name);
         }
     }
-    fresh.binds.iter().filter(|bind| bind.ssl).find_map(|bind| {
+    let binds = fresh.binds.iter().zip(&serving.binds).filter(|(bind, _)| bind.ssl);
+    binds.into_iter().find_map(|(bind, whole)| {
         let section = bind.section.split_whitespace().nth(1)?;
         let of_bind = of_binds.get(format!("{section}/{}:{}", bind.at.file, bind.at.line).as_str())?;
         let view = fresh.view(bind);
+        // Without the one that is the default another one would seem to be.
+        let whole = serving.view(whole);
+        let families = [KeyFamily::Ecdsa, KeyFamily::Rsa, KeyFamily::Other];
+        let mut defaults = families.into_iter().flat_map(|family| whole.all_with("*", family));
+        let has_defaults = defaults.all(|served| is_as_on_disk(&served.entry.store));
         let keys: BTreeSet<Key<'_>> = view.names().chain(of_bind.keys().copied()).collect();
-        keys.into_iter().find_map(|(name, family)| {
+        let is_compared = |name: &str| can_be_asked_for(name) && (has_defaults || name != "*");
+        keys.into_iter().filter(|(name, _)| is_compared(name)).find_map(|(name, family)| {
             let expected: Vec<&Served<'_>> = view.all_with(name, family).collect();
             let found = of_bind.get(&(name, family)).map(Vec::as_slice).unwrap_or_default();
             let wanted: Vec<Option<[u8; 32]>> = runs(expected.iter().map(|served| Some(served.leaf.sha256)));
@@ -150,7 +162,7 @@ fn other_winner((fresh, memory): (View<'_>, View<'_>)) -> Option<String> {
     let store = |served: Option<&Served<'_>>| served.map(|served| served.entry.store.clone());
     let leaf = |served: Option<&Served<'_>>| served.map(|served| served.leaf.sha256);
     let keys: BTreeSet<Key<'_>> = fresh.names().chain(memory.names()).collect();
-    let named = keys.into_iter().find_map(|(name, family)| {
+    let named = keys.into_iter().filter(|(name, _)| can_be_asked_for(name)).find_map(|(name, family)| {
         let all = |view: &View<'_>| runs(view.all_with(name, family).map(|served| served.leaf.sha256));
         let excludes = [&fresh, &memory].iter().any(|view| {
             view.all_with(name, family)
@@ -188,6 +200,11 @@ fn fact(bind: &Bind, name: &str, is: Option<&str>, must: Option<&str>) -> String
             format!("serves {name} on {place} from {is}, and after a start from {must}: {CHANGED}")
         }
     }
+}
+
+/// Whether a client can ask for a name: common names may be any text, which HAProxy and we may spell differently.
+fn can_be_asked_for(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".*_-".contains(&byte))
 }
 
 /// Without what stands there twice in a row.

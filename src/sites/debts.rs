@@ -186,7 +186,7 @@ mod tests {
         let (a, b) = (Path::new("/a.toml"), Path::new("/b.toml"));
         let mut debts = BTreeMap::from([("haproxy".to_owned(), owed(7, &["a.pem"], Some("/a.toml")))]);
         let mut others = BTreeMap::from([("/a.toml".to_owned(), Elsewhere::default())]);
-        let mut run = |file, debts: &mut BTreeMap<String, Owed>, others: &mut BTreeMap<String, Elsewhere>| {
+        let run = |file, debts: &mut BTreeMap<String, Owed>, others: &mut BTreeMap<String, Elsewhere>| {
             between_settings(debts, others, &["haproxy"], Some(file), |file| file != Path::new("/gone.toml"))
         };
         assert!(run(b, &mut debts, &mut others), "it was never seen");
