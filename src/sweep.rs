@@ -54,7 +54,6 @@ pub struct Swept {
 }
 
 /// Plans, in the light of the links that HAProxy loads where something would be pruned.
-#[must_use]
 pub fn decide(settings: &Settings, situation: &mut Situation) -> Plan {
     let first = plan(situation);
     let pruned = first.rows.iter().filter(|row| row.action == Action::Prune);

@@ -705,6 +705,7 @@ fn problems() -> Words {
         | ProblemKind::HaproxyMissing
         | ProblemKind::NotListed
         | ProblemKind::NotPresented
+        | ProblemKind::OcspMissing
         | ProblemKind::ReloadOwed
         | ProblemKind::HaproxyDown
         | ProblemKind::HaproxyConfig
@@ -726,6 +727,7 @@ fn problems() -> Words {
         ProblemKind::HaproxyMissing,
         ProblemKind::NotListed,
         ProblemKind::NotPresented,
+        ProblemKind::OcspMissing,
         ProblemKind::ReloadOwed,
         ProblemKind::HaproxyDown,
         ProblemKind::HaproxyConfig,

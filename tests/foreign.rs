@@ -13,8 +13,8 @@ use serde_json::Value;
 use support::live::demanding_openssl;
 use support::process::finish;
 use support::{
-    Cmd, Haproxy, KeyKind, LIMIT, Reload, Run, Tree, Validity, Version, served, system_haproxy, versions,
-    wait_until,
+    Cmd, Haproxy, KeyKind, Kind, LIMIT, Reload, Run, Tree, Validity, Version, served, system_haproxy,
+    versions, wait_until,
 };
 
 /// Two lineages, deployed, and a HAProxy of this version that serves them.
@@ -329,4 +329,49 @@ fn names_that_a_directory_passes_over_are_the_same_for_us() {
             fs::remove_file(&file).unwrap();
         }
     }
+}
+
+/// A certificate that demands an OCSP response: HAProxy has none, whoever renews it.
+#[test]
+fn must_staple_without_a_response_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key -subj /CN=a.example -days 90 -out crt \
+                  -addext subjectAltName=DNS:a.example -addext tlsfeature=status_request";
+    assert!(
+        finish(Command::new("sh").args(["-c", script]).current_dir(folder.path()), LIMIT).status.success()
+    );
+    let [key, crt] = ["key", "crt"].map(|name| fs::read_to_string(folder.path().join(name)).unwrap());
+    let version = system_haproxy();
+    let (mut tree, cmd, haproxy) = healthy(&version);
+    tree.overwrite("a.example", Kind::Privkey, &key);
+    tree.overwrite("a.example", Kind::Fullchain, &crt);
+    fs::write(cmd.site("foreign"), format!("{key}{crt}")).unwrap();
+    for arguments in [&["assemble"][..], &["assemble"]] {
+        assert!(cmd.run(arguments).code.unwrap() < 2);
+    }
+    let run = status(&cmd);
+    for (file, advice) in [
+        (
+            "a.example.pem",
+            "take must_staple out of renewal/a.example.conf and cli.ini, then issue it again: certbot renew",
+        ),
+        ("foreign.pem", "replace it by one that was issued without must-staple"),
+    ] {
+        let details = run.site(file)["details"].as_array().unwrap().clone();
+        let found = details.iter().find(|detail| detail["problem"] == "ocsp-missing");
+        let found = found.unwrap_or_else(|| panic!("{file}: {run}"));
+        assert_eq!(found["severity"], "warning", "{found}");
+        assert!(found["advice"].as_str().unwrap().starts_with(advice), "{found}");
+    }
+    // It has one beside it, whatever is in that.
+    fs::write(cmd.sites().join("foreign.pem.ocsp"), "").unwrap();
+    assert!(!status(&cmd).site("foreign.pem")["problems"].to_string().contains("ocsp-missing"));
+    fs::remove_file(cmd.sites().join("foreign.pem.ocsp")).unwrap();
+    fs::remove_file(cmd.site("foreign")).unwrap();
+    let fresh = tree.authority().issue(KeyKind::P256, &["a.example"], Validity::days(90));
+    tree.renew_with("a.example", &fresh);
+    // Its issuer dates it back by an hour.
+    cmd.assemble(&["--force", "a.example"]).exits(0);
+    wait_until(LIMIT, "the status to be ok", || status(&cmd).code == Some(0));
+    assert_eq!(served(haproxy.address(), "a.example").serial, fresh.serial());
 }

@@ -190,6 +190,61 @@ fn scts_that_came_were_loaded_and_went_between_two_runs_end_no_haproxy() {
 }
 
 /// Where a line names them: `crt-store` and the brackets of a crt-list, since 3.0.
+/// What came or went beside a file is HAProxy's after a start: another one's renewal doesn't hide that.
+#[test]
+fn what_came_or_went_beside_one_is_loaded_with_the_next_renewal_of_another() {
+    with_each(|version| {
+        let with = |_: &Tree, cmd: &Cmd| {
+            let other = cmd.beside("other");
+            fs::create_dir(&other).unwrap();
+            fs::copy(cmd.site("a"), other.join("o.pem")).unwrap();
+        };
+        let setup =
+            |setup: Setup, folder: &Path| sites(setup, folder).another_bind().crt(folder.join("other"));
+        let mut scene = Scene::start(version, TWO, AUTO, with, setup);
+        let elsewhere = scene.cmd.beside("other/o.pem.sctl");
+        let addresses = scene.haproxy.addresses();
+        for (path, address) in [(scene.beside("a", ".sctl"), addresses[0]), (elsewhere, addresses[1])] {
+            for is_there in [true, false] {
+                let context = format!("{}, {} {is_there}", version.full, path.display());
+                if is_there {
+                    fs::write(&path, sctl()).unwrap();
+                } else {
+                    fs::remove_file(&path).unwrap();
+                }
+                scene.tree.renew("b");
+                assert_ne!(scene.deploys(&context), "runtime", "{context}");
+                scene.serves("b", "b.test", &context);
+                assert_eq!(shows_scts(address, "a.test"), is_there, "{context}");
+                // Once no reload is in flight any more.
+                wait_until(LIMIT, "an update in memory", || {
+                    scene.tree.renew("b");
+                    scene.deploys(&context) == "runtime"
+                });
+            }
+        }
+    });
+}
+
+/// The same for an OCSP response's issuer, which nothing shows.
+#[test]
+fn an_issuer_that_came_was_loaded_and_went_is_no_longer_in_memory() {
+    with_each(|version| {
+        let mut scene = Scene::start(version, TWO, AUTO, |_, _| {}, sites);
+        let issuer = scene.tree.authority().intermediate().to_owned();
+        fs::write(scene.beside("a", ".issuer"), &issuer).unwrap();
+        scene.haproxy.reload_and_wait();
+        fs::remove_file(scene.beside("a", ".issuer")).unwrap();
+        scene.tree.renew("b");
+        assert_ne!(scene.deploys("went"), "runtime", "{}", version.full);
+        scene.serves("b", "b.test", "went");
+        wait_until(LIMIT, "an update in memory", || {
+            scene.tree.renew("b");
+            scene.deploys("stays away") == "runtime"
+        });
+    });
+}
+
 #[test]
 fn scts_that_a_line_names_are_loaded_again_and_end_no_haproxy() {
     with_each(|version| {
@@ -421,6 +476,30 @@ fn status_asks_an_old_haproxy_only_for_what_it_is_known_to_have() {
         scene.haproxy.run_again();
         for file in ["a.pem", "b.pem", "s.pem"] {
             assert!(is_seen(&scene, file), "{file}, {}", version.full);
+        }
+    });
+}
+
+/// A line may read our file as an authority of clients, and HAProxy keeps that until it is reloaded.
+#[test]
+fn what_a_line_reads_for_something_else_is_reloaded() {
+    with_each(|version| {
+        for is_directory in [false, true] {
+            if is_directory && version.number() < (2, 6) {
+                continue;
+            }
+            let setup = |setup: Setup, folder: &Path| {
+                let file = if is_directory { "sites" } else { "sites/a.pem" };
+                let base = setup.global(&format!("ca-base {}", folder.display()));
+                sites(base.bind_option(&format!("verify optional ca-file {file}")), folder)
+            };
+            let mut scene = Scene::start(version, TWO, AUTO, |_, _| {}, setup);
+            for (name, reads) in [("a", true), ("b", is_directory), ("a", true)] {
+                scene.tree.renew(name);
+                let context = format!("{name}, {is_directory}, {}", version.full);
+                assert_eq!(scene.deploys(&context) != "runtime", reads, "{context}");
+                scene.serves(name, &format!("{name}.test"), &context);
+            }
         }
     });
 }

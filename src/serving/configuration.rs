@@ -13,6 +13,7 @@ use crate::serving::loads::{At, base_name};
 
 /// What the lines of a configuration say about certificates.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a word of its own")]
 pub struct Configuration {
     /// The bind lines that load certificates.
     pub binds: Vec<BindLine>,
@@ -23,6 +24,12 @@ pub struct Configuration {
     /// Certificates that are loaded for something else than a bind: for servers, say. HAProxy doesn't start without them
     /// either.
     pub others: Vec<(String, At)>,
+    /// What lines read certificates from for something else than to present them: clients' authorities, issuers.
+    pub readers: Vec<(String, At)>,
+    /// Whether HAProxy fetches OCSP responses, for some of its certificates at least.
+    pub fetches_ocsp: bool,
+    /// `ca-base` of the global section.
+    pub ca_base: Option<String>,
     /// `crt-base` of the global section.
     pub crt_base: Option<String>,
     /// `key-base` of the global section (3.0 and later).
@@ -369,6 +376,18 @@ const BEFORE_FILES: [&str; 14] = [
     "-M",
 ];
 
+/// What stands before a file or directory that certificates are read from for something else than to present them. HAProxy
+/// keeps what it has read until it is reloaded.
+const BEFORE_READ: [&str; 7] = [
+    "ca-file",
+    "ca-sign-file",
+    "ca-verify-file",
+    "crl-file",
+    "httpclient.ssl.ca-file",
+    "issuers-chain-path",
+    "ssl-server-ca-file",
+];
+
 /// What stands around a name within a word: `%[path,map(/etc/x.map)]`.
 const AROUND: [char; 15] = ['(', ')', '[', ']', '{', '}', '<', '>', ',', ';', '=', '|', '"', '\'', '%'];
 
@@ -460,6 +479,16 @@ impl Configuration {
         };
         names.mention_all(line, at, is_followed);
         self.names = names;
+        for pair in line.all.windows(2) {
+            let is_switch = ["ocsp-update", "ocsp-update.mode", "tune.ssl.ocsp-update.mode"];
+            self.fetches_ocsp |= pair.first().is_some_and(|word| is_switch.contains(&word.as_str()))
+                && pair.last().is_some_and(|to| to == "on");
+            if let [keyword, path] = pair
+                && BEFORE_READ.contains(&keyword.as_str())
+            {
+                self.readers.push((joined(self.ca_base.as_ref(), path), at.clone()));
+            }
+        }
         let is_ours =
             line.all.iter().any(|word| word == "crt" || word == "crt-list" || word == "default-crt");
         if line.has_unknown && (is_ours || ["crt-base", "default-path"].contains(&first)) {
@@ -518,6 +547,7 @@ impl Configuration {
         let word = |place: usize| rest.get(place).copied().unwrap_or_default().to_owned();
         let variables = &mut self.environment.variables;
         match first {
+            "ca-base" => self.ca_base = Some(word(0)),
             "crt-base" => self.crt_base = Some(word(0)),
             "key-base" => self.key_base = Some(word(0)),
             "pidfile" => self.pidfile = Some(word(0)),

@@ -477,6 +477,8 @@ impl<'a> Gathering<'a> {
 
     /// Reads every file once.
     fn read(self, binds: Vec<Bind>, known: &Known) -> Serving {
+        let lines = self.lists.values().flatten();
+        let fetches_ocsp = lines.into_iter().any(|line| line.option("ocsp-update") == Some("on"));
         let lists = self.lists.keys().map(|list| self.disk.place(Path::new(list)));
         let sources = self.sources.iter().cloned().chain(lists).collect();
         let Gathering { disk, version, wanted, directories, bundles, names, extras, unclear, .. } = self;
@@ -505,6 +507,8 @@ impl<'a> Gathering<'a> {
             bundles,
             sources,
             named: named(names.paths, disk),
+            fetches_ocsp: self.configuration.fetches_ocsp || fetches_ocsp,
+            readers: named(self.configuration.readers.clone(), disk),
             mentioned: names.mentioned,
             unseen: names.unseen,
             crt_base: self.configuration.crt_base.clone(),

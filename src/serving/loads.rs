@@ -25,6 +25,10 @@ pub struct Serving {
     pub bundles: BTreeMap<String, Vec<OsString>>,
     /// Every file that a line of the configuration or of a crt-list names.
     pub named: Vec<Named>,
+    /// What lines read certificates from for something else than to present them.
+    pub readers: Vec<Named>,
+    /// Whether it fetches OCSP responses, for some of its certificates at least.
+    pub fetches_ocsp: bool,
     /// The last parts of names that may lead anywhere, and the line: a file of this name may be needed.
     pub mentioned: BTreeMap<String, At>,
     /// Why it may need more files than the lines are seen to name, where it doesn't run.

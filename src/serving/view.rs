@@ -332,6 +332,7 @@ mod tests {
             not_after: 1,
             is_self_signed: false,
             issuer_is_staging: false,
+            demands_ocsp: false,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Since when no `.sctl` has gone from a directory.
+//! Since when no `.sctl`, `.ocsp` or `.issuer` has gone from a directory.
 //!
 //! Each run remembers which ones it found, and how it left the directory: one that came, was loaded and went between two
 //! runs has changed it since, and left it with the names that it had.
@@ -18,13 +18,13 @@ use crate::sites::place::Place;
 /// What is remembered of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Untouched {
-    /// When a `.sctl` had last gone from it, or may have: seconds and nanoseconds since 1970.
+    /// When one of these had last gone from it, or may have: seconds and nanoseconds since 1970.
     pub since: (u64, u32),
     /// When names had last come or gone as a run left it (its mtime: another owner or mode isn't meant), and a digest of the
     /// names in it; `None`: a run has changed it that didn't come to its end.
     #[serde(default)]
     pub left: Option<((i64, i64), String)>,
-    /// The `.sctl` files that were there.
+    /// The files of these kinds that were there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub scts: BTreeSet<String>,
 }
@@ -73,7 +73,7 @@ impl Seen {
 }
 
 impl FoundPlace {
-    /// When a `.sctl` had last gone from it, or may have.
+    /// When one of these had last gone from it, or may have.
     pub(crate) fn touched(&self) -> SystemTime {
         let (seconds, rest) = self.record.since;
         SystemTime::UNIX_EPOCH + Duration::new(seconds, rest)
@@ -132,6 +132,8 @@ fn digest_of(names: &[OsString]) -> String {
 }
 
 fn scts_of(names: Vec<OsString>) -> BTreeSet<String> {
-    let scts = names.into_iter().filter(|name| name.as_encoded_bytes().ends_with(b".sctl"));
-    scts.map(|name| name.to_string_lossy().into_owned()).collect()
+    let is_beside = |name: &OsString| {
+        [&b".sctl"[..], b".ocsp", b".issuer"].iter().any(|end| name.as_encoded_bytes().ends_with(end))
+    };
+    names.into_iter().filter(is_beside).map(|name| name.to_string_lossy().into_owned()).collect()
 }

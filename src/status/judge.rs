@@ -151,6 +151,7 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
     problems.extend(unloadable(&views, around).or_else(|| unserved(&views)));
     problems.extend(on_disk(&views, disk, around.client));
     problems.extend(unreached(&views, around));
+    problems.extend(lacks_ocsp(&views, around));
     problems.extend(lifetimes(&views, &haproxy, around));
     if is_served(&views) {
         for (shown, view) in views.haproxy.iter().zip(&haproxy) {
@@ -534,6 +535,30 @@ fn in_haproxy(
         ),
         _ => None,
     }
+}
+
+/// It demands what HAProxy doesn't have.
+fn lacks_ocsp(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
+    if !views.place.lacks_ocsp || !is_loaded(views) {
+        return None;
+    }
+    let fact = "the certificate demands an OCSP response in every handshake (must-staple), and HAProxy has none: clients \
+                that obey refuse it"
+        .to_owned();
+    let advice = match &views.row {
+        Some(row) if !is_foreign(views) => {
+            let again = around.client.by("renew --force-renewal --cert-name NAME");
+            let what = match around.client {
+                Client::Certbot => {
+                    "take must_staple out of renewal/NAME.conf and cli.ini, then issue it again"
+                }
+                Client::Another | Client::Publisher => "issue it again without must-staple",
+            };
+            row.with_name(&format!("{what}{again}"))
+        }
+        _ => "replace it by one that was issued without must-staple".to_owned(),
+    };
+    Some(problem(ProblemKind::OcspMissing, Severity::Warning, fact, Some(advice)))
 }
 
 /// No client is presented it.

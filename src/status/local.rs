@@ -217,14 +217,14 @@ fn views(settings: &Settings, ground: &Ground, mut situation: Situation) -> Vec<
                 unloadable: row.file.as_ref().and_then(|file| unloadable.remove(file)),
                 unserved: row.file.as_ref().and_then(|file| unserved.remove(file)),
                 named: row.file.as_ref().and_then(|file| loaded.named.get(file)).map(ToString::to_string),
-                unreached: None,
                 path: path.clone(),
-                is_elsewhere: false,
+                ..Location::default()
             };
             let is_refused = row.action == Action::Refuse;
             let disk = if ground.sees_disk { on_disk(found, &path) } else { Sight::Unseen };
             let unreached = disk.here().and_then(|leaf| unreached(settings, &lines, &row, leaf));
-            let place = Location { unreached, ..place };
+            let lacks_ocsp = disk.here().is_some_and(|leaf| lacks_ocsp(leaf, &path, &loaded));
+            let place = Location { unreached, lacks_ocsp, ..place };
             SiteViews {
                 place,
                 links: row
@@ -256,6 +256,15 @@ fn unserved(settings: &Settings, loaded: &Loaded) -> BTreeMap<OsString, String> 
         .collect()
 }
 
+/// Whether a certificate demands an OCSP response, and HAProxy has none for it: none lies beside it, and none is fetched.
+fn lacks_ocsp(leaf: &Leaf, path: &Path, loaded: &Loaded) -> bool {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".ocsp");
+    leaf.demands_ocsp
+        && !Path::new(&beside).exists()
+        && !loaded.servings.iter().any(|serving| serving.fetches_ocsp)
+}
+
 /// The files that HAProxys load from elsewhere, each once.
 fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
     let host = |store: &Store| {
@@ -281,6 +290,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
             // The host certificate by the name that it has in our settings.
             let path = if host(store) { settings.host_file.clone() } else { store.path.clone() };
             let file = path.clone().into_os_string();
+            let lacks_ocsp = disk.here().is_some_and(|leaf| lacks_ocsp(leaf, &path, loaded));
             found.entry(path.clone()).or_insert_with(|| SiteViews {
                 lineage: None,
                 file: Some(file.clone()),
@@ -289,7 +299,15 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
                 certbot: Sight::Absent,
                 disk,
                 links: None,
-                place: Location { path, unloadable, unserved, named, unreached: None, is_elsewhere: true },
+                place: Location {
+                    path,
+                    unloadable,
+                    unserved,
+                    named,
+                    unreached: None,
+                    lacks_ocsp,
+                    is_elsewhere: true,
+                },
                 haproxy: Vec::new(),
             });
         }

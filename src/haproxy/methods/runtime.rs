@@ -4,7 +4,7 @@
 //! starts. Memory only: the disk is written first, a reload reads it again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io};
@@ -27,10 +27,11 @@ use crate::haproxy::memory::{File, Memory, NotInMemory, Step};
 use crate::haproxy::process::in_flight::{self, InFlight};
 use crate::haproxy::process::stale_socket;
 use crate::haproxy::target::Target;
+use crate::serving::gather::identity;
 use crate::serving::in_memory;
-use crate::serving::loads::{Contents, Identity, Serving};
+use crate::serving::loads::{Contents, Identity, Named, Serving};
 use crate::sys::change_time::changed_at;
-use crate::sys::escape::escaped;
+use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;
 
@@ -512,6 +513,27 @@ impl<'a> Update<'a> {
         if let Some(difference) = memory.difference(&told) {
             return Ok(Some(difference));
         }
+        if let Some(reader) = self.reader() {
+            return Ok(Some(reader));
+        }
+        let stores = self.batch.serving.stores.values().filter(|store| store.extra.is_none());
+        let paths = stores.map(|store| store.path.as_path()).filter(|path| path.is_absolute());
+        let started = worker.answering.started(self.system);
+        let since = if worker.is_fresh { worker.read_since(self.system) } else { started };
+        // Around a file that a line names by itself anything may come and go.
+        let counts = |folder: &Path| {
+            let is_loaded = |path: &String| Path::new(path) == folder;
+            self.batch.homes.is_ours(folder) || self.batch.serving.directories.keys().any(is_loaded)
+        };
+        if let Some(change) = self.batch.homes.change(paths, (since, started), &counts) {
+            return Ok(Some(change));
+        }
+        let extras =
+            self.batch.serving.stores.values().filter_map(|store| store.extra.as_ref()?.split_once(' '));
+        let mut extras = extras.map(|(_, file)| Path::new(file)).filter(|file| file.is_absolute());
+        if let Some(file) = extras.find(|file| changed_at(file).is_none_or(|changed| changed >= since)) {
+            return Ok(Some(format!("{}: HAProxy may not have read it", escaped_path(file))));
+        }
         let ours: BTreeSet<Identity> = self.batch.ours.values().copied().collect();
         let mut asked = 0;
         for (name, store) in &self.batch.serving.stores {
@@ -549,6 +571,18 @@ impl<'a> Update<'a> {
         let Self { haproxy, batch, commands, .. } = self;
         let version = worker.answering.version;
         Ok(served_otherwise(haproxy, batch, commands.worker, (version, before), left, commands.deadline)?)
+    }
+
+    /// What HAProxy reads a file of the batch for besides, and keeps as it was.
+    fn reader(&self) -> Option<String> {
+        let changed = self.batch.changes.iter().map(|change| self.batch.homes.path(&change.target));
+        let changed: Vec<PathBuf> = changed.collect();
+        let places = changed.iter().flat_map(|path| [Some(path.as_path()), path.parent()]).flatten();
+        let places: BTreeSet<Identity> =
+            places.collect::<BTreeSet<_>>().into_iter().filter_map(identity).collect();
+        let is_read = |named: &&Named| named.identity.is_some_and(|it| places.contains(&it));
+        let Named { path, at, .. } = self.batch.serving.readers.iter().find(is_read)?;
+        Some(format!("HAProxy keeps what it has read from {} for {at}", escaped(path)))
     }
 
     fn round(&self, jobs: &[Job<'_>], sequence: &[Step]) -> Result<Refused, Stop> {
