@@ -50,7 +50,7 @@ pub fn difference(
         load.entries.retain(|entry| is_as_on_disk(&entry.store));
     }
     match &shown.names {
-        Some(names) => by_names(&fresh, names, is_as_on_disk),
+        Some(names) => by_names(serving, &fresh, names, is_as_on_disk),
         None => by_lists(&fresh, &shown.lists, is_as_on_disk),
     }
 }
@@ -58,20 +58,32 @@ pub fn difference(
 /// A name with a family of keys, on one bind.
 type Key<'a> = (&'a str, KeyFamily);
 
-fn by_names(fresh: &Serving, names: &[ListedName], is_as_on_disk: &dyn Fn(&str) -> bool) -> Option<String> {
+fn by_names(
+    serving: &Serving,
+    fresh: &Serving,
+    names: &[ListedName],
+    is_as_on_disk: &dyn Fn(&str) -> bool,
+) -> Option<String> {
     let mut of_binds: HashMap<&str, HashMap<Key<'_>, Vec<&ListedName>>> = HashMap::new();
     for name in names {
         let of_bind = of_binds.entry(&name.bind).or_default();
-        if is_as_on_disk(&name.store) || !fresh.stores.contains_key(&name.store) {
+        if is_as_on_disk(&name.store) || is_strange(fresh, &name.store) {
             of_bind.entry((&name.name, family(&name.kind))).or_default().push(name);
         }
     }
-    fresh.binds.iter().filter(|bind| bind.ssl).find_map(|bind| {
+    let binds = fresh.binds.iter().zip(&serving.binds).filter(|(bind, _)| bind.ssl);
+    binds.into_iter().find_map(|(bind, whole)| {
         let section = bind.section.split_whitespace().nth(1)?;
         let of_bind = of_binds.get(format!("{section}/{}:{}", bind.at.file, bind.at.line).as_str())?;
         let view = fresh.view(bind);
+        // Without the one that is the default another one would seem to be.
+        let whole = serving.view(whole);
+        let families = [KeyFamily::Ecdsa, KeyFamily::Rsa, KeyFamily::Other];
+        let mut defaults = families.into_iter().flat_map(|family| whole.all_with("*", family));
+        let has_defaults = defaults.all(|served| is_as_on_disk(&served.entry.store));
         let keys: BTreeSet<Key<'_>> = view.names().chain(of_bind.keys().copied()).collect();
-        keys.into_iter().find_map(|(name, family)| {
+        let is_compared = |name: &str| can_be_asked_for(name) && (has_defaults || name != "*");
+        keys.into_iter().filter(|(name, _)| is_compared(name)).find_map(|(name, family)| {
             let expected: Vec<&Served<'_>> = view.all_with(name, family).collect();
             let found = of_bind.get(&(name, family)).map(Vec::as_slice).unwrap_or_default();
             let wanted: Vec<Option<[u8; 32]>> = runs(expected.iter().map(|served| Some(served.leaf.sha256)));
@@ -100,13 +112,7 @@ fn by_lists(
             let Some(listed) = listed else { continue };
             let is_known =
                 |line: &&ListedStore| fresh.stores.contains_key(&line.store) && is_as_on_disk(&line.store);
-            // The files of a directory are compared one by one.
-            let is_strange = |line: &&ListedStore| {
-                let folder = line.store.strip_suffix(base_name(&line.store)).unwrap_or_default();
-                let is_of_it = load.how == How::Directory && folder.trim_end_matches('/') == load.path;
-                !is_of_it && !fresh.stores.contains_key(&line.store)
-            };
-            if let Some(strange) = listed.iter().find(is_strange) {
+            if let Some(strange) = listed.iter().find(|line| is_strange(fresh, &line.store)) {
                 let (store, list) = (escaped(&strange.store), escaped(&load.path));
                 return Some(format!("has {store} in {list}, where a start would not put it: {CHANGED}"));
             }
@@ -118,6 +124,12 @@ fn by_lists(
     }
     let binds = fresh.binds.iter().zip(&memory.binds).filter(|(bind, _)| bind.ssl);
     binds.map(|(before, after)| (fresh.view(before), memory.view(after))).find_map(other_winner)
+}
+
+/// Whether no line of the configuration leads to a store. The files of a directory are compared one by one.
+fn is_strange(fresh: &Serving, store: &str) -> bool {
+    let folder = store.strip_suffix(base_name(store)).unwrap_or_default().trim_end_matches('/');
+    !fresh.stores.contains_key(store) && !fresh.directories.contains_key(folder)
 }
 
 /// The lines that stand where a start would put them, and those that stand behind all others.
@@ -133,16 +145,13 @@ fn in_place<'a>(load: &Load, listed: impl Iterator<Item = &'a ListedStore>) -> (
                 && entry.filters == line.filters
                 && (are_shifted || number(entry) == line.number)
         };
-        match open.iter().position(is_it).and_then(|place| open.split_at_checked(place)) {
-            Some((_, [entry, rest @ ..])) => {
-                kept.push(entry.clone());
-                open = rest;
-            }
-            _ => {
-                let at = load.entries.first().map(|entry| entry.at.clone());
-                let Some(at) = at else { continue };
-                others.push(Entry { store: line.store.clone(), at, filters: line.filters.clone() });
-            }
+        let found = open.iter().position(is_it).and_then(|place| open.split_at_checked(place));
+        if let Some((_, [entry, rest @ ..])) = found {
+            kept.push(entry.clone());
+            open = rest;
+        } else if let Some(first) = load.entries.first() {
+            let (store, filters) = (line.store.clone(), line.filters.clone());
+            others.push(Entry { store, at: first.at.clone(), filters });
         }
     }
     (kept, others)
@@ -153,7 +162,7 @@ fn other_winner((fresh, memory): (View<'_>, View<'_>)) -> Option<String> {
     let store = |served: Option<&Served<'_>>| served.map(|served| served.entry.store.clone());
     let leaf = |served: Option<&Served<'_>>| served.map(|served| served.leaf.sha256);
     let keys: BTreeSet<Key<'_>> = fresh.names().chain(memory.names()).collect();
-    let named = keys.into_iter().find_map(|(name, family)| {
+    let named = keys.into_iter().filter(|(name, _)| can_be_asked_for(name)).find_map(|(name, family)| {
         let all = |view: &View<'_>| runs(view.all_with(name, family).map(|served| served.leaf.sha256));
         let excludes = [&fresh, &memory].iter().any(|view| {
             view.all_with(name, family)
@@ -191,6 +200,11 @@ fn fact(bind: &Bind, name: &str, is: Option<&str>, must: Option<&str>) -> String
             format!("serves {name} on {place} from {is}, and after a start from {must}: {CHANGED}")
         }
     }
+}
+
+/// Whether a client can ask for a name: common names may be any text, which HAProxy and we may spell differently.
+fn can_be_asked_for(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".*_-".contains(&byte))
 }
 
 /// Without what stands there twice in a row.

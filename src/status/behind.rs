@@ -173,9 +173,11 @@ impl<'a> Question<'a> {
                 && !is_part(&entry.store);
             if is_loadable && !memory.listed.contains(&entry.store) && !is_ours(&entry.store, store) {
                 let in_memory = self.is_older(&entry.store);
-                let fact = match in_memory {
-                    true => format!("no longer has {}", escaped(&entry.store)),
-                    false => format!("doesn't have {} yet", escaped(&entry.store)),
+                let name = escaped(&entry.store);
+                let fact = if in_memory {
+                    format!("no longer has {name}")
+                } else {
+                    format!("doesn't have {name} yet")
                 };
                 return Some(Behind { fact, in_memory });
             }

@@ -699,6 +699,47 @@ mod tests {
     }
 
     #[test]
+    fn a_lists_lines_are_read_whatever_the_names() {
+        let shown = list(
+            "# /x/list\n/x/a.pem:1 [alpn h2 ] a.test !b.test\n/x/b c:7.pem:3\n/x/d.pem:0\n@s/e:4 [no-alpn ]\n\n",
+        )
+        .unwrap();
+        let line = |store: &str, number, filters: &[&str]| ListedStore {
+            store: store.to_owned(),
+            number,
+            filters: filters.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        assert_eq!(
+            shown,
+            [
+                line("/x/a.pem", 1, &["a.test", "!b.test"]),
+                line("/x/b c:7.pem", 3, &[]),
+                line("/x/d.pem", 0, &[]),
+                line("@s/e", 4, &[])
+            ]
+        );
+        assert_eq!(list("# /x/empty\n"), Some(Vec::new()));
+        for other in ["didn't find the specified filename", "Permission denied", "# /x/list\n/x/a.pem"] {
+            assert_eq!(list(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn names_are_shown_with_their_files() {
+        let shown = sni("# Frontend/Bind\tSNI\tNegative Filter\tType\tFilename\tNotAfter\tNotBefore\n\
+             f/c:9\t*.a.test\t!b.a.test \tecdsa\t/x/a b.pem\tt\tt\n");
+        let line = ListedName {
+            bind: "f/c:9".to_owned(),
+            name: "*.a.test".to_owned(),
+            excludes: true,
+            kind: "ecdsa".to_owned(),
+            store: "/x/a b.pem".to_owned(),
+        };
+        assert_eq!(shown, Some(vec![line]));
+        assert_eq!(sni("Unknown command: 'show ssl sni'"), None);
+    }
+
+    #[test]
     fn show_info_names_the_worker() {
         let shown = info(
             "Name: HAProxy\nVersion: 3.0.11-1+deb13u4\nNbproc: 1\nProcess_num: 1\nPid: 42\nUptime: 0d 0h00m07s\nUptime_sec: 7\n",

@@ -435,11 +435,10 @@ impl<'a> Update<'a> {
         let (mut before, mut listing) = self.look(RELOAD_BEFORE)?;
         for _ in 0..ROUNDS {
             let sequence = self.decide(jobs, &listing, before)?;
-            let round = self.round(jobs, &sequence).and_then(|refused| match refused.is_empty() {
-                true => self
-                    .served_otherwise(&listing, before, &|_| false)?
-                    .map_or(Ok(refused), |why| Err(Stop::Reload(why))),
-                false => Ok(refused),
+            let round = self.round(jobs, &sequence).and_then(|refused| {
+                let differs = || self.served_otherwise(&listing, before, &|_| false);
+                let why = if refused.is_empty() { differs()? } else { None };
+                why.map_or(Ok(refused), |why| Err(Stop::Reload(why)))
             });
             // A reload that was in flight may have read the disk before it changed.
             match self.settled(RELOAD_AFTER) {
