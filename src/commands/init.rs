@@ -2,6 +2,7 @@
 //!
 //! [`look`] gathers facts, [`plan`] decides (pure), [`carry_out`] does: what is there already is only said.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt as _, symlink};
@@ -24,9 +25,10 @@ use crate::output::Exit;
 use crate::output::human::{Line, Tone};
 use crate::output::terminal::Terminal;
 use crate::plan::client::Client;
+use crate::serving::loads::At;
 use crate::serving::{gather, one_by_one};
 use crate::sites::dir::SitesDir;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::program::Program;
 use crate::sys::system::System;
@@ -53,12 +55,12 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Init) -> Result<Exit, Fa
             .or_else(|_| Settings::without_file(global.config_file(), &global.overrides(None)))
             .map_err(|why| Failure::config(why.to_string()))?;
         let file = global.config_file().unwrap_or(Path::new(DEFAULT_FILE));
-        let plan = plan_config(file, adopt::look(&settings, &system).as_ref());
+        let plan = plan_config(file, adopt::look(&settings, &system, global.sites_dir.is_some()).as_ref());
         (settings, plan)
     } else {
         let settings = global.settings(None)?;
         let is_told = global.sites_dir.is_some() || settings.file.as_ref().is_some_and(|file| file.exists());
-        let proposal = adopt::look(&settings, &system).filter(|_| !is_told);
+        let proposal = adopt::look(&settings, &system, false).filter(|_| !is_told);
         let plan = match proposal {
             Some(proposal) => plan_adoption(&proposal),
             None => plan(&settings, &look(&settings, &system, &Places::host()?, args.hook), args.hook),
@@ -416,6 +418,7 @@ pub fn plan_config(file: &Path, proposal: Option<&Proposal>) -> Preparation {
             &lines,
         ));
     }
+    left.extend(proposal.and_then(others_left));
     left.extend(proposal.and_then(deaf));
     left.extend(proposal.and_then(one_by_one_left));
     left.extend(elsewhere.map(mounted));
@@ -444,7 +447,10 @@ pub fn plan_adoption(proposal: &Proposal) -> Preparation {
     );
     Preparation {
         items: Vec::new(),
-        left: deaf(proposal).into_iter().chain(one_by_one_left(proposal)).chain([next]).collect(),
+        left: [others_left(proposal), deaf(proposal), one_by_one_left(proposal), Some(next)]
+            .into_iter()
+            .flatten()
+            .collect(),
     }
 }
 
@@ -456,6 +462,23 @@ fn mounted(proposal: &Proposal) -> Left {
         proposal.fact()
     );
     Left::new(text, &["[[haproxy]]", &format!("sites_dir = {}", adopt::quoted(&proposal.sites_dir))])
+}
+
+/// What is to be said of other directories than the proposed one: a run looks after one of them.
+fn others_left(proposal: &Proposal) -> Option<Left> {
+    let named: Vec<String> =
+        proposal.others.iter().map(|(directory, at)| format!("{} ({at})", escaped(directory))).collect();
+    let text = format!(
+        "HAProxy also loads {}: one directory is looked after; to choose another one than {}",
+        named.join(", "),
+        escaped(&proposal.sites_dir)
+    );
+    let command = |(directory, _): &(String, At)| {
+        format!("haproxy-certs --sites-dir {} init --write-config", shell_word(OsStr::new(directory)))
+    };
+    let commands: Vec<String> = proposal.others.iter().map(command).collect();
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    (!commands.is_empty()).then(|| Left::new(text, &commands))
 }
 
 /// What is to be said of a HAProxy that nothing can make reload.

@@ -341,20 +341,21 @@ impl CacheFolder {
         } else {
             self.sync(fresh).map_err(fail)?;
         }
-        write_durably(self.place.dir.as_fd(), HEAD, head).map_err(fail)?;
-        fsync(&self.place.dir).map_err(fail)
+        write_durably(self.place.dir.as_fd(), HEAD, head).map_err(fail)
     }
 
-    /// Brings these to the disk, with their names.
+    /// Brings these to the disk, and then their names: side by side, since a file system brings together what it is asked
+    /// for together.
     fn sync(&self, fresh: &[StoreKey]) -> Result<(), Errno> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut folders = BTreeMap::new();
+        let (mut files, mut folders) = (Vec::new(), BTreeMap::new());
         for key in fresh {
             let Some((place, name)) = self.at(key) else { continue };
-            fsync(openat(&place.dir, name.as_str(), flags, Mode::empty())?)?;
+            files.push(openat(&place.dir, name.as_str(), flags, Mode::empty())?);
             folders.insert(place.path.as_path(), &place.dir);
         }
-        folders.values().try_for_each(fsync)
+        sync_together(&files.iter().collect::<Vec<_>>())?;
+        sync_together(&folders.into_values().collect::<Vec<_>>())
     }
 
     /// Where a value is kept; `None`: nowhere.
@@ -412,6 +413,17 @@ impl CacheFolder {
         let kept = Kept { head: self.head()?, pages: &self.pages, keys: &self.keys };
         open(&kept, fleet, identity, part)
     }
+}
+
+/// Brings all of these to the disk, each by a thread of its own.
+fn sync_together(all: &[&OwnedFd]) -> Result<(), Errno> {
+    let Some((first, others)) = all.split_first() else { return Ok(()) };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = others.iter().map(|one| scope.spawn(move || fsync(one))).collect();
+        let first = fsync(first);
+        // One that panicked has brought nothing.
+        others.into_iter().fold(first, |all, other| all.and(other.join().unwrap_or(Err(Errno::IO))))
+    })
 }
 
 /// Nobody else may write there.

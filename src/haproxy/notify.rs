@@ -158,6 +158,7 @@ impl Notification<'_> {
         let is_young = |it: Answering| it.pid == worker.pid && started > self.batch.committed;
         is_young(worker)
             && matches!(methods::runtime::shown(self.haproxy, self.batch, self.deadline), StoresShown::All(it) if is_young(it))
+            && !methods::runtime::is_served_otherwise(self.haproxy, self.batch, self.deadline)
     }
 
     /// What it means that no way applies.

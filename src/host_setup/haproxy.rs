@@ -34,7 +34,7 @@ pub(crate) fn findings(
             folder = adopt::socket_folder(&configuration);
             let sites = gather::identity(&settings.sites_dir);
             let is_first = settings.haproxys.first().is_some_and(|first| first.name == haproxy.name);
-            let adopted = if is_first { adopt::look(settings, system) } else { None };
+            let adopted = if is_first { adopt::look(settings, system, false) } else { None };
             let adopted = adopted.map(|proposal| match &settings.file {
                 Some(file) if file.exists() => format!("sites_dir = {}", adopt::quoted(&proposal.sites_dir)),
                 _ => "haproxy-certs init --write-config".to_owned(),

@@ -1,10 +1,11 @@
 //! The sites directory, locked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{OWN_DIR, Settings};
+use crate::sites::debts::{self, Owed};
 use crate::sites::last_start::LastStart;
 use crate::sites::making::{finish_making, host_place, make_sites_dir};
 use crate::sites::place::Place;
@@ -112,6 +113,14 @@ impl SitesDir {
             self.unsaved = true;
             self.state.last_start.insert(haproxy.to_owned(), start);
         }
+    }
+
+    /// Makes a notification pending for a HAProxy that has something else than the disk; `files`: `None` for all of ours.
+    pub fn owe(&mut self, settings: &Settings, haproxy: &str, files: Option<&BTreeSet<String>>, now: i64) {
+        let file = settings.file.as_ref().map(|file| file.to_string_lossy().into_owned());
+        let files = files.map(|files| files.iter().cloned().collect());
+        debts::owe(&mut self.state.owed, haproxy, Owed { since: now, files, file });
+        self.unsaved = true;
     }
 
     /// Removes what a killed run staged, and previous files that nobody waits for any more.

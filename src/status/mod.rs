@@ -19,6 +19,7 @@ pub mod lost;
 pub mod moving;
 pub mod names;
 pub mod observation;
+pub mod out_of_step;
 pub mod problem;
 pub mod refusal;
 pub mod reloading;
@@ -82,6 +83,8 @@ pub struct Status {
     pub unseen: Vec<String>,
     /// What `--setup` found.
     pub findings: Vec<Finding>,
+    /// Who renews the certificates.
+    pub client: Client,
 }
 
 /// Looks at everything and judges it.
@@ -112,6 +115,7 @@ fn status_by(
         let told = ground.last_run.here().and_then(|run| run.told.get(&running.name)).cloned();
         let is_suspect = told.as_ref().is_some_and(|told| crate::status::refusal::refusal(told).is_some());
         // It reads every certificate: only where there is a reason, or all the time there is.
+        let is_suspect = is_suspect || running.failed_reloads > 0;
         if with_setup || is_suspect || running.down.is_some() || are_untried {
             let checked = checking::check(system, table);
             setup.findings.extend(crate::host_setup::checked(table, &checked));
@@ -201,6 +205,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     let mut problems: Vec<Problem> = haproxy.iter().filter_map(troubles::down).collect();
     problems.extend(haproxy.iter().filter_map(|running| troubles::refused(running, now)));
     problems.extend(haproxy.iter().filter_map(troubles::behind));
+    problems.extend(haproxy.iter().filter_map(troubles::failed_reload));
     for (name, since) in &owed {
         let running = haproxy.iter().find(|running| running.name == *name);
         problems.extend(running.map(|running| judge::owed_problem(running, *since, now)));
@@ -228,6 +233,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         last_run: ground.last_run,
         unseen: ground.unseen,
         findings: setup.findings,
+        client,
     }
 }
 

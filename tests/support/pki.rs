@@ -229,7 +229,9 @@ impl Authority {
         let root = root_params.self_signed(&root_key).unwrap().pem();
         let root_issuer = Issuer::new(root_params, root_key);
         let key = Key::fresh(KeyKind::P256).rcgen();
-        let params = ca(format!("{name} (intermediate)"), 0);
+        let mut params = ca(format!("{name} (intermediate)"), 0);
+        // Python 3.13 and later asks for it.
+        params.use_authority_key_identifier_extension = true;
         let intermediate = params.signed_by(&key, &root_issuer).unwrap().pem();
         Self { root: lf(&root), intermediate: lf(&intermediate), issuer: Issuer::new(params, key) }
     }

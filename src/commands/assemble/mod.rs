@@ -8,14 +8,16 @@ mod pruning;
 mod readable;
 mod strangers;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::certbot::foreign_renewal;
 use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
 use crate::commands::assemble::notes::{
-    forced_in_vain, note_group_writable, notes_of_unlisted, troubles, unlisted, unloadable_left, unsaved,
+    forced_in_vain, note_group_writable, notes_of_unlisted, notified_again, to_be_notified, troubles,
+    unlisted, unloadable_left, unsaved,
 };
 use crate::commands::assemble::notifying::notify_all;
 use crate::commands::assemble::pruning::{planned, verified};
@@ -32,6 +34,7 @@ use crate::sites;
 use crate::sites::dir::SitesDir;
 use crate::sites::last_run::LastRun;
 use crate::source::Source;
+use crate::status::out_of_step::out_of_step;
 use crate::sweep::{prove, sweep};
 use crate::sys::clock::{Moment, now};
 use crate::sys::failure::Failure;
@@ -43,7 +46,7 @@ use crate::sys::system::System;
 pub struct Options {
     /// Only say what would be done.
     pub dry_run: bool,
-    /// Read and prove everything, whatever the index says.
+    /// Read and prove everything, whatever the index says, and ask HAProxy what it serves.
     pub full: bool,
     /// Leave notifying HAProxy to the next run.
     pub defer_reload: bool,
@@ -118,6 +121,9 @@ fn dry_run(
     report.owed = state.lost
         || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
         || report.rows.iter().any(|row| sites::commit::takes_over(&state, settings, row));
+    let out_of_step = if options.full { out_of_step(settings, system) } else { BTreeMap::new() };
+    report.owed |= !out_of_step.is_empty();
+    report.notes.extend(out_of_step.values().map(to_be_notified));
     missing_tree(settings, swept.live_dir_missing, state.knows_lineages())
 }
 
@@ -177,9 +183,19 @@ fn deploy(
     let (missing, unread, proved) = (swept.live_dir_missing, swept.failure, swept.proved);
     let before = std::mem::take(&mut swept.situation.loaded);
     drop(swept.situation);
+    let full = options.full && !options.defer_reload;
+    let out_of_step = if full { out_of_step(settings, system) } else { BTreeMap::new() };
+    for (name, it) in &out_of_step {
+        sites.owe(settings, name, it.files.as_ref(), now());
+        report.notes.push(notified_again(it));
+    }
     let mut staged = sites.stage(settings, plan, &supply, progress);
     ask(settings, system, &mut staged);
     let mut committed = staged.commit(now())?;
+    if !out_of_step.is_empty() {
+        // A worker that started before has been changed since.
+        committed.at = SystemTime::now();
+    }
     verified(system, &startable, &mut committed, &who);
     let verdicts = notify_all(settings, system, options.defer_reload, &mut committed, &who);
     let after = identities();

@@ -14,6 +14,7 @@ use crate::serving::loads::{Bind, Contents, KEY_LINE, Loaded, Named, Serving, St
 use crate::serving::one_by_one::{Lines, Unreached, passed_over};
 use crate::sites::guard;
 use crate::sites::place::Place;
+use crate::status::out_of_step::OutOfStep;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::Failure;
 
@@ -170,4 +171,14 @@ pub(crate) fn note_group_writable(place: &Place, report: &mut Report) {
         let text = format!("the group of {shown} may write to it; if that isn't meant: chmod g-w {shown}");
         report.notes.push(Note { text, weight: Weight::Hint });
     }
+}
+
+/// That somebody else has changed a HAProxy's memory, which this run mends.
+pub(crate) fn notified_again(found: &OutOfStep) -> Note {
+    Note { text: format!("{}; it is notified again", found.fact), weight: Weight::Fact }
+}
+
+/// The same where nothing is done.
+pub(crate) fn to_be_notified(found: &OutOfStep) -> Note {
+    Note { text: format!("{}; a run with --full notifies it again", found.fact), weight: Weight::Fact }
 }

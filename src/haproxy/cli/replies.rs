@@ -57,6 +57,33 @@ pub enum StoreStatus {
     Uncommitted,
 }
 
+/// A line of `show ssl crt-list -n LIST`: of a crt-list, or an entry of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedStore {
+    /// The store.
+    pub store: String,
+    /// The file's line; of a directory's entry 0. What was added at run time has a higher one than all others (measured, 2.2
+    /// to 3.4).
+    pub number: usize,
+    /// The names that it is served for instead of its own.
+    pub filters: Vec<String>,
+}
+
+/// A line of `show ssl sni` (3.2 and later): of the lines with the same bind, name and kind the first one is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedName {
+    /// `FRONTEND/FILE:LINE`.
+    pub bind: String,
+    /// The name; `*` stands for the default certificates.
+    pub name: String,
+    /// Whether the line excludes names from its wildcard.
+    pub excludes: bool,
+    /// The kind of its key: `ecdsa`, `rsa`; `dsa` for all others (measured, 3.2 and 3.4).
+    pub kind: String,
+    /// The store.
+    pub store: String,
+}
+
 /// What a reply to `set ssl cert FILE` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetReply {
@@ -163,6 +190,8 @@ pub struct Processes {
     pub master: u32,
     /// The master's version, as it is printed.
     pub version: String,
+    /// How many of the last reloads failed, one after the other (2.5 and later count them).
+    pub failed: u32,
     /// Under `# workers`: of the current generation. From 3.1 on one that is still loading is listed too.
     pub workers: Vec<ListedWorker>,
     /// Under `# old workers`: of earlier generations, and after a failed reload the one that serves.
@@ -261,6 +290,53 @@ pub fn store(reply: &str) -> Option<ShownStore> {
         },
         has_ocsp: field("OCSP Response Key").is_some_and(|key| !key.is_empty()),
     })
+}
+
+/// Reads `show ssl crt-list -n LIST`; `None`: it has no such list, or the reply can't be read.
+#[must_use]
+pub fn list(reply: &str) -> Option<Vec<ListedStore>> {
+    let mut lines = reply.lines().filter(|line| !line.trim().is_empty());
+    lines.next()?.strip_prefix("# ")?;
+    lines.map(listed_store).collect()
+}
+
+/// `/x/a.pem:3 [alpn h2 ] a.test !b.test`: a file's name may have blanks and colons.
+fn listed_store(line: &str) -> Option<ListedStore> {
+    let mut rest = line;
+    let mut end = 0;
+    loop {
+        let colon = rest.find(':')?;
+        let behind = rest.get(colon + 1..)?;
+        let digits = behind.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, others) = behind.split_at_checked(digits)?;
+        if let (Ok(number), true) = (number.parse(), others.is_empty() || others.starts_with(' ')) {
+            let filters = match others.trim_start().strip_prefix('[') {
+                Some(options) => options.split_once(']')?.1,
+                None => others,
+            };
+            return Some(ListedStore {
+                store: line.get(..end + colon)?.to_owned(),
+                number,
+                filters: filters.split_whitespace().map(str::to_owned).collect(),
+            });
+        }
+        end += colon + 1;
+        rest = behind;
+    }
+}
+
+/// Reads `show ssl sni`; `None`: this HAProxy doesn't know the command.
+#[must_use]
+pub fn sni(reply: &str) -> Option<Vec<ListedName>> {
+    let mut lines = reply.lines();
+    lines.next()?.strip_prefix("# Frontend/Bind")?;
+    let name = |line: &str| {
+        let mut fields = line.split('\t');
+        let mut next = || fields.next().map(str::to_owned);
+        let (bind, name, excluded, kind, store) = (next()?, next()?, next()?, next()?, next()?);
+        Some(ListedName { bind, name, excludes: excluded != "-", kind, store })
+    };
+    Some(lines.filter_map(name).collect())
 }
 
 /// The names in a reply to `show ssl cert FILE`, in small letters: alternative and common ones; `None`: it is broken off, as
@@ -370,7 +446,7 @@ pub fn info(reply: &str) -> Option<Info> {
 pub fn processes(reply: &str) -> Option<Processes> {
     let mut master = None;
     let (mut workers, mut old) = (Vec::new(), Vec::new());
-    let mut in_old = false;
+    let (mut in_old, mut failed) = (false, 0);
     for line in reply.lines() {
         if let Some(title) = line.strip_prefix('#') {
             in_old = title.trim() == "old workers";
@@ -378,14 +454,18 @@ pub fn processes(reply: &str) -> Option<Processes> {
         }
         let Some((kind, row, version)) = process(line) else { continue };
         match kind {
-            "master" => master = Some((row.pid, version.to_owned())),
+            "master" => {
+                master = Some((row.pid, version.to_owned()));
+                let count = || line.split_once("[failed: ")?.1.split_once(']')?.0.trim().parse().ok();
+                failed = count().unwrap_or_default();
+            }
             "worker" if in_old => old.push(row),
             "worker" => workers.push(row),
             _ => {}
         }
     }
     let (master, version) = master?;
-    Some(Processes { master, version, workers, old })
+    Some(Processes { master, version, failed, workers, old })
 }
 
 /// Reads the master's reply to `reload`.

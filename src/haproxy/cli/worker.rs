@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::replies::{self, Info, Listing, ShownStore};
+use super::replies::{self, Info, ListedName, ListedStore, Listing, ShownStore};
 use super::socket::{self, SocketError};
 use crate::certified_key::Leaf;
 use crate::config::{Address, Haproxy};
+use crate::serving::in_memory::{InMemory, SHOWS_NAMES_SINCE};
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
 
@@ -199,6 +200,48 @@ impl<'a> Worker<'a> {
             None => Err(unexpected("show ssl cert", &reply)),
             store => Ok(store),
         }
+    }
+
+    /// `show ssl crt-list -n LIST`; `None` where it has no such list.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; through 3.0 also where the socket's level is below admin.
+    pub fn list(&self, list: &str, deadline: Instant) -> Result<Option<Vec<ListedStore>>, Trouble> {
+        let reply = self.command(&format!("show ssl crt-list -n {}", word(list)), deadline)?;
+        match replies::list(&reply) {
+            None if reply.contains("didn't find the specified filename") => Ok(None),
+            None => Err(unexpected("show ssl crt-list", &reply)),
+            lines => Ok(lines),
+        }
+    }
+
+    /// `show ssl sni` (3.2 and later).
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn sni(&self, deadline: Instant) -> Result<Vec<ListedName>, Trouble> {
+        let reply = self.command("show ssl sni", deadline)?;
+        replies::sni(&reply).ok_or_else(|| unexpected("show ssl sni", &reply))
+    }
+
+    /// What it serves beside its certificates: from 3.2 on its names, else these lists.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn in_memory(
+        &self,
+        version: Option<(u32, u32)>,
+        lists: &BTreeSet<String>,
+        deadline: Instant,
+    ) -> Result<InMemory, Trouble> {
+        if version >= Some(SHOWS_NAMES_SINCE) {
+            return Ok(InMemory { names: Some(self.sni(deadline)?), ..InMemory::default() });
+        }
+        let mut shown = InMemory::default();
+        for list in lists {
+            shown.lists.extend(self.list(list, deadline)?.map(|lines| (list.clone(), lines)));
+        }
+        Ok(shown)
     }
 
     /// The names that a store is served for, in small letters; `None`: not all of them are shown.

@@ -28,6 +28,7 @@ use crate::haproxy::process::in_flight::{self, InFlight};
 use crate::haproxy::process::stale_socket;
 use crate::haproxy::target::Target;
 use crate::serving::gather::identity;
+use crate::serving::in_memory;
 use crate::serving::loads::{Contents, Identity, Named, Serving};
 use crate::sys::change_time::changed_at;
 use crate::sys::escape::{escaped, escaped_path};
@@ -184,6 +185,42 @@ pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> StoresS
         }
     }
     StoresShown::Unseen(no_use(&unusable), may_answer_later)
+}
+
+/// Whether a HAProxy is seen to serve something else than after a start, although it has the same files.
+#[must_use]
+pub fn is_served_otherwise(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> bool {
+    let look = |worker: &Worker<'_>| {
+        let (answering, listing) = (worker.answering(deadline).ok()?, worker.listing(deadline).ok()?);
+        let seen = (answering.version, &listing);
+        served_otherwise(haproxy, batch, *worker, seen, &|_| false, deadline).ok()
+    };
+    Worker::ways(haproxy).iter().find_map(look).flatten().is_some()
+}
+
+/// What memory serves otherwise than a start would, although it has the same files: others change its lists, and the order
+/// of its certificates. What is `left` out of this batch it has as it was.
+fn served_otherwise(
+    haproxy: &Haproxy,
+    batch: &Batch<'_>,
+    worker: Worker<'_>,
+    (version, before): (Option<(u32, u32)>, &Listing),
+    left: &dyn Fn(&Target) -> bool,
+    deadline: Instant,
+) -> Result<Option<String>, Trouble> {
+    let serving = batch.serving;
+    if serving.views().is_err() {
+        return Ok(None);
+    }
+    let shown = worker.in_memory(version, &in_memory::lists(serving), deadline)?;
+    let stores = |is_left: bool| -> BTreeSet<String> {
+        let changes = batch.changes.iter().filter(|change| left(&change.target) == is_left);
+        changes.flat_map(|change| batch.stores_of(haproxy, change)).collect()
+    };
+    let (told, untold) = (stores(false), stores(true));
+    let is_as_on_disk =
+        |store: &str| told.contains(store) || before.stores.contains(store) && !untold.contains(store);
+    Ok(in_memory::difference(serving, &shown, &is_as_on_disk))
 }
 
 /// The first change that isn't as it must be, of those that can be asked for.
@@ -398,7 +435,12 @@ impl<'a> Update<'a> {
         let (mut before, mut listing) = self.look(RELOAD_BEFORE)?;
         for _ in 0..ROUNDS {
             let sequence = self.decide(jobs, &listing, before)?;
-            let round = self.round(jobs, &sequence);
+            let round = self.round(jobs, &sequence).and_then(|refused| match refused.is_empty() {
+                true => self
+                    .served_otherwise(&listing, before, &|_| false)?
+                    .map_or(Ok(refused), |why| Err(Stop::Reload(why))),
+                false => Ok(refused),
+            });
             // A reload that was in flight may have read the disk before it changed.
             match self.settled(RELOAD_AFTER) {
                 Ok(now) if now.answering.pid == before.answering.pid => {
@@ -513,6 +555,18 @@ impl<'a> Update<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// See [`served_otherwise`].
+    fn served_otherwise(
+        &self,
+        before: &Listing,
+        worker: Settled,
+        left: &dyn Fn(&Target) -> bool,
+    ) -> Result<Option<String>, Stop> {
+        let Self { haproxy, batch, commands, .. } = self;
+        let version = worker.answering.version;
+        Ok(served_otherwise(haproxy, batch, commands.worker, (version, before), left, commands.deadline)?)
     }
 
     /// What HAProxy reads a file of the batch for besides, and keeps as it was.
@@ -645,6 +699,11 @@ impl<'a> Update<'a> {
         }
         if let (Some(memory), None) = (&memory, &partial.differs) {
             partial.differs = self.difference(memory, worker)?;
+        }
+        if partial.differs.is_none() {
+            let left: BTreeSet<&Target> = partial.left.iter().map(|(target, _)| target).collect();
+            let left = |target: &Target| left.contains(target);
+            partial.differs = self.served_otherwise(listing, worker, &left)?;
         }
         Ok(partial)
     }
