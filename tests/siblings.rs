@@ -207,6 +207,10 @@ fn what_came_or_went_beside_one_is_loaded_with_the_next_renewal_of_another() {
         for (path, address) in [(scene.beside("a", ".sctl"), addresses[0]), (elsewhere, addresses[1])] {
             for is_there in [true, false] {
                 let context = format!("{}, {} {is_there}", version.full, path.display());
+                if !is_there && address == addresses[1] {
+                    // Nobody remembers what was in other directories than ours.
+                    continue;
+                }
                 if is_there {
                     fs::write(&path, sctl()).unwrap();
                 } else {

@@ -42,8 +42,7 @@ impl Homes {
     }
 
     /// Whether this is a directory of our files, of which it is remembered what went from it.
-    #[must_use]
-    pub fn is_ours(&self, folder: &Path) -> bool {
+    fn is_ours(&self, folder: &Path) -> bool {
         let identity = |meta: fs::Metadata| Identity { device: meta.dev(), inode: meta.ino() };
         fs::metadata(folder).is_ok_and(|meta| self.touched.contains_key(&identity(meta)))
     }
@@ -73,13 +72,12 @@ impl Homes {
     }
 
     /// What has become of the files beside these certificates since a worker began to read them at `since`, and was there at
-    /// `loaded`: it goes on with what it has read. `counts`: the directories in which a name that has gone matters.
+    /// `loaded`: it goes on with what it has read. Of other directories than ours nobody knows what has gone from them.
     #[must_use]
     pub fn change<'a>(
         &self,
         paths: impl Iterator<Item = &'a Path>,
         (since, loaded): (SystemTime, SystemTime),
-        counts: &dyn Fn(&Path) -> bool,
     ) -> Option<String> {
         let paths: BTreeSet<&Path> = paths.collect();
         if let Some(file) = came_since(&paths, since) {
@@ -87,7 +85,7 @@ impl Homes {
         }
         let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
         let may_have_lost = |folder: &&Path| self.touched(folder).is_none_or(|touched| touched >= loaded);
-        let folder = folders.into_iter().filter(|folder| counts(folder)).find(may_have_lost)?;
+        let folder = folders.into_iter().filter(|folder| self.is_ours(folder)).find(may_have_lost)?;
         Some(format!(
             "HAProxy may have loaded a .sctl, .ocsp or .issuer that has gone from {}",
             escaped_path(folder)

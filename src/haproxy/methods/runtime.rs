@@ -520,12 +520,7 @@ impl<'a> Update<'a> {
         let paths = stores.map(|store| store.path.as_path()).filter(|path| path.is_absolute());
         let started = worker.answering.started(self.system);
         let since = if worker.is_fresh { worker.read_since(self.system) } else { started };
-        // Around a file that a line names by itself anything may come and go.
-        let counts = |folder: &Path| {
-            let is_loaded = |path: &String| Path::new(path) == folder;
-            self.batch.homes.is_ours(folder) || self.batch.serving.directories.keys().any(is_loaded)
-        };
-        if let Some(change) = self.batch.homes.change(paths, (since, started), &counts) {
+        if let Some(change) = self.batch.homes.change(paths, (since, started)) {
             return Ok(Some(change));
         }
         let extras =
