@@ -267,7 +267,7 @@ fn a_stats_socket_alone_says_which_haproxy_it_is() {
             put_host(&cmd);
             let list = cmd.beside("list.txt");
             let files = ["a.example", "b.example"].map(|name| cmd.site(name).display().to_string());
-            write(&list, files.iter().map(|file| format!("{file}\n")).collect::<String>(), 0o644);
+            write(&list, files.join("\n") + "\n", 0o644);
             let port = support::Port::free();
             let mut setup = Haproxy::of(&version).crt(cmd.beside("host.pem"));
             let lines = match way {

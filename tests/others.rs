@@ -155,7 +155,9 @@ fn an_edited_list_is_told_and_a_reload_mends_it() {
     with_each(|version| {
         let mut scene = Scene::start(version);
         for (what, commands) in EDITS {
-            commands.iter().for_each(|command| scene.edit(command));
+            for command in commands {
+                scene.edit(command);
+            }
             let problem = scene.is_told(what);
             let before = scene.haproxy.processes().unwrap();
             follow(problem["advice"].as_str().unwrap());
@@ -170,7 +172,9 @@ fn no_run_confirms_an_edited_list() {
     with_each(|version| {
         let mut scene = Scene::start(version);
         for (what, commands) in EDITS {
-            commands.iter().for_each(|command| scene.edit(command));
+            for command in commands {
+                scene.edit(command);
+            }
             scene.is_told(what);
             scene.tree.renew("c.test");
             let run = scene.cmd.assemble(&[]).exits(0);
@@ -184,7 +188,9 @@ fn no_run_confirms_an_edited_list() {
         // Where nobody may reload.
         scene.cmd = scene.cmd.with_tables(&scene.haproxy.table("name = \"h\"\nreload = \"runtime\""));
         let (what, commands) = EDITS[1];
-        commands.iter().for_each(|command| scene.edit(command));
+        for command in commands {
+            scene.edit(command);
+        }
         scene.tree.renew("c.test");
         let run = scene.cmd.assemble(&[]);
         let told = run.haproxy();

@@ -416,11 +416,11 @@ impl Configuration {
     }
 
     /// Gives the binds what `ssl-f-use` has for them, once all files are read: those with certificates of their own don't get
-    /// it (haproxy/haproxy#3082).
+    /// it (haproxy/haproxy#3082). Of several lines HAProxy begins with the last (measured, 3.2 and 3.4).
     pub fn finish(&mut self) {
         let used_by = std::mem::take(&mut self.used_by);
         for bind in self.binds.iter_mut().filter(|bind| bind.ssl && bind.loads.is_empty()) {
-            let used = used_by.get(&bind.section).into_iter().flatten();
+            let used = used_by.get(&bind.section).into_iter().flatten().rev();
             bind.loads.extend(used.map(|(path, _)| (Keyword::Used, path.clone())));
         }
         let beside = self.binds.iter().find(|bind| {
@@ -917,7 +917,7 @@ mod tests {
              \x20ssl-f-use crt /b.crt key /b.key\nfrontend g\n bind :2 ssl\n",
         );
         assert_eq!(found.unclear, None);
-        let used = ["/g/a.pem", "/b.crt"].map(|path| (Keyword::Used, path.to_owned()));
+        let used = ["/b.crt", "/g/a.pem"].map(|path| (Keyword::Used, path.to_owned()));
         assert_eq!(found.binds.len(), 1);
         assert_eq!((&found.binds[0].at, found.binds[0].loads.as_slice()), (&at(5), &used[..]));
         assert_eq!(found.defined.get("/b.crt").unwrap().key.as_deref(), Some("/b.key"));

@@ -29,7 +29,7 @@ use crate::haproxy::process::stale_socket;
 use crate::haproxy::target::Target;
 use crate::serving::gather::identity;
 use crate::serving::in_memory;
-use crate::serving::loads::{Contents, Identity, Named, Serving};
+use crate::serving::loads::{Contents, Identity, Named, Serving, Store};
 use crate::sys::change_time::changed_at;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
@@ -395,20 +395,23 @@ struct Settled {
 }
 
 impl Settled {
-    /// Since when it may have read its files: through 3.0 its master has read them before the worker is there. Whoever mustn't
-    /// be asked for what has changed, and whose master isn't in sight, is believed to have read what is older than itself,
-    /// unless its reload was seen.
+    /// Since when it may have read its files: through 3.0 its master has read them before the worker is there.
     fn read_since(&self, system: &System) -> SystemTime {
         let (started, version) = (self.answering.started(system), self.answering.version);
-        let master = self.answering.master_started(system);
         let before = match version >= Some(WORKERS_LOAD_SINCE) {
             true => return started,
             false if self.is_fresh => Duration::MAX,
-            false if master.is_none() && worker::may_die_of_names(version) => return started,
             false => LOADING,
         };
-        let earliest = master.unwrap_or(SystemTime::UNIX_EPOCH);
+        let earliest = self.answering.master_started(system).unwrap_or(SystemTime::UNIX_EPOCH);
         started.checked_sub(before).map_or(earliest, |since| since.max(earliest))
+    }
+
+    /// Whether it mustn't be asked for what it has of a store: what has changed since it started may have had any number of
+    /// names.
+    fn may_die_of(&self, store: &Store, system: &System) -> bool {
+        worker::may_die_of_names(self.answering.version)
+            && changed_since(store, self.answering.started(system))
     }
 }
 
@@ -493,7 +496,7 @@ impl<'a> Update<'a> {
         if let Some(extra) = on_disk.and_then(|store| store.extra.as_ref()) {
             return Some(format!("HAProxy loads it with {}", escaped(extra)));
         }
-        let ours = |store: &crate::serving::loads::Store| {
+        let ours = |store: &Store| {
             let ours = self.batch.ours.iter().find(|(_, identity)| Some(**identity) == store.identity)?;
             Some(self.batch.homes.path(ours.0))
         };
@@ -543,9 +546,7 @@ impl<'a> Update<'a> {
                 continue;
             }
             asked += 1;
-            // What it has instead may have any number of names.
-            let is_dangerous = worker::may_die_of_names(worker.answering.version);
-            if is_dangerous || !worker::can_be_shown(leaf) || asked > ASKED_AT_MOST {
+            if worker.may_die_of(store, self.system) || !worker::can_be_shown(leaf) || asked > ASKED_AT_MOST {
                 return Ok(Some(format!("{}: HAProxy isn't asked for it", escaped(name))));
             }
             let shown = self.commands.worker.store(name, self.commands.deadline)?;
@@ -793,11 +794,8 @@ impl<'a> Update<'a> {
         let pem = Zeroizing::new(proved.combined_pem().as_bytes().to_vec());
         can_be_sent(store, &pem).map_err(|how| cannot(&how.to_string()))?;
         let leaf = proved.leaf();
-        // What isn't ours and has changed since may have any number of names in memory.
         let is_ours = || self.batch.ours.values().any(|identity| Some(*identity) == on_disk.identity);
-        let is_dangerous = worker::may_die_of_names(worker.answering.version)
-            && changed_since(on_disk, worker.read_since(self.system))
-            && !is_ours();
+        let is_dangerous = worker.may_die_of(on_disk, self.system) && !is_ours();
         if is_dangerous || !is_plain(store) || !worker::can_be_shown(leaf) {
             return Err(cannot("HAProxy can't be asked for it"));
         }
@@ -969,6 +967,6 @@ fn unknown(haproxy: &Haproxy, why: &str) -> String {
 const DH: &[u8] = b"-----BEGIN DH PARAMETERS";
 
 /// Whether a store's file is one that a worker may not have read as it is that started then.
-fn changed_since(store: &crate::serving::loads::Store, since: SystemTime) -> bool {
+fn changed_since(store: &Store, since: SystemTime) -> bool {
     changed_at(&store.path).is_none_or(|changed| changed >= since)
 }
