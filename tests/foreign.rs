@@ -216,7 +216,7 @@ fn the_security_level_is_that_of_the_haproxy_that_runs() {
             let cmd = Cmd::new(tree.live()).with_sites(cmd.sites()).haproxy(haproxy, "");
             let file = cmd.site("z");
             fs::copy(pairs.pem(kind), &file).unwrap();
-            cmd.assemble(&[]).exits(if is_taken { 0 } else { 1 });
+            cmd.assemble(&[]).exits(i32::from(!is_taken));
             let run = status(&cmd);
             assert_eq!(!run.stdout.contains("unloadable"), is_taken, "{} {kind}: {run}", version.full);
             fs::remove_file(&file).unwrap();

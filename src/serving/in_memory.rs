@@ -71,7 +71,9 @@ fn by_names(
             of_bind.entry((&name.name, family(&name.kind))).or_default().push(name);
         }
     }
-    let binds = fresh.binds.iter().zip(&serving.binds).filter(|(bind, _)| bind.ssl);
+    // In which order HAProxy has the files of `ssl-f-use` isn't measured.
+    let has_order = |bind: &Bind| bind.loads.iter().all(|load| load.how != How::Used);
+    let binds = fresh.binds.iter().zip(&serving.binds).filter(|(bind, _)| bind.ssl && has_order(bind));
     binds.into_iter().find_map(|(bind, whole)| {
         let section = bind.section.split_whitespace().nth(1)?;
         let of_bind = of_binds.get(format!("{section}/{}:{}", bind.at.file, bind.at.line).as_str())?;
