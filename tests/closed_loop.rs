@@ -574,7 +574,14 @@ fn foreign_transaction_meanwhile(version: &Version, theirs: &str) {
     });
     let settings = bed.settings("runtime", Socket::At(middleman.path()));
     let verdict = bed.notify(&settings, &["b.pem"]);
-    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    // From 3.2 on HAProxy shows that nobody serves a.test any more; a start would.
+    if theirs == "a.pem" && version.number() >= (3, 2) {
+        assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Updated, Some(false)));
+        let why = verdict.detail.unwrap();
+        assert_eq!(why.matches("serves a.test").count(), 1, "{why}");
+    } else {
+        assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
+    }
     // What they committed under their own name is theirs; nobody else's is there.
     let a = served(bed.haproxy.address(), "a.test");
     assert_ne!(a, bed.leaves["b.pem"].served(), "our certificate under their name");

@@ -325,6 +325,7 @@ impl Notification<'_> {
             return Verdict::of(method, Outcome::Failed).with(why).with(self.said(&partial));
         }
         if let Some(differs) = &partial.differs {
+            let why = Some(why).filter(|why| why != differs).unwrap_or_default();
             let verdict = Verdict::of(Method::Runtime, Outcome::Updated).with(differs.as_str()).with(why);
             return Verdict { confirmed: Some(false), ..verdict };
         }
