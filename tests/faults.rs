@@ -27,6 +27,9 @@ use support::strace::{self, Call, Fault};
 use support::summary::{Count, long};
 use support::version;
 
+/// How often a fault is tried until it happens: how often a run polls differs, and so the numbers of its last calls.
+const TRIES: usize = 5;
+
 /// Each with the words that a report has for it.
 const ERRORS: [(&str, &str); 7] = [
     ("ENOSPC", "no space left"),
@@ -142,8 +145,12 @@ fn fail_at(name: &str, prepare: fn() -> Scene, processor: usize, next: &AtomicUs
         let context = format!("{name}, {fault:?} at {call}");
         let exits = &mut counts.exits;
         counts.failed.extend(failure(|| {
-            scene.restore();
-            let traced = strace::inject(&scene.cmd, &scene.arguments, &[], call, *fault, processor);
+            let mut inject = || {
+                scene.restore();
+                strace::inject(&scene.cmd, &scene.arguments, &[], call, *fault, processor)
+            };
+            let traced =
+                (1..TRIES).map(|_| inject()).find(strace::Traced::happened).unwrap_or_else(&mut inject);
             assert!(traced.happened(), "{context}: the fault did not happen: {}", traced.run);
             scene.wait_for_orphans();
             let code = traced.run.code.unwrap_or(-1);
