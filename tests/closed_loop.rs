@@ -970,8 +970,7 @@ fn reload_still_loading(version: &Version) {
 
 /// The new worker is younger than the foreign file, and has what was there before.
 fn reload_that_read_too_early(version: &Version) {
-    // Older ones aren't asked for what somebody changed: their reload must be seen.
-    for is_over in [false, true].into_iter().filter(|is_over| !is_over || version.number() >= (3, 0)) {
+    for is_over in [false, true] {
         let gate = Gate::new();
         let mut bed = Bed::start_with(version, |setup| setup.section(&gate.section()));
         gate.close();

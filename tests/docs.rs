@@ -366,7 +366,8 @@ fn parse(text: &str) -> Settings {
 
 /// The keys that may stand in a table: what the parser says when it meets another one.
 fn keys(table: &str) -> Words {
-    let error = Settings::parse(&format!("{table}\nno_such_key = 1"), &Overrides::default()).unwrap_err();
+    let error =
+        Settings::parse(&format!("{table}\nno_such_key = 1"), &Overrides::default()).unwrap_err().to_string();
     let (_, expected) = error.split_once("expected").unwrap_or_else(|| panic!("{error}"));
     expected.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect()
 }
@@ -704,6 +705,7 @@ fn problems() -> Words {
         | ProblemKind::HaproxyMissing
         | ProblemKind::NotListed
         | ProblemKind::NotPresented
+        | ProblemKind::OcspMissing
         | ProblemKind::ReloadOwed
         | ProblemKind::HaproxyDown
         | ProblemKind::HaproxyConfig
@@ -725,6 +727,7 @@ fn problems() -> Words {
         ProblemKind::HaproxyMissing,
         ProblemKind::NotListed,
         ProblemKind::NotPresented,
+        ProblemKind::OcspMissing,
         ProblemKind::ReloadOwed,
         ProblemKind::HaproxyDown,
         ProblemKind::HaproxyConfig,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use haproxy_certs::certified_key::hex;
 use haproxy_certs::fleet::head::SignedHead;
@@ -19,7 +20,7 @@ use rustix::process::Signal;
 use support::cmd::toml;
 use support::etcd::{EtcdSetup, newest_etcd};
 use support::fleet::{Contents, Fleet, NO_HAPROXY, Node, files, must_hold_no_key, serves};
-use support::process::Running;
+use support::process::{Running, finish};
 use support::promtool::{judge, series};
 use support::scene::put;
 use support::strace::{self, processors};
@@ -343,6 +344,123 @@ fn a_publisher_that_lost_everything_passes_the_same_number() {
     fleet.all_follow();
     fleet.must_all_be_as_wanted("after the next publish");
     assert!(fleet.publish().stdout.contains("nothing changed"));
+}
+
+/// A node holds its publisher to the heads that it had, and not to one that it only saw: it reports no other.
+#[test]
+fn a_head_that_was_never_here_whole_is_not_remembered() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    fleet.renew("a.example");
+    fleet.publish();
+    fs::remove_dir_all(fleet.folder().join("object")).unwrap();
+    let run = fleet.nodes[0].follow().exits(1);
+    assert!(run.stdout.contains("fleet-incomplete"), "{run}");
+    // All but what the node reported is lost, and the next head has the number of the one that it saw.
+    let report = fleet.stored().into_iter().filter(|(path, _)| path.starts_with("report/")).collect();
+    fleet.restore(&report);
+    fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains("lb1 has number 1 already"), "{run}");
+    assert!(run.stdout.contains("edge is at number 2"), "{run}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("after the loss");
+    // The store can't bring back what the node had, also where what it remembers is older than that, or lost.
+    let kept = fleet.stored();
+    let memory = fleet.nodes[0].cmd.beside("cache/memory.json");
+    let older = fs::read(&memory).unwrap();
+    fleet.renew("a.example");
+    fleet.publish();
+    fleet.all_follow();
+    for lost in [Some(&older), None] {
+        match lost {
+            Some(older) => fs::write(&memory, older).unwrap(),
+            None => fs::remove_file(&memory).unwrap(),
+        }
+        let newer = fleet.stored();
+        fleet.restore(&kept);
+        let run = fleet.nodes[0].follow().exits(2);
+        assert!(run.stdout.contains("fleet-rollback"), "{lost:?}: {run}");
+        fleet.must_all_be_as_wanted("after a roll-back");
+        fleet.restore(&newer);
+        fleet.all_follow();
+    }
+}
+
+/// Where a node can't write to its cache it goes on with what it has; its own status and the fleet's say so.
+#[test]
+fn a_cache_that_cannot_be_written_shows_in_both_statuses() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let old = fleet.wanted.clone();
+    fleet.renew("a.example");
+    fleet.publish();
+    let node = &fleet.nodes[0];
+    let cache = node.cmd.beside("cache");
+    let read_only = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\"";
+    let full = "mount -t tmpfs -o mode=0700,size=64k none /mnt && cp -a \"$1\"/. /mnt/ && \
+                { dd if=/dev/zero of=/mnt/filler bs=4k 2>/dev/null; mount --bind /mnt \"$1\"; }";
+    for (what, mount, cause) in
+        [("read-only", read_only, "read-only file system"), ("full", full, "no space left")]
+    {
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new("unshare");
+            let script = format!("{mount} && shift && exec \"$@\"");
+            command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]).arg(&cache);
+            command.arg(Cmd::program()).arg("--config").arg(node.cmd.config()).args(arguments);
+            node.cmd.prepare(&mut command);
+            let output = finish(&mut command, LIMIT);
+            (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        };
+        let (code, text) = run(&["fleet", "follow", "--once"]);
+        assert_eq!(code, Some(3), "{what}: {text}");
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("fleet-not-followed: ") && words.contains(cause), "{what}: {text}");
+        node.must_have(&old, what);
+        let (code, text) = run(&["status"]);
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("fleet-not-followed: ") && words.contains(what), "{what}: {text}");
+        assert_eq!(code, Some(1), "{what}: {text}");
+        let all = fleet.publisher.run(&["fleet", "status"]).exits(1).stdout;
+        let words = all.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            words.contains("fleet-node-failed: fleet-not-followed") && words.contains(cause),
+            "{what}: {all}"
+        );
+    }
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("when it can be written again");
+    fleet.publisher.run(&["fleet", "status"]).exits(0);
+}
+
+/// A node that lost what it had remembers the number: it tells that too, for it takes no head before that is passed.
+#[test]
+fn a_node_whose_cache_is_lost_tells_the_number_that_it_had() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    for _ in 0..3 {
+        fleet.renew("a.example");
+        fleet.publish();
+    }
+    fleet.all_follow();
+    fs::remove_file(fleet.nodes[0].cmd.beside("cache/head")).unwrap();
+    fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
+    fleet.restore(&Contents::new());
+    fleet.publish();
+    let run = fleet.nodes[0].follow().exits(2);
+    assert!(run.stdout.contains("fleet-rollback") && run.stdout.contains("nothing of edge is here"), "{run}");
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains("lb1 has number 4 already"), "{run}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("after the next publish");
 }
 
 #[test]

@@ -191,6 +191,24 @@ fn sites(cmd: &Cmd) -> BTreeMap<String, Vec<u8>> {
     cmd.deployed().into_iter().map(read).collect()
 }
 
+/// A world to which something happens, by the number of its script.
+#[track_caller]
+fn must_converge(seed: usize) {
+    let mut world = World::new(seed as u64 + 1);
+    for _ in 0..(8 + seed % 10) {
+        world.step();
+    }
+    world.must_be_as_a_single_host();
+}
+
+/// Scripts in which a node saw a head that it never had whole, before the publisher and the store lost everything.
+#[test]
+fn scripts_that_failed_once() {
+    for seed in [18, 397] {
+        must_converge(seed);
+    }
+}
+
 #[test]
 fn every_node_becomes_a_single_host() {
     let worlds = if long() { 400 } else { 10 };
@@ -203,13 +221,7 @@ fn every_node_becomes_a_single_host() {
                 if seed >= worlds {
                     return failed;
                 }
-                let context = failure(|| {
-                    let mut world = World::new(seed as u64 + 1);
-                    for _ in 0..(8 + seed % 10) {
-                        world.step();
-                    }
-                    world.must_be_as_a_single_host();
-                });
+                let context = failure(|| must_converge(seed));
                 failed.extend(context.map(|text| format!("seed {seed}: {text}")));
             }
         };

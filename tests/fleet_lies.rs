@@ -76,6 +76,10 @@ impl Lied {
         fleet.all_follow();
         let old = fleet.wanted.clone();
         let cached = support::fleet::files(&fleet.nodes[0].cmd.beside("cache"));
+        // Another list of nodes too.
+        fleet.join("lb3", None);
+        fleet.tell_publisher();
+        fleet.tell_nodes("");
         fleet.renew("a.example");
         fleet.renew("b.example");
         fleet.delete("c.example");
@@ -227,7 +231,7 @@ fn whatever_a_reader_writes_into_an_etcd_is_noticed_by_its_name() {
     let mut dice = Dice(16);
     let mut count = 0;
     let needed: Vec<StoreKey> = lied.last.keys().filter(|key| is_needed(key, &lied)).cloned().collect();
-    assert_eq!(needed.len(), 5, "head, key, page and two objects: {needed:?}");
+    assert_eq!(needed.len(), 6, "head, list of nodes, key, page and two objects: {needed:?}");
 
     // Bits.
     for key in &needed {
@@ -319,6 +323,37 @@ fn whatever_a_reader_writes_into_an_etcd_is_noticed_by_its_name() {
         values.insert(StoreKey::Page(list.hash()), list.to_bytes());
         values.insert(StoreKey::Head, head(&|head| head.nodes = list.hash(), &publisher));
     });
+    // Another list of nodes in the place of the one that the head names.
+    let list_of = |values: &Values| {
+        let nodes = SignedHead::read(&values[&StoreKey::Head]).unwrap().head.nodes;
+        (StoreKey::Page(nodes), NodeList::read(&values[&StoreKey::Page(nodes)]).unwrap())
+    };
+    let ((list, members), (_, old)) = (list_of(&lied.last), list_of(&lied.first));
+    assert_eq!((members.len(), old.len()), (3, 2));
+    let others_key = members.get("lb2").unwrap().1;
+    let swapped = NodeList::of(members.iter().map(|(name, key)| {
+        let key = if name.as_ref() == "lb1" { others_key } else { *key };
+        (name.clone(), key)
+    }));
+    for (what, other) in [
+        ("the first head's list", old),
+        ("a list without it", NodeList::of(members.iter().filter(|it| it.0.as_ref() != "lb1").cloned())),
+        ("a list with another's key", swapped),
+        ("a list of nobody", NodeList::default()),
+    ] {
+        lied.is_noticed(what, &["fleet-damaged"], &|values| {
+            values.insert(list.clone(), other.to_bytes());
+        });
+        // Whoever looks at the fleet is told of nobody whom the head doesn't name.
+        let mut values = lied.last.clone();
+        values.insert(list.clone(), other.to_bytes());
+        lied.lie(&values);
+        let seen = lied.fleet.publisher.run(&["fleet", "status", "--format", "json"]).exits(2).json();
+        assert_eq!(seen["nodes"], serde_json::json!([]), "{what}");
+        assert!(seen["problems"].to_string().contains("fleet-damaged"), "{what}: {seen}");
+        lied.mend(&values);
+        count += 1;
+    }
     // A key of the same epoch that somebody else made, sealed to the node.
     let place = StoreKey::EpochKey { epoch: 2, node: "lb1".parse().unwrap() };
     let forged = EpochKey::generate(2).unwrap();

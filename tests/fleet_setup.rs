@@ -6,10 +6,12 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use support::fleet::Fleet;
+use support::cmd::toml;
+use support::fleet::{Fleet, Node};
 use support::process::finish;
 use support::{Cmd, LIMIT};
 
@@ -99,6 +101,55 @@ fn a_node_gets_keys_and_a_service_and_no_certbot() {
     for name in ["hook", "timer", "renewal"] {
         assert_eq!(findings(node, name), [], "{name}");
     }
+}
+
+/// The units of a host whose places aren't the default ones are told of them, and the cache is made, where they can't.
+#[test]
+fn the_followers_units_are_told_of_other_places() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    let host_file = format!("host_file = {}", toml(&fleet.nodes[0].cmd.beside("host.pem")));
+    let Node { cmd, .. } = fleet.nodes.remove(0);
+    let node = &cmd.option(&host_file);
+    let units = tempfile::tempdir().unwrap();
+    let names = ["haproxy-certs-follow.service", "haproxy-certs-follow-once.service"];
+    for name in names {
+        let packaged = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging");
+        fs::copy(Path::new(packaged).join(name), units.path().join(name)).unwrap();
+    }
+    let init = || {
+        let script = "mount --bind \"$1\" /etc/systemd/system && shift && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh"]).arg(units.path()).arg(Cmd::program());
+        command.arg("--config").arg(node.config()).arg("init");
+        node.prepare(&mut command);
+        let output = finish(&mut command, LIMIT);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = init();
+    assert!(said.contains("(the fleet's cache)"), "{said}");
+    assert!(node.beside("cache").is_dir());
+    for name in names {
+        assert!(said.contains(&format!("(tells {name} of these directories)")), "{said}");
+        let text = fs::read_to_string(units.path().join(format!("{name}.d/paths.conf"))).unwrap();
+        let has = |line: String| assert!(text.lines().any(|it| it == line), "{line}: {text}");
+        let sites = node.sites();
+        has(format!("ReadWritePaths={}", sites.parent().unwrap().display()));
+        has(format!("ReadWritePaths=-{}", node.beside("cache").display()));
+        has(format!("ReadWritePaths=-{}", fleet.folder().display()));
+        has(format!("ConditionPathExists={}", node.beside("identity").display()));
+        has("PrivateTmp=no".to_owned());
+        // systemd understands each line.
+        let mut verify = Command::new("systemd-analyze");
+        verify.args(["verify", "--man=no"]).arg(units.path().join(name));
+        let verified = String::from_utf8(finish(&mut verify, LIMIT).stderr).unwrap();
+        assert!(!verified.contains("paths.conf"), "{verified}");
+    }
+    let again = init();
+    assert!(!again.contains("made "), "{again}");
 }
 
 #[test]

@@ -57,6 +57,18 @@ impl Host {
         Said { text: text.into_owned(), code: output.status.code() }
     }
 
+    /// Runs a shell's line there, in which `$@` is the program.
+    fn shell(&self, line: &str) -> Said {
+        let script = format!("mkdir -p /etc/haproxy && mount --bind \"$1\" /etc/haproxy && shift && {line}");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", &script, "sh"]);
+        command.arg(self.at("haproxy")).arg(env!("CARGO_BIN_EXE_haproxy-certs"));
+        command.env("COLUMNS", "999");
+        let output = finish(&mut command, LIMIT);
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        Said { text: text.into_owned(), code: output.status.code() }
+    }
+
     /// The lines of the settings that are no comments.
     fn settings(&self) -> Vec<String> {
         let text = fs::read_to_string(self.at("settings.toml")).unwrap();
@@ -126,6 +138,48 @@ fn a_directory_that_is_loaded_becomes_the_settings() {
     fs::write(host.at("settings.toml"), include_str!("../packaging/haproxy-certs.toml")).unwrap();
     host.run(&["init", "--write-config"]);
     assert_eq!(host.settings(), expected);
+}
+
+/// Of several directories the first is proposed and the others are named; the command that is said chooses one of these.
+#[test]
+fn several_directories_are_named_and_each_can_be_chosen() {
+    let host = Host::new(tree());
+    host.haproxy_cfg(&format!(
+        "{GLOBAL}frontend a\n bind :443 ssl crt DIR/ssl/default.pem crt DIR/one\nfrontend b\n bind :444 ssl crt 'DIR/t wo/' crt \
+         DIR/one crt-list DIR/list\n"
+    ));
+    put(&host.at("one/a.example.pem"), host.tree.leaf("a.example").combined(), 0o640);
+    put(&host.at("t wo/b.example.pem"), host.tree.leaf("b.example").combined(), 0o600);
+    put(&host.at("three/b.example.pem"), host.tree.leaf("b.example").combined(), 0o600);
+    put(&host.at("ssl/default.pem"), host.tree.leaf("b.example").combined(), 0o600);
+    let here = |text: &str| text.replace("DIR", host.folder.path().to_str().unwrap());
+    fs::write(host.at("list"), here("DIR/three/b.example.pem\n")).unwrap();
+    let also = here(
+        "HAProxy also loads DIR/t wo (/etc/haproxy/haproxy.cfg:6), DIR/three (DIR/list:1): one directory is looked after; to \
+         choose another one than DIR/one",
+    );
+    let command = here("--sites-dir 'DIR/t wo' init --write-config");
+    let first = host.run(&["init", "--write-config", "--dry-run"]);
+    assert!(first.code == Some(0) && first.text.contains(&also), "no {also} in {}", first.text);
+    assert!(!host.at("settings.toml").exists());
+    let line = first
+        .text
+        .lines()
+        .find(|line| line.contains(&command))
+        .unwrap()
+        .split_once("-> ")
+        .unwrap()
+        .1
+        .to_owned();
+    let pasted = line.replace("haproxy-certs ", "\"$@\" ");
+    let made = host.shell(&pasted);
+    assert_eq!(made.code, Some(0), "{pasted}: {}", made.text);
+    assert!(!made.text.contains("HAProxy also loads"), "{}", made.text);
+    let settings = host.settings();
+    assert_eq!(settings[..2], ["sites_dir = \"DIR/t wo\"", "mode = \"0600\""], "{}", made.text);
+    // The other one fits still.
+    let other = host.run(&["--sites-dir", &here("DIR/one"), "init", "--write-config"]);
+    assert!(other.text.contains(&here("-> sites_dir = \"DIR/one\"")), "{}", other.text);
 }
 
 /// Files that lines name one by one: their directory becomes the settings, nothing is to be loaded twice, and it is said that a

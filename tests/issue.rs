@@ -81,12 +81,22 @@ fn a_wildcard_comes_by_dns_and_is_served() {
     let host = host("");
     let refused = host.cmd.run(&["issue", "-d", "*.wild.test,wild.test"]).exits(3);
     assert!(refused.stderr.contains("standalone can't prove *.wild.test"), "{refused}");
-    let works = "haproxy-certs issue -d '*.wild.test' -d wild.test -- --authenticator manual \
-                 --preferred-challenges dns;";
-    assert!(refused.stderr.contains(works), "{refused}");
+    let rest = "issue -d '*.wild.test,wild.test' -- --authenticator manual --preferred-challenges dns;";
+    let config = host.cmd.config();
+    let works = format!("{} --config {} {rest}", Cmd::program().display(), config.display());
+    assert!(refused.stderr.contains(&works), "{refused}");
+    // Nobody is there who could be asked.
+    assert!(refused.stderr.contains("; first take -n out of args in [certbot]"), "{refused}");
     assert!(!host.at("logs").exists(), "certbot was called");
 
     let hook = host.pebble.dns_hook();
+    // As it is said, but for the hook in the operator's place.
+    let line = works.trim_end_matches(';').replace("wild.test", "pasted.test");
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &format!("{line} --manual-auth-hook \"$HOOK\"")]).env("HOOK", &hook);
+    host.cmd.prepare(&mut shell);
+    assert!(shell.status().unwrap().success(), "{line}");
+    assert!(host.conf("pasted.test").contains("authenticator = manual"));
     let by_dns = ["--manual", "--preferred-challenges", "dns", "--manual-auth-hook", &hook];
     let mut line = vec!["issue", "-d", "*.wild.test,wild.test", "--"];
     line.extend(by_dns);
@@ -383,5 +393,122 @@ fn every_haproxy_chooses_between_two_kinds_of_keys() {
         assert_eq!(to("RSA-PSS+SHA256:RSA+SHA256"), Ok(renewed.serial()), "{version:?}");
         let status = cmd.run(&["status"]).exits(0);
         assert!(!status.stdout.contains("shadowed"), "{version:?}: {status}");
+    }
+}
+
+/// What certbot itself makes of arguments: the authenticator and the names, one line of JSON for each line.
+const PARSER: &str = r#"
+import contextlib, io, json, sys
+from certbot._internal import cli
+from certbot._internal.plugins import disco, selection
+plugins = disco.PluginsRegistry.find_all()
+for line in sys.stdin:
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            config = cli.prepare_and_parse_args(plugins, ["certonly"] + json.loads(line))
+        names = getattr(config, "domains", None) or getattr(config, "sans", None) or []
+        found = [selection.cli_plugin_requests(config)[0], [getattr(it, "dns_name", None) or str(it) for it in names]]
+    except (SystemExit, Exception):
+        found = None
+    print(json.dumps(found))
+"#;
+
+/// An authenticator and names are found behind the dashes as certbot's own parser finds them, in whatever bundle, spelling or
+/// abbreviation.
+#[test]
+fn the_authenticator_and_the_names_are_those_that_certbot_takes() {
+    use haproxy_certs::certbot::authenticator::{domains_in, named_in};
+    use std::ffi::OsString;
+    use std::io::Write as _;
+
+    let words = [
+        "-n",
+        "-na",
+        "-nva",
+        "-a",
+        "-a=manual",
+        "-nia",
+        "-i",
+        "-qnd",
+        "-d",
+        "-da.test",
+        "-nd=x.test",
+        "-m",
+        "-w",
+        "--webroot-path",
+        "/tmp",
+        "manual",
+        "webroot",
+        "dns-x",
+        "a.test",
+        "b.test,*.c.test",
+        "--authenticator",
+        "--authenticator=dns-y",
+        "--auth",
+        "--configu",
+        "--configurator=manual",
+        "--manual",
+        "--webroot",
+        "--stan",
+        "--standalone",
+        "--domains",
+        "--domain=d.test",
+        "--dom",
+        "--preferred-chal",
+        "dns",
+        "--key-t",
+        "rsa",
+        "--cert-n",
+        "--agree-tos",
+        "--manual-auth-hook",
+        "-na manual",
+        "-namanual",
+        "-vvtq",
+        "--email",
+        "me@a.test",
+        "--staging",
+        "-",
+    ];
+    // Always the same lines, of one to six words.
+    let mut seed: u64 = 20_261_130;
+    let mut next = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).unwrap() % below
+    };
+    let lines: Vec<Vec<&str>> =
+        (0..1500).map(|_| (0..=next(6)).map(|_| words[next(words.len())]).collect()).collect();
+    for program in [PathBuf::from("/usr/bin/certbot"), newest_certbot()] {
+        let script = fs::read_to_string(&program).unwrap();
+        let python = script.lines().next().unwrap().trim_start_matches("#!").trim();
+        let mut child = std::process::Command::new(python)
+            .args(["-c", PARSER])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let input: String = lines.iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect();
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()).unwrap());
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        let answers = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(answers.lines().count(), lines.len(), "{}", program.display());
+        let mut accepted = 0;
+        for (line, answer) in lines.iter().zip(answers.lines()) {
+            let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
+            let Some(answer) = answer.as_array() else { continue };
+            accepted += 1;
+            let given: Vec<OsString> = line.iter().map(OsString::from).collect();
+            assert_eq!(named_in(&given).as_deref(), answer[0].as_str(), "{} {line:?}", program.display());
+            let mut names: Vec<String> = domains_in(&given);
+            let mut theirs: Vec<&str> =
+                answer[1].as_array().unwrap().iter().filter_map(|it| it.as_str()).collect();
+            names.sort();
+            names.dedup();
+            theirs.sort_unstable();
+            theirs.dedup();
+            assert_eq!(names, theirs, "{} {line:?}", program.display());
+        }
+        assert!(accepted > 100, "{accepted} of {}", program.display());
     }
 }

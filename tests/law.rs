@@ -106,6 +106,7 @@ fn leaf() -> impl Strategy<Value = Leaf> {
                 not_after: not_before + life,
                 is_self_signed: false,
                 issuer_is_staging: staging,
+                demands_ocsp: false,
             }
         },
     )

@@ -20,6 +20,17 @@ fn problems(cmd: &Cmd, file: &str) -> (Vec<Value>, String) {
     (problems, advice)
 }
 
+/// A host certificate, older than whatever is started afterwards: procfs tells when by hundredths of a second.
+fn put_host(cmd: &Cmd) {
+    let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
+    let path = cmd.beside("host.pem");
+    write(&path, host.combined(), 0o400);
+    let changed = fs::metadata(&path).unwrap().modified().unwrap();
+    support::wait_until(support::LIMIT, "a later hundredth of a second", || {
+        changed.elapsed().is_ok_and(|ago| ago > std::time::Duration::from_millis(50))
+    });
+}
+
 fn tree() -> Tree {
     let mut tree = Tree::new();
     for name in ["a.example", "b.example"] {
@@ -38,8 +49,7 @@ fn a_new_file_that_no_crt_list_names_is_a_problem_with_its_line() {
         cmd.run(&["assemble", "--reload", "none"]).exits(0);
         let list = cmd.beside("list.txt");
         write(&list, format!("{} [alpn h2] a.example\n", cmd.site("a.example").display()), 0o644);
-        let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
-        write(&cmd.beside("host.pem"), host.combined(), 0o400);
+        put_host(&cmd);
         let mut haproxy = Haproxy::of(version)
             .crt(cmd.beside("host.pem"))
             .bind_option(&format!("crt-list {}", list.display()))
@@ -137,8 +147,7 @@ fn ssl_f_use_names_files_too() {
         let cmd = Cmd::new(tree.live());
         cmd.run(&["assemble", "--reload", "none"]).exits(0);
         let port = support::Port::free();
-        let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
-        write(&cmd.beside("host.pem"), host.combined(), 0o400);
+        put_host(&cmd);
         let section = format!(
             "frontend used\n  bind {} ssl\n  ssl-f-use crt {}\n  http-request return status 200",
             port.address(),
@@ -164,8 +173,7 @@ fn a_certificate_for_an_address_must_be_first() {
     tree.issue("192.0.2.7", KeyKind::P256, &["192.0.2.7"], Validity::days(90));
     let cmd = Cmd::new(tree.live());
     cmd.run(&["assemble", "--reload", "none"]).exits(0);
-    let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
-    write(&cmd.beside("host.pem"), host.combined(), 0o400);
+    put_host(&cmd);
     let version = support::system_haproxy();
     let behind = Haproxy::of(&version).crt(cmd.beside("host.pem")).crt(cmd.sites()).start();
     let cmd = cmd.haproxy(&behind, "");
@@ -236,5 +244,231 @@ fn what_another_haproxy_loads_is_not_missing_where_a_line_names_one_file() {
         assert_eq!(of_b, ["haproxy-stale", "haproxy-stale"]);
         one.reload_and_wait();
         assert_eq!(problems(&cmd, "b.example.pem").0, ["haproxy-stale"]);
+    }
+}
+
+/// The settings name a stats socket and nothing else, and lines name the files: who has the socket open is this HAProxy.
+#[test]
+fn a_stats_socket_alone_says_which_haproxy_it_is() {
+    for version in versions() {
+        for way in ["crt-list", "crt", "ssl-f-use", "crt-store"] {
+            let since = match way {
+                "ssl-f-use" => (3, 2),
+                "crt-store" => (3, 0),
+                _ => (2, 2),
+            };
+            if version.number() < since {
+                continue;
+            }
+            let what = format!("{} {way}", version.full);
+            let mut tree = tree();
+            let cmd = Cmd::new(tree.live());
+            cmd.run(&["assemble", "--reload", "none"]).exits(0);
+            put_host(&cmd);
+            let list = cmd.beside("list.txt");
+            let files = ["a.example", "b.example"].map(|name| cmd.site(name).display().to_string());
+            write(&list, files.join("\n") + "\n", 0o644);
+            let port = support::Port::free();
+            let mut setup = Haproxy::of(&version).crt(cmd.beside("host.pem"));
+            let lines = match way {
+                "crt-list" => format!("bind {} ssl crt-list {}", port.address(), list.display()),
+                "crt" => format!("bind {} ssl crt {} crt {}", port.address(), files[0], files[1]),
+                "ssl-f-use" => format!(
+                    "bind {} ssl\n  ssl-f-use crt {}\n  ssl-f-use crt {}",
+                    port.address(),
+                    files[0],
+                    files[1]
+                ),
+                _ => {
+                    let load = |at: usize| format!("  load crt {} alias n{at}\n", files[at]);
+                    setup = setup.section(&format!("crt-store ours\n{}{}", load(0), load(1)));
+                    format!("bind {} ssl crt @ours/n0 crt @ours/n1", port.address())
+                }
+            };
+            setup = setup.section(&format!("frontend more\n  {lines}\n  http-request return status 200"));
+            let haproxy = setup.start();
+            let table = format!(
+                "[[haproxy]]\nruntime_socket = {}\nbinary = {}",
+                support::cmd::toml(&haproxy.stats_socket()),
+                support::cmd::toml(&version.program)
+            );
+            let cmd = cmd.table(&table);
+            let now = tree.renew("a.example").served().serial;
+            let workers = haproxy.worker_pids();
+            let run = cmd.assemble(&[]).exits(0);
+            let row = run.haproxy();
+            assert_eq!(
+                (&row["outcome"], &row["confirmed"]),
+                (&"updated".into(), &true.into()),
+                "{what}: {run}"
+            );
+            assert_eq!(row["detail"], Value::Null, "{what}: {run}");
+            assert_eq!(served(port.address(), "a.example").serial, now, "{what}");
+            assert_eq!(haproxy.worker_pids(), workers, "{what}");
+            let settled = cmd.assemble(&[]).exits(0);
+            assert_eq!(settled.haproxy()["outcome"], "not-needed", "{what}: {settled}");
+        }
+    }
+}
+
+/// Where nothing tells which HAProxy answers on a socket it is confirmed as far as the socket shows that no other certificate
+/// has the names, and otherwise the setting that settles it is named, in one sentence.
+#[test]
+fn what_is_behind_a_socket_alone_is_confirmed_as_far_as_it_shows() {
+    for version in versions() {
+        let mut tree = tree();
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let list = cmd.beside("list.txt");
+        let lines =
+            ["a.example", "b.example"].map(|name| format!("{} [alpn h2]\n", cmd.site(name).display()));
+        write(&list, lines.concat(), 0o644);
+        let of_list = || Haproxy::of(&version).bind_option(&format!("crt-list {}", list.display()));
+        // Which of the two it is shows nowhere.
+        let _another = of_list().start();
+        let tcp = support::Port::free();
+        let stats = format!("  stats socket ipv4@{} level admin", tcp.address());
+        put_host(&cmd);
+        let haproxy = of_list().global(&stats).another_bind().crt(cmd.beside("host.pem")).start();
+        let table = format!(
+            "[[haproxy]]\nruntime_socket = \"{}\"\nbinary = {}\n",
+            tcp.address(),
+            support::cmd::toml(&version.program)
+        );
+        let mut cmd = cmd.table(&table);
+        let mut confirmed = |cmd: &Cmd| {
+            let now = tree.renew("a.example").served().serial;
+            let row = cmd.assemble(&[]).exits(0).haproxy();
+            assert_eq!(row["outcome"], "updated", "{}: {row}", version.full);
+            assert_eq!(served(haproxy.address(), "a.example").serial, now, "{}", version.full);
+            (row["confirmed"].clone(), row["detail"].as_str().unwrap_or_default().to_owned())
+        };
+        let advice = "set config of \"haproxy\" to its configuration files, or probe to an address of it";
+        let (is_seen, detail) = confirmed(&cmd);
+        if version.number() >= (3, 0) {
+            assert_eq!((is_seen, &*detail), (true.into(), ""), "{}", version.full);
+        } else {
+            assert!(is_seen.is_null() && detail.ends_with(advice), "{}: {detail}", version.full);
+            assert!(!detail.contains("no way"), "{}: {detail}", version.full);
+        }
+        for setting in [
+            format!("config = [{}]", support::cmd::toml(&haproxy.config())),
+            format!("probe = [\"{}\"]", haproxy.address()),
+        ] {
+            cmd.set_tables(&format!("{table}{setting}"));
+            assert_eq!(confirmed(&cmd).0, true, "{} {setting}", version.full);
+        }
+        cmd.set_tables(&table);
+        // Somebody else's certificate for the same name: which one is served a socket doesn't say.
+        let port = support::Port::free();
+        let other = tree.authority().issue(KeyKind::P256, &["x.example", "A.example"], Validity::days(90));
+        write(&cmd.beside("other.pem"), other.combined(), 0o400);
+        let section =
+            format!("frontend two\n  bind {} ssl crt {}", port.address(), cmd.beside("other.pem").display());
+        let tcp = support::Port::free();
+        let stats = format!("  stats socket ipv4@{} level admin", tcp.address());
+        let _two = of_list().global(&stats).section(&section).start();
+        cmd.set_tables(&format!("[[haproxy]]\nruntime_socket = \"{}\"\nbinary = \"\"", tcp.address()));
+        tree.renew("a.example");
+        let row = cmd.assemble(&[]).exits(0).haproxy();
+        assert_eq!(
+            (&row["outcome"], &row["confirmed"]),
+            (&"updated".into(), &Value::Null),
+            "{}: {row}",
+            version.full
+        );
+        assert!(row["detail"].as_str().unwrap().ends_with(advice), "{}: {row}", version.full);
+    }
+}
+
+/// A word of haproxy.cfg.
+fn word(text: &str) -> String {
+    let special = |letter: char| matches!(letter, ' ' | '#' | '\'' | '"' | '\\');
+    text.chars().map(|it| if special(it) { format!("\\{it}") } else { it.to_string() }).collect()
+}
+
+/// The line that is advised is loaded as it is pasted, whatever the path: each file has its own rules.
+#[test]
+fn the_line_that_is_advised_is_loaded_whatever_the_path() {
+    for version in versions() {
+        for way in ["crt", "ssl-f-use", "crt-store", "crt-base", "crt-list"] {
+            let since = match way {
+                "ssl-f-use" => (3, 2),
+                "crt-store" => (3, 0),
+                _ => (2, 2),
+            };
+            if version.number() < since {
+                continue;
+            }
+            let what = format!("{} {way}", version.full);
+            let mut tree = Tree::new();
+            let second = if way == "crt-list" { "b c#[d]" } else { "b" };
+            tree.issue("a", KeyKind::P256, &["a.example"], Validity::days(90));
+            tree.issue(second, KeyKind::P256, &["b.example"], Validity::days(90));
+            let cmd = Cmd::new(tree.live());
+            let folder = if way == "crt-list" { "sites" } else { "si t#e's \"$x\"\\" };
+            let sites = cmd.beside(folder);
+            let cmd = cmd.with_sites(&sites);
+            cmd.run(&["assemble", "--reload", "none"]).exits(0);
+            put_host(&cmd);
+            let port = support::Port::free();
+            let list = cmd.beside("list.txt");
+            let base = if way == "crt-base" { String::new() } else { format!("{}/", sites.display()) };
+            write(&list, format!("{base}a.pem [alpn h2]\n"), 0o644);
+            let first = word(cmd.site("a").to_str().unwrap());
+            let bind = format!("bind {} ssl", port.address());
+            let mut setup = Haproxy::of(&version).crt(cmd.beside("host.pem"));
+            if way == "crt-base" {
+                setup = setup.global(&format!("  crt-base {}", word(sites.to_str().unwrap())));
+            }
+            let section = match way {
+                "crt" => format!("frontend x\n  {bind} crt {first}"),
+                "ssl-f-use" => format!("frontend x\n  {bind}\n  ssl-f-use crt {first}"),
+                "crt-store" => {
+                    format!(
+                        "crt-store ours\n  load crt {first} alias one\nfrontend x\n  {bind} crt @ours/one"
+                    )
+                }
+                _ => format!("frontend x\n  {bind} crt-list {}", list.display()),
+            };
+            let mut haproxy = setup.section(&format!("{section}\n  http-request return status 200")).start();
+            let cmd = cmd.haproxy(&haproxy, "");
+            let (of_b, advice) = problems(&cmd, &format!("{second}.pem"));
+            assert_eq!(of_b, ["not-listed"], "{what}");
+            let text = fs::read_to_string(haproxy.config()).unwrap();
+            // As it stands between `add "` and what says where.
+            let between = |begin: &str, end: &str| {
+                let rest = advice.split_once(begin).unwrap_or_else(|| panic!("{what}: {advice}")).1;
+                rest.split_once(end).unwrap_or_else(|| panic!("{what}: {advice}")).0.to_owned()
+            };
+            let text = match way {
+                "crt" | "crt-list" => {
+                    let more = between("add \"", "\" to the bind line");
+                    text.replace(&bind, &format!("{bind} {more}"))
+                }
+                "ssl-f-use" => {
+                    let line = between("add \"", "\" to frontend x");
+                    text.replace(&bind, &format!("{bind}\n  {line}"))
+                }
+                "crt-store" => {
+                    let line = between("add \"", "\" behind ");
+                    let name = between(", and \"", "\" where frontend x");
+                    let text = text.replace("crt @ours/one", &format!("crt @ours/one crt {name}"));
+                    text.replace("crt-store ours\n", &format!("crt-store ours\n  {line}\n"))
+                }
+                _ => {
+                    let command = between(": ", "; then ");
+                    assert!(
+                        Command::new("sh").args(["-ec", &command]).status().unwrap().success(),
+                        "{advice}"
+                    );
+                    text
+                }
+            };
+            fs::write(haproxy.config(), text).unwrap();
+            haproxy.reload_and_wait();
+            assert_eq!(served(port.address(), "b.example").names, ["b.example"], "{what}: {advice}");
+            assert_eq!(problems(&cmd, &format!("{second}.pem")).0, Vec::<Value>::new(), "{what}");
+        }
     }
 }

@@ -196,3 +196,47 @@ fn the_two_files_may_have_other_names() {
         assert!(Path::new(&cmd.site("a.example")).exists());
     }
 }
+
+/// `status` speaks of the client that lays the files down, and not of certbot; in JSON the keys are the same everywhere.
+#[test]
+fn status_names_the_client_in_trees_of_others() {
+    for more in ["", "key_file = \"key.pem\"", "chain_file = \"chain.cer\""] {
+        let mut tree = Tree::new();
+        let live = tempfile::Builder::new().prefix("haproxy-certs-other-").tempdir().unwrap();
+        let key = if more.contains("key_file") { "key.pem" } else { "privkey.pem" };
+        let chain = if more.contains("chain_file") { "chain.cer" } else { "fullchain.pem" };
+        // What certbot has now, laid down by somebody else.
+        let lay_down = |tree: &Tree| {
+            let (from, to) = (tree.lineage("a.example"), live.path().join("a.example"));
+            fs::create_dir_all(&to).unwrap();
+            fs::copy(from.join("privkey.pem"), to.join(key)).unwrap();
+            fs::copy(from.join("fullchain.pem"), to.join(chain)).unwrap();
+        };
+        tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+        lay_down(&tree);
+        let cmd = Cmd::new(live.path()).without_haproxy().option(more);
+        let mut said = Vec::new();
+        let mut look = |problem: &str, fact: &str| {
+            let status = cmd.run(&["status"]);
+            assert!(status.stdout.contains(problem) && status.stdout.contains(fact), "{more}: {status}");
+            assert!(status.stdout.contains(" CLIENT "), "{more}: {status}");
+            said.push(status.stdout);
+            let page = cmd.run(&["status", "--format", "html"]).stdout;
+            assert!(page.contains("client"), "{page}");
+            said.push(page);
+            let site = cmd.run(&["status", "--format", "json"]).site("a.example.pem");
+            assert!(site["certbot"]["serial"].is_string(), "{site}");
+        };
+        look("disk-missing", "the client has a certificate, and there is no file for it");
+        cmd.assemble(&[]).exits(0);
+        tree.renew("a.example");
+        lay_down(&tree);
+        look("disk-stale", "the client has");
+        for said in said {
+            assert!(!said.to_lowercase().contains("certbot"), "{more}: {said}");
+        }
+    }
+    let tree = Tree::of(&[("a.example", &["a.example"])]);
+    let status = Cmd::new(tree.live()).without_haproxy().run(&["status"]);
+    assert!(status.stdout.contains(" CERTBOT ") && status.stdout.contains("certbot has a cert"), "{status}");
+}

@@ -12,7 +12,7 @@ use std::process::Command;
 use support::cmd::toml;
 use support::haproxy::Setup;
 use support::scene::put;
-use support::{Cmd, Haproxy, LIMIT, Run, Tree, Version, served, versions};
+use support::{Cmd, Haproxy, KeyKind, LIMIT, Run, Tree, Validity, Version, served, versions};
 
 /// The lineage that goes.
 const GONE: &str = "gone.test";
@@ -117,6 +117,46 @@ fn a_key_of_a_store_is_needed() {
             served(scene.haproxy.address(), "keep.test").serial,
             scene.tree.leaf("keep.test").serial()
         );
+    }
+}
+
+/// A link that leads nowhere keeps HAProxy from starting, in our directory and in another one: the file stays, the dry run and
+/// the status say so beforehand, and what they advise mends it.
+#[test]
+fn a_file_that_a_link_leads_to_stays_and_the_dry_run_says_so() {
+    for version in versions() {
+        for is_beside in [true, false] {
+            let context = format!("{} {is_beside}", version.full);
+            let mut scene = Scene::start(&version, |folder, setup| {
+                let (other, sites) = (folder.join("other"), folder.join("sites"));
+                fs::create_dir(&other).unwrap();
+                let link = if is_beside { sites.join("y.pem") } else { other.join("link.pem") };
+                std::os::unix::fs::symlink(sites.join("gone.test.pem"), link).unwrap();
+                if is_beside { setup.crt(&sites) } else { setup.crt(&sites).crt(&other) }
+            });
+            scene.cmd.assemble(&[]).exits(0);
+            scene.tree.delete(GONE);
+            let dry = scene.cmd.assemble(&["--dry-run"]).exits(1);
+            scene.holds(&dry, "leads to it", &context);
+            let status = scene.cmd.run(&["status", "--format", "json"]);
+            assert!(status.stdout.contains("leads to it; remove the link first"), "{context}: {status}");
+            for _ in 0..2 {
+                let run = scene.cmd.assemble(&[]).exits(1);
+                scene.holds(&run, "leads to it", &context);
+                scene.must_start(&[], &context);
+            }
+            let link = if is_beside { scene.cmd.site("y") } else { scene.folder.join("other/link.pem") };
+            fs::remove_file(link).unwrap();
+            if !is_beside {
+                let leaf = scene.tree.authority().issue(KeyKind::P256, &["o.test"], Validity::days(90));
+                fs::write(scene.folder.join("other/o.pem"), leaf.combined()).unwrap();
+            }
+            let dry = scene.cmd.assemble(&["--dry-run"]).exits(0);
+            assert_eq!(dry.action("gone.test.pem"), "prune", "{context}: {dry}");
+            let run = scene.cmd.assemble(&[]).exits(0);
+            assert_eq!(run.action("gone.test.pem"), "prune", "{context}: {run}");
+            scene.must_start(&[], &context);
+        }
     }
 }
 

@@ -190,6 +190,65 @@ fn scts_that_came_were_loaded_and_went_between_two_runs_end_no_haproxy() {
 }
 
 /// Where a line names them: `crt-store` and the brackets of a crt-list, since 3.0.
+/// What came or went beside a file is HAProxy's after a start: another one's renewal doesn't hide that.
+#[test]
+fn what_came_or_went_beside_one_is_loaded_with_the_next_renewal_of_another() {
+    with_each(|version| {
+        let with = |_: &Tree, cmd: &Cmd| {
+            let other = cmd.beside("other");
+            fs::create_dir(&other).unwrap();
+            fs::copy(cmd.site("a"), other.join("o.pem")).unwrap();
+        };
+        let setup =
+            |setup: Setup, folder: &Path| sites(setup, folder).another_bind().crt(folder.join("other"));
+        let mut scene = Scene::start(version, TWO, AUTO, with, setup);
+        let elsewhere = scene.cmd.beside("other/o.pem.sctl");
+        let addresses = scene.haproxy.addresses();
+        for (path, address) in [(scene.beside("a", ".sctl"), addresses[0]), (elsewhere, addresses[1])] {
+            for is_there in [true, false] {
+                let context = format!("{}, {} {is_there}", version.full, path.display());
+                if !is_there && address == addresses[1] {
+                    // Nobody remembers what was in other directories than ours.
+                    continue;
+                }
+                if is_there {
+                    fs::write(&path, sctl()).unwrap();
+                } else {
+                    fs::remove_file(&path).unwrap();
+                }
+                scene.tree.renew("b");
+                assert_ne!(scene.deploys(&context), "runtime", "{context}");
+                scene.serves("b", "b.test", &context);
+                assert_eq!(shows_scts(address, "a.test"), is_there, "{context}");
+                // Once no reload is in flight any more.
+                wait_until(LIMIT, "an update in memory", || {
+                    scene.tree.renew("b");
+                    scene.deploys(&context) == "runtime"
+                });
+            }
+        }
+    });
+}
+
+/// The same for an OCSP response's issuer, which nothing shows.
+#[test]
+fn an_issuer_that_came_was_loaded_and_went_is_no_longer_in_memory() {
+    with_each(|version| {
+        let mut scene = Scene::start(version, TWO, AUTO, |_, _| {}, sites);
+        let issuer = scene.tree.authority().intermediate().to_owned();
+        fs::write(scene.beside("a", ".issuer"), &issuer).unwrap();
+        scene.haproxy.reload_and_wait();
+        fs::remove_file(scene.beside("a", ".issuer")).unwrap();
+        scene.tree.renew("b");
+        assert_ne!(scene.deploys("went"), "runtime", "{}", version.full);
+        scene.serves("b", "b.test", "went");
+        wait_until(LIMIT, "an update in memory", || {
+            scene.tree.renew("b");
+            scene.deploys("stays away") == "runtime"
+        });
+    });
+}
+
 #[test]
 fn scts_that_a_line_names_are_loaded_again_and_end_no_haproxy() {
     with_each(|version| {
@@ -423,4 +482,84 @@ fn status_asks_an_old_haproxy_only_for_what_it_is_known_to_have() {
             assert!(is_seen(&scene, file), "{file}, {}", version.full);
         }
     });
+}
+
+/// A line may read our file as an authority of clients, and HAProxy keeps that until it is reloaded.
+#[test]
+fn what_a_line_reads_for_something_else_is_reloaded() {
+    with_each(|version| {
+        for is_directory in [false, true] {
+            if is_directory && version.number() < (2, 6) {
+                continue;
+            }
+            let setup = |setup: Setup, folder: &Path| {
+                let file = if is_directory { "sites" } else { "sites/a.pem" };
+                let base = setup.global(&format!("ca-base {}", folder.display()));
+                sites(base.bind_option(&format!("verify optional ca-file {file}")), folder)
+            };
+            let mut scene = Scene::start(version, TWO, AUTO, |_, _| {}, setup);
+            for (name, reads) in [("a", true), ("b", is_directory), ("a", true)] {
+                scene.tree.renew(name);
+                let context = format!("{name}, {is_directory}, {}", version.full);
+                assert_eq!(scene.deploys(&context) != "runtime", reads, "{context}");
+                scene.serves(name, &format!("{name}.test"), &context);
+            }
+        }
+    });
+}
+
+/// Certificates that HAProxy loads already, laid down by somebody else, and a stats socket alone: neither `init` nor the first run,
+/// which make a directory of their own there, is taken for somebody who has removed a `.sctl`.
+#[test]
+fn what_was_there_before_the_first_run_is_updated_in_memory() {
+    for version in versions() {
+        for (how, is_removed) in [("assemble", false), ("init", false), ("assemble", true), ("init", true)] {
+            let context = format!("{how}, {is_removed}, {}", version.full);
+            let mut tree = Tree::of(&[("a.example", &["a.example"]), ("b.example", &["b.example"])]);
+            let cmd = Cmd::new(tree.live());
+            support::tree::make_directory(&cmd.sites(), 0o755);
+            let host = tree.authority().issue(KeyKind::P256, &["host.example"], Validity::days(90));
+            put(&cmd.beside("host.pem"), host.combined(), 0o400);
+            // Older than what is started afterwards: procfs tells when by hundredths of a second.
+            let changed = fs::metadata(cmd.beside("host.pem")).unwrap().modified().unwrap();
+            wait_until(LIMIT, "a later hundredth of a second", || {
+                changed.elapsed().is_ok_and(|ago| ago > std::time::Duration::from_millis(50))
+            });
+            for lineage in ["a.example", "b.example"] {
+                put(&cmd.site(lineage), tree.leaf(lineage).combined(), 0o400);
+            }
+            fs::write(beside(&cmd, "a.example", ".key"), "").unwrap();
+            let gone = cmd.sites().join("gone.sctl");
+            fs::write(&gone, sctl()).unwrap();
+            let haproxy = Haproxy::of(&version).crt(cmd.beside("host.pem")).crt(cmd.sites()).start();
+            let table = format!(
+                "[[haproxy]]\nunit = \"\"\npidfile = \"\"\nmaster_socket = \"\"\nbinary = \"\"\nruntime_socket = {}",
+                support::cmd::toml(&haproxy.stats_socket())
+            );
+            let host = format!("host_file = {}", support::cmd::toml(&cmd.beside("host.pem")));
+            let cmd = cmd.option(&host).table(&table);
+            if is_removed {
+                // So that the clocks of files and processes tell them apart.
+                thread::sleep(std::time::Duration::from_millis(1100));
+                fs::remove_file(&gone).unwrap();
+            }
+            if how == "init" {
+                cmd.run(&["init"]).exits(0);
+            }
+            let now = tree.renew("a.example").served();
+            let run = cmd.assemble(&[]);
+            let row = run.haproxy();
+            if is_removed {
+                assert_eq!(row["outcome"], "failed", "{context}: {run}");
+                assert!(row["detail"].as_str().unwrap().contains(".sctl"), "{context}: {run}");
+                continue;
+            }
+            assert_eq!((run.code, &row["outcome"]), (Some(0), &"updated".into()), "{context}: {run}");
+            assert_eq!(row["confirmed"], true, "{context}: {run}");
+            assert_eq!(served(haproxy.address(), "a.example"), now, "{context}");
+            let again = tree.renew("b.example").served();
+            assert_eq!(cmd.assemble(&[]).exits(0).haproxy()["confirmed"], true, "{context}");
+            assert_eq!(served(haproxy.address(), "b.example"), again, "{context}");
+        }
+    }
 }

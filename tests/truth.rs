@@ -916,10 +916,11 @@ fn what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands() {
 }
 
 /// Of every word that the manual lists: the test that runs the advice, or why no command can help.
-const MENDED: [(&str, &str); 47] = [
+const MENDED: [(&str, &str); 48] = [
     ("fleet-*", "as the fleet's problems are mended: tests/fleet.rs"),
     ("not-listed", "as files that no list names are reached: tests of one by one"),
     ("not-presented", "as files that no list names are reached: tests of one by one"),
+    ("ocsp-missing", "no command for all of it: tests/foreign.rs issues it again"),
     ("haproxy-config", "a_configuration_that_haproxy_refuses_is_critical_on_every_version"),
     ("reload-owed", "what_the_last_run_could_not_do_is_explained_and_mended_without_a_circle"),
     ("haproxy-down", "a_unit_that_is_not_active_is_started_by_the_advice"),

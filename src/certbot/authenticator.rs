@@ -4,11 +4,12 @@
 //! line or in a `cli.ini`. A name replaces another name; a word beside another authenticator is refused
 //! (`plugins/selection.py`, `cli_plugin_requests`; the same in 2.1 and 5.8).
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use super::cli_ini::{Setting, settings};
+use super::options::{self, values};
 use super::version::Version;
 
 /// The one that answers on a port of its own, behind HAProxy.
@@ -39,6 +40,9 @@ const WORDS: [&str; 18] = [
 /// The options that take an authenticator's name.
 const OPTIONS: [&str; 2] = ["authenticator", "configurator"];
 
+/// certbot's names of the option with which it asks nobody: `-n`.
+pub const NOT_ASKED: [&str; 2] = ["non-interactive", "noninteractive"];
+
 /// Those that answer over HTTP and can't do anything else.
 const ONLY_HTTP: [&str; 4] = ["apache", "nginx", STANDALONE, "webroot"];
 
@@ -62,11 +66,24 @@ pub struct InFile {
 /// The authenticator that these arguments of certbot name: the last one counts.
 #[must_use]
 pub fn named_in(arguments: &[OsString]) -> Option<String> {
-    let of_option = |option: &str| values(arguments, &[option]).pop();
-    let by_name =
-        OPTIONS.iter().find_map(|option| of_option(option)).or_else(|| short(arguments, "-a").pop());
-    let is_there = |word: &&&str| arguments.iter().any(|argument| option_name(argument) == Some(word));
-    by_name.or_else(|| WORDS.iter().find(is_there).map(|word| (*word).to_owned()))
+    let by_name = OPTIONS.iter().find_map(|option| values(arguments, &[option]).pop());
+    by_name.or_else(|| word_in(arguments).map(str::to_owned))
+}
+
+/// The one that they name by a word of its own.
+#[must_use]
+pub fn word_in(arguments: &[OsString]) -> Option<&'static str> {
+    let given = options::given(arguments);
+    WORDS.into_iter().find(|word| given.iter().any(|it| it.name == *word))
+}
+
+/// These arguments without the authenticator that they name, however they do it, and without what fits only that: the
+/// challenges; `asks`: and without that nobody is to be asked.
+#[must_use]
+pub fn without_any(arguments: &[OsString], asks: bool) -> Vec<OsString> {
+    let has_value = |name: &str| OPTIONS.contains(&name) || name == "preferred-challenges";
+    let is_out = |name: &str| has_value(name) || WORDS.contains(&name) || asks && NOT_ASKED.contains(&name);
+    options::without(arguments, &is_out, &has_value)
 }
 
 /// The authenticator that these `cli.ini` files name, the weakest file first.
@@ -90,47 +107,8 @@ pub fn named_in_files(files: &[(PathBuf, String)]) -> Option<InFile> {
 /// The names that these arguments ask a certificate for.
 #[must_use]
 pub fn domains_in(arguments: &[OsString]) -> Vec<String> {
-    let mut found = values(arguments, &["domain", "domains", "ip-address"]);
-    found.extend(short(arguments, "-d"));
+    let found = values(arguments, &["domain", "domains", "ip-address"]);
     found.iter().flat_map(|names| names.split(',')).map(|name| name.trim().to_owned()).collect()
-}
-
-/// The values of the options with these names: `--NAME VALUE` and `--NAME=VALUE`.
-#[must_use]
-pub fn values(arguments: &[OsString], names: &[&str]) -> Vec<String> {
-    let mut found = Vec::new();
-    for (place, argument) in arguments.iter().enumerate() {
-        let Some(text) = argument.to_str().and_then(|text| text.strip_prefix("--")) else { continue };
-        match text.split_once('=') {
-            Some((name, value)) if names.contains(&name) => found.push(value.to_owned()),
-            None if names.contains(&text) => found.extend(value_behind(arguments, place)),
-            _ => {}
-        }
-    }
-    found
-}
-
-/// The values of an option of one letter: `-a VALUE` and `-aVALUE`.
-#[must_use]
-pub fn short(arguments: &[OsString], letter: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for (place, argument) in arguments.iter().enumerate() {
-        match argument.to_str().and_then(|text| text.strip_prefix(letter)) {
-            Some("") => found.extend(value_behind(arguments, place)),
-            Some(value) => found.push(value.trim_start_matches('=').to_owned()),
-            None => {}
-        }
-    }
-    found
-}
-
-fn value_behind(arguments: &[OsString], place: usize) -> Option<String> {
-    arguments.get(place + 1).map(|value| value.to_string_lossy().into_owned())
-}
-
-/// `--NAME`, without a value.
-fn option_name(argument: &OsStr) -> Option<&str> {
-    argument.to_str()?.strip_prefix("--")
 }
 
 /// An address, rather than a name.
@@ -197,7 +175,11 @@ mod tests {
             ("-a dns-hetzner", Some("dns-hetzner")),
             ("-adns-hetzner", Some("dns-hetzner")),
             ("--authenticator=manual", Some("manual")),
-            ("--authenticator webroot -a manual", Some("webroot")),
+            ("--authenticator webroot -a manual", Some("manual")),
+            ("-na manual", Some("manual")),
+            ("-vnamanual", Some("manual")),
+            ("--configu manual", Some("manual")),
+            ("--stan", Some("standalone")),
             ("--manual --preferred-challenges dns", Some("manual")),
             ("--key-type rsa --agree-tos", None),
             ("", None),
@@ -222,7 +204,7 @@ mod tests {
     #[test]
     fn the_names_behind_the_dashes_are_found() {
         let found = domains_in(&arguments("-d a.test,*.b.test -n --domain c.test --domains=d.test -de.test"));
-        assert_eq!(found, ["c.test", "d.test", "a.test", "*.b.test", "e.test"]);
+        assert_eq!(found, ["a.test", "*.b.test", "c.test", "d.test", "e.test"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod authenticator;
 pub mod cli_ini;
 pub mod client;
+pub mod options;
 pub mod tree_mark;
 pub mod version;
 

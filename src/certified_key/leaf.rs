@@ -4,7 +4,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use std::fmt::Write;
 
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
@@ -41,6 +41,8 @@ pub struct Leaf {
     pub is_self_signed: bool,
     /// Whether its issuer is a staging one: a name that begins with `(STAGING)`.
     pub issuer_is_staging: bool,
+    /// Whether it demands an OCSP response in every handshake (RFC 7633): clients that obey refuse it without one.
+    pub demands_ocsp: bool,
 }
 
 /// The facts of the first certificate of a PEM text.
@@ -92,6 +94,7 @@ impl Leaf {
             not_after: validity.not_after.timestamp(),
             is_self_signed: issued(certificate, certificate),
             issuer_is_staging: is_staging(certificate.issuer()),
+            demands_ocsp: demands_ocsp(certificate),
         })
     }
 }
@@ -116,6 +119,14 @@ pub(super) fn unreadable(place: usize, what: &str) -> Unproved {
 pub(super) fn is_staging(issuer: &X509Name<'_>) -> bool {
     texts(issuer.iter_common_name().chain(issuer.iter_organization()))
         .any(|name| name.starts_with("(STAGING)"))
+}
+
+/// Whether its TLS features (RFC 7633: `1.3.6.1.5.5.7.1.24`, a sequence of small integers) have `status_request`, 5.
+fn demands_ocsp(certificate: &X509Certificate<'_>) -> bool {
+    const TLS_FEATURE: [u8; 8] = [0x2b, 6, 1, 5, 5, 7, 1, 24];
+    let is_feature = |extension: &&X509Extension<'_>| extension.oid.as_bytes() == TLS_FEATURE;
+    let feature = certificate.extensions().iter().find(is_feature);
+    feature.is_some_and(|feature| feature.value.windows(3).any(|triple| triple == [2, 1, 5]))
 }
 
 fn texts<'a>(

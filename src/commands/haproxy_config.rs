@@ -6,7 +6,7 @@ use crate::cli::{Global, HaproxyConfig};
 use crate::config::{Address, Haproxy, Settings, challenge};
 use crate::output::Exit;
 use crate::output::terminal::Terminal;
-use crate::sys::escape::escaped;
+use crate::sys::escape::{escaped, haproxy_word};
 use crate::sys::failure::Failure;
 use crate::sys::system::System;
 
@@ -51,9 +51,9 @@ pub fn run(terminal: &Terminal, global: &Global, args: &HaproxyConfig) -> Result
 pub fn haproxy_config(settings: &Settings, haproxy: &Haproxy, host: &Host) -> String {
     let mut text = TEMPLATE.to_owned();
     let admin_socket = match &haproxy.runtime_socket {
-        Some(Address::Unix(path)) => word(&path.to_string_lossy()),
-        Some(Address::Tcp(address)) => word(address),
-        None => word(&host.admin_socket),
+        Some(Address::Unix(path)) => haproxy_word(path.as_os_str().as_encoded_bytes()),
+        Some(Address::Tcp(address)) => haproxy_word(address),
+        None => haproxy_word(&host.admin_socket),
     };
     let any = |port: u16| if host.ipv6 { format!(":::{port} v4v6") } else { format!(":{port}") };
     for (mark, value) in [
@@ -62,8 +62,8 @@ pub fn haproxy_config(settings: &Settings, haproxy: &Haproxy, host: &Host) -> St
         ("@ADMIN_SOCKET@", admin_socket),
         ("@HTTP@", any(80)),
         ("@HTTPS@", any(443)),
-        ("@HOST_FILE@", word(&haproxy.host_file)),
-        ("@SITES_DIR@", word(&haproxy.sites_dir)),
+        ("@HOST_FILE@", haproxy_word(&haproxy.host_file)),
+        ("@SITES_DIR@", haproxy_word(&haproxy.sites_dir)),
         ("@SERVERS@", challenge_servers(settings)),
     ] {
         text = text.replace(mark, &value);
@@ -85,28 +85,13 @@ fn challenge_servers(settings: &Settings) -> String {
     );
     for (number, server) in servers.iter().enumerate() {
         // Writing to a String never fails.
-        let _ = write!(text, "\n    server certbot{} {}", number + 1, word(server));
+        let _ = write!(text, "\n    server certbot{} {}", number + 1, haproxy_word(server));
         if challenge::is_looked_up(server) {
             // Without that HAProxy doesn't start while a name isn't known.
             text.push_str(" init-addr last,libc,none");
         }
     }
     text
-}
-
-/// A word of HAProxy's configuration language: what it would take for a separator, a comment, a quote or an escape is
-/// escaped, and so is whatever isn't ASCII.
-fn word(text: &str) -> String {
-    let mut word = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        // Writing to a String never fails.
-        let _ = match byte {
-            b' ' | b'#' | b'\\' | b'"' | b'\'' => write!(word, "\\{}", char::from(byte)),
-            b'!'..=b'~' => write!(word, "{}", char::from(byte)),
-            _ => write!(word, "\\x{byte:02x}"),
-        };
-    }
-    word
 }
 
 const TEMPLATE: &str = include_str!("haproxy_config.cfg");
@@ -151,6 +136,5 @@ mod tests {
         assert!(text.contains("bind :443 ssl crt /certs/h\\#1.pem crt /certs/my\\ sites alpn"), "{text}");
         assert!(text.contains("stats socket /x/a.sock mode"));
         assert!(text.contains("bind :80\n"));
-        assert_eq!(word("\u{fc}\t"), "\\xc3\\xbc\\x09");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! [`look`] gathers facts, [`plan`] decides (pure), [`carry_out`] does: what is there already is only said.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt as _, symlink};
@@ -13,17 +14,21 @@ use crate::certbot::cli_ini::{self, SavedHook};
 use crate::certbot::version::{self, Version};
 use crate::certbot::{CertbotTree, certbot_dir};
 use crate::cli::{Global, Init};
+use crate::config::fleet::CACHES;
 use crate::config::{DEFAULT_FILE, Haproxy, OWN_DIR, Settings};
+use crate::fleet::cache::CacheFolder;
 use crate::host_setup::adopt::{self, Proposal};
+use crate::host_setup::drop_in::{self, OwnUnit};
 use crate::host_setup::fleet_part::{self, FleetFound, FleetPart};
 use crate::host_setup::placeholder::placeholder;
 use crate::output::Exit;
 use crate::output::human::{Line, Tone};
 use crate::output::terminal::Terminal;
 use crate::plan::client::Client;
+use crate::serving::loads::At;
 use crate::serving::{gather, one_by_one};
 use crate::sites::dir::SitesDir;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::program::Program;
 use crate::sys::system::System;
@@ -32,11 +37,6 @@ use crate::sys::system::System;
 pub const HOOK_NAME: &str = "haproxy-certs";
 /// The first certbot that runs the hooks of `renewal-hooks/post` on a first issue, too.
 const POST_ON_FIRST_ISSUE: Version = [3, 2, 0];
-/// The first line of the drop-in: a file that begins with it is ours to write again.
-const DROP_IN_MARK: &str = "# Written by haproxy-certs init.";
-/// What haproxy-certs.service may write to without a drop-in, and the sites directory that it waits for.
-const WRITABLE_BY_DEFAULT: &str = "/usr/local/ssl/certs";
-const SITES_DIR_BY_DEFAULT: &str = "/usr/local/ssl/certs/sites";
 /// The configuration that `--write-config` writes: all comments.
 const CONFIG: &str = include_str!("../../packaging/haproxy-certs.toml");
 /// How long another program may take to say its version.
@@ -53,14 +53,14 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Init) -> Result<Exit, Fa
         let settings = global
             .settings(None)
             .or_else(|_| Settings::without_file(global.config_file(), &global.overrides(None)))
-            .map_err(Failure::config)?;
+            .map_err(|why| Failure::config(why.to_string()))?;
         let file = global.config_file().unwrap_or(Path::new(DEFAULT_FILE));
-        let plan = plan_config(file, adopt::look(&settings, &system).as_ref());
+        let plan = plan_config(file, adopt::look(&settings, &system, global.sites_dir.is_some()).as_ref());
         (settings, plan)
     } else {
         let settings = global.settings(None)?;
         let is_told = global.sites_dir.is_some() || settings.file.as_ref().is_some_and(|file| file.exists());
-        let proposal = adopt::look(&settings, &system).filter(|_| !is_told);
+        let proposal = adopt::look(&settings, &system, false).filter(|_| !is_told);
         let plan = match proposal {
             Some(proposal) => plan_adoption(&proposal),
             None => plan(&settings, &look(&settings, &system, &Places::host()?, args.hook), args.hook),
@@ -135,6 +135,17 @@ pub enum Hook {
     Other,
 }
 
+/// A systemd unit of ours that is installed.
+#[derive(Debug, Clone)]
+pub struct FoundUnit {
+    /// Which.
+    pub unit: OwnUnit,
+    /// What its drop-in holds, where there is one.
+    pub drop_in: Option<String>,
+    /// Where that drop-in is, or would be.
+    pub file: PathBuf,
+}
+
 /// The facts that the plan is made from.
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug, Clone)]
@@ -155,12 +166,8 @@ pub struct Found {
     pub cli_ini: String,
     /// Whether there is a lineage.
     pub any_lineage: bool,
-    /// Whether our systemd unit is installed.
-    pub unit: bool,
-    /// What the drop-in of our unit holds, where there is one.
-    pub drop_in: Option<String>,
-    /// Where that drop-in is, or would be.
-    pub drop_in_file: PathBuf,
+    /// Those of our systemd units that are installed and may run here.
+    pub units: Vec<FoundUnit>,
     /// Whether HAProxy's configuration names the sites directory; `None`: it can't be read.
     pub configured: Option<bool>,
     /// The program that the hook is to run.
@@ -194,8 +201,12 @@ pub enum Item {
         /// What it leads to.
         program: PathBuf,
     },
-    /// What tells our hardened unit of other directories than the default ones.
+    /// A fleet's cache in another place than the default one, where the units could not make it.
+    Cache(PathBuf),
+    /// What tells a hardened unit of ours of other directories than the default ones.
     DropIn {
+        /// The unit.
+        unit: OwnUnit,
         /// Where it is.
         file: PathBuf,
         /// What it holds.
@@ -244,7 +255,10 @@ impl Left {
 pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -> Found {
     let folder = certbot_dir(settings).filter(|_| Client::of(settings) == Client::Certbot);
     let link = folder.map(|folder| folder.join("renewal-hooks/post").join(HOOK_NAME));
-    let drop_in_file = places.drop_ins.join("haproxy-certs.service.d/paths.conf");
+    let fleet = fleet_part::look(settings, system);
+    let units = OwnUnit::of(fleet.part, true);
+    let installed =
+        units.into_iter().filter(|unit| places.units.iter().any(|folder| folder.join(unit.name()).exists()));
     Found {
         sites_dir: settings.sites_dir.is_dir(),
         own_dir: settings.sites_dir.join(OWN_DIR).is_dir(),
@@ -262,13 +276,16 @@ pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -
             .and_then(|folder| fs::read_to_string(folder.join("cli.ini")).ok())
             .unwrap_or_default(),
         any_lineage: CertbotTree::of(settings).discover().is_ok_and(|found| !found.lineages.is_empty()),
-        unit: places.units.iter().any(|folder| folder.join("haproxy-certs.service").exists()),
-        drop_in: fs::read_to_string(&drop_in_file).ok(),
-        drop_in_file,
+        units: installed.map(|unit| found_unit(unit, &places.drop_ins)).collect(),
         configured: loads_sites_dir(settings, system),
         program: places.program.clone(),
-        fleet: fleet_part::look(settings, system),
+        fleet,
     }
+}
+
+fn found_unit(unit: OwnUnit, drop_ins: &Path) -> FoundUnit {
+    let file = drop_ins.join(format!("{}.d/paths.conf", unit.name()));
+    FoundUnit { unit, drop_in: fs::read_to_string(&file).ok(), file }
 }
 
 fn host_file_at(path: &Path) -> HostFile {
@@ -356,17 +373,32 @@ pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Preparation {
         };
         items.push((Item::Hook { link: link.clone(), program: found.program.clone() }, fate));
     }
-    let is_ours = found.drop_in.as_ref().is_some_and(|there| there.starts_with(DROP_IN_MARK));
-    if serves && found.unit && (needs_drop_in(settings) || is_ours) {
-        let (text, fate) = match (drop_in(settings), &found.drop_in) {
-            (None, _) => (String::new(), Fate::Blocked("systemd can't express a directory with this name")),
-            (Some(text), Some(there)) if *there == text => (text, Fate::There),
-            (Some(text), Some(_)) if !is_ours => (text, Fate::Blocked("it wasn't written by init")),
-            (Some(text), _) => (text, Fate::Make),
-        };
-        items.push((Item::DropIn { file: found.drop_in_file.clone(), text }, fate));
+    let units = found.units.iter().filter(|found| serves || found.unit == OwnUnit::Publish);
+    let told: Vec<(Item, Fate)> = units.filter_map(|found| plan_drop_in(settings, found)).collect();
+    if let Some(fleet) = settings.fleet.as_ref().filter(|fleet| !fleet.cache.starts_with(CACHES))
+        && !told.is_empty()
+        && found.fleet.part != FleetPart::Unsaid
+    {
+        items.push((Item::Cache(fleet.cache.clone()), make_unless(found.fleet.has_cache)));
     }
+    items.extend(told);
     Preparation { items, left: left_to_do(settings, found, hook) }
+}
+
+/// What tells a unit of these settings, where it needs that or was told of others.
+fn plan_drop_in(settings: &Settings, found: &FoundUnit) -> Option<(Item, Fate)> {
+    let FoundUnit { unit, drop_in, file } = found;
+    let is_ours = drop_in.as_ref().is_some_and(|there| there.starts_with(drop_in::MARK));
+    if !drop_in::is_needed(*unit, settings) && !is_ours {
+        return None;
+    }
+    let (text, fate) = match (drop_in::text(*unit, settings), drop_in) {
+        (None, _) => (String::new(), Fate::Blocked("systemd can't express a directory with this name")),
+        (Some(text), Some(there)) if *there == text => (text, Fate::There),
+        (Some(text), Some(_)) if !is_ours => (text, Fate::Blocked("it wasn't written by init")),
+        (Some(text), _) => (text, Fate::Make),
+    };
+    Some((Item::DropIn { unit: *unit, file: file.clone(), text }, fate))
 }
 
 /// What `--write-config` makes: a file to edit, before anything is made by it; with a proposal, by what HAProxy loads
@@ -386,6 +418,7 @@ pub fn plan_config(file: &Path, proposal: Option<&Proposal>) -> Preparation {
             &lines,
         ));
     }
+    left.extend(proposal.and_then(others_left));
     left.extend(proposal.and_then(deaf));
     left.extend(proposal.and_then(one_by_one_left));
     left.extend(elsewhere.map(mounted));
@@ -414,7 +447,10 @@ pub fn plan_adoption(proposal: &Proposal) -> Preparation {
     );
     Preparation {
         items: Vec::new(),
-        left: deaf(proposal).into_iter().chain(one_by_one_left(proposal)).chain([next]).collect(),
+        left: [others_left(proposal), deaf(proposal), one_by_one_left(proposal), Some(next)]
+            .into_iter()
+            .flatten()
+            .collect(),
     }
 }
 
@@ -426,6 +462,23 @@ fn mounted(proposal: &Proposal) -> Left {
         proposal.fact()
     );
     Left::new(text, &["[[haproxy]]", &format!("sites_dir = {}", adopt::quoted(&proposal.sites_dir))])
+}
+
+/// What is to be said of other directories than the proposed one: a run looks after one of them.
+fn others_left(proposal: &Proposal) -> Option<Left> {
+    let named: Vec<String> =
+        proposal.others.iter().map(|(directory, at)| format!("{} ({at})", escaped(directory))).collect();
+    let text = format!(
+        "HAProxy also loads {}: one directory is looked after; to choose another one than {}",
+        named.join(", "),
+        escaped(&proposal.sites_dir)
+    );
+    let command = |(directory, _): &(String, At)| {
+        format!("haproxy-certs --sites-dir {} init --write-config", shell_word(OsStr::new(directory)))
+    };
+    let commands: Vec<String> = proposal.others.iter().map(command).collect();
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    (!commands.is_empty()).then(|| Left::new(text, &commands))
 }
 
 /// What is to be said of a HAProxy that nothing can make reload.
@@ -502,7 +555,7 @@ fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
     left.extend(bare_hooks(&found.saved_hooks));
     let of_fleet = fleet_part::left_to_do(settings.fleet.as_ref(), &found.fleet);
     left.extend(of_fleet.into_iter().map(|(text, commands)| Left { text, commands }));
-    if !found.unit && !found.is_node() {
+    if !found.units.iter().any(|found| found.unit == OwnUnit::Assemble) && !found.is_node() {
         left.push(Left::new(
             "no haproxy-certs.service is installed: run this daily, from cron; it says only what failed",
             &["haproxy-certs -q assemble"],
@@ -547,51 +600,6 @@ fn bare_hooks(hooks: &[SavedHook]) -> Option<Left> {
     ))
 }
 
-/// Whether the unit has to be notified of these directories.
-fn needs_drop_in(settings: &Settings) -> bool {
-    settings.sites_dir != Path::new(SITES_DIR_BY_DEFAULT)
-        || !settings.host_file.starts_with(WRITABLE_BY_DEFAULT)
-}
-
-/// The drop-in that tells the unit of these directories; `None`: a unit can't name them.
-fn drop_in(settings: &Settings) -> Option<String> {
-    let writable = common_folder(&settings.sites_dir, settings.host_file.parent()?);
-    let allowance = match writable.parent() {
-        _ if writable.starts_with(WRITABLE_BY_DEFAULT) => String::new(),
-        Some(_) => format!("\n[Service]\nReadWritePaths={}\n", unit_word(writable)?),
-        None => "\n[Service]\n# The sites directory and the host certificate have no directory in common.\n\
-                 ProtectSystem=no\n"
-            .into(),
-    };
-    let condition = unit_path(&settings.sites_dir.join(OWN_DIR))?;
-    Some(format!(
-        "{DROP_IN_MARK}\n[Unit]\nConditionPathIsDirectory=\nConditionPathIsDirectory={condition}\n{allowance}",
-    ))
-}
-
-/// The directory that holds both. It has to be allowed as one: each directory that a unit may write to becomes a mount of
-/// its own, and the host certificate is renamed from the sites directory into its own.
-fn common_folder<'a>(one: &'a Path, other: &Path) -> &'a Path {
-    one.ancestors().find(|folder| other.starts_with(folder)).unwrap_or(Path::new("/"))
-}
-
-/// A path in a unit's list: quotes hold blanks together, and a backslash escapes (`systemd.syntax(7)`).
-fn unit_word(path: &Path) -> Option<String> {
-    let text = unit_path(path)?.replace('\\', "\\\\");
-    if text.bytes().any(|byte| matches!(byte, b' ' | b'"' | b'\'')) {
-        return Some(format!("\"{}\"", text.replace('"', "\\\"")));
-    }
-    Some(text)
-}
-
-/// A path in a unit's condition, which is taken as it is to the end of its line; `%` begins a specifier. systemd passes
-/// over lines that aren't UTF-8, and a path can't hold the end of a line.
-fn unit_path(path: &Path) -> Option<String> {
-    let text =
-        path.to_str().filter(|text| !text.contains(char::is_control) && !text.ends_with([' ', '\\']))?;
-    Some(text.replace('%', "%%"))
-}
-
 /// Makes what is to be made, and says of each item what became of it.
 ///
 /// # Errors
@@ -627,7 +635,8 @@ fn make(settings: &Settings, system: &System, item: &Item) -> Result<(), Failure
             make_folder_of(link)?;
             symlink(program, link).map_err(|e| Failure::io("link", link, &e))
         }
-        Item::DropIn { file, text } => {
+        Item::Cache(path) => CacheFolder::lock(path).map(drop),
+        Item::DropIn { file, text, .. } => {
             make_folder_of(file)?;
             write_whole(file, text).map_err(|e| Failure::io("write", file, &e))?;
             reload_units(system)
@@ -733,8 +742,9 @@ fn line(item: &Item, fate: &Fate, dry_run: bool) -> Line {
         Item::Hook { link, program } => {
             format!("{} (certbot's hook, a link to {})", escaped_path(link), escaped_path(program))
         }
-        Item::DropIn { file, .. } => {
-            format!("{} (tells haproxy-certs.service of these directories)", escaped_path(file))
+        Item::Cache(path) => format!("{} (the fleet's cache)", escaped_path(path)),
+        Item::DropIn { unit, file, .. } => {
+            format!("{} (tells {} of these directories)", escaped_path(file), unit.name())
         }
     };
     let why = match fate {
@@ -753,6 +763,15 @@ mod tests {
         Settings::parse(text, &Overrides::default()).unwrap()
     }
 
+    fn unit(unit: OwnUnit) -> FoundUnit {
+        let file = format!("/etc/systemd/system/{}.d/paths.conf", unit.name()).into();
+        FoundUnit { unit, drop_in: None, file }
+    }
+
+    fn drop_in(settings: &Settings) -> Option<String> {
+        drop_in::text(OwnUnit::Assemble, settings)
+    }
+
     fn nothing() -> Found {
         Found {
             sites_dir: false,
@@ -763,9 +782,7 @@ mod tests {
             saved_hooks: Vec::new(),
             cli_ini: String::new(),
             any_lineage: false,
-            unit: true,
-            drop_in: None,
-            drop_in_file: "/etc/systemd/system/haproxy-certs.service.d/paths.conf".into(),
+            units: vec![unit(OwnUnit::Assemble)],
             configured: None,
             program: "/usr/bin/haproxy-certs".into(),
             fleet: FleetFound::default(),
@@ -903,13 +920,16 @@ mod tests {
         // Another directory among those that the unit may write to: only the condition is another.
         let near = drop_in(&settings("sites_dir = \"/usr/local/ssl/certs/edge\"")).unwrap();
         assert!(near.contains("/edge/.haproxy-certs\n") && !near.contains("[Service]"), "{near}");
-        let with = |drop_in: Option<&str>| Found { drop_in: drop_in.map(ToOwned::to_owned), ..everything() };
+        let with = |drop_in: Option<&str>| Found {
+            units: vec![FoundUnit { drop_in: drop_in.map(ToOwned::to_owned), ..unit(OwnUnit::Assemble) }],
+            ..everything()
+        };
         let fate = |found: &Found| plan(&elsewhere, found, false).items.pop().unwrap().1;
         assert_eq!(fate(&with(None)), Fate::Make);
         assert_eq!(fate(&with(Some(&text))), Fate::There);
-        assert_eq!(fate(&with(Some(&format!("{DROP_IN_MARK}\n")))), Fate::Make);
+        assert_eq!(fate(&with(Some(&format!("{}\n", drop_in::MARK)))), Fate::Make);
         assert!(matches!(fate(&with(Some("[Service]\n"))), Fate::Blocked(_)));
-        let without_unit = Found { unit: false, ..everything() };
+        let without_unit = Found { units: Vec::new(), ..everything() };
         assert_eq!(plan(&elsewhere, &without_unit, false).items.len(), 3);
         // Back to the default directories: what was written for others doesn't stay.
         let (file, fate) = plan(&settings(""), &with(Some(&text)), false).items.pop().unwrap();

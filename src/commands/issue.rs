@@ -11,16 +11,23 @@ use std::process::{Command, ExitStatus};
 
 use crate::certbot::authenticator::{self, STANDALONE, Unable};
 use crate::certbot::client::{CHAIN_FILE, KEY_FILE};
+use crate::certbot::options::{self, values};
 use crate::certbot::version::{self, Version};
 use crate::certbot::{CERTBOT_DIR, certbot_dir};
 use crate::certified_key::read_leaf;
 use crate::config::Settings;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::{self, escaped, escaped_path, haproxy_word};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::system::System;
 
 /// Tells certbot to leave a certificate that is there and isn't due, rather than to ask.
 const KEEP: &str = "--keep-until-expiring";
+
+/// The authenticator that asks whoever is there.
+const MANUAL: &str = "manual";
+
+/// The variable that names the configuration file.
+const VARIABLE: &str = "HAPROXY_CERTS_CONFIG";
 
 /// What certbot is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +96,7 @@ impl CertbotCall {
     /// The lineage that it is told to write.
     #[must_use]
     pub fn lineage(&self) -> Option<String> {
-        authenticator::values(&self.arguments, &["cert-name"]).pop()
+        values(&self.arguments, &["cert-name"]).pop()
     }
 
     /// Runs it to its end on the caller's own terminal, since it may ask questions.
@@ -129,6 +136,10 @@ struct Around {
     cli_ini: Vec<(PathBuf, String)>,
     /// Whether nobody is there to be asked.
     is_alone: bool,
+    /// The command line as it was typed, the program first.
+    typed: Vec<OsString>,
+    /// The configuration that a variable names.
+    variable: Option<OsString>,
 }
 
 impl Around {
@@ -139,27 +150,69 @@ impl Around {
         let mut files = vec![Path::new(CERTBOT_DIR).join("cli.ini")];
         files.extend(personal.map(|folder| folder.join("letsencrypt/cli.ini")));
         let given = all_given(settings, more);
-        files.extend(authenticator::values(&given, &["config"]).into_iter().map(PathBuf::from));
-        files.extend(authenticator::short(&given, "-c").into_iter().map(PathBuf::from));
+        files.extend(values(&given, &["config"]).into_iter().map(PathBuf::from));
         let read = |file: PathBuf| std::fs::read_to_string(&file).ok().map(|text| (file, text));
         let has_address = asked_for(names, &given).iter().any(|name| is_address(name));
         Self {
             version: if has_address { version::ask(program) } else { None },
             cli_ini: files.into_iter().filter_map(read).collect(),
             is_alone: !io::stdin().is_terminal(),
+            typed: std::env::args_os().collect(),
+            variable: std::env::var_os(VARIABLE).filter(|file| !file.is_empty()),
         }
     }
 }
 
 impl Around {
-    /// What has to be done first for another authenticator than that of a `cli.ini` which names it by a word of its own.
-    fn beside_a_word(&self) -> String {
-        let word = authenticator::named_in_files(&self.cli_ini).filter(|other| other.is_word);
-        word.map_or_else(String::new, |other| {
-            let (name, file) = (escaped(&other.name), escaped_path(&other.file));
-            format!("; first write line {} of {file} as: authenticator = {name}", other.line)
-        })
+    /// What was typed, with another authenticator in the place of the one that it names. `more`: what is behind its dashes.
+    fn mended(&self, names: &[String], more: &[OsString], behind: &[&str]) -> String {
+        let dashes = self.typed.iter().position(|word| word == "--").unwrap_or(self.typed.len());
+        let (head, rest) = self.typed.split_at(dashes);
+        let mut line = Vec::new();
+        // Whoever typed the variable before the command has to do so again.
+        if let Some(file) = self.variable.as_ref().filter(|_| !head.iter().any(is_config)) {
+            line.push(format!("{VARIABLE}={}", shell_word(file)));
+        }
+        let more = if head.is_empty() {
+            line.extend(["haproxy-certs".to_owned(), "issue".to_owned()]);
+            line.extend(names.iter().map(|name| format!("-d {}", shell_word(OsStr::new(name)))));
+            more
+        } else {
+            line.extend(head.iter().map(|word| shell_word(word)));
+            rest.get(1..).unwrap_or_default()
+        };
+        line.push("--".to_owned());
+        let asks = behind.contains(&MANUAL);
+        line.extend(authenticator::without_any(more, asks).iter().map(|word| shell_word(word)));
+        line.extend(behind.iter().map(|word| (*word).to_owned()));
+        line.join(" ")
     }
+
+    /// What has to be done first for another authenticator: certbot refuses one beside a word of its own, in a `cli.ini` or
+    /// among the arguments of the settings, and one that asks where it mustn't.
+    fn first(&self, settings: &Settings, asks: bool) -> String {
+        let mut first = String::new();
+        if let Some(other) = authenticator::named_in_files(&self.cli_ini).filter(|other| other.is_word) {
+            let (name, file) = (escaped(&other.name), escaped_path(&other.file));
+            first = format!("; first write line {} of {file} as: authenticator = {name}", other.line);
+        }
+        let own = all_given(settings, &[]);
+        let mut out: Vec<String> =
+            authenticator::word_in(&own).map(|word| format!("--{word}")).into_iter().collect();
+        let given = options::given(&own);
+        let is_silent = given.iter().any(|it| authenticator::NOT_ASKED.contains(&&*it.name));
+        out.extend((asks && is_silent).then(|| "-n".to_owned()));
+        if out.is_empty() {
+            first
+        } else {
+            format!("{first}; first take {} out of args in [certbot]", out.join(" and "))
+        }
+    }
+}
+
+/// Whether a word names the configuration file.
+fn is_config(word: &OsString) -> bool {
+    word.to_str().is_some_and(|word| word == "--config" || word.starts_with("--config="))
 }
 
 /// What the settings and the operator give to certbot, in this order.
@@ -214,14 +267,25 @@ fn chosen(settings: &Settings, around: &Around, more: &[OsString]) -> Result<Cho
 }
 
 /// Refuses names that this authenticator can't prove.
-fn must_be_able(authenticator: &str, names: &[String], around: &Around) -> Result<(), Failure> {
-    let line = |behind: &str| {
-        let shown: Vec<String> =
-            names.iter().map(|name| format!("-d {}", shell_word(OsStr::new(name)))).collect();
-        format!("haproxy-certs issue {}{behind}", shown.join(" "))
-    };
+fn must_be_able(
+    settings: &Settings,
+    authenticator: &str,
+    names: &[String],
+    more: &[OsString],
+    around: &Around,
+) -> Result<(), Failure> {
+    let all = asked_for(names, &all_given(settings, more));
+    let address = all.iter().find(|name| is_address(name));
+    if let (Some(wild), Some(address)) = (all.iter().find(|name| name.starts_with("*.")), address) {
+        return Err(Failure::config(format!(
+            "no authenticator can prove both {} and {}: a CA accepts only the DNS challenge for a wildcard, and doesn't \
+             accept it for an address; issue two certificates",
+            escaped(wild),
+            escaped(address)
+        )));
+    }
     let dotted = |[major, minor, _]: Version| format!("{major}.{minor}");
-    for name in names {
+    for name in &all {
         let (shown, by) = (escaped(name), escaped(authenticator));
         let why = match authenticator::cannot(authenticator, name, around.version) {
             None => continue,
@@ -229,14 +293,14 @@ fn must_be_able(authenticator: &str, names: &[String], around: &Around) -> Resul
                 "certbot's authenticator {by} can't prove {shown}: a CA accepts only the DNS challenge for a wildcard. \
                  This works: {}; so does a DNS plugin of certbot, for example behind the dashes: --authenticator \
                  dns-rfc2136 --dns-rfc2136-credentials FILE{}",
-                line(" -- --authenticator manual --preferred-challenges dns"),
-                around.beside_a_word(),
+                around.mended(names, more, &["--authenticator", MANUAL, "--preferred-challenges", "dns"]),
+                around.first(settings, true),
             ),
             Some(Unable::AddressByDns) => format!(
                 "certbot's authenticator {by} can't prove {shown}: a CA doesn't accept the DNS challenge for an \
                  address. This works: {}{}",
-                line(" -- --authenticator standalone"),
-                around.beside_a_word(),
+                around.mended(names, more, &["--authenticator", STANDALONE]),
+                around.first(settings, false),
             ),
             Some(Unable::Old { since, version }) => format!(
                 "this certbot is {}, and {by} can't prove the address {shown} before certbot {}; install a newer \
@@ -256,7 +320,7 @@ fn both_keys(
     names: &[String],
     more: &[OsString],
 ) -> Result<[Vec<OsString>; 2], Failure> {
-    if !authenticator::values(more, &["key-type"]).is_empty() {
+    if !values(more, &["key-type"]).is_empty() {
         return Err(Failure::config("--both-keys asks for both kinds of keys; leave --key-type away"));
     }
     let lineage = lineage_of(names, &all_given(settings, more))
@@ -277,7 +341,7 @@ fn must_lose_none(
     own: &[OsString],
 ) -> Result<(), Failure> {
     let given = all_given(settings, more);
-    if !authenticator::values(&given, &["cert-name"]).is_empty() {
+    if !values(&given, &["cert-name"]).is_empty() {
         return Ok(());
     }
     let Some(lineage) = lineage_of(names, own) else { return Ok(()) };
@@ -310,7 +374,7 @@ fn lineage_of(names: &[String], given: &[OsString]) -> Option<String> {
         let name = authenticator::as_certbot_has_it(first);
         Some(name.strip_prefix("*.").unwrap_or(&name).to_owned())
     };
-    authenticator::values(given, &["cert-name"]).pop().or_else(after_the_first)
+    values(given, &["cert-name"]).pop().or_else(after_the_first)
 }
 
 /// What to say of a certificate that was issued for an address; `None`: nothing.
@@ -325,12 +389,13 @@ pub fn address_advice(settings: &Settings, names: &[String], more: &[OsString]) 
     if settings.host_lineage.as_ref() == Some(&lineage) {
         return None;
     }
+    let file = settings.sites_dir.join(format!("{lineage}.pem"));
     let lineage = escaped(&lineage);
     Some(format!(
         "clients send no server name for {}: HAProxy presents this certificate to them only where it is the first one \
-         of a bind; set host_lineage = \"{lineage}\", or begin the bind line with: ssl crt {}/{lineage}.pem",
+         of a bind; set host_lineage = \"{lineage}\", or begin the bind line with: ssl crt {}",
         escaped(address),
-        escaped_path(&settings.sites_dir)
+        haproxy_word(file.as_os_str().as_encoded_bytes())
     ))
 }
 
@@ -345,12 +410,12 @@ fn arguments(
         Deed::Issue(names) => {
             let by = chosen(settings, around, more)?;
             let given = all_given(settings, more);
-            must_be_able(&by.name, &asked_for(names, &given), around)?;
+            must_be_able(settings, &by.name, names, more, around)?;
             all.push("certonly".into());
             all.extend(by.arguments);
             if by.name == STANDALONE {
                 // certbot adds up the challenges of several --preferred-challenges.
-                if authenticator::values(&given, &["preferred-challenges"]).is_empty() {
+                if values(&given, &["preferred-challenges"]).is_empty() {
                     all.extend(["--preferred-challenges", "http"].map(OsString::from));
                 }
                 all.extend(["--http-01-port".into(), settings.certbot.http_01_port.to_string().into()]);
@@ -395,14 +460,13 @@ fn arguments(
     Ok(all)
 }
 
-/// A word for a shell to read: as it is where it is harmless, in single quotes otherwise.
+/// A word for a shell to read: as it is where it is harmless.
 fn shell_word(word: &OsStr) -> String {
-    let shown = escaped(word.as_encoded_bytes()).to_string();
-    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte);
-    if !shown.is_empty() && shown.bytes().all(harmless) {
-        return shown;
+    let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(byte);
+    match word.to_str() {
+        Some(text) if !text.is_empty() && text.as_bytes().iter().all(harmless) => text.to_owned(),
+        _ => escape::shell_word(word),
     }
-    format!("'{}'", shown.replace('\'', "'\\''"))
 }
 
 #[cfg(test)]
@@ -524,6 +588,48 @@ mod tests {
                  haproxy-certs issue -d a.test -d '*.a.test' -- --authenticator manual --preferred-challenges dns; so"
             )
         );
+        // The call as it was typed, with everything but what stood in the way.
+        let typed = |line: &str| -> Around {
+            Around {
+                typed: line.split(' ').map(|word| word.replace('_', " ").into()).collect(),
+                ..Around::default()
+            }
+        };
+        let mended = |line: &str, settings: &Settings, around: Around| {
+            let line: Vec<String> = line.split(' ').map(|word| word.replace('_', " ")).collect();
+            let dashes = line.iter().position(|word| word == "--").map_or(line.len(), |at| at + 1);
+            let names = ["*.a.test".to_owned(), "a.test".to_owned()];
+            let more: Vec<OsString> = line[dashes..].iter().map(OsString::from).collect();
+            let refused = arguments(settings, &around, Deed::Issue(&names), &more).unwrap_err();
+            refused.message.split_once("This works: ").unwrap().1.to_owned()
+        };
+        for (line, works) in [
+            (
+                "haproxy-certs --config /e/c.toml issue --both-keys -d *.a.test,a.test",
+                "haproxy-certs --config /e/c.toml issue --both-keys -d '*.a.test,a.test' -- --authenticator manual",
+            ),
+            (
+                "/x_y/haproxy-certs issue -d *.a.test -da.test -- --staging -nva webroot -w /w_w --cert-name it's",
+                "'/x y/haproxy-certs' issue -d '*.a.test' -da.test -- --staging -v -w '/w w' --cert-name 'it'\\''s' \
+                 --authenticator manual",
+            ),
+            (
+                "haproxy-certs issue -d *.a.test -d a.test -- --webroot --preferred-challenges http --key-type rsa",
+                "haproxy-certs issue -d '*.a.test' -d a.test -- --key-type rsa --authenticator manual",
+            ),
+        ] {
+            let found = mended(line, &settings(""), typed(line));
+            assert!(found.starts_with(&format!("{works} --preferred-challenges dns; so does")), "{found}");
+        }
+        let line = "haproxy-certs issue -d *.a.test -d a.test";
+        let by_variable = Around { variable: Some("/e/c d".into()), ..typed(line) };
+        let found = mended(line, &settings(""), by_variable);
+        assert!(found.starts_with("HAPROXY_CERTS_CONFIG='/e/c d' haproxy-certs issue "), "{found}");
+        let found = mended(line, &settings("[certbot]\nargs = [\"--webroot\", \"-nq\"]"), typed(line));
+        assert!(found.ends_with("; first take --webroot and -n out of args in [certbot]"), "{found}");
+        assert!(
+            refusal(&["*.a.test", "192.0.2.7"], None, &["-a", "dns-x"]).contains("issue two certificates")
+        );
         // Beside a word in a file certbot takes no other authenticator.
         let with_word = with_cli_ini("webroot = true");
         let names = ["*.a.test".to_owned()];
@@ -619,7 +725,7 @@ mod tests {
             ("", "''"),
             ("a b", "'a b'"),
             ("it's", "'it'\\''s'"),
-            ("\x1b", "'\\x1b'"),
+            ("\x1b", "\"$(printf '\\033')\""),
         ] {
             assert_eq!(shell_word(OsStr::new(word)), shown);
         }

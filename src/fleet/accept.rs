@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::head::SignedHead;
 use super::name::FleetName;
-use super::signed_text::{BadText, time};
+use super::signed_text::{BadText, time, unhex};
 use super::sshsig::VerifyingKey;
 use crate::certified_key::hex;
 
@@ -46,11 +46,32 @@ struct KnownHead {
 }
 
 impl KnownHeads {
-    /// Remembers a head that was accepted and is now here, whole.
+    /// Remembers a head that was accepted and now counts here: everything that it names is here, and on the disk.
+    ///
+    /// Not before: a publisher that lost its cache and the store goes on from what the nodes report that they have. Whoever
+    /// also remembered what it only saw would hold that publisher to a number that nobody tells it of. A store that hands
+    /// such a head out and takes it back does no more than one that withholds it.
+    ///
+    /// What is remembered never falls, so that a head on the disk may be remembered once more.
     pub fn remember(&mut self, head: &SignedHead) {
+        let publisher = head.publisher.to_string();
+        if self.publishers.get(&publisher).is_some_and(|known| known.sequence > head.head.sequence) {
+            return;
+        }
         let known = KnownHead { sequence: head.head.sequence, hash: hex(&head.hash) };
-        self.publishers.insert(head.publisher.to_string(), known);
-        self.newest = Some(Newest { publisher: head.publisher.to_string(), signed: head.head.signed });
+        self.publishers.insert(publisher.clone(), known);
+        let signed = head.head.signed;
+        if self.newest.as_ref().is_none_or(|newest| newest.publisher == publisher || newest.signed <= signed)
+        {
+            self.newest = Some(Newest { publisher, signed });
+        }
+    }
+
+    /// The sequence and the hash of the head that was taken last.
+    #[must_use]
+    pub fn newest(&self) -> Option<(u64, [u8; 32])> {
+        let known = self.publishers.get(&self.newest.as_ref()?.publisher)?;
+        Some((known.sequence, unhex(&known.hash)?))
     }
 
     /// The highest sequence of this publisher.
@@ -341,6 +362,22 @@ mod tests {
             assert!(node.takes(&value, now).is_err());
         }
         assert_eq!(node.known, before);
+    }
+
+    #[test]
+    fn what_is_remembered_never_falls() {
+        let mut node = Node::new(&[1, 2]);
+        let read = |value: &[u8]| SignedHead::read(value).unwrap();
+        let [first, second] = [1, 2].map(|sequence| read(&head(sequence, NOW).sign(&key(1))));
+        let others = read(&head(1, NOW + 9).sign(&key(2)));
+        for (taken, newest) in
+            [(&first, &first), (&second, &second), (&first, &second), (&others, &others), (&second, &others)]
+        {
+            node.known.remember(taken);
+            assert_eq!(node.known.newest(), Some((newest.head.sequence, newest.hash)));
+        }
+        assert_eq!(node.known.sequence(&key(1).public()), Some(2));
+        assert_eq!(KnownHeads::default().newest(), None);
     }
 
     proptest! {

@@ -8,9 +8,11 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::OnceLock;
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fstat, fsync, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{flock, fstat, fstatvfs, fsync, openat, statat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -73,8 +75,11 @@ pub struct CacheFolder {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FleetMemory {
-    /// The highest heads, of each publisher.
+    /// The heads that counted here, the highest of each publisher. It is written after the head itself: whoever reads it
+    /// also looks at that.
     pub heads: KnownHeads,
+    /// This node's name in the head that counted last.
+    pub node: Option<NodeName>,
     /// When the head that counts was deployed, in seconds since 1970; 0: it never was.
     pub since: i64,
     /// When this host looked at everything last.
@@ -337,20 +342,21 @@ impl CacheFolder {
         } else {
             self.sync(fresh).map_err(fail)?;
         }
-        write_durably(self.place.dir.as_fd(), HEAD, head).map_err(fail)?;
-        fsync(&self.place.dir).map_err(fail)
+        write_durably(self.place.dir.as_fd(), HEAD, head).map_err(fail)
     }
 
-    /// Brings these to the disk, with their names.
+    /// Brings these to the disk, and then their names: side by side, since a file system brings together what it is asked
+    /// for together.
     fn sync(&self, fresh: &[StoreKey]) -> Result<(), Errno> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut folders = BTreeMap::new();
+        let (mut files, mut folders) = (Vec::new(), BTreeMap::new());
         for key in fresh {
             let Some((place, name)) = self.at(key) else { continue };
-            fsync(openat(&place.dir, name.as_str(), flags, Mode::empty())?)?;
+            files.push(openat(&place.dir, name.as_str(), flags, Mode::empty())?);
             folders.insert(place.path.as_path(), &place.dir);
         }
-        folders.values().try_for_each(fsync)
+        sync_together(&files.iter().collect::<Vec<_>>())?;
+        sync_together(&folders.into_values().collect::<Vec<_>>())
     }
 
     /// Where a value is kept; `None`: nowhere.
@@ -410,6 +416,22 @@ impl CacheFolder {
     }
 }
 
+/// Brings all of these to the disk, each by a thread of its own where there are threads.
+fn sync_together(all: &[&OwnedFd]) -> Result<(), Errno> {
+    let Some((first, others)) = all.split_first() else { return Ok(()) };
+    std::thread::scope(|scope| {
+        let start = |one| Builder::new().spawn_scoped(scope, move || fsync(one)).map_err(|_| one);
+        let others: Vec<_> = others.iter().map(|one| start(*one)).collect();
+        let first = fsync(first);
+        let ended = others.into_iter().map(|other| match other {
+            // One that panicked has brought nothing.
+            Ok(thread) => thread.join().unwrap_or(Err(Errno::IO)),
+            Err(one) => fsync(one),
+        });
+        ended.fold(first, Result::and)
+    })
+}
+
 /// Nobody else may write there.
 fn must_be_ours(place: &Place) -> Result<(), Failure> {
     let path = &place.path;
@@ -434,7 +456,25 @@ fn must_be_ours(place: &Place) -> Result<(), Failure> {
 pub fn can_follow(fleet: &Fleet) -> Result<(), Failure> {
     identity(fleet)?;
     publishers(fleet)?;
-    Place::open(&fleet.cache)?.map_or(Ok(()), |place| must_be_ours(&place))
+    let Some(place) = Place::open(&fleet.cache)? else { return Ok(()) };
+    must_be_ours(&place)?;
+    must_have_room(&place)
+}
+
+/// Something can be written there, as far as that is seen without writing.
+fn must_have_room(place: &Place) -> Result<(), Failure> {
+    let Ok(found) = fstatvfs(&place.dir) else { return Ok(()) };
+    // Some file systems count no inodes.
+    let is_full = found.f_bfree == 0 || (found.f_files > 0 && found.f_ffree == 0);
+    let wrong = if found.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        "is on a file system that is mounted read-only"
+    } else if is_full {
+        "is on a file system that is full"
+    } else {
+        return Ok(());
+    };
+    let fact = format!("{} {wrong}: what the fleet has can't be kept here", escaped_path(&place.path));
+    Err(Failure::new(FailureKind::Io, fact))
 }
 
 /// Whether a value is what its name says.

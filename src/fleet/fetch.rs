@@ -1,6 +1,8 @@
 //! Bringing what a head names from the store into the cache: only what is missing, and only what is what its name says.
 
 use std::collections::BTreeMap;
+use std::sync::mpsc::sync_channel;
+use std::thread::{Builder, scope};
 
 use crate::fleet::cache::{CacheFolder, Opened, is_sha256_of};
 use crate::fleet::epoch::EpochKey;
@@ -9,8 +11,9 @@ use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::NodeName;
 use crate::fleet::node_list::NodeList;
 use crate::fleet::page::{self, PageEntry};
-use crate::fleet::store::{FleetStore, StoreError, StoreKey, get_one};
+use crate::fleet::store::{FleetStore, StoreError, StoreKey, Stored, get_one};
 use crate::sys::failure::Failure;
+use crate::sys::parallel;
 
 /// Objects that are asked for together.
 const TOGETHER: usize = 100;
@@ -172,32 +175,70 @@ fn epoch_key(
 }
 
 /// Keeps a value under its hash.
-type Keep<'a> = &'a dyn Fn(&[u8; 32], &[u8]) -> Result<(), Failure>;
+type Keep<'a> = &'a (dyn Fn(&[u8; 32], &[u8]) -> Result<(), Failure> + Sync);
 
+/// While some values are kept, the next ones are asked for.
 fn bring(
     store: &dyn FleetStore,
     hashes: &[[u8; 32]],
-    key: &dyn Fn([u8; 32]) -> StoreKey,
+    key: &(dyn Fn([u8; 32]) -> StoreKey + Sync),
     keep: Keep<'_>,
 ) -> Result<(), Unfetched> {
-    let mut first = None;
-    for hashes in hashes.chunks(TOGETHER) {
+    let ask = |hashes: &[[u8; 32]]| {
         let keys: Vec<StoreKey> = hashes.iter().map(|hash| key(*hash)).collect();
-        for (hash, found) in hashes.iter().zip(store.get(&keys)?) {
-            let shown = key(*hash).to_string();
-            match found {
-                Some(stored) if is_sha256_of(hash, &stored.bytes) => keep(hash, &stored.bytes)?,
-                Some(stored) if stored.settled => {
-                    first.get_or_insert(Unfetched::Damaged(shown));
-                }
-                Some(_) => {
-                    first.get_or_insert(Unfetched::NotYet(shown));
-                }
-                None => {
-                    first.get_or_insert(Unfetched::Missing(shown));
-                }
+        store.get(&keys)
+    };
+    let keep_all = |hashes: &[[u8; 32]], found: Vec<Option<Stored>>| {
+        let pairs: Vec<(&[u8; 32], Option<Stored>)> = hashes.iter().zip(found).collect();
+        parallel::map(&pairs, |(hash, found)| keep_one(hash, found.as_ref(), key, keep), &|_, _| ())
+    };
+    if hashes.len() <= TOGETHER {
+        return if hashes.is_empty() { Ok(()) } else { keep_all(hashes, ask(hashes)?).into_iter().collect() };
+    }
+    let mut first = None;
+    let mut take = |hashes: &[[u8; 32]], found: Result<Vec<Option<Stored>>, StoreError>| {
+        for kept in keep_all(hashes, found?) {
+            match kept {
+                Err(e @ (Unfetched::Unkept(_) | Unfetched::Store(_))) => return Err(e),
+                Err(e) => drop(first.get_or_insert(e)),
+                Ok(()) => {}
             }
         }
-    }
+        Ok(())
+    };
+    scope(|scope| {
+        // One that waits, and one that is on its way.
+        let (sender, answers) = sync_channel(1);
+        let ask_all = move || {
+            for hashes in hashes.chunks(TOGETHER) {
+                let found = ask(hashes);
+                let is_last = found.is_err();
+                if sender.send((hashes, found)).is_err() || is_last {
+                    return;
+                }
+            }
+        };
+        if Builder::new().spawn_scoped(scope, ask_all).is_err() {
+            // Without a thread it is one after the other.
+            return hashes.chunks(TOGETHER).try_for_each(|hashes| take(hashes, ask(hashes)));
+        }
+        answers.into_iter().try_for_each(|(hashes, found)| take(hashes, found))
+    })?;
     first.map_or(Ok(()), Err)
+}
+
+/// Keeps a value that is what its name says.
+fn keep_one(
+    hash: &[u8; 32],
+    found: Option<&Stored>,
+    key: &(dyn Fn([u8; 32]) -> StoreKey + Sync),
+    keep: Keep<'_>,
+) -> Result<(), Unfetched> {
+    let shown = || key(*hash).to_string();
+    match found {
+        Some(stored) if is_sha256_of(hash, &stored.bytes) => Ok(keep(hash, &stored.bytes)?),
+        Some(stored) if stored.settled => Err(Unfetched::Damaged(shown())),
+        Some(_) => Err(Unfetched::NotYet(shown())),
+        None => Err(Unfetched::Missing(shown())),
+    }
 }

@@ -18,7 +18,7 @@
 use std::fmt::Write as _;
 
 use super::name::FleetName;
-use super::signed_text::{self, BadText, Lines, flag, time, unhex};
+use super::signed_text::{self, BadText, WordLines, flag, time, unhex};
 use super::sshsig::{SigningKey, VerifyingKey};
 use crate::certified_key::{hex, sha256};
 
@@ -91,7 +91,7 @@ impl Head {
     }
 
     fn parse(text: &str) -> Result<Self, BadText> {
-        let mut lines = Lines::of(text, FIRST_LINE)?;
+        let mut lines = WordLines::of(text, FIRST_LINE)?;
         let head = Self {
             fleet: lines.value("fleet")?.parse().map_err(|_| BadText::Malformed)?,
             sequence: lines.number("sequence")?,

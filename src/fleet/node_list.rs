@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use super::name::NodeName;
 use super::node_key::NodeKey;
 use super::page;
-use super::signed_text::Lines;
+use super::signed_text::WordLines;
 use crate::certified_key::sha256;
 
 const FIRST_LINE: &str = "haproxy-certs fleet nodes 1";
@@ -61,7 +61,7 @@ impl NodeList {
     /// It is none, or too long.
     pub fn read(bytes: &[u8]) -> Result<Self, BadNodeList> {
         let text = str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_BYTES).ok_or(BadNodeList)?;
-        let lines = Lines::of(text, FIRST_LINE).map_err(|_| BadNodeList)?;
+        let lines = WordLines::of(text, FIRST_LINE).map_err(|_| BadNodeList)?;
         let nodes = lines.rest("node").map(|line| line.ok().and_then(member));
         let list = Self(nodes.collect::<Option<_>>().ok_or(BadNodeList)?);
         let is_sorted = list.0.is_sorted_by(|(one, _), (two, _)| one < two);

@@ -21,7 +21,7 @@ use std::fmt::Write as _;
 
 use super::name::{FleetName, NodeName};
 use super::page::can_be_published;
-use super::signed_text::{self, BadText, Lines, flag, time};
+use super::signed_text::{self, BadText, WordLines, flag, time};
 use super::sshsig::{SigningKey, VerifyingKey};
 use crate::certified_key::hex;
 
@@ -162,7 +162,7 @@ impl NodeReport {
     }
 
     fn parse(text: &str) -> Result<Self, BadText> {
-        let mut lines = Lines::of(text, FIRST_LINE)?;
+        let mut lines = WordLines::of(text, FIRST_LINE)?;
         let report = Self {
             fleet: lines.value("fleet")?.parse().map_err(|_| BadText::Malformed)?,
             node: lines.value("node")?.parse().map_err(|_| BadText::Malformed)?,

@@ -47,9 +47,9 @@ pub(super) fn split(bytes: &[u8], at_most: usize) -> Result<(&str, VerifyingKey)
 }
 
 /// A text's lines.
-pub(super) struct Lines<'a>(Split<'a, char>);
+pub(super) struct WordLines<'a>(Split<'a, char>);
 
-impl<'a> Lines<'a> {
+impl<'a> WordLines<'a> {
     /// Those behind the first line, which says what the text is.
     pub(super) fn of(text: &'a str, first: &str) -> Result<Self, BadText> {
         let mut lines = text.strip_suffix('\n').ok_or(BadText::Kind)?.split('\n');

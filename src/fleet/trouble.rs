@@ -28,9 +28,9 @@ pub enum FleetTrouble {
     FleetEmpty,
     /// The head is past its time.
     FleetStale,
-    /// The store's head is older than one that was seen.
+    /// The store's head is older than one that counted here.
     FleetRollback,
-    /// Two heads have one number.
+    /// It has the number of one that counted here, and is another.
     FleetFork,
     /// The head is damaged.
     FleetHeadDamaged,
@@ -48,7 +48,7 @@ pub enum FleetTrouble {
     FleetNotANode,
     /// The head isn't confirmed by the nodes that this one waits for.
     FleetWaiting,
-    /// Nothing has looked at the store for an hour, or nothing can.
+    /// Nothing has looked at the store for an hour, or nothing can, or what is there can't be kept here.
     FleetNotFollowed,
     /// This node's own report could not be put.
     FleetUnreported,

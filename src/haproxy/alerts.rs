@@ -69,6 +69,33 @@ pub fn naming(log: &str, paths: &[String]) -> Vec<(usize, String)> {
     named
 }
 
+/// A file that an error line names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedFile {
+    /// Its place among the paths.
+    pub index: usize,
+    /// What makes it another file's name, where it is what HAProxy loads beside a certificate.
+    pub ending: &'static str,
+    /// What is said, without the place in the configuration.
+    pub said: String,
+}
+
+/// The first file that the log's error lines name.
+#[must_use]
+pub fn first_named(log: &str, paths: &[String]) -> Option<NamedFile> {
+    alerts(log).into_iter().find_map(|line| {
+        let index = *named_in(&line, paths).first()?;
+        let path = paths.get(index)?;
+        let (before, after) = line.split_at_checked(line.find(path.as_str())?)?;
+        let cause = before.rsplit_once(" : ").map_or(before, |(_, cause)| cause).trim_start();
+        let behind = after.get(path.len()..).unwrap_or_default();
+        // Where there is no key beside it, the certificate lacks one.
+        let ending = SIBLINGS.into_iter().filter(|ending| *ending != ".key");
+        let ending = ending.into_iter().find(|ending| behind.starts_with(ending)).unwrap_or_default();
+        Some(NamedFile { index, ending, said: quoted(&format!("{cause}{after}")) })
+    })
+}
+
 /// The first file of a batch that the log names, by any name that this HAProxy loads it under, and those that it misses.
 ///
 /// Only the first: 2.2 leaves OpenSSL's complaint about one file for the next one, which may be good.

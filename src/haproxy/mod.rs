@@ -13,4 +13,5 @@ pub mod siblings;
 pub mod staged_check;
 pub mod target;
 pub mod tls_probe;
+pub mod untried;
 pub mod verdict;

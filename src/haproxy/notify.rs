@@ -158,6 +158,7 @@ impl Notification<'_> {
         let is_young = |it: Answering| it.pid == worker.pid && started > self.batch.committed;
         is_young(worker)
             && matches!(methods::runtime::shown(self.haproxy, self.batch, self.deadline), StoresShown::All(it) if is_young(it))
+            && !methods::runtime::is_served_otherwise(self.haproxy, self.batch, self.deadline)
     }
 
     /// What it means that no way applies.
@@ -177,10 +178,22 @@ impl Notification<'_> {
                 return self.without_reload(*method, before, why.to_owned());
             }
             let passed_over = passed_over.join("; ");
-            let why = format!(
-                "found no way to notify HAProxy; set `reload` and what it needs for \"{name}\" ({passed_over})"
+            let no_way = |what: &str| {
+                format!(
+                    "found no way to {what} HAProxy; set `reload` and what it needs for \"{name}\" ({passed_over})"
+                )
+            };
+            let partial = self.replace_what_can_be();
+            let is_told = !partial.updated.is_empty();
+            let why = no_way(if is_told { "reload" } else { "notify" });
+            let is_all = is_told && partial.left.is_empty() && partial.differs.is_none();
+            // Then nobody misses a way.
+            return self.after_memory(
+                Method::Auto,
+                before,
+                if is_all { String::new() } else { why },
+                partial,
             );
-            return self.without_reload(Method::Auto, before, why);
         };
         let failed = |fact: String| Verdict::of(method, Outcome::Failed).with(fact);
         match somebody {
@@ -289,7 +302,17 @@ impl Notification<'_> {
 
     /// What HAProxy can take without a reload, which isn't possible: `why`.
     fn without_reload(&self, method: Method, before: Option<Answering>, why: String) -> Verdict {
-        let partial = self.replace_what_can_be();
+        self.after_memory(method, before, why, self.replace_what_can_be())
+    }
+
+    /// What it means that this was replaced in memory, where a reload isn't possible: `why`.
+    fn after_memory(
+        &self,
+        method: Method,
+        before: Option<Answering>,
+        why: String,
+        partial: Partial,
+    ) -> Verdict {
         if !partial.refused.is_empty() {
             let verdict = Verdict::of(method, Outcome::Failed).with(why).with(self.said(&partial));
             return Verdict { rejected: partial.refused, ..verdict };

@@ -4,7 +4,8 @@
 //! them again. And a commit ends HAProxy where a `.sctl` was loaded with what it replaces, which is freed twice: 2.2 and
 //! 2.6 at once, 3.0 to 3.4 sooner or later (measured). None shows whether there was one: the disk must tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,7 +14,7 @@ use std::time::SystemTime;
 
 use crate::haproxy::target::Target;
 use crate::serving::loads::Identity;
-use crate::sys::change_time::change_time;
+use crate::sys::change_time::{change_time, changed_at};
 use crate::sys::escape::escaped_path;
 
 /// The endings of what a commit drops. A `.key` belongs to the certificate itself.
@@ -40,6 +41,12 @@ impl Homes {
         }
     }
 
+    /// Whether this is a directory of our files, of which it is remembered what went from it.
+    fn is_ours(&self, folder: &Path) -> bool {
+        let identity = |meta: fs::Metadata| Identity { device: meta.dev(), inode: meta.ino() };
+        fs::metadata(folder).is_ok_and(|meta| self.touched.contains_key(&identity(meta)))
+    }
+
     /// When a `.sctl` last went from this directory, or may have; `None`: that can't be known.
     fn touched(&self, folder: &Path) -> Option<SystemTime> {
         let meta = fs::metadata(folder).ok()?;
@@ -59,10 +66,46 @@ impl Homes {
             return None;
         }
         Some(format!(
-            "HAProxy may have loaded a .sctl with it, which a commit would end it for: one has gone from {} since, or may have",
+            "HAProxy may have loaded a .sctl, .ocsp or .issuer with it: one has gone from {} since, or may have",
             escaped_path(folder)
         ))
     }
+
+    /// What has become of the files beside these certificates since a worker began to read them at `since`, and was there at
+    /// `loaded`: it goes on with what it has read. Of other directories than ours nobody knows what has gone from them.
+    #[must_use]
+    pub fn change<'a>(
+        &self,
+        paths: impl Iterator<Item = &'a Path>,
+        (since, loaded): (SystemTime, SystemTime),
+    ) -> Option<String> {
+        let paths: BTreeSet<&Path> = paths.collect();
+        if let Some(file) = came_since(&paths, since) {
+            return Some(format!("{}: HAProxy may not have read it", escaped_path(&file)));
+        }
+        let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
+        let may_have_lost = |folder: &&Path| self.touched(folder).is_none_or(|touched| touched >= loaded);
+        let folder = folders.into_iter().filter(|folder| self.is_ours(folder)).find(may_have_lost)?;
+        Some(format!(
+            "HAProxy may have loaded a .sctl, .ocsp or .issuer that has gone from {}",
+            escaped_path(folder)
+        ))
+    }
+}
+
+/// The first file beside one of these certificates that HAProxy loads with it, and that has changed since.
+#[must_use]
+pub fn came_since(paths: &BTreeSet<&Path>, since: SystemTime) -> Option<PathBuf> {
+    let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
+    let entries = folders.into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let is_beside = |path: &PathBuf| {
+        let ending = path.extension().and_then(OsStr::to_str);
+        let owner = path.with_extension("");
+        ending.is_some_and(|ending| DROPPED.contains(&ending))
+            && (paths.contains(&*owner) || paths.contains(&*path.with_extension("crt")))
+    };
+    let is_newer = |path: &PathBuf| changed_at(path).is_none_or(|changed| changed >= since);
+    entries.map(|entry| entry.path()).filter(is_beside).find(is_newer)
 }
 
 /// The first file beside a certificate that HAProxy loads with it, or that can't be looked for.

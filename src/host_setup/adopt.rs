@@ -17,7 +17,7 @@ use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::Started;
 use crate::serving::configuration::Configuration;
 use crate::serving::gather;
-use crate::serving::loads::{At, Bind, How, Identity, Load, Serving};
+use crate::serving::loads::{At, Bind, Entry, How, Identity, Load, Serving};
 use crate::serving::one_by_one::{self, Example};
 use crate::sys::escape::{escaped, shell_word};
 use crate::sys::procfs::Proc;
@@ -51,6 +51,8 @@ pub struct Proposal {
     pub deaf: Vec<String>,
     /// Whether these are paths of a root directory of its own, as in a container, where this host has something else.
     pub is_elsewhere: bool,
+    /// The other directories of certificates that HAProxy loads, each with a line that does; none where one was chosen.
+    pub others: Vec<(String, At)>,
 }
 
 /// A HAProxy that runs: how it was started, and whether something else than its arguments leads to it.
@@ -68,9 +70,10 @@ pub type FileMode = (u32, u32, u32);
 /// Keys of the configuration file with their values, as TOML.
 pub type Values = Vec<(&'static str, String)>;
 
-/// What the HAProxy of these settings loads, as settings; `None`: it loads no directory, or the one of the settings.
+/// What the HAProxy of these settings loads, as settings; `None`: it loads no directory, or the one of the settings. With
+/// `is_chosen` that one is meant, among others: then `None` says that it isn't loaded.
 #[must_use]
-pub fn look(settings: &Settings, system: &System) -> Option<Proposal> {
+pub fn look(settings: &Settings, system: &System, is_chosen: bool) -> Option<Proposal> {
     let haproxy = settings.haproxys.first()?;
     let (configuration, serving) = gather::set_up(system, haproxy).ok()?;
     let modes = |path: &str| -> Vec<FileMode> {
@@ -102,10 +105,15 @@ pub fn look(settings: &Settings, system: &System) -> Option<Proposal> {
         Some(begun) => begun,
     };
     let sites = gather::identity(&settings.sites_dir);
-    let proposal = propose(haproxy, &configuration, &serving, running.as_ref(), &folder, sites, &modes)
-        .filter(|it| !Path::new(&it.sites_dir).starts_with(&settings.live_dir))?;
-    let is_elsewhere = root.is_some_and(|root| !is_same_below(&root, &proposal.sites_dir));
-    Some(Proposal { is_elsewhere, ..proposal })
+    let around = Around { running: running.as_ref(), folder: &folder, sites, is_chosen, modes: &modes };
+    let is_certbots = |directory: &str| Path::new(directory).starts_with(&settings.live_dir);
+    let mut proposal = propose(haproxy, &configuration, &serving, &around)?;
+    if is_certbots(&proposal.sites_dir) {
+        return None;
+    }
+    proposal.others.retain(|(directory, _)| !is_certbots(directory));
+    proposal.is_elsewhere = root.is_some_and(|root| !is_same_below(&root, &proposal.sites_dir));
+    Some(proposal)
 }
 
 /// Whether a directory is the same one for a process with this root directory and for us.
@@ -150,32 +158,44 @@ impl Running {
     }
 }
 
+/// What a proposal depends on, besides the configuration.
+struct Around<'a> {
+    running: Option<&'a Running>,
+    /// Where HAProxy's relative paths begin; those of the settings would begin wherever a run is started.
+    folder: &'a Path,
+    /// Which directory the one of the settings is.
+    sites: Option<Identity>,
+    /// Whether that one was chosen.
+    is_chosen: bool,
+    /// Looks at a directory's files.
+    modes: &'a dyn Fn(&str) -> Vec<FileMode>,
+}
+
 /// The proposal: the first directory that a bind with TLS loads, else the one in which the files are that lines name one by
-/// one. Pure but for `modes`, which looks at a directory's files. `folder`: where HAProxy's relative paths begin; those of the
-/// settings would begin wherever a run is started. `sites`: which directory the one of the settings is.
+/// one. Pure but for `modes`.
 fn propose(
     haproxy: &Haproxy,
     configuration: &Configuration,
     serving: &Serving,
-    running: Option<&Running>,
-    folder: &Path,
-    sites: Option<Identity>,
-    modes: &dyn Fn(&str) -> Vec<FileMode>,
+    around: &Around<'_>,
 ) -> Option<Proposal> {
+    let Around { running, folder, sites, is_chosen, modes } = *around;
     let absolute = |path: &str| absolute(folder, path);
     let is_ours = |load: &Load| {
         let is_it = load.path == haproxy.sites_dir || absolute(&load.path) == Path::new(&haproxy.sites_dir);
         load.how == How::Directory && is_it
     };
     let binds: Vec<&Bind> = serving.binds.iter().filter(|bind| bind.ssl).collect();
-    if binds.iter().any(|bind| bind.loads.iter().any(is_ours)) {
+    let loads_ours = binds.iter().any(|bind| bind.loads.iter().any(is_ours));
+    if loads_ours && !is_chosen {
         return None;
     }
     // Where a relative name begins has to be known.
     let is_followed = |load: &&Load| load.path.starts_with('/') || configuration.unclear.is_none();
+    let is_wanted = |load: &Load| if is_chosen { is_ours(load) } else { load.how == How::Directory };
     let whole = binds
         .iter()
-        .find_map(|bind| Some((*bind, bind.loads.iter().find(|load| load.how == How::Directory)?)))
+        .find_map(|bind| Some((*bind, bind.loads.iter().find(|load| is_wanted(load))?)))
         .filter(|(_, load)| is_followed(load));
     let (at, sites_dir, host_file, one_by_one) = if let Some((bind, load)) = whole {
         let sites_dir = absolute(&load.path);
@@ -183,10 +203,14 @@ fn propose(
         (bind.at.clone(), sites_dir.clone(), before_it(before, &sites_dir, &absolute), None)
     } else {
         let is_clear = configuration.unclear.is_none();
-        if !is_clear || one_by_one::example(serving, sites, &haproxy.sites_dir).is_some() {
+        let has_ours = || one_by_one::example(serving, sites, &haproxy.sites_dir).is_some();
+        if !is_clear || !is_chosen && has_ours() {
             return None;
         }
         let (sites_dir, first) = directory_of_lines(&binds, configuration, &absolute)?;
+        if is_chosen && sites_dir != Path::new(&haproxy.sites_dir) {
+            return None;
+        }
         // A directory that HAProxy's own configuration is in is no place for certificates alone.
         if configuration.files.iter().any(|file| absolute(file).parent() == Some(&*sites_dir)) {
             return None;
@@ -219,7 +243,9 @@ fn propose(
         Some(Address::Unix(usual)) => usual == Path::new(socket),
         _ => false,
     };
+    let others = if is_chosen { Vec::new() } else { directories(&binds, &is_followed, &absolute) };
     Some(Proposal {
+        others: others.into_iter().filter(|it| it.0 != sites_dir).map(|it| (text(&it.0), it.1)).collect(),
         at,
         one_by_one,
         sites_dir: text(&sites_dir),
@@ -232,6 +258,33 @@ fn propose(
         deaf: deaf.unwrap_or_default(),
         is_elsewhere: false,
     })
+}
+
+/// The directories that binds load, and those of files that crt-lists and `ssl-f-use` name: each once, with its line.
+fn directories(
+    binds: &[&Bind],
+    is_followed: &dyn Fn(&&Load) -> bool,
+    absolute: &dyn Fn(&str) -> PathBuf,
+) -> Vec<(PathBuf, At)> {
+    let mut found: Vec<(PathBuf, At)> = Vec::new();
+    for (bind, load) in binds.iter().flat_map(|bind| bind.loads.iter().map(move |load| (bind, load))) {
+        let files = || load.entries.iter().filter(|entry| !entry.store.starts_with('@'));
+        let folders: Vec<(PathBuf, At)> = match load.how {
+            How::Directory if is_followed(&load) => vec![(absolute(&load.path), bind.at.clone())],
+            How::List | How::Used if is_followed(&load) => {
+                let folder =
+                    |entry: &Entry| Some((absolute(&entry.store).parent()?.to_owned(), entry.at.clone()));
+                files().filter_map(folder).collect()
+            }
+            _ => Vec::new(),
+        };
+        for folder in folders {
+            if found.iter().all(|known| known.0 != folder.0) {
+                found.push(folder);
+            }
+        }
+    }
+    found
 }
 
 /// Without the `.` of `./certs`.
@@ -362,7 +415,7 @@ mod tests {
     use super::*;
     use crate::config::Overrides;
     use crate::serving::configuration::{Defined, Environment, Keyword};
-    use crate::serving::loads::{Contents, Entry, Store};
+    use crate::serving::loads::{Contents, Store};
 
     fn bind(loads: &[(How, &str)]) -> Bind {
         let load = |&(how, path): &(How, &str)| Load { how, path: path.into(), entries: Vec::new() };
@@ -376,6 +429,10 @@ mod tests {
         }
     }
 
+    fn around<'a>(folder: &'a Path, modes: &'a dyn Fn(&str) -> Vec<FileMode>) -> Around<'a> {
+        Around { running: None, folder, sites: None, is_chosen: false, modes }
+    }
+
     fn proposed(
         loads: &[(How, &str)],
         configuration: &Configuration,
@@ -383,9 +440,12 @@ mod tests {
     ) -> Option<Proposal> {
         let settings = Settings::parse("", &Overrides::default()).unwrap();
         let serving = Serving { binds: vec![bind(loads)], ..Serving::default() };
-        propose(&settings.haproxys[0], configuration, &serving, None, Path::new("/srv"), None, &|_| {
-            files.to_vec()
-        })
+        propose(
+            &settings.haproxys[0],
+            configuration,
+            &serving,
+            &around(Path::new("/srv"), &|_| files.to_vec()),
+        )
     }
 
     /// A container's: nothing but its own arguments leads to it.
@@ -400,10 +460,8 @@ mod tests {
             let arguments = line.split(' ').map(OsString::from).collect();
             let running = Running { arguments, version: Some((2, 6)), is_known };
             let folder = Path::new("/");
-            propose(&settings.haproxys[0], &configuration, &serving, Some(&running), folder, None, &|_| {
-                Vec::new()
-            })
-            .unwrap()
+            let around = Around { running: Some(&running), ..around(folder, &|_| Vec::new()) };
+            propose(&settings.haproxys[0], &configuration, &serving, &around).unwrap()
         };
         let (socket, pidfile) = ("/var/lib/haproxy/master.sock", "/var/lib/haproxy/haproxy.pid");
         let expected = [
@@ -459,10 +517,7 @@ mod tests {
         let settings = Settings::parse("sites_dir = \"/srv/certs\"", &Overrides::default()).unwrap();
         let serving = Serving { binds: vec![bind(&loads)], ..Serving::default() };
         let folder = Path::new("/srv");
-        assert_eq!(
-            propose(&settings.haproxys[0], &none, &serving, None, folder, None, &|_| Vec::new()),
-            None
-        );
+        assert_eq!(propose(&settings.haproxys[0], &none, &serving, &around(folder, &|_| Vec::new())), None);
     }
 
     /// What lines name one by one, with the store's files where a `crt-store` has them.
@@ -503,7 +558,7 @@ mod tests {
             let stores = configuration.defined.iter().map(store).collect();
             let serving = Serving { binds, stores, ..Serving::default() };
             let folder = Path::new("/srv");
-            propose(&settings.haproxys[0], &configuration, &serving, None, folder, None, &|_| Vec::new())
+            propose(&settings.haproxys[0], &configuration, &serving, &around(folder, &|_| Vec::new()))
                 .map(|it| (it.sites_dir, it.host_file))
         };
         let found = |sites: &str, host: &str| Some((sites.to_owned(), host.to_owned()));
@@ -522,6 +577,33 @@ mod tests {
         // certbot's own two files: nothing is to be written there.
         let pairs = store.replace("alias", "key /k/a.key alias");
         assert_eq!(proposed(&pairs, &[]), None);
+    }
+
+    /// The first one is proposed, the others are named, and whichever is chosen is proposed as well.
+    #[test]
+    fn of_several_directories_each_can_be_chosen() {
+        let none = Configuration::default();
+        let loads = [
+            (How::Directory, "/c/one"),
+            (How::File, "/c/host.pem"),
+            (How::Directory, "./two"),
+            (How::Directory, "/c/one"),
+        ];
+        let first = proposed(&loads, &none, &[]).unwrap();
+        let at = At { file: "/etc/haproxy/haproxy.cfg".into(), line: 7 };
+        assert_eq!((&*first.sites_dir, first.others), ("/c/one", vec![("/srv/two".to_owned(), at)]));
+        let chosen = |directory: &str| {
+            let settings = format!("sites_dir = \"{directory}\"");
+            let settings = Settings::parse(&settings, &Overrides::default()).unwrap();
+            let serving = Serving { binds: vec![bind(&loads)], ..Serving::default() };
+            let around = Around { is_chosen: true, ..around(Path::new("/srv"), &|_| Vec::new()) };
+            propose(&settings.haproxys[0], &none, &serving, &around)
+                .map(|it| (it.sites_dir, it.host_file, it.others))
+        };
+        let two = ("/srv/two".to_owned(), "/c/host.pem".to_owned(), Vec::new());
+        assert_eq!(chosen("/srv/two"), Some(two));
+        assert_eq!(chosen("/c/one").unwrap().0, "/c/one");
+        assert_eq!(chosen("/c/three"), None);
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct FleetFound {
     pub part: FleetPart,
     /// Whether it has keys.
     pub has_keys: bool,
+    /// Whether it has a cache.
+    pub has_cache: bool,
     /// Whether what it has to run does run; `None`: that can't be seen, or nothing has to.
     pub runs: Option<bool>,
 }
@@ -80,7 +82,8 @@ pub fn look(settings: &Settings, system: &System) -> FleetFound {
     let has_keys = settings.fleet.as_ref().is_some_and(|fleet| fleet.identity.exists());
     let is_on = |name: &&str| unit::show(system, name).map(|unit| unit.active == "active");
     let seen: Vec<bool> = part.units().iter().filter_map(is_on).collect();
-    FleetFound { part, has_keys, runs: (!seen.is_empty()).then(|| seen.contains(&true)) }
+    let has_cache = settings.fleet.as_ref().is_some_and(|fleet| fleet.cache.is_dir());
+    FleetFound { part, has_keys, has_cache, runs: (!seen.is_empty()).then(|| seen.contains(&true)) }
 }
 
 /// What is left to the operator: what, and the commands.

@@ -14,7 +14,7 @@ use crate::serving::gather;
 use crate::serving::loads::{Bind, How, Identity, Load, Serving};
 use crate::serving::one_by_one::{self, Example};
 use crate::status::severity::Severity;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::{escaped, escaped_path, haproxy_word};
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;
 
@@ -34,7 +34,7 @@ pub(crate) fn findings(
             folder = adopt::socket_folder(&configuration);
             let sites = gather::identity(&settings.sites_dir);
             let is_first = settings.haproxys.first().is_some_and(|first| first.name == haproxy.name);
-            let adopted = if is_first { adopt::look(settings, system) } else { None };
+            let adopted = if is_first { adopt::look(settings, system, false) } else { None };
             let adopted = adopted.map(|proposal| match &settings.file {
                 Some(file) if file.exists() => format!("sites_dir = {}", adopt::quoted(&proposal.sites_dir)),
                 _ => "haproxy-certs init --write-config".to_owned(),
@@ -78,14 +78,14 @@ fn configured(
     for bind in binds {
         let place = format!("{} ({})", escaped(&bind.section), bind.at);
         // As it stands there: another spelling than ours is said as it is.
-        let shown = bind.loads.iter().find(|load| is_it(load)).map_or(directory, |load| load.path.as_str());
-        let shown = escaped(shown);
+        let spelled = bind.loads.iter().find(|load| is_it(load)).map_or(directory, |load| load.path.as_str());
+        let (shown, word) = (escaped(spelled), haproxy_word(spelled));
         if bind.ssl {
             findings.push(Finding::fine("crt", format!("{place} loads {shown}")));
         } else {
             let fact =
                 format!("{place} loads {shown}, but has no ssl: it speaks no TLS, and presents nothing");
-            let mend = format!("bind {} ssl crt {shown}", escaped(&bind.addresses));
+            let mend = format!("bind {} ssl crt {word}", escaped(&bind.addresses));
             findings.push(Finding::wrong("crt", fact, &[&mend]));
         }
         if bind.strict_sni || bind.loads.iter().any(|load| !is_it(load)) {
@@ -95,7 +95,7 @@ fn configured(
                 "empty",
                 format!("{place} keeps HAProxy from starting while {shown} is empty"),
                 &[
-                    &format!("bind ... ssl crt {} crt {shown}", escaped(&haproxy.host_file)),
+                    &format!("bind ... ssl crt {} crt {word}", haproxy_word(&haproxy.host_file)),
                     "bind ... strict-sni",
                 ],
             ));
@@ -129,12 +129,13 @@ fn not_loaded(
     }
     let files: Vec<String> = configuration.files.iter().map(|file| escaped(file).to_string()).collect();
     // What is loaded already isn't to be loaded twice.
+    let (word, host) = (haproxy_word(&haproxy.sites_dir), haproxy_word(&haproxy.host_file));
     let mend = match (adopted, &example) {
         (Some(adopted), _) => adopted.to_owned(),
         (None, Some(example)) => {
-            format!("{}: \"crt {shown}\" in the place of each crt that names a file of it", example.at)
+            format!("{}: \"crt {word}\" in the place of each crt that names a file of it", example.at)
         }
-        (None, None) => format!("bind :443 ssl crt {} crt {shown} strict-sni", escaped(&haproxy.host_file)),
+        (None, None) => format!("bind :443 ssl crt {host} crt {word} strict-sni"),
     };
     Finding {
         severity: Severity::Critical,
@@ -168,7 +169,10 @@ fn sockets(haproxy: &Haproxy, folder: &str, is_down: bool) -> Vec<Finding> {
                             "{what} {address} answers at level {}: certificates can't be updated through it",
                             quoted(&level)
                         ),
-                        &[&format!("stats socket {address} mode 660 level admin")],
+                        &[&format!(
+                            "stats socket {} mode 660 level admin",
+                            haproxy_word(&address.to_string())
+                        )],
                     )
                 });
             }

@@ -3,6 +3,7 @@
 pub mod adopt;
 pub mod certbot;
 pub mod challenge;
+pub mod drop_in;
 pub mod finding;
 pub mod fleet_part;
 pub mod haproxy;

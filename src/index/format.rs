@@ -22,7 +22,7 @@ pub const MAX_BYTES: u64 = 1 << 29;
 
 const MAGIC: &[u8] = b"haproxy-certs index\n";
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Bytes of an entry, at most.
 const LONGEST: usize = 1 << 21;
@@ -193,7 +193,7 @@ fn write_leaf(to: &mut Vec<u8>, leaf: &Leaf) -> Option<()> {
     to.extend(leaf.sha1);
     to.extend(leaf.not_before.to_le_bytes());
     to.extend(leaf.not_after.to_le_bytes());
-    to.extend([u8::from(leaf.is_self_signed), u8::from(leaf.issuer_is_staging)]);
+    to.extend([leaf.is_self_signed, leaf.issuer_is_staging, leaf.demands_ocsp].map(u8::from));
     Some(())
 }
 
@@ -233,6 +233,7 @@ fn read_leaf(from: &mut Reader<'_>) -> Option<Leaf> {
         not_after: i64::from_le_bytes(from.array()?),
         is_self_signed: from.flag()?,
         issuer_is_staging: from.flag()?,
+        demands_ocsp: from.flag()?,
     })
 }
 
@@ -320,6 +321,7 @@ mod tests {
             not_after: i64::MAX,
             is_self_signed: true,
             issuer_is_staging: false,
+            demands_ocsp: true,
         };
         let entry = |number: u8, key_type: KeyType, chain| Proven {
             lineage: format!("site-{number}"),

@@ -51,6 +51,8 @@ pub struct Report {
     pub owed: bool,
     /// What has been refused or in conflict for more than a day, one of them.
     pub late: Option<String>,
+    /// The mark of the files that aren't ours, where the HAProxys would load them.
+    pub accepted: Option<String>,
 }
 
 /// A fact about a run as a whole.
@@ -187,6 +189,7 @@ impl Report {
             notes: Vec::new(),
             owed: false,
             late: None,
+            accepted: None,
         }
     }
 

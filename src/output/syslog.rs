@@ -51,6 +51,7 @@ pub fn log(settings: &Settings, system: &System, report: &Report, exit: Exit) {
         told: told(report, before.told, at),
         complaints,
         undeployed: undeployed(report, &before.undeployed, at),
+        accepted: report.accepted.clone(),
         rejected: report.rows.iter().filter_map(rejected).collect(),
     };
     // Status and the log's reminders live on it, nothing else does; who may not write there has been told so already.

@@ -23,6 +23,26 @@ impl Client {
         }
     }
 
+    /// Who has the certificates: the subject of "has a certificate".
+    #[must_use]
+    pub fn who(self) -> &'static str {
+        match self {
+            Self::Certbot => "certbot",
+            Self::Another => "the client",
+            Self::Publisher => "the publisher",
+        }
+    }
+
+    /// The place beside the disk and HAProxy, in a table: one word.
+    #[must_use]
+    pub fn place(self) -> &'static str {
+        match self {
+            Self::Certbot => "certbot",
+            Self::Another => "client",
+            Self::Publisher => "fleet",
+        }
+    }
+
     /// Whose files they are: the word before "own file".
     #[must_use]
     pub fn whose(self) -> &'static str {

@@ -138,13 +138,13 @@ fn too_good_to_replace(
             _ => None,
         };
         if let Some(worse) = worse {
-            let detail = format!("certbot's certificate {worse}, the deployed one is valid; {force}");
+            let detail = format!("the lineage's certificate {worse}, the deployed one is valid; {force}");
             return Some(Refusal::new(Reason::WouldReplaceGood, detail));
         }
     }
     (new.not_before < old.not_before).then(|| {
         let detail = format!(
-            "certbot's certificate was issued before the deployed one, which is still valid; {force}"
+            "the lineage's certificate was issued before the deployed one, which is still valid; {force}"
         );
         Refusal::new(Reason::OlderThanDeployed, detail)
     })

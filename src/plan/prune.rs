@@ -9,7 +9,7 @@ use crate::plan::refusal::force;
 use crate::plan::row::{Plan, Role, Row};
 use crate::plan::situation::{Recorded, Situation};
 use crate::plan::warning::Warning;
-use crate::sys::escape::escaped;
+use crate::sys::escape::{escaped, escaped_path};
 
 /// How many of our files may be pruned at once whatever their share.
 const PRUNE_FREELY: usize = 3;
@@ -53,6 +53,11 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut Files) {
             row.hold(elsewhere);
         } else if situation.loaded.named.contains_key(&file) {
             row.hold(&named(situation, &file));
+        } else if let Some(link) = situation.loaded.linked.get(&file) {
+            row.hold(&format!(
+                "HAProxy doesn't start without it, since the link {} leads to it; remove the link first",
+                escaped_path(link)
+            ));
         } else if let Some(at) = situation.loaded.mentioned.get(&file) {
             row.hold(&format!(
                 "HAProxy may need it, since {at} names a file of this name; take it out of that line"

@@ -137,7 +137,8 @@ impl Situation {
     /// Whether a HAProxy takes a file of this name in the sites directory for a certificate.
     #[must_use]
     pub fn is_loaded(&self, file: &OsStr) -> bool {
-        is_loaded_name(file) || self.loaded.takes_dotfile(file)
+        (is_loaded_name(file) || self.loaded.takes_dotfile(file))
+            && self.loaded.passed_over_for(file).is_none()
     }
 }
 

@@ -8,20 +8,28 @@ use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::{Role, Row};
 use crate::serving::loads::Loaded;
-use crate::serving::one_by_one::{self, Unreached};
+use crate::serving::one_by_one::{LineLookup, Unreached};
+
+/// The lines that may lead to these settings' files.
+#[must_use]
+pub fn lines<'a>(settings: &Settings, loaded: &'a Loaded) -> LineLookup<'a> {
+    LineLookup::of(loaded, settings.haproxys.first().map_or("", |haproxy| haproxy.sites_dir.as_str()))
+}
 
 /// Why no client is presented the leaf that the file of this row holds; `None`: somebody may be, or the file isn't ours.
 #[must_use]
-pub fn unreached(settings: &Settings, loaded: &Loaded, row: &Row, leaf: &Leaf) -> Option<Unreached> {
+pub fn unreached(settings: &Settings, lines: &LineLookup<'_>, row: &Row, leaf: &Leaf) -> Option<Unreached> {
     let file = row.file.as_ref()?;
     let is_ours = row.role == Role::Site && !matches!(row.action, Action::Foreign | Action::Conflict);
     if !is_ours || !is_loaded_name(file) {
         return None;
     }
-    let directory = settings.haproxys.first()?.sites_dir.as_str();
+    if let Some(first) = lines.bundle_before(file) {
+        return Some(Unreached::Bundle(settings.sites_dir.join(first)));
+    }
     let is_host =
         row.lineage.is_some() && row.lineage.as_deref() == settings.host_lineage.as_deref().map(OsStr::new);
     // A common name is nobody's name beside addresses.
     let has_names = leaf.dns_names().next().is_some() || leaf.names.is_empty() || is_host;
-    one_by_one::unreached(loaded, directory, file, has_names)
+    lines.unreached(file, has_names)
 }

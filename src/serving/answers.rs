@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::certified_key::Leaf;
 use crate::serving::loads::{
-    At, BUNDLE, Bind, Contents, Entry, How, Identity, Load, Named, Serving, Store, base_name,
+    At, BUNDLE, Bind, Contents, Entry, How, Identity, Load, Named, Serving, Store, base_name, bundle_of,
+    in_bundle,
 };
 use crate::serving::view::{View, Views};
 
@@ -122,6 +123,12 @@ impl Serving {
             .collect();
         for path in spellings {
             let store_of = |file: &str| format!("{path}/{file}");
+            let firsts = self.bundles.get(&path).map(Vec::as_slice).unwrap_or_default();
+            let is_loaded = |file: &str| {
+                let file = OsStr::new(file);
+                in_bundle(file, firsts).is_none_or(|first| bundle_of(file) == bundle_of(first))
+            };
+            let files = || files.iter().filter(|(file, _)| is_loaded(file));
             for load in changed.binds.iter_mut().flat_map(|bind| &mut bind.loads) {
                 if load.how != How::Directory || load.path != path {
                     continue;
@@ -131,12 +138,11 @@ impl Serving {
                 else {
                     continue;
                 };
-                load.entries = files
-                    .iter()
+                load.entries = files()
                     .map(|(file, _)| Entry { store: store_of(file), at: at.clone(), filters: Vec::new() })
                     .collect();
             }
-            for (file, leaf) in files {
+            for (file, leaf) in files() {
                 let known = self.stores.get(&store_of(file));
                 let store = Store {
                     path: known.map_or_else(PathBuf::new, |store| store.path.clone()),

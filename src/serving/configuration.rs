@@ -13,6 +13,7 @@ use crate::serving::loads::{At, base_name};
 
 /// What the lines of a configuration say about certificates.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a word of its own")]
 pub struct Configuration {
     /// The bind lines that load certificates.
     pub binds: Vec<BindLine>,
@@ -23,12 +24,20 @@ pub struct Configuration {
     /// Certificates that are loaded for something else than a bind: for servers, say. HAProxy doesn't start without them
     /// either.
     pub others: Vec<(String, At)>,
+    /// What lines read certificates from for something else than to present them: clients' authorities, issuers.
+    pub readers: Vec<(String, At)>,
+    /// Whether HAProxy fetches OCSP responses, for some of its certificates at least.
+    pub fetches_ocsp: bool,
+    /// `ca-base` of the global section.
+    pub ca_base: Option<String>,
     /// `crt-base` of the global section.
     pub crt_base: Option<String>,
     /// `key-base` of the global section (3.0 and later).
     pub key_base: Option<String>,
     /// Whether the key may be in a file beside the certificate's (`ssl-load-extra-files`).
     pub no_key_files: bool,
+    /// Whether files `X.rsa` and `X.ecdsa` are no bundle (`ssl-load-extra-files`).
+    pub no_bundles: bool,
     /// Whether `X.crt` has its key in `X.key` (`ssl-load-extra-del-ext`, 2.4 and later).
     pub without_ending: bool,
     /// Why this isn't all, or not surely.
@@ -367,6 +376,18 @@ const BEFORE_FILES: [&str; 14] = [
     "-M",
 ];
 
+/// What stands before a file or directory that certificates are read from for something else than to present them. HAProxy
+/// keeps what it has read until it is reloaded.
+const BEFORE_READ: [&str; 7] = [
+    "ca-file",
+    "ca-sign-file",
+    "ca-verify-file",
+    "crl-file",
+    "httpclient.ssl.ca-file",
+    "issuers-chain-path",
+    "ssl-server-ca-file",
+];
+
 /// What stands around a name within a word: `%[path,map(/etc/x.map)]`.
 const AROUND: [char; 15] = ['(', ')', '[', ']', '{', '}', '<', '>', ',', ';', '=', '|', '"', '\'', '%'];
 
@@ -395,11 +416,11 @@ impl Configuration {
     }
 
     /// Gives the binds what `ssl-f-use` has for them, once all files are read: those with certificates of their own don't get
-    /// it (haproxy/haproxy#3082).
+    /// it (haproxy/haproxy#3082). Of several lines HAProxy begins with the last (measured, 3.2 and 3.4).
     pub fn finish(&mut self) {
         let used_by = std::mem::take(&mut self.used_by);
         for bind in self.binds.iter_mut().filter(|bind| bind.ssl && bind.loads.is_empty()) {
-            let used = used_by.get(&bind.section).into_iter().flatten();
+            let used = used_by.get(&bind.section).into_iter().flatten().rev();
             bind.loads.extend(used.map(|(path, _)| (Keyword::Used, path.clone())));
         }
         let beside = self.binds.iter().find(|bind| {
@@ -458,6 +479,16 @@ impl Configuration {
         };
         names.mention_all(line, at, is_followed);
         self.names = names;
+        for pair in line.all.windows(2) {
+            let is_switch = ["ocsp-update", "ocsp-update.mode", "tune.ssl.ocsp-update.mode"];
+            self.fetches_ocsp |= pair.first().is_some_and(|word| is_switch.contains(&word.as_str()))
+                && pair.last().is_some_and(|to| to == "on");
+            if let [keyword, path] = pair
+                && BEFORE_READ.contains(&keyword.as_str())
+            {
+                self.readers.push((joined(self.ca_base.as_ref(), path), at.clone()));
+            }
+        }
         let is_ours =
             line.all.iter().any(|word| word == "crt" || word == "crt-list" || word == "default-crt");
         if line.has_unknown && (is_ours || ["crt-base", "default-path"].contains(&first)) {
@@ -516,6 +547,7 @@ impl Configuration {
         let word = |place: usize| rest.get(place).copied().unwrap_or_default().to_owned();
         let variables = &mut self.environment.variables;
         match first {
+            "ca-base" => self.ca_base = Some(word(0)),
             "crt-base" => self.crt_base = Some(word(0)),
             "key-base" => self.key_base = Some(word(0)),
             "pidfile" => self.pidfile = Some(word(0)),
@@ -534,6 +566,7 @@ impl Configuration {
             }
             "ssl-load-extra-files" => {
                 self.no_key_files = !rest.iter().any(|kind| matches!(*kind, "all" | "key"));
+                self.no_bundles = !rest.iter().any(|kind| matches!(*kind, "all" | "bundle"));
             }
             "ssl-load-extra-del-ext" => self.without_ending = true,
             "setenv" => {
@@ -884,7 +917,7 @@ mod tests {
              \x20ssl-f-use crt /b.crt key /b.key\nfrontend g\n bind :2 ssl\n",
         );
         assert_eq!(found.unclear, None);
-        let used = ["/g/a.pem", "/b.crt"].map(|path| (Keyword::Used, path.to_owned()));
+        let used = ["/b.crt", "/g/a.pem"].map(|path| (Keyword::Used, path.to_owned()));
         assert_eq!(found.binds.len(), 1);
         assert_eq!((&found.binds[0].at, found.binds[0].loads.as_slice()), (&at(5), &used[..]));
         assert_eq!(found.defined.get("/b.crt").unwrap().key.as_deref(), Some("/b.key"));

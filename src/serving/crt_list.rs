@@ -41,6 +41,14 @@ pub fn lines(text: &[u8]) -> Result<Vec<ListLine>, (usize, &'static str)> {
     Ok(found)
 }
 
+/// Whether a path can be the first word of a line: nothing is quoted there.
+#[must_use]
+pub fn can_be_named(path: &str) -> bool {
+    let ends_it =
+        |letter: char| matches!(letter, ' ' | '\t' | '\r' | '\n' | '\x0b' | '\x0c' | '[' | ']' | '\0');
+    !path.is_empty() && !path.starts_with('#') && !path.contains(ends_it)
+}
+
 fn parse(line: &str, number: usize) -> Result<Option<ListLine>, &'static str> {
     let mut words: Vec<String> = Vec::new();
     let (mut begin, mut end) = (None, None);
@@ -101,6 +109,22 @@ mod tests {
             ]
         );
         assert_eq!(found[2].option("key"), Some("c.key"));
+    }
+
+    #[test]
+    fn a_path_that_can_be_named_is_read_as_it_stands() {
+        for (path, can_be) in [
+            ("/a/b.pem", true),
+            ("/a;'\"\\#$*/b:c.pem", true),
+            ("/a b/c.pem", false),
+            ("/a/[b].pem", false),
+            ("#a.pem", false),
+            ("", false),
+        ] {
+            let read = lines(format!("{path}\n").as_bytes());
+            let is_read = read.is_ok_and(|lines| lines.first().is_some_and(|line| line.path == path));
+            assert_eq!((can_be_named(path), is_read), (can_be, can_be), "{path:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What a HAProxy loads, from its configuration as its master was started, or as the settings name it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -14,7 +15,8 @@ use crate::config::{Haproxy, Settings};
 use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::{Started, usual_configuration};
 use crate::serving::loads::{
-    At, BUNDLE, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, is_loaded,
+    At, BUNDLE, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, bundle_of,
+    in_bundle, is_loaded,
 };
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause as cause;
@@ -23,6 +25,9 @@ use crate::sys::system::System;
 
 /// Where distributions' HAProxy has its pidfile.
 const DEFAULT_PIDFILE: &str = "/run/haproxy.pid";
+
+/// The first version that has no bundles in directories.
+const BUNDLES_UNTIL: (u32, u32) = (2, 3);
 
 /// Contents that are known already, by the file that holds them: they aren't read again.
 pub type Known = HashMap<Identity, Contents>;
@@ -89,7 +94,8 @@ pub fn loaded_besides<'a>(
         mentions.map(|(name, at)| (name.into(), at.clone())).collect();
     mentioned.retain(|name, _| settings.sites_dir.join(name).symlink_metadata().is_ok());
     let host = identity(&settings.host_file);
-    Loaded { servings, sites, host, named, mentioned, unseen, stopped, configurations }
+    let linked = BTreeMap::new();
+    Loaded { servings, sites, host, named, mentioned, linked, unseen, stopped, configurations }
 }
 
 /// A HAProxy that ran here, as its pidfile shows, and whose configuration nobody knows: no run of ours has seen it run, and
@@ -131,6 +137,30 @@ fn named_in(
         }
     }
     found
+}
+
+/// The links that HAProxy loads, by those of these files of the directory that they lead to: it doesn't start with a link that
+/// leads nowhere (measured, 2.2 to 3.4).
+#[must_use]
+pub fn links_to<'a>(
+    directory: &Path,
+    loaded: &Loaded,
+    files: impl Iterator<Item = &'a OsString>,
+) -> BTreeMap<OsString, PathBuf> {
+    let file = |name: &'a OsString| {
+        let found = directory.join(name).symlink_metadata().ok().filter(std::fs::Metadata::is_file)?;
+        Some((Identity { device: found.dev(), inode: found.ino() }, name))
+    };
+    let files: HashMap<Identity, &OsString> = files.filter_map(file).collect();
+    if files.is_empty() {
+        return BTreeMap::new();
+    }
+    let stores = loaded.servings.iter().flat_map(|serving| serving.stores.values());
+    let leads_to = |store: &Store| files.get(&store.identity?).copied();
+    let is_link = |store: &Store| store.path.symlink_metadata().is_ok_and(|found| found.is_symlink());
+    let links =
+        stores.filter_map(|store| Some((leads_to(store)?, store))).filter(|(_, store)| is_link(store));
+    links.map(|(file, store)| (file.clone(), store.path.clone())).collect()
 }
 
 /// Whether a store's file is in this directory, which has this identity.
@@ -384,6 +414,7 @@ struct Gathering<'a> {
     version: Option<(u32, u32)>,
     wanted: BTreeMap<String, Wanted>,
     directories: BTreeMap<String, (Option<Identity>, Vec<String>)>,
+    bundles: BTreeMap<String, Vec<OsString>>,
     lists: BTreeMap<String, Vec<crt_list::ListLine>>,
     names: FileNames,
     /// What lines have HAProxy load with a store.
@@ -402,6 +433,7 @@ impl<'a> Gathering<'a> {
             version,
             wanted: BTreeMap::new(),
             directories: BTreeMap::new(),
+            bundles: BTreeMap::new(),
             lists: BTreeMap::new(),
             names: configuration.names.clone(),
             extras: BTreeMap::new(),
@@ -428,10 +460,15 @@ impl<'a> Gathering<'a> {
         binds
     }
 
-    /// Whether a bind loads this directory.
+    /// Whether a line loads this directory, or a file of it.
     fn loads(&self, directory: &str) -> bool {
-        let ours = self.disk.find(Path::new(directory)).ok().map(|found| found.identity());
-        ours.is_some() && self.directories.values().any(|(identity, _)| *identity == ours)
+        let identity = |path: &Path| self.disk.find(path).ok().map(|found| found.identity());
+        let ours = identity(Path::new(directory));
+        let files = self.wanted.values().filter_map(|wanted| wanted.path.parent());
+        let folders: BTreeSet<&Path> = files.collect();
+        ours.is_some()
+            && (self.directories.values().any(|(identity, _)| *identity == ours)
+                || folders.into_iter().any(|folder| identity(folder) == ours))
     }
 
     fn note(&mut self, why: String) {
@@ -440,9 +477,11 @@ impl<'a> Gathering<'a> {
 
     /// Reads every file once.
     fn read(self, binds: Vec<Bind>, known: &Known) -> Serving {
+        let lines = self.lists.values().flatten();
+        let fetches_ocsp = lines.into_iter().any(|line| line.option("ocsp-update") == Some("on"));
         let lists = self.lists.keys().map(|list| self.disk.place(Path::new(list)));
         let sources = self.sources.iter().cloned().chain(lists).collect();
-        let Gathering { disk, version, wanted, directories, names, extras, unclear, .. } = self;
+        let Gathering { disk, version, wanted, directories, bundles, names, extras, unclear, .. } = self;
         let wanted: Vec<(String, Wanted)> = wanted.into_iter().collect();
         let read = |(name, wanted): &(String, Wanted)| {
             let has_named_key = matches!(wanted.key, KeyFile::Named(..));
@@ -465,10 +504,14 @@ impl<'a> Gathering<'a> {
             stores: wanted.iter().map(|(name, _)| name.clone()).zip(stores).collect(),
             for_servers: self.configuration.others.iter().cloned().collect(),
             directories: directories.into_iter().map(|(path, (identity, _))| (path, identity)).collect(),
+            bundles,
             sources,
             named: named(names.paths, disk),
+            fetches_ocsp: self.configuration.fetches_ocsp || fetches_ocsp,
+            readers: named(self.configuration.readers.clone(), disk),
             mentioned: names.mentioned,
             unseen: names.unseen,
+            crt_base: self.configuration.crt_base.clone(),
             version,
             unclear,
         }
@@ -564,9 +607,15 @@ impl<'a> Gathering<'a> {
                         "whether HAProxy loads {name} depends on its version, which isn't known"
                     ));
                 }
-                for name in names.iter().filter(|name| is_loaded(name, version)) {
+                let firsts = self.bundles(path, found.as_ref().ok(), &names);
+                // Its own parts are loaded.
+                let is_passed_over = |name: &&OsString| {
+                    in_bundle(name, &firsts).is_some_and(|first| bundle_of(name) != bundle_of(first))
+                };
+                for name in names.iter().filter(|name| is_loaded(name, version) && !is_passed_over(name)) {
                     files.extend(self.in_directory(path, found.as_ref().ok(), name));
                 }
+                self.bundles.insert(path.to_owned(), firsts);
             }
             Err(why) => {
                 self.note(format!("cannot read the directory {}: {why}", escaped(path)));
@@ -574,6 +623,32 @@ impl<'a> Gathering<'a> {
         }
         self.directories.insert(path.to_owned(), (identity, files.clone()));
         files
+    }
+
+    /// The files of a directory that begin a bundle.
+    fn bundles(&mut self, path: &str, folder: Option<&OnDisk>, names: &[OsString]) -> Vec<OsString> {
+        if self.configuration.no_bundles || self.version.is_some_and(|version| version >= BUNDLES_UNTIL) {
+            return Vec::new();
+        }
+        let is_file = |name: &&OsString| {
+            bundle_of(name).is_some()
+                && self
+                    .disk
+                    .regular_file(folder, &Path::new(path).join(name))
+                    .is_ok_and(|file| file.is_some())
+        };
+        let firsts: Vec<OsString> = names.iter().filter(is_file).cloned().collect();
+        if self.version.is_some() {
+            return firsts;
+        }
+        let is_other = |name: &&OsString| {
+            in_bundle(name, &firsts).is_some_and(|first| bundle_of(name) != bundle_of(first))
+        };
+        if let Some(name) = names.iter().find(is_other) {
+            let name = escaped(name.as_bytes());
+            self.note(format!("whether HAProxy loads {name} depends on its version, which isn't known"));
+        }
+        Vec::new()
     }
 
     /// A directory's entry, where HAProxy takes it for a certificate: links are followed, all but regular files passed

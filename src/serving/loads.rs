@@ -21,14 +21,22 @@ pub struct Serving {
     pub for_servers: BTreeMap<String, At>,
     /// The directories that are loaded, by their spelling.
     pub directories: BTreeMap<String, Option<Identity>>,
+    /// The files of these directories that begin a bundle, in the order in which they are loaded, see [`in_bundle`].
+    pub bundles: BTreeMap<String, Vec<OsString>>,
     /// Every file that a line of the configuration or of a crt-list names.
     pub named: Vec<Named>,
+    /// What lines read certificates from for something else than to present them.
+    pub readers: Vec<Named>,
+    /// Whether it fetches OCSP responses, for some of its certificates at least.
+    pub fetches_ocsp: bool,
     /// The last parts of names that may lead anywhere, and the line: a file of this name may be needed.
     pub mentioned: BTreeMap<String, At>,
     /// Why it may need more files than the lines are seen to name, where it doesn't run.
     pub unseen: Option<String>,
     /// The files that say what it loads: its configuration and its crt-lists, where they can be opened from here.
     pub sources: Vec<PathBuf>,
+    /// What stands before the relative names of a crt-list: `crt-base`.
+    pub crt_base: Option<String>,
     /// Its version, where that is known: `(3, 2)`.
     pub version: Option<(u32, u32)>,
     /// Why it isn't all of what HAProxy loads, or not surely.
@@ -48,6 +56,8 @@ pub struct Loaded {
     pub named: BTreeMap<OsString, At>,
     /// The same for names that a line mentions without surely meaning this file.
     pub mentioned: BTreeMap<OsString, At>,
+    /// The links that they load, by the files of the sites directory that they lead to: those that would be pruned.
+    pub linked: BTreeMap<OsString, PathBuf>,
     /// Why files may be needed that no line is seen to name, and nobody can be asked.
     pub unseen: Option<String>,
     /// The configuration files of HAProxys that don't run, by their names in the settings, where these are known.
@@ -61,6 +71,18 @@ impl Loaded {
     #[must_use]
     pub fn oldest(&self) -> Option<(u32, u32)> {
         self.servings.iter().filter_map(|serving| serving.version).min()
+    }
+
+    /// The file that begins a bundle for which one of them passes over this file of the sites directory.
+    #[must_use]
+    pub fn passed_over_for(&self, file: &OsStr) -> Option<&OsStr> {
+        let of_sites = |serving: &'_ Serving, path: &String| {
+            self.sites.is_some() && serving.directories.get(path).is_some_and(|found| *found == self.sites)
+        };
+        self.servings.iter().find_map(|serving| {
+            let mut bundles = serving.bundles.iter().filter(|(path, _)| of_sites(serving, path));
+            bundles.find_map(|(_, firsts)| in_bundle(file, firsts))
+        })
     }
 
     /// Whether one of them surely takes this entry of the sites directory for a certificate, although newer ones don't.
@@ -258,8 +280,57 @@ pub fn is_loaded(name: &OsStr, version: Option<(u32, u32)>) -> bool {
     !ending.is_some_and(|ending| [&b".key"[..], b".ocsp", b".issuer", b".sctl"].contains(&ending))
 }
 
+/// The first file of a bundle that takes this file's place in a directory: through 2.2 `X.rsa` is the bundle `X`, and all that
+/// comes behind it and begins with `X` is passed over (`crtlist_load_cert_dir()`; measured). `firsts`: the files of the directory
+/// that are named so, in byte order.
+#[must_use]
+pub fn in_bundle<'a>(file: &OsStr, firsts: &'a [OsString]) -> Option<&'a OsStr> {
+    let begins = |name: &OsStr, first: &OsStr| {
+        bundle_of(first).is_some_and(|bundle| name.as_bytes().starts_with(bundle.as_bytes()))
+    };
+    let mut last: Option<&OsStr> = None;
+    for first in firsts.iter().filter(|first| first.as_os_str() < file) {
+        if !last.is_some_and(|last| begins(first, last)) {
+            last = Some(first);
+        }
+    }
+    last.filter(|last| begins(file, last))
+}
+
+/// The bundle that a name in a directory is a part of: `X` of `X.rsa`.
+#[must_use]
+pub fn bundle_of(name: &OsStr) -> Option<&OsStr> {
+    let bytes = name.as_bytes();
+    let dot = bytes.iter().rposition(|&byte| byte == b'.')?;
+    let (bundle, ending) = bytes.split_at_checked(dot)?;
+    BUNDLE.iter().any(|kind| ending.get(1..) == Some(kind.as_bytes())).then(|| OsStr::from_bytes(bundle))
+}
+
 /// The last part of a path.
 #[must_use]
 pub fn base_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_takes_the_place_of_what_begins_with_its_name() {
+        let firsts: Vec<OsString> = ["b.ecdsa", "b.rsa", "c.d.dsa", "c.rsa"].map(OsString::from).into();
+        for (file, by) in [
+            ("a.pem", None),
+            ("b.dsa.pem", None),
+            ("b.example.pem", Some("b.ecdsa")),
+            ("bz.pem", Some("b.ecdsa")),
+            ("b.rsa", Some("b.ecdsa")),
+            ("c.e.pem", None),
+            ("c.d.e", Some("c.d.dsa")),
+            ("c.z", Some("c.rsa")),
+            ("d", None),
+        ] {
+            assert_eq!(in_bundle(OsStr::new(file), &firsts), by.map(OsStr::new), "{file}");
+        }
+    }
 }

@@ -20,6 +20,7 @@ pub mod configuration;
 pub mod crt_list;
 pub mod disk;
 pub mod gather;
+pub mod in_memory;
 pub mod loads;
 pub mod one_by_one;
 pub mod pair;

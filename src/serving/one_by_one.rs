@@ -1,12 +1,15 @@
 //! Files of a directory that lines name one by one, in a crt-list or by `crt`: what a new one needs; and certificates that no
 //! client is presented. Pure.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
-use super::loads::{At, Bind, Entry, How, Identity, Load, Loaded, Serving, base_name};
+use super::crt_list;
+use super::loads::{At, Entry, How, Identity, Loaded, Serving, base_name};
 use crate::config::Settings;
-use crate::sys::escape::{escaped, shell_word};
+use crate::sys::escape::{escaped, escaped_path, haproxy_word, shell_word};
 
 /// A file of the directory that a line names by itself, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,10 @@ pub struct Example {
     pub store: Option<String>,
     /// The section of the bind that loads it.
     pub section: String,
+    /// That bind line.
+    pub bind: At,
+    /// What stands before the relative names of a crt-list.
+    pub base: Option<String>,
 }
 
 /// The first file of this directory that a line names by itself; `None`: there is none, or a bind loads the whole
@@ -45,7 +52,8 @@ pub fn example(serving: &Serving, sites: Option<Identity>, directory: &str) -> O
         let store = entry.store.starts_with('@').then(|| entry.store.clone());
         let is_elsewhere = load.how == How::Used || store.is_some();
         let at = named.filter(|_| is_elsewhere).map_or(&entry.at, |named| &named.at);
-        Some(Example { at: at.clone(), path, how: load.how, store, section: bind.section.clone() })
+        let (section, bind, base) = (bind.section.clone(), bind.at.clone(), serving.crt_base.clone());
+        Some(Example { at: at.clone(), path, how: load.how, store, section, bind, base })
     })
 }
 
@@ -72,6 +80,8 @@ pub enum Unreached {
     Unlisted(Example),
     /// It has only addresses, and no bind has it first.
     Addresses,
+    /// HAProxy passes over it for this file, which begins a bundle.
+    Bundle(PathBuf),
 }
 
 impl Unreached {
@@ -85,6 +95,10 @@ impl Unreached {
             Self::Addresses => {
                 "clients send no server name for an address, and no bind has it first".to_owned()
             }
+            Self::Bundle(first) => format!(
+                "HAProxy takes {} for the first file of a bundle, and passes over all that begins with the bundle's name",
+                escaped_path(first)
+            ),
         }
     }
 
@@ -96,41 +110,65 @@ impl Unreached {
             Self::Addresses => {
                 "set host_lineage to its lineage, or begin a bind line with this file".to_owned()
             }
+            Self::Bundle(first) => {
+                let mut named = first.clone().into_os_string();
+                named.push(".pem");
+                let (first, named) = (shell_word(first.as_os_str()), shell_word(&named));
+                format!("give that another name: mv -n -- {first} {named}")
+            }
         }
     }
 }
 
-/// Why nobody is presented this file of the sites directory by any of these HAProxys; `None`: somebody may be.
-/// `has_names`: whether it has a name that a client can ask for.
-#[must_use]
-pub fn unreached(loaded: &Loaded, directory: &str, file: &OsStr, has_names: bool) -> Option<Unreached> {
-    let servings: Vec<&Serving> =
-        loaded.servings.iter().filter(|serving| serving.unclear.is_none()).collect();
-    if servings.is_empty() || servings.len() < loaded.servings.len() {
-        return None;
+/// What the HAProxys' lines say of every file of the sites directory: looked up once for all of them.
+#[derive(Debug)]
+pub struct LineLookup<'a> {
+    loaded: &'a Loaded,
+    /// A file that is named by itself, where all of them name files one by one.
+    example: Option<Example>,
+    /// The files that are presented to whoever names no site; `None`: what they load isn't surely known.
+    first: Option<BTreeSet<&'a str>>,
+}
+
+impl<'a> LineLookup<'a> {
+    /// `directory`: the sites directory as the first HAProxy spells it.
+    #[must_use]
+    pub fn of(loaded: &'a Loaded, directory: &str) -> Self {
+        let servings: Vec<&Serving> =
+            loaded.servings.iter().filter(|serving| serving.unclear.is_none()).collect();
+        if servings.is_empty() || servings.len() < loaded.servings.len() {
+            return Self { loaded, example: None, first: None };
+        }
+        let examples = servings.iter().map(|serving| example(serving, loaded.sites, directory));
+        let example = examples.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().next());
+        let binds = servings.iter().flat_map(|serving| &serving.binds);
+        let firsts = binds.filter(|bind| bind.ssl && !bind.strict_sni).flat_map(|bind| {
+            let first = bind.loads.iter().find_map(|load| load.entries.first());
+            let defaults = bind.loads.iter().filter(|load| load.how == How::Default);
+            first.into_iter().chain(defaults.flat_map(|load| &load.entries))
+        });
+        let firsts = firsts.map(|entry| entry.store.as_str());
+        let first = firsts.filter(|store| is_in(loaded.sites, directory, store, &servings)).map(base_name);
+        Self { loaded, example, first: Some(first.collect()) }
     }
-    let examples: Vec<Option<Example>> =
-        servings.iter().map(|serving| example(serving, loaded.sites, directory)).collect();
-    if !loaded.named.contains_key(file)
-        && examples.iter().all(Option::is_some)
-        && let Some(Some(example)) = examples.into_iter().next()
-    {
-        return Some(Unreached::Unlisted(example));
+
+    /// The file that begins a bundle for which a HAProxy passes over this one, which no line names.
+    #[must_use]
+    pub fn bundle_before(&self, file: &OsStr) -> Option<&OsStr> {
+        self.loaded.passed_over_for(file).filter(|_| !self.loaded.named.contains_key(file))
     }
-    if has_names {
-        return None;
+
+    /// Why nobody is presented this file by any of these HAProxys; `None`: somebody may be. `has_names`: whether it has a
+    /// name that a client can ask for.
+    #[must_use]
+    pub fn unreached(&self, file: &OsStr, has_names: bool) -> Option<Unreached> {
+        if let Some(example) = self.example.as_ref().filter(|_| !self.loaded.named.contains_key(file)) {
+            return Some(Unreached::Unlisted(example.clone()));
+        }
+        let first = self.first.as_ref().filter(|_| !has_names)?;
+        let is_first = file.to_str().is_some_and(|file| first.contains(file));
+        (!is_first).then_some(Unreached::Addresses)
     }
-    let is_it = |entry: &Entry| {
-        base_name(&entry.store).as_bytes() == file.as_bytes()
-            && is_in(loaded.sites, directory, &entry.store, &servings)
-    };
-    let answers_anybody = |bind: &&Bind| {
-        let is_default = |load: &Load| load.how == How::Default && load.entries.iter().any(is_it);
-        let first = bind.loads.iter().find_map(|load| load.entries.first());
-        bind.ssl && !bind.strict_sni && (first.is_some_and(is_it) || bind.loads.iter().any(is_default))
-    };
-    let is_presented = servings.iter().flat_map(|serving| &serving.binds).any(|bind| answers_anybody(&bind));
-    (!is_presented).then_some(Unreached::Addresses)
 }
 
 /// Whether a store is a file of the directory, whatever its spelling.
@@ -154,25 +192,80 @@ impl Example {
     pub fn advice(&self, file: &OsStr) -> String {
         let folder = self.path.strip_suffix(base_name(&self.path)).unwrap_or_default();
         let path = format!("{folder}{}", file.to_string_lossy());
-        let (path, shown) = (shell_word(OsStr::new(&path)), escaped(&path).to_string());
+        let word = haproxy_word(&path);
+        let section = escaped(&self.section);
         if let Some((store, _)) = self.store.as_ref().and_then(|store| store.split_once('/')) {
-            let (store, alias) = (escaped(store), escaped(file.as_bytes()));
+            let (store, alias) = (haproxy_word(store), haproxy_word(file.as_bytes()));
             return format!(
-                "add \"load crt {shown} alias {alias}\" behind {}, and \"{store}/{alias}\" where {} has the others",
+                "add \"load crt {word} alias {alias}\" behind {}, and \"{store}/{alias}\" where {section} has the others",
                 self.at,
-                escaped(&self.section)
             );
         }
-        let add = match self.how {
-            How::List => {
-                let list = shell_word(OsStr::new(&self.at.file));
-                return format!("add its line: printf '\\n%s\\n' {path} >> {list}");
-            }
-            How::Used => format!("\"ssl-f-use crt {shown}\" to {}", escaped(&self.section)),
+        match self.how {
+            How::List => match self.listed(&path) {
+                Some(line) => {
+                    let (line, list) = (shell_word(OsStr::new(line)), shell_word(OsStr::new(&self.at.file)));
+                    format!("add its line: printf '\\n%s\\n' {line} >> {list}")
+                }
+                // Such a list has no quotes.
+                None => format!("add \"crt {word}\" to the bind line {}: no crt-list can name it", self.bind),
+            },
+            How::Used => format!("add \"ssl-f-use crt {word}\" to {section}"),
             How::File | How::Default | How::Directory => {
-                format!("\"crt {shown}\" to the bind line {}", self.at)
+                format!("add \"crt {word}\" to the bind line {}", self.at)
             }
-        };
-        format!("add {add}")
+        }
+    }
+
+    /// A path as a crt-list can name it, from `crt-base` where it must; `None`: it can't.
+    fn listed<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let below = || path.strip_prefix(self.base.as_deref()?)?.strip_prefix('/');
+        let below = || below().filter(|path| !path.starts_with(['/', '@']));
+        let mut spellings = [Some(path), below()].into_iter().flatten();
+        spellings.find(|path| crt_list::can_be_named(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::serving::loads::{Bind, Load, Named};
+
+    /// A HAProxy with a crt-list that names `/s/a.pem`.
+    fn with_a_list() -> Serving {
+        let at = At { file: "/l".into(), line: 1 };
+        let here = Identity { device: 1, inode: 2 };
+        let named = Named { path: "/s/a.pem".into(), folder: Some(here), identity: None, at: at.clone() };
+        let entry = Entry { store: "/s/a.pem".into(), at: at.clone(), filters: Vec::new() };
+        let load = Load { how: How::List, path: "/l".into(), entries: vec![entry] };
+        let (section, addresses, loads) = ("frontend f".into(), ":443".into(), vec![load]);
+        let bind = Bind { at, section, addresses, ssl: true, strict_sni: false, loads };
+        Serving { binds: vec![bind], named: vec![named], ..Serving::default() }
+    }
+
+    /// The lines are looked at once, and say of each file what they would say of it alone.
+    #[test]
+    fn every_file_is_judged_by_the_same_lines() {
+        let sites = Some(Identity { device: 1, inode: 2 });
+        let at = At { file: "/l".into(), line: 1 };
+        let named = BTreeMap::from([("a.pem".into(), at)]);
+        let both = Loaded { servings: vec![with_a_list(), with_a_list()], sites, named, ..Loaded::default() };
+        let lines = LineLookup::of(&both, "/s");
+        assert_eq!(lines.unreached("a.pem".as_ref(), true), None);
+        // It has only addresses, and is the first one.
+        assert_eq!(lines.unreached("a.pem".as_ref(), false), None);
+        for file in ["b.pem", "c.pem"] {
+            let why = lines.unreached(file.as_ref(), true).unwrap();
+            assert_eq!(why.advice(file.as_ref()), format!("add its line: printf '\\n%s\\n' /s/{file} >> /l"));
+        }
+        // One that loads whatever is there, or nobody knows what.
+        let whole = Serving { directories: BTreeMap::from([("/s".into(), sites)]), ..Serving::default() };
+        let unknown = Serving { unclear: Some("?".into()), ..with_a_list() };
+        for other in [whole, unknown] {
+            let loaded = Loaded { servings: vec![with_a_list(), other], ..both.clone() };
+            assert_eq!(LineLookup::of(&loaded, "/s").unreached("b.pem".as_ref(), true), None);
+        }
     }
 }

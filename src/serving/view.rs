@@ -137,6 +137,12 @@ impl<'a> View<'a> {
         &self.certificates
     }
 
+    /// Every name that a certificate has here, with its family of keys; a wildcard stands for itself, `*` for the default
+    /// certificates of 3.0 and later.
+    pub fn names(&self) -> impl Iterator<Item = (&str, KeyFamily)> {
+        self.by_name.keys().map(|(name, family)| (name.as_str(), *family))
+    }
+
     /// The certificate that serves this name with this family of keys: of those with the name itself the one that is
     /// loaded first, else of those with its wildcard.
     #[must_use]
@@ -326,6 +332,7 @@ mod tests {
             not_after: 1,
             is_self_signed: false,
             issuer_is_staging: false,
+            demands_ocsp: false,
         }
     }
 

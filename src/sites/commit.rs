@@ -12,7 +12,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::debts::Owed;
+use super::debts::{Owed, settings_key};
 use super::durable::{create, remove};
 use super::entries;
 use super::state::{Pending, Record, State, digest, is_hex_of, key, target};
@@ -129,7 +129,7 @@ impl Committed<'_> {
         let before = (state.owed.len(), state.pending.len(), state.files.len());
         // Whoever isn't named here is another configuration's.
         state.owed.retain(|name, _| still_owed.get(name).copied().unwrap_or(true));
-        let accepted = state.owed.is_empty();
+        let accepted = state.owed.is_empty() && state.elsewhere.values().all(|others| !others.undecided);
         if accepted {
             state.pending.clear();
         }
@@ -219,13 +219,17 @@ pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
         state.untouched.extend(opened);
         changed = true;
     }
-    let before = state.owed.clone();
-    state.pass_debts_on(settings);
+    let before = (state.owed.clone(), state.elsewhere.clone());
+    let is_new = state.pass_debts_on(settings);
+    let own = settings_key(settings.file.as_deref());
+    let of_others = state.elsewhere.iter_mut().filter(|(file, _)| **file != own && !told.is_empty());
+    of_others.for_each(|(_, others)| others.add(Owed { since: now, files: Some(told.clone()), file: None }));
     let file = settings.file.as_ref().map(|file| file.to_string_lossy().into_owned());
     for haproxy in &settings.haproxys {
         let owed = state.owed.get(&haproxy.name);
         let files = match (owed.map(|owed| &owed.files), state.lost) {
             (_, true) | (Some(None), _) => None,
+            _ if is_new => None,
             (None, false) if told.is_empty() => continue,
             (None, false) => Some(told.clone()),
             (Some(Some(files)), false) => {
@@ -235,7 +239,7 @@ pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
         let since = owed.map_or(now, |owed| owed.since);
         state.owed.insert(haproxy.name.clone(), Owed { since, files, file: file.clone() });
     }
-    changed || state.owed != before
+    changed || (&state.owed, &state.elsewhere) != (&before.0, &before.1)
 }
 
 /// Whether a row is of a site that is right as it is, and the state says just that already.
@@ -286,18 +290,20 @@ pub(crate) fn keep_previous(sites: &SitesDir, plan: &mut Plan, failure: &mut Opt
 
 /// Holds back the last prune where no other file that HAProxy can load would be left, by what is on disk now; returns
 /// its name.
-pub(crate) fn hold_last_file(sites: &SitesDir, plan: &mut Plan) -> Option<String> {
+pub(crate) fn hold_last_file(sites: &Place, plan: &mut Plan) -> Option<String> {
     let of_sites = |row: &&Row| row.role == Role::Site;
     let pruned: BTreeSet<String> =
         plan.rows.iter().filter(of_sites).filter(|row| row.action == Action::Prune).map(file_name).collect();
     if pruned.is_empty()
         || plan.rows.iter().filter(of_sites).any(|row| row.action.writes())
-        || sites.holds_a_pair_besides(|name| name.to_str().is_some_and(|name| pruned.contains(name)))
+        || entries::holds_a_pair_besides(&sites.dir, &sites.path, |name| {
+            name.to_str().is_some_and(|name| pruned.contains(name))
+        })
     {
         return None;
     }
     let is_pair = |row: &Row| {
-        row.action == Action::Prune && entries::holds_a_pair(&sites.place.dir, OsStr::new(&file_name(row)))
+        row.action == Action::Prune && entries::holds_a_pair(&sites.dir, OsStr::new(&file_name(row)))
     };
     let Some(row) = plan.rows.iter_mut().rfind(|row| is_pair(row)) else {
         // None of them is surely a pair: what may be one is held.

@@ -44,6 +44,70 @@ pub fn inherit(
     }
 }
 
+/// Adds to what one HAProxy is still to be notified of.
+pub fn owe(owed: &mut BTreeMap<String, Owed>, name: &str, more: Owed) {
+    let all = match owed.remove(name) {
+        Some(own) => joined(own, &more),
+        None => more,
+    };
+    owed.insert(name.to_owned(), all);
+}
+
+/// What runs with other settings have changed since the last run with these: their HAProxys are still to be notified of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// What is pending for each of them; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Owed>,
+    /// Whether one of them could not be notified by its own run: it may still refuse what is there now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undecided: bool,
+}
+
+impl Elsewhere {
+    /// Adds to what is pending.
+    pub fn add(&mut self, more: Owed) {
+        self.pending = Some(match self.pending.take() {
+            Some(own) => joined(own, &more),
+            None => more,
+        });
+    }
+}
+
+/// Makes pending for the HAProxys of this settings file what runs with others have changed since its last run; and what stands
+/// under one of their names for another file's HAProxy is left to that file. Whether these settings were never seen here,
+/// although others were: then nobody knows what their HAProxys have.
+pub fn between_settings(
+    owed: &mut BTreeMap<String, Owed>,
+    elsewhere: &mut BTreeMap<String, Elsewhere>,
+    names: &[&str],
+    file: Option<&Path>,
+    exists: impl Fn(&Path) -> bool,
+) -> bool {
+    let own = settings_key(file);
+    let is_others = |owed: &Owed| owed.file.as_ref().is_some_and(|of| *of != own && exists(Path::new(of)));
+    for debt in take(owed, |name, owed| names.contains(&name.as_str()) && is_others(owed)) {
+        let others = elsewhere.entry(debt.file.clone().unwrap_or_default()).or_default();
+        others.undecided = true;
+        others.add(debt);
+    }
+    elsewhere.retain(|file, _| file.is_empty() || *file == own || exists(Path::new(file)));
+    let is_new = !elsewhere.is_empty() && !elsewhere.contains_key(&own);
+    if let Some(debt) = elsewhere.insert(own.clone(), Elsewhere::default()).and_then(|own| own.pending) {
+        let of_file = Some(own).filter(|own| !own.is_empty());
+        for name in names {
+            owe(owed, name, Owed { file: of_file.clone(), ..debt.clone() });
+        }
+    }
+    is_new
+}
+
+/// How the state names a settings file; empty where there is none.
+#[must_use]
+pub fn settings_key(file: Option<&Path>) -> String {
+    file.map(|file| file.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 fn take(owed: &mut BTreeMap<String, Owed>, wanted: impl Fn(&String, &Owed) -> bool) -> Vec<Owed> {
     let names: Vec<String> =
         owed.iter().filter(|(name, owed)| wanted(name, owed)).map(|(name, _)| name.clone()).collect();
@@ -115,6 +179,28 @@ mod tests {
     fn the_debts_of_another_configuration_stay_its_own() {
         let before = [("lab", owed(7, &["a.pem"], Some("/other.toml")))];
         assert_eq!(after(&before, &["edge"], Some("/own.toml")), [entry("lab", 7, &["a.pem"])]);
+    }
+
+    #[test]
+    fn each_settings_file_has_its_own_haproxys() {
+        let (a, b) = (Path::new("/a.toml"), Path::new("/b.toml"));
+        let mut debts = BTreeMap::from([("haproxy".to_owned(), owed(7, &["a.pem"], Some("/a.toml")))]);
+        let mut others = BTreeMap::from([("/a.toml".to_owned(), Elsewhere::default())]);
+        let run = |file, debts: &mut BTreeMap<String, Owed>, others: &mut BTreeMap<String, Elsewhere>| {
+            between_settings(debts, others, &["haproxy"], Some(file), |file| file != Path::new("/gone.toml"))
+        };
+        assert!(run(b, &mut debts, &mut others), "it was never seen");
+        assert!(debts.is_empty(), "it is the other one's: {debts:?}");
+        assert!(others["/a.toml"].undecided);
+        others.get_mut("/b.toml").unwrap().add(owed(9, &["b.pem"], None));
+        others.insert("/gone.toml".to_owned(), Elsewhere::default());
+        assert!(!run(a, &mut debts, &mut others));
+        assert_eq!(debts["haproxy"], owed(7, &["a.pem"], Some("/a.toml")));
+        assert_eq!(others["/a.toml"], Elsewhere::default());
+        assert!(!others.contains_key("/gone.toml"));
+        debts.clear();
+        assert!(!run(b, &mut debts, &mut others));
+        assert_eq!(debts["haproxy"], owed(9, &["b.pem"], Some("/b.toml")));
     }
 
     #[test]

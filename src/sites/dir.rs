@@ -1,10 +1,11 @@
 //! The sites directory, locked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{OWN_DIR, Settings};
+use crate::sites::debts::{self, Owed};
 use crate::sites::last_start::LastStart;
 use crate::sites::making::{finish_making, host_place, make_sites_dir};
 use crate::sites::place::Place;
@@ -59,19 +60,29 @@ impl SitesDir {
         };
         guard::check(&place.path, settings.owner)?;
         lock::lock(&place, system, patience)?;
+        // Our own directory changes it, and nothing is remembered of it yet.
+        let is_first = place.subdirectory(OWN_DIR)?.is_none();
+        let seen = untouched::BeforeRun::of(&place);
         let own = place.private_subdirectory(OWN_DIR)?;
-        let state = State::load(&own.dir, &own.path)?;
+        let mut state = State::load(&own.dir, &own.path)?;
         let staging = own.private_subdirectory(STAGE_DIR)?;
         let previous = own.private_subdirectory(PREVIOUS_DIR)?;
         let host = match settings.host_lineage {
             Some(_) => Some(host_place(settings, &place)?),
             None => None,
         };
-        let found = [Some(&place), host.as_ref()].into_iter().flatten().filter_map(|place| {
+        let seen_host = host.as_ref().and_then(|host| Some((host, untouched::BeforeRun::of(host)?)));
+        let seen = seen.map(|seen| (&place, seen)).into_iter().chain(seen_host);
+        let found = seen.map(|(place, seen)| {
             let key = untouched::key(place);
-            FoundPlace::of(place, state.untouched.get(&key)).map(|found| (key, found))
+            let found = seen.found(state.untouched.get(&key));
+            (key, found)
         });
-        let found = found.collect();
+        let found: BTreeMap<String, FoundPlace> = found.collect();
+        if is_first {
+            state.untouched = untouched::left(&found, &[&place], &state.untouched);
+            state.save(&own.dir, &own.path)?;
+        }
         let sites = Self {
             place,
             state,
@@ -102,6 +113,14 @@ impl SitesDir {
             self.unsaved = true;
             self.state.last_start.insert(haproxy.to_owned(), start);
         }
+    }
+
+    /// Makes a notification pending for a HAProxy that has something else than the disk; `files`: `None` for all of ours.
+    pub fn owe(&mut self, settings: &Settings, haproxy: &str, files: Option<&BTreeSet<String>>, now: i64) {
+        let file = settings.file.as_ref().map(|file| file.to_string_lossy().into_owned());
+        let files = files.map(|files| files.iter().cloned().collect());
+        debts::owe(&mut self.state.owed, haproxy, Owed { since: now, files, file });
+        self.unsaved = true;
     }
 
     /// Removes what a killed run staged, and previous files that nobody waits for any more.

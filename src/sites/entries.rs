@@ -14,6 +14,7 @@ use crate::certbot::{Unopened, read_opened};
 use crate::certified_key::{CertifiedKey, Leaf, has_private_key, openssl_reads, read_leaf, sha256};
 use crate::config::{OWN_DIR, Owner};
 use crate::index::entry::Look;
+use crate::plan::names::is_loaded_name;
 use crate::plan::situation::{Deployed, EntryKind};
 use crate::sys::failure::Failure;
 
@@ -107,6 +108,14 @@ fn kind(stat: &Stat) -> EntryKind {
 #[must_use]
 pub fn holds_a_pair(dir: impl AsFd, name: &OsStr) -> bool {
     bytes(dir, name).is_ok_and(|pem| CertifiedKey::prove(&pem, &pem).is_ok())
+}
+
+/// Whether the sites directory holds a file that HAProxy surely can load, and that isn't one of these.
+pub(super) fn holds_a_pair_besides(dir: &OwnedFd, path: &Path, excepted: impl Fn(&OsStr) -> bool) -> bool {
+    entries(dir, path).is_ok_and(|names| {
+        let others = names.iter().filter(|name| is_loaded_name(name) && !excepted(name));
+        others.into_iter().any(|name| holds_a_pair(dir, name))
+    })
 }
 
 /// The bytes of a regular file in a directory; a link is not followed.

@@ -18,7 +18,9 @@ use super::{entries, guard};
 use crate::certified_key::hex;
 use crate::config::{Method, OWN_DIR, Settings};
 use crate::haproxy::verdict::Outcome;
-use crate::plan::row::Row;
+use crate::plan::reason::Reason;
+use crate::plan::refusal::Refusal;
+use crate::plan::row::{Plan, Row};
 use crate::sites::place::Place;
 use crate::sys::failure::Failure;
 
@@ -49,6 +51,8 @@ pub struct LastRun {
     pub complaints: BTreeMap<String, i64>,
     /// What was refused or in conflict, by its file, and since when: in seconds since 1970.
     pub undeployed: BTreeMap<String, i64>,
+    /// The mark of the files that aren't ours, and of the HAProxys that would load them, see [`crate::haproxy::untried`].
+    pub accepted: Option<String>,
     /// What HAProxy refused, by the file's name, the host certificate by its whole path.
     pub rejected: BTreeMap<String, RejectedFile>,
 }
@@ -85,6 +89,15 @@ impl LastRun {
         let sha256 = row.sha256.filter(|_| row.action.writes())?;
         let rejected = self.rejected.get(row.file.as_ref()?.to_str()?)?;
         (rejected.sha256 == hex(&sha256)).then_some(rejected.words.as_str())
+    }
+
+    /// Refuses what HAProxy refused in that run: whoever asks it again may hear the same.
+    pub fn refuse_rejected(&self, plan: &mut Plan) {
+        for row in &mut plan.rows {
+            if let Some(words) = self.rejected(row) {
+                row.refuse(Refusal::new(Reason::HaproxyRejects, words));
+            }
+        }
     }
 
     /// The last run on this sites directory; the default where nothing is known of one.

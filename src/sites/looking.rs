@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use crate::config::{OWN_DIR, Settings};
+use crate::plan::row::Plan;
+use crate::sites::commit::hold_last_file;
 use crate::sites::guard;
+use crate::sites::last_run::LastRun;
 use crate::sites::making::{host_place, nearest};
 use crate::sites::place::Place;
 use crate::sites::state::State;
@@ -40,4 +43,14 @@ pub fn look_at(settings: &Settings) -> Result<Option<Place>, Failure> {
         }
     }
     Ok(place)
+}
+
+/// Makes a plan what a run would make of it: what HAProxy refused in the last one it refuses again, and the last file stays.
+pub fn foresee(place: Option<&Place>, last_run: Option<&LastRun>, plan: &mut Plan) {
+    if let Some(last_run) = last_run {
+        last_run.refuse_rejected(plan);
+    }
+    if let Some(place) = place {
+        hold_last_file(place, plan);
+    }
 }

@@ -13,7 +13,6 @@ use super::state::{Pending, Rejected, digest, key, target, unhex};
 use crate::certified_key::sha256;
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
-use crate::plan::names::is_loaded_name;
 use crate::plan::prune::LAST_FILE;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
@@ -103,7 +102,8 @@ impl Committed<'_> {
         let is_undone = |name: &OsStr| {
             undone.iter().any(|(target, _)| matches!(target, Target::Site(file) if name == file.as_str()))
         };
-        undone.iter().any(comes_back) || self.sites.holds_a_pair_besides(is_undone)
+        let place = &self.sites.place;
+        undone.iter().any(comes_back) || entries::holds_a_pair_besides(&place.dir, &place.path, is_undone)
     }
 
     fn undo(
@@ -194,16 +194,6 @@ impl Committed<'_> {
             }
             (_, None) => row.refuse(Refusal::new(Reason::HaproxyRejects, why)),
         }
-    }
-}
-
-impl SitesDir {
-    /// Whether the sites directory holds a file that HAProxy surely can load, and that isn't one of these.
-    pub(super) fn holds_a_pair_besides(&self, excepted: impl Fn(&OsStr) -> bool) -> bool {
-        entries::entries(&self.place.dir, &self.place.path).is_ok_and(|names| {
-            let others = names.iter().filter(|name| is_loaded_name(name) && !excepted(name));
-            others.into_iter().any(|name| entries::holds_a_pair(&self.place.dir, name))
-        })
     }
 }
 

@@ -216,7 +216,7 @@ impl<'a> Staged<'a> {
     /// The intent can't be recorded: then nothing was changed.
     pub fn commit(self, now: i64) -> Result<Committed<'a>, Failure> {
         let Self { sites, settings, mut plan, mut failure } = self;
-        hold_last_file(sites, &mut plan);
+        hold_last_file(&sites.place, &mut plan);
         let changed = record_intent(sites, settings, &plan, now);
         if sites.unsaved || changed || sites.state.lost {
             sites.state.save(&sites.own.dir, &sites.own.path)?;
@@ -236,7 +236,7 @@ impl<'a> Staged<'a> {
         keep_previous(sites, &mut plan, &mut failure);
         carry_out(sites, &mut plan, &mut failure, |row| row.action.writes());
         // What was to be written may have failed.
-        let held = hold_last_file(sites, &mut plan);
+        let held = hold_last_file(&sites.place, &mut plan);
         if let Some(pending) = held.and_then(|file| sites.state.pending.get_mut(&file)) {
             pending.now.clone_from(&pending.was);
         }

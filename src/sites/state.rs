@@ -11,12 +11,12 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::debts::{self, Owed};
+use super::debts::{self, Elsewhere, Owed};
 use super::durable::write_durably;
 use super::last_start::LastStart;
 use super::untouched::Untouched;
 use crate::certified_key::{ChainState, hex};
-use crate::config::Settings;
+use crate::config::{Method, Settings};
 use crate::haproxy::fingerprint::are_still;
 use crate::haproxy::target::Target;
 use crate::plan::names::site_file;
@@ -42,6 +42,9 @@ pub struct State {
     /// Who is still to be notified, by the HAProxy's name.
     #[serde(default)]
     pub owed: BTreeMap<String, Owed>,
+    /// The settings files that runs here were made with, and what others have changed since for their HAProxys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub elsewhere: BTreeMap<String, Elsewhere>,
     /// How each HAProxy was last seen to be started, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub last_start: BTreeMap<String, LastStart>,
@@ -107,6 +110,7 @@ impl Default for State {
             files: BTreeMap::new(),
             pending: BTreeMap::new(),
             owed: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
             last_start: BTreeMap::new(),
             untouched: BTreeMap::new(),
             lost: false,
@@ -213,10 +217,17 @@ impl State {
         self.last_start.get(haproxy).map(|start| start.configuration.as_slice()).unwrap_or_default()
     }
 
-    /// Passes the debts of tables that were renamed on, see [`debts::inherit`].
-    pub fn pass_debts_on(&mut self, settings: &Settings) {
+    /// Passes the debts of tables that were renamed on, see [`debts::inherit`], and those between settings files, see
+    /// [`debts::between_settings`]: whether these settings are new beside others.
+    pub fn pass_debts_on(&mut self, settings: &Settings) -> bool {
         let names: Vec<&str> = settings.haproxys.iter().map(|haproxy| haproxy.name.as_str()).collect();
-        debts::inherit(&mut self.owed, &names, settings.file.as_deref(), Path::exists);
+        let file = settings.file.as_deref();
+        debts::inherit(&mut self.owed, &names, file, Path::exists);
+        // Who notifies nobody has no HAProxy that could be behind.
+        if settings.haproxys.iter().all(|haproxy| haproxy.method == Method::None) {
+            return false;
+        }
+        debts::between_settings(&mut self.owed, &mut self.elsewhere, &names, file, Path::exists)
     }
 
     /// The spellings of this `live` directory among the records: a link may lead to it.

@@ -1,4 +1,4 @@
-//! Since when no `.sctl` has gone from a directory.
+//! Since when no `.sctl`, `.ocsp` or `.issuer` has gone from a directory.
 //!
 //! Each run remembers which ones it found, and how it left the directory: one that came, was loaded and went between two
 //! runs has changed it since, and left it with the names that it had.
@@ -18,13 +18,13 @@ use crate::sites::place::Place;
 /// What is remembered of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Untouched {
-    /// When a `.sctl` had last gone from it, or may have: seconds and nanoseconds since 1970.
+    /// When one of these had last gone from it, or may have: seconds and nanoseconds since 1970.
     pub since: (u64, u32),
     /// When names had last come or gone as a run left it (its mtime: another owner or mode isn't meant), and a digest of the
     /// names in it; `None`: a run has changed it that didn't come to its end.
     #[serde(default)]
     pub left: Option<((i64, i64), String)>,
-    /// The `.sctl` files that were there.
+    /// The files of these kinds that were there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub scts: BTreeSet<String>,
 }
@@ -38,11 +38,23 @@ pub(crate) struct FoundPlace {
     pub(crate) record: Untouched,
 }
 
-impl FoundPlace {
-    /// How a directory is found, of which the last run remembers this; `None`: it can't be read.
-    pub(crate) fn of(place: &Place, last: Option<&Untouched>) -> Option<Self> {
-        let Look { identity, changed, named } = look(place)?;
-        let names = entries::entries(&place.dir, &place.path).ok()?;
+/// What is seen of a directory before this run changes anything in it.
+#[derive(Debug)]
+pub(crate) struct BeforeRun {
+    look: Look,
+    names: Vec<OsString>,
+}
+
+impl BeforeRun {
+    /// Looks at a directory; `None`: it can't be read.
+    pub(crate) fn of(place: &Place) -> Option<Self> {
+        let look = look(place)?;
+        Some(Self { look, names: entries::entries(&place.dir, &place.path).ok()? })
+    }
+
+    /// How it is found, where the last run remembers this of it.
+    pub(crate) fn found(self, last: Option<&Untouched>) -> FoundPlace {
+        let Self { look: Look { identity, changed, named }, names } = self;
         let is_new = last.is_none() && names.is_empty();
         let digest = digest_of(&names);
         let scts = scts_of(names);
@@ -56,10 +68,12 @@ impl FoundPlace {
             None if is_new => (0, 0),
             None => changed,
         };
-        Some(Self { identity, record: Untouched { since, left: None, scts } })
+        FoundPlace { identity, record: Untouched { since, left: None, scts } }
     }
+}
 
-    /// When a `.sctl` had last gone from it, or may have.
+impl FoundPlace {
+    /// When one of these had last gone from it, or may have.
     pub(crate) fn touched(&self) -> SystemTime {
         let (seconds, rest) = self.record.since;
         SystemTime::UNIX_EPOCH + Duration::new(seconds, rest)
@@ -93,6 +107,7 @@ pub(crate) fn key(place: &Place) -> String {
 }
 
 /// A directory as it is now.
+#[derive(Debug)]
 struct Look {
     identity: Identity,
     /// Its ctime, which no program can set.
@@ -117,6 +132,8 @@ fn digest_of(names: &[OsString]) -> String {
 }
 
 fn scts_of(names: Vec<OsString>) -> BTreeSet<String> {
-    let scts = names.into_iter().filter(|name| name.as_encoded_bytes().ends_with(b".sctl"));
-    scts.map(|name| name.to_string_lossy().into_owned()).collect()
+    let is_beside = |name: &OsString| {
+        [&b".sctl"[..], b".ocsp", b".issuer"].iter().any(|end| name.as_encoded_bytes().ends_with(end))
+    };
+    names.into_iter().filter(is_beside).map(|name| name.to_string_lossy().into_owned()).collect()
 }

@@ -1,17 +1,22 @@
 //! What isn't ours and has changed since a HAProxy read it: it serves the old state, and the new one after a reload.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::loaded::LoadedStores;
 use super::observation::{LoadedLeaf, SiteViews};
+use crate::certified_key::Leaf;
 use crate::config::Haproxy;
 use crate::haproxy::cli::worker::can_be_shown;
 use crate::haproxy::process::config_check::newer_source;
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
+use crate::plan::row::Role;
 use crate::serving::gather::identity;
-use crate::serving::loads::{Bind, Contents, Identity, Loaded, Serving, Store, base_name};
+use crate::serving::in_memory;
+use crate::serving::loads::{Bind, Contents, Identity, Loaded, Serving, Store, base_name, is_loaded};
 use crate::sys::change_time::changed_at;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::system::System;
@@ -30,24 +35,41 @@ pub fn elsewhere(serving: &Serving) -> BTreeSet<String> {
     found.map(|(name, _)| name.clone()).take(ASKED_AT_MOST).collect()
 }
 
-/// What HAProxy is behind with, as a fact that goes behind its name; `None`: nothing is seen.
+/// What a HAProxy is behind with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Behind {
+    /// The fact, which goes behind its name.
+    pub fact: String,
+    /// Whether somebody else has changed its memory, rather than the disk since it read it.
+    pub in_memory: bool,
+}
+
+impl Behind {
+    fn on_disk(fact: String) -> Self {
+        Self { fact, in_memory: false }
+    }
+}
+
+/// What HAProxy is behind with; `None`: nothing is seen.
 #[must_use]
-pub fn fact(
+pub fn look(
     system: &System,
     haproxy: &Haproxy,
     loaded: &Loaded,
     serving: &Serving,
     sites: &[SiteViews],
     memory: &LoadedStores,
-) -> Option<String> {
+) -> Option<Behind> {
     let question = Question { system, haproxy, loaded, serving, sites, memory };
-    let asked = question.configuration().or_else(|| question.asked());
-    let found = asked.or_else(|| question.unasked()).or_else(|| question.foreign_sites());
+    let asked = question.configuration().map(Behind::on_disk).or_else(|| question.asked());
+    let found =
+        asked.or_else(|| question.unasked().or_else(|| question.foreign_sites()).map(Behind::on_disk));
     // Names can be compared where it is clear what HAProxy loads.
     if found.is_some() || serving.unclear.is_some() {
         return found;
     }
-    question.missing().or_else(|| question.gone())
+    let others = || question.missing().or_else(|| question.gone().map(Behind::on_disk));
+    others().or_else(|| Some(Behind { fact: question.served_otherwise()?, in_memory: true }))
 }
 
 /// What a HAProxy is compared by.
@@ -80,12 +102,13 @@ impl<'a> Question<'a> {
     }
 
     /// A file from elsewhere, for which it was asked.
-    fn asked(&self) -> Option<String> {
+    fn asked(&self) -> Option<Behind> {
         let is_other = |(name, shown): &(&String, &LoadedLeaf)| {
             let on_disk = self.serving.stores.get(*name).and_then(|store| store.contents.leaf());
             on_disk.is_some_and(|leaf| !shown.is_of(leaf))
         };
-        self.memory.others.iter().find(is_other).map(|(name, _)| has_another(name))
+        let (name, _) = self.memory.others.iter().find(is_other)?;
+        Some(Behind { fact: has_another(name), in_memory: self.is_older(name) })
     }
 
     /// A file from elsewhere, for which it can't be asked: the file's time tells.
@@ -121,7 +144,7 @@ impl<'a> Question<'a> {
     }
 
     /// A file that it loads by its configuration, and hasn't loaded.
-    fn missing(&self) -> Option<String> {
+    fn missing(&self) -> Option<Behind> {
         let Self { loaded, serving, memory, .. } = self;
         // A bundle through 2.2 is one store, which has another name.
         let has_bundles = serving.version.is_none_or(|version| version < (2, 3));
@@ -149,7 +172,14 @@ impl<'a> Question<'a> {
                 && !broken.contains(base_name(&entry.store))
                 && !is_part(&entry.store);
             if is_loadable && !memory.listed.contains(&entry.store) && !is_ours(&entry.store, store) {
-                return Some(format!("doesn't have {} yet", escaped(&entry.store)));
+                let in_memory = self.is_older(&entry.store);
+                let name = escaped(&entry.store);
+                let fact = if in_memory {
+                    format!("no longer has {name}")
+                } else {
+                    format!("doesn't have {name} yet")
+                };
+                return Some(Behind { fact, in_memory });
             }
         }
         None
@@ -168,8 +198,44 @@ impl<'a> Question<'a> {
         Some(format!("still has {}, which is gone", escaped(gone)))
     }
 
+    /// A name that it serves from another file than after a start, with the same files.
+    fn served_otherwise(&self) -> Option<String> {
+        let shown = self.memory.in_memory.as_ref()?;
+        if self.sites.iter().any(|views| views.place.unloadable.is_some()) {
+            return None;
+        }
+        let file =
+            |views: &SiteViews| Some((views.file.as_ref()?.to_str()?.to_owned(), views.disk.here()?.clone()));
+        let is_site = |views: &&SiteViews| {
+            let is_loaded = |file: &OsString| is_loaded(file, self.serving.version);
+            views.role == Role::Site && views.file.as_ref().is_some_and(is_loaded)
+        };
+        let mut files: Vec<(String, Arc<Leaf>)> = self.sites().filter(is_site).filter_map(file).collect();
+        files.sort_by(|(a, _), (b, _)| a.as_bytes().cmp(b.as_bytes()));
+        let fresh = match self.loaded.sites {
+            Some(sites) => self.serving.with_directory(sites, &files),
+            None => self.serving.clone(),
+        };
+        // What of ours isn't served at all is told where it is shown.
+        let is_as_on_disk = |name: &str| {
+            let on_disk = fresh.stores.get(name).and_then(|store| store.contents.leaf());
+            on_disk.is_some_and(|leaf| match self.memory.stores.get(name) {
+                Some(shown) => shown.is_current(leaf),
+                None => self.memory.others.get(name).is_some_and(|shown| shown.is_of(leaf)),
+            })
+        };
+        in_memory::difference(&fresh, shown, &is_as_on_disk)
+    }
+
     fn sites(&self) -> impl Iterator<Item = &'a SiteViews> {
         self.sites.iter().filter(|views| !views.place.is_elsewhere)
+    }
+
+    /// Whether a store's file surely hasn't changed since its worker started.
+    fn is_older(&self, store: &str) -> bool {
+        let started = self.memory.worker.map(|worker| worker.started(self.system));
+        let changed = self.serving.stores.get(store).and_then(|store| changed_at(&store.path));
+        started.zip(changed).is_some_and(|(started, changed)| changed < started)
     }
 
     /// Whether a file has changed since its worker started.

@@ -8,7 +8,8 @@ use crate::config::Haproxy;
 use crate::haproxy::alerts;
 use crate::haproxy::process::config_check;
 use crate::haproxy::process::master::Master;
-use crate::haproxy::process::started::usual_configuration;
+use crate::haproxy::process::started::{Started, usual_configuration};
+use crate::haproxy::process::surroundings::surroundings;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::io_cause;
 use crate::sys::program::Program;
@@ -28,6 +29,8 @@ pub enum Checked {
         words: String,
         /// What to do, before anything else.
         advice: String,
+        /// All that it said.
+        log: String,
     },
     /// It could not be asked: why.
     Unasked(String),
@@ -38,9 +41,9 @@ pub enum Checked {
 pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
     use crate::haproxy::process::config_check::ConfigCheck as C;
     let deadline = Instant::now() + LIMIT.min(haproxy.timeout);
-    let refused = |words: String, files: &[PathBuf]| {
+    let refused = |words: String, log: String, files: &[PathBuf]| {
         let advice = mend(&words, files, &config_check::for_people(system, haproxy));
-        Checked::Refused { words: words.trim_start_matches("parsing ").to_owned(), advice }
+        Checked::Refused { words: words.trim_start_matches("parsing ").to_owned(), advice, log }
     };
     let Some(binary) = &haproxy.binary else {
         return Checked::Unasked("binary is empty, so HAProxy is never run".to_owned());
@@ -48,33 +51,40 @@ pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
     if let Some(master) = master(system, haproxy) {
         return match config_check::check(system, haproxy, &master, deadline) {
             C::Valid => Checked::Accepted,
-            C::Invalid { words, .. } => refused(words, &haproxy.config),
+            C::Invalid { words, log } => refused(words, log, &haproxy.config),
             C::Unchecked(why) => Checked::Unasked(why),
         };
     }
-    let files = match haproxy.config.as_slice() {
-        [] => match usual_configuration() {
+    let started = Started::find(system, haproxy).ok().filter(|it| it.is_surely_this && it.root.is_none());
+    let files = match (haproxy.config.as_slice(), started) {
+        ([], Some(started)) => started.paths().collect(),
+        ([], None) => match usual_configuration() {
             usual if usual.exists() => vec![usual],
             usual => {
                 let usual = escaped_path(&usual);
                 return Checked::Unasked(format!("it does not run, and there is no {usual}; set config"));
             }
         },
-        files => files.to_vec(),
+        (files, _) => files.to_vec(),
     };
     let Some(program) = system.program(binary) else {
         return Checked::Unasked(format!("there is no program {} here", escaped(binary)));
     };
     let shown = escaped_path(&program).to_string();
     let named = files.iter().flat_map(|file| [Path::new("-f"), file.as_path()]);
-    match Program::new(program).arg("-c").args(named).run(deadline) {
+    let program = Program::new(program).arg("-c").args(named);
+    let program = match surroundings(system, haproxy) {
+        Some(it) => program.environment(it.environment).folder(it.folder),
+        None => program,
+    };
+    match program.run(deadline) {
         Err(e) => Checked::Unasked(format!("cannot run {shown}: {}", io_cause(&e))),
         Ok(done) if done.succeeded() => Checked::Accepted,
         Ok(done) => match alerts::words(&done.output) {
             words if done.timed_out || words.is_empty() => {
                 Checked::Unasked(format!("{shown} -c {}", done.end()))
             }
-            words => refused(words, &files),
+            words => refused(words, done.output, &files),
         },
     }
 }

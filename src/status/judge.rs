@@ -149,8 +149,9 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
         .collect();
     let mut problems = planned(&views, disk, around);
     problems.extend(unloadable(&views, around).or_else(|| unserved(&views)));
-    problems.extend(on_disk(&views, disk));
+    problems.extend(on_disk(&views, disk, around.client));
     problems.extend(unreached(&views, around));
+    problems.extend(lacks_ocsp(&views, around));
     problems.extend(lifetimes(&views, &haproxy, around));
     if is_served(&views) {
         for (shown, view) in views.haproxy.iter().zip(&haproxy) {
@@ -414,8 +415,9 @@ fn gone(views: &SiteViews, around: &Circumstances<'_>) -> Option<String> {
 }
 
 /// The disk, compared with certbot.
-fn on_disk(views: &SiteViews, disk: PlaceState) -> Option<Problem> {
+fn on_disk(views: &SiteViews, disk: PlaceState, client: Client) -> Option<Problem> {
     let row = views.row.as_ref()?;
+    let who = client.who();
     match (row.action, disk) {
         (Action::Install | Action::Refuse, PlaceState::Missing) => {
             views.file.as_ref()?;
@@ -424,18 +426,19 @@ fn on_disk(views: &SiteViews, disk: PlaceState) -> Option<Problem> {
             if has_none && views.certbot.here().is_none() {
                 return None;
             }
-            let fact = "certbot has a certificate, and there is no file for it".to_owned();
+            let fact = format!("{who} has a certificate, and there is no file for it");
             let advice = (row.action == Action::Install).then(|| advice::ASSEMBLE.to_owned());
             Some(problem(ProblemKind::DiskMissing, Severity::Critical, fact, advice))
         }
         (Action::Replace, PlaceState::Stale) => {
             let fact = match (views.disk.here(), views.certbot.here()) {
                 (Some(old), Some(new)) if old.sha256 == new.sha256 => {
-                    "the file has the right certificate, but its key, chain or form is not what certbot has"
-                        .to_owned()
+                    format!(
+                        "the file has the right certificate, but its key, chain or form is not what {who} has"
+                    )
                 }
                 (Some(old), Some(new)) => {
-                    format!("the file has serial {}, certbot has {}", short(&old.serial), short(&new.serial))
+                    format!("the file has serial {}, {who} has {}", short(&old.serial), short(&new.serial))
                 }
                 _ => "the file is damaged".to_owned(),
             };
@@ -521,7 +524,7 @@ fn in_haproxy(
         ),
         // What keeps it away is a problem of its own.
         (PlaceState::Missing, _, Sight::Absent)
-            if matches!(views.place.unreached, Some(Unreached::Unlisted(_))) =>
+            if matches!(views.place.unreached, Some(Unreached::Unlisted(_) | Unreached::Bundle(_))) =>
         {
             None
         }
@@ -534,13 +537,37 @@ fn in_haproxy(
     }
 }
 
+/// It demands what HAProxy doesn't have.
+fn lacks_ocsp(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
+    if !views.place.lacks_ocsp || !is_loaded(views) {
+        return None;
+    }
+    let fact = "the certificate demands an OCSP response in every handshake (must-staple), and HAProxy has none: clients \
+                that obey refuse it"
+        .to_owned();
+    let advice = match &views.row {
+        Some(row) if !is_foreign(views) => {
+            let again = around.client.by("renew --force-renewal --cert-name NAME");
+            let what = match around.client {
+                Client::Certbot => {
+                    "take must_staple out of renewal/NAME.conf and cli.ini, then issue it again"
+                }
+                Client::Another | Client::Publisher => "issue it again without must-staple",
+            };
+            row.with_name(&format!("{what}{again}"))
+        }
+        _ => "replace it by one that was issued without must-staple".to_owned(),
+    };
+    Some(problem(ProblemKind::OcspMissing, Severity::Warning, fact, Some(advice)))
+}
+
 /// No client is presented it.
 fn unreached(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
     let file = views.file.as_deref()?;
     let why = views.place.unreached.as_ref()?;
     let (fact, advice) = (why.fact(), why.advice(file));
     Some(match why {
-        Unreached::Unlisted(_) => {
+        Unreached::Unlisted(_) | Unreached::Bundle(_) => {
             let advice = format!("{advice}; then {}", around.reload_all());
             problem(ProblemKind::NotListed, Severity::Critical, fact, Some(advice))
         }
@@ -617,7 +644,7 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], around: &Circumstances<
         }
     }
     if let (Some(leaf), None) = (views.certbot.here(), views.disk.here()) {
-        note("that certbot has", Some(leaf.not_before), leaf.not_after, false);
+        note(&format!("that {} has", around.client.who()), Some(leaf.not_before), leaf.not_after, false);
     }
     // The better certificate is there already: bringing it where it is used is what helps.
     let disk_is_fresh = |disk: &Leaf, certbot: &Leaf| certbot.not_after > disk.not_after;
@@ -678,7 +705,8 @@ pub fn runs(last_run: i64, longest: Option<i64>, now: i64, client: Client) -> Op
     let (fact, advice) = if is_future(last_run, now) {
         let ahead = advice::span(last_run.saturating_sub(now));
         let fact = format!(
-            "the last run is recorded {ahead} in the future, so whether one followed certbot's last renewal can't be told"
+            "the last run is recorded {ahead} in the future, so whether one followed {} last renewal can't be told",
+            client.whose()
         );
         (fact, advice::ASSEMBLE.to_owned())
     } else {
@@ -697,12 +725,14 @@ pub fn hook(renewals: &[i64], last_run: Option<i64>, now: i64, client: Client) -
     let first = renewals.iter().filter(is_missed).min()?;
     let fact = match last_run {
         Some(at) => format!(
-            "certbot renewed {} ago, and the last run was {} ago",
+            "{} renewed {} ago, and the last run was {} ago",
+            client.who(),
             advice::span(now.saturating_sub(*first)),
             advice::span(now.saturating_sub(at))
         ),
         None => format!(
-            "certbot renewed {} ago, and haproxy-certs assemble has never run here",
+            "{} renewed {} ago, and haproxy-certs assemble has never run here",
+            client.who(),
             advice::span(now.saturating_sub(*first))
         ),
     };

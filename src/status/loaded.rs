@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use super::names::Names;
 use super::observation::LoadedLeaf;
 use crate::config::Haproxy;
-use crate::haproxy::cli::replies::{self, ShownStore};
+use crate::haproxy::cli::replies::{self, ListedName, ShownStore};
 use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
 use crate::haproxy::cli::worker::{Answering, Trouble, Worker, no_use};
+use crate::serving::in_memory::InMemory;
 use crate::sys::escape::escaped;
 
 /// The longest line of commands: with room for its end.
@@ -60,6 +61,8 @@ pub struct LoadedStores {
     pub others: Stores,
     /// The worker that answers, and when it started.
     pub worker: Option<Answering>,
+    /// What it serves beside these; `None`: it can't be seen.
+    pub in_memory: Option<InMemory>,
 }
 
 impl LoadedStores {
@@ -80,7 +83,16 @@ impl LoadedStores {
     }
 }
 
-/// Everything that a HAProxy has loaded from its sites directory, its host certificate, and these `others`, as far as it
+/// What is to be looked at beside our own files.
+#[derive(Debug, Clone, Default)]
+pub struct Besides {
+    /// Files from elsewhere, by HAProxy's names for them.
+    pub others: BTreeSet<String>,
+    /// Lists, by their names.
+    pub lists: BTreeSet<String>,
+}
+
+/// Everything that a HAProxy has loaded from its sites directory, its host certificate, and what is `besides`, as far as it
 /// may be asked.
 ///
 /// # Errors
@@ -89,7 +101,7 @@ pub fn memory(
     haproxy: &Haproxy,
     names: &Names,
     may_ask: &MayAsk<'_>,
-    others: &BTreeSet<String>,
+    besides: &Besides,
     deadline: Instant,
 ) -> Result<LoadedStores, String> {
     let patience = deadline.min(Instant::now() + BLINK);
@@ -97,7 +109,7 @@ pub fn memory(
         let mut unusable = Vec::new();
         let (mut blinks, mut accepts) = (false, false);
         for worker in Worker::ways(haproxy) {
-            match all(haproxy, names, worker, may_ask, others, deadline) {
+            match all(haproxy, names, worker, may_ask, besides, deadline) {
                 Ok(memory) => return Ok(memory),
                 Err(trouble) => {
                     blinks |= matches!(&trouble, Trouble::Socket(e) if e.is_of_a_reload());
@@ -119,7 +131,7 @@ fn all(
     names: &Names,
     worker: Worker<'_>,
     may_ask: &MayAsk<'_>,
-    others: &BTreeSet<String>,
+    besides: &Besides,
     deadline: Instant,
 ) -> Result<LoadedStores, Trouble> {
     let ours = |file: &str| names.site(file).is_some() || is_ours(haproxy, file);
@@ -129,7 +141,7 @@ fn all(
     for file in &listed {
         if ours(file) {
             kept.entry(may_ask(file, answering)).or_default().push(file.clone());
-        } else if others.contains(file) && may_ask(file, answering) == Asking::Safe {
+        } else if besides.others.contains(file) && may_ask(file, answering) == Asking::Safe {
             kept.entry(Asking::Safe).or_default().push(file.clone());
         }
     }
@@ -161,13 +173,15 @@ fn all(
         };
         stores.insert(file, loaded(store, None));
     }
-    // Since 3.2; an older one doesn't know the command.
-    let outranked = match worker.command("show ssl sni", deadline) {
-        Ok(reply) if !stores.is_empty() => outranked(&reply, ours),
+    let version = answering.and_then(|answering| answering.version);
+    let in_memory = worker.in_memory(version, &besides.lists, deadline).ok();
+    let names = in_memory.as_ref().and_then(|shown| shown.names.as_ref());
+    let outranked = match names {
+        Some(names) if !stores.is_empty() => outranked(names, ours),
         _ => HashMap::new(),
     };
     let (stores, others) = stores.into_iter().partition(|(file, _): &(String, _)| ours(file));
-    Ok(LoadedStores { stores, outranked, hidden, avoided, listed, others, worker: answering })
+    Ok(LoadedStores { stores, outranked, hidden, avoided, listed, others, worker: answering, in_memory })
 }
 
 /// A certificate with many names fills HAProxy's buffer.
@@ -181,28 +195,22 @@ fn is_ours(haproxy: &Haproxy, file: &str) -> bool {
     rest.is_some_and(|name| !name.contains('/')) || file == haproxy.host_file
 }
 
-/// Reads `show ssl sni`: of the lines with the same bind line, name and kind of key, the first is the one that is served
+/// Of the lines of `show ssl sni` with the same bind line, name and kind of key, the first is the one that is served
 /// (measured, 3.2 and 3.4); they stand together.
-fn outranked(reply: &str, is_ours: impl Fn(&str) -> bool) -> HashMap<String, (String, String)> {
+fn outranked(names: &[ListedName], is_ours: impl Fn(&str) -> bool) -> HashMap<String, (String, String)> {
     let mut outranked = HashMap::new();
     let mut group = ("", "");
     let mut winners: Vec<(&str, &str)> = Vec::new();
-    for line in reply.lines().filter(|line| !line.starts_with('#')) {
-        let mut fields = line.split('\t');
-        let (Some(bind), Some(name), Some(_), Some(kind), Some(file)) =
-            (fields.next(), fields.next(), fields.next(), fields.next(), fields.next())
-        else {
-            continue;
-        };
+    for ListedName { bind, name, kind, store, .. } in names {
         if group != (bind, name) {
             group = (bind, name);
             winners.clear();
         }
-        match winners.iter().find(|(of, _)| *of == kind) {
-            None => winners.push((kind, file)),
-            Some((_, winner)) if is_ours(file) && !is_ours(winner) => {
-                let (name, winner) = (name.to_owned(), (*winner).to_owned());
-                outranked.entry(file.to_owned()).or_insert((name, winner));
+        match winners.iter().find(|(of, _)| of == kind) {
+            None => winners.push((kind, store)),
+            Some((_, winner)) if is_ours(store) && !is_ours(winner) => {
+                let (name, winner) = (name.clone(), (*winner).to_owned());
+                outranked.entry(store.clone()).or_insert((name, winner));
             }
             Some(_) => {}
         }
@@ -301,8 +309,8 @@ mod tests {
             format!("[[haproxy]]\nruntime_socket = {path:?}\nmaster_socket = \"\"\nreload = \"none\"");
         let settings =
             crate::config::Settings::parse(&settings, &crate::config::Overrides::default()).unwrap();
-        let (deadline, others) = (Instant::now() + Duration::from_secs(60), BTreeSet::new());
-        memory(&settings.haproxys[0], &Names::default(), &|_, _| Asking::Safe, &others, deadline)
+        let (deadline, besides) = (Instant::now() + Duration::from_secs(60), Besides::default());
+        memory(&settings.haproxys[0], &Names::default(), &|_, _| Asking::Safe, &besides, deadline)
     }
 
     /// Answers two commands with nothing to show.
@@ -360,7 +368,7 @@ mod tests {
                      f/c:9\ta\t-\tecdsa\t/s/a.pem\tt\tt\n\
                      f/c:9\tb\t-\tecdsa\t/s/b.pem\tt\tt\n\
                      f/c:9\tb\t-\tecdsa\t/x/z.pem\tt\tt\n";
-        let found = outranked(reply, |file| file.starts_with("/s/"));
+        let found = outranked(&replies::sni(reply).unwrap(), |file| file.starts_with("/s/"));
         assert_eq!(
             found.into_iter().collect::<Vec<_>>(),
             [("/s/a.pem".into(), ("a".into(), "/x/z.pem".into()))]

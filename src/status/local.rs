@@ -18,22 +18,20 @@ use crate::haproxy::fingerprint::identity;
 use crate::index::Index;
 use crate::plan::action::Action;
 use crate::plan::client::Client;
-use crate::plan::plan;
 use crate::plan::reason::Reason;
-use crate::plan::refusal::Refusal;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Deployed, EntryKind, Lineage, Policy, Situation};
-use crate::plan::unreached::unreached;
+use crate::plan::unreached::{lines, unreached};
 use crate::serving::gather;
 use crate::serving::loads::{Contents, Loaded, Serving, Store, is_loaded};
 use crate::serving::one_by_one::passed_over;
 use crate::sites::last_run::LastRun;
-use crate::sites::looking::look_at_state;
+use crate::sites::looking::{foresee, look_at_state};
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sites::{entries, guard};
 use crate::source::{Source, absence};
-use crate::sweep::sweep;
+use crate::sweep::{decide, sweep};
 use crate::sys::escape::escaped;
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
@@ -184,15 +182,12 @@ fn spellings(settings: &Settings, loaded: &Loaded) -> BTreeMap<String, String> {
 }
 
 /// Each row of the plan with what certbot and the disk have for it.
-fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<SiteViews> {
-    let mut rows = plan(&situation).rows;
+fn views(settings: &Settings, ground: &Ground, mut situation: Situation) -> Vec<SiteViews> {
+    let mut plan = decide(settings, &mut situation);
     // A run would ask HAProxy again, a status takes the answer of the last one.
-    let last_run = ground.last_run.here();
-    for row in &mut rows {
-        if let Some(words) = last_run.and_then(|run| run.rejected(row)) {
-            row.refuse(Refusal::new(Reason::HaproxyRejects, words));
-        }
-    }
+    let place = Place::open(&settings.sites_dir).ok().flatten();
+    foresee(place.as_ref(), ground.last_run.here(), &mut plan);
+    let rows = plan.rows;
     let Situation { mut lineages, mut deployed, mut host, loaded, .. } = situation;
     let good: BTreeSet<OsString> = rows
         .iter()
@@ -204,6 +199,7 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
     let mut unloadable = gather::unloadable(&settings.sites_dir, loaded.oldest(), &is_good);
     let mut unserved = unserved(settings, &loaded);
     let is_certbots = Client::of(settings) == Client::Certbot;
+    let lines = lines(settings, &loaded);
     rows.into_iter()
         .map(|row| {
             let host = host.take_if(|_| row.role == Role::Host);
@@ -221,14 +217,14 @@ fn views(settings: &Settings, ground: &Ground, situation: Situation) -> Vec<Site
                 unloadable: row.file.as_ref().and_then(|file| unloadable.remove(file)),
                 unserved: row.file.as_ref().and_then(|file| unserved.remove(file)),
                 named: row.file.as_ref().and_then(|file| loaded.named.get(file)).map(ToString::to_string),
-                unreached: None,
                 path: path.clone(),
-                is_elsewhere: false,
+                ..Location::default()
             };
             let is_refused = row.action == Action::Refuse;
             let disk = if ground.sees_disk { on_disk(found, &path) } else { Sight::Unseen };
-            let unreached = disk.here().and_then(|leaf| unreached(settings, &loaded, &row, leaf));
-            let place = Location { unreached, ..place };
+            let unreached = disk.here().and_then(|leaf| unreached(settings, &lines, &row, leaf));
+            let lacks_ocsp = disk.here().is_some_and(|leaf| lacks_ocsp(leaf, &path, &loaded));
+            let place = Location { unreached, lacks_ocsp, ..place };
             SiteViews {
                 place,
                 links: row
@@ -260,6 +256,15 @@ fn unserved(settings: &Settings, loaded: &Loaded) -> BTreeMap<OsString, String> 
         .collect()
 }
 
+/// Whether a certificate demands an OCSP response, and HAProxy has none for it: none lies beside it, and none is fetched.
+fn lacks_ocsp(leaf: &Leaf, path: &Path, loaded: &Loaded) -> bool {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".ocsp");
+    leaf.demands_ocsp
+        && !Path::new(&beside).exists()
+        && !loaded.servings.iter().any(|serving| serving.fetches_ocsp)
+}
+
 /// The files that HAProxys load from elsewhere, each once.
 fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
     let host = |store: &Store| {
@@ -285,6 +290,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
             // The host certificate by the name that it has in our settings.
             let path = if host(store) { settings.host_file.clone() } else { store.path.clone() };
             let file = path.clone().into_os_string();
+            let lacks_ocsp = disk.here().is_some_and(|leaf| lacks_ocsp(leaf, &path, loaded));
             found.entry(path.clone()).or_insert_with(|| SiteViews {
                 lineage: None,
                 file: Some(file.clone()),
@@ -293,7 +299,15 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
                 certbot: Sight::Absent,
                 disk,
                 links: None,
-                place: Location { path, unloadable, unserved, named, unreached: None, is_elsewhere: true },
+                place: Location {
+                    path,
+                    unloadable,
+                    unserved,
+                    named,
+                    unreached: None,
+                    lacks_ocsp,
+                    is_elsewhere: true,
+                },
                 haproxy: Vec::new(),
             });
         }

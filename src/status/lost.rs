@@ -70,9 +70,8 @@ fn missing(file: &OsStr, path: &Path, at: &At, why: &str, is_elsewhere: bool) ->
             path: path.to_owned(),
             unloadable: Some(why.to_owned()),
             named: Some(at.to_string()),
-            unserved: None,
-            unreached: None,
             is_elsewhere,
+            ..Location::default()
         },
         haproxy: Vec::new(),
     }

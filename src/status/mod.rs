@@ -19,6 +19,7 @@ pub mod lost;
 pub mod moving;
 pub mod names;
 pub mod observation;
+pub mod out_of_step;
 pub mod problem;
 pub mod refusal;
 pub mod reloading;
@@ -29,6 +30,7 @@ pub mod severity;
 pub mod shut_out;
 pub mod troubles;
 pub mod unit;
+pub mod untried;
 pub mod unworkable;
 
 use std::collections::BTreeMap;
@@ -50,6 +52,7 @@ use crate::sys::failure::Failure;
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
 use advice::Given;
+use checking::Checked;
 use judge::{Site, judge};
 use local::{Ground, Reading};
 use running::Running;
@@ -80,6 +83,8 @@ pub struct Status {
     pub unseen: Vec<String>,
     /// What `--setup` found.
     pub findings: Vec<Finding>,
+    /// Who renews the certificates.
+    pub client: Client,
 }
 
 /// Looks at everything and judges it.
@@ -103,18 +108,30 @@ fn status_by(
 ) -> Status {
     let mut ground = local::look_around(settings, system, reading, progress);
     let mut haproxy = running::look(settings, system, &mut ground);
-    let known = ground.last_run.here();
     let mut setup = Setup::default();
-    for (running, settings) in haproxy.iter_mut().zip(&settings.haproxys) {
-        let told = known.and_then(|run| run.told.get(&running.name));
-        let is_suspect = told.is_some_and(|told| crate::status::refusal::refusal(told).is_some());
+    let are_untried = untried::are_there(settings, system, &ground);
+    let mut culprits = Vec::new();
+    for (place, (running, table)) in haproxy.iter_mut().zip(&settings.haproxys).enumerate() {
+        let told = ground.last_run.here().and_then(|run| run.told.get(&running.name)).cloned();
+        let is_suspect = told.as_ref().is_some_and(|told| crate::status::refusal::refusal(told).is_some());
         // It reads every certificate: only where there is a reason, or all the time there is.
-        if with_setup || is_suspect || running.down.is_some() {
-            let checked = checking::check(system, settings);
-            setup.findings.extend(crate::host_setup::checked(settings, &checked));
-            running.refused = Refused::judge(checked, told);
+        let is_suspect = is_suspect || running.failed_reloads > 0;
+        if with_setup || is_suspect || running.down.is_some() || are_untried {
+            let checked = checking::check(system, table);
+            setup.findings.extend(crate::host_setup::checked(table, &checked));
+            let found = match &checked {
+                Checked::Refused { log, .. } => untried::note(settings, place, &mut ground, log),
+                Checked::Accepted | Checked::Unasked(_) => None,
+            };
+            running.refused = Refused::judge(checked, told.as_ref());
+            if let Some((found, refused)) = found.zip(running.refused.as_mut()) {
+                refused.advice = untried::mend(&found);
+                culprits.push((running.name.clone(), found));
+            }
         }
-        running.failed = told.filter(|_| running.refused.is_none()).and_then(crate::status::refusal::failure);
+        running.failed = told
+            .filter(|_| running.refused.is_none())
+            .and_then(|told| crate::status::refusal::failure(&told));
     }
     if with_setup {
         // By the name that HAProxy has for the directory: that it should be ours is said above.
@@ -132,6 +149,9 @@ fn status_by(
     let plain = troubles::without_tls(settings, &ground.loaded);
     let mut status = judged(settings, ground, haproxy, setup, now());
     status.problems.extend(shut_out.into_iter().chain(plain));
+    for (name, found) in &culprits {
+        untried::advise(name, found, &status.sites, &mut status.problems);
+    }
     for found in unworkable::problems(settings, system, &status.sites) {
         let of_sites = status.sites.iter_mut().flat_map(|site| &mut site.problems);
         for problem in status.problems.iter_mut().chain(of_sites) {
@@ -185,6 +205,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     let mut problems: Vec<Problem> = haproxy.iter().filter_map(troubles::down).collect();
     problems.extend(haproxy.iter().filter_map(|running| troubles::refused(running, now)));
     problems.extend(haproxy.iter().filter_map(troubles::behind));
+    problems.extend(haproxy.iter().filter_map(troubles::failed_reload));
     for (name, since) in &owed {
         let running = haproxy.iter().find(|running| running.name == *name);
         problems.extend(running.map(|running| judge::owed_problem(running, *since, now)));
@@ -212,6 +233,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         last_run: ground.last_run,
         unseen: ground.unseen,
         findings: setup.findings,
+        client,
     }
 }
 

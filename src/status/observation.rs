@@ -161,6 +161,8 @@ pub struct Location {
     pub named: Option<String>,
     /// Why no client is presented it.
     pub unreached: Option<Unreached>,
+    /// Whether it demands an OCSP response that HAProxy doesn't have.
+    pub lacks_ocsp: bool,
     /// Whether it is none of the sites directory's.
     pub is_elsewhere: bool,
 }

@@ -21,7 +21,7 @@ impl Refused {
     pub fn judge(checked: Checked, told: Option<&Told>) -> Option<Self> {
         match checked {
             Checked::Accepted => None,
-            Checked::Refused { words, advice } => Some(Self { words, advice, at: None }),
+            Checked::Refused { words, advice, .. } => Some(Self { words, advice, at: None }),
             Checked::Unasked(_) => {
                 let told = told?;
                 let words = refusal(told)?.to_owned();

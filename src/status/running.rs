@@ -5,9 +5,10 @@ use std::path::Path;
 use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
+use super::behind::Behind;
 use super::down::{self, Down};
 use super::handshakes::{self, Asked};
-use super::loaded::{self, Asking, LoadedStores};
+use super::loaded::{self, Asking, Besides, LoadedStores};
 use super::local::Ground;
 use super::observation::{Location, Shown, Sight, SiteViews};
 use super::{advice, behind, reloading};
@@ -15,8 +16,10 @@ use crate::certified_key::read_leaf;
 use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy::cli::replies::StoreStatus;
 use crate::haproxy::cli::worker::{Answering, can_be_shown, may_die_of_names};
+use crate::haproxy::methods::master::processes;
 use crate::haproxy::target::Target;
 use crate::plan::row::Role;
+use crate::serving::in_memory;
 use crate::serving::loads::Loaded;
 use crate::sites::commit::previous_path;
 use crate::sites::state::{Pending, State, key};
@@ -50,8 +53,10 @@ pub struct Running {
     pub down: Option<Down>,
     /// The command that makes it read its files again, where one is known.
     pub reload: Option<String>,
-    /// What isn't ours and has changed since it read it.
-    pub behind: Option<String>,
+    /// What isn't ours and differs from what it would load now.
+    pub behind: Option<Behind>,
+    /// How many of its last reloads failed, one after the other, by its master's word.
+    pub failed_reloads: u32,
     /// By which name it loads the sites directory, where that isn't the one that our settings have.
     pub spelled: Option<String>,
     /// That it refuses its configuration, where that is known.
@@ -170,7 +175,8 @@ struct Look {
     answers: handshakes::Answers,
     down: Option<Down>,
     reload: Option<String>,
-    behind: Option<String>,
+    behind: Option<Behind>,
+    failed_reloads: u32,
 }
 
 impl Look {
@@ -184,7 +190,10 @@ impl Look {
         place: usize,
     ) -> Self {
         let serving = around.servings.get(place);
-        let others = serving.map(behind::elsewhere).unwrap_or_default();
+        let besides = Besides {
+            others: serving.map(behind::elsewhere).unwrap_or_default(),
+            lists: serving.map(in_memory::lists).unwrap_or_default(),
+        };
         let names = Names::of(haproxy, sites, around, place);
         let may_ask = |file: &str, worker: Option<Answering>| {
             let site = names.site(file).and_then(|site| sites.get(site));
@@ -206,7 +215,7 @@ impl Look {
             }
         };
         let deadline = Instant::now() + SOCKETS.min(haproxy.timeout);
-        let memory = loaded::memory(haproxy, &names, &may_ask, &others, deadline);
+        let mut memory = loaded::memory(haproxy, &names, &may_ask, &besides, deadline);
         let asked: Vec<Asked<'_>> = sites
             .iter()
             .enumerate()
@@ -225,8 +234,15 @@ impl Look {
             .as_ref()
             .ok()
             .zip(serving)
-            .and_then(|(memory, serving)| behind::fact(system, haproxy, around, serving, sites, memory));
-        Self { memory, names, answers, down, reload: reloading::command(system, haproxy), behind }
+            .and_then(|(memory, serving)| behind::look(system, haproxy, around, serving, sites, memory));
+        if let (Ok(memory), Some(Behind { in_memory: true, .. })) = (&mut memory, &behind) {
+            // Its configuration names it first no longer than until a reload.
+            memory.outranked.clear();
+        }
+        let worker = memory.as_ref().ok().and_then(|memory| memory.worker);
+        let failed_reloads = worker.map(|worker| failed_reloads(haproxy, worker)).unwrap_or_default();
+        let reload = reloading::command(system, haproxy);
+        Self { memory, names, answers, down, reload, behind, failed_reloads }
     }
 
     /// What it shows for one site.
@@ -263,12 +279,20 @@ impl Look {
             down: self.down.clone(),
             reload: self.reload.clone(),
             behind: self.behind.clone(),
+            failed_reloads: self.failed_reloads,
             spelled: None,
             refused: None,
             failed: None,
             blocked: None,
         }
     }
+}
+
+/// How many of the last reloads failed, where the master of this worker says so.
+fn failed_reloads(haproxy: &Haproxy, worker: Answering) -> u32 {
+    let deadline = Instant::now() + SOCKETS.min(haproxy.timeout);
+    let processes = processes(haproxy.master_socket.as_ref(), deadline).ok();
+    processes.filter(|processes| processes.has(worker.pid)).map_or(0, |processes| processes.failed)
 }
 
 /// Files that HAProxy has, and neither certbot nor the disk, as far as they can be seen.

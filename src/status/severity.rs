@@ -96,6 +96,8 @@ pub enum ProblemKind {
     NotListed,
     /// No client is presented it: it has only addresses, and no bind has it first.
     NotPresented,
+    /// The certificate demands an OCSP response, and HAProxy has none: clients that obey refuse it.
+    OcspMissing,
     /// A HAProxy is still to be notified.
     ReloadOwed,
     /// A unit, a pidfile or a socket says that HAProxy should run, and it doesn't.

@@ -49,15 +49,36 @@ pub fn refused(running: &Running, now: i64) -> Option<Problem> {
     })
 }
 
-/// A HAProxy that hasn't read what somebody else changed.
+/// A HAProxy that hasn't read what somebody else changed, or whose memory somebody else changed.
 #[must_use]
 pub fn behind(running: &Running) -> Option<Problem> {
     let behind = running.behind.as_ref()?;
     Some(Problem {
         kind: ProblemKind::HaproxyStale,
+        // What is in memory visitors see.
+        severity: if behind.in_memory { Severity::Critical } else { Severity::Warning },
+        haproxy: Some(running.name.clone()),
+        fact: format!("{} {}", escaped(&running.name), behind.fact),
+        advice: Some(running.catch_up(false)),
+    })
+}
+
+/// A HAProxy whose last reload failed for something that is no longer so, or can't be seen: what should have been loaded then
+/// isn't.
+#[must_use]
+pub fn failed_reload(running: &Running) -> Option<Problem> {
+    let is_told = running.behind.is_some() || running.refused.is_some();
+    if running.failed_reloads == 0 || is_told {
+        return None;
+    }
+    Some(Problem {
+        kind: ProblemKind::HaproxyStale,
         severity: Severity::Warning,
         haproxy: Some(running.name.clone()),
-        fact: format!("{} {behind}", escaped(&running.name)),
+        fact: format!(
+            "{} runs with what it loaded before its last reload, which failed",
+            escaped(&running.name)
+        ),
         advice: Some(running.catch_up(false)),
     })
 }

@@ -37,6 +37,22 @@ pub fn shell_word(name: &OsStr) -> String {
     }
 }
 
+/// A word of HAProxy's configuration language (`parse_line()` in tools.c, 2.2 and later): what it would take for a separator, a
+/// comment, a quote or an escape is escaped, and so is whatever isn't ASCII.
+#[must_use]
+pub fn haproxy_word<T: AsRef<[u8]> + ?Sized>(text: &T) -> String {
+    let mut word = String::with_capacity(text.as_ref().len());
+    for &byte in text.as_ref() {
+        // Writing to a String never fails.
+        let _ = match byte {
+            b' ' | b'#' | b'\\' | b'"' | b'\'' => write!(word, "\\{}", char::from(byte)),
+            b'!'..=b'~' => write!(word, "{}", char::from(byte)),
+            _ => write!(word, "\\x{byte:02x}"),
+        };
+    }
+    word
+}
+
 /// Not every shell has `$'...'`, but each has `printf`, which knows octal numbers.
 fn printed(bytes: &[u8]) -> String {
     let mut text = String::new();
@@ -69,11 +85,16 @@ impl fmt::Display for Escaped<'_> {
 mod tests {
     use std::ffi::OsStr;
 
-    use super::{escaped, shell_word};
+    use super::{escaped, haproxy_word, shell_word};
 
     #[test]
     fn control_bytes_and_foreign_letters_become_ascii() {
         assert_eq!(escaped("a\x1b[31m\n\u{fc}\\b c").to_string(), "a\\x1b[31m\\x0a\\xc3\\xbc\\\\b c");
+    }
+
+    #[test]
+    fn haproxy_reads_one_word() {
+        assert_eq!(haproxy_word("/a b/c#'\"\\$[x]\u{fc}\t"), "/a\\ b/c\\#\\'\\\"\\\\$[x]\\xc3\\xbc\\x09");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The same work for every lineage, on every processor that this process may use.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{available_parallelism, scope};
+use std::thread::{Builder, available_parallelism, scope};
 
 /// More threads than this only wait for the same disk.
 const MAX_THREADS: usize = 8;
@@ -31,14 +31,17 @@ pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, progres
         return take_turns().into_iter().flat_map(|(_, batch)| batch).collect();
     }
     let mut batches: Vec<(usize, Vec<R>)> = scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(take_turns)).collect();
-        workers
-            .into_iter()
-            .flat_map(|worker| match worker.join() {
-                Ok(results) => results,
+        // A thread that can't be had leaves its work to the others.
+        let start = |_| Builder::new().spawn_scoped(scope, take_turns).ok();
+        let workers: Vec<_> = (1..threads).map_while(start).collect();
+        let mut batches = take_turns();
+        for worker in workers {
+            match worker.join() {
+                Ok(results) => batches.extend(results),
                 Err(panic) => std::panic::resume_unwind(panic),
-            })
-            .collect()
+            }
+        }
+        batches
     });
     batches.sort_by_key(|(start, _)| *start);
     batches.into_iter().flat_map(|(_, batch)| batch).collect()

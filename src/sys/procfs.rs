@@ -198,11 +198,35 @@ impl Proc {
         fs::read_link(self.path(pid, "root")).is_ok_and(|root| root == Path::new("/"))
     }
 
-    /// Whether a process has this UNIX socket open.
+    /// Whether a process has this UNIX socket open, whatever links its configuration spells its folder with.
     pub(crate) fn has_open(&self, pid: i32, path: &Path) -> bool {
         let Ok(table) = fs::read(self.path(pid, "net/unix")) else { return false };
-        let named = parse_unix(&String::from_utf8_lossy(&table), path);
+        let folder = |path: &Path| path.parent().and_then(|folder| folder.canonicalize().ok());
+        let ours = folder(path);
+        let is_it = |bound: &Path| bound == path || ours.is_some() && folder(bound) == ours;
+        let named =
+            parse_unix(&String::from_utf8_lossy(&table), path.file_name().unwrap_or_default(), &is_it);
         !named.is_empty() && self.sockets(pid).is_ok_and(|own| named.iter().any(|inode| own.contains(inode)))
+    }
+
+    /// The same, and the process means this very file by the path: one in a container may have a socket of the same name.
+    pub(crate) fn surely_has_open(&self, pid: i32, path: &Path) -> bool {
+        self.has_open(pid, path) && self.means_our(pid, path)
+    }
+
+    /// Whether a process means the same file by this path as we do.
+    pub(crate) fn means_our(&self, pid: i32, path: &Path) -> bool {
+        let inside = || self.path(pid, "root").join(path.strip_prefix("/").unwrap_or(path));
+        self.shares_mounts(pid) || same_file(&inside(), path)
+    }
+
+    /// Whether a process is in our namespace of processes; where that can't be seen, it may be.
+    pub(crate) fn is_in_our_namespace(&self, pid: i32) -> bool {
+        let link = |path: PathBuf| fs::read_link(path).ok();
+        match (link(self.own("ns/pid")), link(self.path(pid, "ns/pid"))) {
+            (Some(ours), Some(its)) => ours == its,
+            _ => true,
+        }
     }
 
     /// Whether a process is in this unit's control group.
@@ -279,19 +303,24 @@ fn parse_listening(table: &str) -> Vec<u64> {
 
 /// `num refcount protocol flags type st inode path`: the sockets of this path. HAProxy binds under a name with an
 /// ending of its own and renames it: the kernel goes on showing that one.
-fn parse_unix(table: &str, path: &Path) -> Vec<u64> {
-    let path = path.to_string_lossy();
+fn parse_unix(table: &str, name: &OsStr, is_it: &dyn Fn(&Path) -> bool) -> Vec<u64> {
+    let name = name.to_string_lossy();
     let is_bound = |shown: &str| {
-        let rest = shown.strip_prefix(&*path)?;
+        let (folder, last) = shown.rsplit_once('/')?;
+        let rest = last.strip_prefix(&*name)?;
         let ending = rest.strip_prefix('.').and_then(|rest| rest.strip_suffix(".tmp"));
         let is_own =
             ending.is_some_and(|pid| !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit()));
-        (rest.is_empty() || is_own).then_some(())
+        let is_named = rest.is_empty() || is_own;
+        (is_named && is_it(Path::new(&format!("{folder}/{name}")))).then_some(())
     };
     let inode = |line: &str| {
-        let mut fields = line.split_ascii_whitespace().skip(6);
-        let inode = fields.next()?.parse().ok()?;
-        is_bound(fields.next()?).map(|()| inode)
+        let mut rest = line;
+        for _ in 0..6 {
+            rest = rest.trim_start().split_once(' ')?.1;
+        }
+        let (inode, shown) = rest.trim_start().split_once(' ')?;
+        is_bound(shown).and_then(|()| inode.parse().ok())
     };
     table.lines().skip(1).filter_map(inode).collect()
 }
@@ -352,7 +381,12 @@ mod tests {
             0000: 00000002 00000000 00010000 0001 01 12 /run/a.sock.1234.tmp\n\
             0000: 00000002 00000000 00010000 0001 01 13 /run/a.sock.old.tmp\n\
             0000: 00000002 00000000 00010000 0001 01 14 /run/a.socket\n\
-            0000: 00000002 00000000 00010000 0001 01 15\n";
-        assert_eq!(parse_unix(table, Path::new("/run/a.sock")), [11, 12]);
+            0000: 00000002 00000000 00010000 0001 01 15\n\
+            0000: 00000002 00000000 00010000 0001 01 16 /srv/a b/a.sock.5.tmp\n\
+            0000: 00000002 00000000 00010000 0001 01 17 @a.sock\n";
+        let of = |folder: &str| {
+            parse_unix(table, OsStr::new("a.sock"), &|path| path.parent() == Some(Path::new(folder)))
+        };
+        assert_eq!((of("/run"), of("/srv/a b")), (vec![11, 12], vec![16]));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::support::KeyKind;
+use super::support::haproxy::WITHOUT_AUTHORITIES;
 
 /// `SplitMix64`: the same seed gives the same worlds and steps everywhere.
 #[derive(Debug, Clone)]
@@ -369,6 +370,9 @@ impl World {
     pub fn config(&self, places: &Places, ports: &[u16], stats: Option<&Path>) -> String {
         let mut text =
             String::from("global\n  maxconn 100\n  nbthread 1\n  tune.ssl.default-dh-param 2048\n");
+        if self.version != "2.2" {
+            text.push_str(WITHOUT_AUTHORITIES);
+        }
         if let Some(stats) = stats {
             let rights = match self.user {
                 User::Dropped => format!(" mode 660 user {} group {}", NOBODY.0.0, NOBODY.0.1),

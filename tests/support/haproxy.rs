@@ -37,6 +37,11 @@ impl Version {
         (major.parse().unwrap(), minor.parse().unwrap())
     }
 
+    /// [`WITHOUT_AUTHORITIES`] where the version has it.
+    pub fn without_authorities(&self) -> &'static str {
+        if self.number() >= (2, 5) { WITHOUT_AUTHORITIES } else { "" }
+    }
+
     fn of(program: &Path) -> Option<Self> {
         let output = Command::new(program).arg("-v").output().ok()?;
         // "HAProxy version 2.6.12-1+deb12u4 2025/08/22 - …", "HA-Proxy version 2.2.9-2+deb11u6 …"
@@ -46,6 +51,10 @@ impl Version {
         Some(Self { name, full, program: program.to_owned() })
     }
 }
+
+/// A line for the `global` section that halves the time of a start: from 2.5 on HAProxy reads all certificates of the
+/// host's authorities for its own HTTP client, which no test uses.
+pub const WITHOUT_AUTHORITIES: &str = "  httpclient.ssl.verify none\n";
 
 /// The versions that every machine must have, and those that are taken wherever they can be had.
 const REQUIRED: [&str; 3] = ["2.2", "2.6", "3.0"];
@@ -73,8 +82,11 @@ pub fn version(name: &str) -> Option<Version> {
 
 /// The HAProxy that is installed on this machine (Debian 12: 2.6).
 pub fn system_haproxy() -> Version {
-    Version::of(Path::new("/usr/sbin/haproxy"))
-        .unwrap_or_else(|| panic!("no /usr/sbin/haproxy, run: ./tests/install"))
+    static SYSTEM: LazyLock<Version> = LazyLock::new(|| {
+        Version::of(Path::new("/usr/sbin/haproxy"))
+            .unwrap_or_else(|| panic!("no /usr/sbin/haproxy, run: ./tests/install"))
+    });
+    SYSTEM.clone()
 }
 
 /// Where `tests/install` unpacks.
@@ -456,6 +468,7 @@ impl Haproxy {
         let mut text = String::from("global\n  maxconn 1000\n  tune.ssl.default-dh-param 2048\n");
         writeln!(text, "  stats socket {} level {}", self.stats_socket().display(), setup.stats_level)
             .unwrap();
+        text.push_str(setup.version.without_authorities());
         text.push_str(&setup.global);
         text.push_str(
             "defaults\n  mode http\n  timeout connect 10s\n  timeout client 30s\n  timeout server 30s\n",

@@ -335,12 +335,14 @@ pub fn haproxy_loads(certificates: &[PathBuf]) -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("haproxy.cfg");
     let crt: String = certificates.iter().map(|path| format!(" crt {}", path.display())).collect();
+    let version = system_haproxy();
     let text = format!(
-        "global\n  tune.ssl.default-dh-param 2048\ndefaults\n  mode http\n  timeout client 1s\n  timeout connect 1s\n  \
-         timeout server 1s\nfrontend f\n  bind 127.0.0.1:1 ssl{crt}\n"
+        "global\n  tune.ssl.default-dh-param 2048\n{}defaults\n  mode http\n  timeout client 1s\n  timeout connect 1s\n  \
+         timeout server 1s\nfrontend f\n  bind 127.0.0.1:1 ssl{crt}\n",
+        version.without_authorities()
     );
     fs::write(&config, text).unwrap();
-    let mut command = Command::new(system_haproxy().program);
+    let mut command = Command::new(version.program);
     let output = finish(command.arg("-c").arg("-f").arg(&config), LIMIT);
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into()) }
 }

@@ -6,15 +6,18 @@ mod notes;
 mod notifying;
 mod pruning;
 mod readable;
+mod strangers;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::certbot::foreign_renewal;
 use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
 use crate::commands::assemble::notes::{
-    forced_in_vain, note_group_writable, notes_of_unlisted, troubles, unlisted, unloadable_left, unsaved,
+    forced_in_vain, note_group_writable, notes_of_unlisted, notified_again, to_be_notified, troubles,
+    unlisted, unloadable_left, unsaved,
 };
 use crate::commands::assemble::notifying::notify_all;
 use crate::commands::assemble::pruning::{planned, verified};
@@ -29,7 +32,9 @@ use crate::plan::situation::Policy;
 use crate::serving::gather::{loaded, loaded_besides, without_tls};
 use crate::sites;
 use crate::sites::dir::SitesDir;
+use crate::sites::last_run::LastRun;
 use crate::source::Source;
+use crate::status::out_of_step::out_of_step;
 use crate::sweep::{prove, sweep};
 use crate::sys::clock::{Moment, now};
 use crate::sys::failure::Failure;
@@ -41,7 +46,7 @@ use crate::sys::system::System;
 pub struct Options {
     /// Only say what would be done.
     pub dry_run: bool,
-    /// Read and prove everything, whatever the index says.
+    /// Read and prove everything, whatever the index says, and ask HAProxy what it serves.
     pub full: bool,
     /// Leave notifying HAProxy to the next run.
     pub defer_reload: bool,
@@ -101,6 +106,8 @@ fn dry_run(
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| state.last_start.get(name);
     let mut plan = planned(settings, system, &mut swept.situation, last).0;
+    let last_run = LastRun::look(&settings.sites_dir).ok().flatten();
+    sites::looking::foresee(place.as_ref(), last_run.as_ref(), &mut plan);
     let shut = shut(settings, system, &swept.situation.loaded);
     readable::hold(&shut, &swept.situation, &mut plan);
     report.rows = plan.rows;
@@ -109,10 +116,14 @@ fn dry_run(
     report.notes.extend(troubles(settings, &swept.situation.loaded));
     let unlisted = unlisted(settings, &swept.situation.loaded, &report.rows);
     report.notes.extend(notes_of_unlisted(settings, &unlisted));
+    strangers::ask(settings, system, &swept.situation.loaded, last_run.as_ref(), &identity, report);
     report.error = swept.failure;
     report.owed = state.lost
         || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
         || report.rows.iter().any(|row| sites::commit::takes_over(&state, settings, row));
+    let out_of_step = if options.full { out_of_step(settings, system) } else { BTreeMap::new() };
+    report.owed |= !out_of_step.is_empty();
+    report.notes.extend(out_of_step.values().map(to_be_notified));
     missing_tree(settings, swept.live_dir_missing, state.knows_lineages())
 }
 
@@ -172,12 +183,23 @@ fn deploy(
     let (missing, unread, proved) = (swept.live_dir_missing, swept.failure, swept.proved);
     let before = std::mem::take(&mut swept.situation.loaded);
     drop(swept.situation);
+    let full = options.full && !options.defer_reload;
+    let out_of_step = if full { out_of_step(settings, system) } else { BTreeMap::new() };
+    for (name, it) in &out_of_step {
+        sites.owe(settings, name, it.files.as_ref(), now());
+        report.notes.push(notified_again(it));
+    }
     let mut staged = sites.stage(settings, plan, &supply, progress);
     ask(settings, system, &mut staged);
     let mut committed = staged.commit(now())?;
+    if !out_of_step.is_empty() {
+        // A worker that started before has been changed since.
+        committed.at = SystemTime::now();
+    }
     verified(system, &startable, &mut committed, &who);
     let verdicts = notify_all(settings, system, options.defer_reload, &mut committed, &who);
-    committed.still_refused(&who, &identities());
+    let after = identities();
+    committed.still_refused(&who, &after);
     let owed = verdicts.iter().map(|row| (row.name.clone(), row.owed)).collect();
     let (plan, failure) = committed.keep(&owed);
     report.notes.extend(index.save(sites.own(), &proved).err().map(|failure| unsaved(&failure)));
@@ -192,6 +214,8 @@ fn deploy(
     report.notes.extend(notes_of_unlisted(settings, &unlisted));
     let writes_unlisted = unlisted.iter().any(|(row, _)| row.action.writes());
     report.haproxy = verdicts;
+    let last_run = LastRun::look(&settings.sites_dir).ok().flatten();
+    strangers::ask(settings, system, &now, last_run.as_ref(), &after, report);
     if writes_unlisted || without_tls(settings, &now).next().is_some() {
         report.withhold_confirmation();
     }

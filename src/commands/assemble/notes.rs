@@ -8,12 +8,13 @@ use crate::output::{Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Recorded, Situation};
-use crate::plan::unreached::unreached;
+use crate::plan::unreached::{lines, unreached};
 use crate::serving::gather::{is_in, unloadable, without_tls};
 use crate::serving::loads::{Bind, Contents, KEY_LINE, Loaded, Named, Serving, Store, move_out};
-use crate::serving::one_by_one::{Unreached, passed_over};
+use crate::serving::one_by_one::{LineLookup, Unreached, passed_over};
 use crate::sites::guard;
 use crate::sites::place::Place;
+use crate::status::out_of_step::OutOfStep;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::Failure;
 
@@ -104,7 +105,8 @@ pub(crate) fn unlisted<'a>(
     loaded: &Loaded,
     rows: &'a [Row],
 ) -> Vec<(&'a Row, Unreached)> {
-    rows.iter().filter_map(|row| Some((row, why_unlisted(settings, loaded, row)?))).collect()
+    let lines = lines(settings, loaded);
+    rows.iter().filter_map(|row| Some((row, why_unlisted(settings, &lines, row)?))).collect()
 }
 
 /// A note for each of these, and for the rest of many.
@@ -121,10 +123,11 @@ pub(crate) fn notes_of_unlisted(settings: &Settings, found: &[(&Row, Unreached)]
 }
 
 /// Why no line names what a row deploys, or has deployed.
-fn why_unlisted(settings: &Settings, loaded: &Loaded, row: &Row) -> Option<Unreached> {
+fn why_unlisted(settings: &Settings, lines: &LineLookup<'_>, row: &Row) -> Option<Unreached> {
     let is_deployed = row.action.writes() || row.action == Action::Unchanged;
     let leaf = row.leaf.as_ref().filter(|_| is_deployed)?;
-    unreached(settings, loaded, row, leaf).filter(|why| matches!(why, Unreached::Unlisted(_)))
+    unreached(settings, lines, row, leaf)
+        .filter(|why| matches!(why, Unreached::Unlisted(_) | Unreached::Bundle(_)))
 }
 
 /// Whether it is surely known what a HAProxy loads, and none of our files are among that.
@@ -168,4 +171,14 @@ pub(crate) fn note_group_writable(place: &Place, report: &mut Report) {
         let text = format!("the group of {shown} may write to it; if that isn't meant: chmod g-w {shown}");
         report.notes.push(Note { text, weight: Weight::Hint });
     }
+}
+
+/// That somebody else has changed a HAProxy's memory, which this run mends.
+pub(crate) fn notified_again(found: &OutOfStep) -> Note {
+    Note { text: format!("{}; it is notified again", found.fact), weight: Weight::Fact }
+}
+
+/// The same where nothing is done.
+pub(crate) fn to_be_notified(found: &OutOfStep) -> Note {
+    Note { text: format!("{}; a run with --full notifies it again", found.fact), weight: Weight::Fact }
 }

@@ -11,6 +11,7 @@ use crate::plan::row::Plan;
 use crate::plan::situation::Situation;
 use crate::sites::commit::Committed;
 use crate::sites::last_start::LastStart;
+use crate::sweep::decide;
 use crate::sys::system::System;
 
 /// A HAProxy that doesn't run, and that would start from its configuration.
@@ -38,7 +39,7 @@ pub(crate) fn planned<'s, 'l>(
     situation: &mut Situation,
     last: impl Fn(&str) -> Option<&'l LastStart>,
 ) -> (Plan, Vec<Startable<'s>>) {
-    let first = plan(situation);
+    let first = decide(settings, situation);
     if !prunes(&first) {
         return (first, Vec::new());
     }

@@ -8,7 +8,7 @@ use crate::fleet::cache::{
     FleetCache, fleet_name, identity, is_sha256_of, kept_head, look_at_memory, own_name, publishers,
 };
 use crate::fleet::head::SignedHead;
-use crate::fleet::name::NodeName;
+use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_list::NodeList;
 use crate::fleet::overview::{FleetOverview, FleetProblem, node_row, problem, staleness, unreadable_row};
 use crate::fleet::reach::{Patience, reach};
@@ -38,7 +38,7 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
     };
     let memory = look_at_memory(fleet).ok().flatten().unwrap_or_default();
     // Before the store is asked: a head that is published meanwhile is no roll-back.
-    let seen = known(fleet, memory.heads);
+    let seen = known(fleet, &name, memory.heads);
     let store = match reach(fleet, Patience::Short) {
         Ok(store) => store,
         Err(failure) => {
@@ -99,16 +99,13 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
     Ok(overview)
 }
 
-/// The heads that were seen: on the publisher it is the one that it published last.
-fn known(fleet: &Fleet, heads: KnownHeads) -> KnownHeads {
-    if fleet.is_node() {
-        return heads;
+/// The heads that counted here: on the publisher it is the one that it published last.
+fn known(fleet: &Fleet, name: &FleetName, heads: KnownHeads) -> KnownHeads {
+    let mut known = if fleet.is_node() { heads } else { KnownHeads::default() };
+    if let Some(signed) = kept_head(fleet).ok().flatten().filter(|signed| signed.head.fleet == *name) {
+        known.remember(&signed);
     }
-    let mut own = KnownHeads::default();
-    if let Some(signed) = kept_head(fleet).ok().flatten() {
-        own.remember(&signed);
-    }
-    own
+    known
 }
 
 /// The nodes that the head names.

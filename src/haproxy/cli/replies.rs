@@ -57,6 +57,33 @@ pub enum StoreStatus {
     Uncommitted,
 }
 
+/// A line of `show ssl crt-list -n LIST`: of a crt-list, or an entry of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedStore {
+    /// The store.
+    pub store: String,
+    /// The file's line; of a directory's entry 0. What was added at run time has a higher one than all others (measured, 2.2
+    /// to 3.4).
+    pub number: usize,
+    /// The names that it is served for instead of its own.
+    pub filters: Vec<String>,
+}
+
+/// A line of `show ssl sni` (3.2 and later): of the lines with the same bind, name and kind the first one is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedName {
+    /// `FRONTEND/FILE:LINE`.
+    pub bind: String,
+    /// The name; `*` stands for the default certificates.
+    pub name: String,
+    /// Whether the line excludes names from its wildcard.
+    pub excludes: bool,
+    /// The kind of its key: `ecdsa`, `rsa`; `dsa` for all others (measured, 3.2 and 3.4).
+    pub kind: String,
+    /// The store.
+    pub store: String,
+}
+
 /// What a reply to `set ssl cert FILE` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetReply {
@@ -163,6 +190,8 @@ pub struct Processes {
     pub master: u32,
     /// The master's version, as it is printed.
     pub version: String,
+    /// How many of the last reloads failed, one after the other (2.5 and later count them).
+    pub failed: u32,
     /// Under `# workers`: of the current generation. From 3.1 on one that is still loading is listed too.
     pub workers: Vec<ListedWorker>,
     /// Under `# old workers`: of earlier generations, and after a failed reload the one that serves.
@@ -263,6 +292,65 @@ pub fn store(reply: &str) -> Option<ShownStore> {
     })
 }
 
+/// Reads `show ssl crt-list -n LIST`; `None`: it has no such list, or the reply can't be read.
+#[must_use]
+pub fn list(reply: &str) -> Option<Vec<ListedStore>> {
+    let mut lines = reply.lines().filter(|line| !line.trim().is_empty());
+    lines.next()?.strip_prefix("# ")?;
+    lines.map(listed_store).collect()
+}
+
+/// `/x/a.pem:3 [alpn h2 ] a.test !b.test`: a file's name may have blanks and colons.
+fn listed_store(line: &str) -> Option<ListedStore> {
+    let mut rest = line;
+    let mut end = 0;
+    loop {
+        let colon = rest.find(':')?;
+        let behind = rest.get(colon + 1..)?;
+        let digits = behind.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, others) = behind.split_at_checked(digits)?;
+        if let (Ok(number), true) = (number.parse(), others.is_empty() || others.starts_with(' ')) {
+            let filters = match others.trim_start().strip_prefix('[') {
+                Some(options) => options.split_once(']')?.1,
+                None => others,
+            };
+            return Some(ListedStore {
+                store: line.get(..end + colon)?.to_owned(),
+                number,
+                filters: filters.split_whitespace().map(str::to_owned).collect(),
+            });
+        }
+        end += colon + 1;
+        rest = behind;
+    }
+}
+
+/// Reads `show ssl sni`; `None`: this HAProxy doesn't know the command.
+#[must_use]
+pub fn sni(reply: &str) -> Option<Vec<ListedName>> {
+    let mut lines = reply.lines();
+    lines.next()?.strip_prefix("# Frontend/Bind")?;
+    let name = |line: &str| {
+        let mut fields = line.split('\t');
+        let mut next = || fields.next().map(str::to_owned);
+        let (bind, name, excluded, kind, store) = (next()?, next()?, next()?, next()?, next()?);
+        Some(ListedName { bind, name, excludes: excluded != "-", kind, store })
+    };
+    Some(lines.filter_map(name).collect())
+}
+
+/// The names in a reply to `show ssl cert FILE`, in small letters: alternative and common ones; `None`: it is broken off, as
+/// where there are very many, or there is no certificate.
+#[must_use]
+pub fn names(reply: &str) -> Option<BTreeSet<String>> {
+    let field = |name: &str| reply.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    field("SHA1 FingerPrint")?;
+    let alternative = field("Subject Alternative Name").unwrap_or_default().split(", ");
+    let common = field("Subject")?.split("/CN=").skip(1).filter_map(|rest| rest.split('/').next());
+    let alternative = alternative.filter_map(|name| name.strip_prefix("DNS:"));
+    Some(alternative.chain(common).map(str::to_ascii_lowercase).collect())
+}
+
 /// Whether a reply to `show ssl cert FILE` says that there is no such store.
 #[must_use]
 pub fn is_unknown_store(reply: &str) -> bool {
@@ -358,7 +446,7 @@ pub fn info(reply: &str) -> Option<Info> {
 pub fn processes(reply: &str) -> Option<Processes> {
     let mut master = None;
     let (mut workers, mut old) = (Vec::new(), Vec::new());
-    let mut in_old = false;
+    let (mut in_old, mut failed) = (false, 0);
     for line in reply.lines() {
         if let Some(title) = line.strip_prefix('#') {
             in_old = title.trim() == "old workers";
@@ -366,14 +454,18 @@ pub fn processes(reply: &str) -> Option<Processes> {
         }
         let Some((kind, row, version)) = process(line) else { continue };
         match kind {
-            "master" => master = Some((row.pid, version.to_owned())),
+            "master" => {
+                master = Some((row.pid, version.to_owned()));
+                let count = || line.split_once("[failed: ")?.1.split_once(']')?.0.trim().parse().ok();
+                failed = count().unwrap_or_default();
+            }
             "worker" if in_old => old.push(row),
             "worker" => workers.push(row),
             _ => {}
         }
     }
     let (master, version) = master?;
-    Some(Processes { master, version, workers, old })
+    Some(Processes { master, version, failed, workers, old })
 }
 
 /// Reads the master's reply to `reload`.
@@ -604,6 +696,47 @@ mod tests {
         assert_eq!(failed.newest().map(|worker| worker.pid), Some(17404));
         assert!(failed.has(17404) && !failed.has(17398));
         assert_eq!(processes("Unknown command."), None);
+    }
+
+    #[test]
+    fn a_lists_lines_are_read_whatever_the_names() {
+        let shown = list(
+            "# /x/list\n/x/a.pem:1 [alpn h2 ] a.test !b.test\n/x/b c:7.pem:3\n/x/d.pem:0\n@s/e:4 [no-alpn ]\n\n",
+        )
+        .unwrap();
+        let line = |store: &str, number, filters: &[&str]| ListedStore {
+            store: store.to_owned(),
+            number,
+            filters: filters.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        assert_eq!(
+            shown,
+            [
+                line("/x/a.pem", 1, &["a.test", "!b.test"]),
+                line("/x/b c:7.pem", 3, &[]),
+                line("/x/d.pem", 0, &[]),
+                line("@s/e", 4, &[])
+            ]
+        );
+        assert_eq!(list("# /x/empty\n"), Some(Vec::new()));
+        for other in ["didn't find the specified filename", "Permission denied", "# /x/list\n/x/a.pem"] {
+            assert_eq!(list(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn names_are_shown_with_their_files() {
+        let shown = sni("# Frontend/Bind\tSNI\tNegative Filter\tType\tFilename\tNotAfter\tNotBefore\n\
+             f/c:9\t*.a.test\t!b.a.test \tecdsa\t/x/a b.pem\tt\tt\n");
+        let line = ListedName {
+            bind: "f/c:9".to_owned(),
+            name: "*.a.test".to_owned(),
+            excludes: true,
+            kind: "ecdsa".to_owned(),
+            store: "/x/a b.pem".to_owned(),
+        };
+        assert_eq!(shown, Some(vec![line]));
+        assert_eq!(sni("Unknown command: 'show ssl sni'"), None);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! A worker's command line, reached through its own socket or through its master's.
 
+use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::replies::{self, Info, Listing, ShownStore};
+use super::replies::{self, Info, ListedName, ListedStore, Listing, ShownStore};
 use super::socket::{self, SocketError};
 use crate::certified_key::Leaf;
 use crate::config::{Address, Haproxy};
+use crate::serving::in_memory::{InMemory, SHOWS_NAMES_SINCE};
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
 
@@ -110,6 +112,14 @@ impl Answering {
         let seen = Proc::new(system).started_at(self.pid);
         seen.filter(|at| (self.since..=self.until).contains(at)).unwrap_or(self.since)
     }
+
+    /// When its master's process started, where this is in sight: no file was read before.
+    #[must_use]
+    pub fn master_started(&self, system: &System) -> Option<SystemTime> {
+        let proc = Proc::new(system);
+        let stat = proc.haproxy(i32::try_from(self.pid).ok()?)?;
+        proc.started_at(u32::try_from(stat.parent).ok()?)
+    }
 }
 
 impl<'a> Worker<'a> {
@@ -190,6 +200,78 @@ impl<'a> Worker<'a> {
             None => Err(unexpected("show ssl cert", &reply)),
             store => Ok(store),
         }
+    }
+
+    /// `show ssl crt-list -n LIST`; `None` where it has no such list.
+    ///
+    /// # Errors
+    /// As [`Self::ask`]; through 3.0 also where the socket's level is below admin.
+    pub fn list(&self, list: &str, deadline: Instant) -> Result<Option<Vec<ListedStore>>, Trouble> {
+        let reply = self.command(&format!("show ssl crt-list -n {}", word(list)), deadline)?;
+        match replies::list(&reply) {
+            None if reply.contains("didn't find the specified filename") => Ok(None),
+            None => Err(unexpected("show ssl crt-list", &reply)),
+            lines => Ok(lines),
+        }
+    }
+
+    /// `show ssl sni` (3.2 and later).
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn sni(&self, deadline: Instant) -> Result<Vec<ListedName>, Trouble> {
+        let reply = self.command("show ssl sni", deadline)?;
+        replies::sni(&reply).ok_or_else(|| unexpected("show ssl sni", &reply))
+    }
+
+    /// What it serves beside its certificates: from 3.2 on its names, else these lists.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn in_memory(
+        &self,
+        version: Option<(u32, u32)>,
+        lists: &BTreeSet<String>,
+        deadline: Instant,
+    ) -> Result<InMemory, Trouble> {
+        // Of very many certificates the reply may be too long.
+        if version >= Some(SHOWS_NAMES_SINCE)
+            && let Ok(names) = self.sni(deadline)
+        {
+            return Ok(InMemory { names: Some(names), ..InMemory::default() });
+        }
+        let mut shown = InMemory::default();
+        for list in lists {
+            shown.lists.extend(self.list(list, deadline)?.map(|lines| (list.clone(), lines)));
+        }
+        Ok(shown)
+    }
+
+    /// The names that a store is served for, in small letters; `None`: not all of them are shown.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn names(&self, file: &str, deadline: Instant) -> Result<Option<BTreeSet<String>>, Trouble> {
+        let reply = self.command(&format!("show ssl cert {}", word(file)), deadline)?;
+        Ok(replies::names(&reply))
+    }
+
+    /// The lines of every crt-list and directory that it has in memory: a store's name, with its number and options in
+    /// a list, and behind these what it is served for.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub fn list_lines(&self, deadline: Instant) -> Result<Vec<String>, Trouble> {
+        let mut lines = Vec::new();
+        let lists = self.command("show ssl crt-list", deadline)?;
+        for list in lists.lines().filter(|list| !list.is_empty()) {
+            let reply = self.command(&format!("show ssl crt-list {}", word(list)), deadline)?;
+            if !reply.starts_with("# ") {
+                return Err(unexpected("show ssl crt-list", &reply));
+            }
+            lines.extend(reply.lines().skip(1).filter(|line| !line.is_empty()).map(str::to_owned));
+        }
+        Ok(lines)
     }
 
     /// `show info`: who answers.

@@ -173,8 +173,13 @@ mod tests {
             reloads,
             uptime: Duration::from_secs(seconds),
         };
-        let with =
-            |worker| Processes { master: 1, version: "3.0".into(), workers: vec![worker], old: vec![] };
+        let with = |worker| Processes {
+            master: 1,
+            version: "3.0".into(),
+            failed: 0,
+            workers: vec![worker],
+            old: vec![],
+        };
         assert!(is_reloaded_since(&with(worker(0, 3)), ago(60)));
         assert!(!is_reloaded_since(&with(worker(0, 3)), ago(3)));
         assert!(!is_reloaded_since(&with(worker(1, 3)), ago(60)));

@@ -3,5 +3,6 @@
 pub mod command;
 pub mod master;
 pub mod pidfile;
+pub mod rivals;
 pub mod runtime;
 pub mod systemd;

@@ -4,7 +4,7 @@
 //! starts. Memory only: the disk is written first, a reload reads it again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io};
@@ -12,6 +12,7 @@ use std::{fs, io};
 use zeroize::Zeroizing;
 
 use super::master::{self, Unseen};
+use super::rivals;
 use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
 use crate::config::Haproxy;
 use crate::haproxy::attempt::Attempt;
@@ -26,9 +27,11 @@ use crate::haproxy::memory::{File, Memory, NotInMemory, Step};
 use crate::haproxy::process::in_flight::{self, InFlight};
 use crate::haproxy::process::stale_socket;
 use crate::haproxy::target::Target;
-use crate::serving::loads::{Contents, Identity, Serving};
+use crate::serving::gather::identity;
+use crate::serving::in_memory;
+use crate::serving::loads::{Contents, Identity, Named, Serving, Store};
 use crate::sys::change_time::changed_at;
-use crate::sys::escape::escaped;
+use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
 use crate::sys::system::System;
 
@@ -182,6 +185,42 @@ pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> StoresS
         }
     }
     StoresShown::Unseen(no_use(&unusable), may_answer_later)
+}
+
+/// Whether a HAProxy is seen to serve something else than after a start, although it has the same files.
+#[must_use]
+pub fn is_served_otherwise(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> bool {
+    let look = |worker: &Worker<'_>| {
+        let (answering, listing) = (worker.answering(deadline).ok()?, worker.listing(deadline).ok()?);
+        let seen = (answering.version, &listing);
+        served_otherwise(haproxy, batch, *worker, seen, &|_| false, deadline).ok()
+    };
+    Worker::ways(haproxy).iter().find_map(look).flatten().is_some()
+}
+
+/// What memory serves otherwise than a start would, although it has the same files: others change its lists, and the order
+/// of its certificates. What is `left` out of this batch it has as it was.
+fn served_otherwise(
+    haproxy: &Haproxy,
+    batch: &Batch<'_>,
+    worker: Worker<'_>,
+    (version, before): (Option<(u32, u32)>, &Listing),
+    left: &dyn Fn(&Target) -> bool,
+    deadline: Instant,
+) -> Result<Option<String>, Trouble> {
+    let serving = batch.serving;
+    if serving.views().is_err() {
+        return Ok(None);
+    }
+    let shown = worker.in_memory(version, &in_memory::lists(serving), deadline)?;
+    let stores = |is_left: bool| -> BTreeSet<String> {
+        let changes = batch.changes.iter().filter(|change| left(&change.target) == is_left);
+        changes.flat_map(|change| batch.stores_of(haproxy, change)).collect()
+    };
+    let (told, untold) = (stores(false), stores(true));
+    let is_as_on_disk =
+        |store: &str| told.contains(store) || before.stores.contains(store) && !untold.contains(store);
+    Ok(in_memory::difference(serving, &shown, &is_as_on_disk))
 }
 
 /// The first change that isn't as it must be, of those that can be asked for.
@@ -356,17 +395,23 @@ struct Settled {
 }
 
 impl Settled {
-    /// Since when it may have read its files: through 3.0 its master has read them before the worker is there. Whoever mustn't
-    /// be asked for what has changed is believed to have read what is older than itself, unless its reload was seen.
+    /// Since when it may have read its files: through 3.0 its master has read them before the worker is there.
     fn read_since(&self, system: &System) -> SystemTime {
         let (started, version) = (self.answering.started(system), self.answering.version);
         let before = match version >= Some(WORKERS_LOAD_SINCE) {
             true => return started,
             false if self.is_fresh => Duration::MAX,
-            false if worker::may_die_of_names(version) => return started,
             false => LOADING,
         };
-        started.checked_sub(before).unwrap_or(SystemTime::UNIX_EPOCH)
+        let earliest = self.answering.master_started(system).unwrap_or(SystemTime::UNIX_EPOCH);
+        started.checked_sub(before).map_or(earliest, |since| since.max(earliest))
+    }
+
+    /// Whether it mustn't be asked for what it has of a store: what has changed since it started may have had any number of
+    /// names.
+    fn may_die_of(&self, store: &Store, system: &System) -> bool {
+        worker::may_die_of_names(self.answering.version)
+            && changed_since(store, self.answering.started(system))
     }
 }
 
@@ -393,7 +438,11 @@ impl<'a> Update<'a> {
         let (mut before, mut listing) = self.look(RELOAD_BEFORE)?;
         for _ in 0..ROUNDS {
             let sequence = self.decide(jobs, &listing, before)?;
-            let round = self.round(jobs, &sequence);
+            let round = self.round(jobs, &sequence).and_then(|refused| {
+                let differs = || self.served_otherwise(&listing, before, &|_| false);
+                let why = if refused.is_empty() { differs()? } else { None };
+                why.map_or(Ok(refused), |why| Err(Stop::Reload(why)))
+            });
             // A reload that was in flight may have read the disk before it changed.
             match self.settled(RELOAD_AFTER) {
                 Ok(now) if now.answering.pid == before.answering.pid => {
@@ -447,7 +496,7 @@ impl<'a> Update<'a> {
         if let Some(extra) = on_disk.and_then(|store| store.extra.as_ref()) {
             return Some(format!("HAProxy loads it with {}", escaped(extra)));
         }
-        let ours = |store: &crate::serving::loads::Store| {
+        let ours = |store: &Store| {
             let ours = self.batch.ours.iter().find(|(_, identity)| Some(**identity) == store.identity)?;
             Some(self.batch.homes.path(ours.0))
         };
@@ -467,6 +516,22 @@ impl<'a> Update<'a> {
         if let Some(difference) = memory.difference(&told) {
             return Ok(Some(difference));
         }
+        if let Some(reader) = self.reader() {
+            return Ok(Some(reader));
+        }
+        let stores = self.batch.serving.stores.values().filter(|store| store.extra.is_none());
+        let paths = stores.map(|store| store.path.as_path()).filter(|path| path.is_absolute());
+        let started = worker.answering.started(self.system);
+        let since = if worker.is_fresh { worker.read_since(self.system) } else { started };
+        if let Some(change) = self.batch.homes.change(paths, (since, started)) {
+            return Ok(Some(change));
+        }
+        let extras =
+            self.batch.serving.stores.values().filter_map(|store| store.extra.as_ref()?.split_once(' '));
+        let mut extras = extras.map(|(_, file)| Path::new(file)).filter(|file| file.is_absolute());
+        if let Some(file) = extras.find(|file| changed_at(file).is_none_or(|changed| changed >= since)) {
+            return Ok(Some(format!("{}: HAProxy may not have read it", escaped_path(file))));
+        }
         let ours: BTreeSet<Identity> = self.batch.ours.values().copied().collect();
         let mut asked = 0;
         for (name, store) in &self.batch.serving.stores {
@@ -481,9 +546,7 @@ impl<'a> Update<'a> {
                 continue;
             }
             asked += 1;
-            // What it has instead may have any number of names.
-            let is_dangerous = worker::may_die_of_names(worker.answering.version);
-            if is_dangerous || !worker::can_be_shown(leaf) || asked > ASKED_AT_MOST {
+            if worker.may_die_of(store, self.system) || !worker::can_be_shown(leaf) || asked > ASKED_AT_MOST {
                 return Ok(Some(format!("{}: HAProxy isn't asked for it", escaped(name))));
             }
             let shown = self.commands.worker.store(name, self.commands.deadline)?;
@@ -492,6 +555,30 @@ impl<'a> Update<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// See [`served_otherwise`].
+    fn served_otherwise(
+        &self,
+        before: &Listing,
+        worker: Settled,
+        left: &dyn Fn(&Target) -> bool,
+    ) -> Result<Option<String>, Stop> {
+        let Self { haproxy, batch, commands, .. } = self;
+        let version = worker.answering.version;
+        Ok(served_otherwise(haproxy, batch, commands.worker, (version, before), left, commands.deadline)?)
+    }
+
+    /// What HAProxy reads a file of the batch for besides, and keeps as it was.
+    fn reader(&self) -> Option<String> {
+        let changed = self.batch.changes.iter().map(|change| self.batch.homes.path(&change.target));
+        let changed: Vec<PathBuf> = changed.collect();
+        let places = changed.iter().flat_map(|path| [Some(path.as_path()), path.parent()]).flatten();
+        let places: BTreeSet<Identity> =
+            places.collect::<BTreeSet<_>>().into_iter().filter_map(identity).collect();
+        let is_read = |named: &&Named| named.identity.is_some_and(|it| places.contains(&it));
+        let Named { path, at, .. } = self.batch.serving.readers.iter().find(is_read)?;
+        Some(format!("HAProxy keeps what it has read from {} for {at}", escaped(path)))
     }
 
     fn round(&self, jobs: &[Job<'_>], sequence: &[Step]) -> Result<Refused, Stop> {
@@ -539,7 +626,7 @@ impl<'a> Update<'a> {
         let memory = match Memory::of(self.batch.serving, &listing.stores) {
             Ok(memory) => Some(memory),
             Err(why) => {
-                partial.unseen = Some(format!("what HAProxy loads isn't known: {why}"));
+                partial.unseen = Some(unknown(self.haproxy, &why));
                 // What is known of it is better than nothing.
                 guess = Serving { unclear: None, ..self.batch.serving.clone() };
                 Memory::of(&guess, &listing.stores).ok()
@@ -604,10 +691,39 @@ impl<'a> Update<'a> {
         }
         let is_left = |job: &&Job<'_>| partial.left.iter().all(|(target, _)| target != job.target);
         partial.updated = jobs.iter().filter(is_left).map(|job| job.target.clone()).collect();
+        if partial.unseen.is_some()
+            && partial.left.is_empty()
+            && self.is_alone(jobs, &sequence, listing, worker)?
+        {
+            partial.unseen = None;
+        }
         if let (Some(memory), None) = (&memory, &partial.differs) {
             partial.differs = self.difference(memory, worker)?;
         }
+        if partial.differs.is_none() {
+            let left: BTreeSet<&Target> = partial.left.iter().map(|(target, _)| target).collect();
+            let left = |target: &Target| left.contains(target);
+            partial.differs = self.served_otherwise(listing, worker, &left)?;
+        }
         Ok(partial)
+    }
+
+    /// Whether HAProxy itself shows that whatever has a name of these files is one of them.
+    fn is_alone(
+        &self,
+        jobs: &[Job<'_>],
+        sequence: &[Step],
+        listing: &Listing,
+        worker: Settled,
+    ) -> Result<bool, Stop> {
+        let mut ours = BTreeMap::new();
+        for step in sequence {
+            let leaf = step.file().and_then(|file| jobs.get(file)?.leaf.as_ref());
+            let Some(leaf) = leaf else { return Ok(false) };
+            ours.insert(step.store(), leaf.served_names().map(str::to_owned).collect());
+        }
+        let Commands { worker: asked, deadline } = self.commands;
+        Ok(rivals::has_none(&asked, worker.answering.version, listing, ours, deadline)?)
     }
 
     /// The steps for all files that can be sent, in order, and the certificates that must be committed again after them. A
@@ -678,11 +794,8 @@ impl<'a> Update<'a> {
         let pem = Zeroizing::new(proved.combined_pem().as_bytes().to_vec());
         can_be_sent(store, &pem).map_err(|how| cannot(&how.to_string()))?;
         let leaf = proved.leaf();
-        // What isn't ours and has changed since may have any number of names in memory.
         let is_ours = || self.batch.ours.values().any(|identity| Some(*identity) == on_disk.identity);
-        let is_dangerous = worker::may_die_of_names(worker.answering.version)
-            && changed_since(on_disk, worker.read_since(self.system))
-            && !is_ours();
+        let is_dangerous = worker.may_die_of(on_disk, self.system) && !is_ours();
         if is_dangerous || !is_plain(store) || !worker::can_be_shown(leaf) {
             return Err(cannot("HAProxy can't be asked for it"));
         }
@@ -841,10 +954,19 @@ struct Loser {
 /// What is said of a certificate that has a stapled OCSP response, from whatever file.
 const STAPLED: &str = "HAProxy staples an OCSP response to it, which a commit would drop";
 
+/// What is said where it isn't known whether HAProxy answers as after a start, and what would tell.
+fn unknown(haproxy: &Haproxy, why: &str) -> String {
+    let name = escaped(&haproxy.name);
+    format!(
+        "HAProxy has it in memory, but what else it loads isn't known ({why}); set config of \"{name}\" to its \
+         configuration files, or probe to an address of it"
+    )
+}
+
 /// What a PEM must not have that is made anew from its key and certificates.
 const DH: &[u8] = b"-----BEGIN DH PARAMETERS";
 
 /// Whether a store's file is one that a worker may not have read as it is that started then.
-fn changed_since(store: &crate::serving::loads::Store, since: SystemTime) -> bool {
+fn changed_since(store: &Store, since: SystemTime) -> bool {
     changed_at(&store.path).is_none_or(|changed| changed >= since)
 }

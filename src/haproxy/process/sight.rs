@@ -83,7 +83,7 @@ fn look(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Option<Process> {
         Some(true) => may_be("may load this directory"),
         Some(false) => None,
         // What a container's process loads is its own, unless its configuration says otherwise.
-        None if it.file_of("-p").is_some() || !it.in_our_namespace(proc) => None,
+        None if it.file_of("-p").is_some() || !proc.is_in_our_namespace(pid) => None,
         None => may_be("has a configuration that can't be read"),
     }
 }
@@ -193,15 +193,6 @@ impl Started {
 
     fn sees_our_files(&self, proc: &Proc) -> bool {
         proc.sees_our_files(self.pid)
-    }
-
-    /// Where its namespace of processes can't be seen, it may be ours.
-    fn in_our_namespace(&self, proc: &Proc) -> bool {
-        let link = |path: PathBuf| fs::read_link(path).ok();
-        match (link(proc.own("ns/pid")), link(proc.path(self.pid, "ns/pid"))) {
-            (Some(ours), Some(its)) => ours == its,
-            _ => true,
-        }
     }
 }
 

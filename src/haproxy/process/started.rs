@@ -1,5 +1,6 @@
 //! How a HAProxy was started: its arguments, environment and directory, and whose files it means by its paths.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
@@ -37,7 +38,7 @@ pub struct Started {
     pub environment: Option<Vec<OsString>>,
     /// Its root directory, where it means other files by a path than we do.
     pub root: Option<PathBuf>,
-    /// Whether something says that it is this one: its pidfile, its unit, its master socket. Otherwise it is only the one
+    /// Whether something says that it is this one: its pidfile, its unit, one of its sockets. Otherwise it is only the one
     /// that there is.
     pub is_surely_this: bool,
 }
@@ -57,9 +58,16 @@ impl Started {
             return Self::look(&proc, first_of_its_kind(&proc, pid), true);
         }
         let all = proc.all().unwrap_or_default().into_iter().filter(|&pid| is_haproxy(&proc, pid));
-        let firsts: Vec<i32> = all.filter(|&pid| first_of_its_kind(&proc, pid) == pid).collect();
+        // The first of each kind, and the best that a process of its kind is known by: its workers have the stats socket.
+        let mut kinds: BTreeMap<i32, Sign> = BTreeMap::new();
+        for pid in all {
+            let known = kinds.entry(first_of_its_kind(&proc, pid)).or_default();
+            *known = (*known).max(known_by(&proc, haproxy, pid));
+        }
+        // Another one, in a container say, may have the usual names.
+        let best = kinds.values().copied().max().filter(|best| *best > Sign::Nothing);
         let (sure, others): (Vec<i32>, Vec<i32>) =
-            firsts.into_iter().partition(|&pid| is_told_so(&proc, haproxy, pid));
+            kinds.keys().partition(|pid| best.is_some() && kinds.get(pid).copied() == best);
         match (&sure[..], &others[..]) {
             ([pid], _) => Self::look(&proc, *pid, true),
             ([], [pid]) => Self::look(&proc, *pid, false),
@@ -129,19 +137,38 @@ fn first_of_its_kind(proc: &Proc, pid: i32) -> i32 {
     if is_worker { parent } else { pid }
 }
 
-/// Whether its arguments name this master socket or pidfile, or systemd has put it into this unit.
-fn is_told_so(proc: &Proc, haproxy: &Haproxy, pid: i32) -> bool {
+/// What says that a process is this HAProxy's, the better last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Sign {
+    #[default]
+    Nothing,
+    /// Its arguments name this master socket or pidfile, or systemd has put it into this unit.
+    Name,
+    /// It has the stats socket open.
+    Socket,
+}
+
+fn known_by(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Sign {
+    if let Some(Address::Unix(path)) = &haproxy.runtime_socket
+        && proc.surely_has_open(pid, path)
+    {
+        return Sign::Socket;
+    }
     let arguments = proc.arguments(pid).unwrap_or_default();
     let socket = match &haproxy.master_socket {
         Some(Address::Unix(path)) => Some(path.as_path()),
         Some(Address::Tcp(_)) | None => None,
     };
+    // One in a container has the usual names in files of its own.
     let names = |argument: &OsString| {
         let path = argument.as_bytes().split(|&byte| byte == b',').next().unwrap_or_default();
-        let is = |known: &Path| known.as_os_str().as_bytes() == path;
+        let is = |known: &Path| known.as_os_str().as_bytes() == path && proc.means_our(pid, known);
         is(&haproxy.pidfile) || socket.is_some_and(is)
     };
     let groups = fs::read_to_string(proc.path(pid, "cgroup")).unwrap_or_default();
-    let in_unit = |line: &str| !haproxy.unit.is_empty() && line.rsplit('/').next() == Some(&haproxy.unit);
-    arguments.iter().any(names) || groups.lines().any(in_unit)
+    let in_unit = |line: &str| {
+        let is_named = !haproxy.unit.is_empty() && line.rsplit('/').next() == Some(&haproxy.unit);
+        is_named && proc.is_in_our_namespace(pid)
+    };
+    if arguments.iter().any(names) || groups.lines().any(in_unit) { Sign::Name } else { Sign::Nothing }
 }

@@ -7,6 +7,7 @@ use askama::Template;
 use super::{human, verdict};
 use crate::host_setup::finding::Finding;
 use crate::output::json::timestamp;
+use crate::plan::client::Client;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
 use crate::status::Status;
@@ -234,7 +235,7 @@ pub fn text(status: &Status) -> String {
         at: timestamp(status.at),
         last_run: human::last_run(status),
         problems: status.problems.iter().map(trouble).collect(),
-        sites: status.sites.iter().map(|site| card(site, status.at)).collect(),
+        sites: status.sites.iter().map(|site| card(site, status.client, status.at)).collect(),
         haproxys: status.haproxy.iter().map(|it| haproxy(it, status, told(it))).collect(),
         unseen: &status.unseen,
         findings: status.findings.iter().map(setting).collect(),
@@ -278,7 +279,7 @@ fn trouble(problem: &Problem) -> Trouble<'_> {
     }
 }
 
-fn card(site: &Site, now: i64) -> Card<'_> {
+fn card(site: &Site, client: Client, now: i64) -> Card<'_> {
     let leaf = site.leaf();
     let names: Vec<String> = leaf
         .map(|leaf| leaf.names.iter().map(|name| escaped(name).to_string()).collect())
@@ -294,7 +295,7 @@ fn card(site: &Site, now: i64) -> Card<'_> {
         names: if is_more { format!("{first} and {} more", names.len() - MOST_NAMES) } else { first },
         more_names: if is_more { names.join(", ") } else { String::new() },
         life: life(site, now),
-        places: places(site),
+        places: places(site, client),
         problems: site
             .problems
             .iter()
@@ -329,8 +330,8 @@ fn life(site: &Site, now: i64) -> Option<Life> {
     })
 }
 
-/// certbot, the disk, and all HAProxys.
-fn places(site: &Site) -> [Line; 3] {
+/// certbot or whoever renews, the disk, and all HAProxys.
+fn places(site: &Site, client: Client) -> [Line; 3] {
     let is_loaded = site.views.role == Role::Host || site.views.file.as_deref().is_some_and(is_loaded_name);
     let line = |name: &str, state, is_expected| {
         let word = human::place(state, is_expected);
@@ -360,7 +361,7 @@ fn places(site: &Site) -> [Line; 3] {
         haproxy.word = site.haproxy.iter().map(each).collect::<Vec<_>>().join(", ");
     }
     [
-        line("certbot", site.certbot, site.views.lineage.is_some()),
+        line(client.place(), site.certbot, site.views.lineage.is_some()),
         line("disk", site.disk, site.views.file.is_some()),
         haproxy,
     ]

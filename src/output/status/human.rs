@@ -7,6 +7,7 @@ use crate::certified_key::KeyType;
 use crate::host_setup::finding::Finding;
 use crate::output::human::Tone;
 use crate::output::late::late;
+use crate::plan::client::Client;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
 use crate::status::Status;
@@ -84,7 +85,7 @@ pub fn lines(status: &Status, width: usize, detail: Detail) -> Vec<StatusLine> {
     let mut lines = Vec::new();
     let sites: Vec<&Site> = status.sites.iter().filter(shown).collect();
     if !sites.is_empty() {
-        lines.push(plain(row(&columns, "STAT", "FILE", "NAMES", |column| column.title().to_owned())));
+        lines.push(plain(row(&columns, "STAT", "FILE", "NAMES", |column| column.title(status.client))));
     }
     for site in sites {
         let text = row(&columns, stat(site.severity), &file_cell(site), &names(site), |column| {
@@ -153,15 +154,16 @@ fn row(columns: &Columns, stat: &str, file: &str, names: &str, cell: impl Fn(Col
 }
 
 impl Column {
-    fn title(self) -> &'static str {
-        match self {
+    fn title(self, client: Client) -> String {
+        let title = match self {
             Self::Key => "KEY",
             Self::Expires => "EXPIRES",
             Self::Left => "LEFT",
-            Self::Certbot => "CERTBOT",
+            Self::Certbot => client.place(),
             Self::Disk => "DISK",
             Self::Haproxy => "HAPROXY",
-        }
+        };
+        title.to_ascii_uppercase()
     }
 }
 

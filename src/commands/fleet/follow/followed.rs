@@ -45,7 +45,10 @@ impl Followed {
     fn of_head(&self) -> Exit {
         match &self.trouble {
             None => Exit::Fine,
-            Some((FleetTrouble::FleetUnreachable | FleetTrouble::FleetEmpty, _)) => Exit::Unable,
+            Some((
+                FleetTrouble::FleetUnreachable | FleetTrouble::FleetEmpty | FleetTrouble::FleetNotFollowed,
+                _,
+            )) => Exit::Unable,
             Some((trouble, _)) if trouble.is_alarm() => Exit::Untold,
             Some(_) => Exit::Partly,
         }

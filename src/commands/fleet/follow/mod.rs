@@ -11,8 +11,8 @@ use std::time::Duration;
 pub use self::followed::Followed;
 use crate::commands::assemble::{Options, assemble};
 use crate::config::Settings;
-use crate::config::fleet::{Fleet, StorePlace};
-use crate::fleet::cache::{CacheFolder, HostPart, fleet_name, identity, own_name, publishers};
+use crate::config::fleet::Fleet;
+use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, fleet_name, identity, own_name, publishers};
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::FleetName;
 use crate::fleet::overview::expired;
@@ -78,7 +78,7 @@ impl<'a> Follower<'a> {
     /// One look. `pause`: called with how long to wait before what is new is deployed; whether to go on then.
     ///
     /// # Errors
-    /// The cache can't be locked or written.
+    /// The cache can't be opened or locked.
     pub fn once(
         &mut self,
         look: Closely,
@@ -89,9 +89,12 @@ impl<'a> Follower<'a> {
         let mut memory = folder.memory();
         let kept = folder.open(self.fleet, &self.identity, HostPart::Node).ok().flatten();
         let before = kept.as_ref().map(|kept| kept.signed.hash);
+        if let Some(kept) = &kept {
+            memory.heads.remember(&kept.signed);
+        }
         memory.tried = now();
         let mut done = Followed { fleet: self.fleet.name.clone(), ..Followed::default() };
-        let opened = match self.take(&folder, &mut memory, kept.as_ref(), look, pause) {
+        let opened = match self.take(&folder, &memory, kept.as_ref(), look, pause) {
             Ok(taken) => taken.or(kept),
             Err((trouble, fact)) => {
                 done.trouble = Some((trouble, fact));
@@ -100,24 +103,27 @@ impl<'a> Follower<'a> {
         };
         memory.held.clone_from(&done.trouble);
         let Some(opened) = opened else {
-            folder.remember(&memory)?;
+            self.report_memory(look, &mut memory, &mut done);
+            self.keep(&folder, &mut memory, &mut done);
             return Ok(done);
         };
+        memory.heads.remember(&opened.signed);
         let head = &opened.signed.head;
         done.sequence = Some(head.sequence);
         done.is_new = before != Some(opened.signed.hash);
-        done.node = own_name(&opened.nodes, &self.identity).map(|name| name.to_string());
+        let node = own_name(&opened.nodes, &self.identity);
+        done.node = node.as_ref().map(ToString::to_string);
+        memory.node = node.or(memory.node);
         let at = now();
         if done.trouble.is_none() && head.expires <= at {
             done.trouble = Some((FleetTrouble::FleetStale, expired(&opened.signed)));
             memory.held.clone_from(&done.trouble);
         }
-        let is_over = |since: i64, after: i64| at - since >= after || since > at;
+        let is_over = |since, after| is_over(at, since, after);
         let is_due = is_over(memory.looked, DAY) || memory.unfinished;
         if done.trouble.is_none() && (look == Closely::All || is_due) {
             folder.tidy(&opened);
         }
-        folder.remember(&memory)?;
         if look == Closely::All || done.is_new || is_due {
             let options = Options { full: is_over(memory.proved, DAY), ..Options::default() };
             let report = assemble(self.settings, self.system, &options, progress);
@@ -153,27 +159,36 @@ impl<'a> Follower<'a> {
             done.unserved = unserved;
         }
         is_other |= memory.told_trouble != done.trouble.as_ref().map(|(trouble, _)| *trouble);
-        // An etcd that didn't answer a moment ago isn't waited for a second time.
-        let is_mute = matches!(self.fleet.store, StorePlace::Etcd(_))
-            && matches!(done.trouble, Some((FleetTrouble::FleetUnreachable, _)));
-        if !is_mute
-            && (done.run.is_some() || is_silent || is_other)
-            && let Some(node) = own_name(&opened.nodes, &self.identity)
-        {
-            match self.report(&node, &opened.signed, &mut memory, done.trouble.as_ref()) {
-                Ok(()) => {
-                    memory.unreported = None;
-                    memory.told = now();
-                    memory.told_trouble = done.trouble.as_ref().map(|(trouble, _)| *trouble);
-                }
-                Err(failure) => {
-                    memory.unreported = Some(failure.message.clone());
-                    done.unreported = Some(failure.message);
-                }
-            }
+        if done.run.is_some() || is_silent || is_other {
+            self.report(&mut memory, &mut done);
         }
-        folder.remember(&memory)?;
+        self.keep(&folder, &mut memory, &mut done);
         Ok(done)
+    }
+
+    /// Remembers. Where that can't be, the fleet is told: this host's own status can't hear of it.
+    fn keep(&self, folder: &CacheFolder, memory: &mut FleetMemory, done: &mut Followed) {
+        let Err(failure) = folder.remember(memory) else { return };
+        let is_worse = done.trouble.as_ref().is_some_and(|(trouble, _)| {
+            let is_as_bad =
+                matches!(trouble, FleetTrouble::FleetNotFollowed | FleetTrouble::FleetUnreachable);
+            is_as_bad || trouble.is_alarm()
+        });
+        if !is_worse {
+            done.trouble = Some((FleetTrouble::FleetNotFollowed, failure.message));
+            self.report(memory, done);
+        }
+    }
+
+    /// Where nothing is here any more: what this node had is told all the same, so that a publisher that lost everything too
+    /// hears which number it has to pass.
+    fn report_memory(&self, look: Closely, memory: &mut FleetMemory, done: &mut Followed) {
+        memory.is_confirmed = false;
+        let is_silent = is_over(now(), memory.told, SIGN_OF_LIFE);
+        let is_other = memory.told_trouble != done.trouble.as_ref().map(|(trouble, _)| *trouble);
+        if look == Closely::All || is_silent || is_other {
+            self.report(memory, done);
+        }
     }
 
     /// The fleet.
@@ -187,4 +202,9 @@ impl<'a> Follower<'a> {
     pub fn store(&self) -> Option<Arc<dyn FleetStore>> {
         self.store.clone()
     }
+}
+
+/// Whether so much time has passed since then; a time that is still to come counts as long ago.
+fn is_over(at: i64, since: i64, after: i64) -> bool {
+    at - since >= after || since > at
 }

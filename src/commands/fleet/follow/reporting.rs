@@ -1,10 +1,9 @@
 //! What a node says of itself: what isn't deployed or served as the head says, and the report of it.
 
-use crate::commands::fleet::follow::Follower;
+use crate::commands::fleet::follow::{Followed, Follower};
+use crate::config::fleet::StorePlace;
 use crate::config::{Haproxy, Method};
 use crate::fleet::cache::{FleetMemory, KeptException};
-use crate::fleet::head::SignedHead;
-use crate::fleet::name::NodeName;
 use crate::fleet::overview::EVERYTHING;
 use crate::fleet::report::{NodeReport, ReportedException};
 use crate::fleet::store::StoreKey;
@@ -22,15 +21,32 @@ use crate::sys::failure::{Failure, FailureKind};
 const MOST_EXCEPTIONS: usize = 100;
 
 impl Follower<'_> {
-    /// Puts the signed report.
-    pub(super) fn report(
+    /// Puts the signed report, where this node ever had a head, and remembers what came of it.
+    pub(super) fn report(&self, memory: &mut FleetMemory, done: &mut Followed) {
+        // An etcd that didn't answer a moment ago isn't waited for a second time.
+        let is_mute = matches!(self.fleet.store, StorePlace::Etcd(_))
+            && matches!(done.trouble, Some((FleetTrouble::FleetUnreachable, _)));
+        let Some(report) = self.report_of(memory, done.trouble.as_ref()).filter(|_| !is_mute) else { return };
+        match self.put(&report) {
+            Ok(()) => {
+                memory.unreported = None;
+                memory.told = now();
+                memory.told_trouble = done.trouble.as_ref().map(|(trouble, _)| *trouble);
+            }
+            Err(failure) => {
+                memory.unreported = Some(failure.message.clone());
+                done.unreported = Some(failure.message);
+            }
+        }
+    }
+
+    /// What this node says of itself: the head that it holds its publisher to is the one that it reports.
+    fn report_of(
         &self,
-        node: &NodeName,
-        signed: &SignedHead,
-        memory: &mut FleetMemory,
+        memory: &FleetMemory,
         trouble: Option<&(FleetTrouble, String)>,
-    ) -> Result<(), Failure> {
-        let at = now();
+    ) -> Option<NodeReport> {
+        let (sequence, head) = memory.heads.newest()?;
         let mut exceptions: Vec<ReportedException> =
             memory.exceptions.iter().map(KeptException::reported).collect();
         if let Some((trouble, fact)) = trouble {
@@ -44,22 +60,25 @@ impl Follower<'_> {
         }
         let omitted = exceptions.len().saturating_sub(MOST_EXCEPTIONS);
         exceptions.truncate(MOST_EXCEPTIONS);
-        let report = NodeReport {
+        Some(NodeReport {
             fleet: self.name.clone(),
-            node: node.clone(),
-            sequence: signed.head.sequence,
-            head: signed.hash,
+            node: memory.node.clone()?,
+            sequence,
+            head,
             since: memory.since,
-            time: at,
+            time: now(),
             program: env!("CARGO_PKG_VERSION").to_owned(),
             confirmed: memory.is_confirmed,
             exceptions,
             omitted: u64::try_from(omitted).unwrap_or_default(),
-        };
+        })
+    }
+
+    fn put(&self, report: &NodeReport) -> Result<(), Failure> {
         let value = report.sign(self.identity.signing());
         let fail = |why: String| Failure::new(FailureKind::Io, why);
         let Some(store) = &self.store else { return Err(fail("the store can't be opened".to_owned())) };
-        store.put(&[(StoreKey::Report(node.clone()), value)]).map_err(|e| fail(e.to_string()))
+        store.put(&[(StoreKey::Report(report.node.clone()), value)]).map_err(|e| fail(e.to_string()))
     }
 
     /// What isn't deployed or served as the head says, by a look at everything where a run wasn't fine.

@@ -29,7 +29,7 @@ impl Follower<'_> {
     pub(super) fn take(
         &mut self,
         folder: &CacheFolder,
-        memory: &mut FleetMemory,
+        memory: &FleetMemory,
         kept: Option<&Opened>,
         look: Closely,
         pause: &dyn Fn(Duration) -> bool,
@@ -56,7 +56,6 @@ impl Follower<'_> {
             }
             Err(refused) => return Err((FleetTrouble::of(&refused), refused.to_string())),
         };
-        memory.heads.remember(&signed);
         let nodes = self.bring(&signed, || fetch_nodes(store.as_ref(), folder, &signed.head, kept))?;
         let node = own_name(&nodes, &self.identity).ok_or_else(|| {
             let fact =
@@ -86,7 +85,7 @@ impl Follower<'_> {
         if let Some(kept) = kept {
             folder.keep_leaves(&kept.entries, &entries);
         }
-        folder.switch_over(&found.bytes, &fresh).map_err(|e| (FleetTrouble::FleetIncomplete, e.message))?;
+        folder.switch_over(&found.bytes, &fresh).map_err(|e| (FleetTrouble::FleetNotFollowed, e.message))?;
         let opened = Opened { signed, key, nodes, entries };
         if let Some(kept) = kept {
             folder.drop_replaced(kept, &opened.signed.head, &opened.nodes, &opened.entries);
@@ -112,9 +111,8 @@ impl Follower<'_> {
                 continue;
             }
             let trouble = match &unfetched {
-                Unfetched::Missing(_) | Unfetched::NotYet(_) | Unfetched::Unkept(_) => {
-                    FleetTrouble::FleetIncomplete
-                }
+                Unfetched::Missing(_) | Unfetched::NotYet(_) => FleetTrouble::FleetIncomplete,
+                Unfetched::Unkept(_) => FleetTrouble::FleetNotFollowed,
                 Unfetched::Damaged(_) => FleetTrouble::FleetDamaged,
                 Unfetched::Store(e) => FleetTrouble::of_store(e),
             };

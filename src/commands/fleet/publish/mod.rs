@@ -30,6 +30,7 @@ use crate::fleet::node_list::{self, NodeList};
 use crate::fleet::page::{self, PageEntry};
 use crate::fleet::reach::{Patience, reach};
 use crate::fleet::store::{FleetStore, StoreKey, Swap};
+use crate::index::known_pair::KnownPair;
 use crate::plan::client::Client;
 use crate::sys::clock::now;
 use crate::sys::escape::{escaped, escaped_path};
@@ -165,10 +166,11 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         reads_everything: looks_through,
         at,
     };
-    let edition = edition_of.edition(settings, wanted, progress)?;
+    let tree = CertbotTree::of(settings);
+    let Found { edition, objects, known, pairs } = edition_of.edition(settings, &tree, wanted, progress)?;
     let pages = edition_of.pages(&edition)?;
     let keys = edition_of.keys()?;
-    let puts: Vec<(StoreKey, Vec<u8>)> = [pages.puts(), keys.puts.clone()].concat();
+    let puts: Vec<(StoreKey, Vec<u8>)> = [objects, pages.puts(), keys.puts.clone()].concat();
     if !puts.is_empty() {
         store.put(&puts).map_err(|e| in_store(&e))?;
     }
@@ -188,6 +190,7 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         }
         memory.since = at;
     }
+    known.save(&folder, &pairs);
     if let Some(there) = &edition_of.there {
         note_strays(&mut memory, there, done.sequence, (&members, &edition.entries), &folder, at)?;
         memory.swept = at;
@@ -224,6 +227,16 @@ struct Publishing<'a> {
     at: i64,
 }
 
+/// What came of reading certbot's tree.
+struct Found {
+    edition: Edition,
+    /// Objects that are still to be put.
+    objects: Vec<(StoreKey, Vec<u8>)>,
+    /// What needn't be read again, and what was read now: it is written down when the head is there.
+    known: KnownPairs,
+    pairs: Vec<KnownPair>,
+}
+
 /// The pages of the next head.
 struct Pages {
     hashes: Vec<[u8; 32]>,
@@ -258,9 +271,10 @@ impl Publishing<'_> {
     fn edition(
         &self,
         settings: &Settings,
+        tree: &CertbotTree,
         wanted: Wanted,
         progress: Progress<'_>,
-    ) -> Result<Edition, Failure> {
+    ) -> Result<Found, Failure> {
         let empty = BTreeMap::new();
         let before = self.previous.map_or(&empty, |opened| &opened.entries);
         let is_reusable =
@@ -270,8 +284,7 @@ impl Publishing<'_> {
             .filter(|(_, entry)| is_reusable(entry))
             .map(|(name, entry)| (name.as_str(), entry))
             .collect();
-        let tree = CertbotTree::of(settings);
-        let known = KnownPairs::recall(settings, self.folder, &tree, &reusable, self.reads_everything);
+        let known = KnownPairs::recall(settings, self.folder, tree, &reusable, self.reads_everything);
         let is_known = |name: &OsStr| name.to_str().is_some_and(|name| known.has(name));
         let discovery = tree.discover_besides(&is_known)?;
         if discovery.live_dir_missing && self.previous.is_none() {
@@ -281,9 +294,8 @@ impl Publishing<'_> {
         let included = discovery.lineages.iter().filter(|name| settings.selection.includes(name));
         let (as_published, names): (Vec<&OsString>, Vec<&OsString>) =
             included.partition(|name| is_known(name));
-        let seal = Seal { tree: &tree, name: self.name, key: self.key, reusable: &reusable };
+        let seal = Seal { tree, name: self.name, key: self.key, reusable: &reusable };
         let mut looks = look(&seal, &names, self.store, progress)?;
-        known.save(self.folder, &looks.pairs);
         let same = as_published.into_iter().map(|name| (name.to_string_lossy().into_owned(), Looked::Same));
         looks.all.extend(same);
         let mut edition =
@@ -300,7 +312,7 @@ impl Publishing<'_> {
                 edition.entries.insert(entry.lineage.clone(), entry);
             }
         }
-        Ok(edition)
+        Ok(Found { edition, objects: looks.unput, known, pairs: looks.pairs })
     }
 
     /// Seals the pages that changed; the list of nodes is stored among them.

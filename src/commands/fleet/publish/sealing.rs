@@ -53,9 +53,11 @@ pub(super) struct ReadPairs {
     pub all: BTreeMap<String, Looked>,
     /// What their files looked like, where they were whole.
     pub pairs: Vec<KnownPair>,
+    /// The last new objects: they are put together with the pages that name them.
+    pub unput: Vec<(StoreKey, Vec<u8>)>,
 }
 
-/// Reads every lineage of these; proves, seals and puts what isn't published yet.
+/// Reads every lineage of these; proves and seals what isn't published yet, and puts it, but for the last ones.
 pub(super) fn look(
     seal: &Seal<'_>,
     names: &[&OsString],
@@ -68,19 +70,19 @@ pub(super) fn look(
         let before = at * TOGETHER;
         let read =
             parallel::map(chunk, |name| look_at(seal, name), &|done, _| progress(before + done, names.len()));
-        let mut puts = Vec::new();
+        let unput = std::mem::take(&mut looks.unput);
+        if !unput.is_empty() {
+            store.put(&unput).map_err(|e| in_store(&e))?;
+        }
         for (name, Read { looked, object, may_settle, pair }) in chunk.iter().zip(read) {
             if may_settle {
                 unsettled.push(name);
             }
             if let (Looked::Proved(entry), Some(bytes)) = (&looked, object) {
-                puts.push((StoreKey::Object(entry.object), bytes));
+                looks.unput.push((StoreKey::Object(entry.object), bytes));
             }
             looks.all.insert(name.to_string_lossy().into_owned(), looked);
             looks.pairs.extend(pair);
-        }
-        if !puts.is_empty() {
-            store.put(&puts).map_err(|e| in_store(&e))?;
         }
     }
     let until = Instant::now() + SETTLING;
@@ -90,7 +92,7 @@ pub(super) fn look(
         for name in unsettled {
             let Read { looked, object, may_settle, pair } = look_at(seal, name);
             if let (Looked::Proved(entry), Some(bytes)) = (&looked, object) {
-                store.put(&[(StoreKey::Object(entry.object), bytes)]).map_err(|e| in_store(&e))?;
+                looks.unput.push((StoreKey::Object(entry.object), bytes));
             }
             if may_settle {
                 left.push(name);

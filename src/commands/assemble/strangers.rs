@@ -1,0 +1,93 @@
+//! Files that aren't ours: HAProxy is asked whether it would load them, once for each of their changes and of its own.
+
+use std::ffi::OsStr;
+
+use crate::config::Settings;
+use crate::haproxy::untried::{Culprit, Strangers, culprit};
+use crate::haproxy::verdict::Outcome;
+use crate::output::{Note, Report, Weight};
+use crate::plan::action::Action;
+use crate::plan::names::is_loaded_name;
+use crate::plan::row::{Role, Row};
+use crate::serving::loads::{Loaded, move_out};
+use crate::sites::last_run::LastRun;
+use crate::status::checking::{Checked, check};
+use crate::sys::escape::escaped_path;
+use crate::sys::system::System;
+
+/// Asks the HAProxys, where no run has done so; what they name that isn't said yet becomes a note. `identity`: which
+/// HAProxys these are.
+pub(crate) fn ask(
+    settings: &Settings,
+    system: &System,
+    loaded: &Loaded,
+    last_run: Option<&LastRun>,
+    identity: &str,
+    report: &mut Report,
+) {
+    let strangers = Strangers::of(settings, loaded, report.rows.iter());
+    if strangers.is_empty() {
+        return;
+    }
+    let mark = strangers.mark(identity);
+    let is_known = last_run.is_some_and(|run| run.accepted.as_ref() == Some(&mark));
+    // Who has just been reloaded has read them.
+    let has_read = |name: &str| {
+        report.haproxy.iter().any(|row| row.name == *name && is_fresh(row.outcome, row.confirmed))
+    };
+    let mut accept = true;
+    let mut texts = Vec::new();
+    let all = settings.haproxys.iter().enumerate();
+    for (place, haproxy) in all.filter(|(_, haproxy)| !is_known && !has_read(&haproxy.name)) {
+        match check(system, haproxy) {
+            Checked::Accepted => {}
+            Checked::Unasked(_) => accept = false,
+            Checked::Refused { log, .. } => {
+                accept = false;
+                let around = (loaded, loaded.servings.get(place));
+                let found = culprit(settings, haproxy, around, report.rows.iter(), &log);
+                texts.extend(found.map(|found| text(settings, loaded, &report.rows, &found)));
+            }
+        }
+    }
+    if accept {
+        report.accepted = Some(mark);
+    }
+    texts.dedup();
+    let is_said = |text: &String| {
+        let begin = text.split(" (").next().unwrap_or_default();
+        report.notes.iter().any(|note| note.text.starts_with(begin))
+    };
+    let new: Vec<Note> = texts
+        .into_iter()
+        .filter(|text| !is_said(text))
+        .map(|text| Note { text, weight: Weight::Alarm })
+        .collect();
+    report.notes.extend(new);
+}
+
+fn is_fresh(outcome: Outcome, confirmed: Option<bool>) -> bool {
+    outcome == Outcome::Reloaded && confirmed == Some(true)
+}
+
+fn text(settings: &Settings, loaded: &Loaded, rows: &[Row], found: &Culprit) -> String {
+    let Culprit { path, why } = found;
+    let file = path.file_name().unwrap_or_default();
+    let is_site = path.parent() == Some(settings.sites_dir.as_path());
+    let advice = match loaded.named.get(file).filter(|_| is_site) {
+        Some(at) => format!("put a certificate with its key there, or take it out of {at}"),
+        None if !is_site => "what mends it says haproxy-certs status".to_owned(),
+        None if is_loaded_name(file) && is_last(rows, file) => {
+            "put a certificate with its key there".to_owned()
+        }
+        None => move_out(path),
+    };
+    format!("HAProxy can't load {} ({why}), and won't start again: {advice}", escaped_path(path))
+}
+
+/// Whether no other file of the sites directory would be left that HAProxy can load.
+fn is_last(rows: &[Row], file: &OsStr) -> bool {
+    let stays = |row: &Row| row.action.writes() || (row.loadable && row.action != Action::Prune);
+    let is_other = |row: &Row| row.role == Role::Site && row.file.as_deref() != Some(file);
+    !rows.iter().any(|row| is_other(row) && stays(row))
+}

@@ -1,0 +1,122 @@
+//! Files that HAProxy loads and that aren't ours. Whether it would load one is known from itself alone: its version, its
+//! OpenSSL and the security level decide of a short key, a weak signature, an uncommon curve (measured, 2.2 to 3.4).
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::certified_key::{hex, sha256};
+use crate::config::{Haproxy, Settings};
+use crate::haproxy::alerts;
+use crate::haproxy::target::Target;
+use crate::plan::action::Action;
+use crate::plan::row::{Role, Row};
+use crate::serving::gather::is_in;
+use crate::serving::loads::{Contents, Loaded, Serving, Store};
+use crate::serving::one_by_one::passed_over;
+
+/// What HAProxy loads with a certificate, under its name and one of these.
+const BESIDE: [&str; 4] = [".key", ".ocsp", ".issuer", ".sctl"];
+
+/// The files that HAProxys load and that aren't ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Strangers(BTreeSet<PathBuf>);
+
+impl Strangers {
+    /// Those among these rows of the sites directory, and those from elsewhere.
+    #[must_use]
+    pub fn of<'a>(settings: &Settings, loaded: &Loaded, rows: impl Iterator<Item = &'a Row>) -> Self {
+        let is_passed_over = passed_over(settings, loaded);
+        let of_row = |row: &Row| {
+            let file = row.file.as_ref()?;
+            let is_foreign = matches!(row.action, Action::Foreign | Action::Conflict);
+            let is_loaded = row.role == Role::Host || !is_passed_over(file);
+            (is_foreign && is_loaded).then(|| settings.sites_dir.join(file))
+        };
+        let mut files: BTreeSet<PathBuf> = rows.filter_map(of_row).collect();
+        let is_ours = |store: &Store| {
+            settings.host_lineage.is_some() && loaded.host.is_some() && store.identity == loaded.host
+                || is_in(&settings.sites_dir, loaded.sites, store)
+        };
+        // What is known to be no good is said by itself.
+        let is_open = |store: &&Store| !matches!(store.contents, Contents::Unloadable { .. });
+        let elsewhere = loaded.servings.iter().flat_map(|serving| serving.stores.values());
+        files.extend(
+            elsewhere.filter(is_open).filter(|store| !is_ours(store)).map(|store| store.path.clone()),
+        );
+        Self(files)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What tells whether they, what is beside them, and the HAProxys of this `identity` are still the same.
+    #[must_use]
+    pub fn mark(&self, identity: &str) -> String {
+        let mut facts = format!("{identity}\n");
+        for file in &self.0 {
+            describe(file, &mut facts);
+            for ending in BESIDE {
+                let mut beside: OsString = file.clone().into_os_string();
+                beside.push(ending);
+                describe(Path::new(&beside), &mut facts);
+            }
+        }
+        hex(&sha256(facts.as_bytes()))
+    }
+}
+
+fn describe(file: &Path, facts: &mut String) {
+    let Ok(meta) = fs::metadata(file) else { return };
+    let id = (meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec());
+    // Writing to a String never fails.
+    let _ = writeln!(facts, "{} {id:?}", file.display());
+}
+
+/// A file that HAProxy says it can't load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Culprit {
+    /// Where it is; in the sites directory by our name for that.
+    pub path: PathBuf,
+    /// HAProxy's words, without the place in its configuration.
+    pub why: String,
+}
+
+/// The first file of those that it loads, or that are in the sites directory, that a HAProxy's words name.
+///
+/// Only the first: 2.2 leaves OpenSSL's complaint about one file for the next one, which may be good.
+#[must_use]
+pub fn culprit<'a>(
+    settings: &Settings,
+    haproxy: &Haproxy,
+    (loaded, serving): (&Loaded, Option<&Serving>),
+    rows: impl Iterator<Item = &'a Row>,
+    log: &str,
+) -> Option<Culprit> {
+    let of_row = |row: &Row| {
+        let file = row.file.as_ref()?;
+        let target = match row.role {
+            Role::Site => Target::Site(file.to_str()?.to_owned()),
+            Role::Host => Target::Host,
+        };
+        Some((target.spelled(haproxy), settings.sites_dir.join(file)))
+    };
+    let place = |store: &Store| match store.path.file_name() {
+        Some(file) if is_in(&settings.sites_dir, loaded.sites, store) => settings.sites_dir.join(file),
+        _ if loaded.host.is_some() && store.identity == loaded.host => settings.host_file.clone(),
+        _ => store.path.clone(),
+    };
+    let stores = serving.iter().flat_map(|serving| &serving.stores);
+    let (names, places): (Vec<String>, Vec<PathBuf>) =
+        stores.map(|(name, store)| (name.clone(), place(store))).chain(rows.filter_map(of_row)).unzip();
+    let alerts::NamedFile { index, ending, said } = alerts::first_named(log, &names)?;
+    let mut path = places.get(index)?.clone().into_os_string();
+    path.push(ending);
+    Some(Culprit { path: path.into(), why: said })
+}

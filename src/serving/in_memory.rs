@@ -1,0 +1,234 @@
+//! Whether a HAProxy serves from memory what it would serve after a start, by what it shows: its lists' lines, and from 3.2 on
+//! which file has which name. Others change both through the Runtime API. Pure.
+//!
+//! A line that is taken out and put in again stands at the end of its list, and a commit puts a certificate behind the
+//! others of its names (measured, 2.2 to 3.4). `show ssl sni` shows both; before 3.2 only the lists can be seen.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::loads::{BUNDLE, Bind, Contents, Entry, How, Load, Serving, base_name};
+use super::view::{Served, View};
+use crate::certified_key::KeyFamily;
+use crate::haproxy::cli::replies::{ListedName, ListedStore};
+use crate::sys::escape::escaped;
+
+/// What a HAProxy shows beside its certificates.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InMemory {
+    /// The lines of its lists, by their names, as far as they were asked for; a directory is a list.
+    pub lists: BTreeMap<String, Vec<ListedStore>>,
+    /// Which files have which name, the one that is served first; `None`: it is older than 3.2, or doesn't say.
+    pub names: Option<Vec<ListedName>>,
+}
+
+/// The first version that shows which file has which name.
+pub const SHOWS_NAMES_SINCE: (u32, u32) = (3, 2);
+
+/// The first version in which the files of a bundle are stores of their own.
+const PARTS_SINCE: (u32, u32) = (2, 3);
+
+/// The lists that must be asked for: of the binds that speak TLS.
+#[must_use]
+pub fn lists(serving: &Serving) -> BTreeSet<String> {
+    let has_bundle = |load: &&Load| load.entries.iter().any(|entry| is_part(&entry.store));
+    let is_list = |load: &&Load| matches!(load.how, How::Directory | How::List);
+    let is_one_store = |load: &&Load| serving.version.is_none_or(|it| it < PARTS_SINCE) && has_bundle(load);
+    let loads = serving.binds.iter().filter(|bind| bind.ssl).flat_map(|bind| &bind.loads);
+    loads.filter(is_list).filter(|load| !is_one_store(load)).map(|load| load.path.clone()).collect()
+}
+
+/// The first difference between what memory serves and what a start would, as a fact that goes behind HAProxy's name. Only
+/// certificates count that memory has as the disk does: `is_as_on_disk`.
+#[must_use]
+pub fn difference(
+    serving: &Serving,
+    shown: &InMemory,
+    is_as_on_disk: &dyn Fn(&str) -> bool,
+) -> Option<String> {
+    let mut fresh = serving.clone();
+    for load in fresh.binds.iter_mut().flat_map(|bind| &mut bind.loads) {
+        load.entries.retain(|entry| is_as_on_disk(&entry.store));
+    }
+    match &shown.names {
+        Some(names) => by_names(serving, &fresh, names, is_as_on_disk),
+        None => by_lists(&fresh, &shown.lists, is_as_on_disk),
+    }
+}
+
+/// A name with a family of keys, on one bind.
+type Key<'a> = (&'a str, KeyFamily);
+
+fn by_names(
+    serving: &Serving,
+    fresh: &Serving,
+    names: &[ListedName],
+    is_as_on_disk: &dyn Fn(&str) -> bool,
+) -> Option<String> {
+    let mut of_binds: HashMap<&str, HashMap<Key<'_>, Vec<&ListedName>>> = HashMap::new();
+    for name in names {
+        let of_bind = of_binds.entry(&name.bind).or_default();
+        if is_as_on_disk(&name.store) || is_strange(fresh, &name.store) {
+            of_bind.entry((&name.name, family(&name.kind))).or_default().push(name);
+        }
+    }
+    let binds = fresh.binds.iter().zip(&serving.binds).filter(|(bind, _)| bind.ssl);
+    binds.into_iter().find_map(|(bind, whole)| {
+        let section = bind.section.split_whitespace().nth(1)?;
+        let of_bind = of_binds.get(format!("{section}/{}:{}", bind.at.file, bind.at.line).as_str())?;
+        let view = fresh.view(bind);
+        // Without the one that is the default another one would seem to be.
+        let whole = serving.view(whole);
+        let families = [KeyFamily::Ecdsa, KeyFamily::Rsa, KeyFamily::Other];
+        let mut defaults = families.into_iter().flat_map(|family| whole.all_with("*", family));
+        let has_defaults = defaults.all(|served| is_as_on_disk(&served.entry.store));
+        let keys: BTreeSet<Key<'_>> = view.names().chain(of_bind.keys().copied()).collect();
+        let is_compared = |name: &str| can_be_asked_for(name) && (has_defaults || name != "*");
+        keys.into_iter().filter(|(name, _)| is_compared(name)).find_map(|(name, family)| {
+            let expected: Vec<&Served<'_>> = view.all_with(name, family).collect();
+            let found = of_bind.get(&(name, family)).map(Vec::as_slice).unwrap_or_default();
+            let wanted: Vec<Option<[u8; 32]>> = runs(expected.iter().map(|served| Some(served.leaf.sha256)));
+            let has = runs(found.iter().map(|found| leaf(fresh, &found.store)));
+            // Behind the first one they matter where that is passed over for some names.
+            let excludes = found.iter().any(|found| found.excludes)
+                || expected.iter().any(|served| served.entry.filters.iter().any(|it| it.starts_with('!')));
+            let is_same = if excludes { wanted == has } else { wanted.first() == has.first() };
+            let is = found.first().map(|found| found.store.as_str());
+            let must = expected.first().map(|served| served.entry.store.as_str());
+            (!is_same).then(|| fact(bind, name, is, must))
+        })
+    })
+}
+
+fn by_lists(
+    fresh: &Serving,
+    lists: &BTreeMap<String, Vec<ListedStore>>,
+    is_as_on_disk: &dyn Fn(&str) -> bool,
+) -> Option<String> {
+    let mut memory = fresh.clone();
+    for bind in memory.binds.iter_mut().filter(|bind| bind.ssl) {
+        let mut added: Vec<Load> = Vec::new();
+        for load in &mut bind.loads {
+            let listed = lists.get(&load.path).filter(|_| matches!(load.how, How::Directory | How::List));
+            let Some(listed) = listed else { continue };
+            let is_known =
+                |line: &&ListedStore| fresh.stores.contains_key(&line.store) && is_as_on_disk(&line.store);
+            if let Some(strange) = listed.iter().find(|line| is_strange(fresh, &line.store)) {
+                let (store, list) = (escaped(&strange.store), escaped(&load.path));
+                return Some(format!("has {store} in {list}, where a start would not put it: {CHANGED}"));
+            }
+            let (kept, others) = in_place(load, listed.iter().filter(is_known));
+            load.entries = kept;
+            added.push(Load { how: How::List, path: load.path.clone(), entries: others });
+        }
+        bind.loads.extend(added);
+    }
+    let binds = fresh.binds.iter().zip(&memory.binds).filter(|(bind, _)| bind.ssl);
+    binds.map(|(before, after)| (fresh.view(before), memory.view(after))).find_map(other_winner)
+}
+
+/// Whether no line of the configuration leads to a store. The files of a directory are compared one by one.
+fn is_strange(fresh: &Serving, store: &str) -> bool {
+    let folder = store.strip_suffix(base_name(store)).unwrap_or_default().trim_end_matches('/');
+    !fresh.stores.contains_key(store) && !fresh.directories.contains_key(folder)
+}
+
+/// The lines that stand where a start would put them, and those that stand behind all others.
+fn in_place<'a>(load: &Load, listed: impl Iterator<Item = &'a ListedStore>) -> (Vec<Entry>, Vec<Entry>) {
+    // A line with a bundle is several lines of the list, and shifts the numbers of the next ones.
+    let are_shifted = load.entries.iter().any(|entry| is_part(&entry.store));
+    let (mut kept, mut others) = (Vec::new(), Vec::new());
+    let mut open = load.entries.as_slice();
+    for line in listed {
+        let number = |entry: &Entry| if load.how == How::Directory { 0 } else { entry.at.line };
+        let is_it = |entry: &Entry| {
+            entry.store == line.store
+                && entry.filters == line.filters
+                && (are_shifted || number(entry) == line.number)
+        };
+        let found = open.iter().position(is_it).and_then(|place| open.split_at_checked(place));
+        if let Some((_, [entry, rest @ ..])) = found {
+            kept.push(entry.clone());
+            open = rest;
+        } else if let Some(first) = load.entries.first() {
+            let (store, filters) = (line.store.clone(), line.filters.clone());
+            others.push(Entry { store, at: first.at.clone(), filters });
+        }
+    }
+    (kept, others)
+}
+
+/// The first name that memory serves with another certificate.
+fn other_winner((fresh, memory): (View<'_>, View<'_>)) -> Option<String> {
+    let store = |served: Option<&Served<'_>>| served.map(|served| served.entry.store.clone());
+    let leaf = |served: Option<&Served<'_>>| served.map(|served| served.leaf.sha256);
+    let keys: BTreeSet<Key<'_>> = fresh.names().chain(memory.names()).collect();
+    let named = keys.into_iter().filter(|(name, _)| can_be_asked_for(name)).find_map(|(name, family)| {
+        let all = |view: &View<'_>| runs(view.all_with(name, family).map(|served| served.leaf.sha256));
+        let excludes = [&fresh, &memory].iter().any(|view| {
+            view.all_with(name, family)
+                .any(|served| served.entry.filters.iter().any(|filter| filter.starts_with('!')))
+        });
+        let (before, after) = (all(&fresh), all(&memory));
+        let is_same = if excludes { before == after } else { before.first() == after.first() };
+        let first = |view: &View<'_>| store(view.all_with(name, family).next());
+        let (must, is) = (first(&fresh), first(&memory));
+        (!is_same).then(|| fact(fresh.bind(), name, is.as_deref(), must.as_deref()))
+    });
+    let able = [KeyFamily::Ecdsa, KeyFamily::Rsa];
+    let defaults = || {
+        let (before, after) = (fresh.default(&able).ok()?, memory.default(&able).ok()?);
+        let is_same = fresh.bind().strict_sni || leaf(before) == leaf(after);
+        let (must, is) = (store(before), store(after));
+        (!is_same).then(|| fact(fresh.bind(), "*", is.as_deref(), must.as_deref()))
+    };
+    named.or_else(defaults)
+}
+
+/// Why memory differs, as nothing else does that.
+const CHANGED: &str = "somebody has changed that through the Runtime API";
+
+fn fact(bind: &Bind, name: &str, is: Option<&str>, must: Option<&str>) -> String {
+    let place = format!("{} ({})", escaped(&bind.section), bind.at);
+    let from = |store: Option<&str>| store.map_or_else(|| "nothing".to_owned(), |it| escaped(it).to_string());
+    let (is, must) = (from(is), from(must));
+    match name {
+        "*" => format!(
+            "serves clients that name no site on {place} from {is}, and after a start from {must}: {CHANGED}"
+        ),
+        name => {
+            let name = escaped(name);
+            format!("serves {name} on {place} from {is}, and after a start from {must}: {CHANGED}")
+        }
+    }
+}
+
+/// Whether a client can ask for a name: common names may be any text, which HAProxy and we may spell differently.
+fn can_be_asked_for(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".*_-".contains(&byte))
+}
+
+/// Without what stands there twice in a row.
+fn runs<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut found: Vec<T> = all.collect();
+    found.dedup();
+    found
+}
+
+fn leaf(serving: &Serving, store: &str) -> Option<[u8; 32]> {
+    match &serving.stores.get(store)?.contents {
+        Contents::Pair(leaf) | Contents::Unserved { leaf, .. } => Some(leaf.sha256),
+        Contents::Unloadable { .. } | Contents::Unseen(_) => None,
+    }
+}
+
+fn family(kind: &str) -> KeyFamily {
+    match kind {
+        "ecdsa" => KeyFamily::Ecdsa,
+        "rsa" => KeyFamily::Rsa,
+        _ => KeyFamily::Other,
+    }
+}
+
+fn is_part(store: &str) -> bool {
+    store.rsplit_once('.').is_some_and(|(_, ending)| BUNDLE.contains(&ending))
+}
