@@ -17,8 +17,9 @@ use crate::sys::clock::now;
 use crate::sys::failure::Failure;
 use crate::sys::system::System;
 
-/// How many times a run sweeps a tree that changes under it.
-const ROUNDS: usize = 3;
+/// How many times a run sweeps a tree that changes under it: certbot may be renewing many lineages, one every few seconds, and
+/// the path unit hears of nothing that changes while its service runs.
+const ROUNDS: usize = 10;
 
 /// Runs `assemble`, reports and logs it.
 pub fn run(terminal: &Terminal, global: &Global, args: &Assemble) -> Exit {
