@@ -30,24 +30,23 @@ impl Strangers {
     #[must_use]
     pub fn of<'a>(settings: &Settings, loaded: &Loaded, rows: impl Iterator<Item = &'a Row>) -> Self {
         let is_passed_over = passed_over(settings, loaded);
+        let stores = || loaded.servings.iter().flat_map(|serving| serving.stores.values());
+        // What is known to be no good is said by itself.
+        let is_bad = |store: &&Store| matches!(store.contents, Contents::Unloadable { .. });
+        let bad: BTreeSet<&Path> = stores().filter(is_bad).map(|store| store.path.as_path()).collect();
         let of_row = |row: &Row| {
             let file = row.file.as_ref()?;
             let is_foreign = matches!(row.action, Action::Foreign | Action::Conflict);
             let is_loaded = row.role == Role::Host || !is_passed_over(file);
             (is_foreign && is_loaded).then(|| settings.sites_dir.join(file))
         };
-        let mut files: BTreeSet<PathBuf> = rows.filter_map(of_row).collect();
         let is_ours = |store: &Store| {
             settings.host_lineage.is_some() && loaded.host.is_some() && store.identity == loaded.host
                 || is_in(&settings.sites_dir, loaded.sites, store)
         };
-        // What is known to be no good is said by itself.
-        let is_open = |store: &&Store| !matches!(store.contents, Contents::Unloadable { .. });
-        let elsewhere = loaded.servings.iter().flat_map(|serving| serving.stores.values());
-        files.extend(
-            elsewhere.filter(is_open).filter(|store| !is_ours(store)).map(|store| store.path.clone()),
-        );
-        Self(files)
+        let elsewhere = stores().filter(|store| !is_ours(store)).map(|store| store.path.clone());
+        let files = rows.filter_map(of_row).chain(elsewhere).filter(|path| !bad.contains(path.as_path()));
+        Self(files.collect())
     }
 
     /// Whether there are none.
