@@ -1,4 +1,4 @@
-//! What is on disk where HAProxy loads certificates; no link is ever followed.
+//! What is on disk where HAProxy loads certificates. A link is followed for nothing but what HAProxy would present from it.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
@@ -65,6 +65,9 @@ pub fn entry(
     };
     let kind = kind(&stat);
     let unread = Deployed { kind, sha256: None, leaf: None, has_key: false, archived: false };
+    if FileType::from_raw_mode(stat.st_mode).is_symlink() {
+        return Ok(Some((behind_link(dir, name, unread), Look::of(&stat))));
+    }
     if !matches!(kind, EntryKind::Regular { .. }) {
         return Ok(Some((unread, Look::of(&stat))));
     }
@@ -90,6 +93,17 @@ pub fn entry(
             Ok(Some((Deployed { kind: EntryKind::Other, ..unread }, Look::of(&stat))))
         }
         Err(Unopened::Io(e)) => Err(e),
+    }
+}
+
+/// A link that HAProxy follows: nothing of ours, whatever it leads to, but its certificate is presented.
+fn behind_link(dir: &OwnedFd, name: &OsStr, link: Deployed) -> Deployed {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match openat(dir.as_fd(), name, flags, Mode::empty()).map(read_opened) {
+        Ok(Ok((bytes, _))) => {
+            Deployed { leaf: read_leaf(&openssl_reads(&bytes).text).ok().map(Arc::new), ..link }
+        }
+        Ok(Err(_)) | Err(_) => link,
     }
 }
 
