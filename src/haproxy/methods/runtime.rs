@@ -12,7 +12,6 @@ use std::{fs, io};
 use zeroize::Zeroizing;
 
 use super::master::{self, Unseen};
-use super::rivals;
 use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
 use crate::config::Haproxy;
 use crate::haproxy::attempt::Attempt;
@@ -691,12 +690,6 @@ impl<'a> Update<'a> {
         }
         let is_left = |job: &&Job<'_>| partial.left.iter().all(|(target, _)| target != job.target);
         partial.updated = jobs.iter().filter(is_left).map(|job| job.target.clone()).collect();
-        if partial.unseen.is_some()
-            && partial.left.is_empty()
-            && self.is_alone(jobs, &sequence, listing, worker)?
-        {
-            partial.unseen = None;
-        }
         if let (Some(memory), None) = (&memory, &partial.differs) {
             partial.differs = self.difference(memory, worker)?;
         }
@@ -706,24 +699,6 @@ impl<'a> Update<'a> {
             partial.differs = self.served_otherwise(listing, worker, &left)?;
         }
         Ok(partial)
-    }
-
-    /// Whether HAProxy itself shows that whatever has a name of these files is one of them.
-    fn is_alone(
-        &self,
-        jobs: &[Job<'_>],
-        sequence: &[Step],
-        listing: &Listing,
-        worker: Settled,
-    ) -> Result<bool, Stop> {
-        let mut ours = BTreeMap::new();
-        for step in sequence {
-            let leaf = step.file().and_then(|file| jobs.get(file)?.leaf.as_ref());
-            let Some(leaf) = leaf else { return Ok(false) };
-            ours.insert(step.store(), leaf.served_names().map(str::to_owned).collect());
-        }
-        let Commands { worker: asked, deadline } = self.commands;
-        Ok(rivals::has_none(&asked, worker.answering.version, listing, ours, deadline)?)
     }
 
     /// The steps for all files that can be sent, in order, and the certificates that must be committed again after them. A
