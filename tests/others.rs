@@ -8,11 +8,14 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use support::cmd::toml;
+use support::scene::put;
 use support::tls::try_served_to;
 use support::{Cmd, Haproxy, KeyKind, LIMIT, Reload, Run, Tree, Validity, Version, versions, wait_until};
 
@@ -257,6 +260,93 @@ fn a_full_run_mends_what_others_changed_in_memory() {
             scene.is_quiet(what);
             let run = scene.cmd.assemble(&["--full"]).exits(0);
             assert_eq!(run.haproxy()["outcome"], "not-needed", "{}: {run}", scene.context(what));
+        }
+    });
+}
+
+/// Files that are in nobody's care here, and one of ours that isn't renewed: what others commit into them may have any name.
+#[test]
+fn what_others_commit_into_other_files_is_told_and_a_reload_mends_it() {
+    with_each(|version| {
+        let tree = Tree::of(&[("a.test", &["a.test"]), ("b.test", &["b.test"])]);
+        let cmd = Cmd::new(tree.live()).without_haproxy();
+        cmd.assemble(&[]).exits(0);
+        let legacy = cmd.beside("legacy");
+        fs::create_dir(&legacy).unwrap();
+        let host = cmd.beside("host.pem");
+        let files = [
+            (host.clone(), "default.test"),
+            (cmd.sites().join("0.pem"), "new.test"),
+            (legacy.join("l.pem"), "other.test"),
+            (cmd.site("b.test"), "b.test"),
+        ];
+        for (path, name) in &files[..3] {
+            let leaf = tree.authority().issue(KeyKind::P256, &[name], Validity::days(90));
+            put(path, leaf.combined(), 0o400);
+        }
+        // Procfs tells by hundredths of a second when a worker started.
+        let written = fs::metadata(&files[2].0).unwrap().modified().unwrap();
+        let is_past = || written.elapsed().is_ok_and(|ago| ago > Duration::from_millis(50));
+        wait_until(LIMIT, "a later hundredth of a second", is_past);
+        let haproxy = Haproxy::of(version).crt(&host).crt(cmd.sites()).crt(&legacy).start();
+        let more = format!("name = \"h\"\nunit = \"\"\nbinary = {}\n", toml(&version.program));
+        let cmd = cmd.option(&format!("host_file = {}", toml(&host))).with_tables(&haproxy.table(&more));
+        cmd.assemble(&[]);
+        let mut scene = Scene { tree, cmd, haproxy };
+        scene.is_quiet("at first");
+        let commit = |scene: &Scene, path: &Path, names: &[&str], validity| {
+            let pem = scene.tree.authority().issue(KeyKind::P256, names, validity).combined();
+            let pem = pem.replace("\n\n", "\n");
+            scene.edit(&format!("set ssl cert {} <<\n{}\n\n", path.display(), pem.trim()));
+            scene.edit(&format!("commit ssl cert {}", path.display()));
+        };
+        for (path, name) in &files {
+            let what = path.display().to_string();
+            commit(&scene, path, &[name, "a.test"], Validity::days(90));
+            scene.is_told(&what);
+            scene.status().exits(2);
+            let new = scene.tree.renew("a.test");
+            let run = scene.cmd.assemble(&[]).exits(0);
+            let told = run.haproxy();
+            assert_eq!(
+                (&told["outcome"], &told["confirmed"]),
+                (&"reloaded".into(), &true.into()),
+                "{}: {run}",
+                scene.context(&what)
+            );
+            scene.is_quiet(&what);
+            let shown = try_served_to(scene.haproxy.address(), "a.test", None).unwrap();
+            assert_eq!(shown.sha256, new.served().sha256, "{}", scene.context(&what));
+        }
+        for (path, name) in &files[..3] {
+            let what = format!("expired in {}", path.display());
+            commit(&scene, path, &[name], Validity::expired());
+            scene.is_told(&what);
+            scene.status().exits(2);
+            let run = scene.cmd.assemble(&["--full"]).exits(0);
+            assert_eq!(run.haproxy()["outcome"], "reloaded", "{}: {run}", scene.context(&what));
+            scene.is_quiet(&what);
+            let run = scene.cmd.assemble(&["--full"]).exits(0);
+            assert_eq!(run.haproxy()["outcome"], "not-needed", "{}: {run}", scene.context(&what));
+        }
+        // Then memory does again.
+        scene.tree.renew("a.test");
+        let run = scene.cmd.assemble(&[]).exits(0);
+        assert_eq!(run.haproxy()["outcome"], "updated", "{}: {run}", scene.context("as on disk"));
+        scene.is_quiet("as on disk");
+        // Where nobody may reload.
+        scene.cmd = scene.cmd.with_tables(&scene.haproxy.table("name = \"h\"\nreload = \"runtime\""));
+        commit(&scene, &files[2].0, &["other.test", "a.test"], Validity::days(90));
+        scene.tree.renew("a.test");
+        for arguments in [&[][..], &["--full"]] {
+            let run = scene.cmd.assemble(arguments).exits(2);
+            let told = run.haproxy();
+            assert_eq!(
+                (&told["confirmed"], &told["owed"]),
+                (&false.into(), &true.into()),
+                "{}: {run}",
+                scene.context("runtime alone")
+            );
         }
     });
 }

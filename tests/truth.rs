@@ -228,13 +228,35 @@ fn a_haproxy_that_loads_nothing_of_ours_is_said() {
         fs::create_dir(&other).unwrap();
         let leaf = tree.authority().issue(KeyKind::P256, &["o.example"], Validity::days(90));
         fs::write(other.join("o.pem"), leaf.combined()).unwrap();
-        let haproxy = Haproxy::of(&version).crt(&other).start();
-        let cmd = cmd.haproxy(&haproxy, "");
-        for _ in 0..2 {
-            let run = cmd.assemble(&[]).exits(1);
-            assert!(run.stdout.contains("haproxy loads nothing from"), "{run}");
+        // The second one has no TLS at all.
+        for has_tls in [true, false] {
+            let setup = Haproxy::of(&version);
+            let setup = if has_tls { setup.crt(&other) } else { setup };
+            let mut haproxy = setup.start();
+            let cmd = Cmd::new(tree.live()).haproxy(&haproxy, "");
+            let workers = haproxy.worker_pids();
+            for _ in 0..2 {
+                let run = cmd.assemble(&[]).exits(1);
+                assert_eq!(run.stdout.matches("haproxy loads nothing from").count(), 1, "{run}");
+                assert_eq!(run.stdout.contains("add to its configuration"), !has_tls, "{run}");
+                let row = run.haproxy();
+                assert_eq!((&row["outcome"], &row["owed"]), (&"not-needed".into(), &false.into()), "{run}");
+            }
+            assert_eq!(haproxy.worker_pids(), workers, "no reload brings it anything: {}", version.full);
+            problem(&json(&cmd, &[]).exits(2), "haproxy-missing", "critical", "doesn't have it");
+            // The line that leads there, and a reload: then it is served.
+            let text = fs::read_to_string(haproxy.config()).unwrap();
+            let port = support::Port::free();
+            let line =
+                format!("\nfrontend more\n  bind {} ssl crt {}\n", port.address(), cmd.sites().display());
+            fs::write(haproxy.config(), text + &line + "  http-request return status 200\n").unwrap();
+            haproxy.reload_and_wait();
+            cmd.assemble(&[]).exits(0);
+            let now = tree.renew("a.example").served().serial;
+            let run = cmd.assemble(&[]).exits(0);
+            assert_eq!(run.haproxy()["confirmed"], true, "{run}");
+            assert_eq!(support::served(port.address(), "a.example").serial, now, "{}", version.full);
         }
-        problem(&json(&cmd, &[]).exits(2), "haproxy-missing", "critical", "doesn't have it");
     }
 }
 

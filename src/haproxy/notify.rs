@@ -1,5 +1,7 @@
 //! Notifying one HAProxy of a batch, by the first way that applies, and seeing whether it took it.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,8 @@ use crate::haproxy::methods::runtime::{Partial, StoresShown};
 use crate::haproxy::tls_probe::{self, Probed};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::haproxy::{alerts, cli, methods, process};
+use crate::serving::gather::{identity, is_in};
+use crate::serving::loads::{Identity, Store, base_name};
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::system::System;
 
@@ -37,6 +41,9 @@ const AUTO: [Method; 4] = [Method::Runtime, Method::Master, Method::Systemd, Met
 pub fn notify(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict {
     let telling = Notification { system, haproxy, batch, deadline: Instant::now() + haproxy.timeout };
     if batch.changes.is_empty() {
+        return Verdict::of(haproxy.method, Outcome::NotNeeded);
+    }
+    if telling.has_no_use_for_it() {
         return Verdict::of(haproxy.method, Outcome::NotNeeded);
     }
     match haproxy.method {
@@ -70,6 +77,37 @@ impl Notification<'_> {
     /// The worker that answers on the best socket, if one does.
     fn answering(&self) -> Option<Answering> {
         Worker::ways(self.haproxy).iter().find_map(|worker| worker.answering(self.deadline).ok())
+    }
+
+    /// Whether it surely has nothing of ours, neither now nor after a start: then no way brings it anything.
+    fn has_no_use_for_it(&self) -> bool {
+        let Batch { serving, ours, homes, changes, .. } = self.batch;
+        let sites = identity(&homes.sites_dir);
+        let is_ours =
+            |it: Option<Identity>| it.is_some() && (it == sites || ours.values().any(|own| it == Some(*own)));
+        let is_loaded = |store: &Store| is_ours(store.identity) || is_in(&homes.sites_dir, sites, store);
+        if serving.unclear.is_some()
+            || sites.is_none_or(|sites| serving.loads_directory(sites))
+            || serving.stores.values().any(is_loaded)
+            || serving.readers.iter().any(|named| is_ours(named.identity))
+        {
+            return false;
+        }
+        // What its settings name may be another one's configuration.
+        let started = process::started::Started::find(self.system, self.haproxy);
+        if !started.is_ok_and(|started| started.is_surely_this && started.root.is_none()) {
+            return false;
+        }
+        // One that runs with an older configuration may have it by whatever spelling.
+        let files: BTreeSet<String> =
+            changes.iter().map(|change| base_name(&change.target.spelled(self.haproxy)).to_owned()).collect();
+        let has_none = |worker: &Worker<'_>| {
+            let listing = worker.listing(self.deadline).ok()?;
+            let is_of_it =
+                |store: &String| files.contains(base_name(store)) || is_ours(identity(Path::new(store)));
+            Some(!listing.stores.iter().any(is_of_it))
+        };
+        Worker::ways(self.haproxy).iter().find_map(has_none).unwrap_or(false)
     }
 
     /// One way.

@@ -104,6 +104,13 @@ fn configured(
     findings
 }
 
+/// The bind line that is to be added where nothing of ours is loaded.
+#[must_use]
+pub fn bind_line(haproxy: &Haproxy) -> String {
+    let (word, host) = (haproxy_word(&haproxy.sites_dir), haproxy_word(&haproxy.host_file));
+    format!("bind :443 ssl crt {host} crt {word} strict-sni")
+}
+
 /// No bind line loads the directory: its files may be named one by one.
 fn not_loaded(
     haproxy: &Haproxy,
@@ -129,13 +136,13 @@ fn not_loaded(
     }
     let files: Vec<String> = configuration.files.iter().map(|file| escaped(file).to_string()).collect();
     // What is loaded already isn't to be loaded twice.
-    let (word, host) = (haproxy_word(&haproxy.sites_dir), haproxy_word(&haproxy.host_file));
+    let word = haproxy_word(&haproxy.sites_dir);
     let mend = match (adopted, &example) {
         (Some(adopted), _) => adopted.to_owned(),
         (None, Some(example)) => {
             format!("{}: \"crt {word}\" in the place of each crt that names a file of it", example.at)
         }
-        (None, None) => format!("bind :443 ssl crt {host} crt {word} strict-sni"),
+        (None, None) => bind_line(haproxy),
     };
     Finding {
         severity: Severity::Critical,

@@ -63,7 +63,7 @@ pub fn look(
     let question = Question { system, haproxy, loaded, serving, sites, memory };
     let asked = question.configuration().map(Behind::on_disk).or_else(|| question.asked());
     let found =
-        asked.or_else(|| question.unasked().or_else(|| question.foreign_sites()).map(Behind::on_disk));
+        asked.or_else(|| question.unasked().map(Behind::on_disk)).or_else(|| question.foreign_sites());
     // Names can be compared where it is clear what HAProxy loads.
     if found.is_some() || serving.unclear.is_some() {
         return found;
@@ -128,16 +128,17 @@ impl<'a> Question<'a> {
     }
 
     /// Somebody else's file in the sites directory.
-    fn foreign_sites(&self) -> Option<String> {
+    fn foreign_sites(&self) -> Option<Behind> {
         for views in self.sites().filter(|views| is_foreign(views)) {
             let Some(file) = views.file.as_ref().and_then(|file| file.to_str()) else { continue };
             let name = Target::Site(file.to_owned()).spelled(self.haproxy);
             if self.memory.avoided.contains(&name) && self.is_newer(&views.place.path) {
-                return Some(may_lack(&name));
+                return Some(Behind::on_disk(may_lack(&name)));
             }
             let shown = self.memory.stores.get(&name);
             if shown.zip(views.disk.here()).is_some_and(|(shown, leaf)| !shown.is_of(leaf)) {
-                return Some(has_another(&name));
+                let in_memory = self.has_read(&views.place.path);
+                return Some(Behind { fact: has_another(&name), in_memory });
             }
         }
         None
@@ -233,9 +234,13 @@ impl<'a> Question<'a> {
 
     /// Whether a store's file surely hasn't changed since its worker started.
     fn is_older(&self, store: &str) -> bool {
+        self.serving.stores.get(store).is_some_and(|store| self.has_read(&store.path))
+    }
+
+    /// Whether a file surely hasn't changed since its worker started.
+    fn has_read(&self, path: &Path) -> bool {
         let started = self.memory.worker.map(|worker| worker.started(self.system));
-        let changed = self.serving.stores.get(store).and_then(|store| changed_at(&store.path));
-        started.zip(changed).is_some_and(|(started, changed)| changed < started)
+        started.zip(changed_at(path)).is_some_and(|(started, changed)| changed < started)
     }
 
     /// Whether a file has changed since its worker started.

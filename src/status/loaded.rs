@@ -175,12 +175,16 @@ fn all(
     }
     let version = answering.and_then(|answering| answering.version);
     let in_memory = worker.in_memory(version, &besides.lists, deadline).ok();
-    let names = in_memory.as_ref().and_then(|shown| shown.names.as_ref());
-    let outranked = match names {
-        Some(names) if !stores.is_empty() => outranked(names, ours),
+    let served = in_memory.as_ref().and_then(|shown| shown.names.as_ref());
+    let outranked = match served {
+        Some(served) if !stores.is_empty() => outranked(served, ours),
         _ => HashMap::new(),
     };
-    let (stores, others) = stores.into_iter().partition(|(file, _): &(String, _)| ours(file));
+    // The host certificate's place may hold somebody else's.
+    let is_foreign =
+        |file: &str| file == haproxy.host_file && names.site(file).is_none() && besides.others.contains(file);
+    let (stores, others) =
+        stores.into_iter().partition(|(file, _): &(String, _)| ours(file) && !is_foreign(file));
     Ok(LoadedStores { stores, outranked, hidden, avoided, listed, others, worker: answering, in_memory })
 }
 

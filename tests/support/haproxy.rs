@@ -222,7 +222,7 @@ pub struct Haproxy {
 }
 
 impl Haproxy {
-    /// What to start: this version with one bind line, which needs a [`Setup::crt`] yet.
+    /// What to start: this version with one bind line, which speaks TLS where it gets a [`Setup::crt`].
     pub fn of(version: &Version) -> Setup {
         Setup {
             version: version.clone(),
@@ -475,7 +475,8 @@ impl Haproxy {
         );
         text.push_str("frontend sites\n");
         for (bind, port) in setup.binds.iter().zip(&self.ports) {
-            write!(text, "  bind {} ssl", port.address()).unwrap();
+            let tls = if bind.certificates.is_empty() && bind.options.is_empty() { "" } else { " ssl" };
+            write!(text, "  bind {}{tls}", port.address()).unwrap();
             for path in &bind.certificates {
                 write!(text, " crt {}", path.replace('\\', "\\\\").replace(' ', "\\ ")).unwrap();
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
 use crate::config::{Haproxy, Settings};
+use crate::host_setup::haproxy::bind_line;
 use crate::output::{Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
@@ -81,9 +82,14 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
     let is_here = |haproxy: &Haproxy| loaded.configurations.contains_key(&haproxy.name);
     let haproxys = settings.haproxys.iter().zip(&loaded.servings).filter(|(haproxy, _)| is_here(haproxy));
     let strangers = haproxys.filter(|(_, serving)| loads_nothing_of_ours(settings, loaded, serving));
-    texts.extend(strangers.map(|(haproxy, _)| {
+    texts.extend(strangers.map(|(haproxy, serving)| {
         let (name, sites) = (escaped(&haproxy.name), escaped_path(&settings.sites_dir));
-        format!("{name} loads nothing from {sites}; status --setup says what it loads")
+        if serving.binds.is_empty() {
+            let line = bind_line(haproxy);
+            format!("{name} loads nothing from {sites}: add to its configuration, and reload it: {line}")
+        } else {
+            format!("{name} loads nothing from {sites}; status --setup says what it loads")
+        }
     }));
     texts.into_iter().map(|text| Note { text, weight: Weight::Alarm }).collect()
 }
@@ -137,7 +143,6 @@ fn loads_nothing_of_ours(settings: &Settings, loaded: &Loaded, serving: &Serving
             || is_in(&settings.sites_dir, loaded.sites, store)
     };
     serving.unclear.is_none()
-        && !serving.stores.is_empty()
         && !loaded.sites.is_some_and(|sites| serving.loads_directory(sites))
         && !serving.stores.values().any(is_ours)
 }

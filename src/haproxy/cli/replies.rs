@@ -339,18 +339,6 @@ pub fn sni(reply: &str) -> Option<Vec<ListedName>> {
     Some(lines.filter_map(name).collect())
 }
 
-/// The names in a reply to `show ssl cert FILE`, in small letters: alternative and common ones; `None`: it is broken off, as
-/// where there are very many, or there is no certificate.
-#[must_use]
-pub fn names(reply: &str) -> Option<BTreeSet<String>> {
-    let field = |name: &str| reply.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    field("SHA1 FingerPrint")?;
-    let alternative = field("Subject Alternative Name").unwrap_or_default().split(", ");
-    let common = field("Subject")?.split("/CN=").skip(1).filter_map(|rest| rest.split('/').next());
-    let alternative = alternative.filter_map(|name| name.strip_prefix("DNS:"));
-    Some(alternative.chain(common).map(str::to_ascii_lowercase).collect())
-}
-
 /// Whether a reply to `show ssl cert FILE` says that there is no such store.
 #[must_use]
 pub fn is_unknown_store(reply: &str) -> bool {

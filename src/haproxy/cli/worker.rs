@@ -247,33 +247,6 @@ impl<'a> Worker<'a> {
         Ok(shown)
     }
 
-    /// The names that a store is served for, in small letters; `None`: not all of them are shown.
-    ///
-    /// # Errors
-    /// As [`Self::ask`].
-    pub fn names(&self, file: &str, deadline: Instant) -> Result<Option<BTreeSet<String>>, Trouble> {
-        let reply = self.command(&format!("show ssl cert {}", word(file)), deadline)?;
-        Ok(replies::names(&reply))
-    }
-
-    /// The lines of every crt-list and directory that it has in memory: a store's name, with its number and options in
-    /// a list, and behind these what it is served for.
-    ///
-    /// # Errors
-    /// As [`Self::ask`].
-    pub fn list_lines(&self, deadline: Instant) -> Result<Vec<String>, Trouble> {
-        let mut lines = Vec::new();
-        let lists = self.command("show ssl crt-list", deadline)?;
-        for list in lists.lines().filter(|list| !list.is_empty()) {
-            let reply = self.command(&format!("show ssl crt-list {}", word(list)), deadline)?;
-            if !reply.starts_with("# ") {
-                return Err(unexpected("show ssl crt-list", &reply));
-            }
-            lines.extend(reply.lines().skip(1).filter(|line| !line.is_empty()).map(str::to_owned));
-        }
-        Ok(lines)
-    }
-
     /// `show info`: who answers.
     ///
     /// # Errors

@@ -3,6 +3,5 @@
 pub mod command;
 pub mod master;
 pub mod pidfile;
-pub mod rivals;
 pub mod runtime;
 pub mod systemd;

@@ -12,7 +12,6 @@ use std::{fs, io};
 use zeroize::Zeroizing;
 
 use super::master::{self, Unseen};
-use super::rivals;
 use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
 use crate::config::Haproxy;
 use crate::haproxy::attempt::Attempt;
@@ -28,7 +27,7 @@ use crate::haproxy::process::in_flight::{self, InFlight};
 use crate::haproxy::process::stale_socket;
 use crate::haproxy::target::Target;
 use crate::serving::gather::identity;
-use crate::serving::in_memory;
+use crate::serving::in_memory::{self, SHOWS_NAMES_SINCE};
 use crate::serving::loads::{Contents, Identity, Named, Serving, Store};
 use crate::sys::change_time::changed_at;
 use crate::sys::escape::{escaped, escaped_path};
@@ -49,7 +48,7 @@ const RELOAD_AFTER: Duration = Duration::from_secs(30);
 /// reload of 3.1 to 3.3.
 const DEAF: Duration = Duration::from_secs(3);
 
-/// How many files that aren't ours HAProxy is asked for.
+/// How many files beside the batch HAProxy is asked for.
 const ASKED_AT_MOST: usize = 1000;
 
 /// A file to be notified.
@@ -415,6 +414,14 @@ impl Settled {
     }
 }
 
+/// How memory is otherwise than the disk, beside the batch.
+enum Difference {
+    /// It is.
+    Seen(String),
+    /// It may be: HAProxy can't be asked.
+    Unseen(String),
+}
+
 /// Files that HAProxy refuses, each with its words.
 type Refused = Vec<(Target, String)>;
 
@@ -486,7 +493,10 @@ impl<'a> Update<'a> {
         if let Some(Step::Again { why, .. }) = sequence.iter().find(|step| step.file().is_none()) {
             return Err(Stop::Reload(why.clone()));
         }
-        self.difference(&memory, worker)?.map_or(Ok(sequence), |why| Err(Stop::Reload(why)))
+        match self.difference(&memory, worker)? {
+            None => Ok(sequence),
+            Some(Difference::Seen(why) | Difference::Unseen(why)) => Err(Stop::Reload(why)),
+        }
     }
 
     /// Why a step must not be taken, for what HAProxy loads beside the certificate.
@@ -511,47 +521,67 @@ impl<'a> Update<'a> {
     }
 
     /// The first difference between memory and disk that this batch doesn't make up for.
-    fn difference(&self, memory: &Memory<'_>, worker: Settled) -> Result<Option<String>, Stop> {
+    fn difference(&self, memory: &Memory<'_>, worker: Settled) -> Result<Option<Difference>, Stop> {
         let told = self.batch.stores(self.haproxy);
         if let Some(difference) = memory.difference(&told) {
-            return Ok(Some(difference));
+            return Ok(Some(Difference::Seen(difference)));
         }
         if let Some(reader) = self.reader() {
-            return Ok(Some(reader));
+            return Ok(Some(Difference::Seen(reader)));
         }
         let stores = self.batch.serving.stores.values().filter(|store| store.extra.is_none());
         let paths = stores.map(|store| store.path.as_path()).filter(|path| path.is_absolute());
         let started = worker.answering.started(self.system);
         let since = if worker.is_fresh { worker.read_since(self.system) } else { started };
         if let Some(change) = self.batch.homes.change(paths, (since, started)) {
-            return Ok(Some(change));
+            return Ok(Some(Difference::Seen(change)));
         }
         let extras =
             self.batch.serving.stores.values().filter_map(|store| store.extra.as_ref()?.split_once(' '));
         let mut extras = extras.map(|(_, file)| Path::new(file)).filter(|file| file.is_absolute());
         if let Some(file) = extras.find(|file| changed_at(file).is_none_or(|changed| changed >= since)) {
-            return Ok(Some(format!("{}: HAProxy may not have read it", escaped_path(file))));
+            let why = format!("{}: HAProxy may not have read it", escaped_path(file));
+            return Ok(Some(Difference::Seen(why)));
         }
+        self.others(memory, &told, worker)
+    }
+
+    /// The first certificate beside the batch that HAProxy has otherwise than the disk: others replace them in memory, with
+    /// whatever names. Ours are asked for last: what this program gave it is known.
+    fn others(
+        &self,
+        memory: &Memory<'_>,
+        told: &BTreeSet<String>,
+        worker: Settled,
+    ) -> Result<Option<Difference>, Stop> {
         let ours: BTreeSet<Identity> = self.batch.ours.values().copied().collect();
-        let mut asked = 0;
-        for (name, store) in &self.batch.serving.stores {
-            let is_ours = store.identity.is_some_and(|identity| ours.contains(&identity));
+        let is_ours = |store: &Store| store.identity.is_some_and(|identity| ours.contains(&identity));
+        let shows_names = worker.answering.version >= Some(SHOWS_NAMES_SINCE);
+        let read_since = worker.read_since(self.system);
+        let stores = self.batch.serving.stores.iter();
+        let others = stores.filter(|(name, _)| !told.contains(*name) && memory.has(name));
+        let (own, foreign): (Vec<_>, Vec<_>) = others.partition(|(_, store)| is_ours(store));
+        for (asked, (name, store)) in foreign.into_iter().chain(own).enumerate() {
             let Contents::Pair(leaf) = &store.contents else { continue };
             // What is older than the worker it has read.
-            if is_ours
-                || told.contains(name)
-                || !changed_since(store, worker.read_since(self.system))
-                || !memory.has(name)
+            let (is_ours, is_new) = (is_ours(store), changed_since(store, read_since));
+            if worker.may_die_of(store, self.system) || !worker::can_be_shown(leaf) || asked >= ASKED_AT_MOST
             {
-                continue;
-            }
-            asked += 1;
-            if worker.may_die_of(store, self.system) || !worker::can_be_shown(leaf) || asked > ASKED_AT_MOST {
-                return Ok(Some(format!("{}: HAProxy isn't asked for it", escaped(name))));
+                let why = format!("{}: HAProxy isn't asked for it", escaped(name));
+                match (is_ours, is_new) {
+                    (true, _) => continue,
+                    (false, true) => return Ok(Some(Difference::Seen(why))),
+                    // Its names are seen with all others.
+                    (false, false) if shows_names => continue,
+                    (false, false) => return Ok(Some(Difference::Unseen(why))),
+                }
             }
             let shown = self.commands.worker.store(name, self.commands.deadline)?;
-            if !shown.is_some_and(|shown| is_of(&shown, &leaf.sha1, &leaf.serial)) {
-                return Ok(Some(format!("{}: HAProxy has another certificate", escaped(name))));
+            // Through 2.2 a bundle can't be asked for.
+            let is_it = |shown: &ShownStore| is_of(shown, &leaf.sha1, &leaf.serial);
+            if !shown.as_ref().map_or(!is_new, is_it) {
+                let why = format!("{}: HAProxy has another certificate", escaped(name));
+                return Ok(Some(Difference::Seen(why)));
             }
         }
         Ok(None)
@@ -691,14 +721,12 @@ impl<'a> Update<'a> {
         }
         let is_left = |job: &&Job<'_>| partial.left.iter().all(|(target, _)| target != job.target);
         partial.updated = jobs.iter().filter(is_left).map(|job| job.target.clone()).collect();
-        if partial.unseen.is_some()
-            && partial.left.is_empty()
-            && self.is_alone(jobs, &sequence, listing, worker)?
-        {
-            partial.unseen = None;
-        }
         if let (Some(memory), None) = (&memory, &partial.differs) {
-            partial.differs = self.difference(memory, worker)?;
+            match self.difference(memory, worker)? {
+                Some(Difference::Seen(why)) => partial.differs = Some(why),
+                Some(Difference::Unseen(why)) => drop(partial.unseen.get_or_insert(why)),
+                None => {}
+            }
         }
         if partial.differs.is_none() {
             let left: BTreeSet<&Target> = partial.left.iter().map(|(target, _)| target).collect();
@@ -706,24 +734,6 @@ impl<'a> Update<'a> {
             partial.differs = self.served_otherwise(listing, worker, &left)?;
         }
         Ok(partial)
-    }
-
-    /// Whether HAProxy itself shows that whatever has a name of these files is one of them.
-    fn is_alone(
-        &self,
-        jobs: &[Job<'_>],
-        sequence: &[Step],
-        listing: &Listing,
-        worker: Settled,
-    ) -> Result<bool, Stop> {
-        let mut ours = BTreeMap::new();
-        for step in sequence {
-            let leaf = step.file().and_then(|file| jobs.get(file)?.leaf.as_ref());
-            let Some(leaf) = leaf else { return Ok(false) };
-            ours.insert(step.store(), leaf.served_names().map(str::to_owned).collect());
-        }
-        let Commands { worker: asked, deadline } = self.commands;
-        Ok(rivals::has_none(&asked, worker.answering.version, listing, ours, deadline)?)
     }
 
     /// The steps for all files that can be sent, in order, and the certificates that must be committed again after them. A
