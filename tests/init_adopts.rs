@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
+use support::cmd::toml;
 use support::process::{Running, finish};
 use support::tree::write;
-use support::{KeyKind, LIMIT, Port, Tree, Validity, served, system_haproxy, try_served, wait_until};
+use support::{Cmd, KeyKind, LIMIT, Port, Tree, Validity, served, system_haproxy, try_served, wait_until};
 use tempfile::TempDir;
 
 /// A host of its own: in its mount and process namespaces `/etc/haproxy/haproxy.cfg` is this one, `/etc/letsencrypt` this
@@ -468,4 +469,22 @@ fn the_official_images_layout() {
     let status = run(&image, &["status"]);
     assert_eq!(status.code, Some(0), "{}", status.text);
     image.stop();
+}
+
+/// A directory that is mounted, as in a container: no host certificate can lie beside it, and all else is made.
+#[test]
+fn a_directory_on_a_file_system_of_its_own_is_made_ready() {
+    // /dev/shm is a file system of its own.
+    let mounted = tempfile::Builder::new().tempdir_in("/dev/shm").unwrap();
+    let tree = tree();
+    let cmd = Cmd::new(tree.live()).with_sites(mounted.path()).without_haproxy();
+    let host = cmd.beside("host.pem");
+    let cmd = cmd.option(&format!("host_file = {}", toml(&host)));
+    let said = cmd.run(&["init", "--hook"]).exits(0);
+    assert!(!said.stdout.contains("host certificate"), "{said}");
+    assert!(!host.exists() && mounted.path().join(".haproxy-certs").is_dir(), "{said}");
+    cmd.assemble(&[]).exits(0);
+    // With a lineage for it, a run would refuse: so does init.
+    let said = cmd.option("host_lineage = \"a.example\"").run(&["init"]).exits(3);
+    assert!(said.stderr.contains("is on another file system than sites_dir"), "{said}");
 }

@@ -325,7 +325,13 @@ fn siblings_that_haproxy_loads_with_a_file_are_a_warning() {
     }
     write(&cmd.sites().join("none.key"), "x", 0o600);
     write(&cmd.sites().join("other.pem.ocsp"), "x", 0o600);
-    let report = cmd.assemble(&[]).exits(0);
+    // Somebody's certificate in the place of a lineage's: beside it may be its only key.
+    issue_leaf(&mut tree, "theirs", Validity::days(90));
+    let theirs = tree.authority().issue(KeyKind::P256, &["theirs.test"], Validity::days(90));
+    write(&cmd.site("theirs"), &theirs.chain, 0o600);
+    write(&cmd.sites().join("theirs.pem.key"), "x", 0o600);
+    let report = cmd.assemble(&[]).exits(1);
+    assert_eq!(brief_of(&report, &["theirs.pem"]), ["theirs.pem conflict"]);
     let files = ["issuer.pem", "key.pem", "none.pem", "ocsp.pem", "sctl.pem"];
     assert_eq!(
         brief_of(&report, &files),

@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -114,6 +114,9 @@ impl Places {
 pub enum HostFile {
     /// Nothing.
     Absent,
+    /// Nothing, and the place is on another file system than the sites directory, as beside one that is mounted: none can
+    /// be put there.
+    OutOfReach,
     /// A file, or a link to one.
     File,
     /// A link that leads nowhere: HAProxy can't load it.
@@ -262,7 +265,10 @@ pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -
     Found {
         sites_dir: settings.sites_dir.is_dir(),
         own_dir: settings.sites_dir.join(OWN_DIR).is_dir(),
-        host_file: host_file_at(&settings.host_file),
+        host_file: match host_file_at(&settings.host_file) {
+            HostFile::Absent if is_out_of_reach(settings) => HostFile::OutOfReach,
+            found => found,
+        },
         hook: link.map(|link| {
             let found = hook_at(&link, &places.program);
             (link, found)
@@ -296,6 +302,14 @@ fn host_file_at(path: &Path) -> HostFile {
         (_, Ok(found)) if found.is_dir() => HostFile::Directory,
         _ => HostFile::Other,
     }
+}
+
+/// Whether the host certificate's place is on another file system than the sites directory, and no lineage has to be written
+/// there.
+fn is_out_of_reach(settings: &Settings) -> bool {
+    let device = |folder: &Path| fs::metadata(folder).ok().map(|found| found.dev());
+    let places = settings.host_file.parent().and_then(device).zip(device(&settings.sites_dir));
+    settings.host_lineage.is_none() && places.is_some_and(|(host, sites)| host != sites)
 }
 
 fn hook_at(link: &Path, program: &Path) -> Hook {
@@ -355,13 +369,13 @@ pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Preparation {
         items.push((Item::OwnDir(settings.sites_dir.join(OWN_DIR)), Fate::Make));
     }
     let host_file = match found.host_file {
-        HostFile::Absent => Fate::Make,
+        HostFile::Absent | HostFile::OutOfReach => Fate::Make,
         HostFile::File => Fate::There,
         HostFile::Dangling => Fate::Blocked("a link that leads nowhere has this name; HAProxy can't load it"),
         HostFile::Directory => Fate::Blocked("a directory has this name"),
         HostFile::Other => Fate::Blocked("something that is no file has this name"),
     };
-    if serves {
+    if serves && found.host_file != HostFile::OutOfReach {
         items.push((Item::HostFile(settings.host_file.clone()), host_file));
     }
     let hooks = found.hook.as_ref().filter(|_| !found.is_node());

@@ -39,7 +39,9 @@ pub(crate) fn findings(
                 Some(file) if file.exists() => format!("sites_dir = {}", adopt::quoted(&proposal.sites_dir)),
                 _ => "haproxy-certs init --write-config".to_owned(),
             });
-            let mut findings = configured(haproxy, &configuration, &serving, sites, adopted.as_deref());
+            let has_host = settings.host_file.exists();
+            let mut findings =
+                configured(haproxy, &configuration, &serving, (sites, has_host), adopted.as_deref());
             findings.push(challenge::finding(settings, system, &Directives::of(&configuration)));
             findings
         }
@@ -59,13 +61,13 @@ fn read(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serving), 
     }
 }
 
-/// What the configuration says. Pure. `sites`: which directory the sites directory is; `adopted`: what makes the one that is
-/// loaded already the sites directory.
+/// What the configuration says. Pure. `sites`: which directory the sites directory is; `has_host`: whether the host certificate
+/// is there; `adopted`: what makes the directory that is loaded already the sites directory.
 fn configured(
     haproxy: &Haproxy,
     configuration: &Configuration,
     serving: &Serving,
-    sites: Option<Identity>,
+    (sites, has_host): (Option<Identity>, bool),
     adopted: Option<&str>,
 ) -> Vec<Finding> {
     let directory = haproxy.sites_dir.as_str();
@@ -91,14 +93,12 @@ fn configured(
         if bind.strict_sni || bind.loads.iter().any(|load| !is_it(load)) {
             findings.push(Finding::fine("empty", format!("{place} loads even if {shown} is empty")));
         } else {
-            findings.push(Finding::wrong(
-                "empty",
-                format!("{place} keeps HAProxy from starting while {shown} is empty"),
-                &[
-                    &format!("bind ... ssl crt {} crt {word}", haproxy_word(&haproxy.host_file)),
-                    "bind ... strict-sni",
-                ],
-            ));
+            let with_host = format!("bind ... ssl crt {} crt {word}", haproxy_word(&haproxy.host_file));
+            let ways = [with_host.as_str(), "bind ... strict-sni"];
+            // A file that isn't there would keep it from starting, too.
+            let ways = if has_host { &ways[..] } else { &ways[1..] };
+            let fact = format!("{place} keeps HAProxy from starting while {shown} is empty");
+            findings.push(Finding::wrong("empty", fact, ways));
         }
     }
     findings

@@ -105,7 +105,9 @@ fn note_siblings(sites: &mut Files) {
         })
         .collect();
     for file in with_siblings {
-        if let Some(row) = sites.get_mut(&file).filter(|row| row.lineage.is_some()) {
+        // What is beside somebody else's file belongs to that: its only key may be there.
+        let is_ours = |row: &&mut Row| row.lineage.is_some() && row.action != Action::Conflict;
+        if let Some(row) = sites.get_mut(&file).filter(is_ours) {
             row.warnings.insert(Warning::SiblingFiles);
         }
     }

@@ -30,6 +30,11 @@ pub fn refused(reason: Reason, row: &Row, views: &SiteViews, client: Client) -> 
     let whose = client.whose();
     let advice = match reason {
         Reason::Unproved(Flaw::KeyMissing) => again("issue it again"),
+        Reason::Unproved(Flaw::CertificateMissing) if client == Client::Another => {
+            format!(
+                "put {whose} own files back; or, if it isn't wanted any more, remove its directory from live_dir"
+            )
+        }
         Reason::Unproved(Flaw::CertificateMissing) => {
             format!("put {whose} own files back from a backup; or issue it again, and then delete this one")
         }
