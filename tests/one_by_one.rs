@@ -188,6 +188,98 @@ fn a_certificate_for_an_address_must_be_first() {
     fs::remove_file(cmd.site("b.example")).unwrap();
 }
 
+/// Files of the directory in a crt-list, a line each.
+fn list(cmd: &Cmd, lines: &[&str]) -> String {
+    let lines: Vec<String> = lines.iter().map(|line| format!("{}/{line}\n", cmd.sites().display())).collect();
+    let list = cmd.beside("list.txt");
+    write(&list, lines.concat(), 0o644);
+    format!("crt-list {}", list.display())
+}
+
+/// Two lineages that share `s.example`, deployed.
+fn sharing() -> (Tree, Cmd) {
+    let tree = Tree::of(&[("a", &["a.example", "s.example"][..]), ("b", &["b.example", "s.example"])]);
+    let cmd = Cmd::new(tree.live());
+    cmd.run(&["assemble", "--reload", "none"]).exits(0);
+    (tree, cmd)
+}
+
+fn warnings(run: &support::Run, file: &str) -> Value {
+    run.site(file)["warnings"].clone()
+}
+
+/// A crt-list names somebody else's file first, which sorts last: clients get that one.
+#[test]
+fn what_a_list_names_first_shadows_what_sorts_first() {
+    for version in &versions() {
+        let tree = tree();
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let other = tree.authority().issue(KeyKind::P256, &["a.example"], Validity::days(90));
+        write(&cmd.sites().join("z.pem"), other.combined(), 0o400);
+        let line = list(&cmd, &["b.example.pem", "z.pem", "a.example.pem"]);
+        let haproxy = Haproxy::of(version).bind_option(&line).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        assert_eq!(served(haproxy.address(), "a.example").serial, other.serial(), "{}", version.full);
+        let run = cmd.assemble(&[]).exits(1);
+        assert_eq!(warnings(&run, "a.example.pem"), serde_json::json!(["shadowed"]), "{run}");
+        let (found, _) = problems(&cmd, "a.example.pem");
+        assert_eq!(found, ["shadowed"], "HAProxy {}", version.full);
+    }
+}
+
+/// The file that is served isn't called shadowed by the one that sorts first, whichever way the lines give it the name.
+#[test]
+fn what_the_lines_give_a_name_is_not_shadowed() {
+    for version in &versions() {
+        let (tree, mut cmd) = sharing();
+        let sites = cmd.sites();
+        let b = sites.join("b.pem");
+        let mut ways = vec![
+            (Haproxy::of(version).bind_option(&list(&cmd, &["b.pem", "a.pem"])), true),
+            (Haproxy::of(version).crt(&b).crt(&sites), true),
+        ];
+        if version.number() >= (3, 0) {
+            let line = format!("default-crt {} crt {}", b.display(), sites.display());
+            ways.push((Haproxy::of(version).bind_option(&line), true));
+        }
+        let apart = Haproxy::of(version).crt(&b).another_bind().crt(sites.join("a.pem"));
+        ways.push((apart, false));
+        for (place, (setup, is_lost)) in ways.into_iter().enumerate() {
+            let haproxy = setup.start();
+            cmd.set_tables(&haproxy.table(""));
+            let context = format!("HAProxy {}, way {place}", version.full);
+            assert_eq!(served(haproxy.address(), "s.example"), tree.leaf("b").served(), "{context}");
+            let run = cmd.assemble(&[]).exits(0);
+            let of_a = if is_lost { serde_json::json!(["shadowed"]) } else { serde_json::json!([]) };
+            assert_eq!(warnings(&run, "b.pem"), serde_json::json!([]), "{context}: {run}");
+            assert_eq!(warnings(&run, "a.pem"), of_a, "{context}: {run}");
+            assert_eq!(problems(&cmd, "b.pem").0, Vec::<Value>::new(), "{context}");
+        }
+    }
+}
+
+/// What a list's filters leave out isn't served from a file, and nobody demands it.
+#[test]
+fn a_probe_demands_what_the_lists_filters_leave() {
+    for version in &versions() {
+        let (mut tree, cmd) = sharing();
+        let line = list(&cmd, &["b.pem", "a.pem a.example"]);
+        let haproxy = Haproxy::of(version).bind_option(&line).start();
+        let probe = format!("probe = [\"{}\"]", haproxy.address());
+        let cmd = cmd.haproxy(&haproxy, &probe);
+        for _ in 0..2 {
+            assert_eq!(served(haproxy.address(), "a.example"), tree.leaf("a").served());
+            assert_eq!(served(haproxy.address(), "s.example"), tree.leaf("b").served());
+            let (found, _) = problems(&cmd, "a.pem");
+            assert_eq!(found, Vec::<Value>::new(), "HAProxy {}", version.full);
+            tree.renew("a");
+            let run = cmd.assemble(&[]).exits(0);
+            assert_eq!(run.haproxy()["confirmed"], true, "{run}");
+        }
+    }
+}
+
 /// A line that names a bundle leads to the file of a lineage once that is there: nobody shadows it.
 #[test]
 fn a_file_that_takes_a_bundles_place_on_its_line_is_not_shadowed() {

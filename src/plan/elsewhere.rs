@@ -3,16 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::sync::Arc;
 
-use crate::certified_key::Leaf;
 use crate::plan::files::Files;
+use crate::plan::planned::PlannedBind;
 use crate::plan::row::{NamesWon, Row};
-use crate::plan::served::{is_foreign, served_leaf};
+use crate::plan::served::is_foreign;
 use crate::plan::situation::Situation;
 use crate::plan::warning::Warning;
-use crate::serving::loads::{At, Bind, Identity, Serving, base_name};
-use crate::serving::{Served, View};
+use crate::serving::Served;
+use crate::serving::loads::{At, Bind, Identity, Serving};
 use crate::sys::escape::escaped;
 
 /// What a file from elsewhere takes from one of the sites directory.
@@ -27,25 +26,13 @@ struct Lost {
 }
 
 /// Notes the names that are served from elsewhere, since a bind line loads that first.
-pub(super) fn note(situation: &Situation, sites: &mut Files) {
-    let Some(directory) = situation.loaded.sites else { return };
-    let after: Vec<(String, Arc<Leaf>)> = sites
-        .iter()
-        .filter(|(file, _)| situation.is_loaded(file))
-        .filter_map(|(file, row)| {
-            Some((file.to_str()?.to_owned(), Arc::clone(served_leaf(situation, file, row)?)))
-        })
-        .collect();
+pub(super) fn note(situation: &Situation, sites: &mut Files, binds: &[Vec<PlannedBind<'_>>]) {
     // Nobody renews the file in its place where no lineage is meant for it.
     let host = situation.loaded.host.filter(|_| situation.host.is_some());
-    for serving in situation.loaded.servings.iter().filter(|serving| serving.unclear.is_none()) {
-        let serving = serving.with_directory(directory, &after);
-        for bind in serving.binds.iter().filter(|bind| bind.ssl) {
-            let view = serving.view(bind);
-            for (file, lost) in lost_on(&serving, &view, directory, host) {
-                if let Some(row) = sites.get_mut(OsStr::new(&file)) {
-                    apply(row, lost);
-                }
+    for bind in binds.iter().flatten() {
+        for (file, lost) in lost_on(bind, host) {
+            if let Some(row) = sites.get_mut(OsStr::new(&file)) {
+                apply(row, lost);
             }
         }
     }
@@ -63,24 +50,23 @@ fn apply(row: &mut Row, lost: Lost) {
     row.detail.get_or_insert(fact);
 }
 
-fn lost_on(
-    serving: &Serving,
-    view: &View<'_>,
-    directory: Identity,
-    host: Option<Identity>,
-) -> BTreeMap<String, Lost> {
-    let is_site = |certificate: &Served<'_>| serving.is_directory(certificate.load, directory);
+fn lost_on(bind: &PlannedBind<'_>, host: Option<Identity>) -> BTreeMap<String, Lost> {
+    let view = &bind.view;
     let mut all: BTreeMap<String, Lost> = BTreeMap::new();
-    for own in view.certificates().iter().filter(|certificate| is_site(certificate)) {
-        let file = base_name(&own.entry.store).to_owned();
-        // The same file under a name of its own, or another copy of what it holds.
-        let is_other = |other: &&Served<'_>| !is_site(other) && other.leaf.sha256 != own.leaf.sha256;
+    for (own, file) in view.certificates().iter().filter_map(|own| Some((own, bind.site(own)?))) {
+        // The same file by a link, or another copy of what it holds.
+        let is_other =
+            |other: &&Served<'_>| bind.site(other).is_none() && other.leaf.sha256 != own.leaf.sha256;
         for name in own.leaf.served_names() {
             let family = own.leaf.key_type.family();
-            if !view.all_with(name, family).any(|other| is_other(&other)) {
+            let has_it = |other: &Served<'_>| other.entry.store == own.entry.store;
+            // A line's filters may leave the name to another file.
+            if !view.all_with(name, family).any(|other| is_other(&other))
+                || !view.all_with(name, family).any(has_it)
+            {
                 continue;
             }
-            let lost = all.entry(file.clone()).or_default();
+            let lost = all.entry(file.to_owned()).or_default();
             lost.shares = true;
             let Some(winner) = view.all_with(name, family).next().filter(is_other) else { continue };
             lost.names.insert(name.to_owned());

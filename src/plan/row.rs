@@ -55,8 +55,10 @@ pub struct Row {
     pub loadable: bool,
     /// Whether what is there belongs to somebody else and is to be kept aside (`--adopt`).
     pub adopts: bool,
-    /// The DNS names that HAProxy serves from this file.
+    /// The DNS names that HAProxy serves from this file, on every bind that loads it.
     pub names_won: NamesWon,
+    /// Whether some clients are surely served from it, whatever it has lost.
+    pub is_of_use: bool,
     /// Whether one of its names is served from a file that isn't in the sites directory.
     pub outranked: bool,
     /// Whether adding it at run time serves the same as a reload would.
@@ -83,6 +85,7 @@ impl Row {
             loadable: false,
             adopts: false,
             names_won: NamesWon::default(),
+            is_of_use: false,
             outranked: false,
             addable: false,
             alarming: false,

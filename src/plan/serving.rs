@@ -7,6 +7,8 @@ use std::sync::Arc;
 use super::elsewhere;
 use crate::certified_key::{KeyFamily, Leaf};
 use crate::plan::files::Files;
+use crate::plan::load_order::{Lost, Standing, standings};
+use crate::plan::planned::PlannedBind;
 use crate::plan::row::{NamesWon, Row};
 use crate::plan::served::{is_foreign, served_leaf};
 use crate::plan::situation::{Deployed, Situation};
@@ -46,19 +48,27 @@ impl<'a> Claimant<'a> {
 /// What became of one file's names.
 struct Outcome {
     names_won: NamesWon,
+    is_of_use: bool,
     addable: bool,
     /// The worst of what it lost, as a fact, and whether that is alarming.
     shadowed: Option<(String, bool)>,
 }
 
 /// Notes which file wins which name: HAProxy serves a name from the first file, in byte order, that has it with a key
-/// of that family, whatever the dates (measured with 2.6, 3.0 and 3.5-dev).
-pub(super) fn note_shadows(situation: &Situation, sites: &mut Files) {
-    let outcomes = outcomes(situation, sites);
+/// of that family, whatever the dates (measured with 2.6, 3.0 and 3.5-dev). `binds`: where lines say another order, and it is
+/// known, what is loaded by each HAProxy's binds.
+pub(super) fn note_shadows(
+    situation: &Situation,
+    sites: &mut Files,
+    binds: Option<&Vec<Vec<PlannedBind<'_>>>>,
+) {
+    let standings = binds.map(|binds| standings(binds));
+    let outcomes = outcomes(situation, sites, standings.as_ref());
     let mut rows = sites.iter_mut().enumerate();
     for (number, outcome) in outcomes {
         let Some((_, row)) = rows.find(|(at, _)| *at == number) else { return };
         (row.names_won, row.addable) = (outcome.names_won, outcome.addable);
+        row.is_of_use = outcome.is_of_use;
         if let Some((fact, is_alarming)) = outcome.shadowed {
             row.warnings.insert(Warning::Shadowed);
             row.alarming |= is_alarming;
@@ -68,7 +78,11 @@ pub(super) fn note_shadows(situation: &Situation, sites: &mut Files) {
 }
 
 /// In the files' order, each with its place among all of them.
-fn outcomes(situation: &Situation, sites: &Files) -> Vec<(usize, Outcome)> {
+fn outcomes(
+    situation: &Situation,
+    sites: &Files,
+    standings: Option<&HashMap<&str, Standing<'_>>>,
+) -> Vec<(usize, Outcome)> {
     let mut claimants: Vec<Claimant<'_>> = sites
         .iter()
         .enumerate()
@@ -91,17 +105,54 @@ fn outcomes(situation: &Situation, sites: &Files) -> Vec<(usize, Outcome)> {
     let outcome = |(place, claimant): (usize, &Claimant<'_>)| {
         let won = || claimant.served().filter(|served| winners.get(served) == Some(&place));
         let is_wholly_won = claimant.lost.is_empty() && won().all(|served| !contested.contains(&served));
+        let addable = place > 0 && is_wholly_won && is_plain_name(claimant.file);
+        if let Some((standings, file)) = standings.zip(claimant.file.to_str()) {
+            return as_loaded(situation, claimant, addable, standings.get(file), &claimants);
+        }
         Outcome {
+            is_of_use: false,
             names_won: match claimant.lost.as_slice() {
                 [] => NamesWon::AllOf(Arc::clone(claimant.leaf)),
                 _ => NamesWon::Some(won().map(|(name, _)| name.to_owned()).collect()),
             },
-            addable: place > 0 && is_wholly_won && is_plain_name(claimant.file),
+            addable,
             shadowed: shadowed(situation, claimant, &claimants, &winners),
         }
     };
     let outcomes = claimants.iter().enumerate().map(|it| (it.1.number, outcome(it)));
     outcomes.collect()
+}
+
+/// The same by the order in which lines load the files; `addable`: as far as the directory alone says.
+fn as_loaded(
+    situation: &Situation,
+    claimant: &Claimant<'_>,
+    addable: bool,
+    standing: Option<&Standing<'_>>,
+    claimants: &[Claimant<'_>],
+) -> Outcome {
+    // What no bind loads serves nobody, and nobody takes anything from it.
+    let Some(standing) = standing else {
+        return Outcome { names_won: NamesWon::None, is_of_use: false, addable, shadowed: None };
+    };
+    let winner = |lost: &Lost<'_>| {
+        // They are in the files' order.
+        let place = claimants.binary_search_by(|other| other.file.cmp(OsStr::new(lost.winner))).ok()?;
+        claimants.get(place)
+    };
+    let lost = standing.lost.iter().filter_map(|lost| Some((*lost, winner(lost)?)));
+    let shadowed = worst(situation, claimant, lost)
+        .map(|(lost, winner)| said(situation, lost.name, winner, &format!("{} loads first", lost.at)));
+    Outcome {
+        names_won: if standing.wins_all() {
+            NamesWon::AllOf(Arc::clone(claimant.leaf))
+        } else {
+            NamesWon::Some(standing.names_won())
+        },
+        is_of_use: standing.is_of_use,
+        addable: addable && !standing.shares,
+        shadowed,
+    }
 }
 
 /// The worst of the names of ours that are served from another file.
@@ -111,16 +162,29 @@ fn shadowed(
     claimants: &[Claimant<'_>],
     winners: &HashMap<Served<'_>, usize>,
 ) -> Option<(String, bool)> {
+    let lost = loser.lost.iter().filter_map(|served| Some((served.0, claimants.get(*winners.get(served)?)?)));
+    let (name, winner) = worst(situation, loser, lost)?;
+    Some(said(situation, name, winner, "sorts first"))
+}
+
+/// What a loser of ours has lost to the worst winner.
+fn worst<'c, 'a: 'c, T>(
+    situation: &Situation,
+    loser: &Claimant<'_>,
+    lost: impl Iterator<Item = (T, &'c Claimant<'a>)>,
+) -> Option<(T, &'c Claimant<'a>)> {
     if is_foreign(loser.row) {
         return None;
     }
-    let (name, winner) = loser
-        .lost
-        .iter()
-        .filter_map(|served| Some((served.0, claimants.get(*winners.get(served)?)?)))
-        .reduce(|worst, next| {
+    lost.reduce(
+        |worst, next| {
             if next.1.is_alarming(situation) && !worst.1.is_alarming(situation) { next } else { worst }
-        })?;
+        },
+    )
+}
+
+/// A lost name as a fact, and whether it is alarming.
+fn said(situation: &Situation, name: &str, winner: &Claimant<'_>, why: &str) -> (String, bool) {
     let besides = match (is_foreign(winner.row), winner.has_expired(situation)) {
         (false, false) => "",
         (true, false) => " and isn't ours",
@@ -128,8 +192,8 @@ fn shadowed(
         (true, true) => ", isn't ours and has expired",
     };
     let file = escaped(winner.file.as_encoded_bytes());
-    let fact = format!("{} is served from {file}, which sorts first{besides}", escaped(name));
-    Some((fact, winner.is_alarming(situation)))
+    let fact = format!("{} is served from {file}, which {why}{besides}", escaped(name));
+    (fact, winner.is_alarming(situation))
 }
 
 /// Warns where another file than before answers clients that name no site, or one that nobody has.

@@ -15,7 +15,7 @@ use crate::plan::action::Action;
 use crate::plan::client::Client;
 use crate::plan::names::is_loaded_name;
 use crate::plan::reason::Reason;
-use crate::plan::row::Role;
+use crate::plan::row::{NamesWon, Role};
 use crate::plan::warning::Warning;
 use crate::serving::loads::KEY_LINE;
 use crate::serving::one_by_one::Unreached;
@@ -60,7 +60,7 @@ pub struct HaproxyView {
 pub enum Serves {
     /// All of them.
     All,
-    /// Some: another file has the others.
+    /// Some: another file has the others, or the filters of its lines leave them out.
     Some,
     /// None: it is only loaded.
     None,
@@ -276,7 +276,7 @@ fn serves(views: &SiteViews, shown: &Shown) -> Option<Serves> {
     let (row, leaf) = (views.row.as_ref()?, views.disk.here()?);
     let is_shadowed = row.warnings.contains(&Warning::Shadowed);
     Some(match (row.names_won.len(), &shown.outranked) {
-        (0, _) if is_shadowed => Serves::None,
+        (0, _) if is_shadowed && !row.is_of_use => Serves::None,
         (_, Some(_)) => {
             if leaf.names.len() == 1 {
                 Serves::None
@@ -284,7 +284,7 @@ fn serves(views: &SiteViews, shown: &Shown) -> Option<Serves> {
                 Serves::Some
             }
         }
-        _ if is_shadowed => Serves::Some,
+        _ if is_shadowed || (row.is_of_use && matches!(row.names_won, NamesWon::Some(_))) => Serves::Some,
         _ => Serves::All,
     })
 }

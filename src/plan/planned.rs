@@ -1,0 +1,113 @@
+//! What every bind would load after the plan, and which of that are files of the sites directory.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::certified_key::Leaf;
+use crate::plan::files::Files;
+use crate::plan::served::served_leaf;
+use crate::plan::situation::Situation;
+use crate::serving::loads::{Bind, Contents, Identity, Load, Serving, base_name};
+use crate::serving::{Served, View};
+
+/// What the HAProxys of which it is known would load with the planned files.
+pub(super) struct Planned(Vec<Known>);
+
+struct Known {
+    serving: Serving,
+    sites: Sites,
+}
+
+/// What of a HAProxy's stores is in the sites directory.
+struct Sites {
+    directory: Identity,
+    /// How lines spell the directory that name its files one by one.
+    folders: HashSet<String>,
+}
+
+/// A bind that speaks TLS.
+pub(super) struct PlannedBind<'a> {
+    /// Whose bind it is.
+    pub(super) serving: &'a Serving,
+    /// How it would answer.
+    pub(super) view: View<'a>,
+    sites: &'a Sites,
+}
+
+impl Sites {
+    fn has(&self, serving: &Serving, load: &Load, store: &str) -> bool {
+        serving.is_directory(load, self.directory)
+            || (!self.folders.is_empty() && self.folders.contains(folder_of(store)))
+    }
+}
+
+impl PlannedBind<'_> {
+    /// The file of the sites directory that this certificate comes from, whichever line loads it.
+    pub(super) fn site<'c>(&self, certificate: &Served<'c>) -> Option<&'c str> {
+        let store = certificate.entry.store.as_str();
+        self.sites.has(self.serving, certificate.load, store).then(|| base_name(store))
+    }
+}
+
+impl Planned {
+    pub(super) fn of(situation: &Situation, sites: &Files) -> Self {
+        let Some(directory) = situation.loaded.sites else { return Self(Vec::new()) };
+        let after: Vec<(String, Arc<Leaf>)> = sites
+            .iter()
+            .filter(|(file, _)| situation.is_loaded(file))
+            .filter_map(|(file, row)| {
+                Some((file.to_str()?.to_owned(), Arc::clone(served_leaf(situation, file, row)?)))
+            })
+            .collect();
+        let clear = situation.loaded.servings.iter().filter(|serving| serving.unclear.is_none());
+        let known = |serving: &Serving| {
+            let named = serving.named.iter().filter(|named| named.folder == Some(directory));
+            let folders = named.map(|named| folder_of(&named.path).to_owned()).collect();
+            let serving = serving.with_directory(directory, &after);
+            Known { serving, sites: Sites { directory, folders } }
+        };
+        Self(clear.map(known).collect())
+    }
+
+    /// Every bind, looked at once, HAProxy by HAProxy.
+    pub(super) fn binds(&self) -> Vec<Vec<PlannedBind<'_>>> {
+        self.0.iter().map(Known::planned_binds).collect()
+    }
+
+    /// Whether the order of the files' names isn't the order in which they are loaded, and that one is known: a line names
+    /// a file of the directory by itself, or a bind loads the directory twice.
+    pub(super) fn has_an_order_of_its_own(&self, situation: &Situation) -> bool {
+        let is_known = self.0.len() == situation.loaded.servings.len() && self.0.iter().all(Known::is_seen);
+        is_known && self.0.iter().any(|known| known.binds().any(|bind| known.is_ordered(bind)))
+    }
+}
+
+impl Known {
+    fn binds(&self) -> impl Iterator<Item = &Bind> {
+        self.serving.binds.iter().filter(|bind| bind.ssl)
+    }
+
+    fn planned_binds(&self) -> Vec<PlannedBind<'_>> {
+        let Self { serving, sites } = self;
+        self.binds().map(|bind| PlannedBind { serving, view: serving.view(bind), sites }).collect()
+    }
+
+    /// Whether it could be seen what every file holds that a bind loads.
+    fn is_seen(&self) -> bool {
+        let stores =
+            self.binds().flat_map(Bind::entries).filter_map(|entry| self.serving.stores.get(&entry.store));
+        stores.into_iter().all(|store| !matches!(store.contents, Contents::Unseen(_)))
+    }
+
+    fn is_ordered(&self, bind: &Bind) -> bool {
+        let is_directory = |load: &&Load| self.serving.is_directory(load, self.sites.directory);
+        let others = bind.loads.iter().filter(|load| !is_directory(load));
+        let mut entries = others.flat_map(|load| load.entries.iter().map(move |entry| (load, entry)));
+        bind.loads.iter().filter(is_directory).count() > 1
+            || entries.any(|(load, entry)| self.sites.has(&self.serving, load, &entry.store))
+    }
+}
+
+fn folder_of(path: &str) -> &str {
+    path.strip_suffix(base_name(path)).unwrap_or_default().trim_end_matches('/')
+}
