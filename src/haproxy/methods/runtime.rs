@@ -48,8 +48,10 @@ const RELOAD_AFTER: Duration = Duration::from_secs(30);
 /// reload of 3.1 to 3.3.
 const DEAF: Duration = Duration::from_secs(3);
 
-/// How many files beside the batch HAProxy is asked for.
+/// How many files beside the batch HAProxy is asked for, and how many of ours are among them: the cost of an update mustn't
+/// grow with what is there.
 const ASKED_AT_MOST: usize = 1000;
+const OURS_ASKED_AT_MOST: usize = 100;
 
 /// A file to be notified.
 struct Job<'a> {
@@ -547,7 +549,8 @@ impl<'a> Update<'a> {
     }
 
     /// The first certificate beside the batch that HAProxy has otherwise than the disk: others replace them in memory, with
-    /// whatever names. Ours are asked for last: what this program gave it is known.
+    /// whatever names. Of ours, whose number is anything, only some are asked for: what this program gave it is known. From
+    /// 3.2 on the names tell of all that hasn't changed on the disk, see [`served_otherwise`].
     fn others(
         &self,
         memory: &Memory<'_>,
@@ -561,18 +564,20 @@ impl<'a> Update<'a> {
         let stores = self.batch.serving.stores.iter();
         let others = stores.filter(|(name, _)| !told.contains(*name) && memory.has(name));
         let (own, foreign): (Vec<_>, Vec<_>) = others.partition(|(_, store)| is_ours(store));
+        let own = own.into_iter().take(OURS_ASKED_AT_MOST);
         for (asked, (name, store)) in foreign.into_iter().chain(own).enumerate() {
             let Contents::Pair(leaf) = &store.contents else { continue };
             // What is older than the worker it has read.
             let (is_ours, is_new) = (is_ours(store), changed_since(store, read_since));
+            if shows_names && !is_new {
+                continue;
+            }
             if worker.may_die_of(store, self.system) || !worker::can_be_shown(leaf) || asked >= ASKED_AT_MOST
             {
                 let why = format!("{}: HAProxy isn't asked for it", escaped(name));
                 match (is_ours, is_new) {
                     (true, _) => continue,
                     (false, true) => return Ok(Some(Difference::Seen(why))),
-                    // Its names are seen with all others.
-                    (false, false) if shows_names => continue,
                     (false, false) => return Ok(Some(Difference::Unseen(why))),
                 }
             }
