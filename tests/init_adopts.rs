@@ -178,6 +178,11 @@ fn several_directories_are_named_and_each_can_be_chosen() {
     assert!(!made.text.contains("HAProxy also loads"), "{}", made.text);
     let settings = host.settings();
     assert_eq!(settings[..2], ["sites_dir = \"DIR/t wo\"", "mode = \"0600\""], "{}", made.text);
+    // Where somebody has put lineages' files is where they belong, whatever comes first.
+    fs::remove_file(host.at("settings.toml")).unwrap();
+    put(&host.at("t wo/a.example.pem"), host.tree.leaf("a.example").combined(), 0o600);
+    host.run(&["init", "--write-config"]);
+    assert_eq!(host.settings()[0], "sites_dir = \"DIR/t wo\"");
     // The other one fits still.
     let other = host.run(&["--sites-dir", &here("DIR/one"), "init", "--write-config"]);
     assert!(other.text.contains(&here("-> sites_dir = \"DIR/one\"")), "{}", other.text);

@@ -4,7 +4,7 @@
 //! [`look`] reads, `propose` decides (pure), [`Proposal::write_into`] puts it into the text of a configuration file.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -105,7 +105,20 @@ pub fn look(settings: &Settings, system: &System, is_chosen: bool) -> Option<Pro
         Some(begun) => begun,
     };
     let sites = gather::identity(&settings.sites_dir);
-    let around = Around { running: running.as_ref(), folder: &folder, sites, is_chosen, modes: &modes };
+    let lineages = |directory: &Path| -> usize {
+        let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let names =
+            entries.filter_map(|entry| Path::new(&entry.file_name()).file_stem().map(OsStr::to_owned));
+        names.filter(|name| settings.live_dir.join(name).is_dir()).count()
+    };
+    let around = Around {
+        running: running.as_ref(),
+        folder: &folder,
+        sites,
+        is_chosen,
+        modes: &modes,
+        lineages: &lineages,
+    };
     let is_certbots = |directory: &str| Path::new(directory).starts_with(&settings.live_dir);
     let mut proposal = propose(haproxy, &configuration, &serving, &around)?;
     if is_certbots(&proposal.sites_dir) {
@@ -169,17 +182,19 @@ struct Around<'a> {
     is_chosen: bool,
     /// Looks at a directory's files.
     modes: &'a dyn Fn(&str) -> Vec<FileMode>,
+    /// How many files of certbot's lineages somebody has put into a directory.
+    lineages: &'a dyn Fn(&Path) -> usize,
 }
 
-/// The proposal: the first directory that a bind with TLS loads, else the one in which the files are that lines name one by
-/// one. Pure but for `modes`.
+/// The proposal: the directory that a bind with TLS loads, of several the one with most lineages' files, the first of those;
+/// else the one in which the files are that lines name one by one. Pure but for what looks at files.
 fn propose(
     haproxy: &Haproxy,
     configuration: &Configuration,
     serving: &Serving,
     around: &Around<'_>,
 ) -> Option<Proposal> {
-    let Around { running, folder, sites, is_chosen, modes } = *around;
+    let Around { running, folder, sites, is_chosen, modes, lineages } = *around;
     let absolute = |path: &str| absolute(folder, path);
     let is_ours = |load: &Load| {
         let is_it = load.path == haproxy.sites_dir || absolute(&load.path) == Path::new(&haproxy.sites_dir);
@@ -193,9 +208,10 @@ fn propose(
     // Where a relative name begins has to be known.
     let is_followed = |load: &&Load| load.path.starts_with('/') || configuration.unclear.is_none();
     let is_wanted = |load: &Load| if is_chosen { is_ours(load) } else { load.how == How::Directory };
-    let whole = binds
-        .iter()
-        .find_map(|bind| Some((*bind, bind.loads.iter().find(|load| is_wanted(load))?)))
+    let all = binds.iter().flat_map(|bind| bind.loads.iter().map(move |load| (*bind, load)));
+    let wanted = all.filter(|(_, load)| is_wanted(load));
+    let whole = wanted
+        .min_by_key(|(_, load)| std::cmp::Reverse(lineages(&absolute(&load.path))))
         .filter(|(_, load)| is_followed(load));
     let (at, sites_dir, host_file, one_by_one) = if let Some((bind, load)) = whole {
         let sites_dir = absolute(&load.path);
@@ -430,7 +446,7 @@ mod tests {
     }
 
     fn around<'a>(folder: &'a Path, modes: &'a dyn Fn(&str) -> Vec<FileMode>) -> Around<'a> {
-        Around { running: None, folder, sites: None, is_chosen: false, modes }
+        Around { running: None, folder, sites: None, is_chosen: false, modes, lineages: &|_| 0 }
     }
 
     fn proposed(
