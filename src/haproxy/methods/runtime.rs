@@ -549,8 +549,8 @@ impl<'a> Update<'a> {
     }
 
     /// The first certificate beside the batch that HAProxy has otherwise than the disk: others replace them in memory, with
-    /// whatever names. Of ours, whose number is anything, only some are asked for: what this program gave it is known. From
-    /// 3.2 on the names tell of all that hasn't changed on the disk, see [`served_otherwise`].
+    /// whatever names. Of ours, whose number is anything, only some are asked for: what this program gave it is known, and from
+    /// 3.2 on their names tell, see [`served_otherwise`].
     fn others(
         &self,
         memory: &Memory<'_>,
@@ -569,7 +569,7 @@ impl<'a> Update<'a> {
             let Contents::Pair(leaf) = &store.contents else { continue };
             // What is older than the worker it has read.
             let (is_ours, is_new) = (is_ours(store), changed_since(store, read_since));
-            if shows_names && !is_new {
+            if is_ours && shows_names && !is_new {
                 continue;
             }
             if worker.may_die_of(store, self.system) || !worker::can_be_shown(leaf) || asked >= ASKED_AT_MOST
@@ -578,6 +578,8 @@ impl<'a> Update<'a> {
                 match (is_ours, is_new) {
                     (true, _) => continue,
                     (false, true) => return Ok(Some(Difference::Seen(why))),
+                    // Its names are seen with all others.
+                    (false, false) if shows_names => continue,
                     (false, false) => return Ok(Some(Difference::Unseen(why))),
                 }
             }
@@ -899,7 +901,12 @@ impl<'a> Update<'a> {
         let settled = |is_seen| Some(Settled { answering, is_seen, is_fresh: false });
         match in_flight::look(self.system, &answering) {
             InFlight::Nothing => settled(true),
-            InFlight::Unseen => settled(false),
+            // A worker that answered and has ended since is no longer in sight either.
+            InFlight::Unseen => {
+                let Commands { worker, deadline } = self.commands;
+                let is_another = |again: Answering| again.pid != answering.pid;
+                if worker.answering(deadline).is_ok_and(is_another) { None } else { settled(false) }
+            }
             InFlight::Perhaps if begin.elapsed() >= DEAF => settled(true),
             // It is looked at once more after the last command.
             InFlight::Reload | InFlight::Perhaps if limit == RELOAD_BEFORE && begin.elapsed() >= limit => {
