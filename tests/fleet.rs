@@ -297,9 +297,9 @@ fn what_was_confirmed_once_is_looked_at_whenever_it_is_reported() {
     assert!(text.contains("haproxy-down"), "{text}");
 }
 
-#[test]
-fn a_publisher_that_lost_everything_passes_the_number_that_the_nodes_have() {
-    let mut fleet = Fleet::new(2);
+/// A fleet whose nodes have what was published four times.
+fn at_the_fourth_head(nodes: usize) -> Fleet {
+    let mut fleet = Fleet::new(nodes);
     fleet.issue("a.example");
     fleet.publish();
     fleet.tell_nodes("");
@@ -308,6 +308,12 @@ fn a_publisher_that_lost_everything_passes_the_number_that_the_nodes_have() {
         fleet.publish();
     }
     fleet.all_follow();
+    fleet
+}
+
+#[test]
+fn a_publisher_that_lost_everything_passes_the_number_that_the_nodes_have() {
+    let mut fleet = at_the_fourth_head(2);
     fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
     fleet.restore(&Contents::new());
     fleet.renew("a.example");
@@ -442,15 +448,7 @@ fn a_cache_that_cannot_be_written_shows_in_both_statuses() {
 /// A node that lost what it had remembers the number: it tells that too, for it takes no head before that is passed.
 #[test]
 fn a_node_whose_cache_is_lost_tells_the_number_that_it_had() {
-    let mut fleet = Fleet::new(1);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    for _ in 0..3 {
-        fleet.renew("a.example");
-        fleet.publish();
-    }
-    fleet.all_follow();
+    let fleet = at_the_fourth_head(1);
     fs::remove_file(fleet.nodes[0].cmd.beside("cache/head")).unwrap();
     fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
     fleet.restore(&Contents::new());

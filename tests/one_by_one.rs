@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use support::tree::write;
-use support::{Authority, Cmd, Haproxy, KeyKind, Tree, Validity, served, versions};
+use support::{Authority, Cmd, Haproxy, KeyKind, Tree, Validity, Version, served, versions};
 
 /// The problems of a file, and the advice of the first.
 fn problems(cmd: &Cmd, file: &str) -> (Vec<Value>, String) {
@@ -339,17 +339,22 @@ fn what_another_haproxy_loads_is_not_missing_where_a_line_names_one_file() {
     }
 }
 
+/// Whether this version has such lines.
+fn has(version: &Version, way: &str) -> bool {
+    let since = match way {
+        "ssl-f-use" => (3, 2),
+        "crt-store" => (3, 0),
+        _ => (2, 2),
+    };
+    version.number() >= since
+}
+
 /// The settings name a stats socket and nothing else, and lines name the files: who has the socket open is this HAProxy.
 #[test]
 fn a_stats_socket_alone_says_which_haproxy_it_is() {
     for version in versions() {
         for way in ["crt-list", "crt", "ssl-f-use", "crt-store"] {
-            let since = match way {
-                "ssl-f-use" => (3, 2),
-                "crt-store" => (3, 0),
-                _ => (2, 2),
-            };
-            if version.number() < since {
+            if !has(&version, way) {
                 continue;
             }
             let what = format!("{} {way}", version.full);
@@ -460,12 +465,7 @@ fn word(text: &str) -> String {
 fn the_line_that_is_advised_is_loaded_whatever_the_path() {
     for version in versions() {
         for way in ["crt", "ssl-f-use", "crt-store", "crt-base", "crt-list"] {
-            let since = match way {
-                "ssl-f-use" => (3, 2),
-                "crt-store" => (3, 0),
-                _ => (2, 2),
-            };
-            if version.number() < since {
+            if !has(&version, way) {
                 continue;
             }
             let what = format!("{} {way}", version.full);

@@ -126,7 +126,7 @@ fn probes<'a>(haproxy: &'a Haproxy, batch: &'a Batch<'_>) -> Vec<Probe<'a>> {
 }
 
 /// The name to ask for: a label made up for a wildcard; none for an IP address, which SNI can't carry.
-fn server_name(name: &str) -> Option<String> {
+pub(crate) fn server_name(name: &str) -> Option<String> {
     let name = match name.strip_prefix("*.") {
         Some(parent) => format!("haproxy-certs-probe.{parent}"),
         None => name.to_owned(),

@@ -6,11 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::scope;
 use std::time::Instant;
 
-use rustls::pki_types::ServerName;
-
 use super::observation::{Presented, Sight};
 use crate::certified_key::{Leaf, leaf_of_der, sha256};
-use crate::haproxy::tls_probe::{ProbeError, presented};
+use crate::haproxy::tls_probe::{ProbeError, presented, server_name};
 use crate::sys::escape::escaped;
 
 /// How many handshakes are under way at once.
@@ -70,15 +68,6 @@ fn probes<'a>(addresses: &'a [String], files: &'a [Asked<'a>]) -> Vec<Probe<'a>>
     }
     probes.sort_by_key(|(rank, _)| *rank);
     probes.into_iter().map(|(_, probe)| probe).collect()
-}
-
-/// The name to ask for: a label made up for a wildcard; none for an IP address, which SNI can't carry.
-fn server_name(name: &str) -> Option<String> {
-    let name = match name.strip_prefix("*.") {
-        Some(parent) => format!("haproxy-certs-probe.{parent}"),
-        None => name.to_owned(),
-    };
-    matches!(ServerName::try_from(name.as_str()), Ok(ServerName::DnsName(_))).then_some(name)
 }
 
 impl Probe<'_> {

@@ -13,7 +13,7 @@ use super::observation::LoadedLeaf;
 use crate::config::Haproxy;
 use crate::haproxy::cli::replies::{self, ListedName, ShownStore};
 use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
-use crate::haproxy::cli::worker::{Answering, Trouble, Worker, no_use};
+use crate::haproxy::cli::worker::{Answering, Trouble, Worker, is_plain, no_use};
 use crate::serving::in_memory::InMemory;
 use crate::sys::escape::escaped;
 
@@ -220,11 +220,6 @@ fn outranked(names: &[ListedName], is_ours: impl Fn(&str) -> bool) -> HashMap<St
         }
     }
     outranked
-}
-
-/// Whether a file's name needs no quoting on HAProxy's command line.
-fn is_plain(file: &str) -> bool {
-    file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:/-+@,=%~".contains(&byte))
 }
 
 /// The commands that show these files, as few lines as may be. The master wants its prefix before each command.

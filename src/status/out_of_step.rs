@@ -14,6 +14,7 @@ use crate::plan::row::Role;
 use crate::serving::loads::{Bind, Identity, Serving, base_name};
 use crate::status::problem::Problem;
 use crate::sys::clock::now;
+use crate::sys::escape::escaped;
 use crate::sys::system::System;
 
 /// What one HAProxy has otherwise.
@@ -43,8 +44,7 @@ pub fn out_of_step(settings: &Settings, system: &System) -> BTreeMap<String, Out
         let question = Question { settings, serving, sites: loaded.sites, name: &haproxy.name };
         let of_sites = status.sites.iter().filter_map(|site| question.of(site));
         let behind = running.behind.as_ref().filter(|behind| behind.in_memory);
-        let of_all = behind
-            .map(|behind| (None, format!("{} {}", crate::sys::escape::escaped(&haproxy.name), behind.fact)));
+        let of_all = behind.map(|behind| (None, format!("{} {}", escaped(&haproxy.name), behind.fact)));
         let mut all: Option<OutOfStep> = None;
         for (file, fact) in of_sites.chain(of_all) {
             let known = all.get_or_insert(OutOfStep { files: Some(BTreeSet::new()), fact });

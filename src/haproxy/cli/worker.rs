@@ -38,6 +38,11 @@ pub fn may_die_of_names(version: Option<(u32, u32)>) -> bool {
     version < Some(SURVIVES_NAMES_SINCE)
 }
 
+/// Whether a file's name needs no quoting on HAProxy's command line.
+pub(crate) fn is_plain(file: &str) -> bool {
+    file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:/-+@,=%~".contains(&byte))
+}
+
 /// Whether HAProxy can be asked for what it has of this certificate.
 #[must_use]
 pub fn can_be_shown(leaf: &Leaf) -> bool {

@@ -20,7 +20,7 @@ use crate::haproxy::cli::replies::{Listing, ShownStore, StoreStatus, Unwanted};
 use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
 use crate::haproxy::cli::transaction::{Commands, TRANSACTION_LIMIT, Untaken, foreign, set_line};
 use crate::haproxy::cli::worker::{
-    self, Answering, LOADING, PAUSE, Trouble, WORKERS_LOAD_SINCE, Worker, no_use,
+    self, Answering, LOADING, PAUSE, Trouble, WORKERS_LOAD_SINCE, Worker, is_plain, no_use,
 };
 use crate::haproxy::memory::{File, Memory, NotInMemory, Step};
 use crate::haproxy::process::in_flight::{self, InFlight};
@@ -296,11 +296,6 @@ fn agrees(expected: Option<&Expected>, store: Option<&ShownStore>) -> Result<(),
     }
 }
 
-/// Whether a file's name needs no quoting on HAProxy's command line.
-fn is_plain(file: &str) -> bool {
-    file.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:/-+@,=%~".contains(&byte))
-}
-
 /// Why a file can't be sent.
 #[derive(Debug, thiserror::Error)]
 enum Unsendable {
@@ -410,9 +405,8 @@ impl Settled {
 
     /// Whether it mustn't be asked for what it has of a store: what has changed since it started may have had any number of
     /// names.
-    fn may_die_of(&self, store: &Store, system: &System) -> bool {
-        worker::may_die_of_names(self.answering.version)
-            && changed_since(store, self.answering.started(system))
+    fn may_die_of(&self, store: &Store, started: SystemTime) -> bool {
+        worker::may_die_of_names(self.answering.version) && changed_since(store, started)
     }
 }
 
@@ -560,7 +554,7 @@ impl<'a> Update<'a> {
         let ours: BTreeSet<Identity> = self.batch.ours.values().copied().collect();
         let is_ours = |store: &Store| store.identity.is_some_and(|identity| ours.contains(&identity));
         let shows_names = worker.answering.version >= Some(SHOWS_NAMES_SINCE);
-        let read_since = worker.read_since(self.system);
+        let (started, read_since) = (worker.answering.started(self.system), worker.read_since(self.system));
         let stores = self.batch.serving.stores.iter();
         let others = stores.filter(|(name, _)| !told.contains(*name) && memory.has(name));
         let (own, foreign): (Vec<_>, Vec<_>) = others.partition(|(_, store)| is_ours(store));
@@ -572,8 +566,7 @@ impl<'a> Update<'a> {
             if is_ours && shows_names && !is_new {
                 continue;
             }
-            if worker.may_die_of(store, self.system) || !worker::can_be_shown(leaf) || asked >= ASKED_AT_MOST
-            {
+            if worker.may_die_of(store, started) || !worker::can_be_shown(leaf) || asked >= ASKED_AT_MOST {
                 let why = format!("{}: HAProxy isn't asked for it", escaped(name));
                 match (is_ours, is_new) {
                     (true, _) => continue,
@@ -812,7 +805,7 @@ impl<'a> Update<'a> {
         can_be_sent(store, &pem).map_err(|how| cannot(&how.to_string()))?;
         let leaf = proved.leaf();
         let is_ours = || self.batch.ours.values().any(|identity| Some(*identity) == on_disk.identity);
-        let is_dangerous = worker.may_die_of(on_disk, self.system) && !is_ours();
+        let is_dangerous = worker.may_die_of(on_disk, worker.answering.started(self.system)) && !is_ours();
         if is_dangerous || !is_plain(store) || !worker::can_be_shown(leaf) {
             return Err(cannot("HAProxy can't be asked for it"));
         }
