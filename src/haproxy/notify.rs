@@ -15,7 +15,7 @@ use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::haproxy::{alerts, cli, methods, process};
 use crate::serving::gather::{identity, is_in};
 use crate::serving::loads::{Identity, Store, base_name};
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::escaped;
 use crate::sys::system::System;
 
 /// How long a worker that surely read the disk after the change may go on showing something else: it doesn't load
@@ -262,7 +262,11 @@ impl Notification<'_> {
         let worker = worker.filter(|_| method == Method::Runtime)?;
         let sources = &self.batch.serving.sources;
         let newer = process::config_check::newer_source(self.system, sources, &worker)?;
-        Some(format!("{} is newer than its worker", escaped_path(&newer)))
+        Some(format!(
+            "its worker {} the configuration: {}",
+            if newer.is_sure() { "hasn't read" } else { "may not have read" },
+            newer.fact()
+        ))
     }
 
     /// Who there is that may be this HAProxy, whatever its unit or pidfile says.

@@ -89,9 +89,9 @@ fn by_names(
             let wanted: Vec<Option<[u8; 32]>> = runs(expected.iter().map(|served| Some(served.leaf.sha256)));
             let has = runs(found.iter().map(|found| leaf(fresh, &found.store)));
             // Behind the first one they matter where that is passed over for some names.
-            let excludes = found.iter().any(|found| !found.excluded.is_empty())
+            let passes_over = found.iter().any(|found| !found.excluded.is_empty())
                 || expected.iter().any(|served| served.excluded().next().is_some());
-            let is_same = if excludes { wanted == has } else { wanted.first() == has.first() };
+            let is_same = if passes_over { wanted == has } else { wanted.first() == has.first() };
             let is = found.first().map(|found| found.store.as_str());
             let must = expected.first().map(|served| served.entry.store.as_str());
             if !is_same {
