@@ -21,7 +21,10 @@ fn typed(folder: &Path, shell: &str, lines: &[String]) -> Vec<String> {
         "bash" => ("bash --norc --noprofile -i", "bind 'set bell-style none'; source ./script".to_owned()),
         "zsh" => (
             "zsh -f -i",
-            format!("fpath=({} $fpath); autoload -Uz compinit; compinit -u -D; unsetopt beep", folder.display()),
+            format!(
+                "fpath=({} $fpath); autoload -Uz compinit; compinit -u -D; unsetopt beep",
+                folder.display()
+            ),
         ),
         _ => panic!("{shell} isn't typed into"),
     };
