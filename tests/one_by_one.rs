@@ -139,6 +139,72 @@ fn what_no_line_names_is_no_certificate() {
     }
 }
 
+const DH: &str = "-----BEGIN DH PARAMETERS-----\n\
+    MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz\n\
+    +8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a\n\
+    87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7\n\
+    YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi\n\
+    7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD\n\
+    ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==\n-----END DH PARAMETERS-----\n";
+
+/// What other words of a line name is no certificate: authorities, parameters, keys of tickets, pages, dictionaries.
+#[test]
+fn what_is_named_for_something_else_is_no_certificate() {
+    for version in versions() {
+        for by_list in [true, false] {
+            let tree = tree();
+            let cmd = Cmd::new(tree.live());
+            cmd.run(&["assemble", "--reload", "none"]).exits(0);
+            let list = cmd.sites().join("list.txt");
+            write(&list, format!("{}\n", cmd.site("a.example").display()), 0o644);
+            let tickets = format!("{}\n", "QUJD".repeat(16)).repeat(3);
+            let page = "HTTP/1.0 503 Service Unavailable\r\n\r\n";
+            let others = [
+                ("ca.pem", tree.authority().root()),
+                ("dh.pem", DH),
+                ("tickets", &tickets),
+                ("503.http", page),
+                ("names.map", "a b\n"),
+            ];
+            for (file, text) in others {
+                write(&cmd.sites().join(file), text, 0o644);
+            }
+            let path = |file: &str| cmd.sites().join(file).display().to_string();
+            let loads = match by_list {
+                true => format!("crt-list {}", list.display()),
+                false => {
+                    format!("crt {} crt {}", cmd.site("a.example").display(), cmd.site("b.example").display())
+                }
+            };
+            let options = format!(
+                "{loads} ca-file {0} verify optional tls-ticket-keys {1}",
+                path("ca.pem"),
+                path("tickets")
+            );
+            let lines = format!(
+                "backend other\n  errorfile 503 {}\n  acl x path,map({}) -m found",
+                path("503.http"),
+                path("names.map")
+            );
+            let haproxy = Haproxy::of(&version)
+                .bind_option(&options)
+                .global(&format!("ssl-dh-param-file {}", path("dh.pem")))
+                .section(&lines)
+                .start();
+            let cmd = cmd.haproxy(&haproxy, "");
+            let run = cmd.assemble(&[]);
+            assert_eq!(run.json()["notes"].to_string().matches("can't load").count(), 0, "{run}");
+            for (file, _) in others {
+                let (found, _) = problems(&cmd, file);
+                assert_eq!(found, ["foreign"], "{file}, {}, {by_list}", version.full);
+            }
+            // A site that is named for something else alone is loaded by no line.
+            let of_b = problems(&cmd, "b.example.pem").0;
+            assert_eq!(of_b.contains(&"not-listed".into()), by_list, "{of_b:?}");
+        }
+    }
+}
+
 /// `ssl-f-use` of a frontend, from 3.2.
 #[test]
 fn ssl_f_use_names_files_too() {

@@ -88,14 +88,19 @@ pub fn loaded_besides<'a>(
         }
         servings.push(serving);
     }
-    let named = sites.map(|sites| named_in(&settings.sites_dir, sites, &servings, seen)).unwrap_or_default();
+    let named_by = |is_meant: &dyn Fn(&Named) -> bool| {
+        let found = sites.map(|sites| named_in(&settings.sites_dir, sites, &servings, is_meant, seen));
+        found.unwrap_or_default()
+    };
+    let named = named_by(&|_| true);
+    let certificates = with_parts(&settings.sites_dir, named_by(&|named| named.is_certificate).into_keys());
     let mentions = servings.iter().flat_map(|serving| &serving.mentioned);
     let mut mentioned: BTreeMap<OsString, At> =
         mentions.map(|(name, at)| (name.into(), at.clone())).collect();
     mentioned.retain(|name, _| settings.sites_dir.join(name).symlink_metadata().is_ok());
     let host = identity(&settings.host_file);
     let linked = BTreeMap::new();
-    Loaded { servings, sites, host, named, mentioned, linked, unseen, stopped, configurations }
+    Loaded { servings, sites, host, named, certificates, mentioned, linked, unseen, stopped, configurations }
 }
 
 /// A HAProxy that ran here, as its pidfile shows, and whose configuration nobody knows: no run of ours has seen it run, and
@@ -108,14 +113,15 @@ fn ran_unseen(haproxy: &Haproxy) -> Option<String> {
     })
 }
 
-/// The files of a directory that a line names by itself, under whatever spelling.
+/// The files of a directory that such a line names by itself, under whatever spelling.
 fn named_in(
     directory: &Path,
     identity: Identity,
     servings: &[Serving],
+    is_meant: &dyn Fn(&Named) -> bool,
     seen: &dyn Fn(&OsStr) -> Option<Identity>,
 ) -> BTreeMap<OsString, At> {
-    let all = || servings.iter().flat_map(|serving| &serving.named);
+    let all = || servings.iter().flat_map(|serving| &serving.named).filter(|named| is_meant(named));
     let mut found: BTreeMap<OsString, At> = all()
         .filter(|named| named.folder == Some(identity))
         .map(|named| (named.base().into(), named.at.clone()))
@@ -137,6 +143,24 @@ fn named_in(
         }
     }
     found
+}
+
+/// These files of a directory, and where there is none the files of its bundle.
+fn with_parts(directory: &Path, files: impl Iterator<Item = OsString>) -> BTreeSet<OsString> {
+    let parts = |file: OsString| {
+        let is_there = directory.join(&file).symlink_metadata().is_ok();
+        let endings = if is_there { &[][..] } else { &BUNDLE[..] };
+        let part = |ending: &&str| {
+            let mut part = file.clone();
+            part.push(".");
+            part.push(ending);
+            part
+        };
+        let mut all: Vec<OsString> = endings.iter().map(part).collect();
+        all.push(file);
+        all
+    };
+    files.flat_map(parts).collect()
 }
 
 /// The links that HAProxy loads, by those of these files of the directory that they lead to: it doesn't start with a link that
@@ -263,7 +287,8 @@ fn gather_around(
             return gather_around(&Err(why.to_owned()), haproxy, version, known, unread, last);
         }
         let FileNames { paths, mentioned, unseen } = gathering.names;
-        return Serving { named: named(paths, &disk), mentioned, unseen, ..Serving::unknown(why) };
+        let named = named(paths, &gathering.certificates, &disk);
+        return Serving { named, mentioned, unseen, ..Serving::unknown(why) };
     }
     let serving = gathering.read(binds, known);
     // One that runs says itself what it can't be without.
@@ -308,7 +333,8 @@ fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
             .map(|(configuration, disk, _)| {
                 let mut gathering = Gathering::of(&configuration, &disk, None);
                 gathering.binds();
-                (named(gathering.names.paths, &disk), gathering.names.mentioned)
+                let named = named(gathering.names.paths, &gathering.certificates, &disk);
+                (named, gathering.names.mentioned)
             })
             .unwrap_or_default();
     let mut stores = BTreeMap::new();
@@ -420,6 +446,8 @@ struct Gathering<'a> {
     bundles: BTreeMap<String, Vec<OsString>>,
     lists: BTreeMap<String, Vec<crt_list::ListLine>>,
     names: FileNames,
+    /// The paths among these that are loaded as certificates.
+    certificates: BTreeSet<String>,
     /// What lines have HAProxy load with a store.
     extras: BTreeMap<String, String>,
     unclear: Option<String>,
@@ -439,6 +467,7 @@ impl<'a> Gathering<'a> {
             bundles: BTreeMap::new(),
             lists: BTreeMap::new(),
             names: configuration.names.clone(),
+            certificates: BTreeSet::new(),
             extras: BTreeMap::new(),
             unclear: configuration.unclear.clone(),
             unread: None,
@@ -450,6 +479,7 @@ impl<'a> Gathering<'a> {
     fn binds(&mut self) -> Vec<Bind> {
         for (name, defined) in &self.configuration.defined {
             let key = defined.key.as_ref().map(|key| (key.as_str(), &defined.at));
+            self.certificates.insert(defined.crt.clone());
             self.want(name, &defined.crt, key);
             self.extras.extend(defined.extra.clone().map(|extra| (name.clone(), extra)));
             if defined.is_special {
@@ -484,7 +514,18 @@ impl<'a> Gathering<'a> {
         let fetches_ocsp = lines.into_iter().any(|line| line.option("ocsp-update") == Some("on"));
         let lists = self.lists.keys().map(|list| self.disk.place(Path::new(list)));
         let sources = self.sources.iter().cloned().chain(lists).collect();
-        let Gathering { disk, version, wanted, directories, bundles, names, extras, unclear, .. } = self;
+        let Gathering {
+            disk,
+            version,
+            wanted,
+            directories,
+            bundles,
+            names,
+            certificates,
+            extras,
+            unclear,
+            ..
+        } = self;
         let wanted: Vec<(String, Wanted)> = wanted.into_iter().collect();
         let read = |(name, wanted): &(String, Wanted)| {
             let has_named_key = matches!(wanted.key, KeyFile::Named(..));
@@ -509,9 +550,9 @@ impl<'a> Gathering<'a> {
             directories: directories.into_iter().map(|(path, (identity, _))| (path, identity)).collect(),
             bundles,
             sources,
-            named: named(names.paths, disk),
+            named: named(names.paths, &certificates, disk),
             fetches_ocsp: self.configuration.fetches_ocsp || fetches_ocsp,
-            readers: named(self.configuration.readers.clone(), disk),
+            readers: named(self.configuration.readers.clone(), &BTreeSet::new(), disk),
             mentioned: names.mentioned,
             unseen: names.unseen,
             crt_base: self.configuration.crt_base.clone(),
@@ -559,6 +600,7 @@ impl<'a> Gathering<'a> {
 
     /// A file by itself, or the files of a bundle.
     fn single(&mut self, path: &str) -> Vec<String> {
+        self.certificates.insert(path.to_owned());
         if self.is_known(path) || path.starts_with('@') || self.disk.find(Path::new(path)).is_ok() {
             self.want(path, path, None);
             return vec![path.to_owned()];
@@ -769,8 +811,8 @@ fn judge(path: &Path, key: &KeyFile, disk: &Disk, version: Option<(u32, u32)>) -
     pair::contents(&pem, beside.as_ref().map(|key| key.as_slice()), version)
 }
 
-/// The paths that lead somewhere.
-fn named(mut paths: Vec<(String, At)>, disk: &Disk) -> Vec<Named> {
+/// The paths that lead somewhere; `certificates`: those that are loaded as such.
+fn named(mut paths: Vec<(String, At)>, certificates: &BTreeSet<String>, disk: &Disk) -> Vec<Named> {
     paths.sort();
     paths.dedup_by(|one, other| one.0 == other.0);
     let mut folders: HashMap<PathBuf, Option<Identity>> = HashMap::new();
@@ -783,7 +825,8 @@ fn named(mut paths: Vec<(String, At)>, disk: &Disk) -> Vec<Named> {
         });
         in_folder?;
         let identity = find(whole);
-        Some(Named { path, folder: in_folder, identity, at })
+        let is_certificate = certificates.contains(&path);
+        Some(Named { path, folder: in_folder, identity, at, is_certificate })
     };
     paths.into_iter().filter_map(named).collect()
 }

@@ -1,6 +1,6 @@
 //! What a HAProxy loads: bind lines, what they name, and the files behind it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
@@ -55,6 +55,8 @@ pub struct Loaded {
     pub host: Option<Identity>,
     /// The files of the sites directory that a line of a configuration or a crt-list names by itself, and the line.
     pub named: BTreeMap<OsString, At>,
+    /// Those of them that such a line loads as a certificate; the others are a list, a dictionary, authorities.
+    pub certificates: BTreeSet<OsString>,
     /// The same for names that a line mentions without surely meaning this file.
     pub mentioned: BTreeMap<OsString, At>,
     /// The links that they load, by the files of the sites directory that they lead to: those that would be pruned.
@@ -246,6 +248,8 @@ pub struct Named {
     pub identity: Option<Identity>,
     /// The line.
     pub at: At,
+    /// Whether it is loaded as a certificate.
+    pub is_certificate: bool,
 }
 
 impl Named {

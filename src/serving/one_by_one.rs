@@ -57,19 +57,20 @@ pub fn example(serving: &Serving, sites: Option<Identity>, directory: &str) -> O
     })
 }
 
-/// The files of the directory that are no certificates to HAProxy, where only lines lead into it, each to one file: what no
-/// line names, and the lists themselves.
-pub fn passed_over<'a>(settings: &'a Settings, loaded: &'a Loaded) -> impl Fn(&OsStr) -> bool + use<'a> {
+/// The files of the directory that are no certificates to HAProxy: no line loads the whole directory, and none this file as a
+/// certificate, whatever else it may be named for. Where other lines may load it, that is what is named for something else.
+pub fn passed_over<'a>(settings: &Settings, loaded: &'a Loaded) -> impl Fn(&OsStr) -> bool + use<'a> {
     let directory = settings.haproxys.first().map_or("", |haproxy| haproxy.sites_dir.as_str());
-    let is_by_lines =
-        |serving: &Serving| serving.unclear.is_none() && example(serving, loaded.sites, directory).is_some();
-    let by_lines = !loaded.servings.is_empty() && loaded.servings.iter().all(is_by_lines);
+    let servings = || loaded.servings.iter();
+    let loads = |serving: &Serving| {
+        let mut all = serving.binds.iter().flat_map(|bind| &bind.loads);
+        all.any(|load| load.how == How::Directory && serving.is_spelled(load, directory, loaded.sites))
+    };
+    let is_loaded = servings().any(loads);
+    let by_lines = servings().all(|serving| serving.unclear.is_none())
+        && servings().any(|serving| example(serving, loaded.sites, directory).is_some());
     move |file| {
-        let is_list = || {
-            let file = settings.sites_dir.join(file);
-            loaded.servings.iter().any(|serving| serving.sources.contains(&file))
-        };
-        by_lines && (!loaded.named.contains_key(file) || is_list())
+        !is_loaded && !loaded.certificates.contains(file) && (by_lines || loaded.named.contains_key(file))
     }
 }
 
@@ -162,7 +163,7 @@ impl<'a> LineLookup<'a> {
     /// name that a client can ask for.
     #[must_use]
     pub fn unreached(&self, file: &OsStr, has_names: bool) -> Option<Unreached> {
-        if let Some(example) = self.example.as_ref().filter(|_| !self.loaded.named.contains_key(file)) {
+        if let Some(example) = self.example.as_ref().filter(|_| !self.loaded.certificates.contains(file)) {
             return Some(Unreached::Unlisted(example.clone()));
         }
         let first = self.first.as_ref().filter(|_| !has_names)?;
@@ -237,7 +238,13 @@ mod tests {
     fn with_a_list() -> Serving {
         let at = At { file: "/l".into(), line: 1 };
         let here = Identity { device: 1, inode: 2 };
-        let named = Named { path: "/s/a.pem".into(), folder: Some(here), identity: None, at: at.clone() };
+        let named = Named {
+            path: "/s/a.pem".into(),
+            folder: Some(here),
+            identity: None,
+            at: at.clone(),
+            is_certificate: true,
+        };
         let entry = Entry { store: "/s/a.pem".into(), at: at.clone(), filters: Vec::new() };
         let load = Load { how: How::List, path: "/l".into(), entries: vec![entry] };
         let (section, addresses, loads) = ("frontend f".into(), ":443".into(), vec![load]);
@@ -249,9 +256,9 @@ mod tests {
     #[test]
     fn every_file_is_judged_by_the_same_lines() {
         let sites = Some(Identity { device: 1, inode: 2 });
-        let at = At { file: "/l".into(), line: 1 };
-        let named = BTreeMap::from([("a.pem".into(), at)]);
-        let both = Loaded { servings: vec![with_a_list(), with_a_list()], sites, named, ..Loaded::default() };
+        let certificates = BTreeSet::from(["a.pem".into()]);
+        let servings = vec![with_a_list(), with_a_list()];
+        let both = Loaded { servings, sites, certificates, ..Loaded::default() };
         let lines = LineLookup::of(&both, "/s");
         assert_eq!(lines.unreached("a.pem".as_ref(), true), None);
         // It has only addresses, and is the first one.
