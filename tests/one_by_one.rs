@@ -170,11 +170,10 @@ fn what_is_named_for_something_else_is_no_certificate() {
                 write(&cmd.sites().join(file), text, 0o644);
             }
             let path = |file: &str| cmd.sites().join(file).display().to_string();
-            let loads = match by_list {
-                true => format!("crt-list {}", list.display()),
-                false => {
-                    format!("crt {} crt {}", cmd.site("a.example").display(), cmd.site("b.example").display())
-                }
+            let loads = if by_list {
+                format!("crt-list {}", list.display())
+            } else {
+                format!("crt {} crt {}", cmd.site("a.example").display(), cmd.site("b.example").display())
             };
             let options = format!(
                 "{loads} ca-file {0} verify optional tls-ticket-keys {1}",

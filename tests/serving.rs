@@ -5,17 +5,19 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use haproxy_certs::certified_key::KeyFamily;
 use haproxy_certs::config::{self, Overrides, Settings};
 use haproxy_certs::serving::gather::{Known, gather};
 use haproxy_certs::sys::system::System;
-use support::tls::try_served_to;
+use support::cmd::toml;
+use support::process::{Running, finish};
+use support::tls::{try_served, try_served_to};
 use support::{
-    Authority, Cmd, Haproxy, Key, KeyKind, Reload, Run, Tree, Validity, Version, served, system_haproxy,
-    version, versions,
+    Authority, Cmd, Haproxy, Key, KeyKind, LIMIT, Port, Reload, Run, Tree, Validity, Version, served,
+    system_haproxy, version, versions, wait_until,
 };
 
 const BOTH: &[KeyFamily] = &[KeyFamily::Ecdsa, KeyFamily::Rsa];
@@ -452,4 +454,196 @@ fn a_file_that_a_line_names_by_itself_is_not_pruned() {
             }
         }
     }
+}
+
+/// A HAProxy in a mount namespace of its own, as in a container: what is mounted at `/mnt` there is a directory of ours. Its
+/// stats socket alone has the same path on both sides.
+struct Container {
+    folder: PathBuf,
+    version: Version,
+    port: Port,
+    running: Option<Running>,
+    /// Whether its processes can be seen.
+    is_in_sight: bool,
+}
+
+impl Container {
+    /// `lines`: what its bind line loads.
+    fn new(folder: &Path, version: &Version, is_in_sight: bool, lines: &str) -> Self {
+        let port = Port::free();
+        fs::create_dir_all(folder.join("run")).unwrap();
+        let text = format!(
+            "global\n  stats socket {} level admin\n{}defaults\n  mode http\n  timeout connect 10s\n  \
+             timeout client 30s\n  timeout server 30s\nfrontend sites\n  bind {} ssl {lines}\n  \
+             http-request return status 200\n",
+            folder.join("run/admin.sock").display(),
+            version.without_authorities(),
+            port.address(),
+        );
+        fs::write(folder.join("haproxy.cfg"), text).unwrap();
+        Self { folder: folder.to_owned(), version: version.clone(), port, running: None, is_in_sight }
+    }
+
+    /// Starts it, or starts it again.
+    #[track_caller]
+    fn start(&mut self) {
+        self.running = None;
+        let mount = "mount --bind \"$0\" /mnt && exec \"$@\"";
+        let (folder, program) = (self.folder.clone(), self.version.program.clone());
+        let running = Running::start("unshare", |command| {
+            command.args(["--mount", "sh", "-c", mount]).arg(folder).arg(program);
+            command.args(["-W", "-db", "-f", "/mnt/haproxy.cfg"])
+        });
+        let running = self.running.insert(running);
+        wait_until(LIMIT, "HAProxy in its container", || {
+            assert_eq!(running.ended(), None, "it doesn't start");
+            try_served(self.port.address(), "a.example").is_ok()
+        });
+    }
+
+    /// The table of haproxy-certs(7).
+    fn table(&self) -> String {
+        format!(
+            "[[haproxy]]\nname = \"lb\"\nreload = \"runtime\"\nruntime_socket = {}\nmaster_socket = \"\"\nunit = \"\"\n\
+             pidfile = \"\"\nsites_dir = \"/mnt/sites\"\nconfig = [{}]\nbinary = \"\"\ntimeout = \"30s\"",
+            toml(&self.folder.join("run/admin.sock")),
+            toml(&self.folder.join("haproxy.cfg")),
+        )
+    }
+
+    /// Runs the program beside it.
+    fn run(&self, cmd: &Cmd, arguments: &[&str]) -> Run {
+        if self.is_in_sight {
+            return cmd.run(arguments);
+        }
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(Cmd::program());
+        command.arg("--config").arg(cmd.config()).args(arguments);
+        cmd.prepare(&mut command);
+        let output = finish(&mut command, LIMIT * 2);
+        Run {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into(),
+            stderr: String::from_utf8_lossy(&output.stderr).into(),
+        }
+    }
+
+    fn assemble(&self, cmd: &Cmd) -> Run {
+        self.run(cmd, &["assemble", "--format", "json"])
+    }
+
+    fn status(&self, cmd: &Cmd) -> Run {
+        self.run(cmd, &["status", "--format", "json"])
+    }
+}
+
+/// With each version: in sight or not, with two lineages deployed and nobody notified.
+fn with_each_container(name: &str, lines: &str, test: impl Fn(Container, Tree, Cmd)) {
+    if !nix::unistd::geteuid().is_root() {
+        support::summary::skipped(name, "it needs root");
+        return;
+    }
+    for version in versions() {
+        for is_in_sight in [true, false] {
+            let mut tree = Tree::new();
+            for name in ["a.example", "b.example"] {
+                tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
+            }
+            let temporary = tempfile::tempdir().unwrap();
+            let folder = temporary.path().join("lb");
+            let container = Container::new(&folder, &version, is_in_sight, lines);
+            let cmd = Cmd::new(tree.live()).with_sites(folder.join("sites")).table(&container.table());
+            let run = cmd.assemble(&["--reload", "none"]).exits(0);
+            assert_eq!(run.json()["notes"], serde_json::json!([]), "{run}");
+            test(container, tree, cmd);
+        }
+    }
+}
+
+/// The container of haproxy-certs(7): its configuration is read here, and its paths are its own.
+#[test]
+fn the_paths_of_a_container_lead_to_our_directory() {
+    let name = "the_paths_of_a_container_lead_to_our_directory";
+    with_each_container(name, "crt /mnt/sites", |mut container, mut tree, cmd| {
+        let what = format!("{}, in sight: {}", container.version.full, container.is_in_sight);
+        container.status(&cmd).json()["sites"].as_array().unwrap().iter().for_each(|site| {
+            assert_eq!(site["problems"], serde_json::json!([]), "{what}: {site}");
+        });
+        container.start();
+        container.assemble(&cmd).exits(0);
+        container.status(&cmd).exits(0);
+        let leaf = tree.renew("a.example");
+        let run = container.assemble(&cmd).exits(0);
+        let told = run.haproxy();
+        assert_eq!(told["outcome"], "updated", "{what}: {run}");
+        let confirmed = if container.is_in_sight { true.into() } else { serde_json::Value::Null };
+        assert_eq!(told["confirmed"], confirmed, "{what}: {run}");
+        assert_eq!(run.json()["notes"], serde_json::json!([]), "{what}: {run}");
+        assert_eq!(served(container.port.address(), "a.example").serial, leaf.serial(), "{what}");
+        container.status(&cmd).exits(0);
+        let setup = container.run(&cmd, &["status", "--setup", "--format", "json"]);
+        assert!(setup.stdout.contains(") loads /mnt/sites\""), "{what}: {setup}");
+        // What its own file is missing is.
+        fs::write(cmd.sites().join("c.pem"), "no certificate\n").unwrap();
+        let (fact, _) = said(&container.status(&cmd).exits(2), "c.pem", "unloadable");
+        assert!(fact.contains("can't load"), "{what}: {fact}");
+    });
+}
+
+/// A file that a line of the container names is not pruned: it starts again.
+#[test]
+fn what_a_line_names_in_a_container_is_kept() {
+    let name = "what_a_line_names_in_a_container_is_kept";
+    with_each_container(
+        name,
+        "crt /mnt/sites/b.example.pem crt /mnt/sites",
+        |mut container, mut tree, cmd| {
+            let what = format!("{}, in sight: {}", container.version.full, container.is_in_sight);
+            container.start();
+            tree.delete("b.example");
+            let run = container.assemble(&cmd).exits(1);
+            assert_eq!(
+                run.site("b.example.pem")["warnings"],
+                serde_json::json!(["prune-held"]),
+                "{what}: {run}"
+            );
+            assert!(cmd.site("b.example").exists(), "{what}");
+            container.start();
+        },
+    );
+}
+
+/// What else a container loads is missing nowhere: where it can't be seen nothing is confirmed, nor pruned that may be needed.
+#[test]
+fn what_only_a_container_sees_is_not_missing() {
+    let name = "what_only_a_container_sees_is_not_missing";
+    let lines = "crt /mnt/own/first.pem crt-list /mnt/own/list crt /mnt/sites";
+    with_each_container(name, lines, |mut container, mut tree, cmd| {
+        let what = format!("{}, in sight: {}", container.version.full, container.is_in_sight);
+        let first = Authority::new().issue(KeyKind::P256, &["first.example"], Validity::days(90));
+        let own = container.folder.join("own");
+        fs::create_dir_all(&own).unwrap();
+        fs::write(own.join("first.pem"), first.combined()).unwrap();
+        fs::write(own.join("list"), "/mnt/sites/b.example.pem\n").unwrap();
+        container.start();
+        container.assemble(&cmd).exits(0);
+        let status = container.status(&cmd).exits(0);
+        assert!(!status.stdout.contains("unloadable"), "{what}: {status}");
+        let leaf = tree.renew("a.example");
+        let run = container.assemble(&cmd).exits(0);
+        let confirmed = if container.is_in_sight { true.into() } else { serde_json::Value::Null };
+        assert_eq!(run.haproxy()["confirmed"], confirmed, "{what}: {run}");
+        assert_eq!(served(container.port.address(), "a.example").serial, leaf.serial(), "{what}");
+        tree.delete("b.example");
+        let run = container.assemble(&cmd).exits(1);
+        assert_eq!(run.site("b.example.pem")["warnings"], serde_json::json!(["prune-held"]), "{what}: {run}");
+        container.start();
+        // Nor while it is down.
+        container.running = None;
+        let status = container.status(&cmd).exits(2);
+        assert!(!status.stdout.contains("unloadable"), "{what}: {status}");
+        container.assemble(&cmd);
+        assert!(cmd.site("b.example").exists(), "{what}");
+        container.start();
+    });
 }

@@ -31,6 +31,8 @@ pub struct Haproxy {
     pub sites_dir: String,
     /// The host certificate as this HAProxy's configuration spells it.
     pub host_file: String,
+    /// The sites directory and the host certificate as we see them.
+    pub ours: [PathBuf; 2],
     /// Files for the configuration check; none: as the running master was started.
     pub config: Vec<PathBuf>,
     /// The program for checks; `None`: it is never run.
@@ -78,6 +80,20 @@ impl Haproxy {
         }
     }
 
+    /// What it calls the sites directory and the host certificate, and where these are for us.
+    pub fn places(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        let its = [&self.sites_dir, &self.host_file].map(Path::new);
+        its.into_iter().zip(self.ours.iter().map(PathBuf::as_path))
+    }
+
+    /// Whether its paths are those of a container or of another host: one that it calls ours by leads to something else here.
+    #[must_use]
+    pub fn has_paths_of_its_own(&self) -> bool {
+        let is_same = |its: &Path, ours: &Path| its == ours || is_one(its, ours) || place(its) == place(ours);
+        // A relative one begins at `crt-base`.
+        self.places().any(|(its, ours)| its.is_absolute() && !is_same(its, ours))
+    }
+
     /// What both would be known by: the key of the table, and its value.
     fn shared_with(&self, other: &Self) -> Option<(&'static str, String)> {
         if !self.unit.is_empty() && unit_name(&self.unit) == unit_name(&other.unit) {
@@ -105,6 +121,13 @@ pub fn unit_name(unit: &str) -> String {
 fn place(path: &Path) -> PathBuf {
     let real = |path: &Path| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
     real(path).unwrap_or_else(|| path.components().collect())
+}
+
+/// Whether two paths lead to the same file.
+fn is_one(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let id = |path: &Path| path.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
+    id(one).is_some_and(|found| id(other) == Some(found))
 }
 
 /// Where a stream socket is.
@@ -303,6 +326,7 @@ impl HaproxyTable {
             command: self.command,
             timeout,
             probe: self.probe,
+            ours: [sites_dir.to_owned(), host_file.to_owned()],
             others: Vec::new(),
             name,
         })

@@ -89,8 +89,8 @@ pub fn look(settings: &Settings, system: &System, is_chosen: bool) -> Option<Pro
     let started = Started::find(system, haproxy).ok();
     // systemd starts programs in the root directory.
     let folder = started.as_ref().map_or_else(|| "/".into(), |started| started.folder.clone());
-    let root = started.as_ref().and_then(|started| started.root.clone());
-    let root = root.filter(|_| haproxy.config.is_empty());
+    let is_followed = |it: &&Started| haproxy.config.is_empty() || it.is_surely_this;
+    let root = started.as_ref().filter(is_followed).and_then(|started| started.root.clone());
     let running = started.and_then(|started| {
         let has_pidfile =
             || crate::haproxy::process::pidfile::read(&haproxy.pidfile).is_ok_and(|pid| pid.is_some());

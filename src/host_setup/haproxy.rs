@@ -130,7 +130,7 @@ fn not_loaded(
         );
         return Finding::fine("crt", fact);
     }
-    if let Some(why) = &configuration.unclear {
+    if let Some(why) = &serving.unclear {
         let fact = format!("whether {name} loads {shown} isn't known: {why}");
         return Finding::unknown("crt", fact);
     }

@@ -63,7 +63,7 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut Files) {
                 "HAProxy may need it, since {at} names a file of this name; take it out of that line"
             ));
         } else if let Some(why) = &situation.loaded.unseen {
-            row.hold(&format!("whether HAProxy needs it can't be seen while it is down: {why}"));
+            row.hold(&format!("whether HAProxy needs it can't be seen: {why}"));
         } else if too_many {
             row.hold(many);
         } else if let Some(words) = refused.get(&file) {

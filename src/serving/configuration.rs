@@ -200,6 +200,8 @@ enum DefaultPath {
 enum Beginning {
     /// Where HAProxy was started.
     Start,
+    /// In the directory of the file that names them, or the one above it.
+    Beside(String),
     /// In this directory.
     In(String),
 }
@@ -214,8 +216,8 @@ impl DefaultPath {
         };
         match self {
             Self::Current => Beginning::Start,
-            Self::Config => Beginning::In(folder.to_owned()),
-            Self::Parent => Beginning::In(format!("{folder}/..")),
+            Self::Config => Beginning::Beside(folder.to_owned()),
+            Self::Parent => Beginning::Beside(format!("{folder}/..")),
             Self::Origin(path) => Beginning::In(path.clone()),
         }
     }
@@ -438,8 +440,14 @@ impl Configuration {
     pub fn beginning(&self) -> Option<&str> {
         match self.beginning.as_ref()? {
             Beginning::Start => None,
-            Beginning::In(folder) => Some(folder),
+            Beginning::Beside(folder) | Beginning::In(folder) => Some(folder),
         }
+    }
+
+    /// Whether that goes by where the configuration itself is.
+    #[must_use]
+    pub fn begins_beside_itself(&self) -> bool {
+        matches!(self.beginning, Some(Beginning::Beside(_)))
     }
 
     /// Notes where the name of what is loaded begins. One directory is followed, not several.

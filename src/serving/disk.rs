@@ -1,11 +1,14 @@
 //! The files that a HAProxy means by its paths: links are followed as they lead in its own root directory, and nothing
 //! that could hang is opened.
+//!
+//! This is the one place where its paths become ours. Of one whose root directory can't be seen only what the settings name
+//! is known: the sites directory and the host certificate. What lies elsewhere is [`Unfound::Elsewhere`]: it isn't missing.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::{fmt, io};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2, stat, statat,
@@ -23,9 +26,53 @@ const MAX_TEXT: u64 = 64 << 20;
 /// A root directory, and the directory in it that relative paths begin at.
 #[derive(Debug)]
 pub(super) struct Disk {
-    /// `None`: ours.
-    root: Option<(OwnedFd, PathBuf)>,
-    folder: PathBuf,
+    root: Root,
+    /// `None`: nobody here knows.
+    folder: Option<PathBuf>,
+    /// What HAProxy calls what is ours, and where that is here.
+    places: Vec<(PathBuf, PathBuf)>,
+}
+
+/// Whose files are meant.
+#[derive(Debug)]
+enum Root {
+    /// Ours.
+    Ours,
+    /// Those below this directory.
+    Below(OwnedFd, PathBuf),
+    /// They can't be seen from here.
+    Unseen,
+}
+
+/// Why there is nothing to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unfound {
+    /// As the system says.
+    Cause(Errno),
+    /// Only HAProxy sees what is there.
+    Elsewhere,
+}
+
+impl Unfound {
+    /// Whether nothing is there, rather than that it can't be looked at.
+    pub(super) fn is_missing(self) -> bool {
+        matches!(self, Self::Cause(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG))
+    }
+}
+
+impl From<Errno> for Unfound {
+    fn from(e: Errno) -> Self {
+        Self::Cause(e)
+    }
+}
+
+impl fmt::Display for Unfound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cause(e) => f.write_str(&cause(*e)),
+            Self::Elsewhere => f.write_str("it can't be seen from here: HAProxy has paths of its own"),
+        }
+    }
 }
 
 /// What a path leads to.
@@ -125,13 +172,12 @@ fn cause(e: impl Into<io::Error>) -> String {
 impl Disk {
     /// The files as we see them, relative paths from this directory.
     pub(super) fn ours(folder: PathBuf) -> Self {
-        Self { root: None, folder }
+        Self { root: Root::Ours, folder: Some(folder), places: Vec::new() }
     }
 
-    /// The same where relative paths begin in a directory of it.
-    pub(super) fn beginning_at(self, folder: &str) -> Self {
-        let folder = self.folder.join(folder);
-        Self { folder, ..self }
+    /// Those of a HAProxy that runs where nobody sees it.
+    pub(super) fn unseen(folder: Option<PathBuf>) -> Self {
+        Self { root: Root::Unseen, folder, places: Vec::new() }
     }
 
     /// The files below another root directory.
@@ -141,23 +187,74 @@ impl Disk {
     pub(super) fn below(root: &Path, folder: PathBuf) -> Result<Self, String> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = open(root, flags, Mode::empty()).map_err(cause)?;
-        Ok(Self { root: Some((fd, root.to_owned())), folder })
+        Ok(Self { root: Root::Below(fd, root.to_owned()), folder: Some(folder), places: Vec::new() })
     }
 
-    /// Where a path can be opened from here, for people.
+    /// The same with what HAProxy calls what is ours, and where that is here.
+    pub(super) fn knowing<'a>(self, places: impl Iterator<Item = (&'a Path, &'a Path)>) -> Self {
+        let places = places.map(|(its, ours)| (its.to_owned(), ours.to_owned())).collect();
+        Self { places, ..self }
+    }
+
+    /// The same where relative paths begin in a directory of it; `None`: nobody here knows where.
+    pub(super) fn beginning_at(self, folder: Option<&Path>) -> Self {
+        let folder = folder.and_then(|folder| self.whole(folder));
+        Self { folder, ..self }
+    }
+
+    /// Whether all but what is ours can't be seen.
+    pub(super) fn is_unseen(&self) -> bool {
+        matches!(self.root, Root::Unseen)
+    }
+
+    /// Whether these are our files.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self.root, Root::Ours)
+    }
+
+    fn whole(&self, path: &Path) -> Option<PathBuf> {
+        match &self.folder {
+            _ if path.is_absolute() => Some(path.to_owned()),
+            Some(folder) => Some(folder.join(path)),
+            None => None,
+        }
+    }
+
+    /// Where a path of HAProxy's is here, where it leads to what is ours: the directory, and the way in it.
+    fn place_of_ours<'a>(&'a self, whole: &'a Path) -> Option<(&'a Path, &'a Path)> {
+        if whole.components().any(|part| part == Component::ParentDir) {
+            return None;
+        }
+        self.places.iter().find_map(|(its, ours)| Some((ours.as_path(), whole.strip_prefix(its).ok()?)))
+    }
+
+    /// Where a path can be opened from here, for people; where it can't be, it is HAProxy's own.
     pub(super) fn place(&self, path: &Path) -> PathBuf {
-        let whole = self.folder.join(path);
+        let Some(whole) = self.whole(path) else { return path.to_owned() };
+        let ours = || match self.place_of_ours(&whole) {
+            Some((place, rest)) if rest.as_os_str().is_empty() => Some(place.to_owned()),
+            Some((place, rest)) => Some(place.join(rest)),
+            None => None,
+        };
         match &self.root {
-            None => whole,
-            Some((_, root)) => root.join(whole.strip_prefix("/").unwrap_or(&whole)),
+            Root::Ours => whole,
+            Root::Unseen => ours().unwrap_or(whole),
+            Root::Below(_, root) => {
+                let is_same = |ours: &PathBuf| {
+                    let there = self.identity(path);
+                    there.is_some() && stat(ours).ok().map(|stat| identity(&stat)) == there
+                };
+                let below = || root.join(whole.strip_prefix("/").unwrap_or(&whole));
+                ours().filter(is_same).unwrap_or_else(below)
+            }
         }
     }
 
     /// Which file a path leads to, links followed; `None`: none, or it can't be followed.
     pub(super) fn identity(&self, path: &Path) -> Option<Identity> {
         match &self.root {
-            None => stat(self.folder.join(path)).ok().map(|stat| identity(&stat)),
-            Some(_) => self.find(path).ok().map(|found| found.identity()),
+            Root::Ours => stat(self.whole(path)?).ok().map(|stat| identity(&stat)),
+            Root::Below(..) | Root::Unseen => self.find(path).ok().map(|found| found.identity()),
         }
     }
 
@@ -167,34 +264,103 @@ impl Disk {
         &self,
         folder: Option<&OnDisk>,
         path: &Path,
-    ) -> Result<Option<Identity>, Errno> {
+    ) -> Result<Option<Identity>, Unfound> {
         let stat = match (&self.root, folder, path.file_name()) {
             // One call instead of three: there may be thousands.
-            (None, Some(folder), Some(name)) => statat(&folder.fd, name, AtFlags::empty())?,
+            (Root::Ours, Some(folder), Some(name)) => statat(&folder.fd, name, AtFlags::empty())?,
             _ => self.find(path)?.stat,
         };
         Ok(FileType::from_raw_mode(stat.st_mode).is_file().then(|| identity(&stat)))
     }
 
     /// Looks where a path leads, links followed.
-    pub(super) fn find(&self, path: &Path) -> Result<OnDisk, Errno> {
-        let path = self.folder.join(path);
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
+    pub(super) fn find(&self, path: &Path) -> Result<OnDisk, Unfound> {
+        let path = self.whole(path).ok_or(Unfound::Elsewhere)?;
         let fd = match &self.root {
-            None => openat(CWD, &path, flags, Mode::empty())?,
-            Some((root, _)) => {
+            Root::Ours => openat(CWD, &path, FLAGS, Mode::empty())?,
+            Root::Below(root, _) => {
                 let path = path.strip_prefix("/").unwrap_or(&path);
                 let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-                openat2(
-                    root,
-                    path,
-                    flags,
-                    Mode::empty(),
-                    ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-                )?
+                let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+                openat2(root, path, FLAGS, Mode::empty(), how)?
+            }
+            Root::Unseen => {
+                let (place, rest) = self.place_of_ours(&path).ok_or(Unfound::Elsewhere)?;
+                open_within(place, rest)?
             }
         };
         let stat = fstat(&fd)?;
         Ok(OnDisk { fd, stat })
+    }
+}
+
+const FLAGS: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+/// Opens what is below a place of ours. A link that leads out of it leads to something else where HAProxy runs.
+fn open_within(place: &Path, rest: &Path) -> Result<OwnedFd, Unfound> {
+    let found = openat(CWD, place, FLAGS, Mode::empty())?;
+    if rest.as_os_str().is_empty() {
+        return Ok(found);
+    }
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    openat2(&found, rest, FLAGS, Mode::empty(), how).map_err(|e| match e {
+        Errno::XDEV => Unfound::Elsewhere,
+        e => e.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a HAProxy that nobody sees only what the settings name is found, and nothing else is called missing.
+    #[test]
+    fn what_is_elsewhere_is_not_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sites, host) = (folder.path().join("sites"), folder.path().join("host.pem"));
+        std::fs::create_dir(&sites).unwrap();
+        for file in [&sites.join("a.pem"), &host] {
+            std::fs::write(file, "").unwrap();
+        }
+        for (name, to) in [("in", "a.pem"), ("out", "../host.pem"), ("away", "/etc/hostname")] {
+            std::os::unix::fs::symlink(to, sites.join(name)).unwrap();
+        }
+        let places = [("/c/sites", sites.as_path()), ("/c/host.pem", host.as_path())];
+        let places = || places.iter().map(|(its, ours)| (Path::new(its), *ours));
+        let disk = Disk::unseen(None).knowing(places());
+        for (path, place) in [
+            ("/c/sites", Some(sites.clone())),
+            ("/c//./sites/", Some(sites.clone())),
+            ("/c/sites/a.pem", Some(sites.join("a.pem"))),
+            ("/c/sites/in", Some(sites.join("a.pem"))),
+            ("/c/host.pem", Some(host.clone())),
+            ("/c/sites/b.pem", None),
+        ] {
+            let found = disk.find(Path::new(path)).map(|found| found.identity());
+            let ours = place.as_ref().map(|place| Disk::ours("/".into()).identity(place).unwrap());
+            assert_eq!(found.ok(), ours, "{path}");
+        }
+        assert_eq!(disk.place(Path::new("/c/sites/b.pem")), sites.join("b.pem"));
+        assert_eq!(disk.place(Path::new("/c/own/b.pem")), Path::new("/c/own/b.pem"));
+        assert!(disk.find(Path::new("/c/sites/b.pem")).is_err_and(Unfound::is_missing));
+        let elsewhere = |disk: &Disk, path: &str| {
+            assert_eq!(disk.find(Path::new(path)).err(), Some(Unfound::Elsewhere), "{path}");
+        };
+        for path in [
+            "/c",
+            "/c/own/b.pem",
+            "/c/sitesx",
+            "/c/sites/../own",
+            "/c/sites/out",
+            "/c/sites/away",
+            "/etc/hostname",
+            "sites",
+            "a.pem",
+        ] {
+            elsewhere(&disk, path);
+        }
+        let disk = disk.beginning_at(Some(Path::new("/c")));
+        assert!(disk.find(Path::new("sites/a.pem")).is_ok());
+        elsewhere(&disk.beginning_at(None), "sites/a.pem");
     }
 }

@@ -9,17 +9,16 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::configuration::{BindLine, Configuration, Environment, FileNames, Keyword, extra};
-use super::disk::{Disk, OnDisk};
+use super::disk::{Disk, OnDisk, Unfound};
 use super::{crt_list, pair};
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::{Started, usual_configuration};
 use crate::serving::loads::{
-    At, BUNDLE, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, bundle_of,
-    in_bundle, is_loaded,
+    At, BUNDLE, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, base_name,
+    bundle_of, in_bundle, is_loaded,
 };
 use crate::sys::escape::{escaped, escaped_path};
-use crate::sys::failure::io_cause as cause;
 use crate::sys::parallel;
 use crate::sys::system::System;
 
@@ -63,7 +62,8 @@ pub fn loaded_besides<'a>(
         let started = Started::find(system, haproxy);
         let surely = started.as_ref().ok().filter(|started| started.is_surely_this && started.root.is_none());
         let last = last(&haproxy.name);
-        if !is_surely_running(&started) {
+        let is_seen = sees_its_files(&started, haproxy);
+        if !is_surely_running(&started) && is_seen {
             let files = if haproxy.config.is_empty() { last } else { &haproxy.config };
             if !files.is_empty() {
                 stopped.insert(haproxy.name.clone(), files.to_vec());
@@ -81,6 +81,9 @@ pub fn loaded_besides<'a>(
             serving.named.extend(down.named);
             serving.mentioned.extend(down.mentioned);
             serving.unseen = down.unseen;
+        }
+        if !is_seen {
+            unseen = unseen.or_else(|| serving.unseen.clone());
         }
         let is_unknown = serving.unclear.is_some() && haproxy.config.is_empty() && last.is_empty();
         if is_unknown && !is_surely_running(&started) {
@@ -229,8 +232,7 @@ pub fn unloadable(
         }
         // It is gone again, or a link that leads nowhere.
         Err(_) if directory.join(name).symlink_metadata().is_err() => None,
-        Err(Errno::ACCESS) => None,
-        Err(e) => Some(nowhere(e)),
+        Err(e) => e.is_missing().then(|| nowhere(e)),
     };
     let found = parallel::map(&names, judge, &|_, _| ());
     names.iter().cloned().zip(found).filter_map(|(name, why)| Some((name, why?))).collect()
@@ -245,34 +247,22 @@ fn gather_around(
     unread: Option<Identity>,
     last: &[PathBuf],
 ) -> Serving {
-    let (files, environment, disk) = match (started, haproxy.config.is_empty()) {
+    let (files, environment) = match (started, haproxy.config.is_empty()) {
         (Err(why), true) if !last.iter().all(|file| file.exists()) || last.is_empty() => {
             return stopped(why, haproxy);
         }
-        (Err(_), true) => (last.to_vec(), Environment::default(), Disk::ours("/".into())),
-        (Err(_), false) => (haproxy.config.clone(), Environment::default(), Disk::ours("/".into())),
-        // The settings name our files, whatever root directory it has.
-        (Ok(started), false) => {
-            (haproxy.config.clone(), environment(started), Disk::ours(started.folder.clone()))
-        }
-        (Ok(started), true) => {
-            let disk = match &started.root {
-                None => Disk::ours(started.folder.clone()),
-                Some(root) => match Disk::below(root, started.folder.clone()) {
-                    Ok(disk) => disk,
-                    Err(why) => {
-                        return Serving::unknown(format!(
-                            "cannot see the files of process {}: {why}",
-                            started.pid
-                        ));
-                    }
-                },
-            };
-            (started.files.clone(), environment(started), disk)
-        }
+        (Err(_), true) => (last.to_vec(), Environment::default()),
+        (Err(_), false) => (haproxy.config.clone(), Environment::default()),
+        (Ok(started), false) => (haproxy.config.clone(), environment(started)),
+        (Ok(started), true) => (started.files.clone(), environment(started)),
     };
+    let disks = match Disks::of(started.as_ref().ok(), haproxy) {
+        Ok(disks) => disks,
+        Err(why) => return Serving::unknown(why),
+    };
+    let is_unseen = disks.loads.is_unseen();
     let environment = Environment { version, ..environment };
-    let (configuration, disk, sources) = match configuration(&files, environment, disk) {
+    let (configuration, disk, sources) = match configuration(&files, environment, disks) {
         Ok(read) => read,
         Err(why) if is_surely_running(started) => return Serving::unknown(why),
         Err(why) => return Serving { unseen: Some(why.clone()), ..Serving::unknown(why) },
@@ -292,7 +282,7 @@ fn gather_around(
     }
     let serving = gathering.read(binds, known);
     // One that runs says itself what it can't be without.
-    if is_surely_running(started) { Serving { unseen: None, ..serving } } else { serving }
+    if is_surely_running(started) && !is_unseen { Serving { unseen: None, ..serving } } else { serving }
 }
 
 /// The configuration of this HAProxy and what it loads, for people who want to know what is set up: the files that the
@@ -302,14 +292,7 @@ fn gather_around(
 /// It can't be read: why.
 pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serving), String> {
     let started = Started::find(system, haproxy).ok();
-    let (root, folder) = match &started {
-        Some(started) => (started.root.clone(), started.folder.clone()),
-        None => (None, "/".into()),
-    };
-    let disk = match root.filter(|_| haproxy.config.is_empty()) {
-        Some(root) => Disk::below(&root, folder)?,
-        None => Disk::ours(folder),
-    };
+    let disks = Disks::of(started.as_ref(), haproxy)?;
     let files = match (&started, haproxy.config.as_slice()) {
         (_, [_, ..]) => haproxy.config.clone(),
         (Some(started), []) if !started.files.is_empty() => started.files.clone(),
@@ -317,7 +300,7 @@ pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serv
     };
     let version = release(system, haproxy, started.as_ref());
     let environment = Environment { version, ..started.as_ref().map(environment).unwrap_or_default() };
-    let (configuration, disk, sources) = configuration(&files, environment, disk)?;
+    let (configuration, disk, sources) = configuration(&files, environment, disks)?;
     let mut gathering = Gathering { sources, ..Gathering::of(&configuration, &disk, None) };
     let binds = gathering.binds();
     let serving = gathering.read(binds, &Known::new());
@@ -329,7 +312,7 @@ pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serv
 fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
     let disk = Disk::ours("/".into());
     let (named, mentioned): (Vec<Named>, BTreeMap<String, At>) =
-        configuration(&[usual_configuration()], Environment::default(), Disk::ours("/".into()))
+        configuration(&[usual_configuration()], Environment::default(), Disks::ours("/".into()))
             .map(|(configuration, disk, _)| {
                 let mut gathering = Gathering::of(&configuration, &disk, None);
                 gathering.binds();
@@ -344,8 +327,7 @@ fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
         let identity = found.as_ref().ok().map(OnDisk::identity);
         let contents = match found {
             Ok(_) => judge(&path, &KeyFile::None, &disk, None),
-            Err(Errno::ACCESS) => Contents::Unseen(cause(&Errno::ACCESS.into())),
-            Err(e) => Contents::Unloadable { leaf: None, why: nowhere(e) },
+            Err(e) => unfound(&haproxy.host_file, e),
         };
         stores.insert(haproxy.host_file.clone(), Store { path, identity, contents, extra: None });
     }
@@ -372,8 +354,52 @@ fn environment(started: &Started) -> Environment {
     Environment { variables, is_whole: true, version: None }
 }
 
+/// Whether what its configuration names can be seen from here.
+fn sees_its_files(started: &Result<Started, String>, haproxy: &Haproxy) -> bool {
+    Disks::of(started.as_ref().ok(), haproxy).map_or(true, |disks| !disks.loads.is_unseen())
+}
+
 fn is_surely_running(started: &Result<Started, String>) -> bool {
     started.as_ref().is_ok_and(|started| started.is_surely_this)
+}
+
+/// Where a HAProxy's configuration is, and what it names.
+struct Disks {
+    /// Where the files are that hold the configuration.
+    configuration: Disk,
+    /// Where what they name is.
+    loads: Disk,
+}
+
+impl Disks {
+    fn ours(folder: PathBuf) -> Self {
+        Self { configuration: Disk::ours(folder.clone()), loads: Disk::ours(folder) }
+    }
+
+    /// Those of this HAProxy. The settings name our files by `config`, wherever it runs: what these name are its files.
+    ///
+    /// # Errors
+    /// Its files can't be seen: why.
+    fn of(started: Option<&Started>, haproxy: &Haproxy) -> Result<Self, String> {
+        let folder = started.map_or_else(|| "/".into(), |started| started.folder.clone());
+        let root = started.and_then(|started| Some((started, started.root.as_ref()?)));
+        if haproxy.config.is_empty() {
+            let Some((started, root)) = root else { return Ok(Self::ours(folder)) };
+            let below = || Disk::below(root, folder.clone()).map(|disk| disk.knowing(haproxy.places()));
+            let cannot = |why: String| format!("cannot see the files of process {}: {why}", started.pid);
+            let (configuration, loads) = (below().map_err(cannot)?, below().map_err(cannot)?);
+            return Ok(Self { configuration, loads });
+        }
+        let loads = match root.filter(|(started, _)| started.is_surely_this) {
+            Some((_, root)) => {
+                Disk::below(root, folder.clone()).unwrap_or_else(|_| Disk::unseen(Some(folder.clone())))
+            }
+            None if started.is_some_and(|started| started.is_surely_this) => Disk::ours(folder.clone()),
+            None if haproxy.has_paths_of_its_own() => Disk::unseen(None),
+            None => Disk::ours(folder.clone()),
+        };
+        Ok(Self { configuration: Disk::ours(folder), loads: loads.knowing(haproxy.places()) })
+    }
 }
 
 /// Reads the configuration files in their order; of a directory those that end in `.cfg`. With the disk in which the names of
@@ -381,8 +407,9 @@ fn is_surely_running(started: &Result<Started, String>) -> bool {
 fn configuration(
     files: &[PathBuf],
     environment: Environment,
-    disk: Disk,
+    disks: Disks,
 ) -> Result<(Configuration, Disk, Vec<PathBuf>), String> {
+    let Disks { configuration: disk, loads } = disks;
     let mut configuration = Configuration::new(environment);
     let mut folders = Vec::new();
     if files.is_empty() {
@@ -390,7 +417,7 @@ fn configuration(
     }
     for file in files {
         let cannot = |why: String| format!("cannot read {}: {why}", escaped_path(file));
-        let no = |e: Errno| cannot(cause(&e.into()));
+        let no = |e: Unfound| cannot(e.to_string());
         let found = disk.find(file).map_err(no)?;
         if !found.is_directory() {
             configuration.read(&file.to_string_lossy(), &found.text().map_err(cannot)?);
@@ -411,18 +438,22 @@ fn configuration(
     configuration.finish();
     let read = configuration.files.iter().map(|file| disk.place(Path::new(file)));
     let places = read.chain(folders).collect();
-    let disk = match configuration.beginning() {
-        Some(folder) => disk.beginning_at(folder),
-        None => disk,
+    // Where its own copy of the configuration is, nobody here knows.
+    let is_copy = disk.is_ours() && !loads.is_ours();
+    let loads = match configuration.beginning() {
+        Some(_) if is_copy && configuration.begins_beside_itself() => loads.beginning_at(None),
+        Some(folder) => loads.beginning_at(Some(Path::new(folder))),
+        None => loads,
     };
-    Ok((configuration, disk, places))
+    Ok((configuration, loads, places))
 }
 
 /// A file that is to be read: where its key is, if not in itself.
 struct Wanted {
     /// As HAProxy has it. No descriptor is held: there may be thousands of files.
     path: PathBuf,
-    found: Result<Identity, String>,
+    /// Else what is to be thought of it.
+    found: Result<Identity, Contents>,
     key: KeyFile,
     is_unread: bool,
 }
@@ -512,7 +543,9 @@ impl<'a> Gathering<'a> {
     fn read(self, binds: Vec<Bind>, known: &Known) -> Serving {
         let lines = self.lists.values().flatten();
         let fetches_ocsp = lines.into_iter().any(|line| line.option("ocsp-update") == Some("on"));
-        let lists = self.lists.keys().map(|list| self.disk.place(Path::new(list)));
+        let is_here =
+            |list: &&String| !matches!(self.disk.find(Path::new(list.as_str())), Err(Unfound::Elsewhere));
+        let lists = self.lists.keys().filter(is_here).map(|list| self.disk.place(Path::new(list)));
         let sources = self.sources.iter().cloned().chain(lists).collect();
         let Gathering {
             disk,
@@ -532,8 +565,8 @@ impl<'a> Gathering<'a> {
             let contents = match &wanted.found {
                 _ if wanted.is_unread => Contents::Unseen("it wasn't read".to_owned()),
                 // It may be that it isn't loaded, or that its name leads elsewhere.
-                Err(why) if unclear.is_some() => Contents::Unseen(why.clone()),
-                Err(why) => Contents::Unloadable { leaf: None, why: why.clone() },
+                Err(Contents::Unloadable { why, .. }) if unclear.is_some() => Contents::Unseen(why.clone()),
+                Err(contents) => contents.clone(),
                 Ok(identity) => match known.get(identity).filter(|_| !has_named_key) {
                     Some(contents) => contents.clone(),
                     None => judge(&wanted.path, &wanted.key, disk, version),
@@ -543,6 +576,13 @@ impl<'a> Gathering<'a> {
             Store { path, identity, contents, extra: extras.get(name).cloned() }
         };
         let stores = parallel::map(&wanted, read, &|_, _| ());
+        let mut mentioned = names.mentioned;
+        for (path, at) in &names.paths {
+            // It may be ours by another name.
+            if let Err(Unfound::Elsewhere) = disk.find(Path::new(path)) {
+                mentioned.entry(base_name(path).to_owned()).or_insert_with(|| at.clone());
+            }
+        }
         Serving {
             binds,
             stores: wanted.iter().map(|(name, _)| name.clone()).zip(stores).collect(),
@@ -553,7 +593,7 @@ impl<'a> Gathering<'a> {
             named: named(names.paths, &certificates, disk),
             fetches_ocsp: self.configuration.fetches_ocsp || fetches_ocsp,
             readers: named(self.configuration.readers.clone(), &BTreeSet::new(), disk),
-            mentioned: names.mentioned,
+            mentioned,
             unseen: names.unseen,
             crt_base: self.configuration.crt_base.clone(),
             version,
@@ -635,7 +675,7 @@ impl<'a> Gathering<'a> {
         let identity = found.as_ref().ok().map(OnDisk::identity);
         let names = match &found {
             Ok(found) => found.names(),
-            Err(e) => Err(cause(&(*e).into())),
+            Err(e) => Err(e.to_string()),
         };
         match names {
             Ok(names) => {
@@ -704,7 +744,7 @@ impl<'a> Gathering<'a> {
         let found = match self.disk.regular_file(folder, &file) {
             Ok(None) => return None,
             Ok(Some(identity)) => Ok(identity),
-            Err(e) => Err(nowhere(e)),
+            Err(e) => Err(unfound(&store, e)),
         };
         if !self.is_known(&store) {
             let key = self.key_file(&store);
@@ -717,7 +757,7 @@ impl<'a> Gathering<'a> {
     /// The certificates of a crt-list.
     fn list(&mut self, path: &str) -> Vec<Entry> {
         if !self.lists.contains_key(path) {
-            let lines = self.disk.find(Path::new(path)).map_err(|e| cause(&e.into()));
+            let lines = self.disk.find(Path::new(path)).map_err(|e| e.to_string());
             let lines = lines
                 .and_then(|found| found.text())
                 .and_then(|text| crt_list::lines(&text).map_err(|(line, why)| format!("line {line} {why}")));
@@ -730,9 +770,15 @@ impl<'a> Gathering<'a> {
             self.lists.insert(path.to_owned(), lines);
         }
         let lines = self.lists.get(path).cloned().unwrap_or_default();
+        // Where people find it from here.
+        let file = if self.disk.is_ours() {
+            path.to_owned()
+        } else {
+            self.disk.place(Path::new(path)).to_string_lossy().into_owned()
+        };
         let mut entries = Vec::new();
         for line in lines {
-            let at = At { file: path.to_owned(), line: line.number };
+            let at = At { file: file.clone(), line: line.number };
             let whole = self.configuration.with_base(&line.path);
             if let Some(crt) = line.option("crt") {
                 self.note(format!("{at}: crt {} isn't followed", escaped(crt)));
@@ -765,8 +811,14 @@ impl<'a> Gathering<'a> {
         }
         let found = match self.disk.find(Path::new(path)) {
             Ok(found) if found.is_file() => Ok(found.identity()),
-            Ok(_) => Err("it isn't a regular file".to_owned()),
-            Err(e) => Err(nowhere(e)),
+            Ok(_) => Err(Contents::Unloadable { leaf: None, why: "it isn't a regular file".to_owned() }),
+            Err(e) => {
+                // It may be a directory, or a bundle.
+                if e == Unfound::Elsewhere {
+                    self.note(elsewhere(path));
+                }
+                Err(unfound(path, e))
+            }
         };
         let named = key.map(|(key, at)| KeyFile::Named(key.to_owned(), at.clone()));
         let key = named.unwrap_or_else(|| self.key_file(path));
@@ -784,16 +836,30 @@ impl<'a> Gathering<'a> {
 }
 
 /// Why HAProxy finds no file there.
-fn nowhere(e: Errno) -> String {
+fn nowhere(e: Unfound) -> String {
     match e {
-        Errno::NOENT | Errno::NOTDIR => "there is no such file".to_owned(),
-        Errno::LOOP => "it is a link to itself".to_owned(),
-        e => cause(&e.into()),
+        Unfound::Cause(Errno::NOENT | Errno::NOTDIR) => "there is no such file".to_owned(),
+        Unfound::Cause(Errno::LOOP) => "it is a link to itself".to_owned(),
+        e @ (Unfound::Cause(_) | Unfound::Elsewhere) => e.to_string(),
+    }
+}
+
+/// What isn't known of a path that only HAProxy can follow.
+fn elsewhere(path: &str) -> String {
+    format!("{} can't be seen from here: HAProxy has paths of its own", escaped(path))
+}
+
+/// What is to be thought of a file that isn't found: only what surely isn't there can't be loaded.
+fn unfound(path: &str, e: Unfound) -> Contents {
+    match e {
+        Unfound::Elsewhere => Contents::Unseen(elsewhere(path)),
+        e @ Unfound::Cause(_) if e.is_missing() => Contents::Unloadable { leaf: None, why: nowhere(e) },
+        e @ Unfound::Cause(_) => Contents::Unseen(format!("cannot look at {}: {e}", escaped(path))),
     }
 }
 
 fn judge(path: &Path, key: &KeyFile, disk: &Disk, version: Option<(u32, u32)>) -> Contents {
-    let read = |path: &Path| disk.find(path).map_err(|e| cause(&e.into())).and_then(|found| found.secret());
+    let read = |path: &Path| disk.find(path).map_err(|e| e.to_string()).and_then(|found| found.secret());
     let pem = match read(path) {
         Ok(pem) => pem,
         Err(why) => return Contents::Unseen(format!("cannot read {}: {why}", escaped_path(path))),
@@ -801,6 +867,9 @@ fn judge(path: &Path, key: &KeyFile, disk: &Disk, version: Option<(u32, u32)>) -
     let beside = match key {
         KeyFile::None => None,
         KeyFile::Beside(key) => read(Path::new(key)).ok(),
+        KeyFile::Named(file, _) if matches!(disk.find(Path::new(file)), Err(Unfound::Elsewhere)) => {
+            return Contents::Unseen(elsewhere(file));
+        }
         KeyFile::Named(file, at) => {
             let key = read(Path::new(file)).map_err(|why| format!("cannot be read: {why}"));
             return pair::with_named_key(&pem, key.as_ref().map(|key| key.as_slice()), &|how| {

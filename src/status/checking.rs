@@ -56,6 +56,9 @@ pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
         };
     }
     let started = Started::find(system, haproxy).ok().filter(|it| it.is_surely_this && it.root.is_none());
+    if started.is_none() && haproxy.has_paths_of_its_own() {
+        return Checked::Unasked(config_check::OTHER_PATHS.to_owned());
+    }
     let files = match (haproxy.config.as_slice(), started) {
         ([], Some(started)) => started.paths().collect(),
         ([], None) => match usual_configuration() {

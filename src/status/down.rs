@@ -66,6 +66,8 @@ fn start(haproxy: &Haproxy, has_unit: bool) -> String {
     }
     match haproxy.config.as_slice() {
         [] => "start HAProxy the way it is started here".to_owned(),
+        // Here its paths lead to something else.
+        _ if haproxy.has_paths_of_its_own() => "start HAProxy where it runs".to_owned(),
         files => {
             let files: Vec<String> =
                 files.iter().map(|file| format!(" -f {}", shell_word(file.as_os_str()))).collect();

@@ -34,6 +34,10 @@ const OPENSSL_CONF: [&str; 3] =
 /// How long the check after a failed reload may take.
 const AGAIN: Duration = Duration::from_secs(30);
 
+/// Why one that is elsewhere isn't checked here.
+pub(crate) const OTHER_PATHS: &str =
+    "its sites_dir or host_file leads to something else here, so that only HAProxy itself can check it";
+
 /// What a configuration check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigCheck {
@@ -181,6 +185,9 @@ pub(crate) enum NotRun {
         /// The first of these files.
         file: PathBuf,
     },
+    /// Its paths lead to something else here.
+    #[error("{OTHER_PATHS}")]
+    OtherPaths,
     /// A place on its way can't be looked at.
     #[error("cannot {deed} {}: {why}", escaped_path(.place))]
     Unreadable {
@@ -215,7 +222,8 @@ fn program(system: &System, haproxy: &Haproxy, master: &Master) -> Result<Progra
     let binary = binary(proc, pid, setting, &arguments).map_err(cannot("executable"))?;
     let user = User::parse(&status).ok_or(NotRun::Unseen { what: "user", pid, why: String::new() })?;
     let own_files = Files { binary: !setting.starts_with('/'), configuration: haproxy.config.is_empty() };
-    sees_our_files(master, &binary, &arguments, &folder, own_files)?;
+    let has_own_paths = haproxy.has_paths_of_its_own();
+    sees_our_files(master, &binary, &arguments, &folder, own_files, has_own_paths)?;
 
     let arguments = for_check(&arguments, &haproxy.config);
     let environment = without_masters_own(environment);
@@ -319,10 +327,14 @@ fn sees_our_files(
     arguments: &[OsString],
     folder: &Path,
     own: Files,
+    has_own_paths: bool,
 ) -> Result<(), NotRun> {
     let (proc, pid) = (master.proc(), master.pid());
     if proc.sees_our_files(pid) {
         return Ok(());
+    }
+    if has_own_paths {
+        return Err(NotRun::OtherPaths);
     }
     let root = proc.path(pid, "root");
     let mut files = Vec::new();

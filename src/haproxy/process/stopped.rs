@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::config_check::ConfigCheck;
+use super::config_check::{ConfigCheck, OTHER_PATHS};
 use super::surroundings::remembered;
 use crate::config::Haproxy;
 use crate::sys::escape::escaped;
@@ -22,6 +22,9 @@ pub fn would_start(
     let Some(binary) = &haproxy.binary else {
         return ConfigCheck::Unchecked("binary is empty, so HAProxy is never run".to_owned());
     };
+    if haproxy.has_paths_of_its_own() {
+        return ConfigCheck::Unchecked(OTHER_PATHS.to_owned());
+    }
     let Some(path) = system.program(binary) else {
         return ConfigCheck::Unchecked(format!("there is no program {} here", escaped(binary)));
     };
