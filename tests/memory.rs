@@ -272,6 +272,73 @@ fn where_no_reload_is_possible_the_losers_are_committed_again() {
     });
 }
 
+/// A socket of another host, say: nothing tells which HAProxy answers there, nor what it loads.
+#[test]
+fn where_the_configuration_is_not_known_no_name_changes_hands() {
+    with_each(|version| {
+        for binds in [ALONE, BEFORE_ANOTHER, BEHIND_ANOTHER] {
+            let what = format!("{binds:?}, HAProxy {}", version.full);
+            let port = support::Port::free();
+            let stats = format!("  stats socket ipv4@{} level admin", port.address());
+            let mut system = System::start(version, binds, MASTER, |setup| setup.global(&stats));
+            // Which of the two it is shows nowhere.
+            let _another = Haproxy::of(version).crt(system.cmd.sites()).start();
+            let table = format!("[[haproxy]]\nname = \"far\"\nruntime_socket = \"{}\"\n", port.address());
+            system.cmd.set_tables(&table);
+            let served = |system: &System| support::served(system.haproxy.address(), "a.test");
+
+            system.renew(&["example.com-0001"]);
+            let (run, row) = system.run();
+            let is_host_before = binds != ALONE;
+            if !is_host_before {
+                assert_eq!(
+                    (&row["outcome"], &row["owed"]),
+                    (&"updated".into(), &false.into()),
+                    "{what}: {run}"
+                );
+                assert!(row["confirmed"].is_null(), "{what}: {run}");
+                system.answers_as_a_fresh_one(&what);
+                let probing = &mut system.cmd;
+                probing.set_tables(&format!("{table}probe = [\"{}\"]", system.haproxy.address()));
+                system.renew(&["a"]);
+                let detail = system.cmd.assemble(&[]).haproxy()["detail"].to_string();
+                assert!(detail.contains("set config of") && !detail.contains("or probe"), "{what}: {detail}");
+                continue;
+            }
+            let before = served(&system);
+            system.renew(&["a"]);
+            let (run, row) = system.run();
+            let shows_order = version.number() >= (3, 2);
+            if shows_order && binds == BEHIND_ANOTHER {
+                assert_eq!(
+                    (&row["outcome"], &row["owed"]),
+                    (&"updated".into(), &false.into()),
+                    "{what}: {run}"
+                );
+                system.answers_as_a_fresh_one(&what);
+                continue;
+            }
+            assert_eq!((run.code, &row["owed"]), (Some(2), &Value::Bool(true)), "{what}: {run}");
+            let detail = row["detail"].as_str().unwrap();
+            assert!(
+                detail.contains("shares") && detail.contains("reload HAProxy where it runs"),
+                "{what}: {run}"
+            );
+            assert_eq!(served(&system), before, "{what}: {run}");
+            assert_eq!(system.cmd.run(&["status", "--format", "json"]).code, Some(2), "{what}");
+            // What is said leads out.
+            system.haproxy.reload_and_wait();
+            let (run, row) = system.run();
+            assert_eq!(
+                (&row["outcome"], &row["owed"]),
+                (&"not-needed".into(), &false.into()),
+                "{what}: {run}"
+            );
+            system.answers_as_a_fresh_one(&what);
+        }
+    });
+}
+
 #[test]
 fn what_needs_a_reload_holds_nothing_else_back() {
     with_each(|version| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::advice;
-use super::observation::{LoadedLeaf, Presented, Shown, Sight, SiteViews};
+use super::observation::{LoadedLeaf, Outranked, Presented, Shown, Sight, SiteViews};
 use super::running::Running;
 use super::severity::{PlaceState, ProblemKind, Severity};
 use crate::certified_key::{Flaw, Leaf, hex};
@@ -580,16 +580,20 @@ fn unreached(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
 
 /// A file from elsewhere in HAProxy's configuration serves one of the names.
 fn outranked(shown: &Shown, view: &HaproxyView) -> Option<Problem> {
-    let (name, winner) = shown.outranked.as_ref()?;
-    let fact = format!(
-        "{} serves {} from {}, which its configuration names first",
-        escaped(&view.name),
-        escaped(name),
-        escaped(winner)
-    );
-    let advice =
-        "name the sites directory before that file on the bind line, or let HAProxy load that file no more"
-            .to_owned();
+    let Outranked { name, by, is_configured } = shown.outranked.as_ref()?;
+    let (name, by, haproxy) = (escaped(name), escaped(by), escaped(&view.name));
+    const ORDER: &str =
+        "name the sites directory before that file on the bind line, or let HAProxy load that file no more";
+    let (fact, advice) = match is_configured {
+        true => (
+            format!("{haproxy} serves {name} from {by}, which its configuration names first"),
+            ORDER.to_owned(),
+        ),
+        false => (
+            format!("{haproxy} serves {name} from {by}; what its configuration names first isn't known"),
+            format!("reload HAProxy where it runs; if that changes nothing, {ORDER}"),
+        ),
+    };
     Some(Problem {
         haproxy: Some(view.name.clone()),
         ..problem(ProblemKind::Warned(Warning::Shadowed), Severity::Warning, fact, Some(advice))

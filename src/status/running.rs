@@ -10,7 +10,7 @@ use super::down::{self, Down};
 use super::handshakes::{self, Asked};
 use super::loaded::{self, Asking, Besides, LoadedStores};
 use super::local::Ground;
-use super::observation::{Location, Shown, Sight, SiteViews};
+use super::observation::{Location, Outranked, Shown, Sight, SiteViews};
 use super::{advice, behind, reloading};
 use crate::certified_key::read_leaf;
 use crate::config::{Haproxy, Method, Settings};
@@ -177,6 +177,8 @@ struct Look {
     reload: Option<String>,
     behind: Option<Behind>,
     failed_reloads: u32,
+    /// Whether it is known what it loads.
+    is_configured: bool,
 }
 
 impl Look {
@@ -242,7 +244,8 @@ impl Look {
         let worker = memory.as_ref().ok().and_then(|memory| memory.worker);
         let failed_reloads = worker.map(|worker| failed_reloads(haproxy, worker)).unwrap_or_default();
         let reload = reloading::command(system, haproxy);
-        Self { memory, names, answers, down, reload, behind, failed_reloads }
+        let is_configured = serving.is_some_and(|serving| serving.unclear.is_none());
+        Self { memory, names, answers, down, reload, behind, failed_reloads, is_configured }
     }
 
     /// What it shows for one site.
@@ -255,6 +258,8 @@ impl Look {
             return unseen;
         }
         let outranked = names.iter().find_map(|name| memory.outranked.remove(name));
+        let is_configured = self.is_configured;
+        let outranked = outranked.map(|(name, by)| Outranked { name, by, is_configured });
         let found: Vec<LoadedLeaf> = names.iter().filter_map(|name| memory.stores.remove(name)).collect();
         // What isn't as it should be, where it has the file by several names.
         let is_right = |found: &LoadedLeaf| {
