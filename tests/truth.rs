@@ -327,6 +327,28 @@ fn a_haproxy_that_has_died_is_critical_on_every_version() {
     }
 }
 
+/// A pidfile of another start says nothing about one that is seen to run.
+#[test]
+fn a_haproxy_that_runs_is_not_down_whatever_its_pidfile_says() {
+    let (_tree, mut cmd, haproxy) = healthy(&system_haproxy());
+    let pidfile = cmd.beside("old.pid");
+    let mut gone = Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    fs::write(&pidfile, format!("{}\n", gone.id())).unwrap();
+    cmd.set_tables(&format!(
+        "[[haproxy]]\nunit = \"\"\nmaster_socket = \"\"\npidfile = {}\nbinary = {}\n",
+        support::cmd::toml(&pidfile),
+        support::cmd::toml(&haproxy.version().program)
+    ));
+    let run = json(&cmd, &[]).exits(3);
+    assert!(!run.stdout.contains("haproxy-down"), "{run}");
+    let detail = run.json()["haproxy"][0]["detail"].to_string();
+    assert!(
+        detail.contains("is gone, but the HAProxy of process") && detail.contains("set unit, pidfile"),
+        "{run}"
+    );
+}
+
 /// Without a pidfile a dead socket says it.
 #[test]
 fn a_socket_that_nobody_listens_at_is_evidence() {

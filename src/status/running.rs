@@ -6,7 +6,7 @@ use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
 use super::behind::Behind;
-use super::down::{self, Down};
+use super::down::{self, Down, Silent};
 use super::handshakes::{self, Asked};
 use super::loaded::{self, Asking, Besides, LoadedStores};
 use super::local::Ground;
@@ -173,7 +173,7 @@ struct Look {
     memory: Result<LoadedStores, String>,
     names: Names,
     answers: handshakes::Answers,
-    down: Option<Down>,
+    silent: Option<Silent>,
     reload: Option<String>,
     behind: Option<Behind>,
     failed_reloads: u32,
@@ -231,7 +231,7 @@ impl Look {
         let answers = handshakes::ask(&haproxy.probe, &asked, deadline);
         let is_silent = memory.is_err() && (haproxy.probe.is_empty() || answers.unseen.is_some());
         let is_wanted = haproxy.method != Method::None || !haproxy.probe.is_empty();
-        let down = if is_silent && is_wanted { down::look(system, haproxy) } else { None };
+        let silent = if is_silent && is_wanted { down::look(system, haproxy) } else { None };
         let behind = memory
             .as_ref()
             .ok()
@@ -245,7 +245,7 @@ impl Look {
         let failed_reloads = worker.map(|worker| failed_reloads(haproxy, worker)).unwrap_or_default();
         let reload = reloading::command(system, haproxy);
         let is_configured = serving.is_some_and(|serving| serving.unclear.is_none());
-        Self { memory, names, answers, down, reload, behind, failed_reloads, is_configured }
+        Self { memory, names, answers, silent, reload, behind, failed_reloads, is_configured }
     }
 
     /// What it shows for one site.
@@ -273,7 +273,12 @@ impl Look {
 
     fn running(&self, haproxy: &Haproxy) -> Running {
         let unshown = self.memory.as_ref().map_or_else(|why| Some(why.clone()), LoadedStores::unseen);
-        let why = [unshown, self.answers.unseen.clone()];
+        let (down, elsewhere) = match self.silent.clone() {
+            Some(Silent::Down(down)) => (Some(down), None),
+            Some(Silent::Elsewhere(why)) => (None, Some(why)),
+            None => (None, None),
+        };
+        let why = [elsewhere, unshown, self.answers.unseen.clone()];
         let seen = self.memory.is_ok() || !self.answers.sites.is_empty();
         Running {
             name: haproxy.name.clone(),
@@ -281,7 +286,7 @@ impl Look {
             presented: !haproxy.probe.is_empty() && self.answers.unseen.is_none(),
             wanted: haproxy.method != Method::None || !haproxy.probe.is_empty() || seen,
             unseen: why.into_iter().flatten().next(),
-            down: self.down.clone(),
+            down,
             reload: self.reload.clone(),
             behind: self.behind.clone(),
             failed_reloads: self.failed_reloads,
