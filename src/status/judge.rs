@@ -15,7 +15,7 @@ use crate::plan::action::Action;
 use crate::plan::client::Client;
 use crate::plan::names::is_loaded_name;
 use crate::plan::reason::Reason;
-use crate::plan::row::{NamesWon, Role};
+use crate::plan::row::{NamesWon, Role, Row};
 use crate::plan::warning::Warning;
 use crate::serving::loads::KEY_LINE;
 use crate::serving::one_by_one::Unreached;
@@ -564,7 +564,9 @@ fn lacks_ocsp(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> 
 /// No client is presented it.
 fn unreached(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
     let file = views.file.as_deref()?;
-    let why = views.place.unreached.as_ref()?;
+    // What is to go needs no line.
+    let is_to_go = |row: &Row| row.action == Action::Prune || row.warnings.contains(&Warning::PruneHeld);
+    let why = views.place.unreached.as_ref().filter(|_| !views.row.as_ref().is_some_and(is_to_go))?;
     let (fact, advice) = (why.fact(), why.advice(file));
     Some(match why {
         Unreached::Unlisted(_) | Unreached::Bundle(_) => {

@@ -182,6 +182,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     let archive = settings.live_dir.with_file_name("archive");
     let foreign = ForeignFile::among(&ground.sites);
     let needs = Needs::of(settings, &ground.loaded, &ground.sites);
+    let superfluous = circumstances::superfluous(&ground.sites);
     let around = Circumstances {
         now,
         sees_state,
@@ -194,6 +195,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         sites_dir: &settings.sites_dir,
         host_file: &settings.host_file,
         foreign: &foreign,
+        superfluous: &superfluous,
         needs: &needs,
         live_is_missing: ground.live_is_missing,
         follows: settings.followed().is_some(),
