@@ -692,9 +692,11 @@ pub fn owed_problem(running: &Running, since: Option<i64>, now: i64) -> Problem 
             format!("{name_shown} counts as waiting for an update: .haproxy-certs/state.json is damaged")
         }
     };
+    // Here it is said what is to be mended.
+    let advice = running.catch_up(true).replacen("mend what reload-owed says", "mend that", 1);
     Problem {
         haproxy: Some(name.to_owned()),
-        ..problem(ProblemKind::ReloadOwed, severity, fact, Some(running.catch_up(true)))
+        ..problem(ProblemKind::ReloadOwed, severity, fact, Some(advice))
     }
 }
 

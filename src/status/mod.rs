@@ -132,6 +132,8 @@ fn status_by(
         running.failed = told
             .filter(|_| running.refused.is_none())
             .and_then(|told| crate::status::refusal::failure(&told));
+        running.way_out =
+            running.failed.as_ref().and_then(|_| crate::status::reloading::way_out(system, table));
     }
     if with_setup {
         // By the name that HAProxy has for the directory: that it should be ours is said above.

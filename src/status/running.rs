@@ -63,6 +63,8 @@ pub struct Running {
     pub refused: Option<Refused>,
     /// Why the last run could not notify it, where that isn't its configuration.
     pub failed: Option<String>,
+    /// What leads out where the way that is set for it can't do what is missing.
+    pub way_out: Option<String>,
     /// A file that it would load and can't: it doesn't reload because of it.
     pub blocked: Option<String>,
 }
@@ -76,9 +78,10 @@ impl Running {
             None => self.blocked.as_ref().map(|file| format!("mend {file}, which it can't load; then ")),
         };
         let then = match (&self.reload, is_owed) {
-            (_, true) if self.failed.is_some() && first.is_none() => {
-                format!("mend that; then {}", advice::ASSEMBLE)
-            }
+            (_, true) if self.failed.is_some() && first.is_none() => match &self.way_out {
+                Some(way_out) => format!("{way_out}; then {}", advice::ASSEMBLE),
+                None => format!("mend what reload-owed says; then {}", advice::ASSEMBLE),
+            },
             (_, true) => advice::ASSEMBLE.to_owned(),
             (Some(command), false) => format!("run: {command}"),
             (None, false) => format!("reload {} the way it is reloaded here", escaped(&self.name)),
@@ -293,6 +296,7 @@ impl Look {
             spelled: None,
             refused: None,
             failed: None,
+            way_out: None,
             blocked: None,
         }
     }
