@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::thread;
 use std::time::Duration;
@@ -566,4 +567,64 @@ fn a_probe_that_contradicts_is_followed_by_a_reload() {
         let method = system.deploys("another certificate is in the way");
         assert_ne!(method, "runtime");
     });
+}
+
+/// Who doesn't answer at all, or not by TLS, isn't mended by a reload: one is enough for what needs one.
+#[test]
+fn a_probe_that_nobody_answers_reloads_nothing_again() {
+    with_each(|version| {
+        let closed = support::Port::free();
+        let mut system = System::start(version, ALONE, MASTER, |setup| setup);
+        let probe = |address: SocketAddr| format!("timeout = \"8s\"\nprobe = [\"{address}\"]");
+        system.cmd.set_tables(&system.haproxy.table(&probe(closed.address())));
+        let context = &version.full;
+        let workers = |system: &System| {
+            let shown = system.haproxy.processes().unwrap();
+            shown.workers.iter().map(|worker| worker.pid).collect::<Vec<_>>()
+        };
+        let fails = |system: &System| {
+            let (run, row) = system.run();
+            assert_eq!((run.code, &row["owed"]), (Some(2), &Value::Bool(true)), "{context}: {run}");
+            let detail = row["detail"].as_str().unwrap();
+            assert!(
+                detail.contains("refused") && detail.contains("no reload mends that: set probe"),
+                "{run}"
+            );
+        };
+        let before = workers(&system);
+        system.renew(&["a"]);
+        fails(&system);
+        fails(&system);
+        assert_eq!(workers(&system), before, "{context}: in memory");
+        assert_eq!(support::served(system.haproxy.address(), "a.test"), system.tree.leaf("a").served());
+        // A pruned file needs one.
+        system.tree.delete("z");
+        fails(&system);
+        let before = workers(&system);
+        fails(&system);
+        fails(&system);
+        assert_eq!(workers(&system), before, "{context}: after a reload");
+        let status = system.cmd.run(&["status"]);
+        assert!(status.stdout.contains("set probe of"), "{context}: {status}");
+        system.cmd.set_tables(&system.haproxy.table(&probe(system.haproxy.address())));
+        let (run, row) = system.run();
+        assert_eq!(row["owed"], Value::Bool(false), "{context}: {run}");
+        assert_eq!(workers(&system), before, "{context}");
+    });
+}
+
+/// A bind line that expects a proxy is named.
+#[test]
+fn a_probe_of_a_line_that_expects_a_proxy_is_told_so() {
+    let mut tree = Tree::of(&[("a", &["a.test"][..])]);
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    cmd.assemble(&[]).exits(0);
+    let haproxy =
+        Haproxy::of(&support::system_haproxy()).crt(cmd.sites()).bind_option("accept-proxy").start();
+    let probe = format!("timeout = \"8s\"\nprobe = [\"{}\"]", haproxy.address());
+    let cmd = cmd.with_tables(&haproxy.table(&probe));
+    tree.renew("a");
+    let row = cmd.assemble(&[]).exits(2).haproxy();
+    let detail = row["detail"].as_str().unwrap();
+    assert!(detail.contains("has accept-proxy, so only a proxy reaches it: set probe of"), "{row}");
 }

@@ -149,6 +149,8 @@ pub struct BindLine {
     pub ssl: bool,
     /// Whether it has `strict-sni`, or all have.
     pub strict_sni: bool,
+    /// Whether it has `accept-proxy`.
+    pub accepts_proxy: bool,
     /// What it loads, in order, with `crt-base` where that belongs.
     pub loads: Vec<(Keyword, String)>,
 }
@@ -602,6 +604,7 @@ impl Configuration {
             addresses: words.first().copied().unwrap_or_default().to_owned(),
             ssl: false,
             strict_sni: self.strict_sni,
+            accepts_proxy: false,
             loads: Vec::new(),
         };
         let mut unknown = None;
@@ -619,7 +622,8 @@ impl Configuration {
                 "ssl" => bind.ssl = true,
                 "strict-sni" => bind.strict_sni = true,
                 "no-strict-sni" => bind.strict_sni = false,
-                "accept-proxy" | "namespace" => is_open = false,
+                "accept-proxy" => (is_open, bind.accepts_proxy) = (false, true),
+                "namespace" => is_open = false,
                 "v6only" => v6only = true,
                 "generate-certificates" => {
                     unknown.get_or_insert_with(|| "generate-certificates isn't followed".to_owned());

@@ -183,6 +183,7 @@ fn add(
         addresses: String::new(),
         ssl: true,
         strict_sni: true,
+        accepts_proxy: false,
         loads: vec![load],
     });
 }
