@@ -628,3 +628,26 @@ fn a_probe_of_a_line_that_expects_a_proxy_is_told_so() {
     let detail = row["detail"].as_str().unwrap();
     assert!(detail.contains("has accept-proxy, so only a proxy reaches it: set probe of"), "{row}");
 }
+
+/// The host certificate is a lineage's, and comes first: its names aren't served from what sorts first in the directory.
+#[test]
+fn the_host_certificates_lineage_is_not_shadowed_by_what_sorts_first() {
+    with_each(|version| {
+        let tree = Tree::of(&[("lb", &["lb.test", "a.test"][..]), ("a", &["a.test"])]);
+        let cmd = Cmd::new(tree.live()).option("host_lineage = \"lb\"").without_haproxy();
+        let host = format!("host_file = {}", toml(&cmd.beside("host.pem")));
+        let cmd = cmd.option(&host);
+        cmd.assemble(&[]);
+        let haproxy = Haproxy::of(version).crt(cmd.beside("host.pem")).crt(cmd.sites()).start();
+        assert_eq!(
+            support::served(haproxy.address(), "a.test"),
+            tree.leaf("lb").served(),
+            "{}",
+            version.full
+        );
+        let cmd = cmd.with_tables(&haproxy.table(""));
+        let run = cmd.assemble(&[]).exits(0);
+        assert_eq!(run.site("lb.pem")["warnings"], serde_json::json!([]), "{}: {run}", version.full);
+        assert!(!run.stdout.contains("sorts first"), "{}: {run}", version.full);
+    });
+}
