@@ -168,6 +168,16 @@ fn a_configuration_that_haproxy_refuses_is_critical_on_every_version() {
     for version in versions() {
         let (_tree, cmd, haproxy) = healthy(&version);
         break_configuration(&haproxy);
+        // No reload is advised that would fail.
+        let broken = fs::read_to_string(haproxy.config()).unwrap();
+        wait_until(LIMIT, "that the file is seen to be newer", || {
+            fs::write(haproxy.config(), &broken).unwrap();
+            json(&cmd, &[]).stdout.contains("haproxy-stale")
+        });
+        let plain = json(&cmd, &[]).exits(2);
+        problem(&plain, "haproxy-config", "critical", "no-such-keyword");
+        let behind = problem(&plain, "haproxy-stale", "warning", "an older configuration");
+        assert!(behind["advice"].as_str().unwrap().starts_with("mend line "), "{behind}");
         let run = json(&cmd, &["--setup"]).exits(2);
         let said = problem(&run, "haproxy-config", "critical", "no-such-keyword");
         assert!(said["fact"].as_str().unwrap().contains("haproxy refuses its configuration"), "{said}");

@@ -116,9 +116,14 @@ fn status_by(
         let is_suspect = told.as_ref().is_some_and(|told| crate::status::refusal::refusal(told).is_some());
         // It reads every certificate: only where there is a reason, or all the time there is.
         let is_suspect = is_suspect || running.failed_reloads > 0;
-        if with_setup || is_suspect || running.down.is_some() || are_untried {
+        let is_asked = with_setup || is_suspect || running.down.is_some() || are_untried;
+        // A reload is going to be advised: where it would fail that must be said first.
+        let is_behind = running.behind.as_ref().is_some_and(|behind| !behind.in_memory);
+        if is_asked || is_behind {
             let checked = checking::check(system, table);
-            setup.findings.extend(crate::host_setup::checked(table, &checked));
+            if is_asked || matches!(checked, Checked::Refused { .. }) {
+                setup.findings.extend(crate::host_setup::checked(table, &checked));
+            }
             let found = match &checked {
                 Checked::Refused { log, .. } => untried::note(settings, place, &mut ground, log),
                 Checked::Accepted | Checked::Unasked(_) => None,
