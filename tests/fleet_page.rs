@@ -187,7 +187,7 @@ fn a_small_fleet_is_a_cell_for_each_node_and_lineage() {
     for text in [
         &*format!("serial {}", serial(3)),
         "30 days left",
-        "lb1 \u{2713} in step serves 04AB00000000..",
+        "lb1 \u{2713} in step serves 04AB0000..",
         "lb2 ! haproxy-stale serves 2B01401A5AADF00D",
         "lb3 ! behind as number 41 says",
     ] {
@@ -289,7 +289,7 @@ fn a_thousand_lineages_in_step_are_one_row_and_the_others_are_named() {
     let rows = rows(&page, "matrix");
     assert_eq!(rows.len(), 3, "{rows:?}");
     let all = rows.join("\n");
-    for text in ["customer-0077.example.net", "customer-1200.example.net", "1298 lineages more"] {
+    for text in ["customer-0077.example.net", "customer-1200.example.net", "1298 more lineages"] {
         assert!(all.contains(text), "{text} in {all}");
     }
     let shown = words(&page);
@@ -330,7 +330,7 @@ fn where_nodes_and_lineages_are_many_each_row_names_its_nodes() {
     let page = scene.page("tall");
     let rows = self::rows(&page, "matrix");
     assert_eq!(rows.len(), 30, "{rows:?}");
-    assert!(rows[1].contains("lb01") && rows[1].contains("37 lineages more \u{2713} in step"), "{rows:?}");
+    assert!(rows[1].contains("lb01") && rows[1].contains("37 more lineages \u{2713} in step"), "{rows:?}");
 }
 
 /// Whoever has a node's key writes its report.

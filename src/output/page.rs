@@ -17,6 +17,9 @@ const VERSION: &str = env!("HAPROXY_CERTS_VERSION");
 /// What browsers show before anything is known of the page, and all of its looks.
 const STYLE: &str = include_str!("page.css");
 
+/// More facts about one problem are folded; on paper they aren't.
+const MOST_FACTS: usize = 8;
+
 /// A page: the verdict, what is in its middle, and the version.
 #[derive(Debug, Template)]
 #[template(
@@ -85,18 +88,27 @@ impl Frame<'_> {
 {%- endmacro -%}
 <div class="problem {{ class }}">
 <p><strong>{{ kind }}</strong>
+{%- if facts.len() > 1 %}, {{ facts.len() }} times{% endif %}
 {%- if let [it] = facts.as_slice() %}{% if !it.is_empty() %}: {% call fact(it) %}{% endcall %}{% endif %}{% endif %}</p>
-{%- if facts.len() > 1 %}
-<ul>
-{%- for it in facts %}
-<li>{% call fact(it) %}{% endcall %}</li>
-{%- endfor %}
-</ul>
-{%- endif %}
 {%- if !advice.is_empty() %}
 <p class="advice"><span class="quiet">What to do:</span> {% for part in self::parts(advice) -%}
 {%- match part %}{% when Part::Words with (words) %}{{ words }}{% when Part::Command with (command) %}<code>{{ command }}</code>{% endmatch -%}
 {%- endfor %}</p>
+{%- endif %}
+{%- if facts.len() > 1 %}
+<ul>
+{%- for it in self.first() %}
+<li>{% call fact(it) %}{% endcall %}</li>
+{%- endfor %}
+</ul>
+{%- if !self.others().is_empty() %}
+<details><summary>and {{ self.others().len() }} more</summary>
+<ul>
+{%- for it in self.others() %}
+<li>{% call fact(it) %}{% endcall %}</li>
+{%- endfor %}
+</ul></details>
+{%- endif %}
 {%- endif %}
 </div>"#
 )]
@@ -112,6 +124,16 @@ pub struct Trouble {
 }
 
 impl HtmlSafe for Trouble {}
+
+impl Trouble {
+    fn first(&self) -> &[Fact] {
+        self.facts.get(..MOST_FACTS).unwrap_or(&self.facts)
+    }
+
+    fn others(&self) -> &[Fact] {
+        self.facts.get(MOST_FACTS..).unwrap_or_default()
+    }
+}
 
 /// What was seen.
 #[derive(Debug)]

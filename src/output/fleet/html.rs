@@ -7,7 +7,7 @@ use askama::Template;
 use super::matrix::{Matrix, matrix};
 use super::{head_line, serves, verdict};
 use crate::certified_key::hex;
-use crate::fleet::overview::{FleetOverview, NodeRow};
+use crate::fleet::overview::{FleetOverview, NodeRow, NodeState};
 use crate::fleet::trouble::FleetTrouble;
 use crate::output::json::timestamp;
 use crate::output::page::{Fact, Frame, Trouble, mark, readable, rendered};
@@ -24,10 +24,11 @@ const TITLE: &str = "the fleet";
     source = r#"
 {%- macro edge(it) -%}
 {%- if let Some(severity) = it.severity %}<span class="{{ severity.name() }}"><span class="mark" aria-hidden="true">{{ self::mark_of(severity) }}</span></span> {% endif %}{{ it.name }}
+{%- if let Some(serial) = it.serial %} <span class="note quiet">serial <span class="serial">{{ serial }}</span></span>{% endif %}
 {%- for note in it.notes %} <span class="note quiet">{{ note }}</span>{% endfor %}
 {%- endmacro -%}
 {%- macro cell(it) -%}
-{%- if it.said.is_empty() %} <span class="quiet">–</span>{% endif %}
+{%- if it.said.is_empty() %} <span class="quiet">{{ NOTHING }}</span>{% endif %}
 {%- for said in it.said %}
 <div class="said {{ said.severity.name() }}"><span class="mark" aria-hidden="true">{{ self::mark_of(said.severity) }}</span> <span class="word">{{ said.word }}</span>
 {%- if let Some(serial) = said.serves %} <span class="note quiet">serves <span class="serial">{{ serial }}</span></span>{% endif %}
@@ -51,7 +52,7 @@ const TITLE: &str = "the fleet";
 <tbody role="rowgroup">
 {%- for row in matrix.rows %}
 <tr role="row"><th role="rowheader" scope="row">{% call edge(row.edge) %}{% endcall %}</th>
-<td role="cell"><ul class="chips">
+<td role="cell" class="many"><ul class="chips">
 {%- for it in row.cells %}
 <li><b>{{ it.of }}</b> {% call cell(it) %}{% endcall %}</li>
 {%- endfor %}
@@ -60,7 +61,7 @@ const TITLE: &str = "the fleet";
 </tbody>
 </table>
 {%- else %}
-<table class="grid" role="table" aria-labelledby="matrix">
+<table class="grid{% if matrix.is_wide() %} wide{% endif %}" role="table" aria-labelledby="matrix">
 <thead role="rowgroup"><tr role="row"><th role="columnheader" scope="col">{{ matrix.corner }}</th>
 {%- for it in matrix.columns %}
 <th role="columnheader" scope="col">{% call edge(it) %}{% endcall %}</th>
@@ -79,7 +80,7 @@ const TITLE: &str = "the fleet";
 <details class="others"><summary>The lineages that have no row of their own</summary>
 <ul class="names quiet">
 {%- for it in matrix.others %}
-<li><b>{{ it.name }}</b>{% for note in it.notes %}, {{ note }}{% endfor %}</li>
+<li><b>{{ it.name }}</b>{% if let Some(serial) = it.serial %}, serial {{ serial }}{% endif %}{% for note in it.notes %}, {{ note }}{% endfor %}</li>
 {%- endfor %}
 {%- if matrix.unlisted > 0 %}
 <li>and {{ matrix.unlisted }} more</li>
@@ -126,6 +127,9 @@ struct Main {
 
 /// The columns of the table of nodes.
 const COLUMNS: [&str; 6] = ["Node", "Has", "Since", "Reported", "Serves", "Program"];
+
+/// What stands where there is nothing to say.
+const NOTHING: &str = "\u{2013}";
 
 /// A node in its table.
 struct NodeLine {
@@ -198,7 +202,11 @@ fn node_line(node: &NodeRow, overview: &FleetOverview) -> NodeLine {
     let when = |at: i64| timestamp(at).map(|at| readable(&at)).unwrap_or_default();
     let serves = serves(node);
     let texts = match &node.report {
-        None => ["none", "", "never", serves.as_str(), ""].map(|text| (text.to_owned(), String::new())),
+        None => {
+            let (has, reported) =
+                if node.state() == NodeState::Missing { ("none", "never") } else { ("unknown", "unknown") };
+            [has, NOTHING, reported, &serves, NOTHING].map(|text| (text.to_owned(), String::new()))
+        }
         Some(report) => {
             let is_current = if node.is_current { "the store's head" } else { "not the store's head" };
             let confirmed = if report.confirmed { "confirmed" } else { "not confirmed" };
@@ -207,7 +215,7 @@ fn node_line(node: &NodeRow, overview: &FleetOverview) -> NodeLine {
             } else {
                 String::new()
             };
-            let since = if report.since > 0 { when(report.since) } else { String::new() };
+            let since = if report.since > 0 { when(report.since) } else { NOTHING.to_owned() };
             let age = format!("{} ago", span((overview.at - report.time).max(0)));
             let confirmed = if serves == confirmed { omitted } else { format!("{confirmed}{omitted}") };
             [

@@ -17,7 +17,10 @@ const FEW_NODES: usize = 8;
 const FEW_LINEAGES: usize = 20;
 
 /// More columns can't be read.
-const MOST_COLUMNS: usize = 10;
+const MOST_COLUMNS: usize = 8;
+
+/// More columns need a wide page.
+const FEW_COLUMNS: usize = 4;
 
 /// So many names of others are listed.
 const MOST_OTHERS: usize = 1000;
@@ -53,6 +56,8 @@ pub struct Edge {
     pub severity: Option<Severity>,
     /// The name, in ASCII.
     pub name: String,
+    /// A lineage's serial number, as the head has it.
+    pub serial: Option<String>,
     /// More about it.
     pub notes: Vec<String>,
 }
@@ -96,6 +101,14 @@ enum Lineages<'a> {
     One(&'a str),
     /// So many that no report names, where this host can tell; `true`: there are others that are named.
     Others(Option<usize>, bool),
+}
+
+impl Matrix {
+    /// Whether it needs a wide page.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        self.columns.len() > FEW_COLUMNS
+    }
 }
 
 /// The matrix; `None`: there are no nodes.
@@ -263,8 +276,7 @@ fn said(overview: &FleetOverview, nodes: &Nodes<'_>, about: Lineages<'_>) -> Vec
         }
         return all;
     }
-    let is_gone =
-        matches!(about, Lineages::One(name) if wanted(overview, name).is_some_and(|it| it.is_none()));
+    let is_gone = matches!(about, Lineages::One(name) if is_gone(overview, name));
     if all.is_empty() && !is_gone {
         all.push(plain(overview, nodes, about));
     }
@@ -274,8 +286,15 @@ fn said(overview: &FleetOverview, nodes: &Nodes<'_>, about: Lineages<'_>) -> Vec
 /// What is to be said where no exception is.
 fn plain(overview: &FleetOverview, nodes: &Nodes<'_>, about: Lineages<'_>) -> Said {
     let state = nodes.state;
-    let entry = if let Lineages::One(name) = about { wanted(overview, name).flatten() } else { None };
-    let serves = entry.filter(|_| state == NodeState::InStep).map(|entry| short(&entry.serial));
+    // It says so of its own head, which needn't be the one in the store.
+    let own = nodes.first.report.as_ref().filter(|report| state == NodeState::InStep || report.confirmed);
+    let known =
+        overview.lineages.as_ref().filter(|known| own.is_some_and(|report| report.head == known.hash));
+    let entry = match (about, known) {
+        (Lineages::One(name), Some(known)) if state != NodeState::Silent => known.all.get(name),
+        _ => None,
+    };
+    let serves = entry.map(|entry| short(&entry.serial));
     let has = has(nodes.first).map(|sequence| format!("number {sequence}"));
     let detail = match state {
         NodeState::Underway | NodeState::Behind => has.map(|has| format!("as {has} says")),
@@ -286,10 +305,15 @@ fn plain(overview: &FleetOverview, nodes: &Nodes<'_>, about: Lineages<'_>) -> Sa
     Said { severity: state.severity(), word, serves, detail: detail.unwrap_or_default() }
 }
 
-/// What the head that the page is about says of a lineage: `None` where this host can't tell, else `None` where nothing.
-fn wanted<'a>(overview: &'a FleetOverview, name: &str) -> Option<Option<&'a HeadLineage>> {
+/// The lineages of the head that the page is about, where this host has that head.
+fn of_head(overview: &FleetOverview) -> Option<&BTreeMap<String, HeadLineage>> {
     let (known, head) = (overview.lineages.as_ref()?, overview.head.as_ref()?);
-    (known.hash == head.hash).then(|| known.all.get(name))
+    (known.hash == head.hash).then_some(&known.all)
+}
+
+/// Whether that head has no such lineage.
+fn is_gone(overview: &FleetOverview, name: &str) -> bool {
+    of_head(overview).is_some_and(|all| !all.contains_key(name))
 }
 
 fn state_word(state: NodeState) -> &'static str {
@@ -305,8 +329,8 @@ fn state_word(state: NodeState) -> &'static str {
 }
 
 /// A node, or several.
-fn node_edge(overview: &FleetOverview, nodes: &Nodes<'_>) -> Edge {
-    let Nodes { state, first, others } = nodes;
+fn node_edge(overview: &FleetOverview, of: &Nodes<'_>) -> Edge {
+    let Nodes { state, first, others } = of;
     let all = || [*first].into_iter().chain(others.iter().copied());
     let mut notes = Vec::new();
     let name = if others.is_empty() {
@@ -331,41 +355,41 @@ fn node_edge(overview: &FleetOverview, nodes: &Nodes<'_>) -> Edge {
         notes.push(within);
     }
     let severity = all().map(NodeRow::severity).max();
-    Edge { severity, name, notes }
+    Edge { severity, name, serial: None, notes }
 }
 
 /// A lineage, or several.
 fn lineage_edge(overview: &FleetOverview, about: Lineages<'_>) -> Edge {
-    let mut notes = Vec::new();
+    let (mut serial, mut notes) = (None, Vec::new());
     let name = match about {
         Lineages::Node => "the node itself".to_owned(),
         Lineages::One(name) => {
             let known = overview.lineages.as_ref();
             if let Some((known, entry)) = known.and_then(|known| Some((known, known.all.get(name)?))) {
-                notes.push(format!("serial {}", entry.serial));
+                serial = Some(entry.serial.clone());
                 let left = entry.not_after - overview.at;
                 let left = if left > 0 { format!("{} left", span(left)) } else { "expired".to_owned() };
                 notes.push(format!("until {}, {left}", day(entry.not_after).unwrap_or_default()));
-                if wanted(overview, name).is_none() {
+                if of_head(overview).is_none() {
                     notes.push(format!("by number {}, which this host has", known.sequence));
                 }
-            } else if let Some(None) = wanted(overview, name) {
+            } else if is_gone(overview, name) {
                 notes.push("the head has no such lineage".to_owned());
             }
             escaped(name).to_string()
         }
-        Lineages::Others(Some(count), true) => format!("{} more", counted(count, "lineage")),
+        Lineages::Others(Some(count), true) => counted(count, "more lineage"),
         Lineages::Others(Some(count), false) => format!("all {}", counted(count, "lineage")),
         Lineages::Others(None, true) => "every other lineage".to_owned(),
         Lineages::Others(None, false) => "every lineage".to_owned(),
     };
-    Edge { severity: None, name, notes }
+    Edge { severity: None, name, serial, notes }
 }
 
 /// The first digits of a serial number, which is whole beside the lineage.
 fn short(serial: &str) -> String {
-    match serial.get(..12) {
-        Some(first) if serial.len() > 14 => format!("{first}.."),
+    match serial.get(..8) {
+        Some(first) if serial.len() > 10 => format!("{first}.."),
         _ => serial.to_owned(),
     }
 }
