@@ -112,7 +112,7 @@ impl Frame<'_> {
 {%- endif %}
 </div>"#
 )]
-pub struct Trouble {
+pub struct ProblemPart {
     /// How bad it is.
     pub class: &'static str,
     /// What it is.
@@ -123,9 +123,9 @@ pub struct Trouble {
     pub advice: String,
 }
 
-impl HtmlSafe for Trouble {}
+impl HtmlSafe for ProblemPart {}
 
-impl Trouble {
+impl ProblemPart {
     fn first(&self) -> &[Fact] {
         self.facts.get(..MOST_FACTS).unwrap_or(&self.facts)
     }

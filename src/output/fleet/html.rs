@@ -10,7 +10,7 @@ use crate::certified_key::hex;
 use crate::fleet::overview::{FleetOverview, NodeRow, NodeState};
 use crate::fleet::trouble::FleetTrouble;
 use crate::output::json::timestamp;
-use crate::output::page::{Fact, Frame, Trouble, mark, readable, rendered};
+use crate::output::page::{Fact, Frame, ProblemPart, mark, readable, rendered};
 use crate::status::advice::{Given, span};
 use crate::status::severity::Severity;
 use crate::sys::escape::escaped;
@@ -119,7 +119,7 @@ const TITLE: &str = "the fleet";
 {%- endif %}"#
 )]
 struct Main {
-    problems: Vec<Trouble>,
+    problems: Vec<ProblemPart>,
     matrix: Option<Matrix>,
     nodes: Vec<NodeLine>,
     head: Option<Vec<(&'static str, String)>>,
@@ -176,7 +176,7 @@ pub fn failure(message: &str, now: i64) -> String {
 }
 
 /// The problems, the worst first; what is to be done about several nodes is said once.
-fn problems(overview: &FleetOverview, given: &Given) -> Vec<Trouble> {
+fn problems(overview: &FleetOverview, given: &Given) -> Vec<ProblemPart> {
     let mut all: Vec<(FleetTrouble, Severity, Vec<Fact>)> = Vec::new();
     let mut places: BTreeMap<(FleetTrouble, Severity), usize> = BTreeMap::new();
     for (node, problem) in overview.all_problems() {
@@ -189,7 +189,7 @@ fn problems(overview: &FleetOverview, given: &Given) -> Vec<Trouble> {
         }
     }
     all.into_iter()
-        .map(|(trouble, severity, facts)| Trouble {
+        .map(|(trouble, severity, facts)| ProblemPart {
             class: severity.name(),
             kind: trouble.name(),
             facts,

@@ -90,6 +90,51 @@ struct Nodes<'a> {
     state: NodeState,
     first: &'a NodeRow,
     others: Vec<&'a NodeRow>,
+    /// What the first reports, by lineage.
+    exceptions: BTreeMap<&'a str, Vec<&'a ReportedException>>,
+}
+
+impl<'a> Nodes<'a> {
+    fn of(node: &'a NodeRow) -> Self {
+        let mut exceptions: BTreeMap<&str, Vec<&ReportedException>> = BTreeMap::new();
+        for it in node.report.iter().flat_map(|report| &report.exceptions) {
+            exceptions.entry(&it.lineage).or_default().push(it);
+        }
+        Self { state: node.state(), first: node, others: Vec::new(), exceptions }
+    }
+
+    /// Exceptions for which there was no room in the report.
+    fn omitted(&self) -> u64 {
+        self.first.report.as_ref().map_or(0, |report| report.omitted)
+    }
+
+    /// Whether it reports nothing but what it has.
+    fn is_plain(&self) -> bool {
+        self.exceptions.is_empty() && self.omitted() == 0
+    }
+
+    /// Whether something is to be said of it by itself.
+    fn names(&self, about: Lineages<'_>) -> bool {
+        match about {
+            Lineages::Node => self.exceptions.contains_key(EVERYTHING) || self.omitted() > 0,
+            Lineages::One(name) => self.exceptions.contains_key(name),
+            Lineages::Others(..) => false,
+        }
+    }
+
+    fn exceptions(&self, about: Lineages<'_>) -> &[&'a ReportedException] {
+        let name = match about {
+            Lineages::Node => EVERYTHING,
+            Lineages::One(name) => name,
+            Lineages::Others(..) => return &[],
+        };
+        self.exceptions.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Which head it has.
+    fn has(&self) -> Option<u64> {
+        self.first.report.as_ref().map(|report| report.sequence)
+    }
 }
 
 /// What a row or a column is about.
@@ -118,8 +163,8 @@ pub fn matrix(overview: &FleetOverview) -> Option<Matrix> {
         return None;
     }
     let named = named(overview);
-    let lineages = lineages(overview, &named);
     let nodes = nodes(overview);
+    let lineages = lineages(overview, &nodes, &named);
     let (others, unlisted) = others(overview, &lineages, &named);
     let of = |nodes: &Nodes<'_>, lineages: Lineages<'_>| said(overview, nodes, lineages);
     let (corner, columns, rows) = if nodes.len() <= MOST_COLUMNS {
@@ -139,11 +184,7 @@ pub fn matrix(overview: &FleetOverview) -> Option<Matrix> {
         let rows = nodes.iter().map(row).collect();
         ("Node", columns, rows)
     } else {
-        let row = |about: &Lineages<'_>| MatrixRow {
-            edge: lineage_edge(overview, *about),
-            cells: by_itself(overview, &nodes, *about),
-        };
-        ("Lineage", Vec::new(), lineages.iter().map(row).collect())
+        ("Lineage", Vec::new(), by_themselves(overview, &nodes, &lineages))
     };
     Some(Matrix { corner, columns, rows, others, unlisted })
 }
@@ -152,25 +193,36 @@ fn cells(columns: &[Edge], said: impl Iterator<Item = Vec<Said>>) -> Vec<Cell> {
     columns.iter().zip(said).map(|(edge, said)| Cell { of: edge.name.clone(), said }).collect()
 }
 
-/// The nodes that name this lineage, each by itself, and then how many of which nothing else is said.
-fn by_itself(overview: &FleetOverview, nodes: &[Nodes<'_>], about: Lineages<'_>) -> Vec<Cell> {
-    let mut cells = Vec::new();
-    let mut plain: BTreeMap<NodeState, usize> = BTreeMap::new();
+/// For each row the nodes that name its lineage, each by itself, and then how many of which nothing else is said.
+fn by_themselves(overview: &FleetOverview, nodes: &[Nodes<'_>], lineages: &[Lineages<'_>]) -> Vec<MatrixRow> {
+    let mut all: BTreeMap<NodeState, usize> = BTreeMap::new();
+    let mut by_lineage: BTreeMap<&str, Vec<&Nodes<'_>>> = BTreeMap::new();
     for it in nodes {
-        if it.others.is_empty() && exceptions(it.first, about).next().is_some() {
-            cells.push(Cell { of: it.first.name.clone(), said: said(overview, it, about) });
-        } else {
-            *plain.entry(it.state).or_default() += 1 + it.others.len();
+        *all.entry(it.state).or_default() += 1 + it.others.len();
+        for name in it.exceptions.keys() {
+            by_lineage.entry(name).or_default().push(it);
         }
     }
-    if about != Lineages::Node {
-        cells.extend(plain.into_iter().map(|(state, count)| {
+    let row = |about: Lineages<'_>| {
+        let naming: Vec<&Nodes<'_>> = match about {
+            Lineages::Node => nodes.iter().filter(|it| it.names(about)).collect(),
+            Lineages::One(name) => by_lineage.get(name).cloned().unwrap_or_default(),
+            Lineages::Others(..) => Vec::new(),
+        };
+        let mut plain = if about == Lineages::Node { BTreeMap::new() } else { all.clone() };
+        let mut cells = Vec::new();
+        for it in naming {
+            plain.entry(it.state).and_modify(|count| *count -= 1);
+            cells.push(Cell { of: it.first.name.clone(), said: said(overview, it, about) });
+        }
+        cells.extend(plain.into_iter().filter(|(_, count)| *count > 0).map(|(state, count)| {
             let word = state_word(state).to_owned();
             let said = Said { severity: state.severity(), word, serves: None, detail: String::new() };
             Cell { of: counted(count, "node"), said: vec![said] }
         }));
-    }
-    cells
+        MatrixRow { edge: lineage_edge(overview, about), cells }
+    };
+    lineages.iter().map(|about| row(*about)).collect()
 }
 
 /// The lineages that reports name.
@@ -181,10 +233,13 @@ fn named(overview: &FleetOverview) -> BTreeSet<&str> {
 }
 
 /// What each row is about: first what reports name.
-fn lineages<'a>(overview: &'a FleetOverview, named: &BTreeSet<&'a str>) -> Vec<Lineages<'a>> {
-    let is_of_node = |node: &NodeRow| exceptions(node, Lineages::Node).next().is_some() || omitted(node) > 0;
+fn lineages<'a>(
+    overview: &'a FleetOverview,
+    nodes: &[Nodes<'_>],
+    named: &BTreeSet<&'a str>,
+) -> Vec<Lineages<'a>> {
     let mut all = Vec::new();
-    if overview.nodes.iter().any(is_of_node) {
+    if nodes.iter().any(|it| it.names(Lineages::Node)) {
         all.push(Lineages::Node);
     }
     all.extend(named.iter().map(|name| Lineages::One(name)));
@@ -218,48 +273,22 @@ fn nodes(overview: &FleetOverview) -> Vec<Nodes<'_>> {
     sorted.sort_by_key(|node| std::cmp::Reverse(node.severity()));
     let mut all: Vec<Nodes<'_>> = Vec::new();
     for node in sorted {
-        let (state, is_plain) = (node.state(), is_plain(node));
+        let own = Nodes::of(node);
         let alike = |other: &&mut Nodes<'_>| {
-            is_plain && other.state == state && self::is_plain(other.first) && has(other.first) == has(node)
+            own.is_plain() && other.is_plain() && other.state == own.state && other.has() == own.has()
         };
         match all.iter_mut().find(alike).filter(|_| overview.nodes.len() > FEW_NODES) {
             Some(alike) => alike.others.push(node),
-            None => all.push(Nodes { state, first: node, others: Vec::new() }),
+            None => all.push(own),
         }
     }
     all
 }
 
-/// Whether a node names no lineage.
-fn is_plain(node: &NodeRow) -> bool {
-    node.report.as_ref().is_none_or(|report| report.exceptions.is_empty() && report.omitted == 0)
-}
-
-/// Which head a node has.
-fn has(node: &NodeRow) -> Option<u64> {
-    node.report.as_ref().map(|report| report.sequence)
-}
-
-fn omitted(node: &NodeRow) -> u64 {
-    node.report.as_ref().map_or(0, |report| report.omitted)
-}
-
-/// What a node says of this.
-fn exceptions<'a>(
-    node: &'a NodeRow,
-    about: Lineages<'a>,
-) -> impl Iterator<Item = &'a ReportedException> + use<'a> {
-    let name = match about {
-        Lineages::Node => Some(EVERYTHING),
-        Lineages::One(name) => Some(name),
-        Lineages::Others(..) => None,
-    };
-    let all = node.report.iter().flat_map(|report| &report.exceptions);
-    all.filter(move |it| Some(it.lineage.as_str()) == name)
-}
-
 fn said(overview: &FleetOverview, nodes: &Nodes<'_>, about: Lineages<'_>) -> Vec<Said> {
-    let mut all: Vec<Said> = exceptions(nodes.first, about)
+    let mut all: Vec<Said> = nodes
+        .exceptions(about)
+        .iter()
         .map(|it| Said {
             severity: Severity::Warning,
             word: escaped(&it.problem).to_string(),
@@ -268,7 +297,7 @@ fn said(overview: &FleetOverview, nodes: &Nodes<'_>, about: Lineages<'_>) -> Vec
         })
         .collect();
     if about == Lineages::Node {
-        let more = omitted(nodes.first);
+        let more = nodes.omitted();
         if more > 0 {
             let word = format!("{more} more");
             let detail = "for which there was no room in its report".to_owned();
@@ -295,7 +324,7 @@ fn plain(overview: &FleetOverview, nodes: &Nodes<'_>, about: Lineages<'_>) -> Sa
         _ => None,
     };
     let serves = entry.map(|entry| short(&entry.serial));
-    let has = has(nodes.first).map(|sequence| format!("number {sequence}"));
+    let has = nodes.has().map(|sequence| format!("number {sequence}"));
     let detail = match state {
         NodeState::Underway | NodeState::Behind => has.map(|has| format!("as {has} says")),
         NodeState::Silent => has.map(|has| format!("it had {has}")),
@@ -330,7 +359,7 @@ fn state_word(state: NodeState) -> &'static str {
 
 /// A node, or several.
 fn node_edge(overview: &FleetOverview, of: &Nodes<'_>) -> Edge {
-    let Nodes { state, first, others } = of;
+    let Nodes { state, first, others, .. } = of;
     let all = || [*first].into_iter().chain(others.iter().copied());
     let mut notes = Vec::new();
     let name = if others.is_empty() {

@@ -5,7 +5,7 @@ use askama::Template;
 use super::{human, verdict};
 use crate::host_setup::finding::Finding;
 use crate::output::json::timestamp;
-use crate::output::page::{Fact, Frame, Trouble, mark, readable, rendered};
+use crate::output::page::{Fact, Frame, ProblemPart, mark, readable, rendered};
 use crate::plan::client::Client;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
@@ -119,7 +119,7 @@ const MOST_NAMES: usize = 6;
 {%- endif %}"#
 )]
 struct Main<'a> {
-    problems: Vec<Trouble>,
+    problems: Vec<ProblemPart>,
     sites: Vec<Card>,
     haproxys: Vec<Line>,
     unseen: &'a [String],
@@ -137,7 +137,7 @@ struct Card {
     more_names: String,
     life: Option<Life>,
     places: [Line; 3],
-    problems: Vec<Trouble>,
+    problems: Vec<ProblemPart>,
 }
 
 /// The life of the certificate in use, in days and in the bar's own units.
@@ -198,8 +198,8 @@ pub fn failure(message: &str, now: i64) -> String {
     crate::output::page::failure(TITLE, message, now)
 }
 
-fn trouble(problem: &Problem) -> Trouble {
-    Trouble {
+fn trouble(problem: &Problem) -> ProblemPart {
+    ProblemPart {
         class: problem.severity.name(),
         kind: problem.kind.name(),
         facts: vec![Fact { about: None, fact: problem.fact.clone() }],
