@@ -363,7 +363,7 @@ pub enum Completions {
     Elvish,
     /// The script for fish.
     Fish,
-    /// The script for `PowerShell`.
+    /// The script for PowerShell.
     #[value(name = "powershell")]
     PowerShell,
     /// The script for zsh.

@@ -24,6 +24,7 @@ use haproxy_certs::plan::warning::Warning;
 use haproxy_certs::status::severity::{PlaceState, ProblemKind, Severity};
 use strum::VariantArray as _;
 use support::summary::Count;
+use support::tree::{make_directory, write};
 use support::{Cmd, Haproxy, Key, KeyKind, Kind, Tree, Validity, system_haproxy};
 
 const README: &str = include_str!("../README.md");
@@ -279,26 +280,42 @@ fn haproxy_accepts_the_example_of_its_configuration() {
     assert!(output.status.success() && !said.contains("[WARNING]"), "{said}");
 }
 
-/// The README's commands on the example trees, run in a copy of them.
+/// The README's commands on the example trees, run in a copy of them with the modes that git gives them.
 #[test]
 fn the_readmes_examples_do_what_it_says() {
     let folder = tempfile::tempdir().unwrap();
-    let copied = Command::new("cp").args(["-a", "fixtures"]).arg(folder.path()).output().unwrap();
-    assert!(copied.status.success());
-    let shell = fenced("sh").concat();
-    let commands: Vec<&str> = shell.lines().filter_map(|line| line.strip_prefix("cargo run -- ")).collect();
-    assert_eq!(
-        README.lines().find(|line| line.starts_with("cargo ")),
-        Some("cargo run -- --config fixtures/example.toml assemble")
-    );
-    let mut codes = Vec::new();
-    for command in commands {
-        let output = program().args(command.split(' ')).current_dir(folder.path()).output().unwrap();
-        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
-        codes.push(output.status.code().unwrap());
-    }
-    assert_eq!(codes, [0, 1], "all is well in the first tree; some of the second is refused");
+    let copied = Command::new("sh")
+        .args(["-ec", "cp -a fixtures \"$0\"; chmod -R go=u,go-w \"$0/fixtures\""])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+    // What was built already, for `cargo run --`.
+    let cargo = format!("#!/bin/sh\nshift 2\nexec {} \"$@\"\n", program().get_program().display());
+    make_directory(&folder.path().join("bin"), 0o755);
+    write(&folder.path().join("bin/cargo"), cargo, 0o755);
+    let ends = |line: &str, code: i32| {
+        let path = format!("{}:/usr/bin:/bin", folder.path().join("bin").display());
+        let output = Command::new("sh")
+            .args(["-ec", line])
+            .env("PATH", path)
+            .env_remove("HAPROXY_CERTS_CONFIG")
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(output.stderr.is_empty() && output.status.code() == Some(code), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let commands = fenced("sh");
+    let shown = ends(&commands[0], 0);
+    assert!(shown.contains("install    example.org.pem\n"), "{shown}");
+    assert!(!shown.contains('['), "a newcomer has to explain that away: {shown}");
     assert!(folder.path().join("target/example/sites").is_dir());
+    // The second tree's refusals.
+    let others: Vec<&str> = commands[1..].iter().flat_map(|block| block.lines()).collect();
+    let mut broken = others.iter().filter(|line| line.starts_with("cargo run -- "));
+    ends(broken.next().expect("no command for the broken tree"), 1);
+    assert_eq!(broken.next(), None);
 }
 
 /// The README shows a status as it is, but for the days, the seconds and the serial numbers.

@@ -1,45 +1,23 @@
-//! Binary fields: numbers little-endian, bytes with their length before them.
-//!
-//! A length is only ever compared with what is there: nothing is allocated by a number that was read.
+//! Binary fields: bytes with their length before them, 32 bits, little-endian.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use zeroize::Zeroizing;
 
+use crate::sys::cursor::Cursor;
+
 /// The most that a field may hold, in bytes: more than any value in the store.
 const MAX_FIELD: usize = 1 << 24;
 
-/// What is still to be read.
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+/// Reads a field.
+pub(super) fn bytes<'a>(from: &mut Cursor<'a>) -> Option<&'a [u8]> {
+    let length = from.u32()?;
+    from.take(usize::try_from(length).ok()?)
+}
 
-impl<'a> Fields<'a> {
-    pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    pub(super) fn i64(&mut self) -> Option<i64> {
-        Some(i64::from_le_bytes(self.array()?))
-    }
-
-    pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = u32::from_le_bytes(self.array()?);
-        self.take(usize::try_from(length).ok()?)
-    }
-
-    pub(super) fn text(&mut self) -> Option<&'a str> {
-        str::from_utf8(self.bytes()?).ok()
-    }
-
-    /// Whether everything was read.
-    pub(super) fn end(self) -> Option<()> {
-        self.0.is_empty().then_some(())
-    }
+/// The same for UTF-8.
+pub(super) fn text<'a>(from: &mut Cursor<'a>) -> Option<&'a str> {
+    str::from_utf8(bytes(from)?).ok()
 }
 
 /// How many bytes a field of this length takes.

@@ -9,11 +9,12 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use super::epoch::EpochKey;
-use super::fields::{Fields, joined};
+use super::fields::{bytes, joined};
 use super::name::FleetName;
 use super::seal::{Context, around};
 use super::unsealed::Unsealed;
 use crate::certified_key::sha256;
+use crate::sys::cursor::Cursor;
 
 /// A larger object isn't read.
 pub const MAX_BYTES: usize = MAX_TEXT + around(KIND);
@@ -66,10 +67,10 @@ pub fn open(sealed: &[u8], lineage: &str, fleet: &FleetName, key: &EpochKey) -> 
 }
 
 fn read(text: &[u8]) -> Option<PlainPair> {
-    let mut fields = Fields(text);
-    let key = Zeroizing::new(fields.bytes()?.to_vec());
-    let chain = fields.bytes()?.to_vec();
-    fields.end()?;
+    let mut rest = Cursor(text);
+    let key = Zeroizing::new(bytes(&mut rest)?.to_vec());
+    let chain = bytes(&mut rest)?.to_vec();
+    rest.end()?;
     Some(PlainPair { key, chain })
 }
 

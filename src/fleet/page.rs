@@ -11,12 +11,13 @@
 use zeroize::Zeroizing;
 
 use super::epoch::EpochKey;
-use super::fields::{Fields, push};
+use super::fields::{push, text};
 use super::head::MAX_PAGES;
 use super::name::FleetName;
 use super::seal::{Context, around};
 use super::unsealed::Unsealed;
 use crate::certified_key::sha256;
+use crate::sys::cursor::Cursor;
 
 /// So many lineages are on a page, more or less.
 pub const LINEAGES: usize = 256;
@@ -108,8 +109,8 @@ pub fn open(
     fleet: &FleetName,
     key: &EpochKey,
 ) -> Result<Vec<PageEntry>, Unsealed> {
-    let text = context(fleet, &name(page, pages)).open(sealed, key)?;
-    let mut rest = Fields(&text);
+    let entries_text = context(fleet, &name(page, pages)).open(sealed, key)?;
+    let mut rest = Cursor(&entries_text);
     let mut entries = Vec::new();
     while !rest.0.is_empty() {
         entries.push(read(&mut rest).ok_or(Unsealed::Malformed)?);
@@ -137,13 +138,13 @@ fn write(to: &mut Vec<u8>, entry: &PageEntry) -> Option<()> {
     Some(())
 }
 
-fn read(from: &mut Fields<'_>) -> Option<PageEntry> {
+fn read(from: &mut Cursor<'_>) -> Option<PageEntry> {
     Some(PageEntry {
-        lineage: from.text()?.to_owned(),
+        lineage: text(from)?.to_owned(),
         object: from.array()?,
         content: from.array()?,
         leaf: from.array()?,
-        serial: from.text()?.to_owned(),
+        serial: text(from)?.to_owned(),
         not_after: from.i64()?,
     })
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use super::entry::{Look, Looks, Proven, Stamp};
 use crate::certified_key::{ChainState, KeyType, Leaf, sha256};
 use crate::plan::situation::Candidate;
+use crate::sys::cursor::Cursor;
 
 /// More bytes than any index has; a longer file isn't read.
 pub const MAX_BYTES: u64 = 1 << 29;
@@ -72,7 +73,7 @@ pub const HEADER_BYTES: usize = MAGIC.len() + 4 + 32 + 16 + 16 + DIGEST;
 /// Reads the header, with which the index begins; `None`: it is no index of this version.
 #[must_use]
 pub fn stamp(bytes: &[u8]) -> Option<Stamp> {
-    let mut rest = Reader(bytes);
+    let mut rest = Cursor(bytes);
     if rest.take(MAGIC.len())? != MAGIC || rest.u32()? != VERSION {
         return None;
     }
@@ -84,13 +85,19 @@ pub fn stamp(bytes: &[u8]) -> Option<Stamp> {
 /// Finds where the whole entries are in what follows the header, not yet looked at.
 #[must_use]
 pub fn entries(bytes: &[u8]) -> Vec<Range<usize>> {
-    let mut rest = Reader(bytes);
+    let mut rest = Cursor(bytes);
     let mut entries = Vec::new();
-    while let Some(entry) = rest.entry() {
+    while let Some(entry) = whole_entry(&mut rest) {
         let end = bytes.len() - rest.0.len();
         entries.push(end - entry.len()..end);
     }
     entries
+}
+
+/// The next entry, with its digest.
+fn whole_entry<'a>(from: &mut Cursor<'a>) -> Option<&'a [u8]> {
+    let length = usize::try_from(from.u32()?).ok()?;
+    from.take(length.checked_add(DIGEST)?)
 }
 
 /// Reads an entry; `None`: it is damaged. `bytes` end with its digest.
@@ -100,9 +107,10 @@ pub fn entry(bytes: &[u8]) -> Option<Proven> {
     if bytes.get(body.len()..)? != digest(body) {
         return None;
     }
-    let mut rest = Reader(body);
+    let mut rest = Cursor(body);
     let entry = read(&mut rest)?;
-    rest.0.is_empty().then_some(entry)
+    rest.end()?;
+    Some(entry)
 }
 
 /// An entry's bytes without its digest.
@@ -118,7 +126,7 @@ fn digest(bytes: &[u8]) -> [u8; DIGEST] {
 
 fn write(to: &mut Vec<u8>, entry: &Proven) -> Option<()> {
     let Proven { lineage, looks, proved, candidate } = entry;
-    text(to, lineage)?;
+    write_text(to, lineage)?;
     for look in [looks.key, looks.chain, looks.site] {
         write_look(to, &look);
     }
@@ -145,10 +153,10 @@ pub(super) fn write_look(to: &mut Vec<u8>, look: &Look) {
     to.extend(look.changed.to_le_bytes());
 }
 
-fn read(from: &mut Reader<'_>) -> Option<Proven> {
-    let lineage = from.text()?;
-    let looks = Looks { key: from.look()?, chain: from.look()?, site: from.look()? };
-    let proved = i64::from_le_bytes(from.array()?);
+fn read(from: &mut Cursor<'_>) -> Option<Proven> {
+    let lineage = read_text(from)?;
+    let looks = Looks { key: read_look(from)?, chain: read_look(from)?, site: read_look(from)? };
+    let proved = from.i64()?;
     let sha256 = from.array()?;
     let chain = match from.u32()? {
         0 => ChainState::Complete,
@@ -170,11 +178,11 @@ fn write_leaf(to: &mut Vec<u8>, leaf: &Leaf) -> Option<()> {
     to.extend(u32::try_from(leaf.names.len()).ok()?.to_le_bytes());
     for (place, name) in leaf.names.iter().enumerate() {
         to.push(u8::from(!leaf.addresses.contains(&place)));
-        text(to, name)?;
+        write_text(to, name)?;
     }
     to.extend(u32::try_from(leaf.common_names.len()).ok()?.to_le_bytes());
     for name in &leaf.common_names {
-        text(to, name)?;
+        write_text(to, name)?;
     }
     let (kind, bits, oid) = match &leaf.key_type {
         KeyType::EcdsaP256 => (0, 0, ""),
@@ -187,8 +195,8 @@ fn write_leaf(to: &mut Vec<u8>, leaf: &Leaf) -> Option<()> {
     };
     to.push(kind);
     to.extend(u32::to_le_bytes(bits));
-    text(to, oid)?;
-    text(to, &leaf.serial)?;
+    write_text(to, oid)?;
+    write_text(to, &leaf.serial)?;
     to.extend(leaf.sha256);
     to.extend(leaf.sha1);
     to.extend(leaf.not_before.to_le_bytes());
@@ -197,20 +205,20 @@ fn write_leaf(to: &mut Vec<u8>, leaf: &Leaf) -> Option<()> {
     Some(())
 }
 
-fn read_leaf(from: &mut Reader<'_>) -> Option<Leaf> {
+fn read_leaf(from: &mut Cursor<'_>) -> Option<Leaf> {
     let (mut names, mut addresses, mut common_names) = (Vec::new(), Vec::new(), Vec::new());
     for place in 0..usize::try_from(from.u32()?).ok()? {
         if !from.flag()? {
             addresses.push(place);
         }
-        names.push(from.text()?);
+        names.push(read_text(from)?);
     }
     // Most have a few: no room for more.
     names.shrink_to_fit();
     for _ in 0..from.u32()? {
-        common_names.push(from.text()?);
+        common_names.push(read_text(from)?);
     }
-    let (kind, bits, oid) = (from.array::<1>()?, from.u32()?, from.text()?);
+    let (kind, bits, oid) = (from.array::<1>()?, from.u32()?, read_text(from)?);
     let key_type = match kind {
         [0] => KeyType::EcdsaP256,
         [1] => KeyType::EcdsaP384,
@@ -226,70 +234,32 @@ fn read_leaf(from: &mut Reader<'_>) -> Option<Leaf> {
         addresses,
         common_names,
         key_type,
-        serial: from.text()?,
+        serial: read_text(from)?,
         sha256: from.array()?,
         sha1: from.array()?,
-        not_before: i64::from_le_bytes(from.array()?),
-        not_after: i64::from_le_bytes(from.array()?),
+        not_before: from.i64()?,
+        not_after: from.i64()?,
         is_self_signed: from.flag()?,
         issuer_is_staging: from.flag()?,
         demands_ocsp: from.flag()?,
     })
 }
 
-pub(super) fn text(to: &mut Vec<u8>, text: &str) -> Option<()> {
+pub(super) fn write_text(to: &mut Vec<u8>, text: &str) -> Option<()> {
     to.extend(u16::try_from(text.len()).ok()?.to_le_bytes());
     to.extend(text.as_bytes());
     Some(())
 }
 
-/// What is still to be read.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(super) fn read_text(from: &mut Cursor<'_>) -> Option<String> {
+    let length = from.u16()?;
+    String::from_utf8(from.take(usize::from(length))?.to_vec()).ok()
+}
 
-impl<'a> Reader<'a> {
-    pub(super) fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        Some(u32::from_le_bytes(self.array()?))
-    }
-
-    pub(super) fn i128(&mut self) -> Option<i128> {
-        Some(i128::from_le_bytes(self.array()?))
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        match self.array()? {
-            [0] => Some(false),
-            [1] => Some(true),
-            [_] => None,
-        }
-    }
-
-    pub(super) fn text(&mut self) -> Option<String> {
-        let length = u16::from_le_bytes(self.array()?);
-        String::from_utf8(self.take(usize::from(length))?.to_vec()).ok()
-    }
-
-    pub(super) fn look(&mut self) -> Option<Look> {
-        let mut u64 = || Some(u64::from_le_bytes(self.array()?));
-        let (device, inode, size) = (u64()?, u64()?, u64()?);
-        let (mode, uid, gid) = (self.u32()?, self.u32()?, self.u32()?);
-        Some(Look { device, inode, size, mode, uid, gid, modified: self.i128()?, changed: self.i128()? })
-    }
-
-    /// The next entry, with its digest.
-    fn entry(&mut self) -> Option<&'a [u8]> {
-        let length = usize::try_from(self.u32()?).ok()?;
-        self.take(length.checked_add(DIGEST)?)
-    }
+pub(super) fn read_look(from: &mut Cursor<'_>) -> Option<Look> {
+    let (device, inode, size) = (from.u64()?, from.u64()?, from.u64()?);
+    let (mode, uid, gid) = (from.u32()?, from.u32()?, from.u32()?);
+    Some(Look { device, inode, size, mode, uid, gid, modified: from.i128()?, changed: from.i128()? })
 }
 
 #[cfg(test)]

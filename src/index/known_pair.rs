@@ -11,8 +11,9 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use super::entry::{Look, Stamp};
-use super::format::{Reader, text, write_look};
+use super::format::{read_look, read_text, write_look, write_text};
 use crate::certified_key::sha256;
+use crate::sys::cursor::Cursor;
 
 const MAGIC: &[u8] = b"haproxy-certs pairs 1\n";
 
@@ -40,7 +41,7 @@ pub fn write<'a>(stamp: &Stamp, pairs: impl Iterator<Item = &'a KnownPair>) -> V
     bytes.extend(stamp.began.to_le_bytes());
     bytes.extend(stamp.ahead.to_le_bytes());
     for pair in pairs {
-        if text(&mut bytes, &pair.lineage).is_some() {
+        if write_text(&mut bytes, &pair.lineage).is_some() {
             write_look(&mut bytes, &pair.key);
             write_look(&mut bytes, &pair.chain);
             bytes.extend(pair.content);
@@ -58,7 +59,7 @@ pub fn read(bytes: &[u8]) -> Option<(Stamp, Vec<KnownPair>)> {
     if sha256(body) != digest {
         return None;
     }
-    let mut rest = Reader(body);
+    let mut rest = Cursor(body);
     if rest.take(MAGIC.len())? != MAGIC {
         return None;
     }
@@ -66,9 +67,9 @@ pub fn read(bytes: &[u8]) -> Option<(Stamp, Vec<KnownPair>)> {
     let mut pairs = Vec::new();
     while !rest.0.is_empty() {
         pairs.push(KnownPair {
-            lineage: rest.text()?,
-            key: rest.look()?,
-            chain: rest.look()?,
+            lineage: read_text(&mut rest)?,
+            key: read_look(&mut rest)?,
+            chain: read_look(&mut rest)?,
             content: rest.array()?,
         });
     }

@@ -3,6 +3,7 @@
 pub mod change_time;
 pub mod clock;
 pub mod core_dump;
+pub(crate) mod cursor;
 pub mod escape;
 pub mod failure;
 pub mod host_name;
