@@ -278,6 +278,13 @@ fn many_nodes_in_step_are_one_column_and_the_others_are_named() {
     }
     assert_eq!(rows(&page, "matrix").len(), 10);
     assert_eq!(rows(&page, "nodes").len(), 50);
+    // A node of the same state whose clock is wrong isn't among those of which nothing is to be said.
+    scene.node("lb50", |report| report.time = NOW + DAY);
+    let clock = words(&scene.page("wide"));
+    assert!(
+        clock.contains("46 nodes in step") && clock.contains("lb50: its report is of 2026-12-01"),
+        "{clock}"
+    );
     // What is to be done about both is said once.
     assert_eq!(page.matches("haproxy-certs-follow.service").count(), 1, "{page}");
     assert!(shown.contains("lb11: it hasn&#39;t reported for 2 days"), "{shown}");
@@ -301,6 +308,11 @@ fn a_thousand_lineages_in_step_are_one_row_and_the_others_are_named() {
         shown.contains("customer-0500.example.net, serial ") && shown.contains("and 298 more"),
         "{shown}"
     );
+    // Nothing is published yet.
+    let mut empty = Scene::new(0);
+    empty.node("lb1", |_| {});
+    let page = empty.page("empty");
+    assert!(!page.contains("id=\"matrix\"") && page.contains("id=\"nodes\""), "{page}");
     // All is well.
     scene.overview.nodes.clear();
     scene.node("lb1", |_| {});

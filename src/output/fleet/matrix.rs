@@ -131,6 +131,11 @@ impl<'a> Nodes<'a> {
         self.exceptions.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// What is said of it: its state, how bad it is, and its head.
+    fn alike(&self) -> (NodeState, Severity, Option<[u8; 32]>) {
+        (self.state, self.first.severity(), self.first.report.as_ref().map(|report| report.head))
+    }
+
     /// Which head it has.
     fn has(&self) -> Option<u64> {
         self.first.report.as_ref().map(|report| report.sequence)
@@ -156,7 +161,7 @@ impl Matrix {
     }
 }
 
-/// The matrix; `None`: there are no nodes.
+/// The matrix; `None`: there are no nodes, or no lineages.
 #[must_use]
 pub fn matrix(overview: &FleetOverview) -> Option<Matrix> {
     if overview.nodes.is_empty() {
@@ -165,6 +170,9 @@ pub fn matrix(overview: &FleetOverview) -> Option<Matrix> {
     let named = named(overview);
     let nodes = nodes(overview);
     let lineages = lineages(overview, &nodes, &named);
+    if lineages.is_empty() {
+        return None;
+    }
     let (others, unlisted) = others(overview, &lineages, &named);
     let of = |nodes: &Nodes<'_>, lineages: Lineages<'_>| said(overview, nodes, lineages);
     let (corner, columns, rows) = if nodes.len() <= MOST_COLUMNS {
@@ -274,9 +282,8 @@ fn nodes(overview: &FleetOverview) -> Vec<Nodes<'_>> {
     let mut all: Vec<Nodes<'_>> = Vec::new();
     for node in sorted {
         let own = Nodes::of(node);
-        let alike = |other: &&mut Nodes<'_>| {
-            own.is_plain() && other.is_plain() && other.state == own.state && other.has() == own.has()
-        };
+        let alike =
+            |other: &&mut Nodes<'_>| own.is_plain() && other.is_plain() && other.alike() == own.alike();
         match all.iter_mut().find(alike).filter(|_| overview.nodes.len() > FEW_NODES) {
             Some(alike) => alike.others.push(node),
             None => all.push(own),
