@@ -244,6 +244,8 @@ fn recall(settings: &Settings, name: &OsStr, known: &Remembered) -> (Lineage, Os
         sha256: Some(candidate.sha256),
         leaf: Some(Arc::clone(&candidate.leaf)),
         has_key: true,
+        presented: true,
+        leads_to: None,
         archived: false,
     };
     let file = site_file(name).unwrap_or_default();
@@ -388,7 +390,7 @@ fn leaf(lineage: &Lineage) -> Option<Arc<Leaf>> {
 }
 
 fn unreadable() -> Deployed {
-    Deployed { kind: EntryKind::Other, sha256: None, leaf: None, has_key: false, archived: false }
+    Deployed::unread(EntryKind::Other)
 }
 
 fn host(

@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -34,7 +35,12 @@ impl Scene {
         put(&folder.join("other/f.pem"), foreign.combined(), 0o400);
         put(&folder.join("sites/f.pem"), foreign.combined(), 0o400);
         fs::write(folder.join("list"), format!("{}/other/o.pem zz.test\n", folder.display())).unwrap();
+        fs::write(folder.join("list.2"), format!("{}/other/o.pem yy.test\n", folder.display())).unwrap();
+        let more = folder.join("more");
+        fs::create_dir(&more).unwrap();
+        fs::write(more.join("z.cfg"), "backend z\n").unwrap();
         let setup = Haproxy::of(version).bind_option(&format!("crt-list {}", folder.join("list").display()));
+        let setup = setup.argument("-f").argument(more.to_str().unwrap());
         let haproxy = setup.crt(cmd.sites()).crt(folder.join("other")).start();
         let binary = toml(&haproxy.version().program);
         let more = format!("name = \"h\"\nunit = \"\"\nbinary = {binary}\n");
@@ -120,6 +126,81 @@ fn a_configuration_that_is_newer_than_its_worker_takes_a_reload() {
             assert_eq!(served(scene.haproxy.address(), "a.test").serial, new.serial(), "{}", version.full);
             scene.is_quiet(name);
             // Then memory does again.
+            scene.tree.renew("a.test");
+            assert_eq!(scene.cmd.assemble(&[]).exits(0).haproxy()["outcome"], "updated", "{}", version.full);
+        }
+    }
+}
+
+/// Does it until this file's change time, of a link its own, is surely later than the worker.
+fn later(path: &Path, act: impl Fn()) {
+    let newer = std::time::SystemTime::now() + std::time::Duration::from_millis(300);
+    let newer = newer.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    wait_until(LIMIT, "the worker is older", || {
+        act();
+        let meta = fs::symlink_metadata(path).unwrap();
+        std::time::Duration::new(meta.ctime().try_into().unwrap(), meta.ctime_nsec().try_into().unwrap())
+            >= newer
+    });
+}
+
+/// A text as old as the worker, or older, in the place of this file (`cp -p`, `mv`).
+fn replace_by_an_old_one(path: &Path, text: &str) {
+    later(path, || {
+        let new = path.with_extension("old");
+        fs::write(&new, text).unwrap();
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(1_000_000);
+        fs::File::options().write(true).open(&new).unwrap().set_modified(old).unwrap();
+        fs::rename(new, path).unwrap();
+    });
+}
+
+/// A file's own time can be set, and it comes along with its contents; that of its last change can't.
+#[test]
+fn a_configuration_that_only_looks_old_takes_one_reload() {
+    type Edit = fn(&Scene);
+    let edits: [(&str, Edit); 5] = [
+        ("haproxy.cfg was replaced", |scene| {
+            let text = fs::read_to_string(scene.haproxy.config()).unwrap();
+            let other = format!(" crt {}", scene.folder.join("other").display());
+            replace_by_an_old_one(&scene.haproxy.config(), &text.replace(&other, ""));
+        }),
+        ("/list was replaced", |scene| {
+            let text = format!("{}/other/o.pem yy.test\n", scene.folder.display());
+            replace_by_an_old_one(&scene.folder.join("list"), &text);
+        }),
+        ("/list was replaced", |scene| {
+            let list = scene.folder.join("list");
+            later(&list, || {
+                let next = scene.folder.join("next");
+                symlink("list.2", &next).unwrap();
+                fs::rename(&next, &list).unwrap();
+            });
+        }),
+        ("names in", |scene| {
+            let more = scene.folder.join("more");
+            later(&more, || {
+                let _ = fs::remove_file(more.join("z.cfg"));
+                fs::write(more.join("left"), "").unwrap();
+                fs::remove_file(more.join("left")).unwrap();
+            });
+        }),
+        // Who can't tell asks for a reload once.
+        ("or its owner, mode or links changed", |scene| {
+            let config = scene.haproxy.config();
+            later(&config, || fs::set_permissions(&config, fs::Permissions::from_mode(0o600)).unwrap());
+        }),
+    ];
+    for version in versions() {
+        for (fact, edit) in edits {
+            let mut scene = Scene::start(&version);
+            edit(&scene);
+            scene.is_told(fact, fact);
+            let new = scene.tree.renew("a.test");
+            let run = scene.cmd.assemble(&[]).exits(0);
+            assert_eq!(run.haproxy()["outcome"], "reloaded", "{} {fact}: {run}", version.full);
+            assert_eq!(served(scene.haproxy.address(), "a.test").serial, new.serial(), "{}", version.full);
+            scene.is_quiet(fact);
             scene.tree.renew("a.test");
             assert_eq!(scene.cmd.assemble(&[]).exits(0).haproxy()["outcome"], "updated", "{}", version.full);
         }

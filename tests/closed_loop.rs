@@ -16,7 +16,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -740,13 +740,16 @@ fn somebodys_pem(version: &Version, pem: &str) {
 }
 
 fn broken_elsewhere(version: &Version) {
-    let mut bed = Bed::start(version);
+    let page = tempfile::NamedTempFile::new().unwrap();
+    fs::write(&page, "HTTP/1.0 503 Service Unavailable\r\n\r\n").unwrap();
+    let line = format!("backend elsewhere\n  errorfile 503 {}", page.path().display());
+    let mut bed = Bed::start_with(version, |setup| setup.section(&line));
     bed.renew("b.pem");
     let config = fs::read_to_string(bed.haproxy.config()).unwrap();
-    let since = fs::metadata(bed.haproxy.config()).unwrap().modified().unwrap();
+    // Surely newer than its worker.
+    let before = SystemTime::now();
+    wait_until(LIMIT, "the worker is older", || before.elapsed().is_ok_and(|age| age.as_millis() > 300));
     fs::write(bed.haproxy.config(), format!("{config}  bogus-keyword on\n")).unwrap();
-    // As old as its worker, however long the writing took: a worker that is older isn't told in memory alone.
-    File::options().write(true).open(bed.haproxy.config()).unwrap().set_modified(since).unwrap();
     let method = if version.number() < (2, 7) { "pidfile" } else { "master" };
     let processes = bed.haproxy.processes();
     let verdict = bed.notify(&bed.settings(method, Socket::Stats), &["b.pem"]);
@@ -769,14 +772,17 @@ fn broken_elsewhere(version: &Version) {
     assert!(said.contains(&advice), "{said}");
     assert!(detail(&verdict).contains("all of it is replaced in memory meanwhile"), "{verdict:?}");
     bed.serves_all();
-    bed.renew("c.pem");
-    let verdict = bed.notify(&bed.settings("auto", Socket::Master), &["c.pem"]);
-    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
-    bed.serves_all();
     fs::write(bed.haproxy.config(), config).unwrap();
     bed.renew("a.pem");
     let verdict = bed.notify(&bed.settings(method, Socket::Master), &["a.pem"]);
     assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
+    bed.serves_all();
+    // Its worker has read the configuration, which doesn't say what is broken since.
+    drop(page);
+    bed.haproxy.check().unwrap_err();
+    bed.renew("c.pem");
+    let verdict = bed.notify(&bed.settings("auto", Socket::Master), &["c.pem"]);
+    assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
     bed.serves_all();
 }
 

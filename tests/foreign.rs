@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -194,6 +195,129 @@ fn a_file_in_the_place_of_ours_that_haproxy_refuses_is_taken_over() {
         haproxy.check().unwrap();
         status(&cmd).exits(0);
         assert_eq!(served(haproxy.address(), "c.example").serial, tree.leaf("c.example").serial());
+    }
+}
+
+/// Runs every command of this problem of a file.
+#[track_caller]
+fn paste(run: &Run, file: &str, kind: &str) {
+    let details = run.site(file)["details"].as_array().unwrap().clone();
+    let problem = details.into_iter().find(|detail| detail["problem"] == kind);
+    let problem = problem.unwrap_or_else(|| panic!("no {kind} for {file} in {run}"));
+    let attic = tempfile::tempdir().unwrap();
+    let commands = problem["commands"].as_array().unwrap();
+    assert!(!commands.is_empty(), "{problem}");
+    for command in commands {
+        let command = command.as_str().unwrap().replace(" /root/", &format!(" {}/", attic.path().display()));
+        let output = finish(Command::new("sh").args(["-c", &command]), LIMIT);
+        assert!(output.status.success(), "{command}: {output:?}");
+    }
+}
+
+/// HAProxy follows a link, and takes a key from beside its file: both present a certificate as any other file does.
+#[test]
+fn who_takes_a_name_is_said_however_haproxy_gets_at_its_certificate() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let place = elsewhere.path().join("x");
+    for version in versions() {
+        let (mut tree, cmd, mut haproxy) = healthy(&version);
+        let leaf = tree.authority().issue(KeyKind::P256, &["b.example"], Validity::days(90));
+        let combined = || fs::write(&place, leaf.combined()).unwrap();
+        let apart = |key: &str| {
+            fs::write(&place, leaf.fullchain()).unwrap();
+            fs::write(cmd.sites().join(key), leaf.key.pem()).unwrap();
+        };
+        for how in ["link", "key", "link and key"] {
+            let context = format!("{} {how}", version.full);
+            match how {
+                "link" => combined(),
+                _ => apart("0.pem.key"),
+            }
+            if how == "key" {
+                fs::rename(&place, cmd.site("0")).unwrap();
+            } else {
+                symlink(&place, cmd.site("0")).unwrap();
+            }
+            assert_eq!(haproxy.reload_and_wait(), Reload::Loaded, "{context}");
+            let ours = tree.renew("b.example");
+            for arguments in [&["--dry-run"][..], &[], &["--full"]] {
+                let run = cmd.assemble(arguments).exits(1);
+                let warnings = run.site("b.example.pem")["warnings"].to_string();
+                assert!(warnings.contains("shadowed"), "{context}: {run}");
+            }
+            let shown = served(haproxy.address(), "b.example").serial;
+            assert_eq!(shown, leaf.serial(), "{context}");
+            let run = status(&cmd).exits(1);
+            assert_eq!(run.site("b.example.pem")["haproxy"][0]["serves"], "none", "{context}: {run}");
+            paste(&run, "b.example.pem", "shadowed");
+            let _ = fs::remove_file(cmd.sites().join("0.pem.key"));
+            wait_until(LIMIT, "the status to be ok", || status(&cmd).code == Some(0));
+            assert_eq!(served(haproxy.address(), "b.example").serial, ours.serial(), "{context}");
+            cmd.assemble(&[]).exits(0);
+        }
+    }
+}
+
+/// A link's certificate expires and answers clients that name no site, as a file's does.
+#[test]
+fn a_link_counts_when_it_expires_and_as_the_default_certificate() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let place = elsewhere.path().join("x");
+    for version in versions() {
+        let (mut tree, cmd, mut haproxy) = healthy(&version);
+        let context = &version.full;
+        let put = |haproxy: &mut Haproxy, validity| {
+            let leaf = tree.authority().issue(KeyKind::P256, &["x.example"], validity);
+            fs::write(&place, leaf.combined()).unwrap();
+            assert_eq!(haproxy.reload_and_wait(), Reload::Loaded, "{context}");
+            leaf
+        };
+        symlink(&place, cmd.site("1")).unwrap();
+        put(&mut haproxy, Validity::expired());
+        let run = status(&cmd).exits(2);
+        assert!(run.site("1.pem")["problems"].to_string().contains("\"expired\""), "{context}: {run}");
+        let leaf = put(&mut haproxy, Validity::days(90));
+        status(&cmd).exits(0);
+        cmd.assemble(&[]).exits(0);
+        assert_eq!(served(haproxy.address(), "unknown.example").serial, leaf.serial(), "{context}");
+        // It stands before the new one, and behind the next one.
+        tree.issue("2.example", KeyKind::P256, &["2.example"], Validity::days(90));
+        let run = cmd.assemble(&[]).exits(0);
+        let warnings = run.site("2.example.pem")["warnings"].to_string();
+        assert!(!warnings.contains("default-certificate-changed"), "{context}: {run}");
+        assert_eq!(served(haproxy.address(), "unknown.example").serial, leaf.serial(), "{context}");
+        tree.issue("0.example", KeyKind::P256, &["0.example"], Validity::days(90));
+        let run = cmd.assemble(&[]).exits(0);
+        let row = run.site("0.example.pem");
+        assert!(row["warnings"].to_string().contains("default-certificate-changed"), "{context}: {run}");
+        assert!(row["detail"].as_str().unwrap().ends_with("which was 1.pem"), "{context}: {run}");
+        let first = tree.leaf("0.example").serial();
+        assert_eq!(served(haproxy.address(), "unknown.example").serial, first, "{context}");
+    }
+}
+
+/// A link to one of our own files is that file: it takes nothing from it, and has what it has, renewed or not.
+#[test]
+fn a_link_to_one_of_our_files_takes_nothing_from_it() {
+    for version in versions() {
+        let (mut tree, cmd, mut haproxy) = healthy(&version);
+        let context = &version.full;
+        symlink("b.example.pem", cmd.site("0")).unwrap();
+        assert_eq!(haproxy.reload_and_wait(), Reload::Loaded, "{context}");
+        for arguments in [&[][..], &["--full"]] {
+            let leaf = tree.renew("b.example");
+            cmd.assemble(arguments).exits(0);
+            status(&cmd).exits(0);
+            for name in ["b.example", "unknown.example"] {
+                assert_eq!(served(haproxy.address(), name).serial, leaf.serial(), "{context} {name}");
+            }
+        }
+        // One that has a name of another file is a rival all the same.
+        let leaf = tree.authority().issue(KeyKind::P256, &["a.example", "b.example"], Validity::days(90));
+        tree.renew_with("b.example", &leaf);
+        let run = cmd.assemble(&[]).exits(1);
+        assert!(run.site("a.example.pem")["warnings"].to_string().contains("shadowed"), "{context}: {run}");
+        assert_eq!(served(haproxy.address(), "a.example").serial, leaf.serial(), "{context}");
     }
 }
 

@@ -162,8 +162,14 @@ fn kind() -> impl Strategy<Value = EntryKind> {
 fn deployed() -> impl Strategy<Value = Deployed> {
     (kind(), option::weighted(0.8, leaf()), prop::bool::weighted(0.8), prop::bool::ANY, 0..3_u8).prop_map(
         |(kind, leaf, has_key, archived, shape)| {
-            if !matches!(kind, EntryKind::Regular { .. }) {
-                return Deployed { kind, sha256: None, leaf: None, has_key: false, archived: false };
+            let presented = has_key && leaf.is_some();
+            match kind {
+                EntryKind::Regular { .. } => {}
+                EntryKind::Directory => return Deployed::unread(kind),
+                // A link that leads to a file from elsewhere.
+                EntryKind::Other => {
+                    return Deployed { leaf: leaf.map(Arc::new), presented, ..Deployed::unread(kind) };
+                }
             }
             // Canonical, in another shape, or without a certificate.
             let sha256 = match (&leaf, shape) {
@@ -172,7 +178,8 @@ fn deployed() -> impl Strategy<Value = Deployed> {
                 (None, shape) => [shape; 32],
             };
             let archived = archived && leaf.is_some();
-            Deployed { kind, sha256: Some(sha256), leaf: leaf.map(Arc::new), has_key, archived }
+            let (sha256, leaf) = (Some(sha256), leaf.map(Arc::new));
+            Deployed { sha256, leaf, has_key, presented, archived, ..Deployed::unread(kind) }
         },
     )
 }
@@ -182,11 +189,11 @@ fn as_deployed(lineage: &Lineage, kind: EntryKind) -> Option<Deployed> {
     let candidate = lineage.proof.as_ref().ok()?;
     let leaf = Some(Arc::clone(&candidate.leaf));
     matches!(kind, EntryKind::Regular { .. }).then_some(Deployed {
-        kind,
         sha256: Some(candidate.sha256),
         leaf,
         has_key: true,
-        archived: false,
+        presented: true,
+        ..Deployed::unread(kind)
     })
 }
 
@@ -302,12 +309,13 @@ fn carried_out(before: &Situation, plan: &Plan) -> Situation {
         if row.action == Action::Prune {
             (deployed, recorded) = (None, None);
         } else if row.action.writes() {
+            let kind = EntryKind::Regular { owner: before.owner, mode: before.mode };
             deployed = Some(Deployed {
-                kind: EntryKind::Regular { owner: before.owner, mode: before.mode },
                 sha256: row.sha256,
                 leaf: row.leaf.clone(),
                 has_key: true,
-                archived: false,
+                presented: true,
+                ..Deployed::unread(kind)
             });
         }
         if row.action.writes() || (row.action == Action::Unchanged && row.proved) {

@@ -20,8 +20,20 @@ use support::tls::try_served_to;
 use support::{Cmd, Haproxy, KeyKind, LIMIT, Reload, Run, Tree, Validity, Version, versions, wait_until};
 
 /// Every name that is served, or is after an edit; without one last.
-const NAMES: [&str; 9] =
-    ["a.test", "b.test", "c.test", "default.test", "list.test", "gone.test", "other.test", "new.test", ""];
+const NAMES: [&str; 12] = [
+    "a.test",
+    "b.test",
+    "c.test",
+    "default.test",
+    "list.test",
+    "gone.test",
+    "other.test",
+    "new.test",
+    "any.wild.test",
+    "not.wild.test",
+    "nor.wild.test",
+    "",
+];
 
 /// Three lineages, which a HAProxy has by their directory on one bind and by a crt-list on another.
 struct Scene {
@@ -42,7 +54,9 @@ impl Scene {
         cmd.assemble(&[]);
         let site = |name| cmd.site(name).to_str().unwrap().to_owned();
         let [a, b, c] = ["a.test", "b.test", "c.test"].map(site);
-        let text = format!("{c} default.test\n{a} list.test\n\n{b} list.test gone.test\n");
+        let text = format!(
+            "{c} default.test\n{a} list.test\n\n{b} list.test gone.test *.wild.test !not.wild.test\n"
+        );
         let list = cmd.beside("list");
         fs::write(&list, text).unwrap();
         let making = Haproxy::of(version).crt(cmd.sites()).another_bind();
@@ -146,12 +160,63 @@ fn with_each(test: fn(&Version)) {
 }
 
 /// What somebody does to a crt-list, so that clients get other certificates.
-const EDITS: [(&str, &[&str]); 4] = [
+const EDITS: [(&str, &[&str]); 7] = [
     ("other filters", &["del ssl crt-list LIST @a:2", "add ssl crt-list LIST <<\n@a other.test\n\n"]),
     ("a line more", &["add ssl crt-list LIST <<\n@b new.test\n\n"]),
     ("a line less", &["del ssl crt-list LIST @b:4"]),
     ("another order", &["del ssl crt-list LIST @a:2", "add ssl crt-list LIST <<\n@a list.test\n\n"]),
+    (
+        "an exclusion less",
+        &["del ssl crt-list LIST @b:4", "add ssl crt-list LIST <<\n@b list.test gone.test *.wild.test\n\n"],
+    ),
+    (
+        "another exclusion",
+        &[
+            "del ssl crt-list LIST @b:4",
+            "add ssl crt-list LIST <<\n@b list.test gone.test *.wild.test !nor.wild.test\n\n",
+        ],
+    ),
+    (
+        "an exclusion more",
+        &[
+            "del ssl crt-list LIST @b:4",
+            "add ssl crt-list LIST <<\n@b !nor.wild.test list.test gone.test *.wild.test !not.wild.test\n\n",
+        ],
+    ),
 ];
+
+/// What changes nothing for any client.
+const REWRITES: [(&str, &[&str]); 2] = [
+    (
+        "the same in another order",
+        &[
+            "del ssl crt-list LIST @b:4",
+            "add ssl crt-list LIST <<\n@b !NOT.wild.test gone.test *.wild.test list.test\n\n",
+        ],
+    ),
+    (
+        "an exclusion from nothing",
+        &[
+            "del ssl crt-list LIST @b:4",
+            "add ssl crt-list LIST <<\n@b gone.test *.wild.test list.test !not.wild.test !new.test\n\n",
+        ],
+    ),
+];
+
+#[test]
+fn a_list_that_says_the_same_otherwise_is_no_difference() {
+    with_each(|version| {
+        for (what, commands) in REWRITES {
+            let scene = Scene::start(version);
+            for command in commands {
+                scene.edit(command);
+            }
+            scene.is_quiet(what);
+            let full = scene.cmd.assemble(&["--full"]).exits(0);
+            assert_eq!(full.haproxy()["outcome"], "not-needed", "{}: {full}", scene.context(what));
+        }
+    });
+}
 
 #[test]
 fn an_edited_list_is_told_and_a_reload_mends_it() {

@@ -145,6 +145,47 @@ fn what_came_back_is_asked_only_for_the_names_that_it_serves() {
     }
 }
 
+/// Through 2.6 a master doesn't say what it refuses, and here its program isn't run to ask it: what it may be is said, and what
+/// is said leads out.
+#[test]
+fn what_is_refused_without_a_word_is_said_as_far_as_it_is_known() {
+    for version in versions() {
+        let mut strict = Strict::start(&version, "auto");
+        // It sorts first: memory can't take it.
+        strict.tree.issue("0.example", KeyKind::Rsa2048, &["0.example"], Validity::days(90));
+        let new = strict.renew_with("a.example", KeyKind::P256);
+        let program = support::cmd::toml(&strict.haproxy.version().program);
+        let table = |binary: &str| {
+            let more = format!("name = \"h\"\nunit = \"\"\ntimeout = \"30s\"\nbinary = {binary}");
+            strict.haproxy.table(&more)
+        };
+        let (unable, able) = (table("\"\""), table(&program));
+        strict.cmd.set_tables(&unable);
+        let report = strict.cmd.assemble(&[]).exits(2);
+        let told = report.json()["haproxy"][0].clone();
+        assert!(strict.serves("a.example", &new), "{}: {report}", version.full);
+        if version.number() < (2, 7) {
+            let detail = told["detail"].as_str().unwrap();
+            let said = "it may have refused 0.example.pem: with binary set, the next run asks HAProxy";
+            assert!(detail.contains(said), "{}: {report}", version.full);
+            assert_eq!((&told["outcome"], &told["owed"]), (&"failed".into(), &true.into()), "{report}");
+            // Nobody is sent to a reload that would fail again.
+            let status = strict.cmd.run(&["status", "--format", "json"]).exits(2);
+            assert!(!status.stdout.contains("kill -USR2"), "{}: {status}", version.full);
+            assert!(status.stdout.contains(said), "{}: {status}", version.full);
+            strict.cmd.set_tables(&able);
+            let report = strict.cmd.assemble(&[]).exits(2);
+            assert_eq!(report.json()["haproxy"][0]["outcome"], "rolled-back", "{}: {report}", version.full);
+            assert_eq!(report.reason("0.example.pem").as_deref(), Some("haproxy-rejects"), "{report}");
+        } else {
+            assert_eq!(told["outcome"], "rolled-back", "{}: {report}", version.full);
+        }
+        strict.haproxy.check().unwrap();
+        assert!(strict.serves("a.example", &new), "{}: {report}", version.full);
+        strict.is_tidy();
+    }
+}
+
 #[test]
 fn where_one_of_two_refuses_both_go_back() {
     for version in versions() {

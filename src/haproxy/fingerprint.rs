@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::process::{config_check, sight};
 use crate::certified_key::{hex, sha256};
 use crate::config::Haproxy;
+use crate::sys::change_time::changed_at;
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
 
@@ -60,10 +61,11 @@ pub fn are_still(before: &str, now: &str) -> bool {
         })
 }
 
-/// A file by its size and time.
+/// A file by its size and times: no program can set when it was changed.
 fn describe(path: &Path, facts: &mut String) {
     let Ok(meta) = fs::metadata(path) else { return };
-    let _ = writeln!(facts, "{} {} {:?}", path.display(), meta.len(), meta.modified().ok());
+    let times = (meta.modified().ok(), changed_at(path));
+    let _ = writeln!(facts, "{} {} {times:?}", path.display(), meta.len());
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::haproxy::{alerts, cli, methods, process};
 use crate::serving::gather::{identity, is_in};
 use crate::serving::loads::{Identity, Store, base_name};
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::escaped;
 use crate::sys::system::System;
 
 /// How long a worker that surely read the disk after the change may go on showing something else: it doesn't load
@@ -262,7 +262,11 @@ impl Notification<'_> {
         let worker = worker.filter(|_| method == Method::Runtime)?;
         let sources = &self.batch.serving.sources;
         let newer = process::config_check::newer_source(self.system, sources, &worker)?;
-        Some(format!("{} is newer than its worker", escaped_path(&newer)))
+        Some(format!(
+            "its worker {} the configuration: {}",
+            if newer.is_sure() { "hasn't read" } else { "may not have read" },
+            newer.fact()
+        ))
     }
 
     /// Who there is that may be this HAProxy, whatever its unit or pidfile says.
@@ -317,7 +321,10 @@ impl Notification<'_> {
             // [`Self::by`] passes over it.
             Attempt::NotRunning(why) => Verdict::of(method, Outcome::Failed).with(why),
             Attempt::Unexplained(why) => {
-                Verdict { refusal: Some(why.clone()), ..self.without_reload(method, before, why) }
+                let partial = self.replace_what_can_be();
+                let suspects = self.suspects(&partial);
+                let verdict = self.after_memory(method, before, why.clone(), partial).with(suspects);
+                Verdict { refusal: Some(why), ..verdict }
             }
             Attempt::NotApplicable(why) | Attempt::Failed(why) => self.without_reload(method, before, why),
             Attempt::Refused { words, files } if files.is_empty() => {
@@ -336,6 +343,23 @@ impl Notification<'_> {
                     .with(alerts::cause(&words))
             }
         }
+    }
+
+    /// Which files it may be that HAProxy refused without a word: what it took in memory isn't.
+    fn suspects(&self, partial: &Partial) -> String {
+        const NAMED: usize = 3;
+        if partial.left.is_empty() {
+            return String::new();
+        }
+        let names: Vec<String> =
+            partial.left.iter().take(NAMED).map(|(target, _)| target.to_string()).collect();
+        let rest = partial.left.len() - names.len();
+        let rest = if rest == 0 { String::new() } else { format!(" or one of {rest} more") };
+        let how = match self.haproxy.binary {
+            None => "with binary set, the next run asks HAProxy, and what it refuses goes back",
+            Some(_) => "its log names the file",
+        };
+        format!("it may have refused {}{rest}: {how}", names.join(" or "))
     }
 
     /// What HAProxy can take without a reload, which isn't possible: `why`.

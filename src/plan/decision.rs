@@ -76,7 +76,11 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Spo
     let EntryKind::Regular { owner, mode } = deployed.kind else {
         return match deployed.kind {
             EntryKind::Directory => Judgement::Conflict("it is a directory; move it away".to_owned()),
-            _ if situation.policy.adopt => Judgement::Adopt,
+            _ if situation.policy.adopt => {
+                let guard = too_good_to_replace(situation, name, candidate, deployed);
+                let guard = guard.filter(|refusal| refusal.reason != Reason::OlderThanDeployed);
+                guard.map_or(Judgement::Adopt, Judgement::Refuse)
+            }
             _ => Judgement::Conflict(conflict_fact("is not a regular file")),
         };
     };

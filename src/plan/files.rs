@@ -18,6 +18,11 @@ impl Files {
         Self(rows)
     }
 
+    pub(super) fn get(&self, file: &OsStr) -> Option<&Row> {
+        let at = self.0.binary_search_by(|row| file_of(row).cmp(file)).ok()?;
+        self.0.get(at)
+    }
+
     pub(super) fn get_mut(&mut self, file: &OsStr) -> Option<&mut Row> {
         let at = self.0.binary_search_by(|row| file_of(row).cmp(file)).ok()?;
         self.0.get_mut(at)

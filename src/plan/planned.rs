@@ -1,11 +1,12 @@
 //! What every bind would load after the plan, and which of that are files of the sites directory.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use crate::certified_key::Leaf;
 use crate::plan::files::Files;
-use crate::plan::served::served_leaf;
+use crate::plan::served::{file_behind, presented_leaf};
 use crate::plan::situation::Situation;
 use crate::serving::loads::{Bind, Contents, Identity, Load, Serving, base_name};
 use crate::serving::{Served, View};
@@ -23,6 +24,8 @@ struct Sites {
     directory: Identity,
     /// How lines spell the directory that name its files one by one.
     folders: HashSet<String>,
+    /// Its links to files of its own, and these.
+    links: HashMap<String, String>,
 }
 
 /// A bind that speaks TLS.
@@ -42,10 +45,11 @@ impl Sites {
 }
 
 impl PlannedBind<'_> {
-    /// The file of the sites directory that this certificate comes from, whichever line loads it.
-    pub(super) fn site<'c>(&self, certificate: &Served<'c>) -> Option<&'c str> {
+    /// The file of the sites directory that this certificate comes from, whichever line and link loads it.
+    pub(super) fn site<'c>(&'c self, certificate: &Served<'c>) -> Option<&'c str> {
         let store = certificate.entry.store.as_str();
-        self.sites.has(self.serving, certificate.load, store).then(|| base_name(store))
+        let name = self.sites.has(self.serving, certificate.load, store).then(|| base_name(store))?;
+        Some(self.sites.links.get(name).map_or(name, String::as_str))
     }
 }
 
@@ -55,16 +59,21 @@ impl Planned {
         let after: Vec<(String, Arc<Leaf>)> = sites
             .iter()
             .filter(|(file, _)| situation.is_loaded(file))
-            .filter_map(|(file, row)| {
-                Some((file.to_str()?.to_owned(), Arc::clone(served_leaf(situation, file, row)?)))
+            .filter_map(|(file, _)| {
+                Some((file.to_str()?.to_owned(), Arc::clone(presented_leaf(situation, sites, file)?)))
             })
             .collect();
+        let link = |file: &OsStr| {
+            let behind = file_behind(situation, file);
+            (behind != file).then(|| Some((file.to_str()?.to_owned(), behind.to_str()?.to_owned())))?
+        };
+        let links: HashMap<String, String> = sites.iter().filter_map(|(file, _)| link(file)).collect();
         let clear = situation.loaded.servings.iter().filter(|serving| serving.unclear.is_none());
         let known = |serving: &Serving| {
             let named = serving.named.iter().filter(|named| named.folder == Some(directory));
             let folders = named.map(|named| folder_of(&named.path).to_owned()).collect();
             let serving = serving.with_directory(directory, &after);
-            Known { serving, sites: Sites { directory, folders } }
+            Known { serving, sites: Sites { directory, folders, links: links.clone() } }
         };
         Self(clear.map(known).collect())
     }

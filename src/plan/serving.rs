@@ -10,7 +10,7 @@ use crate::plan::files::Files;
 use crate::plan::load_order::{Lost, Standing, standings};
 use crate::plan::planned::PlannedBind;
 use crate::plan::row::{NamesWon, Row};
-use crate::plan::served::{is_foreign, served_leaf};
+use crate::plan::served::{file_behind, is_foreign, presented_leaf};
 use crate::plan::situation::{Deployed, Situation};
 use crate::plan::warning::Warning;
 use crate::sys::escape::escaped;
@@ -18,11 +18,16 @@ use crate::sys::escape::escaped;
 /// A name and the family of keys that it is served with: HAProxy keeps one certificate for each.
 type Served<'a> = (&'a str, KeyFamily);
 
+/// Who serves a name: its place among the claimants, and its file.
+type Winner<'a> = (usize, &'a OsStr);
+
 /// A file that HAProxy loads, in its order.
 struct Claimant<'a> {
     /// Its place among all files.
     number: usize,
     file: &'a OsStr,
+    /// The file that it is, where it is a link.
+    behind: &'a OsStr,
     row: &'a Row,
     leaf: &'a Arc<Leaf>,
     /// The names that it has and doesn't serve.
@@ -88,22 +93,24 @@ fn outcomes(
         .enumerate()
         .filter(|(_, (file, _))| situation.is_loaded(file))
         .filter_map(|(number, (file, row))| {
-            let leaf = served_leaf(situation, file, row)?;
-            Some(Claimant { number, file, row, leaf, lost: Vec::new() })
+            let leaf = presented_leaf(situation, sites, file)?;
+            let behind = file_behind(situation, file);
+            Some(Claimant { number, file, behind, row, leaf, lost: Vec::new() })
         })
         .collect();
-    let mut winners: HashMap<Served<'_>, usize> = HashMap::with_capacity(2 * claimants.len());
+    let mut winners: HashMap<Served<'_>, Winner<'_>> = HashMap::with_capacity(2 * claimants.len());
     let mut contested: HashSet<Served<'_>> = HashSet::new();
     for (place, claimant) in claimants.iter_mut().enumerate() {
         for served in claimant.served() {
-            if *winners.entry(served).or_insert(place) != place {
+            if winners.entry(served).or_insert((place, claimant.behind)).1 != claimant.behind {
                 claimant.lost.push(served);
                 contested.insert(served);
             }
         }
     }
     let outcome = |(place, claimant): (usize, &Claimant<'_>)| {
-        let won = || claimant.served().filter(|served| winners.get(served) == Some(&place));
+        let is_winner = |served: &Served<'_>| winners.get(served).is_some_and(|it| it.1 == claimant.behind);
+        let won = || claimant.served().filter(is_winner);
         let is_wholly_won = claimant.lost.is_empty() && won().all(|served| !contested.contains(&served));
         let addable = place > 0 && is_wholly_won && is_plain_name(claimant.file);
         if let Some((standings, file)) = standings.zip(claimant.file.to_str()) {
@@ -160,9 +167,10 @@ fn shadowed(
     situation: &Situation,
     loser: &Claimant<'_>,
     claimants: &[Claimant<'_>],
-    winners: &HashMap<Served<'_>, usize>,
+    winners: &HashMap<Served<'_>, Winner<'_>>,
 ) -> Option<(String, bool)> {
-    let lost = loser.lost.iter().filter_map(|served| Some((served.0, claimants.get(*winners.get(served)?)?)));
+    let lost =
+        loser.lost.iter().filter_map(|served| Some((served.0, claimants.get(winners.get(served)?.0)?)));
     let (name, winner) = worst(situation, loser, lost)?;
     Some(said(situation, name, winner, "sorts first"))
 }
@@ -198,11 +206,11 @@ fn said(situation: &Situation, name: &str, winner: &Claimant<'_>, why: &str) -> 
 
 /// Warns where another file than before answers clients that name no site, or one that nobody has.
 pub(super) fn note_default_certificate(situation: &Situation, sites: &mut Files) {
-    let loadable = |(_, deployed): &(&OsString, &Deployed)| deployed.is_loadable();
-    let before = situation.deployed.iter().filter(loadable).find(|(file, _)| situation.is_loaded(file));
+    let presented = |(_, deployed): &(&OsString, &Deployed)| deployed.presented;
+    let before = situation.deployed.iter().filter(presented).find(|(file, _)| situation.is_loaded(file));
     let after = sites
         .iter()
-        .find(|(file, row)| situation.is_loaded(file) && served_leaf(situation, file, row).is_some());
+        .find(|(file, _)| situation.is_loaded(file) && presented_leaf(situation, sites, file).is_some());
     let (Some((before, _)), Some((after, _))) = (before, after) else { return };
     if before == after {
         return;

@@ -45,12 +45,23 @@ pub struct Deployed {
     pub leaf: Option<Arc<Leaf>>,
     /// Whether it holds a private key.
     pub has_key: bool,
+    /// Whether HAProxy would present its certificate: there is a key, in it or beside it; links are followed.
+    pub presented: bool,
+    /// The entry of the same directory that it leads to, where it is a link to one.
+    pub leads_to: Option<OsString>,
     /// Whether its first certificate is found in the archive of the lineage that its name stands for.
     pub archived: bool,
 }
 
 impl Deployed {
-    /// Whether HAProxy can load it, as far as can be seen without it.
+    /// One of which nothing is known but what kind of entry it is.
+    #[must_use]
+    pub fn unread(kind: EntryKind) -> Self {
+        let (sha256, leaf, leads_to) = (None, None, None);
+        Self { kind, sha256, leaf, has_key: false, presented: false, leads_to, archived: false }
+    }
+
+    /// Whether HAProxy can load it whatever becomes of other files, as far as can be seen without it.
     #[must_use]
     pub fn is_loadable(&self) -> bool {
         matches!(self.kind, EntryKind::Regular { .. }) && self.has_key && self.leaf.is_some()

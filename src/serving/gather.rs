@@ -351,13 +351,14 @@ fn is_surely_running(started: &Result<Started, String>) -> bool {
 }
 
 /// Reads the configuration files in their order; of a directory those that end in `.cfg`. With the disk in which the names of
-/// what they load begin, and the places of the files.
+/// what they load begin, and the places of the files and directories.
 fn configuration(
     files: &[PathBuf],
     environment: Environment,
     disk: Disk,
 ) -> Result<(Configuration, Disk, Vec<PathBuf>), String> {
     let mut configuration = Configuration::new(environment);
+    let mut folders = Vec::new();
     if files.is_empty() {
         return Err("HAProxy was started without a configuration file".to_owned());
     }
@@ -369,6 +370,7 @@ fn configuration(
             configuration.read(&file.to_string_lossy(), &found.text().map_err(cannot)?);
             continue;
         }
+        folders.push(disk.place(file));
         for name in found.names().map_err(cannot)? {
             if name.as_bytes().starts_with(b".") || !name.as_bytes().ends_with(b".cfg") {
                 continue;
@@ -381,7 +383,8 @@ fn configuration(
         }
     }
     configuration.finish();
-    let places = configuration.files.iter().map(|file| disk.place(Path::new(file))).collect();
+    let read = configuration.files.iter().map(|file| disk.place(Path::new(file)));
+    let places = read.chain(folders).collect();
     let disk = match configuration.beginning() {
         Some(folder) => disk.beginning_at(folder),
         None => disk,

@@ -89,14 +89,35 @@ fn by_names(
             let wanted: Vec<Option<[u8; 32]>> = runs(expected.iter().map(|served| Some(served.leaf.sha256)));
             let has = runs(found.iter().map(|found| leaf(fresh, &found.store)));
             // Behind the first one they matter where that is passed over for some names.
-            let excludes = found.iter().any(|found| found.excludes)
-                || expected.iter().any(|served| served.entry.filters.iter().any(|it| it.starts_with('!')));
-            let is_same = if excludes { wanted == has } else { wanted.first() == has.first() };
+            let passes_over = found.iter().any(|found| !found.excluded.is_empty())
+                || expected.iter().any(|served| served.excluded().next().is_some());
+            let is_same = if passes_over { wanted == has } else { wanted.first() == has.first() };
             let is = found.first().map(|found| found.store.as_str());
             let must = expected.first().map(|served| served.entry.store.as_str());
-            (!is_same).then(|| fact(bind, name, is, must))
+            if !is_same {
+                return Some(fact(bind, name, is, must));
+            }
+            let in_memory = found.iter().flat_map(|found| found.excluded.iter().map(String::as_str));
+            let excluded = expected.iter().flat_map(|served| served.excluded()).chain(in_memory);
+            excluded.into_iter().filter(|excluded| is_below(excluded, name)).find_map(|excluded| {
+                let passes =
+                    |found: &&&ListedName| !found.excluded.iter().any(|it| it.eq_ignore_ascii_case(excluded));
+                let asked = excluded.to_ascii_lowercase();
+                let exact = of_bind.get(&(asked.as_str(), family)).and_then(|all| all.first());
+                let is = exact.or_else(|| found.iter().find(passes)).map(|found| found.store.as_str());
+                let must = view.serving(excluded, family).map(|served| served.entry.store.as_str());
+                let leaf = |store: Option<&str>| store.and_then(|store| leaf(fresh, store));
+                (leaf(is) != leaf(must)).then(|| fact(bind, excluded, is, must))
+            })
         })
     })
+}
+
+/// Whether a name is one that a wildcard stands for.
+fn is_below(name: &str, wildcard: &str) -> bool {
+    let parent = name.find('.').and_then(|dot| name.get(dot..));
+    parent.zip(wildcard.strip_prefix('*')).is_some_and(|(parent, of)| parent.eq_ignore_ascii_case(of))
+        && can_be_asked_for(name)
 }
 
 fn by_lists(
@@ -164,15 +185,26 @@ fn other_winner((fresh, memory): (View<'_>, View<'_>)) -> Option<String> {
     let keys: BTreeSet<Key<'_>> = fresh.names().chain(memory.names()).collect();
     let named = keys.into_iter().filter(|(name, _)| can_be_asked_for(name)).find_map(|(name, family)| {
         let all = |view: &View<'_>| runs(view.all_with(name, family).map(|served| served.leaf.sha256));
-        let excludes = [&fresh, &memory].iter().any(|view| {
-            view.all_with(name, family)
-                .any(|served| served.entry.filters.iter().any(|filter| filter.starts_with('!')))
-        });
+        let views = [&fresh, &memory];
+        let mut excluded = views
+            .into_iter()
+            .flat_map(|view| view.all_with(name, family))
+            .flat_map(Served::excluded)
+            .filter(|excluded| is_below(excluded, name))
+            .peekable();
         let (before, after) = (all(&fresh), all(&memory));
-        let is_same = if excludes { before == after } else { before.first() == after.first() };
-        let first = |view: &View<'_>| store(view.all_with(name, family).next());
-        let (must, is) = (first(&fresh), first(&memory));
-        (!is_same).then(|| fact(fresh.bind(), name, is.as_deref(), must.as_deref()))
+        let is_same =
+            if excluded.peek().is_some() { before == after } else { before.first() == after.first() };
+        if !is_same {
+            let first = |view: &View<'_>| store(view.all_with(name, family).next());
+            let (must, is) = (first(&fresh), first(&memory));
+            return Some(fact(fresh.bind(), name, is.as_deref(), must.as_deref()));
+        }
+        excluded.into_iter().find_map(|excluded| {
+            let (must, is) = (fresh.serving(excluded, family), memory.serving(excluded, family));
+            (leaf(must) != leaf(is))
+                .then(|| fact(fresh.bind(), excluded, store(is).as_deref(), store(must).as_deref()))
+        })
     });
     let able = [KeyFamily::Ecdsa, KeyFamily::Rsa];
     let defaults = || {

@@ -33,7 +33,8 @@ pub struct Serving {
     pub mentioned: BTreeMap<String, At>,
     /// Why it may need more files than the lines are seen to name, where it doesn't run.
     pub unseen: Option<String>,
-    /// The files that say what it loads: its configuration and its crt-lists, where they can be opened from here.
+    /// The files and directories that say what it loads: its configuration and its crt-lists, where they can be opened from
+    /// here.
     pub sources: Vec<PathBuf>,
     /// What stands before the relative names of a crt-list: `crt-base`.
     pub crt_base: Option<String>,

@@ -45,11 +45,14 @@ impl Served<'_> {
         self.leaf.key_type.family()
     }
 
+    /// The names that its own line excludes from its wildcards.
+    pub(super) fn excluded(&self) -> impl Iterator<Item = &'_ str> {
+        self.entry.filters.iter().filter_map(|filter| filter.strip_prefix('!'))
+    }
+
     /// Whether its own line excludes this name from its wildcards.
     fn excludes(&self, name: &str) -> bool {
-        self.entry.filters.iter().any(|filter| {
-            filter.strip_prefix('!').is_some_and(|excluded| excluded.eq_ignore_ascii_case(name))
-        })
+        self.excluded().any(|excluded| excluded.eq_ignore_ascii_case(name))
     }
 }
 

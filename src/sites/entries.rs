@@ -1,12 +1,12 @@
 //! What is on disk where HAProxy loads certificates. A link is followed for nothing but what HAProxy would present from it.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, openat, statat};
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, openat, stat, statat};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
@@ -17,6 +17,9 @@ use crate::index::entry::Look;
 use crate::plan::names::is_loaded_name;
 use crate::plan::situation::{Deployed, EntryKind};
 use crate::sys::failure::Failure;
+
+/// How a file is opened that HAProxy may load: nothing that could hang.
+const FOLLOWED: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// The names in the sites directory, but for our own directory.
 ///
@@ -57,14 +60,14 @@ pub fn entry(
     name: &OsStr,
     known: Option<(&[u8; 32], &Arc<Leaf>)>,
 ) -> Result<Option<(Deployed, Look)>, std::io::Error> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let flags = FOLLOWED | OFlags::NOFOLLOW;
     let stat = match statat(dir.as_fd(), name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
         Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
         Err(e) => return Err(e.into()),
     };
     let kind = kind(&stat);
-    let unread = Deployed { kind, sha256: None, leaf: None, has_key: false, archived: false };
+    let unread = Deployed::unread(kind);
     if FileType::from_raw_mode(stat.st_mode).is_symlink() {
         return Ok(Some((behind_link(dir, name, unread), Look::of(&stat))));
     }
@@ -86,7 +89,8 @@ pub fn entry(
                     (read_leaf(&bytes).ok().map(Arc::new), has_private_key(&text) && read_leaf(&text).is_ok())
                 }
             };
-            Ok(Some((Deployed { sha256: Some(digest), leaf, has_key, ..unread }, Look::of(&read))))
+            let presented = leaf.is_some() && (has_key || has_key_beside(dir, name));
+            Ok(Some((Deployed { sha256: Some(digest), leaf, has_key, presented, ..unread }, Look::of(&read))))
         }
         Err(Unopened::TooLarge(_)) => Ok(Some((unread, Look::of(&stat)))),
         Err(Unopened::NotRegular(_)) => {
@@ -98,13 +102,34 @@ pub fn entry(
 
 /// A link that HAProxy follows: nothing of ours, whatever it leads to, but its certificate is presented.
 fn behind_link(dir: &OwnedFd, name: &OsStr, link: Deployed) -> Deployed {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    match openat(dir.as_fd(), name, flags, Mode::empty()).map(read_opened) {
-        Ok(Ok((bytes, _))) => {
-            Deployed { leaf: read_leaf(&openssl_reads(&bytes).text).ok().map(Arc::new), ..link }
-        }
-        Ok(Err(_)) | Err(_) => link,
-    }
+    let Ok(fd) = openat(dir.as_fd(), name, FOLLOWED, Mode::empty()) else { return link };
+    let leads_to = entry_behind(dir, &fd);
+    let Ok((bytes, _)) = read_opened(fd) else { return link };
+    let text = openssl_reads(&bytes).text;
+    let leaf = read_leaf(&text).ok().map(Arc::new);
+    let presented = leaf.is_some() && (has_private_key(&text) || has_key_beside(dir, name));
+    Deployed { leaf, presented, leads_to, ..link }
+}
+
+/// The name in this directory of a file that was opened.
+fn entry_behind(dir: &OwnedFd, file: &OwnedFd) -> Option<OsString> {
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    let id = |stat: Stat| (stat.st_dev, stat.st_ino);
+    let is_here = id(stat(path.parent()?).ok()?) == id(fstat(dir).ok()?);
+    path.file_name().filter(|_| is_here).map(OsStr::to_owned)
+}
+
+/// Whether HAProxy finds a key beside a certificate that has none: in `NAME.key` (2.2 and later), or in the place of `.crt`
+/// (`ssl-load-extra-del-ext`, 2.4 and later).
+fn has_key_beside(dir: &OwnedFd, name: &OsStr) -> bool {
+    let name = Path::new(name);
+    let short = name.extension().filter(|ending| *ending == "crt").map(|_| name.with_extension("key"));
+    let mut whole = name.as_os_str().to_owned();
+    whole.push(".key");
+    [Some(whole.into()), short].into_iter().flatten().any(|key| {
+        let read = openat(dir.as_fd(), &key, FOLLOWED, Mode::empty()).map(read_opened);
+        matches!(read, Ok(Ok((bytes, _))) if has_private_key(&openssl_reads(&bytes).text))
+    })
 }
 
 fn kind(stat: &Stat) -> EntryKind {
@@ -137,8 +162,7 @@ pub(super) fn holds_a_pair_besides(dir: &OwnedFd, path: &Path, excepted: impl Fn
 /// # Errors
 /// It isn't there, isn't a regular file of a sensible size, or can't be read.
 pub fn bytes(dir: impl AsFd, name: &OsStr) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    match read_opened(openat(dir, name, flags, Mode::empty())?) {
+    match read_opened(openat(dir, name, FOLLOWED | OFlags::NOFOLLOW, Mode::empty())?) {
         Ok((bytes, _)) => Ok(bytes),
         Err(Unopened::Io(e)) => Err(e),
         Err(Unopened::NotRegular(what)) => Err(std::io::Error::other(format!("it is {what}"))),

@@ -18,7 +18,7 @@ use crate::serving::gather::identity;
 use crate::serving::in_memory;
 use crate::serving::loads::{Bind, Contents, Identity, Loaded, Serving, Store, base_name, is_loaded};
 use crate::sys::change_time::changed_at;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::escaped;
 use crate::sys::system::System;
 
 /// How many files from elsewhere a HAProxy is asked for.
@@ -97,8 +97,9 @@ fn is_foreign(views: &SiteViews) -> bool {
 impl<'a> Question<'a> {
     /// Its configuration has changed since its worker started.
     fn configuration(&self) -> Option<String> {
-        let file = newer_source(self.system, &self.serving.sources, &self.memory.worker?)?;
-        Some(format!("runs with an older configuration: {} has changed since", escaped_path(&file)))
+        let newer = newer_source(self.system, &self.serving.sources, &self.memory.worker?)?;
+        let runs = if newer.is_sure() { "runs" } else { "may run" };
+        Some(format!("{runs} with an older configuration: {}", newer.fact()))
     }
 
     /// A file from elsewhere, for which it was asked.

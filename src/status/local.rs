@@ -159,7 +159,8 @@ pub fn look_around(settings: &Settings, system: &System, reading: Reading, progr
 
 /// A file that HAProxy loads or not, by its version, which isn't known.
 fn unclear_dotfile(situation: &Situation) -> Option<String> {
-    let is_file = |deployed: &Deployed| matches!(deployed.kind, EntryKind::Regular { .. });
+    let is_file =
+        |deployed: &Deployed| matches!(deployed.kind, EntryKind::Regular { .. }) || deployed.leaf.is_some();
     let depends = |name: &OsStr| is_loaded(name, Some((2, 2))) && !is_loaded(name, None);
     let servings = &situation.loaded.servings;
     let mut files = situation.deployed.iter().filter(|(_, deployed)| is_file(deployed));

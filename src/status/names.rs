@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::observation::SiteViews;
 use crate::config::Haproxy;
 use crate::haproxy::target::Target;
+use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
 use crate::serving::gather::identity;
@@ -30,6 +31,10 @@ impl Names {
     pub fn of(haproxy: &Haproxy, sites: &[SiteViews], loaded: &Loaded, place: usize) -> Self {
         let serving = loaded.servings.get(place);
         let by_lines = serving.map(|serving| by_lines(serving, sites, loaded)).unwrap_or_default();
+        let of_line = |(site, names): (&usize, &'_ Vec<String>)| {
+            names.iter().map(|it| (it.clone(), *site)).collect::<Vec<_>>()
+        };
+        let of_lines: HashMap<String, usize> = by_lines.iter().flat_map(of_line).collect();
         let mut names = Self::default();
         let is_clear = serving.is_some_and(|serving| serving.unclear.is_none());
         let is_site = |&site: &usize| sites.get(site).is_some_and(|views| views.role == Role::Site);
@@ -42,7 +47,10 @@ impl Names {
                 loads_some && lines.is_empty() && !is_unlisted && is_site(&site) && !views.place.is_elsewhere;
             names.apart.push(is_apart);
             let mut all = lines;
-            all.extend(spelled(haproxy, views).filter(|name| !all.contains(name)));
+            // By a line a link is the file that it leads to.
+            let is_anothers = |name: &String| of_lines.get(name.as_str()).is_some_and(|of| *of != site);
+            let spelled = spelled(haproxy, views).filter(|name| !all.contains(name) && !is_anothers(name));
+            all.extend(spelled);
             names.sites.extend(all.iter().map(|name| (name.clone(), site)));
             names.of_sites.push(all);
         }
@@ -78,6 +86,11 @@ fn by_lines(serving: &Serving, sites: &[SiteViews], loaded: &Loaded) -> BTreeMap
     let file = |(site, views): (usize, &SiteViews)| Some((views.file.clone()?, site));
     let by_file: HashMap<_, usize> = of_role(Role::Site).filter_map(file).collect();
     let host = of_role(Role::Host).map(|(site, _)| site).next();
+    // Of a regular file of the sites directory the bytes are known.
+    let may_be_link = |site: usize| {
+        let row = sites.get(site).and_then(|views| views.row.as_ref());
+        row.is_some_and(|row| row.role == Role::Site && row.before.is_none() && row.action == Action::Foreign)
+    };
     let mut folders: HashMap<PathBuf, Option<Identity>> = HashMap::new();
     let mut by_identity: Option<HashMap<Identity, usize>> = None;
     let mut found: BTreeMap<usize, Vec<String>> = BTreeMap::new();
@@ -86,14 +99,17 @@ fn by_lines(serving: &Serving, sites: &[SiteViews], loaded: &Loaded) -> BTreeMap
             let folder = folders.entry(folder.to_owned()).or_insert_with(|| identity(folder));
             folder.is_some() && *folder == loaded.sites
         });
-        let site = if is_in_sites {
-            store.path.file_name().and_then(|file: &OsStr| by_file.get(file)).copied()
+        let of_name = |file: &OsStr| by_file.get(file).copied().filter(|_| is_in_sites);
+        let site = store.path.file_name().and_then(of_name);
+        let site = if site.is_some_and(|site| !may_be_link(site)) || (is_in_sites && !is_link(store)) {
+            site
         } else if loaded.host.is_some() && store.identity == loaded.host {
             host
         } else if is_link(store) {
             let stat = |(site, views): (usize, &SiteViews)| Some((identity(&views.place.path)?, site));
-            let by_identity = by_identity.get_or_insert_with(|| numbered().filter_map(stat).collect());
-            store.identity.and_then(|identity| by_identity.get(&identity)).copied()
+            let files = || numbered().filter(|(site, _)| !may_be_link(*site));
+            let by_identity = by_identity.get_or_insert_with(|| files().filter_map(stat).collect());
+            store.identity.and_then(|identity| by_identity.get(&identity)).copied().or(site)
         } else {
             None
         };

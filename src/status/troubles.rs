@@ -79,7 +79,8 @@ pub fn failed_reload(running: &Running) -> Option<Problem> {
             "{} runs with what it loaded before its last reload, which failed",
             escaped(&running.name)
         ),
-        advice: Some(running.catch_up(false)),
+        // Where the last run failed at it, another reload would fail, too.
+        advice: Some(running.catch_up(running.failed.is_some())),
     })
 }
 

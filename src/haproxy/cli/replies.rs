@@ -76,8 +76,8 @@ pub struct ListedName {
     pub bind: String,
     /// The name; `*` stands for the default certificates.
     pub name: String,
-    /// Whether the line excludes names from its wildcard.
-    pub excludes: bool,
+    /// The names that its line excludes from its wildcards, without the `!`.
+    pub excluded: Vec<String>,
     /// The kind of its key: `ecdsa`, `rsa`; `dsa` for all others (measured, 3.2 and 3.4).
     pub kind: String,
     /// The store.
@@ -334,7 +334,8 @@ pub fn sni(reply: &str) -> Option<Vec<ListedName>> {
         let mut fields = line.split('\t');
         let mut next = || fields.next().map(str::to_owned);
         let (bind, name, excluded, kind, store) = (next()?, next()?, next()?, next()?, next()?);
-        Some(ListedName { bind, name, excludes: excluded != "-", kind, store })
+        let excluded = excluded.split_whitespace().filter_map(|filter| filter.strip_prefix('!'));
+        Some(ListedName { bind, name, excluded: excluded.map(str::to_owned).collect(), kind, store })
     };
     Some(lines.filter_map(name).collect())
 }
@@ -715,11 +716,11 @@ mod tests {
     #[test]
     fn names_are_shown_with_their_files() {
         let shown = sni("# Frontend/Bind\tSNI\tNegative Filter\tType\tFilename\tNotAfter\tNotBefore\n\
-             f/c:9\t*.a.test\t!b.a.test \tecdsa\t/x/a b.pem\tt\tt\n");
+             f/c:9\t*.a.test\t!b.a.test !c.a.test \tecdsa\t/x/a b.pem\tt\tt\n");
         let line = ListedName {
             bind: "f/c:9".to_owned(),
             name: "*.a.test".to_owned(),
-            excludes: true,
+            excluded: vec!["b.a.test".to_owned(), "c.a.test".to_owned()],
             kind: "ecdsa".to_owned(),
             store: "/x/a b.pem".to_owned(),
         };
