@@ -114,9 +114,11 @@ pub fn confirm(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Probe
         let Some((first, worst)) = says_more.or_else(|| wrong.first()) else { return Probed::Right };
         if Instant::now() + PAUSE >= deadline {
             let how = format!("{} at {}: {}", escaped(&first.name), escaped(first.address), worst.how);
-            return match worst.is_unanswered {
-                true => Probed::Unanswered { address: first.address.to_owned(), how },
-                false => Probed::Wrong(how),
+            let address = first.address.to_owned();
+            return if worst.is_unanswered {
+                Probed::Unanswered { address, how }
+            } else {
+                Probed::Wrong(how)
             };
         }
         probes = wrong.into_iter().map(|(probe, _)| probe).collect();

@@ -791,6 +791,7 @@ mod tests {
                     addresses: ":443,:8443".into(),
                     ssl: true,
                     strict_sni: true,
+                    accepts_proxy: false,
                     loads: ["/base//host.pem", "/base//sites", "/s p/x"]
                         .map(|path| (Keyword::Crt, path.to_owned()))
                         .into(),
@@ -801,6 +802,7 @@ mod tests {
                     addresses: ":444".into(),
                     ssl: true,
                     strict_sni: false,
+                    accepts_proxy: false,
                     loads: vec![
                         (Keyword::CrtList, "list".into()),
                         (Keyword::Crt, "/from/env/z".into()),

@@ -584,17 +584,15 @@ fn unreached(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
 fn outranked(shown: &Shown, view: &HaproxyView) -> Option<Problem> {
     let Outranked { name, by, is_configured } = shown.outranked.as_ref()?;
     let (name, by, haproxy) = (escaped(name), escaped(by), escaped(&view.name));
-    const ORDER: &str =
+    let order =
         "name the sites directory before that file on the bind line, or let HAProxy load that file no more";
-    let (fact, advice) = match is_configured {
-        true => (
-            format!("{haproxy} serves {name} from {by}, which its configuration names first"),
-            ORDER.to_owned(),
-        ),
-        false => (
+    let (fact, advice) = if *is_configured {
+        (format!("{haproxy} serves {name} from {by}, which its configuration names first"), order.to_owned())
+    } else {
+        (
             format!("{haproxy} serves {name} from {by}; what its configuration names first isn't known"),
-            format!("reload HAProxy where it runs; if that changes nothing, {ORDER}"),
-        ),
+            format!("reload HAProxy where it runs; if that changes nothing, {order}"),
+        )
     };
     Some(Problem {
         haproxy: Some(view.name.clone()),

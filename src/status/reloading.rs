@@ -58,8 +58,9 @@ fn has_no_master(system: &System, haproxy: &Haproxy) -> bool {
 }
 
 fn restart(system: &System, haproxy: &Haproxy) -> String {
-    match unit::show(system, &haproxy.unit).is_some_and(|unit| unit.active == "active") {
-        true => format!("run: systemctl restart {}", shell_word(haproxy.unit.as_ref())),
-        false => "restart HAProxy the way it is started here".to_owned(),
+    if unit::show(system, &haproxy.unit).is_some_and(|unit| unit.active == "active") {
+        format!("run: systemctl restart {}", shell_word(haproxy.unit.as_ref()))
+    } else {
+        "restart HAProxy the way it is started here".to_owned()
     }
 }
