@@ -112,6 +112,8 @@ pub enum FleetFormat {
     /// For people: a line for each host.
     #[default]
     Human,
+    /// For browsers: one page that needs nothing else.
+    Html,
     /// For scripts: one JSON object.
     Json,
     /// For monitoring plugins: one line with performance data, then the problems.

@@ -301,10 +301,41 @@ fn what_is_owed_says_why() {
     let owed =
         status["problems"].as_array().unwrap().iter().find(|it| it["problem"] == "reload-owed").unwrap();
     assert!(owed["fact"].as_str().unwrap().contains("without master-worker mode"), "{owed}");
-    assert!(owed["advice"].as_str().unwrap().starts_with("mend that; then run: "), "{owed}");
+    let restart = "restart HAProxy the way it is started here; then run: ";
+    assert!(owed["advice"].as_str().unwrap().starts_with(restart), "{owed}");
     // What is told of a HAProxy that is no longer in the settings is nobody's.
     let other = cmd.with_tables("[[haproxy]]\nname = \"other\"\nreload = \"none\"\nbinary = \"\"");
     assert!(!other.run(&["status"]).stdout.contains("haproxy failed"));
+}
+
+/// A way that is set, and can't do it, is never told to be tried again alone: what is said leads out.
+#[test]
+fn what_the_way_that_is_set_cannot_do_has_a_way_out() {
+    for method in ["runtime", "master"] {
+        for version in support::versions().iter().filter(|version| version.number() < (2, 7)) {
+            let mut tree = tree(&["b.example"]);
+            let cmd = Cmd::new(tree.live());
+            untold(&cmd);
+            let haproxy = Haproxy::of(version).crt(cmd.sites()).start();
+            let cmd = cmd.haproxy(&haproxy, &format!("reload = \"{method}\""));
+            // New, and loaded first: only a reload brings it.
+            tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+            for _ in 0..2 {
+                cmd.assemble(&[]).exits(2);
+            }
+            let status = status(&cmd);
+            let problems = status["problems"].as_array().unwrap();
+            let owed = problems.iter().find(|it| it["problem"] == "reload-owed").unwrap();
+            let said = owed["advice"].as_str().unwrap();
+            assert!(said.starts_with("set reload of \"haproxy\" to \"auto\", or run: kill -USR2 "), "{owed}");
+            assert!(!cmd.run(&["status"]).stdout.contains("mend that"), "{method}");
+            let before = haproxy.worker_pids();
+            paste_all(&cmd);
+            support::wait_until(support::LIMIT, "the reload", || haproxy.worker_pids() != before);
+            support::wait_until(support::LIMIT, "that all is told", || cmd.assemble(&[]).code == Some(0));
+            cmd.run(&["status"]).exits(0);
+        }
+    }
 }
 
 /// A lineage that is gone is not renewed.

@@ -97,7 +97,7 @@ fn no_key_is_said_sent_or_kept_on_the_way() {
     said.push(fleet.publisher.run(&["-v", "fleet", "rotate"]).exits(0));
     said.push(fleet.nodes[0].cmd.run(&["-v", "fleet", "follow", "--once"]).exits(0));
     for host in [&fleet.publisher, &fleet.nodes[0].cmd] {
-        for format in ["human", "json", "monitoring", "prometheus"] {
+        for format in ["human", "html", "json", "monitoring", "prometheus"] {
             said.push(host.run(&["fleet", "status", "--format", format]));
             said.push(host.run(&["status", "--format", format]));
         }

@@ -400,7 +400,9 @@ proptest! {
                         regular && (was.leaf.is_none() || was.sha256.is_some_and(|sha256| record.sha256.contains(&sha256)))
                     });
                     let leaf = row.leaf.as_ref().unwrap();
-                    let theirs = was.archived || was.leaf.as_ref().is_some_and(|old| old.sha256 == leaf.sha256);
+                    // A link isn't ours, whatever it leads to.
+                    let theirs = regular
+                        && (was.archived || was.leaf.as_ref().is_some_and(|old| old.sha256 == leaf.sha256));
                     prop_assert!(row.adopts != (known || theirs), "{row:?}");
                     prop_assert!(!row.adopts || before.policy.adopt, "somebody else's file");
                     let forced = before.policy.force.contains(row.lineage.as_ref().unwrap());

@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::thread;
 use std::time::Duration;
@@ -272,6 +273,73 @@ fn where_no_reload_is_possible_the_losers_are_committed_again() {
     });
 }
 
+/// A socket of another host, say: nothing tells which HAProxy answers there, nor what it loads.
+#[test]
+fn where_the_configuration_is_not_known_no_name_changes_hands() {
+    with_each(|version| {
+        for binds in [ALONE, BEFORE_ANOTHER, BEHIND_ANOTHER] {
+            let what = format!("{binds:?}, HAProxy {}", version.full);
+            let port = support::Port::free();
+            let stats = format!("  stats socket ipv4@{} level admin", port.address());
+            let mut system = System::start(version, binds, MASTER, |setup| setup.global(&stats));
+            // Which of the two it is shows nowhere.
+            let _another = Haproxy::of(version).crt(system.cmd.sites()).start();
+            let table = format!("[[haproxy]]\nname = \"far\"\nruntime_socket = \"{}\"\n", port.address());
+            system.cmd.set_tables(&table);
+            let served = |system: &System| support::served(system.haproxy.address(), "a.test");
+
+            system.renew(&["example.com-0001"]);
+            let (run, row) = system.run();
+            let is_host_before = binds != ALONE;
+            if !is_host_before {
+                assert_eq!(
+                    (&row["outcome"], &row["owed"]),
+                    (&"updated".into(), &false.into()),
+                    "{what}: {run}"
+                );
+                assert!(row["confirmed"].is_null(), "{what}: {run}");
+                system.answers_as_a_fresh_one(&what);
+                let probing = &mut system.cmd;
+                probing.set_tables(&format!("{table}probe = [\"{}\"]", system.haproxy.address()));
+                system.renew(&["a"]);
+                let detail = system.cmd.assemble(&[]).haproxy()["detail"].to_string();
+                assert!(detail.contains("set config of") && !detail.contains("or probe"), "{what}: {detail}");
+                continue;
+            }
+            let before = served(&system);
+            system.renew(&["a"]);
+            let (run, row) = system.run();
+            let shows_order = version.number() >= (3, 2);
+            if shows_order && binds == BEHIND_ANOTHER {
+                assert_eq!(
+                    (&row["outcome"], &row["owed"]),
+                    (&"updated".into(), &false.into()),
+                    "{what}: {run}"
+                );
+                system.answers_as_a_fresh_one(&what);
+                continue;
+            }
+            assert_eq!((run.code, &row["owed"]), (Some(2), &Value::Bool(true)), "{what}: {run}");
+            let detail = row["detail"].as_str().unwrap();
+            assert!(
+                detail.contains("shares") && detail.contains("reload HAProxy where it runs"),
+                "{what}: {run}"
+            );
+            assert_eq!(served(&system), before, "{what}: {run}");
+            assert_eq!(system.cmd.run(&["status", "--format", "json"]).code, Some(2), "{what}");
+            // What is said leads out.
+            system.haproxy.reload_and_wait();
+            let (run, row) = system.run();
+            assert_eq!(
+                (&row["outcome"], &row["owed"]),
+                (&"not-needed".into(), &false.into()),
+                "{what}: {run}"
+            );
+            system.answers_as_a_fresh_one(&what);
+        }
+    });
+}
+
 #[test]
 fn what_needs_a_reload_holds_nothing_else_back() {
     with_each(|version| {
@@ -498,5 +566,88 @@ fn a_probe_that_contradicts_is_followed_by_a_reload() {
         system.renew(&["z"]);
         let method = system.deploys("another certificate is in the way");
         assert_ne!(method, "runtime");
+    });
+}
+
+/// Who doesn't answer at all, or not by TLS, isn't mended by a reload: one is enough for what needs one.
+#[test]
+fn a_probe_that_nobody_answers_reloads_nothing_again() {
+    with_each(|version| {
+        let closed = support::Port::free();
+        let mut system = System::start(version, ALONE, MASTER, |setup| setup);
+        let probe = |address: SocketAddr| format!("timeout = \"8s\"\nprobe = [\"{address}\"]");
+        system.cmd.set_tables(&system.haproxy.table(&probe(closed.address())));
+        let context = &version.full;
+        let workers = |system: &System| {
+            let shown = system.haproxy.processes().unwrap();
+            shown.workers.iter().map(|worker| worker.pid).collect::<Vec<_>>()
+        };
+        let fails = |system: &System| {
+            let (run, row) = system.run();
+            assert_eq!((run.code, &row["owed"]), (Some(2), &Value::Bool(true)), "{context}: {run}");
+            let detail = row["detail"].as_str().unwrap();
+            assert!(
+                detail.contains("refused") && detail.contains("no reload mends that: set probe"),
+                "{run}"
+            );
+        };
+        let before = workers(&system);
+        system.renew(&["a"]);
+        fails(&system);
+        fails(&system);
+        assert_eq!(workers(&system), before, "{context}: in memory");
+        assert_eq!(support::served(system.haproxy.address(), "a.test"), system.tree.leaf("a").served());
+        // A pruned file needs one.
+        system.tree.delete("z");
+        fails(&system);
+        let before = workers(&system);
+        fails(&system);
+        fails(&system);
+        assert_eq!(workers(&system), before, "{context}: after a reload");
+        let status = system.cmd.run(&["status"]);
+        assert!(status.stdout.contains("set probe of"), "{context}: {status}");
+        system.cmd.set_tables(&system.haproxy.table(&probe(system.haproxy.address())));
+        let (run, row) = system.run();
+        assert_eq!(row["owed"], Value::Bool(false), "{context}: {run}");
+        assert_eq!(workers(&system), before, "{context}");
+    });
+}
+
+/// A bind line that expects a proxy is named.
+#[test]
+fn a_probe_of_a_line_that_expects_a_proxy_is_told_so() {
+    let mut tree = Tree::of(&[("a", &["a.test"][..])]);
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    cmd.assemble(&[]).exits(0);
+    let haproxy =
+        Haproxy::of(&support::system_haproxy()).crt(cmd.sites()).bind_option("accept-proxy").start();
+    let probe = format!("timeout = \"8s\"\nprobe = [\"{}\"]", haproxy.address());
+    let cmd = cmd.with_tables(&haproxy.table(&probe));
+    tree.renew("a");
+    let row = cmd.assemble(&[]).exits(2).haproxy();
+    let detail = row["detail"].as_str().unwrap();
+    assert!(detail.contains("has accept-proxy, so only a proxy reaches it: set probe of"), "{row}");
+}
+
+/// The host certificate is a lineage's, and comes first: its names aren't served from what sorts first in the directory.
+#[test]
+fn the_host_certificates_lineage_is_not_shadowed_by_what_sorts_first() {
+    with_each(|version| {
+        let tree = Tree::of(&[("lb", &["lb.test", "a.test"][..]), ("a", &["a.test"])]);
+        let cmd = Cmd::new(tree.live()).option("host_lineage = \"lb\"").without_haproxy();
+        let host = format!("host_file = {}", toml(&cmd.beside("host.pem")));
+        let cmd = cmd.option(&host);
+        cmd.assemble(&[]);
+        let haproxy = Haproxy::of(version).crt(cmd.beside("host.pem")).crt(cmd.sites()).start();
+        assert_eq!(
+            support::served(haproxy.address(), "a.test"),
+            tree.leaf("lb").served(),
+            "{}",
+            version.full
+        );
+        let cmd = cmd.with_tables(&haproxy.table(""));
+        let run = cmd.assemble(&[]).exits(0);
+        assert_eq!(run.site("lb.pem")["warnings"], serde_json::json!([]), "{}: {run}", version.full);
+        assert!(!run.stdout.contains("sorts first"), "{}: {run}", version.full);
     });
 }

@@ -293,6 +293,38 @@ fn what_a_list_names_first_shadows_what_sorts_first() {
     }
 }
 
+/// Whose names a list leaves to another file has them all the same, and its line keeps its file.
+#[test]
+fn who_is_shadowed_by_a_line_is_not_told_to_be_deleted() {
+    for version in &versions() {
+        let (_tree, mut cmd) = sharing();
+        let haproxy = Haproxy::of(version).bind_option(&list(&cmd, &["b.pem", "a.pem s.example"])).start();
+        cmd.set_tables(&haproxy.table(""));
+        let (found, advice) = problems(&cmd, "a.pem");
+        assert_eq!(found, ["shadowed"], "HAProxy {}", version.full);
+        assert!(!advice.contains("delete") && !advice.contains("has all its names"), "{advice}");
+    }
+}
+
+/// What is to go needs no line of its own.
+#[test]
+fn a_file_whose_lineage_is_gone_is_not_missing_in_a_list() {
+    for version in &versions() {
+        let (mut tree, mut cmd) = sharing();
+        let mut haproxy = Haproxy::of(version).bind_option(&list(&cmd, &["a.pem", "b.pem"])).start();
+        cmd.set_tables(&haproxy.table(""));
+        tree.delete("b");
+        let held = cmd.assemble(&[]).exits(1);
+        assert!(warnings(&held, "b.pem").to_string().contains("prune-held"), "{held}");
+        list(&cmd, &["a.pem"]);
+        haproxy.reload_and_wait();
+        let run = cmd.run(&["status", "--format", "json"]);
+        assert!(!run.stdout.contains("not-listed"), "HAProxy {}: {run}", version.full);
+        cmd.assemble(&[]).exits(0);
+        cmd.run(&["status"]).exits(0);
+    }
+}
+
 /// The file that is served isn't called shadowed by the one that sorts first, whichever way the lines give it the name.
 #[test]
 fn what_the_lines_give_a_name_is_not_shadowed() {

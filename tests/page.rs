@@ -8,62 +8,14 @@ mod support;
 use std::fs;
 use std::path::Path;
 
+use support::page::{elements, needs_nothing, needs_nothing_but, words};
 use support::{Cmd, Haproxy, Key, KeyKind, Kind, Tree, Validity, system_haproxy};
-
-/// Tags that have no end.
-const VOID: [&str; 2] = ["meta", "!doctype"];
-
-/// The names of the elements, each closed in the order in which it was opened.
-#[track_caller]
-fn elements(page: &str) -> Vec<String> {
-    let (mut found, mut open) = (Vec::new(), Vec::new());
-    let (before, rest) = page.split_once("<style>").unwrap();
-    let (style, after) = rest.split_once("</style>").unwrap();
-    assert!(!style.contains('<'), "{style}");
-    for text in [before, after] {
-        for tag in text.split('<').skip(1) {
-            let (tag, words) = tag.split_once('>').unwrap_or_else(|| panic!("<{tag} has no end"));
-            assert!(!words.contains('>'), "{words}");
-            let name = tag.split_whitespace().next().unwrap();
-            if let Some(name) = name.strip_prefix('/') {
-                assert_eq!(open.pop().as_deref(), Some(name), "</{name}>");
-            } else {
-                found.push(name.to_owned());
-                if !tag.ends_with('/') && !VOID.contains(&name) {
-                    open.push(name.to_owned());
-                }
-            }
-        }
-    }
-    assert_eq!(open, Vec::<String>::new());
-    found
-}
-
-/// Nothing that a browser would fetch or run.
-#[track_caller]
-fn needs_nothing(page: &str) {
-    let elements = elements(page);
-    for name in ["script", "img", "link", "iframe", "object", "form", "a", "base"] {
-        assert!(!elements.iter().any(|it| it == name), "<{name}> in {page}");
-    }
-    for word in ["src=", "href=", "url(", "@import", " onerror=", " style="] {
-        assert!(!page.contains(word), "{word} in {page}");
-    }
-    assert!(page.contains("default-src 'none'"), "{page}");
-}
 
 fn page(cmd: &Cmd, code: i32) -> String {
     let run = cmd.run(&["status", "--format", "html"]).exits(code);
     assert_eq!(run.stderr, "");
     needs_nothing(&run.stdout);
     run.stdout
-}
-
-/// The text without its tags, with single blanks.
-fn words(page: &str) -> String {
-    let body = page.split("<body>").nth(1).unwrap();
-    let text: Vec<&str> = body.split('<').filter_map(|tag| tag.split('>').nth(1)).collect();
-    text.concat().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The status of the README, whose page is left in the target directory: its picture is taken of it.
@@ -145,13 +97,6 @@ fn names_from_outside_are_text() {
     let setup = cmd.run(&["status", "--setup", "--format", "html"]);
     elements(&setup.stdout);
     assert!(setup.stdout.contains("<h2 id=\"setup\">"), "{setup}");
-}
-
-/// The words of an attribute are harmless as text.
-#[track_caller]
-fn needs_nothing_but(page: &str) {
-    let without = page.replace("src=x", "").replace("onload=", "");
-    needs_nothing(&without);
 }
 
 #[test]

@@ -122,6 +122,8 @@ proptest! {
             chain_len,
             is_completed: false,
             has_ocsp,
+            names: [Some("storestatus: empty"), sha1.map(|_| "sha1 fingerprint: 00")].into_iter().flatten().map(str::to_owned).collect(),
+            family: haproxy_certs::certified_key::KeyFamily::Ecdsa,
         }));
     }
 

@@ -168,6 +168,16 @@ fn a_configuration_that_haproxy_refuses_is_critical_on_every_version() {
     for version in versions() {
         let (_tree, cmd, haproxy) = healthy(&version);
         break_configuration(&haproxy);
+        // No reload is advised that would fail.
+        let broken = fs::read_to_string(haproxy.config()).unwrap();
+        wait_until(LIMIT, "that the file is seen to be newer", || {
+            fs::write(haproxy.config(), &broken).unwrap();
+            json(&cmd, &[]).stdout.contains("haproxy-stale")
+        });
+        let plain = json(&cmd, &[]).exits(2);
+        problem(&plain, "haproxy-config", "critical", "no-such-keyword");
+        let behind = problem(&plain, "haproxy-stale", "warning", "an older configuration");
+        assert!(behind["advice"].as_str().unwrap().starts_with("mend line "), "{behind}");
         let run = json(&cmd, &["--setup"]).exits(2);
         let said = problem(&run, "haproxy-config", "critical", "no-such-keyword");
         assert!(said["fact"].as_str().unwrap().contains("haproxy refuses its configuration"), "{said}");
@@ -325,6 +335,28 @@ fn a_haproxy_that_has_died_is_critical_on_every_version() {
         haproxy.run_again();
         json(&cmd, &[]).exits(0);
     }
+}
+
+/// A pidfile of another start says nothing about one that is seen to run.
+#[test]
+fn a_haproxy_that_runs_is_not_down_whatever_its_pidfile_says() {
+    let (_tree, mut cmd, haproxy) = healthy(&system_haproxy());
+    let pidfile = cmd.beside("old.pid");
+    let mut gone = Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    fs::write(&pidfile, format!("{}\n", gone.id())).unwrap();
+    cmd.set_tables(&format!(
+        "[[haproxy]]\nunit = \"\"\nmaster_socket = \"\"\npidfile = {}\nbinary = {}\n",
+        support::cmd::toml(&pidfile),
+        support::cmd::toml(&haproxy.version().program)
+    ));
+    let run = json(&cmd, &[]).exits(3);
+    assert!(!run.stdout.contains("haproxy-down"), "{run}");
+    let detail = run.json()["haproxy"][0]["detail"].to_string();
+    assert!(
+        detail.contains("is gone, but the HAProxy of process") && detail.contains("set unit, pidfile"),
+        "{run}"
+    );
 }
 
 /// Without a pidfile a dead socket says it.

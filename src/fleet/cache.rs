@@ -582,6 +582,26 @@ fn open(
     Ok(Some(Opened { signed, key, nodes, entries }))
 }
 
+/// The head that counts, where there is one.
+fn open_in(place: &Place, fleet: &Fleet, part: HostPart) -> Result<Option<Opened>, Failure> {
+    let head = read(place, HEAD)?;
+    let (Some(pages), Some(keys)) = (place.subdirectory(PAGES)?, place.subdirectory(KEYS)?) else {
+        return Ok(None);
+    };
+    if head.is_none() {
+        return Ok(None);
+    }
+    open(&Kept { head, pages: &pages, keys: &keys }, fleet, &identity(fleet)?, part)
+}
+
+/// The head that counts on this host with what it names, for who only looks.
+///
+/// # Errors
+/// It can't be read or opened.
+pub fn look_at_head(fleet: &Fleet, part: HostPart) -> Result<Option<Opened>, Failure> {
+    Place::open(&fleet.cache)?.map_or(Ok(None), |place| open_in(&place, fleet, part))
+}
+
 /// The fleet's cache as a source of pairs.
 #[derive(Debug)]
 pub struct FleetCache {
@@ -603,16 +623,9 @@ impl FleetCache {
         let (name, source) = (fleet_name(fleet)?, fleet.source());
         let nothing = Self { fleet: name, leaves: OnceLock::new(), place: None, opened: None, source };
         let Some(place) = Place::open(&fleet.cache)? else { return Ok(nothing) };
-        let head = read(&place, HEAD)?;
-        let parts = (place.subdirectory(PAGES)?, place.subdirectory(OBJECTS)?, place.subdirectory(KEYS)?);
-        let (Some(pages), Some(objects), Some(keys)) = parts else { return Ok(nothing) };
-        if head.is_none() {
-            return Ok(nothing);
-        }
-        let identity = identity(fleet)?;
-        let kept = Kept { head, pages: &pages, keys: &keys };
-        let opened = open(&kept, fleet, &identity, HostPart::Node)?;
-        Ok(Self { place: Some(place), opened: opened.map(|opened| (opened, objects)), ..nothing })
+        let Some(objects) = place.subdirectory(OBJECTS)? else { return Ok(nothing) };
+        let Some(opened) = open_in(&place, fleet, HostPart::Node)? else { return Ok(nothing) };
+        Ok(Self { place: Some(place), opened: Some((opened, objects)), ..nothing })
     }
 
     /// The file that says that there is a cache.

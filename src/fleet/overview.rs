@@ -1,10 +1,12 @@
 //! The whole fleet at a glance: what each node says of itself, judged. Pure.
 
+use std::collections::BTreeMap;
+
 use crate::fleet::accept::AHEAD;
 use crate::fleet::head::SignedHead;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_key::NodeKey;
-use crate::fleet::report::{BadReport, NodeReport};
+use crate::fleet::report::{BadReport, NodeReport, ReportedException};
 use crate::fleet::signed_text::time;
 use crate::fleet::trouble::FleetTrouble;
 use crate::status::severity::Severity;
@@ -51,6 +53,79 @@ impl NodeRow {
     pub fn severity(&self) -> Severity {
         self.problems.iter().map(|problem| problem.severity).max().unwrap_or(Severity::Ok)
     }
+
+    /// What it has of the lineages that its report doesn't name.
+    #[must_use]
+    pub fn state(&self) -> NodeState {
+        let has = |trouble| self.problems.iter().any(|problem| problem.trouble == trouble);
+        let Some(report) = &self.report else {
+            let is_missing = has(FleetTrouble::FleetNodeMissing);
+            return if is_missing { NodeState::Missing } else { NodeState::Unreadable };
+        };
+        let is_of_one = |it: &ReportedException| it.lineage != EVERYTHING;
+        // A look at everything named what it doesn't serve, and that was all.
+        let names_all = report.omitted == 0 && !report.exceptions.is_empty();
+        let serves_others = report.confirmed || names_all && report.exceptions.iter().all(is_of_one);
+        match () {
+            () if has(FleetTrouble::FleetNodeSilent) => NodeState::Silent,
+            () if has(FleetTrouble::FleetNodeBehind) => NodeState::Behind,
+            () if !self.is_current => NodeState::Underway,
+            () if serves_others => NodeState::InStep,
+            () => NodeState::Unconfirmed,
+        }
+    }
+}
+
+/// What a node has of the lineages that its report doesn't name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeState {
+    /// What the head says, and its HAProxys serve it.
+    InStep,
+    /// What the head says, and that its HAProxys serve it wasn't seen.
+    Unconfirmed,
+    /// What another head says: the head is new.
+    Underway,
+    /// What another head says, for longer than the head is new.
+    Behind,
+    /// Nobody knows: it hasn't reported for an hour.
+    Silent,
+    /// Nobody knows: it has never reported.
+    Missing,
+    /// Nobody knows: what stands for its report can't be used.
+    Unreadable,
+}
+
+impl NodeState {
+    /// How bad it is.
+    #[must_use]
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::InStep => Severity::Ok,
+            Self::Underway => Severity::Unknown,
+            Self::Unconfirmed | Self::Behind | Self::Silent | Self::Missing => Severity::Warning,
+            Self::Unreadable => Severity::Critical,
+        }
+    }
+}
+
+/// The lineages of a head, as this host has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadLineages {
+    /// The head's number.
+    pub sequence: u64,
+    /// The head's hash: the store's head may be another one.
+    pub hash: [u8; 32],
+    /// Each lineage by its name.
+    pub all: BTreeMap<String, HeadLineage>,
+}
+
+/// What a head says of a lineage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadLineage {
+    /// Its serial number.
+    pub serial: String,
+    /// When it expires, in seconds since 1970.
+    pub not_after: i64,
 }
 
 /// The fleet.
@@ -64,8 +139,8 @@ pub struct FleetOverview {
     pub store: String,
     /// The store's head, where it counts, or what this host has.
     pub head: Option<SignedHead>,
-    /// How many lineages there are, where this host can tell.
-    pub lineages: Option<usize>,
+    /// The lineages, where this host can tell.
+    pub lineages: Option<HeadLineages>,
     /// The nodes.
     pub nodes: Vec<NodeRow>,
     /// What is wrong with the fleet as a whole.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::certified_key::Leaf;
 use crate::serving::Views;
-use crate::serving::loads::{At, Bind, Contents, Entry, How, Identity, Serving, base_name};
+use crate::serving::loads::{At, Bind, Contents, Entry, How, Identity, Serving, Store, base_name};
 use crate::sys::escape::escaped;
 
 /// The first version that is known to present what is committed to everybody.
@@ -136,6 +136,12 @@ impl<'a> Memory<'a> {
     #[must_use]
     pub fn loads(&self, store: &str) -> bool {
         self.serving.stores.contains_key(store)
+    }
+
+    /// What it would load as this store.
+    #[must_use]
+    pub fn store(&self, store: &str) -> Option<&'a Store> {
+        self.serving.stores.get(store)
     }
 
     /// The first difference that isn't one of the batch's: a file that HAProxy would load and doesn't have, or has and

@@ -9,6 +9,7 @@ pub mod memory;
 pub mod methods;
 pub mod notify;
 pub mod process;
+pub mod shared_names;
 pub mod siblings;
 pub mod staged_check;
 pub mod target;

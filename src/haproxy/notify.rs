@@ -14,7 +14,7 @@ use crate::haproxy::tls_probe::{self, Probed};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::haproxy::{alerts, cli, methods, process};
 use crate::serving::gather::{identity, is_in};
-use crate::serving::loads::{Identity, Store, base_name};
+use crate::serving::loads::{Bind, Identity, Store, base_name};
 use crate::sys::escape::escaped;
 use crate::sys::system::System;
 
@@ -131,6 +131,9 @@ impl Notification<'_> {
     /// By the first of these ways that applies.
     fn by(&self, methods: &[Method]) -> Verdict {
         let before = self.answering();
+        if let Some(verdict) = self.probed_again(methods, before) {
+            return verdict;
+        }
         let verdict = self.by_the_first_of(methods, before);
         let is_nothing_left = || before.is_some_and(|worker| self.has_read_it(worker));
         if verdict.outcome == Outcome::Failed && verdict.rejected.is_empty() && is_nothing_left() {
@@ -138,6 +141,50 @@ impl Notification<'_> {
                 .with("it has started since the change, and has it");
         }
         verdict
+    }
+
+    /// Where it has everything since its start, and only the probes were missing: another reload would change nothing.
+    fn probed_again(&self, methods: &[Method], before: Option<Answering>) -> Option<Verdict> {
+        if self.haproxy.probe.is_empty() || !self.has_read_it(before?) {
+            return None;
+        }
+        let verdict = Verdict::of(*methods.first()?, Outcome::NotNeeded);
+        match tls_probe::confirm(
+            self.haproxy,
+            self.batch,
+            self.deadline.min(Instant::now() + CONTRADICTION_LIMIT),
+        ) {
+            Probed::Right => Some(verdict.with("it has started since the change, and has it")),
+            Probed::Unanswered { address, how } => {
+                let failed = Verdict { outcome: Outcome::Failed, confirmed: Some(false), ..verdict };
+                Some(
+                    failed
+                        .with(self.unanswered(&address, &how))
+                        .with("it has started since the change, and has it"),
+                )
+            }
+            Probed::Wrong(_) | Probed::Nothing => None,
+        }
+    }
+
+    /// What is said of a probe that isn't answered by TLS.
+    fn unanswered(&self, address: &str, how: &str) -> String {
+        let port = address.rsplit(':').next().unwrap_or_default();
+        let listens = |bind: &&Bind| {
+            bind.addresses.split(',').any(|at| at.rsplit(':').next().is_some_and(|its| its == port))
+        };
+        let binds: Vec<&Bind> = self.batch.serving.binds.iter().filter(listens).collect();
+        let name = escaped(&self.haproxy.name);
+        let advice = match binds.as_slice() {
+            [bind, others @ ..] if bind.accepts_proxy && others.iter().all(|bind| bind.accepts_proxy) => {
+                format!(
+                    "{} has accept-proxy, so only a proxy reaches it: set probe of \"{name}\" to the proxy's address, or take it out",
+                    bind.at
+                )
+            }
+            _ => format!("no reload mends that: set probe of \"{name}\" to an address where it speaks TLS"),
+        };
+        format!("{how}; {advice}")
     }
 
     fn by_the_first_of(&self, methods: &[Method], before: Option<Answering>) -> Verdict {
@@ -165,7 +212,9 @@ impl Notification<'_> {
                     }
                     attempt => {
                         let verdict = self.verdict(method, before, attempt);
-                        let is_served = method != Method::Runtime || verdict.confirmed != Some(false);
+                        let is_served = method != Method::Runtime
+                            || verdict.confirmed != Some(false)
+                            || verdict.is_unanswered;
                         if !is_served && methods.len() > 1 {
                             passed_over.push(pass(verdict.detail.as_deref().unwrap_or("it isn't served")));
                             in_memory = Some(verdict);
@@ -304,7 +353,7 @@ impl Notification<'_> {
         match attempt {
             Attempt::Told { seen, detail } => {
                 let outcome = if method == Method::Runtime { Outcome::Updated } else { Outcome::Reloaded };
-                let (mut confirmed, why) = self.confirmed(method, before, seen);
+                let (mut confirmed, why, is_unanswered) = self.confirmed(method, before, seen);
                 let mut only_memory = String::new();
                 if let Some(newer) = self.outdated(method, before) {
                     confirmed = confirmed.filter(|took_it| !took_it);
@@ -312,6 +361,7 @@ impl Notification<'_> {
                 }
                 Verdict {
                     confirmed,
+                    is_unanswered,
                     ..Verdict::of(method, outcome)
                         .with(detail.unwrap_or_default())
                         .with(why)
@@ -419,7 +469,7 @@ impl Notification<'_> {
         method: Method,
         before: Option<Answering>,
         seen: Option<bool>,
-    ) -> (Option<bool>, String) {
+    ) -> (Option<bool>, String, bool) {
         let (mut confirmed, mut why) = match method {
             // It looked already.
             Method::Runtime => (seen, String::new()),
@@ -441,8 +491,14 @@ impl Notification<'_> {
                 confirmed = Some(false);
                 why = how;
             }
+            Probed::Unanswered { address, how } => {
+                let is_unanswered = confirmed != Some(false);
+                confirmed = Some(false);
+                why = self.unanswered(&address, &how);
+                return (confirmed, why, is_unanswered);
+            }
         }
-        (confirmed, why)
+        (confirmed, why, false)
     }
 
     /// Looks until the sockets show the whole batch, or surely never will: a reload returns before the new worker

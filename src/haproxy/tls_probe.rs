@@ -51,6 +51,13 @@ pub enum Probed {
     Right,
     /// Some didn't in time: the first of them, and what was presented.
     Wrong(String),
+    /// No address that isn't right speaks TLS, which no reload mends: the first of them, and the cause.
+    Unanswered {
+        /// The address.
+        address: String,
+        /// The name that was asked for there, and the cause.
+        how: String,
+    },
     /// There is no address, or no name to ask for.
     Nothing,
 }
@@ -102,9 +109,17 @@ pub fn confirm(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Probe
     loop {
         let mut wrong = run(probes, deadline);
         wrong.sort_by(|(a, _), (b, _)| (a.address, &a.name).cmp(&(b.address, &b.name)));
-        let Some((first, how)) = wrong.first() else { return Probed::Right };
+        // What is presented says more than that nobody answers.
+        let says_more = wrong.iter().find(|(_, wrong)| !wrong.is_unanswered);
+        let Some((first, worst)) = says_more.or_else(|| wrong.first()) else { return Probed::Right };
         if Instant::now() + PAUSE >= deadline {
-            return Probed::Wrong(format!("{} at {}: {how}", escaped(&first.name), escaped(first.address)));
+            let how = format!("{} at {}: {}", escaped(&first.name), escaped(first.address), worst.how);
+            let address = first.address.to_owned();
+            return if worst.is_unanswered {
+                Probed::Unanswered { address, how }
+            } else {
+                Probed::Wrong(how)
+            };
         }
         probes = wrong.into_iter().map(|(probe, _)| probe).collect();
         sleep(PAUSE);
@@ -135,7 +150,7 @@ pub(crate) fn server_name(name: &str) -> Option<String> {
 }
 
 /// Does all probes, some at once; the ones that aren't right, and how.
-fn run(probes: Vec<Probe<'_>>, deadline: Instant) -> Vec<(Probe<'_>, String)> {
+fn run(probes: Vec<Probe<'_>>, deadline: Instant) -> Vec<(Probe<'_>, Wrong)> {
     let next = AtomicUsize::new(0);
     let hows = Mutex::new(Vec::new());
     scope(|scope| {
@@ -151,20 +166,34 @@ fn run(probes: Vec<Probe<'_>>, deadline: Instant) -> Vec<(Probe<'_>, String)> {
             });
         }
     });
-    let mut hows: std::collections::BTreeMap<usize, String> =
+    let mut hows: std::collections::BTreeMap<usize, Wrong> =
         hows.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect();
     probes.into_iter().enumerate().filter_map(|(index, probe)| Some((probe, hows.remove(&index)?))).collect()
 }
 
+/// Why a probe isn't right.
+struct Wrong {
+    how: String,
+    /// Whether nobody speaks TLS there: it isn't HAProxy's certificates that are wrong.
+    is_unanswered: bool,
+}
+
+impl From<ProbeError> for Wrong {
+    fn from(error: ProbeError) -> Self {
+        let is_unanswered =
+            matches!(error, ProbeError::Io(_) | ProbeError::Tls(rustls::Error::InvalidMessage(_)));
+        Self { how: escaped(&error.to_string()).to_string(), is_unanswered }
+    }
+}
+
 impl Probe<'_> {
-    fn run(&self, deadline: Instant) -> Result<(), String> {
-        let leaf = presented(self.address, &self.name, &self.expected.key_type, deadline)
-            .map_err(|error| escaped(&error.to_string()).to_string())?;
+    fn run(&self, deadline: Instant) -> Result<(), Wrong> {
+        let leaf = presented(self.address, &self.name, &self.expected.key_type, deadline)?;
         let sha256 = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, &leaf);
         if sha256.as_ref() == self.expected.sha256 {
             Ok(())
         } else {
-            Err("presents another certificate".to_owned())
+            Err(Wrong { how: "presents another certificate".to_owned(), is_unanswered: false })
         }
     }
 }

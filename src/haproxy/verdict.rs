@@ -40,6 +40,8 @@ pub struct Verdict {
     pub detail: Option<String>,
     /// The better ways that didn't apply, each with why, ASCII.
     pub passed_over: Vec<String>,
+    /// Whether it isn't confirmed only since no probe is answered by TLS: no reload mends that.
+    pub is_unanswered: bool,
     /// Files that it refused explicitly, with its words.
     pub rejected: Vec<(Target, String)>,
     /// That it refused to reload without naming a file of ours: its words.
@@ -56,6 +58,7 @@ impl Verdict {
             confirmed: None,
             detail: None,
             passed_over: Vec::new(),
+            is_unanswered: false,
             rejected: Vec::new(),
             refusal: None,
         }

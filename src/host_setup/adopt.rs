@@ -441,6 +441,7 @@ mod tests {
             addresses: ":443".into(),
             ssl: true,
             strict_sni: false,
+            accepts_proxy: false,
             loads: loads.iter().map(load).collect(),
         }
     }

@@ -5,6 +5,7 @@ pub mod human;
 pub mod json;
 pub mod late;
 pub mod news;
+pub mod page;
 pub mod status;
 pub mod syslog;
 pub mod terminal;

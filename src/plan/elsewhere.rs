@@ -27,6 +27,13 @@ struct Lost {
 
 /// Notes the names that are served from elsewhere, since a bind line loads that first.
 pub(super) fn note(situation: &Situation, sites: &mut Files, binds: &[Vec<PlannedBind<'_>>]) {
+    for file in served_by_copies(binds) {
+        let Some(row) = sites.get_mut(OsStr::new(&file)) else { continue };
+        if row.warnings.remove(&Warning::Shadowed) {
+            row.alarming = row.warnings.contains(&Warning::PruneHeld);
+            row.detail.take_if(|detail| detail.contains(", which ") && detail.contains(" is served from "));
+        }
+    }
     // Nobody renews the file in its place where no lineage is meant for it.
     let host = situation.loaded.host.filter(|_| situation.host.is_some());
     for bind in binds.iter().flatten() {
@@ -36,6 +43,26 @@ pub(super) fn note(situation: &Situation, sites: &mut Files, binds: &[Vec<Planne
             }
         }
     }
+}
+
+/// The files of which a copy from elsewhere, as the host certificate is one, serves a name that the directory's order gives
+/// to another file, so that all their names are served from what they hold.
+fn served_by_copies(binds: &[Vec<PlannedBind<'_>>]) -> BTreeSet<String> {
+    let (mut copied, mut lost): (BTreeSet<&str>, BTreeSet<&str>) = (BTreeSet::new(), BTreeSet::new());
+    for bind in binds.iter().flatten() {
+        for (own, file) in bind.view.certificates().iter().filter_map(|own| Some((own, bind.site(own)?))) {
+            let family = own.leaf.key_type.family();
+            for name in own.leaf.served_names() {
+                let Some(winner) = bind.view.all_with(name, family).next() else { continue };
+                match (winner.leaf.sha256 == own.leaf.sha256, bind.site(winner)) {
+                    (true, None) => drop(copied.insert(file)),
+                    (true, Some(_)) => {}
+                    (false, _) => drop(lost.insert(file)),
+                }
+            }
+        }
+    }
+    copied.difference(&lost).map(|file| (*file).to_owned()).collect()
 }
 
 fn apply(row: &mut Row, lost: Lost) {

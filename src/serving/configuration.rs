@@ -149,6 +149,8 @@ pub struct BindLine {
     pub ssl: bool,
     /// Whether it has `strict-sni`, or all have.
     pub strict_sni: bool,
+    /// Whether it has `accept-proxy`.
+    pub accepts_proxy: bool,
     /// What it loads, in order, with `crt-base` where that belongs.
     pub loads: Vec<(Keyword, String)>,
 }
@@ -610,6 +612,7 @@ impl Configuration {
             addresses: words.first().copied().unwrap_or_default().to_owned(),
             ssl: false,
             strict_sni: self.strict_sni,
+            accepts_proxy: false,
             loads: Vec::new(),
         };
         let mut unknown = None;
@@ -627,7 +630,8 @@ impl Configuration {
                 "ssl" => bind.ssl = true,
                 "strict-sni" => bind.strict_sni = true,
                 "no-strict-sni" => bind.strict_sni = false,
-                "accept-proxy" | "namespace" => is_open = false,
+                "accept-proxy" => (is_open, bind.accepts_proxy) = (false, true),
+                "namespace" => is_open = false,
                 "v6only" => v6only = true,
                 "generate-certificates" => {
                     unknown.get_or_insert_with(|| "generate-certificates isn't followed".to_owned());
@@ -795,6 +799,7 @@ mod tests {
                     addresses: ":443,:8443".into(),
                     ssl: true,
                     strict_sni: true,
+                    accepts_proxy: false,
                     loads: ["/base//host.pem", "/base//sites", "/s p/x"]
                         .map(|path| (Keyword::Crt, path.to_owned()))
                         .into(),
@@ -805,6 +810,7 @@ mod tests {
                     addresses: ":444".into(),
                     ssl: true,
                     strict_sni: false,
+                    accepts_proxy: false,
                     loads: vec![
                         (Keyword::CrtList, "list".into()),
                         (Keyword::Crt, "/from/env/z".into()),

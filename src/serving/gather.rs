@@ -609,6 +609,7 @@ impl<'a> Gathering<'a> {
             addresses: line.addresses.clone(),
             ssl: line.ssl,
             strict_sni: line.strict_sni,
+            accepts_proxy: line.accepts_proxy,
             loads,
         }
     }

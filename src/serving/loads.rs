@@ -133,6 +133,8 @@ pub struct Bind {
     pub ssl: bool,
     /// Whether clients that name no site of it are refused: `strict-sni`.
     pub strict_sni: bool,
+    /// Whether it expects a proxy's header before each connection: `accept-proxy`.
+    pub accepts_proxy: bool,
     /// What it loads, in order.
     pub loads: Vec<Load>,
 }

@@ -379,6 +379,7 @@ mod tests {
             addresses: ":443".into(),
             ssl: true,
             strict_sni: false,
+            accepts_proxy: false,
             loads,
         };
         Serving { binds: vec![bind], stores, version, ..Serving::default() }

@@ -1,12 +1,13 @@
 //! What a site is judged by besides its views.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::certified_key::KeyFamily;
 use crate::plan::action::Action;
 use crate::plan::client::Client;
-use crate::plan::row::Role;
+use crate::plan::row::{Role, Row};
 use crate::status::advice::{ASSEMBLE, KEEP};
 use crate::status::moving::Needs;
 use crate::status::observation::SiteViews;
@@ -37,6 +38,8 @@ pub struct Circumstances<'a> {
     pub host_file: &'a Path,
     /// Files of the sites directory that aren't ours and serve names.
     pub foreign: &'a [ForeignFile],
+    /// Files that no line names, and whose names are all served from files of other lineages.
+    pub superfluous: &'a BTreeSet<OsString>,
     /// What HAProxy needs of the files.
     pub needs: &'a Needs,
     /// Whether certbot's directory of lineages isn't there.
@@ -78,6 +81,34 @@ impl ForeignFile {
         };
         sites.iter().filter_map(foreign).collect()
     }
+}
+
+/// See [`Circumstances::superfluous`].
+#[must_use]
+pub fn superfluous(sites: &[SiteViews]) -> BTreeSet<OsString> {
+    let ours = sites.iter().filter(|site| site.role == Role::Site && !site.place.is_elsewhere);
+    let rows: Vec<(&SiteViews, &Row)> = ours.filter_map(|site| Some((site, site.row.as_ref()?))).collect();
+    let serves_nobody = |row: &Row| row.names_won.is_empty() && !row.is_of_use;
+    if !rows.iter().any(|(_, row)| serves_nobody(row)) {
+        return BTreeSet::new();
+    }
+    let is_lineages = |row: &Row| !matches!(row.action, Action::Foreign | Action::Conflict | Action::Prune);
+    let served: BTreeSet<(String, KeyFamily)> = rows
+        .iter()
+        .filter(|(_, row)| is_lineages(row))
+        .filter_map(|(_, row)| Some((row, row.leaf.as_ref()?.key_type.family())))
+        .flat_map(|(row, family)| row.names_won.to_vec().into_iter().map(move |name| (name, family)))
+        .collect();
+    let is_served = |row: &Row| {
+        row.leaf.as_ref().is_some_and(|leaf| {
+            let family = leaf.key_type.family();
+            leaf.served_names().all(|name| served.contains(&(name.to_owned(), family)))
+        })
+    };
+    let is_it = |(site, row): &&(&SiteViews, &Row)| {
+        serves_nobody(row) && site.place.named.is_none() && is_served(row)
+    };
+    rows.iter().filter(is_it).filter_map(|(_, row)| row.file.clone()).collect()
 }
 
 impl Circumstances<'_> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::unit::{self, Unit};
 use crate::config::{Address, Haproxy};
 use crate::haproxy::process::master::{Master, NotAMaster};
+use crate::haproxy::process::sight::in_sight;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::system::System;
 
@@ -28,9 +29,18 @@ pub struct Down {
     pub advice: String,
 }
 
+/// What is known of a HAProxy that neither its sockets nor its addresses show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Silent {
+    /// It should run, and doesn't.
+    Down(Down),
+    /// The same would be said, but one runs that may be it: one line of ASCII.
+    Elsewhere(String),
+}
+
 /// Whether it should run; `None`: nothing says so.
 #[must_use]
-pub fn look(system: &System, haproxy: &Haproxy) -> Option<Down> {
+pub fn look(system: &System, haproxy: &Haproxy) -> Option<Silent> {
     let unit = unit::show(system, &haproxy.unit);
     let name = escaped(&haproxy.unit);
     let (unit_says, has_unit) = match &unit {
@@ -47,10 +57,20 @@ pub fn look(system: &System, haproxy: &Haproxy) -> Option<Down> {
         facts.push(dead_socket(haproxy)?);
     }
     let is_looping = unit.is_some_and(|unit| unit.is_restarted_in_vain());
-    Some(Down {
+    // As a notification does: it may have been started in another way.
+    let processes = in_sight(system, haproxy).unwrap_or_default();
+    if let Some(process) = processes.first().filter(|_| !is_looping) {
+        return Some(Silent::Elsewhere(format!(
+            "{}, but the HAProxy of process {} {}; set unit, pidfile or master_socket to its own",
+            facts.join(", "),
+            process.pid,
+            process.why
+        )));
+    }
+    Some(Silent::Down(Down {
         fact: format!("{} should run and does not: {}", escaped(&haproxy.name), facts.join(", ")),
         advice: if is_looping { start_again(haproxy) } else { start(haproxy, has_unit) },
-    })
+    }))
 }
 
 /// What starts it once that is mended which ends it.

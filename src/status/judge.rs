@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::advice;
-use super::observation::{LoadedLeaf, Presented, Shown, Sight, SiteViews};
+use super::observation::{LoadedLeaf, Outranked, Presented, Shown, Sight, SiteViews};
 use super::running::Running;
 use super::severity::{PlaceState, ProblemKind, Severity};
 use crate::certified_key::{Flaw, Leaf, hex};
@@ -15,7 +15,7 @@ use crate::plan::action::Action;
 use crate::plan::client::Client;
 use crate::plan::names::is_loaded_name;
 use crate::plan::reason::Reason;
-use crate::plan::row::{NamesWon, Role};
+use crate::plan::row::{NamesWon, Role, Row};
 use crate::plan::warning::Warning;
 use crate::serving::loads::KEY_LINE;
 use crate::serving::one_by_one::Unreached;
@@ -564,7 +564,9 @@ fn lacks_ocsp(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> 
 /// No client is presented it.
 fn unreached(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
     let file = views.file.as_deref()?;
-    let why = views.place.unreached.as_ref()?;
+    // What is to go needs no line.
+    let is_to_go = |row: &Row| row.action == Action::Prune || row.warnings.contains(&Warning::PruneHeld);
+    let why = views.place.unreached.as_ref().filter(|_| !views.row.as_ref().is_some_and(is_to_go))?;
     let (fact, advice) = (why.fact(), why.advice(file));
     Some(match why {
         Unreached::Unlisted(_) | Unreached::Bundle(_) => {
@@ -580,16 +582,18 @@ fn unreached(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
 
 /// A file from elsewhere in HAProxy's configuration serves one of the names.
 fn outranked(shown: &Shown, view: &HaproxyView) -> Option<Problem> {
-    let (name, winner) = shown.outranked.as_ref()?;
-    let fact = format!(
-        "{} serves {} from {}, which its configuration names first",
-        escaped(&view.name),
-        escaped(name),
-        escaped(winner)
-    );
-    let advice =
-        "name the sites directory before that file on the bind line, or let HAProxy load that file no more"
-            .to_owned();
+    let Outranked { name, by, is_configured } = shown.outranked.as_ref()?;
+    let (name, by, haproxy) = (escaped(name), escaped(by), escaped(&view.name));
+    let order =
+        "name the sites directory before that file on the bind line, or let HAProxy load that file no more";
+    let (fact, advice) = if *is_configured {
+        (format!("{haproxy} serves {name} from {by}, which its configuration names first"), order.to_owned())
+    } else {
+        (
+            format!("{haproxy} serves {name} from {by}; what its configuration names first isn't known"),
+            format!("reload HAProxy where it runs; if that changes nothing, {order}"),
+        )
+    };
     Some(Problem {
         haproxy: Some(view.name.clone()),
         ..problem(ProblemKind::Warned(Warning::Shadowed), Severity::Warning, fact, Some(advice))
@@ -686,9 +690,11 @@ pub fn owed_problem(running: &Running, since: Option<i64>, now: i64) -> Problem 
             format!("{name_shown} counts as waiting for an update: .haproxy-certs/state.json is damaged")
         }
     };
+    // Here it is said what is to be mended.
+    let advice = running.catch_up(true).replacen("mend what reload-owed says", "mend that", 1);
     Problem {
         haproxy: Some(name.to_owned()),
-        ..problem(ProblemKind::ReloadOwed, severity, fact, Some(running.catch_up(true)))
+        ..problem(ProblemKind::ReloadOwed, severity, fact, Some(advice))
     }
 }
 

@@ -116,9 +116,14 @@ fn status_by(
         let is_suspect = told.as_ref().is_some_and(|told| crate::status::refusal::refusal(told).is_some());
         // It reads every certificate: only where there is a reason, or all the time there is.
         let is_suspect = is_suspect || running.failed_reloads > 0;
-        if with_setup || is_suspect || running.down.is_some() || are_untried {
+        let is_asked = with_setup || is_suspect || running.down.is_some() || are_untried;
+        // A reload is going to be advised: where it would fail that must be said first.
+        let is_behind = running.behind.as_ref().is_some_and(|behind| !behind.in_memory);
+        if is_asked || is_behind {
             let checked = checking::check(system, table);
-            setup.findings.extend(crate::host_setup::checked(table, &checked));
+            if is_asked || matches!(checked, Checked::Refused { .. }) {
+                setup.findings.extend(crate::host_setup::checked(table, &checked));
+            }
             let found = match &checked {
                 Checked::Refused { log, .. } => untried::note(settings, place, &mut ground, log),
                 Checked::Accepted | Checked::Unasked(_) => None,
@@ -132,6 +137,8 @@ fn status_by(
         running.failed = told
             .filter(|_| running.refused.is_none())
             .and_then(|told| crate::status::refusal::failure(&told));
+        running.way_out =
+            running.failed.as_ref().and_then(|_| crate::status::reloading::way_out(system, table));
     }
     if with_setup {
         // By the name that HAProxy has for the directory: that it should be ours is said above.
@@ -182,6 +189,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     let archive = settings.live_dir.with_file_name("archive");
     let foreign = ForeignFile::among(&ground.sites);
     let needs = Needs::of(settings, &ground.loaded, &ground.sites);
+    let superfluous = circumstances::superfluous(&ground.sites);
     let around = Circumstances {
         now,
         sees_state,
@@ -194,6 +202,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         sites_dir: &settings.sites_dir,
         host_file: &settings.host_file,
         foreign: &foreign,
+        superfluous: &superfluous,
         needs: &needs,
         live_is_missing: ground.live_is_missing,
         follows: settings.followed().is_some(),

@@ -102,10 +102,21 @@ pub struct Shown {
     pub loaded: Sight<LoadedLeaf>,
     /// To its clients, by handshakes.
     pub presented: Sight<Presented>,
-    /// A name that it serves from a file elsewhere in its configuration instead, and that file.
-    pub outranked: Option<(String, String)>,
+    /// A name that it serves from a file elsewhere in its configuration instead.
+    pub outranked: Option<Outranked>,
     /// Whether it rightly has nothing: its lines load other files of the directory, and this one is another HAProxy's.
     pub is_apart: bool,
+}
+
+/// A name that a file from elsewhere serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outranked {
+    /// The name.
+    pub name: String,
+    /// The file that serves it.
+    pub by: String,
+    /// Whether the configuration, which is known, names that file first.
+    pub is_configured: bool,
 }
 
 impl Shown {

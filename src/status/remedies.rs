@@ -190,7 +190,7 @@ fn shadowing(row: &Row, around: &Circumstances<'_>) -> String {
     if row.alarming {
         // This is the good one of the two.
         "renew the lineage whose file that is; or delete it, if it isn't wanted any more".to_owned()
-    } else if row.names_won.is_empty() && !row.is_of_use {
+    } else if row.file.as_ref().is_some_and(|file| around.superfluous.contains(file)) {
         let delete = match around.client {
             Client::Certbot => ": certbot delete --cert-name NAME".to_owned(),
             client => format!(", remove it{}", client.by("")),

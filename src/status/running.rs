@@ -6,11 +6,11 @@ use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
 use super::behind::Behind;
-use super::down::{self, Down};
+use super::down::{self, Down, Silent};
 use super::handshakes::{self, Asked};
 use super::loaded::{self, Asking, Besides, LoadedStores};
 use super::local::Ground;
-use super::observation::{Location, Shown, Sight, SiteViews};
+use super::observation::{Location, Outranked, Shown, Sight, SiteViews};
 use super::{advice, behind, reloading};
 use crate::certified_key::read_leaf;
 use crate::config::{Haproxy, Method, Settings};
@@ -63,6 +63,8 @@ pub struct Running {
     pub refused: Option<Refused>,
     /// Why the last run could not notify it, where that isn't its configuration.
     pub failed: Option<String>,
+    /// What leads out where the way that is set for it can't do what is missing.
+    pub way_out: Option<String>,
     /// A file that it would load and can't: it doesn't reload because of it.
     pub blocked: Option<String>,
 }
@@ -76,9 +78,10 @@ impl Running {
             None => self.blocked.as_ref().map(|file| format!("mend {file}, which it can't load; then ")),
         };
         let then = match (&self.reload, is_owed) {
-            (_, true) if self.failed.is_some() && first.is_none() => {
-                format!("mend that; then {}", advice::ASSEMBLE)
-            }
+            (_, true) if self.failed.is_some() && first.is_none() => match &self.way_out {
+                Some(way_out) => format!("{way_out}; then {}", advice::ASSEMBLE),
+                None => format!("mend what reload-owed says; then {}", advice::ASSEMBLE),
+            },
             (_, true) => advice::ASSEMBLE.to_owned(),
             (Some(command), false) => format!("run: {command}"),
             (None, false) => format!("reload {} the way it is reloaded here", escaped(&self.name)),
@@ -173,10 +176,12 @@ struct Look {
     memory: Result<LoadedStores, String>,
     names: Names,
     answers: handshakes::Answers,
-    down: Option<Down>,
+    silent: Option<Silent>,
     reload: Option<String>,
     behind: Option<Behind>,
     failed_reloads: u32,
+    /// Whether it is known what it loads.
+    is_configured: bool,
 }
 
 impl Look {
@@ -229,7 +234,7 @@ impl Look {
         let answers = handshakes::ask(&haproxy.probe, &asked, deadline);
         let is_silent = memory.is_err() && (haproxy.probe.is_empty() || answers.unseen.is_some());
         let is_wanted = haproxy.method != Method::None || !haproxy.probe.is_empty();
-        let down = if is_silent && is_wanted { down::look(system, haproxy) } else { None };
+        let silent = if is_silent && is_wanted { down::look(system, haproxy) } else { None };
         let behind = memory
             .as_ref()
             .ok()
@@ -242,7 +247,8 @@ impl Look {
         let worker = memory.as_ref().ok().and_then(|memory| memory.worker);
         let failed_reloads = worker.map(|worker| failed_reloads(haproxy, worker)).unwrap_or_default();
         let reload = reloading::command(system, haproxy);
-        Self { memory, names, answers, down, reload, behind, failed_reloads }
+        let is_configured = serving.is_some_and(|serving| serving.unclear.is_none());
+        Self { memory, names, answers, silent, reload, behind, failed_reloads, is_configured }
     }
 
     /// What it shows for one site.
@@ -255,6 +261,8 @@ impl Look {
             return unseen;
         }
         let outranked = names.iter().find_map(|name| memory.outranked.remove(name));
+        let is_configured = self.is_configured;
+        let outranked = outranked.map(|(name, by)| Outranked { name, by, is_configured });
         let found: Vec<LoadedLeaf> = names.iter().filter_map(|name| memory.stores.remove(name)).collect();
         // What isn't as it should be, where it has the file by several names.
         let is_right = |found: &LoadedLeaf| {
@@ -268,7 +276,12 @@ impl Look {
 
     fn running(&self, haproxy: &Haproxy) -> Running {
         let unshown = self.memory.as_ref().map_or_else(|why| Some(why.clone()), LoadedStores::unseen);
-        let why = [unshown, self.answers.unseen.clone()];
+        let (down, elsewhere) = match self.silent.clone() {
+            Some(Silent::Down(down)) => (Some(down), None),
+            Some(Silent::Elsewhere(why)) => (None, Some(why)),
+            None => (None, None),
+        };
+        let why = [elsewhere, unshown, self.answers.unseen.clone()];
         let seen = self.memory.is_ok() || !self.answers.sites.is_empty();
         Running {
             name: haproxy.name.clone(),
@@ -276,13 +289,14 @@ impl Look {
             presented: !haproxy.probe.is_empty() && self.answers.unseen.is_none(),
             wanted: haproxy.method != Method::None || !haproxy.probe.is_empty() || seen,
             unseen: why.into_iter().flatten().next(),
-            down: self.down.clone(),
+            down,
             reload: self.reload.clone(),
             behind: self.behind.clone(),
             failed_reloads: self.failed_reloads,
             spelled: None,
             refused: None,
             failed: None,
+            way_out: None,
             blocked: None,
         }
     }

@@ -7,12 +7,13 @@ use crate::commands::fleet::publish::{LookThrough, Published, Wanted, publish};
 use crate::commands::fleet::status::status;
 use crate::commands::fleet::watch::watch;
 use crate::config::Settings;
-use crate::output::fleet::{human, json, monitoring, prometheus};
+use crate::output::fleet::{html, human, json, monitoring, prometheus};
 use crate::output::late::{late, undeployed};
 use crate::output::status::textfile;
 use crate::output::terminal::{Terminal, progress};
 use crate::output::{Exit, syslog};
 use crate::sites::last_run::LastRun;
+use crate::status::advice::Given;
 use crate::sys::clock::now;
 use crate::sys::failure::Failure;
 use crate::sys::system::System;
@@ -92,6 +93,7 @@ fn seen(terminal: &Terminal, settings: Result<Settings, Failure>, args: &FleetSt
         Ok(looked) => looked,
         Err(failure) => {
             match args.format {
+                FleetFormat::Html => terminal.print_line(&html::failure(&failure.message, now())),
                 FleetFormat::Json => terminal.print_line(&json::failure(&failure)),
                 FleetFormat::Monitoring => terminal.print_line(&monitoring::failure(&failure.message)),
                 FleetFormat::Human | FleetFormat::Prometheus => {
@@ -106,6 +108,7 @@ fn seen(terminal: &Terminal, settings: Result<Settings, Failure>, args: &FleetSt
         FleetFormat::Human => {
             terminal.print_advice(&settings, human::status(&overview, terminal.is_quiet()));
         }
+        FleetFormat::Html => terminal.print_line(&html::text(&overview, &Given::of(&settings))),
         FleetFormat::Json => terminal.print_line(&json::status(&overview)),
         FleetFormat::Monitoring => terminal.print_line(&monitoring::text(&overview)),
         FleetFormat::Prometheus => terminal.print_line(prometheus::text(&overview).trim_end()),

@@ -5,12 +5,16 @@ use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::{Accepted, KnownHeads, RefusedHead, accept};
 use crate::fleet::cache::{
-    FleetCache, fleet_name, identity, is_sha256_of, kept_head, look_at_memory, own_name, publishers,
+    HostPart, fleet_name, identity, is_sha256_of, kept_head, look_at_head, look_at_memory, own_name,
+    publishers,
 };
 use crate::fleet::head::SignedHead;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_list::NodeList;
-use crate::fleet::overview::{FleetOverview, FleetProblem, node_row, problem, staleness, unreadable_row};
+use crate::fleet::overview::{
+    FleetOverview, FleetProblem, HeadLineage, HeadLineages, node_row, problem, staleness, unreadable_row,
+};
+use crate::fleet::page::PageEntry;
 use crate::fleet::reach::{Patience, reach};
 use crate::fleet::sshsig::VerifyingKey;
 use crate::fleet::store::{FleetStore, StoreKey, get_one};
@@ -32,7 +36,7 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
         fleet: fleet.name.clone(),
         store: fleet.store.to_string(),
         head: None,
-        lineages: lineages(settings),
+        lineages: lineages(fleet),
         nodes: Vec::new(),
         problems: Vec::new(),
     };
@@ -141,9 +145,14 @@ fn keys(fleet: &Fleet) -> Result<Vec<VerifyingKey>, Failure> {
     if fleet.is_node() { publishers(fleet) } else { Ok(vec![identity(fleet)?.public().signing]) }
 }
 
-fn lineages(settings: &Settings) -> Option<usize> {
-    let fleet = settings.followed()?;
-    let cache = FleetCache::open(fleet).ok()?;
-    cache.head()?;
-    Some(cache.discover().lineages.len())
+/// What the head that counts here names.
+fn lineages(fleet: &Fleet) -> Option<HeadLineages> {
+    let part = if fleet.is_node() { HostPart::Node } else { HostPart::Publisher };
+    let opened = look_at_head(fleet, part).ok()??;
+    let lineage = |entry: PageEntry| HeadLineage { serial: entry.serial, not_after: entry.not_after };
+    Some(HeadLineages {
+        sequence: opened.signed.head.sequence,
+        hash: opened.signed.hash,
+        all: opened.entries.into_iter().map(|(name, entry)| (name, lineage(entry))).collect(),
+    })
 }

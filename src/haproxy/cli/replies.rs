@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::certified_key::KeyFamily;
 use crate::sys::escape::escaped;
 
 /// `show ssl cert`: what is loaded.
@@ -34,6 +35,11 @@ pub struct ShownStore {
     pub is_completed: bool,
     /// Whether an OCSP response is stapled to it (2.6 and later say so).
     pub has_ocsp: bool,
+    /// The DNS names that it has, in lower case: alternative names and common names. Of a key that HAProxy can't name the
+    /// common names aren't shown.
+    pub names: BTreeSet<String>,
+    /// What kind of key it has.
+    pub family: KeyFamily,
 }
 
 impl ShownStore {
@@ -289,7 +295,26 @@ pub fn store(reply: &str) -> Option<ShownStore> {
             None => reply.lines().filter(|line| line.starts_with("Chain Subject:")).count(),
         },
         has_ocsp: field("OCSP Response Key").is_some_and(|key| !key.is_empty()),
+        names: shown_names(field("Subject Alternative Name"), field("Subject")),
+        family: match field("Algorithm") {
+            Some(rsa) if rsa.starts_with("RSA") => KeyFamily::Rsa,
+            Some(ecdsa) if ecdsa.starts_with("EC") => KeyFamily::Ecdsa,
+            _ => KeyFamily::Other,
+        },
     })
+}
+
+/// `DNS:a.test, IP Address:192.0.2.7` and `/O=x/CN=a.test`.
+fn shown_names(alternatives: Option<&str>, subject: Option<&str>) -> BTreeSet<String> {
+    let alternatives = alternatives.unwrap_or_default().split(", ").filter_map(|it| it.strip_prefix("DNS:"));
+    let commons = subject.unwrap_or_default().split("/CN=").skip(1).filter_map(|it| it.split('/').next());
+    alternatives.chain(commons).map(str::to_ascii_lowercase).collect()
+}
+
+/// Reads `show ssl crt-list`: the names of all lists, directories too.
+#[must_use]
+pub fn lists(reply: &str) -> BTreeSet<String> {
+    reply.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
 }
 
 /// Reads `show ssl crt-list -n LIST`; `None`: it has no such list, or the reply can't be read.

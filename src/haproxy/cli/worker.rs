@@ -220,6 +220,14 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// `show ssl crt-list`: the names of its lists, which directories are, too.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub fn lists(&self, deadline: Instant) -> Result<BTreeSet<String>, Trouble> {
+        Ok(replies::lists(&self.command("show ssl crt-list", deadline)?))
+    }
+
     /// `show ssl sni` (3.2 and later).
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use std::{fs, io};
 
 use zeroize::Zeroizing;
 
+use super::guess::{Guess, Look};
 use super::master::{self, Unseen};
 use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
 use crate::config::Haproxy;
@@ -28,7 +29,7 @@ use crate::haproxy::process::stale_socket;
 use crate::haproxy::target::Target;
 use crate::serving::gather::identity;
 use crate::serving::in_memory::{self, SHOWS_NAMES_SINCE};
-use crate::serving::loads::{Contents, Identity, Named, Serving, Store};
+use crate::serving::loads::{Contents, Identity, Named, Store};
 use crate::sys::change_time::changed_at;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
@@ -481,7 +482,7 @@ impl<'a> Update<'a> {
         let sequence = memory.sequence(steps, &files)?;
         for step in &sequence {
             if let Some(job) = step.file().and_then(|file| jobs.get(file))
-                && let Some(why) = self.obstacle(step, Some(job.target), worker)
+                && let Some(why) = self.obstacle(step, Some(job.target), memory.store(step.store()), worker)
             {
                 return Err(Stop::Reload(format!("{}: {why}", job.target)));
             }
@@ -496,8 +497,13 @@ impl<'a> Update<'a> {
     }
 
     /// Why a step must not be taken, for what HAProxy loads beside the certificate.
-    fn obstacle(&self, step: &Step, target: Option<&Target>, worker: Settled) -> Option<String> {
-        let on_disk = self.batch.serving.stores.get(step.store());
+    fn obstacle(
+        &self,
+        step: &Step,
+        target: Option<&Target>,
+        on_disk: Option<&Store>,
+        worker: Settled,
+    ) -> Option<String> {
         // A commit drops it, or ends HAProxy, see `siblings`.
         if let Some(extra) = on_disk.and_then(|store| store.extra.as_ref()) {
             return Some(format!("HAProxy loads it with {}", escaped(extra)));
@@ -653,20 +659,22 @@ impl<'a> Update<'a> {
         let mut partial = Partial::default();
         let files: Vec<File<'_>> = jobs.iter().map(Job::file).collect();
         let guess;
-        let memory = match Memory::of(self.batch.serving, &listing.stores) {
-            Ok(memory) => Some(memory),
+        let nothing = BTreeMap::new();
+        let (memory, apart) = match Memory::of(self.batch.serving, &listing.stores) {
+            Ok(memory) => (Some(memory), &nothing),
             Err(why) => {
                 partial.unseen = Some(unknown(self.haproxy, &why));
                 // What is known of it is better than nothing.
-                guess = Serving { unclear: None, ..self.batch.serving.clone() };
-                Memory::of(&guess, &listing.stores).ok()
+                guess = Guess::of(&self.looking(listing, worker), &files);
+                (Memory::of(&guess.serving, &listing.stores).ok(), &guess.apart)
             }
         };
+        let is_known = partial.unseen.is_none();
         let mut told: Vec<Option<Vec<Step>>> = Vec::with_capacity(jobs.len());
         for (place, (job, file)) in jobs.iter().zip(&files).enumerate() {
             let is_there = listing.stores.contains(file.spelled);
             let steps = match &memory {
-                Some(memory) if partial.unseen.is_none() || !is_there || memory.loads(file.spelled) => {
+                Some(memory) if is_known || memory.loads(file.spelled) => {
                     memory.told(place, file).map_err(|why| why.to_string())
                 }
                 _ if is_there => {
@@ -675,15 +683,26 @@ impl<'a> Update<'a> {
                 _ => Err("is new, and what HAProxy loads isn't known".to_owned()),
             };
             let steps = steps.and_then(|steps| {
-                let of_it = |step: &Step| self.obstacle(step, Some(job.target), worker);
+                let of_it = |step: &Step| {
+                    let on_disk = memory.as_ref().and_then(|memory| memory.store(step.store()));
+                    let obstacle = self.obstacle(step, Some(job.target), on_disk, worker);
+                    obstacle.or_else(|| apart.get(step.store()).cloned())
+                };
                 steps.iter().find_map(of_it).map_or(Ok(steps), Err)
             });
             told.push(steps.map_err(|why| partial.left.push((job.target.clone(), why))).ok());
         }
         let (sequence, losers) = match &memory {
-            Some(memory) => self.with_losers(memory, jobs, &files, &mut told, worker, &mut partial.left)?,
+            Some(memory) => {
+                let place = (memory, apart, worker);
+                self.with_losers(place, jobs, &files, &mut told, &mut partial.left)?
+            }
             None => (told.into_iter().flatten().flatten().collect(), Vec::new()),
         };
+        if !is_known {
+            let out = leads_out(self.haproxy);
+            partial.left.iter_mut().for_each(|(_, why)| *why = format!("{why}: {out}"));
+        }
         let mut failed: BTreeSet<usize> = BTreeSet::new();
         let mut stuck = None;
         for step in &sequence {
@@ -736,15 +755,26 @@ impl<'a> Update<'a> {
         Ok(partial)
     }
 
+    /// What is looked at where the configuration isn't known.
+    fn looking<'l>(&'l self, listing: &'l Listing, worker: Settled) -> Look<'l> {
+        Look {
+            worker: self.commands.worker,
+            version: worker.answering.version,
+            haproxy: self.haproxy,
+            batch: self.batch,
+            stores: &listing.stores,
+            deadline: self.commands.deadline,
+        }
+    }
+
     /// The steps for all files that can be sent, in order, and the certificates that must be committed again after them. A
     /// file is left out if one of these can't be, and so is a file that can't be sent without it.
     fn with_losers(
         &self,
-        memory: &Memory<'_>,
+        (memory, apart, worker): (&Memory<'_>, &BTreeMap<String, String>, Settled),
         jobs: &[Job<'_>],
         files: &[File<'_>],
         told: &mut [Option<Vec<Step>>],
-        worker: Settled,
         left: &mut Vec<(Target, String)>,
     ) -> Result<(Vec<Step>, Vec<Loser>), Stop> {
         let mut losers: Vec<Loser> = Vec::new();
@@ -761,7 +791,11 @@ impl<'a> Update<'a> {
                 .collect();
             let mut impossible: BTreeMap<String, NotAgain> = BTreeMap::new();
             for store in wanted {
-                match self.loser(store, worker) {
+                let loser = match apart.get(store) {
+                    Some(why) => Err(NotAgain { store: store.to_owned(), how: format!("it {why}") }),
+                    None => self.loser(store, memory.store(store), worker),
+                };
+                match loser {
                     Ok(loser) => losers.push(loser),
                     Err(how) => drop(impossible.insert(store.to_owned(), how)),
                 }
@@ -789,13 +823,13 @@ impl<'a> Update<'a> {
     }
 
     /// What a store has that is to be committed again, where the disk has the same.
-    fn loser(&self, store: &str, worker: Settled) -> Result<Loser, NotAgain> {
+    fn loser(&self, store: &str, on_disk: Option<&Store>, worker: Settled) -> Result<Loser, NotAgain> {
         let cannot = |how: &str| NotAgain { store: store.to_owned(), how: how.to_owned() };
         let again = Step::Again { store: store.to_owned(), why: String::new() };
-        if let Some(why) = self.obstacle(&again, None, worker) {
+        if let Some(why) = self.obstacle(&again, None, on_disk, worker) {
             return Err(cannot(&why));
         }
-        let on_disk = self.batch.serving.stores.get(store).ok_or_else(|| cannot("it isn't known"))?;
+        let on_disk = on_disk.ok_or_else(|| cannot("it isn't known"))?;
         let pem = Zeroizing::new(fs::read(&on_disk.path).map_err(|error| cannot(&io_cause(&error)))?);
         if pem.windows(DH.len()).any(|part| part == DH) {
             return Err(cannot("it has parameters of its own"));
@@ -972,9 +1006,18 @@ const STAPLED: &str = "HAProxy staples an OCSP response to it, which a commit wo
 /// What is said where it isn't known whether HAProxy answers as after a start, and what would tell.
 fn unknown(haproxy: &Haproxy, why: &str) -> String {
     let name = escaped(&haproxy.name);
+    let probe = if haproxy.probe.is_empty() { ", or probe to an address of it" } else { "" };
     format!(
         "HAProxy has it in memory, but what else it loads isn't known ({why}); set config of \"{name}\" to its \
-         configuration files, or probe to an address of it"
+         configuration files{probe}"
+    )
+}
+
+/// What leads out where a file isn't updated because it isn't known what HAProxy loads.
+fn leads_out(haproxy: &Haproxy) -> String {
+    let name = escaped(&haproxy.name);
+    format!(
+        "reload HAProxy where it runs, once it has the file there, or set config of \"{name}\" to its configuration files"
     )
 }
 

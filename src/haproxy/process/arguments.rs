@@ -13,6 +13,8 @@ enum Word<'a> {
     Keep(&'a [OsString]),
     /// What only a start or a reload means.
     Leave,
+    /// That the configuration is checked, and nothing else.
+    Check,
 }
 
 /// HAProxy's arguments after the program, as HAProxy reads them.
@@ -38,7 +40,11 @@ fn read_arguments(arguments: &[OsString]) -> Vec<Word<'_>> {
                 words.push(Word::Leave);
                 with_value
             }
-            b"-D" | b"-q" | b"-c" => {
+            b"-c" => {
+                words.push(Word::Check);
+                1
+            }
+            b"-D" | b"-q" => {
                 words.push(Word::Leave);
                 1
             }
@@ -62,6 +68,11 @@ pub(crate) fn configuration_files(arguments: &[OsString]) -> Vec<PathBuf> {
     read_arguments(arguments).into_iter().filter_map(file).collect()
 }
 
+/// Whether such a process only checks its configuration.
+pub(crate) fn only_checks(arguments: &[OsString]) -> bool {
+    read_arguments(arguments).contains(&Word::Check)
+}
+
 /// The value of an option (`-p`, `-S`) among HAProxy's arguments; the last one counts.
 pub(crate) fn value_of<'a>(arguments: &'a [OsString], option: &str) -> Option<&'a OsStr> {
     let value = |word: Word<'a>| match word {
@@ -78,7 +89,7 @@ pub(crate) fn for_check(arguments: &[OsString], configuration: &[PathBuf]) -> Ve
         match word {
             Word::Keep(words) => check.extend_from_slice(words),
             Word::File(file) if configuration.is_empty() => check.extend(["-f".into(), file.to_owned()]),
-            Word::File(_) | Word::Leave => {}
+            Word::File(_) | Word::Leave | Word::Check => {}
         }
     }
     check.extend(configuration.iter().flat_map(|file| ["-f".into(), file.clone().into_os_string()]));

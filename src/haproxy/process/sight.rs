@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Address, Haproxy, Marks, unit_name};
-use crate::haproxy::process::arguments::value_of;
+use crate::haproxy::process::arguments::{only_checks, value_of};
 use crate::haproxy::process::pidfile;
 use crate::haproxy::process::started::Started;
 use crate::sys::procfs::{Proc, same_file};
@@ -73,6 +73,9 @@ fn look(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Option<Process> {
         let between = proc.arguments(pid).is_ok_and(|arguments| arguments.is_empty());
         return between.then_some(Process { pid, is_between: true, why: "is about to execute something" });
     };
+    if only_checks(&it.arguments) {
+        return None;
+    }
     if let Some(mark) = it.mark(proc, &haproxy.marks()) {
         return may_be(mark);
     }

@@ -1,5 +1,6 @@
 //! The commands of `fleet` for people: ASCII lines.
 
+use super::{counted, head_line, serves};
 use crate::commands::fleet::follow::Followed;
 use crate::commands::fleet::join::Joined;
 use crate::commands::fleet::publish::Published;
@@ -137,24 +138,7 @@ pub fn followed(done: &Followed) -> Vec<Line> {
 pub fn status(overview: &FleetOverview, quiet: bool) -> Vec<Line> {
     let mut lines = Vec::new();
     if !quiet {
-        if let Some(signed) = &overview.head {
-            let head = &signed.head;
-            let age = span((overview.at - head.signed).max(0));
-            let left = head.expires - overview.at;
-            let counts =
-                if left > 0 { format!("counts for {}", span(left)) } else { "is past its time".to_owned() };
-            let lineages =
-                overview.lineages.map(|count| format!(", {}", counted(count, "lineage"))).unwrap_or_default();
-            lines.push(line(
-                Tone::Plain,
-                format!(
-                    "{}: number {} of {age} ago, {counts}{lineages}; store {}",
-                    overview.fleet, head.sequence, overview.store
-                ),
-            ));
-        } else {
-            lines.push(line(Tone::Plain, format!("{}: store {}", overview.fleet, overview.store)));
-        }
+        lines.push(line(Tone::Plain, head_line(overview)));
     }
     let shown: Vec<&NodeRow> =
         overview.nodes.iter().filter(|node| !quiet || node.severity() > Severity::Unknown).collect();
@@ -166,19 +150,15 @@ pub fn status(overview: &FleetOverview, quiet: bool) -> Vec<Line> {
         ));
     }
     for node in shown {
-        let (has, since, seen, serves) = match &node.report {
+        let (has, since, seen) = match &node.report {
             Some(report) => (
                 report.sequence.to_string(),
                 timestamp(report.since).filter(|_| report.since > 0).unwrap_or_default(),
                 span((overview.at - report.time).max(0)),
-                match (report.confirmed, report.exceptions.len()) {
-                    (true, 0) => "all of it".to_owned(),
-                    (_, 0) => "not confirmed".to_owned(),
-                    (_, count) => format!("all but {}", counted(count, "exception")),
-                },
             ),
-            None => ("-".to_owned(), String::new(), "never".to_owned(), "unknown".to_owned()),
+            None => ("-".to_owned(), String::new(), "never".to_owned()),
         };
+        let serves = serves(node);
         let severity = node.severity();
         lines.push(line(
             tone(severity),
@@ -207,10 +187,6 @@ pub fn status(overview: &FleetOverview, quiet: bool) -> Vec<Line> {
         ));
     }
     lines
-}
-
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn stat(severity: Severity) -> &'static str {

@@ -75,7 +75,7 @@ pub fn status(overview: &FleetOverview) -> String {
         error: None,
         fleet: Some(&overview.fleet),
         store: Some(&overview.store),
-        lineages: overview.lineages,
+        lineages: overview.lineages.as_ref().map(|lineages| lineages.all.len()),
         head: overview.head.as_ref().map(|signed| HeadFrame {
             sequence: signed.head.sequence,
             sha256: hex(&signed.hash),

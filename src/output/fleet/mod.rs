@@ -1,13 +1,16 @@
-//! What the commands of `fleet` say: for people, for scripts, for monitoring plugins, for Prometheus. Pure.
+//! What the commands of `fleet` say: for people, for browsers, for scripts, for monitoring plugins, for Prometheus. Pure.
 
+pub mod html;
 pub mod human;
 pub mod json;
+pub mod matrix;
 pub mod monitoring;
 pub mod prometheus;
 
 use std::collections::BTreeMap;
 
-use crate::fleet::overview::FleetOverview;
+use crate::fleet::overview::{FleetOverview, NodeRow};
+use crate::status::advice::span;
 
 /// The verdict in one line, without its first word.
 #[must_use]
@@ -30,4 +33,33 @@ pub fn verdict(overview: &FleetOverview) -> String {
         .map(|(kind, count)| if count == 1 { kind.to_owned() } else { format!("{count} {kind}") })
         .collect();
     format!("{of}; {}", kinds.join(", "))
+}
+
+/// Which head it is, for how long it counts, and where the store is.
+#[must_use]
+pub fn head_line(overview: &FleetOverview) -> String {
+    let FleetOverview { fleet, store, .. } = overview;
+    let Some(signed) = &overview.head else { return format!("{fleet}: store {store}") };
+    let head = &signed.head;
+    let age = span((overview.at - head.signed).max(0));
+    let left = head.expires - overview.at;
+    let counts = if left > 0 { format!("counts for {}", span(left)) } else { "is past its time".to_owned() };
+    let lineages = overview.lineages.as_ref().map(|lineages| counted(lineages.all.len(), "lineage"));
+    let lineages = lineages.map(|lineages| format!(", {lineages}")).unwrap_or_default();
+    format!("{fleet}: number {} of {age} ago, {counts}{lineages}; store {store}", head.sequence)
+}
+
+/// What a node serves, by its report.
+#[must_use]
+pub fn serves(node: &NodeRow) -> String {
+    let Some(report) = &node.report else { return "unknown".to_owned() };
+    match (report.confirmed, report.exceptions.len()) {
+        (true, 0) => "all of it".to_owned(),
+        (_, 0) => "not confirmed".to_owned(),
+        (_, count) => format!("all but {}", counted(count, "exception")),
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

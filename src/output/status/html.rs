@@ -1,17 +1,16 @@
-//! The status for browsers: one page that needs nothing else, neither scripts nor another file. Pure.
-//!
-//! Everything from outside is escaped by the template engine; what is safe without that is the style alone.
+//! The status for browsers: what is in the middle of its page. Pure.
 
 use askama::Template;
 
 use super::{human, verdict};
 use crate::host_setup::finding::Finding;
 use crate::output::json::timestamp;
+use crate::output::page::{Fact, Frame, ProblemPart, mark, readable, rendered};
 use crate::plan::client::Client;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
 use crate::status::Status;
-use crate::status::advice::{Part, day, parts, span};
+use crate::status::advice::{day, span};
 use crate::status::judge::Site;
 use crate::status::problem::Problem;
 use crate::status::running::Running;
@@ -21,53 +20,20 @@ use crate::sys::escape::{escaped, escaped_path};
 /// How wide the bar of a life is, in its own units.
 const BAR: i64 = 1000;
 
-/// Of which version the page is.
-const VERSION: &str = env!("HAPROXY_CERTS_VERSION");
+/// What the page is about.
+const TITLE: &str = "certificates of HAProxy";
 
 /// More names than these are folded.
 const MOST_NAMES: usize = 6;
-
-/// What browsers show before anything is known of the page, and all of its looks.
-const STYLE: &str = include_str!("page.css");
 
 #[derive(Template)]
 #[template(
     ext = "html",
     source = r#"
-{%- macro problem(it) -%}
-<div class="problem {{ it.class }}">
-<p><strong>{{ it.kind }}</strong>{% if !it.fact.is_empty() %}: {{ it.fact }}{% endif %}</p>
-{%- if !it.advice.is_empty() %}
-<p class="advice"><span class="quiet">What to do:</span> {% for part in it.advice -%}
-{%- match part %}{% when Part::Words with (words) %}{{ words }}{% when Part::Command with (command) %}<code>{{ command }}</code>{% endmatch -%}
-{%- endfor %}</p>
-{%- endif %}
-</div>
-{%- endmacro -%}
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{{ word }}: certificates of HAProxy</title>
-<style>
-{{ STYLE|safe }}</style>
-</head>
-<body>
-<header class="{{ class }}">
-<h1><span class="mark" aria-hidden="true">{{ mark }}</span> {{ word }}</h1>
-<p class="verdict">{{ verdict }}</p>
-<p class="quiet">Seen {% if let Some(at) = at %}<time datetime="{{ at }}">{{ self::readable(at) }}</time>{% endif %}
-{%- if let Some(run) = last_run %}. {{ run }}{% endif %}</p>
-</header>
-<main>
 {%- if !problems.is_empty() %}
 <section aria-labelledby="problems">
 <h2 id="problems">Problems of the host</h2>
-{%- for it in problems %}{% call problem(it) %}{% endcall %}{% endfor %}
+{%- for it in problems %}{{ it }}{% endfor %}
 </section>
 {%- endif %}
 {%- if !sites.is_empty() %}
@@ -111,7 +77,7 @@ const STYLE: &str = include_str!("page.css");
 <li class="{{ place.class }}"><span class="mark" aria-hidden="true">{{ place.mark }}</span> <span class="quiet">{{ place.name }}</span> {{ place.word }}</li>
 {%- endfor %}
 </ul>
-{%- for it in site.problems %}{% call problem(it) %}{% endcall %}{% endfor %}
+{%- for it in site.problems %}{{ it }}{% endfor %}
 </li>
 {%- endfor %}
 </ul>
@@ -150,38 +116,18 @@ const STYLE: &str = include_str!("page.css");
 {%- endfor %}
 </ul>
 </section>
-{%- endif %}
-</main>
-<footer class="quiet"><p>haproxy-certs {{ VERSION }}{% if let Some((from, to)) = directories %}, from {{ from }} to {{ to }}{% endif %}</p></footer>
-</body>
-</html>
-"#
+{%- endif %}"#
 )]
-struct Page<'a> {
-    class: &'static str,
-    mark: &'static str,
-    word: String,
-    verdict: String,
-    at: Option<String>,
-    last_run: Option<String>,
-    problems: Vec<Trouble<'a>>,
-    sites: Vec<Card<'a>>,
+struct Main<'a> {
+    problems: Vec<ProblemPart>,
+    sites: Vec<Card>,
     haproxys: Vec<Line>,
     unseen: &'a [String],
     findings: Vec<Setting<'a>>,
-    directories: Option<(String, String)>,
-}
-
-/// A problem and what to do about it.
-struct Trouble<'a> {
-    class: &'static str,
-    kind: &'static str,
-    fact: &'a str,
-    advice: Vec<Part<'a>>,
 }
 
 /// A certificate.
-struct Card<'a> {
+struct Card {
     class: &'static str,
     mark: &'static str,
     word: &'static str,
@@ -191,7 +137,7 @@ struct Card<'a> {
     more_names: String,
     life: Option<Life>,
     places: [Line; 3],
-    problems: Vec<Trouble<'a>>,
+    problems: Vec<ProblemPart>,
 }
 
 /// The life of the certificate in use, in days and in the bar's own units.
@@ -224,62 +170,44 @@ struct Setting<'a> {
 /// The page, without its last line end.
 #[must_use]
 pub fn text(status: &Status) -> String {
-    let severity = status.severity();
     let run = status.last_run.here();
     let told = |haproxy: &Running| run.and_then(|run| run.told.get(&haproxy.name)).map(|told| told.at);
-    rendered(&Page {
-        class: severity.name(),
-        mark: mark(severity),
-        word: severity.name().to_ascii_uppercase(),
-        verdict: verdict(status),
-        at: timestamp(status.at),
-        last_run: human::last_run(status),
+    let main = Main {
         problems: status.problems.iter().map(trouble).collect(),
         sites: status.sites.iter().map(|site| card(site, status.client, status.at)).collect(),
         haproxys: status.haproxy.iter().map(|it| haproxy(it, status, told(it))).collect(),
         unseen: &status.unseen,
         findings: status.findings.iter().map(setting).collect(),
-        directories: Some((
-            escaped_path(&status.live_dir).to_string(),
-            escaped_path(&status.sites_dir).to_string(),
-        )),
-    })
+    };
+    let (from, to) = (escaped_path(&status.live_dir), escaped_path(&status.sites_dir));
+    Frame {
+        title: TITLE,
+        severity: status.severity(),
+        verdict: verdict(status),
+        at: status.at,
+        note: human::last_run(status),
+        main: rendered(&main),
+        from: Some(format!("from {from} to {to}")),
+    }
+    .page()
 }
 
 /// The page where there were no settings to report on: an old one must not stay as if it were true.
 #[must_use]
 pub fn failure(message: &str, now: i64) -> String {
-    rendered(&Page {
-        class: Severity::Unknown.name(),
-        mark: mark(Severity::Unknown),
-        word: Severity::Unknown.name().to_ascii_uppercase(),
-        verdict: message.to_owned(),
-        at: timestamp(now),
-        last_run: None,
-        problems: Vec::new(),
-        sites: Vec::new(),
-        haproxys: Vec::new(),
-        unseen: &[],
-        findings: Vec::new(),
-        directories: None,
-    })
+    crate::output::page::failure(TITLE, message, now)
 }
 
-/// Writing to a string can't fail, and nothing in the template does.
-fn rendered(page: &Page<'_>) -> String {
-    page.render().map_or_else(|e| e.to_string(), |text| text.trim_end().to_owned())
-}
-
-fn trouble(problem: &Problem) -> Trouble<'_> {
-    Trouble {
+fn trouble(problem: &Problem) -> ProblemPart {
+    ProblemPart {
         class: problem.severity.name(),
         kind: problem.kind.name(),
-        fact: &problem.fact,
-        advice: problem.advice.as_deref().map(parts).unwrap_or_default(),
+        facts: vec![Fact { about: None, fact: problem.fact.clone() }],
+        advice: problem.advice.clone().unwrap_or_default(),
     }
 }
 
-fn card(site: &Site, client: Client, now: i64) -> Card<'_> {
+fn card(site: &Site, client: Client, now: i64) -> Card {
     let leaf = site.leaf();
     let names: Vec<String> = leaf
         .map(|leaf| leaf.names.iter().map(|name| escaped(name).to_string()).collect())
@@ -409,19 +337,4 @@ fn haproxy(it: &Running, status: &Status, told: Option<i64>) -> Line {
 fn setting(finding: &Finding) -> Setting<'_> {
     let Finding { name, severity, fact, mend } = finding;
     Setting { class: severity.name(), mark: mark(*severity), name, fact, mend }
-}
-
-/// A time of RFC 3339 for people.
-fn readable(at: &str) -> String {
-    at.replace('T', " ").replace('Z', " UTC")
-}
-
-/// A colour alone says nothing to some, and nothing on paper.
-fn mark(severity: Severity) -> &'static str {
-    match severity {
-        Severity::Ok => "\u{2713}",
-        Severity::Unknown => "?",
-        Severity::Warning => "!",
-        Severity::Critical => "\u{2717}",
-    }
 }
