@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::unit::{self, Unit};
 use crate::config::{Address, Haproxy};
 use crate::haproxy::process::master::{Master, NotAMaster};
-use crate::haproxy::process::sight::in_sight;
+use crate::haproxy::process::sight::{Process, in_sight};
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::system::System;
 
@@ -59,7 +59,8 @@ pub fn look(system: &System, haproxy: &Haproxy) -> Option<Silent> {
     let is_looping = unit.is_some_and(|unit| unit.is_restarted_in_vain());
     // As a notification does: it may have been started in another way.
     let processes = in_sight(system, haproxy).unwrap_or_default();
-    if let Some(process) = processes.first().filter(|_| !is_looping) {
+    let is_there = |process: &&Process| !process.is_between && !is_looping;
+    if let Some(process) = processes.iter().find(is_there) {
         return Some(Silent::Elsewhere(format!(
             "{}, but the HAProxy of process {} {}; set unit, pidfile or master_socket to its own",
             facts.join(", "),

@@ -29,8 +29,8 @@ pub(super) struct Guess {
     pub(super) apart: BTreeMap<String, String>,
 }
 
-/// A HAProxy that is looked at.
-pub(super) struct Look<'a> {
+/// A HAProxy of which nothing is known but what it shows.
+pub(super) struct ShownOnly<'a> {
     pub(super) worker: Worker<'a>,
     pub(super) version: Option<(u32, u32)>,
     pub(super) haproxy: &'a Haproxy,
@@ -42,8 +42,8 @@ pub(super) struct Look<'a> {
 
 impl Guess {
     /// `files`: what is to be notified.
-    pub(super) fn of(look: &Look<'_>, files: &[File<'_>]) -> Self {
-        let Look { haproxy, batch, stores, .. } = look;
+    pub(super) fn of(look: &ShownOnly<'_>, files: &[File<'_>]) -> Self {
+        let ShownOnly { haproxy, batch, stores, .. } = look;
         let known = batch.serving;
         let mut serving = Serving { unclear: None, version: known.version.or(look.version), ..known.clone() };
         let ours = look.ours(files);
@@ -77,7 +77,7 @@ type Ours<'a> = BTreeMap<String, (&'a Target, Arc<Leaf>)>;
 /// Its lists.
 type Lists = BTreeMap<String, Vec<ListedStore>>;
 
-impl Look<'_> {
+impl ShownOnly<'_> {
     /// Those of our files that it has, with what they hold now.
     fn ours(&self, files: &[File<'_>]) -> Ours<'_> {
         let leaf = |target: &Target, spelled: &str| {

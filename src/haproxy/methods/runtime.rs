@@ -11,7 +11,7 @@ use std::{fs, io};
 
 use zeroize::Zeroizing;
 
-use super::guess::{Guess, Look};
+use super::guess::{Guess, ShownOnly};
 use super::master::{self, Unseen};
 use crate::certified_key::{CertifiedKey, Leaf, read_leaf};
 use crate::config::Haproxy;
@@ -756,8 +756,8 @@ impl<'a> Update<'a> {
     }
 
     /// What is looked at where the configuration isn't known.
-    fn looking<'l>(&'l self, listing: &'l Listing, worker: Settled) -> Look<'l> {
-        Look {
+    fn looking<'l>(&'l self, listing: &'l Listing, worker: Settled) -> ShownOnly<'l> {
+        ShownOnly {
             worker: self.commands.worker,
             version: worker.answering.version,
             haproxy: self.haproxy,
