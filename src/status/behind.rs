@@ -40,13 +40,30 @@ pub fn elsewhere(serving: &Serving) -> BTreeSet<String> {
 pub struct Behind {
     /// The fact, which goes behind its name.
     pub fact: String,
-    /// Whether somebody else has changed its memory, rather than the disk since it read it.
-    pub in_memory: bool,
+    /// What has changed since it read the disk.
+    pub changed: Changed,
+}
+
+/// What has changed since a HAProxy read the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// Its configuration.
+    Configuration,
+    /// A file that it loads.
+    File,
+    /// Its memory: by somebody else.
+    Memory,
+}
+
+impl Changed {
+    fn memory_if(is_memory: bool) -> Self {
+        if is_memory { Self::Memory } else { Self::File }
+    }
 }
 
 impl Behind {
     fn on_disk(fact: String) -> Self {
-        Self { fact, in_memory: false }
+        Self { fact, changed: Changed::File }
     }
 }
 
@@ -61,7 +78,9 @@ pub fn look(
     memory: &LoadedStores,
 ) -> Option<Behind> {
     let question = Question { system, haproxy, loaded, serving, sites, memory };
-    let asked = question.configuration().map(Behind::on_disk).or_else(|| question.asked());
+    let configuration = question.configuration();
+    let configuration = configuration.map(|fact| Behind { fact, changed: Changed::Configuration });
+    let asked = configuration.or_else(|| question.asked());
     let found =
         asked.or_else(|| question.unasked().map(Behind::on_disk)).or_else(|| question.foreign_sites());
     // Names can be compared where it is clear what HAProxy loads.
@@ -69,7 +88,7 @@ pub fn look(
         return found;
     }
     let others = || question.missing().or_else(|| question.gone().map(Behind::on_disk));
-    others().or_else(|| Some(Behind { fact: question.served_otherwise()?, in_memory: true }))
+    others().or_else(|| Some(Behind { fact: question.served_otherwise()?, changed: Changed::Memory }))
 }
 
 /// What a HAProxy is compared by.
@@ -109,7 +128,7 @@ impl<'a> Question<'a> {
             on_disk.is_some_and(|leaf| !shown.is_of(leaf))
         };
         let (name, _) = self.memory.others.iter().find(is_other)?;
-        Some(Behind { fact: has_another(name), in_memory: self.is_older(name) })
+        Some(Behind { fact: has_another(name), changed: Changed::memory_if(self.is_older(name)) })
     }
 
     /// A file from elsewhere, for which it can't be asked: the file's time tells.
@@ -139,7 +158,7 @@ impl<'a> Question<'a> {
             let shown = self.memory.stores.get(&name);
             if shown.zip(views.disk.here()).is_some_and(|(shown, leaf)| !shown.is_of(leaf)) {
                 let in_memory = self.has_read(&views.place.path);
-                return Some(Behind { fact: has_another(&name), in_memory });
+                return Some(Behind { fact: has_another(&name), changed: Changed::memory_if(in_memory) });
             }
         }
         None
@@ -181,7 +200,7 @@ impl<'a> Question<'a> {
                 } else {
                     format!("doesn't have {name} yet")
                 };
-                return Some(Behind { fact, in_memory });
+                return Some(Behind { fact, changed: Changed::memory_if(in_memory) });
             }
         }
         None

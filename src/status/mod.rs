@@ -52,6 +52,7 @@ use crate::sys::failure::Failure;
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
 use advice::Given;
+use behind::Changed;
 use checking::Checked;
 use judge::{Site, judge};
 use local::{Ground, Reading};
@@ -118,7 +119,8 @@ fn status_by(
         let is_suspect = is_suspect || running.failed_reloads > 0;
         let is_asked = with_setup || is_suspect || running.down.is_some() || are_untried;
         // A reload is going to be advised: where it would fail that must be said first.
-        let is_behind = running.behind.as_ref().is_some_and(|behind| !behind.in_memory);
+        let is_behind =
+            running.behind.as_ref().is_some_and(|behind| behind.changed == Changed::Configuration);
         if is_asked || is_behind {
             let checked = checking::check(system, table);
             if is_asked || matches!(checked, Checked::Refused { .. }) {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::behind::Changed;
 use super::judge::Site;
 use super::local::{self, Reading};
 use super::severity::ProblemKind;
@@ -43,7 +44,7 @@ pub fn out_of_step(settings: &Settings, system: &System) -> BTreeMap<String, Out
         }
         let question = Question { settings, serving, sites: loaded.sites, name: &haproxy.name };
         let of_sites = status.sites.iter().filter_map(|site| question.of(site));
-        let behind = running.behind.as_ref().filter(|behind| behind.in_memory);
+        let behind = running.behind.as_ref().filter(|behind| behind.changed == Changed::Memory);
         let of_all = behind.map(|behind| (None, format!("{} {}", escaped(&haproxy.name), behind.fact)));
         let mut all: Option<OutOfStep> = None;
         for (file, fact) in of_sites.chain(of_all) {

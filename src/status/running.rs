@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
-use super::behind::Behind;
+use super::behind::{Behind, Changed};
 use super::down::{self, Down, Silent};
 use super::handshakes::{self, Asked};
 use super::loaded::{self, Asking, Besides, LoadedStores};
@@ -240,7 +240,7 @@ impl Look {
             .ok()
             .zip(serving)
             .and_then(|(memory, serving)| behind::look(system, haproxy, around, serving, sites, memory));
-        if let (Ok(memory), Some(Behind { in_memory: true, .. })) = (&mut memory, &behind) {
+        if let (Ok(memory), Some(Behind { changed: Changed::Memory, .. })) = (&mut memory, &behind) {
             // Its configuration names it first no longer than until a reload.
             memory.outranked.clear();
         }

@@ -1,6 +1,7 @@
 //! The problems that aren't one site's: of a HAProxy, of the last run. Pure.
 
 use super::advice;
+use super::behind::Changed;
 use super::running::Running;
 use super::severity::{ProblemKind, Severity};
 use crate::config::{Haproxy, Settings};
@@ -56,7 +57,7 @@ pub fn behind(running: &Running) -> Option<Problem> {
     Some(Problem {
         kind: ProblemKind::HaproxyStale,
         // What is in memory visitors see.
-        severity: if behind.in_memory { Severity::Critical } else { Severity::Warning },
+        severity: if behind.changed == Changed::Memory { Severity::Critical } else { Severity::Warning },
         haproxy: Some(running.name.clone()),
         fact: format!("{} {}", escaped(&running.name), behind.fact),
         advice: Some(running.catch_up(false)),
