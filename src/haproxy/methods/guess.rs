@@ -4,14 +4,18 @@
 //! all others only the names are seen, and from 3.2 on the order in which it has them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::fs::CWD;
+
+use crate::certbot::read_regular;
 use crate::certified_key::{Leaf, read_leaf};
 use crate::config::Haproxy;
 use crate::haproxy::batch::Batch;
 use crate::haproxy::cli::replies::{ListedStore, ShownStore, StoreStatus};
-use crate::haproxy::cli::worker::{Worker, is_plain};
+use crate::haproxy::cli::worker::{Worker, can_be_shown, is_plain, may_die_of_names};
 use crate::haproxy::memory::File;
 use crate::haproxy::shared_names::{Key, NamesShown, family};
 use crate::haproxy::target::Target;
@@ -125,7 +129,8 @@ impl ShownOnly<'_> {
         let others = self.stores.iter().filter(|store| !ours.contains_key(*store));
         for (asked, store) in others.enumerate() {
             let ask = || self.worker.store(store, self.deadline).ok().flatten();
-            match Some(store).filter(|store| asked < ASKED_AT_MOST && is_plain(store)).and_then(|_| ask()) {
+            let is_asked = asked < ASKED_AT_MOST && is_plain(store) && self.can_be_asked_for(store);
+            match is_asked.then(ask).flatten() {
                 Some(ShownStore { status: StoreStatus::Used, names, family, .. }) => {
                     let filters = lists.values().flatten().filter(|line| line.store == *store);
                     let filters = filters.flat_map(|line| line.filters.iter().cloned());
@@ -138,6 +143,16 @@ impl ShownOnly<'_> {
             }
         }
         shown
+    }
+
+    /// Whether it survives to be asked for a certificate: where it might not, only for one that lies here under this name and
+    /// has few.
+    fn can_be_asked_for(&self, store: &str) -> bool {
+        let has_few = || {
+            let read = read_regular(&CWD, OsStr::new(store)).ok().filter(|_| store.starts_with('/'));
+            read.and_then(|(text, _)| read_leaf(&text).ok()).is_some_and(|leaf| can_be_shown(&leaf))
+        };
+        !may_die_of_names(self.version) || has_few()
     }
 }
 
