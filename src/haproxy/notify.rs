@@ -9,7 +9,8 @@ use crate::config::{Haproxy, Method};
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
 use crate::haproxy::cli::worker::{Answering, BLINK_LIMIT, PAUSE, Worker};
-use crate::haproxy::methods::runtime::{Partial, StoresShown};
+use crate::haproxy::methods::runtime::Partial;
+use crate::haproxy::methods::runtime::shown::StoresShown;
 use crate::haproxy::tls_probe::{self, Probed};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::haproxy::{alerts, cli, methods, process};
@@ -244,8 +245,8 @@ impl Notification<'_> {
         let started = worker.started(self.system);
         let is_young = |it: Answering| it.pid == worker.pid && started > self.batch.committed;
         is_young(worker)
-            && matches!(methods::runtime::shown(self.haproxy, self.batch, self.deadline), StoresShown::All(it) if is_young(it))
-            && !methods::runtime::is_served_otherwise(self.haproxy, self.batch, self.deadline)
+            && matches!(methods::runtime::shown::shown(self.haproxy, self.batch, self.deadline), StoresShown::All(it) if is_young(it))
+            && !methods::runtime::shown::is_served_otherwise(self.haproxy, self.batch, self.deadline)
     }
 
     /// What it means that no way applies.
@@ -510,7 +511,7 @@ impl Notification<'_> {
         };
         let (mut silent, mut contradicted, mut last_seen) = (None, None, None);
         loop {
-            let shown = match methods::runtime::shown(self.haproxy, self.batch, self.deadline) {
+            let shown = match methods::runtime::shown::shown(self.haproxy, self.batch, self.deadline) {
                 // What a worker of before the change shows it may have by chance.
                 StoresShown::All(worker) if is_new(worker) => return StoresShown::All(worker),
                 StoresShown::All(worker) => {

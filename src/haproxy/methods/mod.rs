@@ -1,7 +1,6 @@
 //! The ways of notifying HAProxy, one file each.
 
 pub mod command;
-mod guess;
 pub mod master;
 pub mod pidfile;
 pub mod runtime;
