@@ -563,7 +563,7 @@ fn a_program_that_only_has_the_name_is_never_signalled() {
 #[test]
 fn a_master_that_holds_the_signal_back_for_good_is_noticed() {
     let deaf = DeafMaster::start("read line");
-    let watch = deaf.watch();
+    let watch = deaf.watch().deaf_after(Duration::from_secs(2));
     deaf.master.reload_signal().unwrap();
     let seen = watch.wait(Instant::now() + Duration::from_secs(90));
     assert!(matches!(&seen, Seen::Failed(why) if why.contains("holds SIGUSR2 back")), "{seen:?}");

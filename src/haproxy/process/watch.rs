@@ -18,7 +18,7 @@ use crate::sys::procfs::{Image, WorkerProcess};
 const SETTLED: Duration = Duration::from_millis(500);
 /// How long a lost worker may go without a successor while the master holds signals back.
 const LOST: Duration = Duration::from_secs(3);
-/// How long a master may sleep, holding signals back, before it counts as deaf.
+/// How long a master may sleep, holding signals back, before it counts as deaf, unless [`Watch::deaf_after`] says.
 const DEAF: Duration = Duration::from_secs(30);
 /// How long old workers get to close their listening sockets once the master says that it has loaded.
 const HANDOVER: Duration = Duration::from_secs(2);
@@ -43,6 +43,7 @@ pub enum Seen {
 pub struct Watch<'a> {
     master: &'a Master,
     before: io::Result<Before>,
+    deaf_after: Duration,
 }
 
 /// What the master executes, once it isn't loading; whether that was reached in time.
@@ -106,7 +107,13 @@ impl<'a> Watch<'a> {
             }
             Ok(Before { image, was_ready, workers, listening })
         };
-        Self { master, before: look() }
+        Self { master, before: look(), deaf_after: DEAF }
+    }
+
+    /// The same with another limit for a master that sleeps and holds signals back.
+    #[must_use]
+    pub fn deaf_after(self, limit: Duration) -> Self {
+        Self { deaf_after: limit, ..self }
     }
 
     /// Waits until the effect is seen.
@@ -194,7 +201,9 @@ impl<'a> Watch<'a> {
                  its previous worker goes on, see its log and restart it in time"
             ))));
         }
-        if lasts(&mut since.deaf, usr2.blocked && stat.state == 'S' && !serves && !executed_anew) >= DEAF {
+        if lasts(&mut since.deaf, usr2.blocked && stat.state == 'S' && !serves && !executed_anew)
+            >= self.deaf_after
+        {
             return Ok(Some(Seen::Failed(format!(
                 "HAProxy's master, process {pid}, holds SIGUSR2 back, as 3.1 to 3.3 do after a failed reload; \
                  restart it, or set reload = \"master\""
