@@ -91,6 +91,46 @@ fn in_a_directory_that_was_there_init_makes_what_the_service_waits_for() {
     assert_eq!(again.stdout.matches("there ").count(), 2, "{again}");
 }
 
+/// The units of a host whose places aren't the default ones: those below `/tmp` can't be seen without being told, and what
+/// systemd protects has to be opened.
+#[test]
+fn the_units_are_told_of_other_places_the_metrics_too() {
+    let (_temporary, _, cmd) = host();
+    let units = tempfile::tempdir().unwrap();
+    let names = ["haproxy-certs.service", "haproxy-certs-metrics.service"];
+    for name in names {
+        let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(name);
+        fs::copy(packaged, units.path().join(name)).unwrap();
+    }
+    let init = |arguments: &[&str]| {
+        let script = "mount --bind \"$1\" /etc/systemd/system && shift && exec \"$@\"";
+        let mut command = std::process::Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh"]).arg(units.path()).arg(Cmd::program());
+        command.arg("--config").arg(cmd.config()).args(arguments);
+        cmd.prepare(&mut command);
+        let output = finish(&mut command, LIMIT);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let told = |name: &str| fs::read_to_string(units.path().join(format!("{name}.d/paths.conf"))).unwrap();
+    let said = init(&["init"]);
+    for name in names {
+        assert!(said.contains(&format!("(tells {name} of these directories)")), "{said}");
+        assert!(told(name).contains("\nPrivateTmp=no\n"), "{}", told(name));
+        // systemd understands each line.
+        let mut verify = std::process::Command::new("systemd-analyze");
+        verify.args(["verify", "--man=no"]).arg(units.path().join(name));
+        let verified = String::from_utf8(finish(&mut verify, LIMIT).stderr).unwrap();
+        assert!(!verified.contains("paths.conf"), "{verified}");
+    }
+    let metrics = told(names[1]);
+    let lines: Vec<&str> =
+        metrics.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+    assert_eq!(lines, ["[Service]", "PrivateTmp=no"], "{metrics}");
+    let again = init(&["init"]);
+    assert!(!again.contains("made "), "{again}");
+}
+
 #[test]
 fn what_cannot_be_loaded_is_no_host_certificate() {
     let (_temporary, _, cmd) = host();

@@ -387,10 +387,10 @@ pub fn plan(settings: &Settings, found: &Found, hook: bool) -> Preparation {
         };
         items.push((Item::Hook { link: link.clone(), program: found.program.clone() }, fate));
     }
-    let units = found.units.iter().filter(|found| serves || found.unit == OwnUnit::Publish);
+    let units = found.units.iter().filter(|found| serves || !found.unit.serves());
     let told: Vec<(Item, Fate)> = units.filter_map(|found| plan_drop_in(settings, found)).collect();
     if let Some(fleet) = settings.fleet.as_ref().filter(|fleet| !fleet.cache.starts_with(CACHES))
-        && !told.is_empty()
+        && told.iter().any(|(item, _)| matches!(item, Item::DropIn { unit, .. } if unit.writes()))
         && found.fleet.part != FleetPart::Unsaid
     {
         items.push((Item::Cache(fleet.cache.clone()), make_unless(found.fleet.has_cache)));

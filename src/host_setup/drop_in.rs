@@ -14,8 +14,10 @@ const WRITABLE: &str = "/usr/local/ssl/certs";
 const SITES_DIR: &str = "/usr/local/ssl/certs/sites";
 /// What a unit with `PrivateTmp` has of its own.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+/// What `ProtectHome` protects (`systemd.exec(5)`).
+const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 
-/// A service of ours that writes.
+/// A service of ours that is told of what the settings name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OwnUnit {
     /// `assemble`.
@@ -26,6 +28,8 @@ pub enum OwnUnit {
     FollowOnce,
     /// `fleet publish`.
     Publish,
+    /// `status --textfile`, which writes nothing that the settings name.
+    Metrics,
 }
 
 impl OwnUnit {
@@ -37,6 +41,7 @@ impl OwnUnit {
             Self::Follow => "haproxy-certs-follow.service",
             Self::FollowOnce => "haproxy-certs-follow-once.service",
             Self::Publish => "haproxy-certs-publish.service",
+            Self::Metrics => "haproxy-certs-metrics.service",
         }
     }
 
@@ -49,12 +54,24 @@ impl OwnUnit {
             FleetPart::OnlyPublisher => &[Self::Publish],
             FleetPart::None | FleetPart::Unsaid | FleetPart::Publisher => &[],
         };
-        own.into_iter().chain(of_fleet.iter().copied()).collect()
+        own.into_iter().chain(of_fleet.iter().copied()).chain([Self::Metrics]).collect()
     }
 
-    /// Whether it deploys, and notifies HAProxy.
-    fn deploys(self) -> bool {
-        self != Self::Publish
+    /// Whether it does something for HAProxy: not where nobody loads anything.
+    #[must_use]
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Assemble | Self::Follow | Self::FollowOnce)
+    }
+
+    /// Whether it writes what the settings name.
+    #[must_use]
+    pub fn writes(self) -> bool {
+        self != Self::Metrics
+    }
+
+    /// Whether it reads certbot's certificates.
+    fn reads_certbots(self) -> bool {
+        !matches!(self, Self::Follow | Self::FollowOnce)
     }
 }
 
@@ -105,47 +122,40 @@ fn condition(word: &str, path: &str) -> Vec<String> {
 /// What the unit has to be told besides the sites directory that it waits for; `None`: a unit can't name it.
 fn lines(unit: OwnUnit, settings: &Settings) -> Option<Lines> {
     let mut lines = Lines { conditions: Vec::new(), service: Vec::new() };
-    let mut used: Vec<PathBuf> = Vec::new();
+    // What it writes, and what it has to be allowed for that.
+    let mut written: Vec<(&Path, &Path)> = Vec::new();
     let mut is_open = false;
-    if unit.deploys() {
-        let writable = common_folder(&settings.sites_dir, settings.host_file.parent()?);
-        is_open = writable.parent().is_none();
+    if unit.serves() {
+        let allowed = common_folder(&settings.sites_dir, settings.host_file.parent()?);
+        is_open = allowed.parent().is_none();
         if is_open {
             lines
                 .service
                 .push("# The sites directory and the host certificate have no directory in common.".into());
             lines.service.push("ProtectSystem=no".into());
-        } else if !writable.starts_with(WRITABLE) {
-            lines.service.push(format!("ReadWritePaths={}", unit_word(writable)?));
+        } else if !allowed.starts_with(WRITABLE) {
+            lines.service.push(format!("ReadWritePaths={}", unit_word(allowed)?));
         }
-        used.extend([settings.sites_dir.clone(), settings.host_file.clone()]);
-        let sockets =
-            settings.haproxys.iter().flat_map(|it| it.master_socket.iter().chain(&it.runtime_socket));
-        used.extend(sockets.filter_map(|socket| match socket {
-            Address::Unix(path) => Some(path.clone()),
-            Address::Tcp(_) => None,
-        }));
-        used.extend(settings.haproxys.iter().map(|haproxy| haproxy.pidfile.clone()));
+        written.extend([(settings.sites_dir.as_path(), allowed), (&settings.host_file, allowed)]);
     }
-    let works_for_fleet = unit != OwnUnit::Assemble || settings.published().is_some();
-    if let Some(fleet) = settings.fleet.as_ref().filter(|_| works_for_fleet) {
+    if let Some(fleet) = settings.fleet.as_ref().filter(|_| unit.writes() && works_for_fleet(unit, settings))
+    {
         if unit != OwnUnit::Assemble && fleet.identity != Path::new(IDENTITY) {
             lines.conditions = condition("ConditionPathExists", &unit_path(&fleet.identity)?);
         }
-        let mut written = Vec::new();
+        let mut of_fleet: Vec<&Path> = Vec::new();
         // The publisher makes its keys itself.
         let keys = Path::new(IDENTITY).parent()?;
         if !fleet.is_node() && !fleet.identity.starts_with(keys) {
-            written.extend(fleet.identity.parent());
+            of_fleet.extend(fleet.identity.parent());
         }
         if !fleet.cache.starts_with(CACHES) {
-            written.push(&fleet.cache);
+            of_fleet.push(&fleet.cache);
         }
         if let StorePlace::Directory(store) = &fleet.store {
-            written.push(store);
-            used.push(store.clone());
+            of_fleet.push(store);
         }
-        for path in written.into_iter().filter(|_| !is_open) {
+        for path in of_fleet.iter().filter(|_| !is_open) {
             // It may come later, as what is mounted does.
             let word = unit_word(path)?;
             let word = if let Some(quoted) = word.strip_prefix('"') {
@@ -155,12 +165,53 @@ fn lines(unit: OwnUnit, settings: &Settings) -> Option<Lines> {
             };
             lines.service.push(format!("ReadWritePaths={word}"));
         }
-        used.extend([fleet.identity.clone(), fleet.cache.clone()]);
+        written.extend(of_fleet.iter().map(|&path| (path, if is_open { Path::new("/") } else { path })));
     }
-    if used.iter().any(|path| TEMPORARY.iter().any(|folder| path.starts_with(folder))) {
+    if written.iter().any(|(path, allowed)| is_shut(path, allowed)) {
+        lines.service.push("# ProtectHome would keep what is written read-only.".into());
+        lines.service.push("ProtectHome=no".into());
+    }
+    if used(unit, settings).iter().any(|path| TEMPORARY.iter().any(|folder| path.starts_with(folder))) {
         lines.service.push("PrivateTmp=no".into());
     }
     Some(lines)
+}
+
+fn works_for_fleet(unit: OwnUnit, settings: &Settings) -> bool {
+    unit != OwnUnit::Assemble || settings.published().is_some()
+}
+
+/// All that the unit reads or writes by these settings.
+fn used(unit: OwnUnit, settings: &Settings) -> Vec<&Path> {
+    let mut used: Vec<&Path> = Vec::new();
+    if unit.reads_certbots() {
+        used.push(&settings.live_dir);
+    }
+    if unit.serves() || unit == OwnUnit::Metrics {
+        used.extend([settings.sites_dir.as_path(), &settings.host_file]);
+        for haproxy in &settings.haproxys {
+            let sockets = haproxy.master_socket.iter().chain(&haproxy.runtime_socket);
+            used.extend(sockets.filter_map(|socket| match socket {
+                Address::Unix(path) => Some(path.as_path()),
+                Address::Tcp(_) => None,
+            }));
+            used.push(&haproxy.pidfile);
+            used.extend(haproxy.config.iter().map(PathBuf::as_path));
+        }
+    }
+    if let Some(fleet) = settings.fleet.as_ref().filter(|_| works_for_fleet(unit, settings)) {
+        used.extend([fleet.identity.as_path(), &fleet.cache]);
+        if let StorePlace::Directory(store) = &fleet.store {
+            used.push(store);
+        }
+    }
+    used
+}
+
+/// Whether `ProtectHome=read-only` keeps a unit from writing to a path although it is allowed this directory: what is allowed
+/// has to lie below a directory that is protected (`systemd.exec(5)`; systemd 247 and 257 do so).
+fn is_shut(path: &Path, allowed: &Path) -> bool {
+    HOMES.iter().any(|home| path.starts_with(home) && Path::new(home).starts_with(allowed))
 }
 
 /// The directory that holds both. It has to be allowed as one: each directory that a unit may write to becomes a mount of
@@ -195,8 +246,7 @@ mod tests {
     const PUBLISHER: &str = "[[fleet.node]]\nname = \"lb1\"\nkey = \"x\"\n";
 
     fn told(unit: OwnUnit, top: &str, fleet: &str) -> String {
-        let settings = format!("{top}[fleet]\nname = \"edge\"\n{fleet}");
-        let settings = Settings::parse(&settings, &Overrides::default()).unwrap();
+        let settings = settings_of(top, fleet);
         assert_eq!(is_needed(unit, &settings), text(unit, &settings).unwrap() != format!("{MARK}\n"));
         text(unit, &settings).unwrap().strip_prefix(MARK).unwrap().trim().to_owned()
     }
@@ -237,7 +287,87 @@ mod tests {
         assert_eq!(lines(OwnUnit::Assemble, &settings(&followed)).map(|lines| lines.is_empty()), Some(true));
     }
 
+    /// Each unit that deploys, with these two in its settings.
+    fn told_of(sites_dir: &str, host_file: &str, fleet: &str) -> String {
+        let text = format!("sites_dir = \"{sites_dir}\"\nhost_file = \"{host_file}\"\n");
+        let each = [OwnUnit::Follow, OwnUnit::FollowOnce].map(|unit| told(unit, &text, fleet));
+        assert_eq!(each[0], each[1]);
+        each[0].clone()
+    }
+
+    /// In what `ProtectHome` protects a unit writes below a directory that it is allowed, not to the protected one itself.
+    #[test]
+    fn homes_are_opened_where_they_are_themselves_written_to() {
+        let etcd = format!("store = [\"https://e1:2379\"]\n{NODE}");
+        for home in ["/root", "/home", "/run/user"] {
+            let below = told_of(&format!("{home}/lb/sites"), &format!("{home}/lb/host.pem"), &etcd);
+            assert_eq!(below, format!("[Service]\nReadWritePaths={home}/lb"));
+            let itself = told_of(&format!("{home}/sites"), &format!("{home}/host.pem"), &etcd);
+            assert!(
+                itself.starts_with(&format!("[Service]\nReadWritePaths={home}\n"))
+                    && itself.ends_with("\nProtectHome=no"),
+                "{itself}"
+            );
+            // Without anything in common, all of the system may be written to but that.
+            let apart = told_of(&format!("{home}/lb/sites"), "/srv/host.pem", &etcd);
+            assert!(apart.contains("\nProtectSystem=no\n") && apart.ends_with("\nProtectHome=no"), "{apart}");
+            let store = format!("store = \"{home}\"\n{NODE}");
+            assert!(told(OwnUnit::Follow, "", &store).ends_with("\nProtectHome=no"));
+            assert!(!told(OwnUnit::Metrics, "", &store).contains("ProtectHome"));
+        }
+        let run = told_of("/run/user/0/sites", "/run/host.pem", &etcd);
+        assert!(run.contains("=/run\n") && run.ends_with("\nProtectHome=no"), "{run}");
+        let both = told_of("/run/sites", "/run/host.pem", &etcd);
+        assert_eq!(both, "[Service]\nReadWritePaths=/run");
+    }
+
+    /// They only read: what they don't see without being told is what is below their own `/tmp`.
+    #[test]
+    fn the_metrics_are_told_of_what_is_below_tmp() {
+        let etcd = format!("store = [\"https://e1:2379\"]\n{PUBLISHER}");
+        let metrics = |top: &str, fleet: &str| told(OwnUnit::Metrics, top, fleet);
+        for top in [
+            "",
+            "sites_dir = \"/srv/sites\"\n",
+            "sites_dir = \"/root/sites\"\nhost_file = \"/root/host.pem\"\nlive_dir = \"/tmpfs\"\n",
+        ] {
+            assert_eq!(metrics(top, &etcd), "", "{top}");
+        }
+        assert_eq!(
+            metrics("", &format!("identity = \"/srv/keys/identity\"\nstore = \"/srv/fleet\"\n{NODE}")),
+            ""
+        );
+        for top in [
+            "sites_dir = \"/tmp/sites\"\n",
+            "host_file = \"/var/tmp/host.pem\"\n",
+            "live_dir = \"/tmp/live\"\n",
+        ] {
+            assert_eq!(metrics(top, &etcd), "[Service]\nPrivateTmp=no", "{top}");
+        }
+        for haproxy in
+            ["pidfile = \"/tmp/pid\"", "master_socket = \"/tmp/master\"", "config = [\"/tmp/haproxy.cfg\"]"]
+        {
+            let table = format!("{etcd}[[haproxy]]\n{haproxy}\n");
+            assert_eq!(metrics("", &table), "[Service]\nPrivateTmp=no", "{haproxy}");
+        }
+        // Who reads certbot's certificates sees them.
+        let live = settings_of("live_dir = \"/tmp/live\"\n", &etcd);
+        let opens = |unit| text(unit, &live).unwrap().contains("PrivateTmp=no");
+        assert!(opens(OwnUnit::Assemble) && opens(OwnUnit::Publish) && !opens(OwnUnit::Follow));
+    }
+
+    #[test]
+    fn the_metrics_are_written_on_every_host() {
+        for part in [FleetPart::None, FleetPart::Node, FleetPart::Publisher, FleetPart::OnlyPublisher] {
+            assert_eq!(OwnUnit::of(part, true).last(), Some(&OwnUnit::Metrics), "{part:?}");
+        }
+    }
+
     fn settings(fleet: &str) -> Settings {
-        Settings::parse(&format!("[fleet]\nname = \"edge\"\n{fleet}"), &Overrides::default()).unwrap()
+        settings_of("", fleet)
+    }
+
+    fn settings_of(top: &str, fleet: &str) -> Settings {
+        Settings::parse(&format!("{top}[fleet]\nname = \"edge\"\n{fleet}"), &Overrides::default()).unwrap()
     }
 }
