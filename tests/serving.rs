@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -588,6 +589,51 @@ fn the_paths_of_a_container_lead_to_our_directory() {
         let (fact, _) = said(&container.status(&cmd).exits(2), "c.pem", "unloadable");
         assert!(fact.contains("can't load"), "{what}: {fact}");
     });
+}
+
+/// What a container has of its own is called in the metrics what it calls it, as long as that is one file.
+#[test]
+fn series_do_not_end_with_a_process() {
+    if !nix::unistd::geteuid().is_root() {
+        support::summary::skipped("series_do_not_end_with_a_process", "it needs root");
+        return;
+    }
+    let mut tree = Tree::new();
+    tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+    let temporary = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let mut containers = ["lb", "other"].map(|name| {
+        let folder = temporary.path().join(name);
+        let container = Container::new(&folder, &system_haproxy(), true, "crt /mnt/own.pem crt /mnt/own");
+        fs::create_dir(folder.join("own")).unwrap();
+        for file in ["own.pem".to_owned(), format!("own/{name}.pem")] {
+            let pem = authority.issue(KeyKind::P256, &["a.example"], Validity::days(90)).combined();
+            fs::write(folder.join(file), pem).unwrap();
+        }
+        container
+    });
+    let others = containers[1].table().replace("\"lb\"", "\"other\"");
+    let cmd = Cmd::new(tree.live()).table(&containers[0].table()).table(&others);
+    containers.iter_mut().for_each(Container::start);
+    let series = || {
+        let run = cmd.run(&["status", "--format", "prometheus"]);
+        let lines = run.stdout.lines().filter(|line| line.contains("not_after") && !line.starts_with('#'));
+        let all: Vec<String> = lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect();
+        let different: BTreeSet<String> = all.iter().cloned().collect();
+        assert_eq!(all.len(), different.len(), "{run}");
+        assert!(!run.stdout.contains("/proc/"), "{run}");
+        different
+    };
+    let before = series();
+    for file in ["lb:/mnt/own.pem", "other:/mnt/own.pem", "/mnt/own/lb.pem", "/mnt/own/other.pem"] {
+        let line = format!("lineage=\"\",file=\"{file}\",place=\"disk\"");
+        assert!(before.iter().any(|series| series.contains(&line)), "{line} in {before:#?}");
+    }
+    containers.iter_mut().for_each(Container::start);
+    assert_eq!(before, series());
+    // People are told where they find it.
+    let shown = cmd.run(&["status", "--format", "json"]).stdout;
+    assert!(shown.contains("/root/mnt/own.pem"), "{shown}");
 }
 
 /// A file that a line of the container names is not pruned: it starts again.

@@ -1006,7 +1006,8 @@ fn prometheus_takes_the_metrics() {
         "haproxy_certs_refused{lineage=\"b.example\",file=\"b.example.pem\"} 0",
         "haproxy_certs_reload_owed{haproxy=\"haproxy\"} 1",
         "haproxy_certs_last_reload_success{haproxy=\"haproxy\",method=\"",
-        "lineage=\"we\\\"ird\\\\na me\"",
+        // A backslash is escaped by the program, as everywhere, and by the format.
+        "lineage=\"we\\\"ird\\\\\\\\na me\"",
         "haproxy_certs_last_success_timestamp_seconds ",
         "haproxy_certs_certificate_not_before_timestamp_seconds{lineage=\"b.example\",file=\"b.example.pem\",place=\"haproxy\"",
     ] {
@@ -1022,6 +1023,36 @@ fn prometheus_takes_the_metrics() {
     assert_eq!(String::from_utf8_lossy(&judged.stderr), "");
     let lost = cmd.run(&["status", "--textfile", "/nonexistent/x.prom"]).exits(3);
     assert!(lost.stdout.contains("cannot write /nonexistent/x.prom"), "{lost}");
+}
+
+/// A series that is there twice has the exporter refuse the whole file.
+#[track_caller]
+fn no_series_twice(metrics: &str) {
+    let mut seen = std::collections::BTreeSet::new();
+    for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+        assert!(seen.insert(line.rsplit_once(' ').unwrap().0), "{line}");
+    }
+}
+
+#[test]
+fn names_that_no_text_has_are_told_apart_in_the_metrics() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut tree = Tree::new();
+    issue(&mut tree, "a.example", Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    cmd.run(&["assemble", "--reload", "none"]).exits(0);
+    let names: [&[u8]; 5] = [b"x\xff.pem", b"x\xfe.pem", b"x\\xff.pem", b"\xc3\xbc.pem", b"q\"\n.pem"];
+    for name in names {
+        let pem = tree.authority().issue(KeyKind::P256, &["x.example"], Validity::days(90)).combined();
+        support::tree::write(&cmd.sites().join(std::ffi::OsStr::from_bytes(name)), pem, 0o400);
+    }
+    let metrics = cmd.run(&["status", "--format", "prometheus"]).stdout;
+    no_series_twice(&metrics);
+    for file in [r"x\\xff.pem", r"x\\xfe.pem", r"x\\\\xff.pem", r"\\xc3\\xbc.pem", r#"q\"\\x0a.pem"#] {
+        let line = "haproxy_certs_certificate_not_after_timestamp_seconds{lineage=\"\",";
+        let line = format!("{line}file=\"{file}\",place=\"disk\",haproxy=\"\"}} ");
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::links::Links;
 use super::lost;
-use super::observation::{Location, Sight, SiteViews};
+use super::observation::{Inside, Location, Sight, SiteViews};
 use crate::certified_key::Leaf;
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::fingerprint::identity;
@@ -272,7 +272,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
         store.path == settings.host_file || (loaded.host.is_some() && store.identity == loaded.host)
     };
     let mut found: BTreeMap<PathBuf, SiteViews> = BTreeMap::new();
-    for serving in &loaded.servings {
+    for (haproxy, serving) in settings.haproxys.iter().zip(&loaded.servings) {
         for (name, store) in &serving.stores {
             let is_site = gather::is_in(&settings.sites_dir, loaded.sites, store);
             let (disk, unloadable) = match &store.contents {
@@ -301,6 +301,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
                 disk,
                 links: None,
                 place: Location {
+                    inside: Inside::of(&haproxy.name, &path),
                     path,
                     unloadable,
                     unserved,

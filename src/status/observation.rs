@@ -1,7 +1,7 @@
 //! What was seen of one file in the three places, before anything is judged.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::certified_key::{ChainState, Leaf};
@@ -159,11 +159,33 @@ impl SiteViews {
     }
 }
 
+/// A file of a HAProxy that has another root directory: here it is below `/proc/PID/root`, as long as that process runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inside {
+    /// The HAProxy.
+    pub haproxy: String,
+    /// Its path there.
+    pub path: PathBuf,
+}
+
+impl Inside {
+    /// The file at this path of ours, which this HAProxy loads; `None`: it has no other path there.
+    #[must_use]
+    pub fn of(haproxy: &str, path: &Path) -> Option<Self> {
+        let mut parts = path.strip_prefix("/proc").ok()?.components();
+        let pid = parts.next()?.as_os_str().to_str()?;
+        let is_root = pid.parse::<u32>().is_ok() && parts.next()?.as_os_str() == "root";
+        is_root.then(|| Self { haproxy: haproxy.to_owned(), path: Path::new("/").join(parts.as_path()) })
+    }
+}
+
 /// A file among what HAProxy loads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Location {
     /// Its whole path.
     pub path: PathBuf,
+    /// Where HAProxy has it, if that is another path.
+    pub inside: Option<Inside>,
     /// Why HAProxy can't load it.
     pub unloadable: Option<String>,
     /// Why HAProxy loads it and can't serve it.

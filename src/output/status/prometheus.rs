@@ -1,14 +1,17 @@
 //! The status for Prometheus, in the text exposition format.
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fmt::{Display, Write};
 
 use super::Status;
 use crate::plan::action::Action;
 use crate::sites::last_run::Told;
 use crate::status::judge::Site;
+use crate::status::observation::Sight;
 use crate::status::severity::{PlaceState, Severity};
+use crate::sys::escape::escaped;
 
 /// A label and its value.
 type Label<'a> = (&'static str, &'a str);
@@ -53,7 +56,8 @@ pub fn failure(now: i64) -> String {
 
 /// What there is for each site, and for each of its places.
 fn sites(page: &mut Page, status: &Status) {
-    let names: Vec<(String, String)> = status.sites.iter().map(names).collect();
+    let named = Named::of(&status.sites);
+    let names: Vec<(String, String)> = status.sites.iter().map(|site| named.labels(site)).collect();
     let all = || status.sites.iter().zip(&names);
 
     let mut place_gauge =
@@ -92,8 +96,9 @@ fn sites(page: &mut Page, status: &Status) {
         page.sample(&[("lineage", lineage), ("file", file)], u8::from(row.action == Action::Refuse));
     }
     page.gauge("problem", "Always 1: a problem of a site, or of all of them where the file is empty.");
+    let mut said = BTreeSet::new();
     for (site, problem) in status.all_problems() {
-        let (lineage, file) = site.map(self::names).unwrap_or_default();
+        let (lineage, file) = site.map(|site| named.labels(site)).unwrap_or_default();
         let labels = [
             ("lineage", lineage.as_str()),
             ("file", file.as_str()),
@@ -101,7 +106,9 @@ fn sites(page: &mut Page, status: &Status) {
             ("severity", problem.severity.name()),
             ("haproxy", problem.haproxy.as_deref().unwrap_or_default()),
         ];
-        page.sample(&labels, 1);
+        if said.insert(labels.map(|(_, value)| value.to_owned())) {
+            page.sample(&labels, 1);
+        }
     }
 }
 
@@ -145,18 +152,22 @@ fn runs(page: &mut Page, status: &Status) {
             page.sample(&[("haproxy", name)], since);
         }
     }
+    // Where there is something to deploy it is known that nothing ran, too: an alert can't see what isn't there.
+    let at = match &status.last_run {
+        Sight::Here(run) => run.at,
+        Sight::Absent if status.sites.iter().any(|site| site.views.lineage.is_some()) => 0,
+        _ => return,
+    };
+    page.gauge("last_run_timestamp_seconds", "When the last run of assemble ended, 0 if none is recorded.");
+    page.sample(&[], at);
     let Some(run) = status.last_run.here() else { return };
-    page.gauge("last_run_timestamp_seconds", "When the last run of assemble ended.");
-    page.sample(&[], run.at);
     page.gauge("last_run_exit_status", "The exit status of the last run of assemble.");
     page.sample(&[], run.exit);
-    if run.succeeded > 0 {
-        page.gauge(
-            "last_success_timestamp_seconds",
-            "When the last run of assemble ended that found everything in step.",
-        );
-        page.sample(&[], run.succeeded);
-    }
+    page.gauge(
+        "last_success_timestamp_seconds",
+        "When the last run of assemble ended that found everything in step, 0 if none did.",
+    );
+    page.sample(&[], run.succeeded);
     if run.told.is_empty() {
         return;
     }
@@ -230,11 +241,45 @@ fn places(site: &Site) -> Vec<Place<'_>> {
     places
 }
 
+/// What the sites are called: lineage and file. A series goes on as long as it is the same site's, and is no other's.
+struct Named {
+    /// What several sites would be called.
+    shared: BTreeSet<(String, String)>,
+}
+
+impl Named {
+    fn of(sites: &[Site]) -> Self {
+        let (mut seen, mut shared) = (BTreeSet::new(), BTreeSet::new());
+        for names in sites.iter().map(names) {
+            if seen.contains(&names) {
+                shared.insert(names);
+            } else {
+                seen.insert(names);
+            }
+        }
+        Self { shared }
+    }
+
+    fn labels(&self, site: &Site) -> (String, String) {
+        let names = names(site);
+        match &site.views.place.inside {
+            Some(inside) if self.shared.contains(&names) => {
+                let (lineage, file) = names;
+                (lineage, format!("{}:{file}", escaped(&inside.haproxy)))
+            }
+            _ => names,
+        }
+    }
+}
+
+/// Of a HAProxy that has another root directory the path that it has there: process ids don't stay.
 fn names(site: &Site) -> (String, String) {
-    let text = |name: &Option<std::ffi::OsString>| {
-        name.as_ref().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    let text = |name: Option<&OsStr>| escaped(name.unwrap_or_default().as_encoded_bytes()).to_string();
+    let file = match &site.views.place.inside {
+        Some(inside) => Some(inside.path.as_os_str()),
+        None => site.views.file.as_deref(),
     };
-    (text(&site.views.lineage), text(&site.views.file))
+    (text(site.views.lineage.as_deref()), text(file))
 }
 
 /// The text as far as it is written.
