@@ -153,6 +153,41 @@ fn what_is_wrong_fires_and_says_of_what() {
     judge(15, &series(&unknown, 15, 4, &goes_on), &[(0, &[]), (2, &[("Unknown", "")])]);
 }
 
+#[test]
+fn what_never_ran_and_what_never_succeeded_fires() {
+    let mut tree = Tree::new();
+    tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    cmd.run(&["assemble", "--reload", "none"]).exits(0);
+    let record = cmd.sites().join(".haproxy-certs/last-run.json");
+    fs::remove_file(&record).unwrap();
+    let goes_on = ["status_timestamp"];
+    let only_runs = |metrics: &str| {
+        let is_kept = |line: &&str| line.contains("_certs_last_") || line.contains("_certs_status_timestamp");
+        metrics.lines().filter(is_kept).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let never = only_runs(&metrics(&cmd));
+    assert!(never.contains("haproxy_certs_last_run_timestamp_seconds 0\n"), "{never}");
+    judge(15, &series(&never, 15, 4, &goes_on), &[(0, &[]), (1, &[("NoRun", "")])]);
+
+    // The first run that is recorded fails.
+    let broken = cmd.sites().join("a.example.pem");
+    fs::remove_file(&broken).unwrap();
+    fs::create_dir(&broken).unwrap();
+    assert!(cmd.run(&["assemble", "--reload", "none"]).code >= Some(1));
+    let text = fs::read_to_string(&record).unwrap();
+    let mut run: Value = serde_json::from_str(&text).unwrap();
+    run["exit"] = 2.into();
+    fs::write(&record, run.to_string()).unwrap();
+    let failed = only_runs(&metrics(&cmd));
+    assert!(failed.contains("haproxy_certs_last_success_timestamp_seconds 0\n"), "{failed}");
+    judge(15, &series(&failed, 15, 4, &goes_on), &[(0, &[]), (1, &[("RunFails", "")])]);
+
+    // On a host that has nothing to deploy nothing is missed.
+    let empty = Cmd::new(Tree::new().live());
+    assert!(!metrics(&empty).contains("haproxy_certs_last_run_timestamp_seconds"));
+}
+
 // ---- the dashboard ----------------------------------------------------------------------------------------------
 
 /// A Prometheus that scrapes this text every second.
