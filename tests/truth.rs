@@ -486,11 +486,17 @@ fn a_host_certificate_that_cannot_be_loaded_is_seen_while_haproxy_is_away() {
     haproxy.stop();
     tree::write(&host, "junk", 0o400);
     // Another test's HAProxy, which is looked at for a moment, may be ending just now.
-    let is_seen = || details(&json(&cmd, &[]).json()).iter().any(|detail| detail["problem"] == "unloadable");
-    wait_until(LIMIT, "what is in the host certificate's place", is_seen);
-    problem(&json(&cmd, &[]).exits(2), "unloadable", "critical", "");
+    let seen = |what: &str| {
+        let mut run = json(&cmd, &[]);
+        wait_until(LIMIT, what, || {
+            run = json(&cmd, &[]);
+            details(&run.json()).iter().any(|detail| detail["problem"] == "unloadable")
+        });
+        problem(&run.exits(2), "unloadable", "critical", "");
+    };
+    seen("what is in the host certificate's place");
     fs::remove_file(&host).unwrap();
-    wait_until(LIMIT, "that the host certificate is gone", is_seen);
+    seen("that the host certificate is gone");
 }
 
 /// Also where nobody has ever seen that HAProxy run: what distributions start it with names the file.

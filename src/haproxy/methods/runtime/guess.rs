@@ -145,14 +145,15 @@ impl ShownOnly<'_> {
         shown
     }
 
-    /// Whether it survives to be asked for a certificate: where it might not, only for one that lies here under this name and
-    /// has few.
+    /// Whether it survives to be asked for a certificate, as far as that can be seen from here: one of some hundred names
+    /// may end 2.6 and earlier. What lies elsewhere is asked for: a name that it shares with a file of ours is far
+    /// likelier than that many names.
     fn can_be_asked_for(&self, store: &str) -> bool {
-        let has_few = || {
+        let has_many = || {
             let read = read_regular(&CWD, OsStr::new(store)).ok().filter(|_| store.starts_with('/'));
-            read.and_then(|(text, _)| read_leaf(&text).ok()).is_some_and(|leaf| can_be_shown(&leaf))
+            read.and_then(|(text, _)| read_leaf(&text).ok()).is_some_and(|leaf| !can_be_shown(&leaf))
         };
-        !may_die_of_names(self.version) || has_few()
+        !may_die_of_names(self.version) || !has_many()
     }
 }
 
