@@ -56,8 +56,8 @@ pub fn failure(now: i64) -> String {
 
 /// What there is for each site, and for each of its places.
 fn sites(page: &mut Page, status: &Status) {
-    let named = Named::of(&status.sites);
-    let names: Vec<(String, String)> = status.sites.iter().map(|site| named.labels(site)).collect();
+    let called = Named::of(&status.sites);
+    let names: Vec<(String, String)> = status.sites.iter().map(|site| called.labels(site)).collect();
     let all = || status.sites.iter().zip(&names);
 
     let mut place_gauge =
@@ -98,7 +98,7 @@ fn sites(page: &mut Page, status: &Status) {
     page.gauge("problem", "Always 1: a problem of a site, or of all of them where the file is empty.");
     let mut said = BTreeSet::new();
     for (site, problem) in status.all_problems() {
-        let (lineage, file) = site.map(|site| named.labels(site)).unwrap_or_default();
+        let (lineage, file) = site.map(|site| called.labels(site)).unwrap_or_default();
         let labels = [
             ("lineage", lineage.as_str()),
             ("file", file.as_str()),
