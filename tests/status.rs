@@ -1056,6 +1056,18 @@ fn names_that_no_text_has_are_told_apart_in_the_metrics() {
 }
 
 #[test]
+fn a_problem_that_is_there_twice_is_one_series() {
+    let tree = Tree::new();
+    let cmd = Cmd::new(tree.live())
+        .table("[[haproxy]]\nconfig = [\"/nonexistent/a\", \"/nonexistent/b\"]\nbinary = \"\"");
+    let run = cmd.run(&["status", "--format", "json"]);
+    assert!(run.stdout.contains("/nonexistent/a") && run.stdout.contains("/nonexistent/b"), "{run}");
+    let metrics = cmd.run(&["status", "--format", "prometheus"]).stdout;
+    assert!(metrics.contains("problem=\"settings-broken\""), "{metrics}");
+    no_series_twice(&metrics);
+}
+
+#[test]
 fn who_may_not_read_sees_that_it_is_unknown() {
     let (_tree, cmd, _haproxy) = healthy(&system_haproxy());
     let open = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
