@@ -34,7 +34,7 @@ const MAN_8: &str = include_str!("../man/haproxy-certs.8");
 const MAN_5: &str = include_str!("../man/haproxy-certs.toml.5");
 
 /// Options of other programs that the documents mention.
-const OF_OTHERS: [&str; 29] = [
+const OF_OTHERS: [&str; 30] = [
     "--keep-until-expiring",
     "--agree-tos",
     "--auto-compaction-retention",
@@ -47,6 +47,7 @@ const OF_OTHERS: [&str; 29] = [
     "--failed",
     "--force-renewal",
     "--fullchain-file",
+    "--ignore-missing",
     "--http-01-port",
     "--install-cert",
     "--prefix",
