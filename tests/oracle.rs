@@ -216,8 +216,10 @@ fn take(stage: &mut Stage, step: &Step, counts: &Counts) -> Found {
     let obstructed =
         !matches!(trouble, Trouble::Calm | Trouble::Reload | Trouble::Restart | Trouble::Killed(_));
     let mut last = run;
-    if trouble == Trouble::Down && holds_a_prune(&last) {
-        // As long as nothing ran that could be asked. Now it runs.
+    // A configuration that broke within moments of HAProxy's start isn't seen to be newer: only the prune waits for it.
+    let waits = trouble == Trouble::Down || trouble == Trouble::Broken && word(&last) != Word::Trouble;
+    if waits && holds_a_prune(&last) {
+        // As long as nothing ran that could be asked, or that was refused. Now it runs.
         last = stage.run(&[]);
         if let Some(found) = judge_run(stage, &last, &before, "no longer held", counts) {
             return Some(found);
