@@ -2,7 +2,7 @@
 //! that could hang is opened.
 //!
 //! This is the one place where its paths become ours. Of one whose root directory can't be seen only what the settings name
-//! is known: the sites directory and the host certificate. What lies elsewhere is [`Unfound::Elsewhere`]: it isn't missing.
+//! is known: the sites directory and the host certificate. What lies elsewhere is `Unfound::Elsewhere`: it isn't missing.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
