@@ -132,6 +132,12 @@ mod reload_while_another_one_loads {
     cases!(@tests reload_while_another_loads, haproxy_3_0 "3.0", haproxy_3_2 "3.2", haproxy_3_4 "3.4");
 }
 
+/// From 3.1 on a worker loads by itself, and its uptime begins afterwards.
+mod configuration_changed_while_a_worker_loads {
+    use super::*;
+    cases!(@tests configuration_changed_while_it_loads, haproxy_3_2 "3.2", haproxy_3_4 "3.4");
+}
+
 /// Renewed and reloaded under a continuous load of handshakes: none fails, none is shown another site's certificate.
 #[test]
 fn no_handshake_notices() {
@@ -978,6 +984,30 @@ fn reload_still_loading(version: &Version) {
         bed.haproxy.processes().is_some_and(|shown| shown.reloads > 0)
     });
     bed.old_workers_gone();
+    bed.serves_all();
+}
+
+/// The worker has read its configuration when that changes, and says only seconds later that it has started.
+fn configuration_changed_while_it_loads(version: &Version) {
+    let gate = Gate::new();
+    let mut bed = Bed::start_with(version, |setup| setup.section(&gate.section()));
+    gate.close();
+    bed.haproxy.signal_reload();
+    gate.wait_until_reached();
+    // More than a clock tick after its process began.
+    thread::sleep(Duration::from_millis(200));
+    let changed = format!("{}\n# changed\n", fs::read_to_string(bed.haproxy.config()).unwrap());
+    fs::write(bed.haproxy.config(), changed).unwrap();
+    // More than what its uptime is rounded by.
+    thread::sleep(Duration::from_millis(2500));
+    gate.open();
+    wait_until(LIMIT, "the end of somebody's reload", || {
+        bed.haproxy.processes().is_some_and(|shown| shown.reloads > 0)
+    });
+    bed.old_workers_gone();
+    bed.renew("b.pem");
+    let verdict = bed.notify(&bed.settings("auto", Socket::Stats), &["b.pem"]);
+    assert_eq!((verdict.outcome, verdict.confirmed), (Outcome::Reloaded, Some(true)), "{verdict:?}");
     bed.serves_all();
 }
 

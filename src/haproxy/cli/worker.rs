@@ -110,12 +110,19 @@ pub struct Answering {
 }
 
 impl Answering {
-    /// When it started, as exactly as that can be seen, and no later: its uptime has whole seconds; procfs knows better,
-    /// where this process is the worker.
+    /// When it started, as exactly as that can be seen, and no later.
     #[must_use]
     pub fn started(&self, system: &System) -> SystemTime {
-        let seen = Proc::new(system).started_at(self.pid);
-        seen.filter(|at| (self.since..=self.until).contains(at)).unwrap_or(self.since)
+        self.forked(system).unwrap_or(self.since)
+    }
+
+    /// When its process began: its uptime has whole seconds, and begins after it has loaded, which from 3.1 on it does
+    /// itself. Procfs knows better, where this process is the worker.
+    #[must_use]
+    pub fn forked(&self, system: &System) -> Option<SystemTime> {
+        let loading = if self.version >= Some(WORKERS_LOAD_SINCE) { LOADING } else { Duration::ZERO };
+        let earliest = self.since.checked_sub(loading)?;
+        Proc::new(system).started_at(self.pid).filter(|at| (earliest..=self.until).contains(at))
     }
 
     /// When its master's process started, where this is in sight: no file was read before.

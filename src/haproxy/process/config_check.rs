@@ -434,7 +434,7 @@ pub(crate) fn sources(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Vec<PathBuf> 
 }
 
 /// By how much a file must be newer than a process: procfs rounds to clock ticks, and file systems to the kernel's.
-const TICKS: Duration = Duration::from_millis(100);
+const TICKS: Duration = Duration::from_millis(30);
 
 /// A file or directory that says what a worker loads, and that the worker may not have read as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -477,9 +477,7 @@ impl NewerSource {
 /// surely, or else perhaps.
 #[must_use]
 pub fn newer_source(system: &System, sources: &[PathBuf], worker: &Answering) -> Option<NewerSource> {
-    // Its uptime has whole seconds; procfs knows better, where this process is the worker.
-    let started = Proc::new(system).started_at(worker.pid);
-    let started = started.filter(|at| (worker.since..=worker.until).contains(at)).unwrap_or(worker.until);
+    let started = worker.forked(system).unwrap_or(worker.until);
     let is_later = |moment: Option<SystemTime>| moment.is_some_and(|moment| moment > started + TICKS);
     let surely = |path: &&PathBuf| path.is_file() && is_later(modified_at(path));
     let found = sources.iter().find(surely).map(|path| (path, Newer::Contents));
