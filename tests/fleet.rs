@@ -22,7 +22,6 @@ use support::etcd::{EtcdSetup, newest_etcd};
 use support::fleet::{Contents, Fleet, NO_HAPROXY, Node, files, must_hold_no_key, serves};
 use support::process::{Running, finish};
 use support::promtool::{judge, series};
-use support::scene::put;
 use support::strace::{self, processors};
 use support::{Authority, Cmd, KeyKind, Kind, LIMIT, Port, Tree, Validity};
 use support::{served, wait_until};
@@ -274,13 +273,7 @@ fn what_was_confirmed_once_is_looked_at_whenever_it_is_reported() {
     fleet.tell_nodes("");
     fleet.all_follow();
     serves(&fleet, "first");
-    // HAProxy is made to load another file, and the disk is as it was.
-    let site = fleet.nodes[0].cmd.site("a.example");
-    let deployed = fs::read(&site).unwrap();
-    let other = Authority::new().issue(KeyKind::P256, &["a.example"], Validity::days(90));
-    put(&site, other.combined(), 0o400);
-    fleet.nodes[0].haproxy.as_mut().unwrap().reload_and_wait();
-    put(&site, &deployed, 0o400);
+    fleet.nodes[0].serves_another("a.example");
     let run = fleet.nodes[0].follow().exits(2);
     assert!(run.stdout.contains("a.example: haproxy-stale"), "{run}");
     let text = fleet.publisher.run(&["fleet", "status"]).exits(1).stdout;

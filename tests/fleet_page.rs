@@ -21,10 +21,9 @@ use haproxy_certs::fleet::trouble::FleetTrouble;
 use haproxy_certs::output::fleet::html;
 use haproxy_certs::status::advice::Given;
 use serde_json::Value;
+use support::Kind;
 use support::fleet::Fleet;
 use support::page::{elements, needs_nothing, needs_nothing_but, words};
-use support::scene::put;
-use support::{Authority, KeyKind, Kind, Validity};
 
 /// When the fleets of this test are looked at: 2026-11-30T23:00:00Z.
 const NOW: i64 = 1_796_079_600;
@@ -408,12 +407,7 @@ fn the_page_names_what_json_says() {
     }
 
     // HAProxy serves another file than what is on the disk; a node never comes; somebody writes a report.
-    let site = fleet.nodes[0].cmd.site("a.example");
-    let deployed = fs::read(&site).unwrap();
-    let other = Authority::new().issue(KeyKind::P256, &["a.example"], Validity::days(90));
-    put(&site, other.combined(), 0o400);
-    fleet.nodes[0].haproxy.as_mut().unwrap().reload_and_wait();
-    put(&site, &deployed, 0o400);
+    let other = fleet.nodes[0].serves_another("a.example");
     fleet.nodes[0].follow().exits(2);
     fleet.join("lb4", None);
     fleet.tell_publisher();

@@ -69,7 +69,7 @@ impl NamesShown {
     fn places(&self) -> Option<Places<'_>> {
         let mut places = Places::new();
         for line in self.order.as_ref()? {
-            let of_bind = places.entry((&line.name, family(&line.kind))).or_default();
+            let of_bind = places.entry((&line.name, line.family())).or_default();
             of_bind.entry(&line.bind).or_default().push(&line.store);
         }
         Some(places)
@@ -95,16 +95,6 @@ impl NamesShown {
 
     fn is_on(&self, bind: &str, store: &str) -> bool {
         self.order.iter().flatten().any(|line| line.bind == bind && line.store == store)
-    }
-}
-
-/// The family of keys that a kind of `show ssl sni` means.
-#[must_use]
-pub fn family(kind: &str) -> KeyFamily {
-    match kind {
-        "ecdsa" => KeyFamily::Ecdsa,
-        "rsa" => KeyFamily::Rsa,
-        _ => KeyFamily::Other,
     }
 }
 

@@ -68,7 +68,7 @@ fn by_names(
     for name in names {
         let of_bind = of_binds.entry(&name.bind).or_default();
         if is_as_on_disk(&name.store) || is_strange(fresh, &name.store) {
-            of_bind.entry((&name.name, family(&name.kind))).or_default().push(name);
+            of_bind.entry((&name.name, name.family())).or_default().push(name);
         }
     }
     let binds = fresh.binds.iter().zip(&serving.binds).filter(|(bind, _)| bind.ssl);
@@ -250,14 +250,6 @@ fn leaf(serving: &Serving, store: &str) -> Option<[u8; 32]> {
     match &serving.stores.get(store)?.contents {
         Contents::Pair(leaf) | Contents::Unserved { leaf, .. } => Some(leaf.sha256),
         Contents::Unloadable { .. } | Contents::Unseen(_) => None,
-    }
-}
-
-fn family(kind: &str) -> KeyFamily {
-    match kind {
-        "ecdsa" => KeyFamily::Ecdsa,
-        "rsa" => KeyFamily::Rsa,
-        _ => KeyFamily::Other,
     }
 }
 

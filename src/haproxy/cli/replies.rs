@@ -90,6 +90,18 @@ pub struct ListedName {
     pub store: String,
 }
 
+impl ListedName {
+    /// What its kind means.
+    #[must_use]
+    pub fn family(&self) -> KeyFamily {
+        match self.kind.as_str() {
+            "ecdsa" => KeyFamily::Ecdsa,
+            "rsa" => KeyFamily::Rsa,
+            _ => KeyFamily::Other,
+        }
+    }
+}
+
 /// What a reply to `set ssl cert FILE` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SetReply {

@@ -17,7 +17,7 @@ use crate::haproxy::batch::Batch;
 use crate::haproxy::cli::replies::{ListedStore, ShownStore, StoreStatus};
 use crate::haproxy::cli::worker::{Worker, can_be_shown, is_plain, may_die_of_names};
 use crate::haproxy::memory::File;
-use crate::haproxy::shared_names::{Key, NamesShown, family};
+use crate::haproxy::shared_names::{Key, NamesShown};
 use crate::haproxy::target::Target;
 use crate::serving::in_memory::SHOWS_NAMES_SINCE;
 use crate::serving::loads::{At, Bind, Contents, Entry, How, Load, Serving, Store};
@@ -121,7 +121,7 @@ impl ShownOnly<'_> {
         {
             for line in &order {
                 let of_store = shown.names.entry(line.store.clone()).or_default();
-                of_store.insert((line.name.to_ascii_lowercase(), family(&line.kind)));
+                of_store.insert((line.name.to_ascii_lowercase(), line.family()));
             }
             shown.order = Some(order);
             return shown;
