@@ -240,6 +240,8 @@ pub struct Stage {
     pub drift: bool,
     /// Whether HAProxy was started or reloaded by somebody else since the last run.
     pub is_new: bool,
+    /// Whether a run has seen HAProxy running.
+    was_seen: bool,
     /// What happened, in the words of [`super::script`].
     pub journal: Vec<String>,
     tree: Tree,
@@ -276,6 +278,7 @@ impl Stage {
             labels: BTreeMap::new(),
             drift: false,
             is_new: false,
+            was_seen: false,
             journal: Vec::new(),
             tree: Tree::new(),
             there: BTreeMap::new(),
@@ -345,6 +348,7 @@ impl Stage {
     pub fn run(&mut self, arguments: &[&str]) -> Run {
         self.journal.push(format!("run {}", arguments.join(" ")));
         self.is_new = false;
+        self.was_seen |= self.is_up();
         self.run_now(arguments)
     }
 
@@ -496,9 +500,10 @@ impl Stage {
     }
 
     /// Whether certbot has something that HAProxy refuses, and only a reload shows that: until there was one, it may be
-    /// in place.
+    /// in place. Nobody knows of a demanding HAProxy that no run has seen.
     pub fn has_a_surprise(&self) -> bool {
-        self.world.refuses_late() && !self.refused.is_empty()
+        let late = self.world.refuses_late() || self.world.demanding && !self.was_seen;
+        late && !self.refused.is_empty()
     }
 
     fn is_gone(&self, lineage: usize) -> bool {
@@ -662,6 +667,10 @@ impl Stage {
         self.live = Some(running);
         if self.world.master {
             wait_until(LIMIT, "one worker", || children(pid).len() == 1);
+            // From 3.1 on the worker listens before the master has ended its start, which a signal would disturb.
+            wait_until(LIMIT, "the pidfile", || {
+                fs::read(&pidfile).is_ok_and(|text| text == format!("{pid}\n").into_bytes())
+            });
         }
         for socket in [
             (self.world.master_socket, self.master_socket(), "show proc", "worker"),
