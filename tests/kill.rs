@@ -56,11 +56,13 @@ fn killed_where_there_are_no_hard_links() {
 #[test]
 fn killed_with_many_files() {
     // One file is like the other: of the calls for one each, those of every eighth.
-    kill_everywhere("many files", many, &[], |call| call.changes() && (long() || call.number % 8 == 0));
+    kill_everywhere("many files", many, &[], |call| {
+        call.changes() && (long() || call.number.is_multiple_of(8))
+    });
 }
 
 fn changes_or_is_an_eighth(call: &Call) -> bool {
-    long() || call.changes() || call.number % 8 == 0
+    long() || call.changes() || call.number.is_multiple_of(8)
 }
 
 fn kill_everywhere(
