@@ -340,6 +340,13 @@ pub fn identity(path: &Path) -> Option<Identity> {
     Disk::ours("/".into()).identity(path)
 }
 
+/// How many certificates follow the leaf in a file of ours, as OpenSSL reads it; `None`: it can't be read.
+#[must_use]
+pub fn chain_len(path: &Path) -> Option<usize> {
+    let pem = Disk::ours("/".into()).find(path).ok()?.secret().ok()?;
+    Some(pair::chain_len(&pem))
+}
+
 fn environment(started: &Started) -> Environment {
     // Another HAProxy's variables aren't this one's.
     let variables = started.environment.as_ref().filter(|_| started.is_surely_this);
