@@ -19,6 +19,7 @@ use openssl::ec::{EcGroup, EcKey};
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::{Authority, Cmd, Haproxy, Key, KeyKind, Kind, Run, Tree, Validity, Version};
 use support::{system_haproxy, version};
@@ -563,6 +564,32 @@ fn without_a_socket_that_is_said() {
     let seen = json(&cmd).exits(2).json();
     assert_eq!(seen["haproxy"][0]["detail"], reason);
     assert_eq!(seen["problems"][0]["problem"], "haproxy-config", "{seen}");
+}
+
+/// Each look leaves a connection that nobody takes: once the socket has no place for another one, nobody waits for it.
+#[test]
+fn a_haproxy_that_hangs_keeps_nobody_waiting() {
+    let version = version("3.2").unwrap();
+    let tree = Tree::of(&[("a.example", &["a.example"])]);
+    let cmd = Cmd::new(tree.live());
+    let haproxy = served(&cmd, &version);
+    let cmd = cmd.haproxy(&haproxy, "timeout = \"5s\"");
+    let all = || {
+        let processes = haproxy.worker_pids().into_iter().chain([haproxy.master_pid()]);
+        processes.map(|pid| Pid::from_raw(pid.try_into().unwrap()).unwrap()).collect::<Vec<_>>()
+    };
+    let processes = all();
+    for pid in &processes {
+        kill_process(*pid, Signal::STOP).unwrap();
+    }
+    // Its end is what counts; `run` doesn't wait for ever.
+    for _ in 0..8 {
+        json(&cmd);
+    }
+    for pid in &processes {
+        kill_process(*pid, Signal::CONT).unwrap();
+    }
+    json(&cmd).exits(0);
 }
 
 #[test]

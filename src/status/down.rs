@@ -3,12 +3,12 @@
 //! Asked only where neither its sockets nor its addresses answer. A unit that is loaded and inactive, a pidfile whose
 //! process is gone, a socket that nobody listens at: each was left by a HAProxy that is meant to be there.
 
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::unit::{self, Unit};
 use crate::config::{Address, Haproxy};
+use crate::haproxy::cli::socket::listens;
 use crate::haproxy::process::master::{Master, NotAMaster};
 use crate::haproxy::process::sight::{Process, in_sight};
 use crate::sys::escape::{escaped, escaped_path, shell_word};
@@ -119,16 +119,10 @@ fn stale_pidfile(system: &System, haproxy: &Haproxy) -> Option<String> {
 fn dead_socket(haproxy: &Haproxy) -> Option<String> {
     let sockets = haproxy.runtime_socket.iter().chain(&haproxy.master_socket);
     let begin = Instant::now();
-    let mut dead: Vec<&Path> = sockets
-        .filter_map(|address| match address {
-            Address::Unix(path) => Some(path.as_path()).filter(|path| path.exists()),
-            Address::Tcp(_) => None,
-        })
-        .collect();
-    let refuses = |path: &&Path| {
-        let connected = std::os::unix::net::UnixStream::connect(path);
-        connected.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
-    };
+    let is_there = |address: &&Address| matches!(address, Address::Unix(path) if path.exists());
+    let mut dead: Vec<&Address> = sockets.filter(is_there).collect();
+    // One that is too busy to take a connection is there.
+    let refuses = |address: &&Address| !listens(address, Instant::now() + BLINK);
     loop {
         dead.retain(refuses);
         if dead.is_empty() {
@@ -139,5 +133,5 @@ fn dead_socket(haproxy: &Haproxy) -> Option<String> {
         }
         sleep(PAUSE);
     }
-    Some(format!("nobody listens at {}", escaped_path(dead.first()?)))
+    Some(format!("nobody listens at {}", dead.first()?))
 }
