@@ -44,6 +44,15 @@ impl FleetPart {
         }
     }
 
+    /// What becomes of its certificates.
+    #[must_use]
+    pub fn deeds(self) -> &'static str {
+        match self {
+            Self::OnlyPublisher => "published",
+            Self::None | Self::Unsaid | Self::Node | Self::Publisher => "deployed",
+        }
+    }
+
     /// What makes this host's keys.
     fn makes_keys(self) -> &'static str {
         match self {
