@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -141,6 +142,9 @@ fn a_publisher_without_a_haproxy_is_judged_by_what_it_published() {
     let old = report["sites"][0]["certbot"]["serial"].as_str().unwrap().to_owned();
     fleet.renew("a.example");
     fleet.delete("b.example");
+    let report = fleet.publisher.run(&["status", "--format", "json"]).json();
+    let kinds: Vec<&Value> = [0, 1].map(|at| &report["sites"][at]["problems"][0]).into();
+    assert_eq!(kinds, ["not-published"; 2], "{report}");
     let text = said_briefly(&fleet, 1);
     assert!(text.contains(&format!("not-published: serial {}", &old[..12])), "{text}");
     assert!(text.contains("the lineage is gone, and it is still published"), "{text}");
@@ -181,7 +185,7 @@ fn a_publisher_without_a_haproxy_is_judged_by_what_it_published() {
     said_briefly(&fleet, 0);
 
     // certbot's tree is gone.
-    fs::rename(fleet.tree.live(), &aside.with_extension("live")).unwrap();
+    fs::rename(fleet.tree.live(), aside.with_extension("live")).unwrap();
     let text = said_briefly(&fleet, 1);
     assert!(
         text.split_whitespace().collect::<Vec<_>>().join(" ").contains("what was published from it stays"),
@@ -208,6 +212,11 @@ fn what_a_publisher_has_of_haproxy_is_looked_after_once_it_is_named() {
     let text = String::from_utf8(finish(&mut command, LIMIT).stdout).unwrap();
     assert!(text.contains("settings-broken: HAProxy loads ") && text.contains("haproxy-certs"), "{text}");
     assert!(text.contains(" init\n"), "{text}");
+    // Where it can't be seen what is in the sites directory it isn't taken for empty.
+    symlink(&sites, &sites).unwrap();
+    let found = findings(&fleet.publisher, "fleet");
+    assert!(found[0].1.contains("the publisher of the fleet"), "{found:?}");
+    fs::remove_file(&sites).unwrap();
     // As soon as it counts as one that has a HAProxy, it is judged by that.
     fs::create_dir_all(sites.join(".haproxy-certs")).unwrap();
     let text = fleet.publisher.run(&["status"]).exits(2).stdout;

@@ -384,7 +384,9 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
 
 /// Whether the lineage was refused only since we may not read it or its file.
 fn is_only_forbidden(views: &SiteViews) -> bool {
-    views.certbot.is_unseen() || views.disk.is_unseen()
+    let is_unread = || views.row.as_ref().is_some_and(|row| row.reason == Some(Reason::Io));
+    let sees_no_edition = views.published.as_ref().is_some_and(Sight::is_unseen);
+    views.certbot.is_unseen() || views.disk.is_unseen() || (sees_no_edition && is_unread())
 }
 
 /// A file that HAProxy would load at its next start, and can't.
