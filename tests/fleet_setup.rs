@@ -14,7 +14,7 @@ use serde_json::Value;
 use support::cmd::toml;
 use support::fleet::{Fleet, Node};
 use support::process::finish;
-use support::{Cmd, Key, KeyKind, Kind, LIMIT};
+use support::{Cmd, Key, KeyKind, Kind, LIMIT, Validity};
 
 /// The findings of `status --setup` of this name: how bad each is, and its fact.
 fn findings(cmd: &Cmd, name: &str) -> Vec<(String, String)> {
@@ -171,6 +171,14 @@ fn a_publisher_without_a_haproxy_is_judged_by_what_it_published() {
     fs::rename(&aside, &store).unwrap();
     fleet.publish();
     said_briefly(&fleet, 0);
+
+    // What is published is in use elsewhere: its end is as bad as that of what is deployed.
+    fleet.tree.issue("late.example", KeyKind::P256, &["late.example"], Validity::left(0.05));
+    fleet.publish();
+    let text = said_briefly(&fleet, 2);
+    assert!(text.contains("CRIT late.example") && text.contains("expires-soon: "), "{text}");
+    fleet.delete("late.example");
+    fleet.publish();
 
     // What this host has of the fleet can't be used.
     let pages = fleet.publisher.beside("cache/page");
