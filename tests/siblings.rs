@@ -518,6 +518,32 @@ fn the_options_of_the_line_that_comes_first_stay_in_force() {
     });
 }
 
+/// The name that a `crt-store` gives to a file of ours is no file of somebody else's.
+#[test]
+fn a_name_that_a_store_gives_is_the_file() {
+    with_each(|version| {
+        if version.number() < (3, 0) {
+            return;
+        }
+        let setup = |setup: Setup, folder: &Path| {
+            let (sites, list) = (folder.join("sites"), folder.join("list"));
+            put(&list, "@web/a [ssl-max-ver TLSv1.2] a.test\n", 0o644);
+            let section = format!("crt-store web\n  load crt {}/a.pem alias a", sites.display());
+            let lists = format!("crt-list {} crt {}", list.display(), sites.display());
+            setup.global(&section).bind_option(&lists)
+        };
+        let mut scene = Scene::start(version, TWO, RUNTIME, |_, _| {}, setup);
+        for renewed in 0..2 {
+            let context = format!("renewed {renewed} times, {}", version.full);
+            let speaks = |option| speaks(scene.haproxy.address(), "a.test", option);
+            assert_eq!((speaks("-tls1_2"), speaks("-tls1_3")), (true, false), "{context}");
+            scene.tree.renew("a");
+            assert_eq!(scene.run().0.code, Some(0), "{context}");
+            scene.serves("a", "a.test", &context);
+        }
+    });
+}
+
 /// A line may read our file as an authority of clients, and HAProxy keeps that until it is reloaded.
 #[test]
 fn what_a_line_reads_for_something_else_is_reloaded() {
