@@ -19,6 +19,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use serde_json::Value;
+use support::fleet::Fleet;
 use support::process::Running;
 use support::promtool::{judge, series, taken};
 use support::{Cmd, Haproxy, Key, KeyKind, Kind, LIMIT, Port, Tree, Validity, system_haproxy, wait_until};
@@ -186,6 +187,39 @@ fn what_never_ran_and_what_never_succeeded_fires() {
     // On a host that has nothing to deploy nothing is missed.
     let empty = Cmd::new(Tree::new().live());
     assert!(!metrics(&empty).contains("haproxy_certs_last_run_timestamp_seconds"));
+}
+
+/// A publisher without a HAProxy: its runs publish, and the nodes have what it published.
+#[test]
+fn a_publisher_is_woken_by_what_it_does_not_publish() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    let well = metrics(&fleet.publisher);
+    let goes_on = ["status_timestamp", "last_run_timestamp", "last_success_timestamp"];
+    let hours = |days: i64| days * DAY / HOUR;
+    let (soon, end) = (("ExpiresSoon", "a.example"), ("Expires", "a.example"));
+    judge(
+        60,
+        &series(&well, 60, hours(100), &goes_on),
+        &[(1, &[]), (hours(60), &[]), (hours(70), &[soon]), (hours(85), &[end, soon])],
+    );
+    judge(15, &series(&well, 15, 48, &["status_timestamp"]), &[(35, &[]), (40, &[("NoRun", "")])]);
+
+    let late = ("NotInStep", "a.example");
+    fleet.renew("a.example");
+    let behind = metrics(&fleet.publisher);
+    judge(15, &series(&behind, 15, 4, &goes_on), &[(0, &[]), (2, &[late])]);
+    fs::remove_dir_all(fleet.folder()).unwrap();
+    fleet.publisher.run(&["fleet", "publish"]).exits(3);
+    let failed =
+        series(&metrics(&fleet.publisher), 15, hours(4), &["status_timestamp", "last_run_timestamp"]);
+    judge(15, &failed, &[(2, &[late]), (hours(3) + 1, &[late, ("RunFails", "")])]);
+
+    // Neither is a HAProxy missed there, nor a file.
+    for other in ["place=\"disk\"", "place=\"haproxy\"", "haproxy_down{", "haproxy_seen{", "reload_owed{"] {
+        assert!(!behind.contains(other), "{other}: {behind}");
+    }
 }
 
 // ---- the dashboard ----------------------------------------------------------------------------------------------

@@ -719,6 +719,7 @@ fn problems() -> Words {
         | ProblemKind::DiskMissing
         | ProblemKind::Unloadable
         | ProblemKind::DiskStale
+        | ProblemKind::NotPublished
         | ProblemKind::HaproxyStale
         | ProblemKind::HaproxyMissing
         | ProblemKind::NotListed
@@ -741,6 +742,7 @@ fn problems() -> Words {
         ProblemKind::DiskMissing,
         ProblemKind::Unloadable,
         ProblemKind::DiskStale,
+        ProblemKind::NotPublished,
         ProblemKind::HaproxyStale,
         ProblemKind::HaproxyMissing,
         ProblemKind::NotListed,

@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,7 +14,7 @@ use serde_json::Value;
 use support::cmd::toml;
 use support::fleet::{Fleet, Node};
 use support::process::finish;
-use support::{Cmd, LIMIT};
+use support::{Cmd, Key, KeyKind, Kind, LIMIT, Validity};
 
 /// The findings of `status --setup` of this name: how bad each is, and its fact.
 fn findings(cmd: &Cmd, name: &str) -> Vec<(String, String)> {
@@ -71,6 +72,180 @@ fn a_publisher_without_a_haproxy_gets_a_hook_and_nothing_to_load() {
     let said = fleet.publisher.run(&["assemble"]).exits(0).stdout;
     assert!(said.contains("edge is at number 2"), "{said}");
     assert!(!fleet.publisher.sites().exists());
+}
+
+/// What `status` says in every form, without the help of the metrics and the style of the page, which are the same
+/// everywhere.
+fn said(cmd: &Cmd, exit: i32) -> String {
+    let forms = ["human", "html", "json", "monitoring", "prometheus"];
+    let of = |form: &&str| cmd.run(&["status", "-v", "--setup", "--format", form]).exits(exit).stdout;
+    let text = forms.iter().map(of).collect::<Vec<_>>().join("\n");
+    let (head, rest) = text.split_once("<style>").unwrap();
+    let text = format!("{head}{}", rest.split_once("</style>").unwrap().1);
+    text.lines().filter(|line| !line.starts_with("# ")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_publisher_without_a_haproxy_is_judged_by_what_it_published() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.issue("b.example");
+    let said_briefly = |fleet: &Fleet, exit| fleet.publisher.run(&["status"]).exits(exit).stdout;
+    let command = format!("haproxy-certs --config {} fleet publish", fleet.publisher.config().display());
+
+    // Nothing is published yet.
+    let before = said_briefly(&fleet, 2);
+    assert_eq!(
+        before.matches("not-published: certbot has a certificate, and it is not published").count(),
+        2
+    );
+    assert!(before.contains(&command) && before.contains("Fleet edge: nothing is published yet"), "{before}");
+    assert!(before.contains("2 of 2 lineages not in step: 2 not-published"), "{before}");
+
+    // All is well, and nothing of it is about a HAProxy or about files.
+    fleet.publish();
+    init(&fleet.publisher, &["--hook"]);
+    let text = said(&fleet.publisher, 0);
+    assert!(text.contains("OK - 2 lineages in step; a.example expires first"), "{text}");
+    assert!(
+        text.contains("Last run: ") && text.contains("everything published, 2 lineages changed"),
+        "{text}"
+    );
+    assert!(text.contains("Fleet edge: number 1 of ") && text.contains("LINEAGE"), "{text}");
+    assert!(text.contains("place=\"fleet\"") && text.contains("certificates for a fleet"), "{text}");
+    for other in [
+        "deploy",
+        "disk-",
+        "missing",
+        "DISK",
+        "HAPROXY",
+        "unseen: ",
+        "[[haproxy]]",
+        "haproxy_seen{",
+        "place=\"disk\"",
+        ".pem",
+        "host certificate",
+        "sites directory",
+        ">disk<",
+        ">HAProxy<",
+    ] {
+        assert!(!text.contains(other), "{other}: {text}");
+    }
+    let report = fleet.publisher.run(&["status", "--format", "json"]).json();
+    assert_eq!(report["haproxy"], serde_json::json!([]));
+    assert_eq!((&report["sites_dir"], &report["fleet"]["sequence"]), (&Value::Null, &Value::from(1)));
+    let site = &report["sites"][0];
+    assert_eq!((&site["disk_state"], &site["fleet_state"]), (&Value::Null, &Value::from("current")));
+    assert_eq!((&site["file"], &site["fleet"]["sha256"]), (&Value::Null, &site["certbot"]["sha256"]));
+
+    // A renewal and a deletion that nothing followed.
+    let old = report["sites"][0]["certbot"]["serial"].as_str().unwrap().to_owned();
+    fleet.renew("a.example");
+    fleet.delete("b.example");
+    let report = fleet.publisher.run(&["status", "--format", "json"]).json();
+    let kinds: Vec<&Value> = [0, 1].map(|at| &report["sites"][at]["problems"][0]).into();
+    assert_eq!(kinds, ["not-published"; 2], "{report}");
+    let text = said_briefly(&fleet, 1);
+    assert!(text.contains(&format!("not-published: serial {}", &old[..12])), "{text}");
+    assert!(text.contains("the lineage is gone, and it is still published"), "{text}");
+    assert_eq!(text.matches(&command).count(), 2, "{text}");
+    fleet.publisher.run(&["assemble"]).exits(0);
+    let text = said_briefly(&fleet, 0);
+    assert!(text.contains("everything published, 2 lineages changed"), "{text}");
+
+    // What is refused stays as it was published.
+    fleet.renew("a.example");
+    fleet.tree.overwrite("a.example", Kind::Privkey, Key::fresh(KeyKind::P256).pem());
+    fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    let text = said_briefly(&fleet, 1);
+    assert!(text.contains("key-mismatch: ") && text.contains("some lineages not published"), "{text}");
+    fleet.renew("a.example");
+
+    // The last run failed.
+    let (store, aside) = (fleet.folder(), fleet.place.path().join("aside"));
+    fs::rename(&store, &aside).unwrap();
+    fleet.publisher.run(&["assemble"]).exits(3);
+    let text = said_briefly(&fleet, 1);
+    assert!(text.contains("run-failed: the last run failed ") && text.contains("not-published"), "{text}");
+    assert!(!text.contains("assemble"), "{text}");
+    fs::rename(&aside, &store).unwrap();
+    fleet.publish();
+    said_briefly(&fleet, 0);
+
+    // What is published is in use elsewhere: its end is as bad as that of what is deployed.
+    fleet.tree.issue("late.example", KeyKind::P256, &["late.example"], Validity::left(0.05));
+    fleet.publish();
+    let text = said_briefly(&fleet, 2);
+    assert!(text.contains("CRIT late.example") && text.contains("expires-soon: "), "{text}");
+    fleet.delete("late.example");
+    fleet.publish();
+
+    // What this host has of the fleet can't be used.
+    let pages = fleet.publisher.beside("cache/page");
+    fs::rename(&pages, &aside).unwrap();
+    fs::create_dir(&pages).unwrap();
+    let text = said_briefly(&fleet, 3);
+    assert!(
+        text.contains("what is published can't be seen") && text.contains("fleet publish mends"),
+        "{text}"
+    );
+    fleet.publish();
+    said_briefly(&fleet, 0);
+
+    // certbot's tree is gone.
+    fs::rename(fleet.tree.live(), aside.with_extension("live")).unwrap();
+    let text = said_briefly(&fleet, 1);
+    assert!(
+        text.split_whitespace().collect::<Vec<_>>().join(" ").contains("what was published from it stays"),
+        "{text}"
+    );
+    assert!(!fleet.publisher.sites().exists());
+}
+
+#[test]
+fn what_a_publisher_has_of_haproxy_is_looked_after_once_it_is_named() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    // A HAProxy loads the sites directory, and no run fills it.
+    let configuration = tempfile::tempdir().unwrap();
+    let sites = fleet.publisher.sites();
+    let text = format!("frontend f\n    bind 127.0.0.1:1 ssl crt {}\n", sites.display());
+    fs::write(configuration.path().join("haproxy.cfg"), text).unwrap();
+    let script = "mount --bind \"$1\" /etc/haproxy && shift && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", script, "sh"]).arg(configuration.path()).arg(Cmd::program());
+    command.arg("--config").arg(fleet.publisher.config()).arg("status");
+    fleet.publisher.prepare(&mut command);
+    let text = String::from_utf8(finish(&mut command, LIMIT).stdout).unwrap();
+    assert!(text.contains("settings-broken: HAProxy loads ") && text.contains("haproxy-certs"), "{text}");
+    assert!(text.contains(" init\n"), "{text}");
+    // Where it can't be seen what is in the sites directory it isn't taken for empty.
+    symlink(&sites, &sites).unwrap();
+    let found = findings(&fleet.publisher, "fleet");
+    assert!(found[0].1.contains("the publisher of the fleet"), "{found:?}");
+    fs::remove_file(&sites).unwrap();
+    // As soon as it counts as one that has a HAProxy, it is judged by that.
+    fs::create_dir_all(sites.join(".haproxy-certs")).unwrap();
+    let text = fleet.publisher.run(&["status"]).exits(2).stdout;
+    assert!(text.contains("disk-missing") && text.contains("DISK"), "{text}");
+}
+
+#[test]
+fn a_run_of_a_publisher_without_a_haproxy_promises_no_file() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    let dry = fleet.publisher.run(&["assemble", "--dry-run"]).exits(0);
+    assert_eq!(
+        dry.stdout,
+        "note       this host only publishes; haproxy-certs status says what isn't published yet\n"
+    );
+    // One object, also where something failed.
+    let report = fleet.publisher.assemble(&[]).exits(0).json();
+    assert_eq!((&report["error"], &report["sites"]), (&Value::Null, &serde_json::json!([])));
+    fs::remove_dir_all(fleet.folder()).unwrap();
+    let report = fleet.publisher.assemble(&[]).exits(3).json();
+    assert!(report["error"]["message"].as_str().unwrap().contains("the fleet's store"), "{report}");
 }
 
 #[test]

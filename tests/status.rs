@@ -1245,7 +1245,13 @@ fn certbots_own_tree_is_followed_from_the_first_certificate_on() {
 #[test]
 fn every_problem_of_the_manual_is_made_here() {
     let manual = include_str!("../man/haproxy-certs.8");
-    let here = [include_str!("status.rs"), include_str!("truth.rs"), include_str!("one_by_one.rs")].concat();
+    let here = [
+        include_str!("status.rs"),
+        include_str!("truth.rs"),
+        include_str!("one_by_one.rs"),
+        include_str!("fleet_setup.rs"),
+    ]
+    .concat();
     let mut words = 0;
     for title in ["Reasons of a refusal", "Warnings", "Problems"] {
         let (_, part) = manual.split_once(&format!("\n.Ss {title}\n")).unwrap();

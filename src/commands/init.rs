@@ -15,7 +15,7 @@ use crate::certbot::version::{self, Version};
 use crate::certbot::{CertbotTree, certbot_dir};
 use crate::cli::{Global, Init};
 use crate::config::fleet::CACHES;
-use crate::config::{DEFAULT_FILE, Haproxy, OWN_DIR, Settings};
+use crate::config::{DEFAULT_FILE, OWN_DIR, Settings};
 use crate::fleet::cache::CacheFolder;
 use crate::host_setup::adopt::{self, Proposal};
 use crate::host_setup::drop_in::{self, OwnUnit};
@@ -26,7 +26,6 @@ use crate::output::human::{Line, Tone};
 use crate::output::terminal::Terminal;
 use crate::plan::client::Client;
 use crate::serving::loads::At;
-use crate::serving::{gather, one_by_one};
 use crate::sites::dir::SitesDir;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::{Failure, FailureKind};
@@ -283,7 +282,7 @@ pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -
             .unwrap_or_default(),
         any_lineage: CertbotTree::of(settings).discover().is_ok_and(|found| !found.lineages.is_empty()),
         units: installed.map(|unit| found_unit(unit, &places.drop_ins)).collect(),
-        configured: loads_sites_dir(settings, system),
+        configured: adopt::loads_sites_dir(settings, system),
         program: places.program.clone(),
         fleet,
     }
@@ -323,20 +322,6 @@ fn hook_at(link: &Path, program: &Path) -> Hook {
 fn leads_to(link: &Path, program: &Path) -> bool {
     fs::read_link(link).is_ok_and(|target| target == program)
         || fs::canonicalize(link).is_ok_and(|target| fs::canonicalize(program).is_ok_and(|own| own == target))
-}
-
-/// Whether one of the HAProxys loads its sites directory, or files of it; `None`: no configuration could be read.
-fn loads_sites_dir(settings: &Settings, system: &System) -> Option<bool> {
-    let sites = gather::identity(&settings.sites_dir);
-    let loads = |haproxy: &Haproxy| {
-        let (_, serving) = gather::set_up(system, haproxy).ok()?;
-        let mut loads = serving.binds.iter().flat_map(|bind| &bind.loads);
-        Some(
-            loads.any(|load| serving.is_spelled(load, &haproxy.sites_dir, sites))
-                || one_by_one::example(&serving, sites, &haproxy.sites_dir).is_some(),
-        )
-    };
-    settings.haproxys.iter().filter_map(loads).reduce(|any, one| any || one)
 }
 
 impl Found {
@@ -556,7 +541,7 @@ fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
         )),
         Some((_, Hook::Absent)) if !hook && !found.in_cli_ini() => {
             left.push(Left::new(
-                "let certbot's renewals be deployed at once",
+                format!("let certbot's renewals be {} at once", found.fleet.part.deeds()),
                 &["haproxy-certs init --hook"],
             ));
         }
@@ -569,10 +554,15 @@ fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
     left.extend(bare_hooks(&found.saved_hooks));
     let of_fleet = fleet_part::left_to_do(settings.fleet.as_ref(), &found.fleet);
     left.extend(of_fleet.into_iter().map(|(text, commands)| Left { text, commands }));
-    if !found.units.iter().any(|found| found.unit == OwnUnit::Assemble) && !found.is_node() {
+    let (unit, daily) = if found.only_publishes() {
+        (OwnUnit::Publish, "haproxy-certs -q fleet publish")
+    } else {
+        (OwnUnit::Assemble, "haproxy-certs -q assemble")
+    };
+    if !found.units.iter().any(|found| found.unit == unit) && !found.is_node() {
         left.push(Left::new(
-            "no haproxy-certs.service is installed: run this daily, from cron; it says only what failed",
-            &["haproxy-certs -q assemble"],
+            format!("no {} is installed: run this daily, from cron; it says only what failed", unit.name()),
+            &[daily],
         ));
     }
     left
@@ -588,7 +578,7 @@ fn first_issue(link: &Path, found: &Found) -> Option<Left> {
     let cli_ini = link.ancestors().nth(3)?.join("cli.ini");
     Some(Left::new(
         format!(
-            "{version} runs this hook when it renews, not when it issues; haproxy-certs issue deploys by itself, but \
+            "{version} runs this hook when it renews, not when it issues; haproxy-certs issue needs no hook, but \
              certbot certonly needs a line in {}",
             escaped_path(&cli_ini)
         ),

@@ -4,13 +4,12 @@ use crate::certbot::tree_mark::TreeMark;
 use crate::cli::{Assemble, Format, Global};
 use crate::commands::assemble::{Options, assemble};
 use crate::commands::fleet::publish::{Published, Wanted, publish};
-use crate::commands::fleet::run::exit_of;
 use crate::config::Settings;
 use crate::host_setup::fleet_part::FleetPart;
 use crate::output::fleet::human::published;
 use crate::output::late::{late, undeployed};
 use crate::output::terminal::{Terminal, progress};
-use crate::output::{Exit, Report, json, syslog};
+use crate::output::{Exit, Note, Report, Weight, json, syslog};
 use crate::plan::situation::Policy;
 use crate::sites::last_run::LastRun;
 use crate::sys::clock::now;
@@ -60,9 +59,8 @@ pub enum Came<'a> {
 /// Runs `assemble` with these settings, and logs it. `show`: called with what came of each part.
 pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_>)) -> Exit {
     let system = System::host();
-    if !args.dry_run && FleetPart::of(settings) == FleetPart::OnlyPublisher {
-        // Nobody loads anything here: the publisher has no HAProxy.
-        return publish_after(settings, show);
+    if FleetPart::of(settings) == FleetPart::OnlyPublisher {
+        return only_publish(settings, args, show);
     }
     let options = options(args);
     let mut exit = Exit::Fine;
@@ -93,11 +91,30 @@ pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_
     exit
 }
 
+/// Nobody loads anything here: the publisher has no HAProxy.
+fn only_publish(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_>)) -> Exit {
+    let mut report = Report::begin(settings, args.dry_run);
+    let text = "this host only publishes; haproxy-certs status says what isn't published yet".to_owned();
+    report.notes.push(Note { text, weight: Weight::Fact });
+    let mut note_failure = |came: Came<'_>| {
+        if let Came::Unpublished(failure) = came {
+            report.error = Some(failure.clone());
+        }
+        show(came);
+    };
+    let exit = if args.dry_run { Exit::Fine } else { publish_after(settings, &mut note_failure) };
+    // JSON is one object.
+    if args.dry_run || args.format == Format::Json {
+        show(Came::Report(&report));
+    }
+    exit
+}
+
 fn publish_after(settings: &Settings, show: &mut dyn FnMut(Came<'_>)) -> Exit {
     match publish(settings, Wanted::default(), &progress()) {
         Ok(done) => {
             show(Came::Published(&done));
-            exit_of(&done)
+            done.exit()
         }
         Err(failure) => {
             syslog::failure(&System::host(), &failure);

@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 use crate::cli::{Assemble, Global, Issue, Renew};
 use crate::commands::issue::{CertbotCall, Deed, address_advice, passed_on};
 use crate::commands::rounds;
+use crate::host_setup::fleet_part::FleetPart;
 use crate::output::Exit;
 use crate::output::human::{Line, Tone};
 use crate::output::terminal::Terminal;
@@ -18,6 +19,7 @@ use crate::sys::system::System;
 /// certbot can't be run.
 pub fn issue(terminal: &Terminal, global: &Global, args: &Issue) -> Result<Exit, Failure> {
     let settings = global.settings(None)?;
+    let part = FleetPart::of(&settings);
     let calls = if args.both_keys {
         CertbotCall::for_both_keys(&settings, &System::host(), &args.domains, &args.certbot)?.into()
     } else {
@@ -30,19 +32,21 @@ pub fn issue(terminal: &Terminal, global: &Global, args: &Issue) -> Result<Exit,
             continue;
         }
         if issued == 0 {
-            terminal.complain("certbot failed; nothing was deployed");
+            terminal.complain(&format!("certbot failed; nothing was {}", part.deeds()));
             return Ok(Exit::Certbot(passed_on(status)));
         }
         let missing = call.lineage().unwrap_or_default();
         terminal.complain(&format!(
-            "certbot failed for the RSA key: the certificate {} is missing, and what it issued before is deployed; once the \
-             cause is mended, run the same command again, which leaves the other certificate as it is",
-            escaped(&missing)
+            "certbot failed for the RSA key: the certificate {} is missing, and what it issued before is {}; once the cause \
+             is mended, run the same command again, which leaves the other certificate as it is",
+            escaped(&missing),
+            part.deeds()
         ));
         failed = Some(Exit::Certbot(passed_on(status)));
     }
     let exit = rounds::run(terminal, global, &Assemble::default());
-    if failed.is_none() {
+    // Where it is only published other hosts present it.
+    if failed.is_none() && part != FleetPart::OnlyPublisher {
         let advice = address_advice(&settings, &args.domains, &args.certbot);
         let line = advice.map(|text| Line { tone: Tone::Wary, text: format!("left to do {text}") });
         terminal.print_lines(line.into_iter().collect());

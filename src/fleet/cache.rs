@@ -512,8 +512,9 @@ pub fn identity(fleet: &Fleet) -> Result<HostIdentity, Failure> {
     match HostIdentity::load(&fleet.identity) {
         Ok(Some(identity)) => Ok(identity),
         Ok(None) => Err(Failure::config(format!(
-            "there is no {}: run haproxy-certs fleet join",
-            escaped_path(&fleet.identity)
+            "there is no {}: run haproxy-certs fleet {}",
+            escaped_path(&fleet.identity),
+            if fleet.is_publisher() { "publish" } else { "join" }
         ))),
         Err(e) => Err(Failure::new(FailureKind::Io, e.to_string())),
     }
@@ -539,11 +540,12 @@ fn open(
 ) -> Result<Option<Opened>, Failure> {
     let Some(bytes) = &kept.head else { return Ok(None) };
     let here = escaped_path(&fleet.cache);
+    let again = match part {
+        HostPart::Node => "fleet follow --once brings it again",
+        HostPart::Publisher => "fleet publish mends that",
+    };
     let fail = |what: &str| {
-        Failure::new(
-            FailureKind::Io,
-            format!("{here} can't be used: {what}; haproxy-certs fleet follow --once brings it again"),
-        )
+        Failure::new(FailureKind::Io, format!("{here} can't be used: {what}; haproxy-certs {again}"))
     };
     let signed = SignedHead::read(bytes).map_err(|e| fail(&e.to_string()))?;
     let counts = match part {

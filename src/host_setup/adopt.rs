@@ -426,6 +426,21 @@ impl Proposal {
     }
 }
 
+/// Whether one of the HAProxys loads its sites directory, or files of it; `None`: no configuration could be read.
+#[must_use]
+pub fn loads_sites_dir(settings: &Settings, system: &System) -> Option<bool> {
+    let sites = gather::identity(&settings.sites_dir);
+    let loads = |haproxy: &Haproxy| {
+        let (_, serving) = gather::set_up(system, haproxy).ok()?;
+        let mut loads = serving.binds.iter().flat_map(|bind| &bind.loads);
+        Some(
+            loads.any(|load| serving.is_spelled(load, &haproxy.sites_dir, sites))
+                || one_by_one::example(&serving, sites, &haproxy.sites_dir).is_some(),
+        )
+    };
+    settings.haproxys.iter().filter_map(loads).reduce(|any, one| any || one)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

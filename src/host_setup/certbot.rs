@@ -98,7 +98,7 @@ fn judge(folder: &Path, found: &Found, version: Option<(u32, u32)>) -> Finding {
                     "hook",
                     format!(
                         "{path}; certbot {major}.{minor} runs it when it renews, not when it issues: haproxy-certs issue \
-                         deploys by itself, but certbot certonly needs a line in {cli_ini}"
+                         needs no hook, but certbot certonly needs a line in {cli_ini}"
                     ),
                     &[&add],
                 )

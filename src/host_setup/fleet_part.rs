@@ -33,14 +33,23 @@ impl FleetPart {
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
         let Some(fleet) = &settings.fleet else { return Self::None };
+        // Who may not look can't tell.
+        let is_bare = || settings.sites_dir.join(OWN_DIR).try_exists().is_ok_and(|there| !there);
         match (settings.followed(), settings.published()) {
             (Some(_), _) => Self::Node,
-            (None, Some(_)) if !fleet.names_haproxys && !settings.sites_dir.join(OWN_DIR).exists() => {
-                Self::OnlyPublisher
-            }
+            (None, Some(_)) if !fleet.names_haproxys && is_bare() => Self::OnlyPublisher,
             (None, Some(_)) => Self::Publisher,
             (None, None) if fleet.is_node() => Self::None,
             (None, None) => Self::Unsaid,
+        }
+    }
+
+    /// What becomes of its certificates.
+    #[must_use]
+    pub fn deeds(self) -> &'static str {
+        match self {
+            Self::OnlyPublisher => "published",
+            Self::None | Self::Unsaid | Self::Node | Self::Publisher => "deployed",
         }
     }
 

@@ -61,8 +61,10 @@ pub fn checked(haproxy: &Haproxy, checked: &Checked) -> Option<Finding> {
 #[must_use]
 pub fn look(settings: &Settings, system: &System, running: &[Running]) -> Setup {
     let part = FleetPart::of(settings);
-    let haproxys = settings.haproxys.iter().zip(running).filter(|_| part != FleetPart::OnlyPublisher);
-    let mut findings: Vec<Finding> = haproxys
+    let mut findings: Vec<Finding> = settings
+        .haproxys
+        .iter()
+        .zip(running)
         .flat_map(|(haproxy, running)| haproxy::findings(settings, system, haproxy, running.down.is_some()))
         .collect();
     // A node has no certbot.
@@ -77,12 +79,15 @@ pub fn look(settings: &Settings, system: &System, running: &[Running]) -> Setup 
     findings.extend(others);
     match part {
         FleetPart::Node => {}
-        FleetPart::OnlyPublisher => findings.extend(timer::renewals(system, client)),
+        FleetPart::OnlyPublisher => findings.extend(timer::of_publisher(system, client)),
         FleetPart::None | FleetPart::Unsaid | FleetPart::Publisher => {
             findings.extend(timer::findings(system, client));
         }
     }
     findings.extend(fleet_part::findings(settings, system));
-    findings.extend(modes::findings(settings));
+    if part != FleetPart::OnlyPublisher {
+        findings.extend(modes::of_sites_dir(settings));
+    }
+    findings.extend(modes::of_certbot(settings));
     Setup { findings, problems }
 }

@@ -10,26 +10,29 @@ use crate::host_setup::finding::Finding;
 use crate::sites::guard;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 
-pub(crate) fn findings(settings: &Settings) -> Vec<Finding> {
-    let mut findings = Vec::new();
+pub(crate) fn of_sites_dir(settings: &Settings) -> Vec<Finding> {
     match std::fs::canonicalize(&settings.sites_dir) {
         Ok(path) => match guard::check(&path, settings.owner) {
-            Ok(()) => findings.extend(by_group(settings, &path)),
-            Err(failure) => findings.push(match failure.message.split_once("; run: ") {
+            Ok(()) => by_group(settings, &path),
+            Err(failure) => vec![match failure.message.split_once("; run: ") {
                 Some((fact, command)) => Finding::wrong("modes", fact, &[command]),
                 None => Finding::wrong("modes", failure.message, &[]),
-            }),
+            }],
         },
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => findings.push(Finding::wrong(
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![Finding::wrong(
             "modes",
             format!("there is no {}", escaped_path(&settings.sites_dir)),
             &["haproxy-certs init"],
-        )),
+        )],
         Err(_) => {
             let fact = format!("cannot look at {}", escaped_path(&settings.sites_dir));
-            findings.push(Finding::unknown("modes", fact));
+            vec![Finding::unknown("modes", fact)]
         }
     }
+}
+
+pub(crate) fn of_certbot(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::new();
     let archive = settings.live_dir.parent().unwrap_or(Path::new("/")).join("archive");
     for folder in [&settings.live_dir, &archive] {
         let Ok(stat) = stat(folder) else { continue };

@@ -9,6 +9,9 @@ use crate::sys::system::System;
 /// What the timer starts.
 const SERVICE: &str = "haproxy-certs.service";
 
+/// What that of a publisher without a HAProxy starts.
+const PUBLISHES: &str = "haproxy-certs-publish.service";
+
 /// `client` renews the certificates: only certbot's timers are known.
 pub(crate) fn findings(system: &System, client: Client) -> Vec<Finding> {
     if !system.has_systemd() || system.program("systemctl").is_none() {
@@ -30,14 +33,20 @@ pub(crate) fn findings(system: &System, client: Client) -> Vec<Finding> {
         ),
     };
     let mut findings = vec![ours, renewal(system, client)];
-    let unit = unit::show(system, SERVICE);
-    findings.extend(unit.and_then(|unit| service(&unit, || unit::missing_directory(system, SERVICE))));
+    findings.extend(ended(system, SERVICE));
     findings
 }
 
-/// Whether certbot renews, where something else than our timer runs us.
-pub(crate) fn renewals(system: &System, client: Client) -> Option<Finding> {
-    (system.has_systemd() && system.program("systemctl").is_some()).then(|| renewal(system, client))
+/// Whether certbot renews, and how publishing ended, where something else than our timer runs us.
+pub(crate) fn of_publisher(system: &System, client: Client) -> Vec<Finding> {
+    if !system.has_systemd() || system.program("systemctl").is_none() {
+        return Vec::new();
+    }
+    [Some(renewal(system, client)), ended(system, PUBLISHES)].into_iter().flatten().collect()
+}
+
+fn ended(system: &System, name: &str) -> Option<Finding> {
+    service(name, &unit::show(system, name)?, || unit::missing_directory(system, name))
 }
 
 /// Whether a timer of certbot's renews.
@@ -75,22 +84,22 @@ fn renewal(system: &System, client: Client) -> Finding {
     }
 }
 
-/// How what the timer starts ended; `None`: it has never run, or runs now. `missing`: the directory that it is skipped
+/// How a service that a timer starts ended; `None`: it has never run, or runs now. `missing`: the directory that it is skipped
 /// without, where that isn't there.
-fn service(unit: &Unit, missing: impl Fn() -> Option<String>) -> Option<Finding> {
+fn service(name: &str, unit: &Unit, missing: impl Fn() -> Option<String>) -> Option<Finding> {
     match unit.load.as_str() {
         "loaded" if unit.has_failed() => Some(Finding::wrong(
             "service",
-            format!("{SERVICE} failed when it ran last: {}, exit status {}", unit.result, unit.exit),
-            &[&format!("journalctl -u {SERVICE} -n 20"), &format!("systemctl start {SERVICE}")],
+            format!("{name} failed when it ran last: {}, exit status {}", unit.result, unit.exit),
+            &[&format!("journalctl -u {name} -n 20"), &format!("systemctl start {name}")],
         )),
         "loaded" if unit.active == "inactive" => Some(match missing() {
             Some(directory) => Finding::wrong(
                 "service",
-                format!("systemd skips {SERVICE}, since there is no directory {}", escaped(&directory)),
+                format!("systemd skips {name}, since there is no directory {}", escaped(&directory)),
                 &["haproxy-certs init"],
             ),
-            None => Finding::fine("service", format!("{SERVICE} did not fail when it ran last")),
+            None => Finding::fine("service", format!("{name} did not fail when it ran last")),
         }),
         _ => None,
     }
@@ -126,17 +135,21 @@ mod tests {
             exit,
             ..Unit::default()
         };
-        let failed = service(&unit("failed", "exit-code", 3), || None).unwrap();
+        let failed = service(SERVICE, &unit("failed", "exit-code", 3), || None).unwrap();
         assert_eq!(failed.severity, Severity::Warning);
         assert!(failed.fact.ends_with("ran last: exit-code, exit status 3"), "{failed:?}");
         // 1 is a success of the unit: some lineages were refused, and status says which.
-        assert_eq!(service(&unit("inactive", "success", 1), || None).unwrap().severity, Severity::Ok);
-        let skipped = service(&unit("inactive", "success", 0), || Some("/s/.haproxy-certs".into())).unwrap();
+        assert_eq!(
+            service(SERVICE, &unit("inactive", "success", 1), || None).unwrap().severity,
+            Severity::Ok
+        );
+        let skipped =
+            service(SERVICE, &unit("inactive", "success", 0), || Some("/s/.haproxy-certs".into())).unwrap();
         assert!(
             skipped.severity == Severity::Warning && skipped.fact.contains("/s/.haproxy-certs"),
             "{skipped:?}"
         );
-        assert_eq!(service(&unit("activating", "success", 0), || None), None);
-        assert_eq!(service(&Unit::default(), || None), None);
+        assert_eq!(service(SERVICE, &unit("activating", "success", 0), || None), None);
+        assert_eq!(service(SERVICE, &Unit::default(), || None), None);
     }
 }

@@ -38,8 +38,8 @@ pub struct Line {
 #[must_use]
 pub fn lines(report: &Report, verbose: bool) -> Vec<Line> {
     let mut lines = points(report, verbose);
-    // Where the run failed before it looked there is nothing to sum up.
-    if report.error.is_none() || !report.rows.is_empty() {
+    // Where the run didn't look there is nothing to sum up.
+    if (report.error.is_none() && report.proved.is_some()) || !report.rows.is_empty() {
         lines.push(summary(report));
     }
     lines

@@ -57,6 +57,15 @@ pub(crate) fn decide(situation: &Situation, name: &OsStr, lineage: &Lineage, pla
     row
 }
 
+/// A lineage whose name no file can have.
+pub(crate) fn without_file(name: &OsStr, lineage: &Lineage, refusal: Refusal) -> Row {
+    let mut row = Row::new(Role::Site, Action::Refuse);
+    row.lineage = Some(name.to_owned());
+    row.leaf = leaf_of(lineage).cloned();
+    row.refuse(refusal);
+    row
+}
+
 enum Judgement {
     Do(Action),
     Adopt,

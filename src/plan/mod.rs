@@ -25,7 +25,7 @@ pub mod warning;
 use std::ffi::{OsStr, OsString};
 
 use crate::plan::action::Action;
-use crate::plan::decision::{Spot, decide, decide_host, leaf_of, unneeded};
+use crate::plan::decision::{Spot, decide, decide_host, unneeded, without_file};
 use crate::plan::files::Files;
 use crate::plan::names::{SIBLING_ENDINGS, site_file};
 use crate::plan::planned::Planned;
@@ -39,13 +39,7 @@ pub fn plan(situation: &Situation) -> Plan {
     for (name, lineage) in &situation.lineages {
         match site_file(name) {
             Ok(file) => wanted.push((file, name, lineage)),
-            Err(refusal) => {
-                let mut row = Row::new(Role::Site, Action::Refuse);
-                row.lineage = Some(name.clone());
-                row.leaf = leaf_of(lineage).cloned();
-                row.refuse(refusal);
-                nameless.push(row);
-            }
+            Err(refusal) => nameless.push(without_file(name, lineage, refusal)),
         }
     }
     // In the files' order, as what is deployed is: both are gone through side by side.

@@ -112,7 +112,14 @@ impl LastRun {
     /// It can't be read.
     pub fn look(sites_dir: &Path) -> Result<Option<Self>, Failure> {
         let Some(place) = Place::open(sites_dir)? else { return Ok(None) };
-        let Some(own) = place.subdirectory(OWN_DIR)? else { return Ok(None) };
+        place.subdirectory(OWN_DIR)?.map_or(Ok(None), |own| Self::look_in(&own))
+    }
+
+    /// The last run that is recorded in this directory of ours.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn look_in(own: &Place) -> Result<Option<Self>, Failure> {
         match entries::bytes(&own.dir, LAST_RUN_FILE.as_ref()) {
             Ok(text) => Ok(serde_json::from_slice(&text).ok()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -127,7 +134,14 @@ impl LastRun {
     pub fn save(&self, settings: &Settings) -> Result<(), Failure> {
         let Some(place) = Place::open(&settings.sites_dir)? else { return Ok(()) };
         guard::check(&place.path, settings.owner)?;
-        let Some(own) = place.subdirectory(OWN_DIR)? else { return Ok(()) };
+        place.subdirectory(OWN_DIR)?.map_or(Ok(()), |own| self.save_in(&own))
+    }
+
+    /// Records this run in this directory, where that is ours.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn save_in(&self, own: &Place) -> Result<(), Failure> {
         let ours = fstat(&own.dir).is_ok_and(|stat| [0, geteuid().as_raw()].contains(&stat.st_uid));
         if !ours {
             return Ok(());
@@ -143,7 +157,7 @@ impl LastRun {
         let Err(failed) = write() else { return Ok(()) };
         // Best effort: what there is of it takes room.
         let _ = remove(&own.dir, &*unnamed);
-        overwrite(&own, &self.without_details().text())
+        overwrite(own, &self.without_details().text())
             .map_err(|_| Failure::io("write", &own.path.join(LAST_RUN_FILE), &failed.into()))
     }
 

@@ -10,6 +10,9 @@ use crate::sys::escape::shell_word;
 /// A run does what is missing.
 pub const ASSEMBLE: &str = "run: haproxy-certs assemble";
 
+/// The same where nothing is deployed.
+pub const PUBLISH: &str = "run: haproxy-certs fleet publish";
+
 /// The sites directory or the host certificate is gone.
 pub const INIT: &str = "run: haproxy-certs init";
 
@@ -55,6 +58,13 @@ pub fn hook(client: Client) -> String {
         _ => "run: haproxy-certs assemble; then let whatever renews them do so each time, or the timer: systemctl enable --now haproxy-certs.timer",
     }
     .to_owned()
+}
+
+/// The same where nothing is deployed: what a run does there is to publish.
+#[must_use]
+pub fn by_publishing(advice: &str) -> String {
+    let advice = advice.replace("haproxy-certs assemble", "haproxy-certs fleet publish");
+    advice.replace("haproxy-certs.timer", "haproxy-certs-publish.timer")
 }
 
 /// A time as a day: `2027-02-21`.

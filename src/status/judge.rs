@@ -9,6 +9,7 @@ use super::observation::{LoadedLeaf, Outranked, Presented, Shown, Sight, SiteVie
 use super::running::Running;
 use super::severity::{PlaceState, ProblemKind, Severity};
 use crate::certified_key::{Flaw, Leaf, hex};
+use crate::fleet::page::PageEntry;
 use crate::haproxy::cli::replies::StoreStatus;
 use crate::host_setup::placeholder::is_placeholder;
 use crate::plan::action::Action;
@@ -79,6 +80,8 @@ pub struct Site {
     pub certbot: PlaceState,
     /// What the file holds, compared with certbot.
     pub disk: PlaceState,
+    /// What is published, compared with certbot; `None`: nobody asks, since it is deployed here.
+    pub published: Option<PlaceState>,
     /// What each HAProxy holds.
     pub haproxy: Vec<HaproxyView>,
     /// When certbot renews what it has, where that can be known.
@@ -98,11 +101,14 @@ impl Site {
         self.views.disk.here().is_some_and(|leaf| is_placeholder(leaf))
     }
 
-    /// When the first of its certificates in use expires: on disk or in a HAProxy.
+    /// When the first of its certificates in use expires: on disk, in a HAProxy or published.
     #[must_use]
     pub fn expires(&self) -> Option<i64> {
         let shown = self.haproxy.iter().filter_map(|view| view.not_after);
-        shown.chain(self.leaf().map(|leaf| leaf.not_after)).min()
+        shown
+            .chain(self.views.in_edition().map(|entry| entry.not_after))
+            .chain(self.leaf().map(|leaf| leaf.not_after))
+            .min()
     }
 
     /// How long the deployed certificate lives from its first to its last second, where a lineage renews it.
@@ -141,6 +147,7 @@ impl Site {
 pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
     let disk = disk_state(&views, around.sees_state);
     let certbot = certbot_state(&views);
+    let published = published_state(&views);
     let haproxy: Vec<HaproxyView> = views
         .haproxy
         .iter()
@@ -150,6 +157,7 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
     let mut problems = planned(&views, disk, around);
     problems.extend(unloadable(&views, around).or_else(|| unserved(&views)));
     problems.extend(on_disk(&views, disk, around.client));
+    problems.extend(not_published(&views, published, around.client));
     problems.extend(unreached(&views, around));
     problems.extend(lacks_ocsp(&views, around));
     problems.extend(lifetimes(&views, &haproxy, around));
@@ -164,13 +172,13 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
     problems.extend(owed(&views, around));
     sort(&mut problems);
     let worst = problems.iter().map(|problem| problem.severity).max().unwrap_or(Severity::Ok);
-    let is_unseen = [certbot, disk].contains(&PlaceState::Unknown)
+    let is_unseen = [certbot, published.unwrap_or(disk)].contains(&PlaceState::Unknown)
         || (is_served(&views)
             && haproxy.iter().zip(around.running).any(|(view, running)| {
                 view.state == PlaceState::Unknown && running.wanted && views.disk.here().is_some()
             }));
     let severity = if worst == Severity::Ok && is_unseen { Severity::Unknown } else { worst };
-    Site { views, severity, problems, certbot, disk, haproxy, renewal_due: None }
+    Site { views, severity, problems, certbot, disk, published, haproxy, renewal_due: None }
 }
 
 /// The worst first.
@@ -186,6 +194,11 @@ fn is_served(views: &SiteViews) -> bool {
 /// Whether HAProxy takes the file for a certificate.
 fn is_loaded(views: &SiteViews) -> bool {
     views.role == Role::Host || views.place.is_elsewhere || views.file.as_deref().is_some_and(is_loaded_name)
+}
+
+/// Whether it matters when it expires: HAProxy takes it, here or where it is published to.
+fn is_in_use(views: &SiteViews) -> bool {
+    is_loaded(views) || views.published.is_some()
 }
 
 fn is_foreign(views: &SiteViews) -> bool {
@@ -220,6 +233,16 @@ fn disk_state(views: &SiteViews, sees_state: bool) -> PlaceState {
             None => PlaceState::Unknown,
         },
     }
+}
+
+/// Where nothing is deployed what counts is what others get.
+fn published_state(views: &SiteViews) -> Option<PlaceState> {
+    Some(match (views.published.as_ref()?, &views.certbot) {
+        (Sight::Unseen | Sight::Damaged, _) | (Sight::Here(_), Sight::Unseen) => PlaceState::Unknown,
+        (Sight::Absent, _) => PlaceState::Missing,
+        (Sight::Here(entry), Sight::Here(leaf)) if entry.leaf == leaf.sha256 => PlaceState::Current,
+        (Sight::Here(_), _) => PlaceState::Stale,
+    })
 }
 
 fn haproxy_view(views: &SiteViews, shown: &Shown, running: &Running) -> HaproxyView {
@@ -361,7 +384,9 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
 
 /// Whether the lineage was refused only since we may not read it or its file.
 fn is_only_forbidden(views: &SiteViews) -> bool {
-    views.certbot.is_unseen() || views.disk.is_unseen()
+    let is_unread = || views.row.as_ref().is_some_and(|row| row.reason == Some(Reason::Io));
+    let sees_no_edition = views.published.as_ref().is_some_and(Sight::is_unseen);
+    views.certbot.is_unseen() || views.disk.is_unseen() || (sees_no_edition && is_unread())
 }
 
 /// A file that HAProxy would load at its next start, and can't.
@@ -455,6 +480,27 @@ fn on_disk(views: &SiteViews, disk: PlaceState, client: Client) -> Option<Proble
         }
         _ => None,
     }
+}
+
+/// What is published, compared with certbot.
+fn not_published(views: &SiteViews, published: Option<PlaceState>, client: Client) -> Option<Problem> {
+    let who = client.who();
+    let is_refused = views.row.as_ref().is_some_and(|row| row.action == Action::Refuse);
+    let (severity, fact) = match (published?, views.certbot.here(), views.in_edition()) {
+        (PlaceState::Missing, Some(_), _) => {
+            (Severity::Critical, format!("{who} has a certificate, and it is not published"))
+        }
+        (PlaceState::Stale, Some(leaf), Some(entry)) if !is_refused => (
+            Severity::Warning,
+            format!("serial {} is published, {who} has {}", short(&entry.serial), short(&leaf.serial)),
+        ),
+        (PlaceState::Stale, None, _) if !is_refused => {
+            (Severity::Warning, "the lineage is gone, and it is still published".to_owned())
+        }
+        _ => return None,
+    };
+    let advice = (!is_refused).then(|| advice::PUBLISH.to_owned());
+    Some(problem(ProblemKind::NotPublished, severity, fact, advice))
 }
 
 /// The first digits of a serial number: enough to tell two apart.
@@ -603,7 +649,7 @@ fn outranked(shown: &Shown, view: &HaproxyView) -> Option<Problem> {
 /// How long the certificates have to live: in use on disk or in a HAProxy, else certbot's.
 fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], around: &Circumstances<'_>) -> Option<Problem> {
     // A placeholder expired before it was made.
-    if !is_loaded(views) || views.disk.here().is_some_and(|leaf| is_placeholder(leaf)) {
+    if !is_in_use(views) || views.disk.here().is_some_and(|leaf| is_placeholder(leaf)) {
         return None;
     }
     let (nobodys, advice) = if is_foreign(views) {
@@ -648,7 +694,13 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], around: &Circumstances<
         }
     }
     if let (Some(leaf), None) = (views.certbot.here(), views.disk.here()) {
-        note(&format!("that {} has", around.client.who()), Some(leaf.not_before), leaf.not_after, false);
+        let published = views.in_edition();
+        if let Some(entry) = published.filter(|entry| entry.leaf != leaf.sha256) {
+            note("that is published", None, entry.not_after, true);
+        }
+        let is_published = published.is_some_and(|entry| entry.leaf == leaf.sha256);
+        let place = format!("that {} has", around.client.who());
+        note(&place, Some(leaf.not_before), leaf.not_after, is_published);
     }
     // The better certificate is there already: bringing it where it is used is what helps.
     let disk_is_fresh = |disk: &Leaf, certbot: &Leaf| certbot.not_after > disk.not_after;
@@ -657,6 +709,11 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], around: &Circumstances<
             || haproxy.iter().any(|view| view.not_after.is_some_and(|at| at < disk.not_after)))
     {
         problem.advice = Some(advice::ASSEMBLE.to_owned());
+    }
+    let is_outdated =
+        |entry: &&PageEntry| views.certbot.here().is_some_and(|leaf| leaf.not_after > entry.not_after);
+    if let (Some(problem), Some(_)) = (&mut worst, views.in_edition().filter(is_outdated)) {
+        problem.advice = Some(advice::PUBLISH.to_owned());
     }
     worst
 }
@@ -737,7 +794,7 @@ pub fn hook(renewals: &[i64], last_run: Option<i64>, now: i64, client: Client) -
             advice::span(now.saturating_sub(at))
         ),
         None => format!(
-            "{} renewed {} ago, and haproxy-certs assemble has never run here",
+            "{} renewed {} ago, and haproxy-certs has never run here",
             client.who(),
             advice::span(now.saturating_sub(*first))
         ),

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
+use super::edition::LastEdition;
 use super::links::Links;
 use super::lost;
 use super::observation::{Inside, Location, Sight, SiteViews};
@@ -62,13 +63,15 @@ pub struct Ground {
     pub loaded: Loaded,
     /// Whether certbot's directory of lineages isn't there.
     pub live_is_missing: bool,
+    /// What was published last, where nothing is deployed here.
+    pub edition: Option<LastEdition>,
     /// What is broken rather than forbidden.
     pub error: Option<Failure>,
 }
 
 impl Ground {
     /// Keeps a failure for the report: what is only forbidden is no error.
-    fn note(&mut self, failure: Failure) {
+    pub(super) fn note(&mut self, failure: Failure) {
         match failure.kind {
             // Two looks may fail at the same place.
             FailureKind::Permission if self.unseen.contains(&failure.message) => {}
@@ -228,6 +231,7 @@ fn views(settings: &Settings, ground: &Ground, mut situation: Situation) -> Vec<
             let place = Location { unreached, lacks_ocsp, ..place };
             SiteViews {
                 place,
+                published: None,
                 links: row
                     .lineage
                     .as_ref()
@@ -299,6 +303,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
                 row: Some(Row::elsewhere(file, disk.here().cloned())),
                 certbot: Sight::Absent,
                 disk,
+                published: None,
                 links: None,
                 place: Location {
                     inside: Inside::of(&haproxy.name, &path),
@@ -329,7 +334,7 @@ fn with_host(sites: &mut [SiteViews], mut elsewhere: Vec<SiteViews>) -> Vec<Site
     elsewhere
 }
 
-fn certbots(settings: &Settings, row: &Row, lineage: Option<Lineage>) -> Sight<Arc<Leaf>> {
+pub(super) fn certbots(settings: &Settings, row: &Row, lineage: Option<Lineage>) -> Sight<Arc<Leaf>> {
     let (Some(name), Some(lineage)) = (&row.lineage, lineage) else { return Sight::Absent };
     let (leaf, reason) = match lineage.proof {
         Ok(candidate) => (Some(candidate.leaf), None),
@@ -380,6 +385,7 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
             row: None,
             certbot: Sight::Unseen,
             disk,
+            published: None,
             links: None,
             place: Location { path, ..Location::default() },
             haproxy: Vec::new(),
@@ -389,7 +395,7 @@ fn disk_only(place: &Place) -> Result<Vec<SiteViews>, Failure> {
 }
 
 /// When the lineages' chains were last put into place.
-fn renewals<'a>(settings: &Settings, lineages: impl Iterator<Item = &'a OsString>) -> Vec<i64> {
+pub(super) fn renewals<'a>(settings: &Settings, lineages: impl Iterator<Item = &'a OsString>) -> Vec<i64> {
     let changed = |name: &OsString| {
         let chain = settings.live_dir.join(name).join(&settings.chain_file);
         let since = chain.symlink_metadata().ok()?.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH);

@@ -65,6 +65,7 @@ fn missing(file: &OsStr, path: &Path, at: &At, why: &str, is_elsewhere: bool) ->
         row: Some(Row::elsewhere(file.to_owned(), None)),
         certbot: Sight::Absent,
         disk: Sight::Absent,
+        published: None,
         links: None,
         place: Location {
             path: path.to_owned(),

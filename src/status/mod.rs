@@ -9,6 +9,7 @@ pub mod behind;
 pub mod checking;
 pub mod circumstances;
 pub mod down;
+pub mod edition;
 pub mod following;
 pub mod handshakes;
 pub mod judge;
@@ -21,6 +22,7 @@ pub mod names;
 pub mod observation;
 pub mod out_of_step;
 pub mod problem;
+pub mod publisher;
 pub mod refusal;
 pub mod reloading;
 pub mod remedies;
@@ -54,6 +56,7 @@ use crate::sys::system::System;
 use advice::Given;
 use behind::Changed;
 use checking::Checked;
+use edition::LastEdition;
 use judge::{Site, judge};
 use local::{Ground, Reading};
 use running::Running;
@@ -86,6 +89,8 @@ pub struct Status {
     pub findings: Vec<Finding>,
     /// Who renews the certificates.
     pub client: Client,
+    /// What this host published last; `None`: it is no publisher, or has a HAProxy of its own.
+    pub edition: Option<LastEdition>,
 }
 
 /// Looks at everything and judges it.
@@ -107,7 +112,13 @@ fn status_by(
     reading: Reading,
     progress: Progress<'_>,
 ) -> Status {
-    let mut ground = local::look_around(settings, system, reading, progress);
+    let of_publisher = publisher::settings_of_publisher(settings);
+    let unserved = of_publisher.as_ref().and_then(|_| publisher::unserved(settings, system));
+    let settings = of_publisher.as_ref().unwrap_or(settings);
+    let mut ground = match of_publisher {
+        Some(_) => publisher::look_around(settings, progress),
+        None => local::look_around(settings, system, reading, progress),
+    };
     let mut haproxy = running::look(settings, system, &mut ground);
     let mut setup = Setup::default();
     let are_untried = untried::are_there(settings, system, &ground);
@@ -157,7 +168,7 @@ fn status_by(
     let shut_out = shut_out::problems(settings, system, &ground.loaded);
     let plain = troubles::without_tls(settings, &ground.loaded);
     let mut status = judged(settings, ground, haproxy, setup, now());
-    status.problems.extend(shut_out.into_iter().chain(plain));
+    status.problems.extend(shut_out.into_iter().chain(plain).chain(unserved));
     for (name, found) in &culprits {
         untried::advise(name, found, &status.sites, &mut status.problems);
     }
@@ -170,6 +181,7 @@ fn status_by(
     }
     match following::problems(settings, status.at) {
         Ok(problems) => status.problems.extend(problems),
+        Err(failure) if status.unseen.contains(&failure.message) => {}
         Err(failure) => status.unseen.push(failure.message),
     }
     status.complete(&Given::of(settings));
@@ -245,6 +257,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         unseen: ground.unseen,
         findings: setup.findings,
         client,
+        edition: ground.edition,
     }
 }
 
@@ -266,11 +279,14 @@ fn owed_since(settings: &Settings, state: &State) -> BTreeMap<String, Option<i64
 }
 
 impl Status {
-    /// Every command that is printed acts on the same settings.
+    /// Every command that is printed acts on the same settings, and does what is done on this host.
     fn complete(&mut self, given: &Given) {
+        let publishes = self.edition.is_some();
         let of_sites = self.sites.iter_mut().flat_map(|site| &mut site.problems);
         for problem in self.problems.iter_mut().chain(of_sites) {
-            problem.advice = problem.advice.as_deref().map(|advice| given.put_into(advice));
+            let advice = problem.advice.take();
+            let advice = advice.map(|advice| if publishes { advice::by_publishing(&advice) } else { advice });
+            problem.advice = advice.map(|advice| given.put_into(&advice));
         }
         for line in self.findings.iter_mut().flat_map(|finding| &mut finding.mend) {
             *line = given.put_into(line);

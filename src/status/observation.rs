@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::certified_key::{ChainState, Leaf};
+use crate::fleet::page::PageEntry;
 use crate::haproxy::cli::replies::StoreStatus;
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
@@ -156,6 +157,8 @@ pub struct SiteViews {
     pub certbot: Sight<Arc<Leaf>>,
     /// What the file holds.
     pub disk: Sight<Arc<Leaf>>,
+    /// What is published of it; `None`: nobody asks, since it is deployed here.
+    pub published: Option<Sight<PageEntry>>,
     /// certbot's links, where the lineage is refused.
     pub links: Option<Links>,
     /// What keeps HAProxy from loading the file, and where it is.
@@ -165,6 +168,12 @@ pub struct SiteViews {
 }
 
 impl SiteViews {
+    /// What is published of it, where that is known.
+    #[must_use]
+    pub fn in_edition(&self) -> Option<&PageEntry> {
+        self.published.as_ref().and_then(Sight::here)
+    }
+
     /// Whether HAProxy sends the leaf alone, where the file has what leads on from it.
     #[must_use]
     pub fn lacks_chain(&self, loaded: &LoadedLeaf) -> bool {

@@ -332,6 +332,7 @@ fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut G
             row: None,
             certbot: unless_seen(ground.sees_certbot),
             disk: unless_seen(ground.sees_disk),
+            published: None,
             links: None,
             place: Location::default(),
             haproxy,

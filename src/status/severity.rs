@@ -88,6 +88,8 @@ pub enum ProblemKind {
     Unloadable,
     /// The file isn't what certbot has.
     DiskStale,
+    /// certbot has a certificate, and what this host published isn't that.
+    NotPublished,
     /// HAProxy has or presents another certificate than the file's.
     HaproxyStale,
     /// HAProxy doesn't serve the file.

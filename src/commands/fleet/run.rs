@@ -3,7 +3,7 @@
 use crate::cli::{FleetCommand, FleetFollow, FleetFormat, FleetStatus, Global};
 use crate::commands::fleet::follow::{Closely, Followed, Follower};
 use crate::commands::fleet::join::join;
-use crate::commands::fleet::publish::{LookThrough, Published, Wanted, publish};
+use crate::commands::fleet::publish::{LookThrough, Wanted, publish};
 use crate::commands::fleet::status::status;
 use crate::commands::fleet::watch::watch;
 use crate::config::Settings;
@@ -51,12 +51,7 @@ fn joined(terminal: &Terminal, settings: &Settings) -> Result<Exit, Failure> {
 fn published(terminal: &Terminal, settings: &Settings, wanted: Wanted) -> Result<Exit, Failure> {
     let done = publish(settings, wanted, &progress())?;
     terminal.print_deeds(settings, human::published(&done, terminal.is_verbose()));
-    Ok(exit_of(&done))
-}
-
-/// How publishing ends.
-pub(crate) fn exit_of(done: &Published) -> Exit {
-    if done.is_partly() { Exit::Partly } else { Exit::Fine }
+    Ok(done.exit())
 }
 
 fn followed(terminal: &Terminal, settings: &Settings, args: &FleetFollow) -> Result<Exit, Failure> {

@@ -9,6 +9,7 @@ pub mod prometheus;
 
 use std::collections::BTreeMap;
 
+use crate::fleet::head::Head;
 use crate::fleet::overview::{FleetOverview, NodeRow};
 use crate::status::advice::span;
 
@@ -40,13 +41,18 @@ pub fn verdict(overview: &FleetOverview) -> String {
 pub fn head_line(overview: &FleetOverview) -> String {
     let FleetOverview { fleet, store, .. } = overview;
     let Some(signed) = &overview.head else { return format!("{fleet}: store {store}") };
-    let head = &signed.head;
-    let age = span((overview.at - head.signed).max(0));
-    let left = head.expires - overview.at;
-    let counts = if left > 0 { format!("counts for {}", span(left)) } else { "is past its time".to_owned() };
     let lineages = overview.lineages.as_ref().map(|lineages| counted(lineages.all.len(), "lineage"));
     let lineages = lineages.map(|lineages| format!(", {lineages}")).unwrap_or_default();
-    format!("{fleet}: number {} of {age} ago, {counts}{lineages}; store {store}", head.sequence)
+    format!("{fleet}: {}{lineages}; store {store}", head_words(&signed.head, overview.at))
+}
+
+/// Which head it is, and for how long it counts.
+#[must_use]
+pub fn head_words(head: &Head, at: i64) -> String {
+    let age = span((at - head.signed).max(0));
+    let left = head.expires - at;
+    let counts = if left > 0 { format!("counts for {}", span(left)) } else { "is past its time".to_owned() };
+    format!("number {} of {age} ago, {counts}", head.sequence)
 }
 
 /// What a node serves, by its report.
@@ -60,6 +66,8 @@ pub fn serves(node: &NodeRow) -> String {
     }
 }
 
-fn counted(count: usize, what: &str) -> String {
+/// So many of these.
+#[must_use]
+pub fn counted(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }

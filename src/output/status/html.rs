@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{human, verdict};
+use super::{edition_line, human, verdict};
 use crate::host_setup::finding::Finding;
 use crate::output::json::timestamp;
 use crate::output::page::{Fact, Frame, ProblemPart, mark, readable, rendered};
@@ -22,6 +22,9 @@ const BAR: i64 = 1000;
 
 /// What the page is about.
 const TITLE: &str = "certificates of HAProxy";
+
+/// The same where no HAProxy is.
+const TITLE_OF_PUBLISHER: &str = "certificates for a fleet";
 
 /// More names than these are folded.
 const MOST_NAMES: usize = 6;
@@ -136,7 +139,7 @@ struct Card {
     names: String,
     more_names: String,
     life: Option<Life>,
-    places: [Line; 3],
+    places: Vec<Line>,
     problems: Vec<ProblemPart>,
 }
 
@@ -179,15 +182,18 @@ pub fn text(status: &Status) -> String {
         unseen: &status.unseen,
         findings: status.findings.iter().map(setting).collect(),
     };
-    let (from, to) = (escaped_path(&status.live_dir), escaped_path(&status.sites_dir));
+    let to = match &status.edition {
+        Some(edition) => format!("the fleet {}", edition_line(edition, status.at)),
+        None => escaped_path(&status.sites_dir).to_string(),
+    };
     Frame {
-        title: TITLE,
+        title: if status.edition.is_some() { TITLE_OF_PUBLISHER } else { TITLE },
         severity: status.severity(),
         verdict: verdict(status),
         at: status.at,
         note: human::last_run(status),
         main: rendered(&main),
-        from: Some(format!("from {from} to {to}")),
+        from: Some(format!("from {} to {to}", escaped_path(&status.live_dir))),
     }
     .page()
 }
@@ -258,8 +264,8 @@ fn life(site: &Site, now: i64) -> Option<Life> {
     })
 }
 
-/// certbot or whoever renews, the disk, and all HAProxys.
-fn places(site: &Site, client: Client) -> [Line; 3] {
+/// certbot or whoever renews, then the disk and all HAProxys, or the fleet.
+fn places(site: &Site, client: Client) -> Vec<Line> {
     let is_loaded = site.views.role == Role::Host || site.views.file.as_deref().is_some_and(is_loaded_name);
     let line = |name: &str, state, is_expected| {
         let word = human::place(state, is_expected);
@@ -278,6 +284,10 @@ fn places(site: &Site, client: Client) -> [Line; 3] {
         };
         Line { class, mark, name: name.to_owned(), word }
     };
+    let certbot = line(client.place(), site.certbot, site.views.lineage.is_some());
+    if let Some(state) = site.published {
+        return vec![certbot, line("fleet", state, true)];
+    }
     let mut haproxy = line("HAProxy", site.all_haproxys(), is_loaded && !site.haproxy.is_empty());
     if let Some(word) = human::served(site) {
         (haproxy.class, haproxy.mark) = (Severity::Warning.name(), mark(Severity::Warning));
@@ -288,11 +298,7 @@ fn places(site: &Site, client: Client) -> [Line; 3] {
         };
         haproxy.word = site.haproxy.iter().map(each).collect::<Vec<_>>().join(", ");
     }
-    [
-        line(client.place(), site.certbot, site.views.lineage.is_some()),
-        line("disk", site.disk, site.views.file.is_some()),
-        haproxy,
-    ]
+    vec![certbot, line("disk", site.disk, site.views.file.is_some()), haproxy]
 }
 
 fn haproxy(it: &Running, status: &Status, told: Option<i64>) -> Line {

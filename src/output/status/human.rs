@@ -2,14 +2,16 @@
 
 use std::fmt::Write;
 
-use super::{file, verdict};
+use super::{edition_line, file, verdict};
 use crate::certified_key::KeyType;
 use crate::host_setup::finding::Finding;
+use crate::output::fleet::counted;
 use crate::output::human::Tone;
 use crate::output::late::late;
 use crate::plan::client::Client;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
+use crate::sites::last_run::LastRun;
 use crate::status::Status;
 use crate::status::advice::{Part, day, parts, span};
 use crate::status::judge::{Serves, Site, is_future};
@@ -27,8 +29,9 @@ const NARROWEST: usize = 20;
 const LEAST_FILE: usize = 20;
 
 /// The columns beside the file and its names, each with its width, the dearest first.
-const COLUMNS: [(Column, usize); 6] = [
+const COLUMNS: [(Column, usize); 7] = [
     (Column::Haproxy, 7),
+    (Column::Fleet, 7),
     (Column::Left, 5),
     (Column::Disk, 7),
     (Column::Certbot, 7),
@@ -44,6 +47,7 @@ enum Column {
     Left,
     Certbot,
     Disk,
+    Fleet,
     Haproxy,
 }
 
@@ -85,7 +89,8 @@ pub fn lines(status: &Status, width: usize, detail: Detail) -> Vec<StatusLine> {
     let mut lines = Vec::new();
     let sites: Vec<&Site> = status.sites.iter().filter(shown).collect();
     if !sites.is_empty() {
-        lines.push(plain(row(&columns, "STAT", "FILE", "NAMES", |column| column.title(status.client))));
+        let what = if status.edition.is_some() { "LINEAGE" } else { "FILE" };
+        lines.push(plain(row(&columns, "STAT", what, "NAMES", |column| column.title(status.client))));
     }
     for site in sites {
         let text = row(&columns, stat(site.severity), &file_cell(site), &names(site), |column| {
@@ -106,7 +111,9 @@ pub fn lines(status: &Status, width: usize, detail: Detail) -> Vec<StatusLine> {
     if detail != Detail::Quiet {
         lines.extend(status.unseen.iter().flat_map(|what| wrapped("unseen: ", what, &columns, Tone::Wary)));
         lines.extend(haproxys(status, &columns, detail));
-        lines.extend(last_run(status).into_iter().flat_map(|text| wrapped("", &text, &columns, Tone::Plain)));
+        let edition = status.edition.as_ref().map(|it| format!("Fleet {}", edition_line(it, status.at)));
+        let notes = edition.into_iter().chain(last_run(status));
+        lines.extend(notes.flat_map(|text| wrapped("", &text, &columns, Tone::Plain)));
     }
     lines.extend(status.findings.iter().flat_map(|finding| found(finding, &columns, detail)));
     let severity = status.severity();
@@ -122,7 +129,12 @@ fn columns(status: &Status, width: usize) -> Columns {
     let longest = status.sites.iter().map(|site| file_cell(site).len()).max().unwrap_or(4);
     let mut free = width.saturating_sub(4 + 1);
     let mut others = Vec::new();
-    for (column, of) in COLUMNS {
+    let is_asked = |column| match column {
+        Column::Haproxy | Column::Disk => status.edition.is_none(),
+        Column::Fleet => status.edition.is_some(),
+        _ => true,
+    };
+    for (column, of) in COLUMNS.into_iter().filter(|(column, _)| is_asked(*column)) {
         if free < LEAST_FILE + 1 + of {
             break;
         }
@@ -161,6 +173,7 @@ impl Column {
             Self::Left => "LEFT",
             Self::Certbot => client.place(),
             Self::Disk => "DISK",
+            Self::Fleet => "FLEET",
             Self::Haproxy => "HAPROXY",
         };
         title.to_ascii_uppercase()
@@ -176,6 +189,7 @@ fn cell(site: &Site, column: Column, now: i64) -> String {
         Column::Left => expires.map(|at| left(at - now)).unwrap_or_default(),
         Column::Certbot => place(site.certbot, site.views.lineage.is_some()),
         Column::Disk => place(site.disk, site.views.file.is_some()),
+        Column::Fleet => site.published.map(|state| state.name().to_owned()).unwrap_or_default(),
         Column::Haproxy => match served(site) {
             Some(word) => word.to_owned(),
             None => place(site.all_haproxys(), is_loaded && !site.haproxy.is_empty()),
@@ -353,9 +367,11 @@ pub(super) fn last_run(status: &Status) -> Option<String> {
     if let Some(error) = &run.error {
         return Some(format!("Last run: {}, failed: {}", when(run.at), error.message));
     }
-    let mut text = format!("Last run: {}, {}", when(run.at), ended(run));
-    let files = if run.changes == 1 { "1 file" } else { &format!("{} files", run.changes) };
-    let _ = write!(text, ", {files} changed");
+    let (ended, what) = match status.edition {
+        Some(_) => (published(run), "lineage"),
+        None => (ended(run), "file"),
+    };
+    let mut text = format!("Last run: {}, {ended}, {} changed", when(run.at), counted(run.changes, what));
     for (name, told) in &run.told {
         let outcome = serde_json::to_value(told.outcome).ok();
         let outcome = outcome.as_ref().and_then(|outcome| outcome.as_str()).unwrap_or("told");
@@ -370,7 +386,17 @@ pub(super) fn last_run(status: &Status) -> Option<String> {
     Some(text)
 }
 
-fn ended(run: &crate::sites::last_run::LastRun) -> &'static str {
+/// How a run ended that only published.
+fn published(run: &LastRun) -> &'static str {
+    match run.exit {
+        0 => "everything published",
+        1 if run.only_warned => "published, with warnings",
+        1 => "some lineages not published",
+        _ => "not finished",
+    }
+}
+
+fn ended(run: &LastRun) -> &'static str {
     match run.exit {
         0 => "everything in step",
         1 if run.only_warned => "deployed, with warnings",

@@ -11,6 +11,7 @@ use crate::plan::action::Action;
 use crate::plan::reason::Reason;
 use crate::plan::row::Role;
 use crate::sites::last_run::Told;
+use crate::status::edition::LastEdition;
 use crate::status::judge::{HaproxyView, Serves, Site, fingerprint};
 use crate::status::problem::Problem;
 use crate::status::severity::{PlaceState, ProblemKind, Severity};
@@ -36,6 +37,7 @@ struct Frame<'a> {
     summary: BTreeMap<&'static str, usize>,
     haproxy: Vec<OneHaproxy<'a>>,
     last_run: Option<LastRun>,
+    fleet: Option<Edition<'a>>,
     setup: Option<&'a [Finding]>,
 }
 
@@ -52,9 +54,11 @@ struct OneSite<'a> {
     names: Option<&'a [String]>,
     key_type: Option<String>,
     certbot_state: PlaceState,
-    disk_state: PlaceState,
+    disk_state: Option<PlaceState>,
+    fleet_state: Option<PlaceState>,
     certbot: Option<View<'a>>,
     disk: Option<View<'a>>,
+    fleet: Option<InFleet<'a>>,
     haproxy: Vec<InHaproxy<'a>>,
 }
 
@@ -77,6 +81,21 @@ struct View<'a> {
     key_type: String,
     not_before: Option<String>,
     not_after: Option<String>,
+}
+
+#[derive(Serialize)]
+struct InFleet<'a> {
+    serial: &'a str,
+    sha256: String,
+    not_after: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Edition<'a> {
+    name: &'a str,
+    sequence: Option<u64>,
+    signed: Option<String>,
+    expires: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -131,7 +150,8 @@ pub fn status(status: &Status, with_setup: bool) -> String {
         state: status.severity(),
         time: timestamp(status.at),
         live_dir: Some(status.live_dir.to_string_lossy().into_owned()),
-        sites_dir: Some(status.sites_dir.to_string_lossy().into_owned()),
+        // Where nothing is deployed it means nothing.
+        sites_dir: status.edition.is_none().then(|| status.sites_dir.to_string_lossy().into_owned()),
         error: status.error.as_ref(),
         unseen: &status.unseen,
         problems: status.problems.iter().map(detail).collect(),
@@ -161,6 +181,7 @@ pub fn status(status: &Status, with_setup: bool) -> String {
             changes: run.changes,
             succeeded: Some(run.succeeded).filter(|&at| at > 0).and_then(timestamp),
         }),
+        fleet: status.edition.as_ref().map(edition),
         setup: with_setup.then_some(&status.findings),
     })
 }
@@ -183,6 +204,7 @@ pub fn failure(error: &Failure) -> String {
         summary: BTreeMap::new(),
         haproxy: Vec::new(),
         last_run: None,
+        fleet: None,
         setup: None,
     })
 }
@@ -190,6 +212,7 @@ pub fn failure(error: &Failure) -> String {
 fn site(site: &Site) -> OneSite<'_> {
     let views = &site.views;
     let leaf = site.leaf();
+    let is_deployed = site.published.is_none();
     let text = |name: &std::ffi::OsString| name.to_string_lossy().into_owned();
     OneSite {
         lineage: views.lineage.as_ref().map(text),
@@ -198,14 +221,25 @@ fn site(site: &Site) -> OneSite<'_> {
         severity: site.severity,
         problems: site.problems.iter().map(|problem| problem.kind).collect(),
         details: site.problems.iter().map(detail).collect(),
-        action: views.row.as_ref().map(|row| row.action),
+        // Nothing is done with a file where nothing is deployed.
+        action: views
+            .row
+            .as_ref()
+            .map(|row| row.action)
+            .filter(|action| is_deployed || *action == Action::Refuse),
         reason: views.row.as_ref().and_then(|row| row.reason),
         names: leaf.map(|leaf| leaf.names.as_slice()),
         key_type: leaf.map(|leaf| leaf.key_type.to_string()),
         certbot_state: site.certbot,
-        disk_state: site.disk,
+        disk_state: is_deployed.then_some(site.disk),
+        fleet_state: site.published,
         certbot: views.certbot.here().map(|leaf| view(leaf)),
         disk: views.disk.here().map(|leaf| view(leaf)),
+        fleet: views.in_edition().map(|entry| InFleet {
+            serial: &entry.serial,
+            sha256: hex(&entry.leaf),
+            not_after: timestamp(entry.not_after),
+        }),
         haproxy: site.haproxy.iter().map(in_haproxy).collect(),
     }
 }
@@ -230,6 +264,16 @@ fn view(leaf: &Leaf) -> View<'_> {
         key_type: leaf.key_type.to_string(),
         not_before: timestamp(leaf.not_before),
         not_after: timestamp(leaf.not_after),
+    }
+}
+
+fn edition(edition: &LastEdition) -> Edition<'_> {
+    let head = edition.head.here().map(|signed| &signed.head);
+    Edition {
+        name: &edition.fleet,
+        sequence: head.map(|head| head.sequence),
+        signed: head.and_then(|head| timestamp(head.signed)),
+        expires: head.and_then(|head| timestamp(head.expires)),
     }
 }
 

@@ -9,7 +9,10 @@ pub mod textfile;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::output::fleet::{counted, head_words};
+use crate::status::edition::LastEdition;
 use crate::status::judge::Site;
+use crate::status::observation::Sight;
 use crate::status::severity::{ProblemKind, Severity};
 use crate::status::{Status, advice};
 use crate::sys::escape::escaped;
@@ -25,6 +28,8 @@ pub fn verdict(status: &Status) -> String {
     for (_, problem) in status.all_problems() {
         *kinds.entry(problem.kind.name()).or_default() += 1;
     }
+    let (site, deploy) = if status.edition.is_some() { ("lineage", "publish") } else { ("site", "deploy") };
+    let sites = |count| counted(count, site);
     let mut parts = Vec::new();
     if let Some(error) = &status.error {
         parts.push(error.message.clone());
@@ -38,7 +43,7 @@ pub fn verdict(status: &Status) -> String {
         parts.push(format!("{sites}{}", kinds.join(", ")));
     } else if bad == 0 && status.unseen.is_empty() && status.error.is_none() {
         parts.push(match all {
-            0 => "there is nothing to deploy".to_owned(),
+            0 => format!("there is nothing to {deploy}"),
             _ => format!("{} in step", sites(all)),
         });
     } else {
@@ -64,8 +69,17 @@ pub fn verdict(status: &Status) -> String {
     parts.join("; ")
 }
 
-fn sites(count: usize) -> String {
-    if count == 1 { "1 site".to_owned() } else { format!("{count} sites") }
+/// What a publisher published last, for display.
+fn edition_line(edition: &LastEdition, at: i64) -> String {
+    let LastEdition { fleet, store, head, lineages } = edition;
+    let head = match head {
+        Sight::Here(signed) => {
+            format!("{}, {}", head_words(&signed.head, at), counted(*lineages, "lineage"))
+        }
+        Sight::Absent => "nothing is published yet".to_owned(),
+        Sight::Unseen | Sight::Damaged => "what is published can't be seen".to_owned(),
+    };
+    format!("{fleet}: {head}; store {store}")
 }
 
 /// Somebody else's file, which is no site of certbot's: nothing is wrong with it.

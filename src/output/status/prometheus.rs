@@ -83,7 +83,7 @@ fn sites(page: &mut Page, status: &Status) {
     );
     place_gauge(
         "in_step",
-        "1 if up to date with its source (the disk with certbot, HAProxy with the disk), 0 if not; absent if unknown.",
+        "1 if up to date with its source (disk and fleet with certbot, HAProxy with the disk), 0 if not; absent if unknown.",
         &|place| match place.state {
             PlaceState::Current => Some(1),
             PlaceState::Stale | PlaceState::Missing => Some(0),
@@ -158,14 +158,17 @@ fn runs(page: &mut Page, status: &Status) {
         Sight::Absent if status.sites.iter().any(|site| site.views.lineage.is_some()) => 0,
         _ => return,
     };
-    page.gauge("last_run_timestamp_seconds", "When the last run of assemble ended, 0 if none is recorded.");
+    page.gauge(
+        "last_run_timestamp_seconds",
+        "When the last run of assemble or fleet publish ended, 0 if none is recorded.",
+    );
     page.sample(&[], at);
     let Some(run) = status.last_run.here() else { return };
-    page.gauge("last_run_exit_status", "The exit status of the last run of assemble.");
+    page.gauge("last_run_exit_status", "The exit status of the last run of assemble or fleet publish.");
     page.sample(&[], run.exit);
     page.gauge(
         "last_success_timestamp_seconds",
-        "When the last run of assemble ended that found everything in step, 0 if none did.",
+        "When the last run of assemble or fleet publish ended with everything in step, 0 if none did.",
     );
     page.sample(&[], run.succeeded);
     if run.told.is_empty() {
@@ -220,6 +223,18 @@ fn places(site: &Site) -> Vec<Place<'_>> {
             state: site.certbot,
             not_before: certbot.map(|leaf| leaf.not_before),
             not_after: certbot.map(|leaf| leaf.not_after),
+        });
+    }
+    if let Some(state) = site.published {
+        let entry = site.views.in_edition();
+        // What is published is known by its serial and its end.
+        let leaf = certbot.filter(|_| state == PlaceState::Current);
+        places.push(Place {
+            is: "fleet",
+            haproxy: "",
+            state,
+            not_before: leaf.map(|leaf| leaf.not_before),
+            not_after: entry.map(|entry| entry.not_after),
         });
     }
     if site.views.file.is_some() {
@@ -277,6 +292,8 @@ fn names(site: &Site) -> (String, String) {
     let text = |name: Option<&OsStr>| escaped(name.unwrap_or_default().as_encoded_bytes()).to_string();
     let file = match &site.views.place.inside {
         Some(inside) => Some(inside.path.as_os_str()),
+        // An empty one would be no site's.
+        None if site.published.is_some() => site.views.lineage.as_deref(),
         None => site.views.file.as_deref(),
     };
     (text(site.views.lineage.as_deref()), text(file))

@@ -31,7 +31,10 @@ use crate::fleet::page::{self, PageEntry};
 use crate::fleet::reach::{Patience, reach};
 use crate::fleet::store::{FleetStore, StoreKey, Swap};
 use crate::index::known_pair::KnownPair;
+use crate::output::Exit;
 use crate::plan::client::Client;
+use crate::sites::last_run::LastRun;
+use crate::sites::place::Place;
 use crate::sys::clock::now;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
@@ -102,18 +105,48 @@ pub struct Published {
 }
 
 impl Published {
-    /// Whether something needs a person.
+    /// How publishing ends: whether something needs a person.
     #[must_use]
-    pub fn is_partly(&self) -> bool {
-        self.held.is_some() || !self.refused.is_empty() || !self.alarms.is_empty() || !self.removed.is_empty()
+    pub fn exit(&self) -> Exit {
+        let is_fine = self.held.is_none()
+            && self.refused.is_empty()
+            && self.alarms.is_empty()
+            && self.removed.is_empty();
+        if is_fine { Exit::Fine } else { Exit::Partly }
     }
 }
 
-/// Publishes what changed.
+/// Publishes what changed, and records in the fleet's cache how that ended.
 ///
 /// # Errors
 /// The settings can't be used, certbot's tree or the store can't be read or written, or another publisher is there.
 pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> Result<Published, Failure> {
+    let done = put_edition(settings, wanted, progress);
+    if let Some(fleet) = settings.published() {
+        // `status` lives on it, nothing else does.
+        let _ = record(fleet, &done);
+    }
+    done
+}
+
+/// The last run of a publisher without a HAProxy, which has no sites directory to record it in.
+fn record(fleet: &Fleet, done: &Result<Published, Failure>) -> Result<(), Failure> {
+    let Some(place) = Place::open(&fleet.cache)? else { return Ok(()) };
+    let before = LastRun::look_in(&place)?.unwrap_or_default();
+    let exit = done.as_ref().map_or(Exit::Unable, Published::exit);
+    let run = LastRun {
+        at: now(),
+        exit: exit.code(),
+        only_warned: done.as_ref().is_ok_and(|done| done.held.is_none() && done.refused.is_empty()),
+        error: done.as_ref().err().cloned(),
+        changes: done.as_ref().map_or(0, |done| done.published.len() + done.gone.len()),
+        succeeded: if exit == Exit::Fine { now() } else { before.succeeded },
+        ..LastRun::default()
+    };
+    run.save_in(&place)
+}
+
+fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> Result<Published, Failure> {
     let fleet = settings.published().ok_or_else(|| {
         Failure::config(
             "this host publishes to no fleet: the settings need [fleet] and [[fleet.node]] tables",
