@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use support::cmd::toml;
 use support::haproxy::Setup;
 use support::live::demanding_openssl;
-use support::process::finish;
+use support::process::{Running, children, finish};
 use support::scene::put;
 use support::{
     Cmd, Haproxy, KeyKind, LIMIT, Leaf, Run, Tree, Validity, Version, served, version, versions, wait_until,
@@ -447,6 +447,42 @@ fn what_asks_more_of_keys_is_remembered_of_a_haproxy_that_is_down() {
         let reason = refused.reason("a.example.pem");
         assert_eq!(reason.as_deref(), Some("haproxy-rejects"), "{}: {refused}", version.full);
         haproxy.run_again();
+    }
+}
+
+/// Started twice, by a unit and by hand, say: the kernel gives each client to either.
+#[test]
+fn another_one_at_the_same_address_is_not_passed_over() {
+    for version in versions() {
+        let mut bed = Bed::new();
+        let haproxy = bed.haproxy(&version).start();
+        let mut text = by_pidfile("haproxy", &haproxy);
+        writeln!(text, "runtime_socket = {}", toml(&haproxy.stats_socket())).unwrap();
+        let cmd = bed.cmd().table(&text);
+        cmd.assemble(&[]).exits(0);
+        let twice = fs::read_to_string(haproxy.config()).unwrap();
+        let twice: String = twice
+            .lines()
+            .filter(|line| !line.contains("stats socket"))
+            .fold(String::new(), |text, line| text + line + "\n");
+        let config = bed.folder.path().join("twice.cfg");
+        fs::write(&config, twice).unwrap();
+        let mut other = Running::start(&version.program, |command| {
+            command.arg("-W").arg("-p").arg(bed.folder.path().join("twice.pid")).arg("-f").arg(&config)
+        });
+        wait_until(LIMIT, "the other one's worker", || !children(other.pid()).is_empty());
+        let stale = |run: &Run| run.stdout.contains(&format!("process {} is another HAProxy", other.pid()));
+        wait_until(LIMIT, "the other one at the same address", || {
+            stale(&cmd.run(&["status", "--format", "json"]))
+        });
+        let leaf = bed.renew();
+        let run = cmd.assemble(&[]).exits(2);
+        assert!(told(&run, 0)["confirmed"] == false && stale(&run), "{}: {run}", version.full);
+        other.stop();
+        let run = cmd.assemble(&[]).exits(0);
+        assert_eq!(told(&run, 0)["confirmed"], true, "{}: {run}", version.full);
+        cmd.run(&["status"]).exits(0);
+        serves(&haproxy, &leaf);
     }
 }
 

@@ -10,6 +10,7 @@ use crate::haproxy::cli::worker::{Answering, BLINK_LIMIT, PAUSE, Worker};
 use crate::haproxy::methods::runtime::Partial;
 use crate::haproxy::methods::runtime::shown::StoresShown;
 use crate::haproxy::no_use::has_none_for;
+use crate::haproxy::process::twin::{Twins, twins};
 use crate::haproxy::somebody::{Somebody, somebody};
 use crate::haproxy::tls_probe::{self, Probed};
 use crate::haproxy::verdict::{Outcome, Verdict};
@@ -406,6 +407,12 @@ impl Notification<'_> {
                 StoresShown::Unseen(..) => (seen, String::new()),
             },
         };
+        if let Some(Twins { other, .. }) = twins(self.system, self.haproxy) {
+            let why = format!(
+                "process {other} is another HAProxy that listens at the same address: end one of them"
+            );
+            return (Some(false), why, true);
+        }
         // In memory it is at once.
         let deadline = match method {
             Method::Runtime => self.deadline.min(Instant::now() + CONTRADICTION_LIMIT),

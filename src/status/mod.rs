@@ -228,6 +228,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     let mut problems: Vec<Problem> = haproxy.iter().filter_map(troubles::down).collect();
     problems.extend(haproxy.iter().filter_map(|running| troubles::refused(running, now)));
     problems.extend(haproxy.iter().filter_map(troubles::behind));
+    problems.extend(haproxy.iter().filter_map(troubles::twin));
     problems.extend(haproxy.iter().filter_map(troubles::failed_reload));
     for (name, since) in &owed {
         let running = haproxy.iter().find(|running| running.name == *name);

@@ -16,6 +16,7 @@ use crate::certified_key::read_leaf;
 use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy::cli::worker::{Answering, can_be_shown, may_die_of_names};
 use crate::haproxy::methods::master::processes;
+use crate::haproxy::process::twin::{Twins, twins};
 use crate::haproxy::target::Target;
 use crate::plan::row::Role;
 use crate::serving::in_memory;
@@ -54,6 +55,8 @@ pub struct Running {
     pub reload: Option<String>,
     /// What isn't ours and differs from what it would load now.
     pub behind: Option<Behind>,
+    /// Another HAProxy that listens where this one does.
+    pub twins: Option<Twins>,
     /// How many of its last reloads failed, one after the other, by its master's word.
     pub failed_reloads: u32,
     /// By which name it loads the sites directory, where that isn't the one that our settings have.
@@ -178,6 +181,7 @@ struct Look {
     silent: Option<Silent>,
     reload: Option<String>,
     behind: Option<Behind>,
+    twins: Option<Twins>,
     failed_reloads: u32,
     /// Whether it is known what it loads.
     is_configured: bool,
@@ -247,7 +251,8 @@ impl Look {
         let failed_reloads = worker.map(|worker| failed_reloads(haproxy, worker)).unwrap_or_default();
         let reload = reloading::command(system, haproxy);
         let is_configured = serving.is_some_and(|serving| serving.unclear.is_none());
-        Self { memory, names, answers, silent, reload, behind, failed_reloads, is_configured }
+        let twins = twins(system, haproxy);
+        Self { memory, names, answers, silent, reload, behind, twins, failed_reloads, is_configured }
     }
 
     /// What it shows for one site.
@@ -291,6 +296,7 @@ impl Look {
             down,
             reload: self.reload.clone(),
             behind: self.behind.clone(),
+            twins: self.twins,
             failed_reloads: self.failed_reloads,
             spelled: None,
             refused: None,

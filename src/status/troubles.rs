@@ -5,6 +5,7 @@ use super::behind::Changed;
 use super::running::Running;
 use super::severity::{ProblemKind, Severity};
 use crate::config::{Haproxy, Settings};
+use crate::haproxy::process::twin::Twins;
 use crate::serving::gather;
 use crate::serving::loads::{Bind, Loaded};
 use crate::sites::last_run::LastRun;
@@ -61,6 +62,22 @@ pub fn behind(running: &Running) -> Option<Problem> {
         haproxy: Some(running.name.clone()),
         fact: format!("{} {}", escaped(&running.name), behind.fact),
         advice: Some(running.catch_up(false)),
+    })
+}
+
+/// A HAProxy beside which another one listens.
+#[must_use]
+pub fn twin(running: &Running) -> Option<Problem> {
+    let Twins { own, other } = running.twins?;
+    Some(Problem {
+        kind: ProblemKind::HaproxyStale,
+        severity: Severity::Warning,
+        haproxy: Some(running.name.clone()),
+        fact: format!(
+            "process {other} is another HAProxy that listens where {} (process {own}) does: clients get either",
+            escaped(&running.name)
+        ),
+        advice: Some(format!("run: kill -USR1 {other}")),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Processes, as procfs shows them.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -237,6 +237,22 @@ impl Proc {
 
     /// The inodes of the TCP sockets that listen in the network namespace of a process.
     pub(crate) fn listening(&self, pid: i32) -> HashSet<u64> {
+        self.listeners(pid).into_iter().map(|(inode, _)| inode).collect()
+    }
+
+    /// The TCP sockets at which a process itself listens: their inodes, and the addresses as the kernel writes them.
+    pub(crate) fn listens_at(&self, pid: i32) -> HashMap<u64, String> {
+        let own = self.sockets(pid).unwrap_or_default();
+        self.listeners(pid).into_iter().filter(|(inode, _)| own.contains(inode)).collect()
+    }
+
+    /// Whether two processes are in the same network namespace.
+    pub(crate) fn share_network(&self, one: i32, other: i32) -> bool {
+        let link = |pid| fs::read_link(self.path(pid, "ns/net")).ok();
+        link(one).is_some_and(|one| link(other) == Some(one))
+    }
+
+    fn listeners(&self, pid: i32) -> Vec<(u64, String)> {
         ["net/tcp", "net/tcp6"]
             .iter()
             .filter_map(|table| fs::read_to_string(self.path(pid, table)).ok())
@@ -290,13 +306,14 @@ pub(crate) fn parse_usr2(status: &str) -> Option<Disposition> {
 }
 
 /// `sl local remote st queues tr retrnsmt uid timeout inode`; state 0A is LISTEN.
-fn parse_listening(table: &str) -> Vec<u64> {
+fn parse_listening(table: &str) -> Vec<(u64, String)> {
     table
         .lines()
         .skip(1)
         .filter_map(|line| {
-            let mut fields = line.split_ascii_whitespace().skip(3);
-            (fields.next()? == "0A").then(|| fields.nth(5)?.parse().ok())?
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            let [_, local, _, "0A", ..] = fields[..] else { return None };
+            Some((fields.get(9)?.parse().ok()?, local.to_owned()))
         })
         .collect()
 }
@@ -371,7 +388,7 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
             \x20  0: 0100007F:C5AB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 2104 1 0\n\
             \x20  1: 0100007F:C5AB 0100007F:9999 01 00000000:00000000 00:00000000 00000000     0        0 2105 1 0\n";
-        assert_eq!(parse_listening(table), [2104]);
+        assert_eq!(parse_listening(table), [(2104, "0100007F:C5AB".to_owned())]);
     }
 
     #[test]

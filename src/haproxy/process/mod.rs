@@ -12,4 +12,5 @@ pub mod stale_socket;
 pub mod started;
 pub mod stopped;
 pub mod surroundings;
+pub mod twin;
 pub mod watch;

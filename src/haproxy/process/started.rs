@@ -126,13 +126,13 @@ impl Started {
     }
 }
 
-fn is_haproxy(proc: &Proc, pid: i32) -> bool {
+pub(super) fn is_haproxy(proc: &Proc, pid: i32) -> bool {
     let own = i32::try_from(std::process::id());
     Ok(pid) != own && proc.haproxy(pid).is_some()
 }
 
 /// The process itself, or the master that it is a worker of.
-fn first_of_its_kind(proc: &Proc, pid: i32) -> i32 {
+pub(super) fn first_of_its_kind(proc: &Proc, pid: i32) -> i32 {
     let parent = proc.stat(pid).map(|stat| stat.parent).unwrap_or_default();
     let is_worker = parent > 0
         && is_haproxy(proc, parent)

@@ -1,0 +1,44 @@
+//! Another HAProxy that listens where this one does: started twice, both may bind the same addresses (`SO_REUSEPORT`), and the
+//! kernel gives each client to either.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::started::{Started, first_of_its_kind, is_haproxy};
+use crate::config::Haproxy;
+use crate::sys::procfs::Proc;
+use crate::sys::system::System;
+
+/// Two HAProxys at one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Twins {
+    /// The one that is notified.
+    pub own: i32,
+    /// The other one.
+    pub other: i32,
+}
+
+/// Looks at the processes, where it is sure which of them is this HAProxy.
+#[must_use]
+pub fn twins(system: &System, haproxy: &Haproxy) -> Option<Twins> {
+    let proc = Proc::new(system);
+    let mut families: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for pid in proc.all()?.into_iter().filter(|&pid| is_haproxy(&proc, pid)) {
+        families.entry(first_of_its_kind(&proc, pid)).or_default().push(pid);
+    }
+    if families.len() < 2 {
+        return None;
+    }
+    let own = Started::find(system, haproxy).ok().filter(|started| started.is_surely_this)?.pid;
+    let sockets =
+        |pids: &Vec<i32>| pids.iter().flat_map(|&pid| proc.listens_at(pid)).collect::<HashMap<_, _>>();
+    let ours = sockets(families.get(&own)?);
+    let addresses: HashSet<&String> = ours.values().collect();
+    // A socket that is handed on is one place for all who have it.
+    let is_apart =
+        |(inode, address): (&u64, &String)| addresses.contains(address) && !ours.contains_key(inode);
+    let is_twin = |first: i32, pids: &Vec<i32>| {
+        first != own && proc.share_network(own, first) && sockets(pids).iter().any(is_apart)
+    };
+    let (&other, _) = families.iter().find(|(first, pids)| is_twin(**first, pids))?;
+    Some(Twins { own, other })
+}
