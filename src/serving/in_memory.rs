@@ -86,8 +86,9 @@ fn by_names(
         keys.into_iter().filter(|(name, _)| is_compared(name)).find_map(|(name, family)| {
             let expected: Vec<&Served<'_>> = view.all_with(name, family).collect();
             let found = of_bind.get(&(name, family)).map(Vec::as_slice).unwrap_or_default();
-            let wanted: Vec<Option<[u8; 32]>> = runs(expected.iter().map(|served| Some(served.leaf.sha256)));
-            let has = runs(found.iter().map(|found| leaf(fresh, &found.store)));
+            // Of two names for one file the lines may have other options.
+            let wanted = runs(expected.iter().map(|it| (Some(it.leaf.sha256), it.entry.store.as_str())));
+            let has = runs(found.iter().map(|found| (leaf(fresh, &found.store), found.store.as_str())));
             // Behind the first one they matter where that is passed over for some names.
             let passes_over = found.iter().any(|found| !found.excluded.is_empty())
                 || expected.iter().any(|served| served.excluded().next().is_some());

@@ -283,7 +283,8 @@ fn haproxy_view(views: &SiteViews, shown: &Shown, running: &Running) -> HaproxyV
         }
     } else if !shown.loaded.is_unseen() {
         view.seen_by = Some("runtime");
-        view.state = if shown.is_apart { PlaceState::Current } else { by_runtime };
+        let has_file = !matches!(views.disk, Sight::Absent);
+        view.state = if shown.is_apart && has_file { PlaceState::Current } else { by_runtime };
         if let Sight::Here(loaded) = &shown.loaded {
             view.serial.clone_from(&loaded.serial);
             view.fingerprint = loaded.sha1.as_ref().map(fingerprint);
