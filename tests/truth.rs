@@ -976,8 +976,9 @@ fn what_certbot_is_to_mend_is_asked_of_certbot_in_whole_commands() {
 }
 
 /// Of every word that the manual lists: the test that runs the advice, or why no command can help.
-const MENDED: [(&str, &str); 48] = [
+const MENDED: [(&str, &str); 49] = [
     ("fleet-*", "as the fleet's problems are mended: tests/fleet.rs"),
+    ("not-published", "fleet publish, which the advice says: tests/fleet_setup.rs runs it"),
     ("not-listed", "as files that no list names are reached: tests of one by one"),
     ("not-presented", "as files that no list names are reached: tests of one by one"),
     ("ocsp-missing", "no command for all of it: tests/foreign.rs issues it again"),
