@@ -29,7 +29,7 @@ use haproxy_certs::plan::plan;
 use haproxy_certs::plan::row::Row;
 use haproxy_certs::plan::situation::{Candidate, Policy};
 use haproxy_certs::sites::dir::SitesDir;
-use haproxy_certs::sites::state::{Record, digest};
+use haproxy_certs::sites::state::Record;
 use haproxy_certs::source::Source;
 use haproxy_certs::sweep::{Swept, prove, sweep};
 use haproxy_certs::sys::clock::Moment;
@@ -491,7 +491,7 @@ fn trusted_on_a_model(seed: usize) -> usize {
     let record = |sha256: [u8; 32]| Record {
         lineage: "a".into(),
         live_dir: "/live".into(),
-        sha256: digest(&sha256),
+        sha256,
         chain: Some(ChainState::Complete),
         rejected: None,
         prune_refused: None,
