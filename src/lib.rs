@@ -31,7 +31,7 @@
 //! | [`status`] | what is seen, judged: facts first, then how bad they are, then advice |
 //! | [`host_setup`] | certbot's hooks, timers, modes and HAProxy's configuration, for `init` and `status --setup` |
 //! | [`output`] | for people, scripts, the system log, monitoring and Prometheus |
-//! | [`sys`] | procfs, programs, parallel work, failures, text that is safe to print |
+//! | [`sys`] | procfs, programs, safe reads, parallel work, failures, text that is safe to print |
 //!
 //! [`output::terminal`] is the only file that prints, the binary's `main.rs` the only one that exits. No file imports itself by way of others, and a public
 //! type has one meaning: `tests/house.rs` keeps both.

@@ -232,11 +232,16 @@ fn memory_alone_is_not_confirmed_with_a_newer_configuration() {
 fn what_somebody_else_changed_is_told_until_haproxy_has_read_it() {
     for version in versions() {
         for folder in ["sites", "other"] {
-            for what in ["replaced", "added", "removed"] {
+            for what in ["replaced", "given a chain", "added", "removed"] {
                 let context = format!("{folder} {what}");
                 let mut scene = Scene::start(&version);
                 let file = scene.folder.join(folder).join(if what == "added" { "g.pem" } else { "f.pem" });
-                let new = scene.foreign(&["g.test"]);
+                let mut new = scene.foreign(&["g.test"]);
+                if what == "given a chain" {
+                    let old = fs::read_to_string(&file).unwrap();
+                    let last = old.rfind("-----BEGIN CERTIFICATE").unwrap();
+                    new = format!("{old}{}", &old[last..]);
+                }
                 match what {
                     "removed" if folder == "sites" => continue,
                     "removed" => fs::remove_file(&file).unwrap(),
@@ -247,7 +252,10 @@ fn what_somebody_else_changed_is_told_until_haproxy_has_read_it() {
                 }
                 let fact = match what {
                     // It isn't asked for what may end it.
-                    "replaced" if version.number() < (3, 0) => "which has changed since it started",
+                    "replaced" | "given a chain" if version.number() < (3, 0) => {
+                        "which has changed since it started"
+                    }
+                    "given a chain" => "has another chain than",
                     "replaced" => "has another certificate than",
                     "added" => "doesn't have",
                     _ => "which is gone",

@@ -232,6 +232,30 @@ fn a_peer_that_falls_silent_has_shown_what_it_has() {
     assert!(detail(&verdict).contains("b.pem: HAProxy has another certificate"), "{verdict:?}");
 }
 
+/// Whoever listens there instead of HAProxy may say what it was told.
+#[test]
+fn a_reply_that_repeats_a_key_is_not_quoted() {
+    let bed = Bed::start(&versions()[0]);
+    let pem = fs::read_to_string(bed.path("b.pem")).unwrap();
+    for (before, after) in [("Unknown command: '", "'\n"), ("unable to load certificate chain from ", "\n\n")]
+    {
+        let echo = Middleman::between(&bed.haproxy.stats_socket(), move |_, request, pass_on| {
+            if request.starts_with("set ssl cert") {
+                format!("{before}{}{after}", request.replace('\n', "\\n"))
+            } else {
+                pass_on(request)
+            }
+        });
+        let mut settings = bed.settings("runtime", Socket::At(echo.path()));
+        settings.master_socket = None;
+        let verdict = bed.notify(&settings, &["b.pem"]);
+        assert_ne!(verdict.confirmed, Some(true), "{before}");
+        let said = format!("{verdict:?}");
+        let leaks = pem.lines().any(|line| line.len() > 20 && said.contains(line));
+        assert!(said.contains("repeats what it was sent") && !leaks, "{before}");
+    }
+}
+
 #[test]
 fn a_reply_cut_in_the_middle_is_no_reply() {
     // Each reply in turn is cut, of the commands that matter, in both ways of telling.

@@ -430,6 +430,26 @@ fn what_haproxy_refused_is_tried_again_once_its_configuration_is_mended() {
     }
 }
 
+/// A run that has nothing to do sees it, too.
+#[test]
+fn what_asks_more_of_keys_is_remembered_of_a_haproxy_that_is_down() {
+    for version in versions() {
+        let mut bed = Bed::new();
+        let level = demanding_openssl(bed.folder.path());
+        let mut haproxy = bed.haproxy(&version).env("OPENSSL_CONF", &level).start();
+        let cmd = bed.cmd().table(&by_pidfile("haproxy", &haproxy));
+        let idle = cmd.assemble(&[]).exits(0);
+        assert_eq!(told(&idle, 0)["outcome"], "not-needed", "{}: {idle}", version.full);
+        haproxy.stop();
+        let weak = bed.tree.authority().issue(KeyKind::Rsa2048, &["a.example"], Validity::days(90));
+        bed.tree.renew_with("a.example", &weak);
+        let refused = cmd.assemble(&[]).exits(1);
+        let reason = refused.reason("a.example.pem");
+        assert_eq!(reason.as_deref(), Some("haproxy-rejects"), "{}: {refused}", version.full);
+        haproxy.run_again();
+    }
+}
+
 #[test]
 fn a_reload_by_somebody_else_clears_what_was_remembered_and_ours_does_not() {
     for version in some(&["2.6", "3.2"]) {

@@ -292,6 +292,28 @@ fn what_haproxy_cannot_load_is_critical_whoever_put_it_there() {
     }
 }
 
+/// A stats socket may speak TLS, with certificates of its own.
+#[test]
+fn what_a_stats_socket_loads_is_judged_too() {
+    for version in versions() {
+        let (tree, cmd) = deployed();
+        let (folder, port) = (cmd.beside("more"), Port::free());
+        fs::create_dir(&folder).unwrap();
+        let file = folder.join("z.pem");
+        let leaf = tree.authority().issue(KeyKind::P256, &["z.example"], Validity::days(90));
+        fs::write(&file, leaf.combined()).unwrap();
+        let line = format!("stats socket ipv4@{} level admin ssl crt {}", port.address(), folder.display());
+        let haproxy = Haproxy::of(&version).crt(cmd.sites()).global(&line).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        status(&cmd).exits(0);
+        fs::write(&file, "no certificate").unwrap();
+        assert!(haproxy.check().is_err(), "{}", version.full);
+        let run = status(&cmd).exits(2);
+        assert!(run.stdout.contains("unloadable"), "{}: {run}", version.full);
+        cmd.run(&["assemble"]).exits(1);
+    }
+}
+
 #[test]
 fn the_sites_directory_is_judged_also_where_nothing_is_known_of_haproxy() {
     let (_tree, cmd) = deployed();

@@ -7,6 +7,7 @@ mod support;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -118,6 +119,17 @@ fn shows_scts(address: SocketAddr, name: &str) -> bool {
         .output()
         .unwrap();
     String::from_utf8_lossy(&output.stdout).contains("BEGIN SERVERINFO")
+}
+
+/// Whether a client gets a certificate with this version of TLS, an option of `openssl s_client`.
+fn speaks(address: SocketAddr, name: &str, option: &str) -> bool {
+    let output = Command::new("openssl")
+        .args(["s_client", option, "-servername", name, "-connect"])
+        .arg(address.to_string())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).contains("BEGIN CERTIFICATE")
 }
 
 /// Whether status says what HAProxy has of a file.
@@ -480,6 +492,54 @@ fn status_asks_an_old_haproxy_only_for_what_it_is_known_to_have() {
         scene.haproxy.run_again();
         for file in ["a.pem", "b.pem", "s.pem"] {
             assert!(is_seen(&scene, file), "{file}, {}", version.full);
+        }
+    });
+}
+
+/// One file under two spellings, whose lines have other options: after an update the first line's still count.
+#[test]
+fn the_options_of_the_line_that_comes_first_stay_in_force() {
+    with_each(|version| {
+        let setup = |setup: Setup, folder: &Path| {
+            let (sites, list, link) = (folder.join("sites"), folder.join("list"), folder.join("a-link"));
+            symlink(&sites, &link).unwrap();
+            put(&list, format!("{}/a.pem [ssl-max-ver TLSv1.2] a.test\n", sites.display()), 0o644);
+            setup.bind_option(&format!("crt-list {} crt {}", list.display(), link.display()))
+        };
+        let mut scene = Scene::start(version, TWO, RUNTIME, |_, _| {}, setup);
+        for renewed in 0..3 {
+            let context = format!("renewed {renewed} times, {}", version.full);
+            scene.serves("a", "a.test", &context);
+            let speaks = |option| speaks(scene.haproxy.address(), "a.test", option);
+            assert_eq!((speaks("-tls1_2"), speaks("-tls1_3")), (true, false), "{context}");
+            scene.tree.renew("a");
+            assert_eq!(scene.deploys(&context), "runtime", "{context}");
+        }
+    });
+}
+
+/// The name that a `crt-store` gives to a file of ours is no file of somebody else's.
+#[test]
+fn a_name_that_a_store_gives_is_the_file() {
+    with_each(|version| {
+        if version.number() < (3, 0) {
+            return;
+        }
+        let setup = |setup: Setup, folder: &Path| {
+            let (sites, list) = (folder.join("sites"), folder.join("list"));
+            put(&list, "@web/a [ssl-max-ver TLSv1.2] a.test\n", 0o644);
+            let section = format!("crt-store web\n  load crt {}/a.pem alias a", sites.display());
+            let lists = format!("crt-list {} crt {}", list.display(), sites.display());
+            setup.global(&section).bind_option(&lists)
+        };
+        let mut scene = Scene::start(version, TWO, RUNTIME, |_, _| {}, setup);
+        for renewed in 0..2 {
+            let context = format!("renewed {renewed} times, {}", version.full);
+            let speaks = |option| speaks(scene.haproxy.address(), "a.test", option);
+            assert_eq!((speaks("-tls1_2"), speaks("-tls1_3")), (true, false), "{context}");
+            scene.tree.renew("a");
+            assert_eq!(scene.run().0.code, Some(0), "{context}");
+            scene.serves("a", "a.test", &context);
         }
     });
 }

@@ -13,7 +13,7 @@ pub mod version;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::DirEntry;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt as _;
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 pub use self::client::{CERTBOT_DIR, certbot_dir};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, open, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, fstat, open, readlinkat, statat};
 use zeroize::Zeroizing;
 
 use crate::certified_key::{Flaw, Leaf, read_leaf};
@@ -32,9 +32,7 @@ use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, io_cause};
-
-/// The most that a key or chain file may hold, in bytes.
-pub const MAX_FILE_BYTES: u64 = 1 << 20;
+use crate::sys::safe_read::{MAX_FILE_BYTES, Unopened, as_read, read_regular};
 
 /// How long a lineage that changes under our eyes is waited for, and how recent a change counts as one.
 pub const SETTLING: Duration = Duration::from_secs(3);
@@ -366,7 +364,7 @@ fn moved(dir: &OwnedFd, name: &str, part: &Part) -> io::Result<bool> {
         return Ok(true);
     }
     match statat(dir, part.target.as_deref().unwrap_or(OsStr::new(name)), AtFlags::empty()) {
-        Ok(now) => Ok(identity(&now) != identity(&part.stat)),
+        Ok(now) => Ok(as_read(&now) != as_read(&part.stat)),
         Err(rustix::io::Errno::NOENT) => Ok(true),
         Err(e) => Err(e.into()),
     }
@@ -385,74 +383,6 @@ fn link_target(dir: &OwnedFd, name: &str) -> io::Result<Option<OsString>> {
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(None),
         Err(e) => Err(e.into()),
     }
-}
-
-/// Why a file was not read.
-pub(crate) enum Unopened {
-    /// It is something else: what.
-    NotRegular(&'static str),
-    /// It has this many bytes.
-    TooLarge(u64),
-    /// The operating system's error.
-    Io(io::Error),
-}
-
-/// Reads a regular file of at most [`MAX_FILE_BYTES`], following links; never waits for a FIFO, never opens a device.
-pub(crate) fn read_regular(
-    dir: &impl std::os::fd::AsFd,
-    path: &OsStr,
-) -> Result<(Zeroizing<Vec<u8>>, Stat), Unopened> {
-    let errno = |e: rustix::io::Errno| match e {
-        rustix::io::Errno::LOOP => Unopened::NotRegular("a loop of links"),
-        e => Unopened::Io(e.into()),
-    };
-    must_be_regular(&statat(dir, path, AtFlags::empty()).map_err(errno)?)?;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let fd = openat(dir, path, flags, Mode::empty()).map_err(errno)?;
-    read_opened(fd)
-}
-
-/// Reads an opened file if it is a regular one of at most [`MAX_FILE_BYTES`] that doesn't change meanwhile.
-pub(crate) fn read_opened(fd: OwnedFd) -> Result<(Zeroizing<Vec<u8>>, Stat), Unopened> {
-    let before = fstat(&fd).map_err(|e| Unopened::Io(e.into()))?;
-    let size = must_be_regular(&before)?;
-    // One byte more than expected shows growth; no reallocation leaves a copy of a key behind.
-    let room = usize::try_from(size).unwrap_or_default() + 1;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(room));
-    let file = std::fs::File::from(fd);
-    (&file).take(room as u64).read_to_end(&mut bytes).map_err(Unopened::Io)?;
-    let after = fstat(&file).map_err(|e| Unopened::Io(e.into()))?;
-    if identity(&before) != identity(&after) || bytes.len() as u64 != size {
-        return Err(Unopened::Io(io::Error::other("the file changed while it was read")));
-    }
-    Ok((bytes, after))
-}
-
-fn must_be_regular(stat: &Stat) -> Result<u64, Unopened> {
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => {}
-        FileType::Directory => return Err(Unopened::NotRegular("a directory")),
-        FileType::Fifo => return Err(Unopened::NotRegular("a FIFO")),
-        FileType::Socket => return Err(Unopened::NotRegular("a socket")),
-        FileType::Symlink => return Err(Unopened::NotRegular("a link")),
-        _ => return Err(Unopened::NotRegular("a device")),
-    }
-    match u64::try_from(stat.st_size) {
-        Ok(size) if size <= MAX_FILE_BYTES => Ok(size),
-        size => Err(Unopened::TooLarge(size.unwrap_or(u64::MAX))),
-    }
-}
-
-/// What stays the same as long as a file isn't replaced or written to.
-fn identity(stat: &Stat) -> (u64, u64, i64, i64, u64) {
-    #[allow(clippy::useless_conversion, reason = "the fields' types differ between architectures")]
-    (
-        stat.st_dev.into(),
-        stat.st_ino.into(),
-        stat.st_size.into(),
-        stat.st_mtime.into(),
-        stat.st_mtime_nsec.into(),
-    )
 }
 
 fn changed_at(stat: &Stat) -> SystemTime {

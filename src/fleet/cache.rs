@@ -16,7 +16,7 @@ use rustix::fs::{flock, fstat, fstatvfs, fsync, openat, statat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::certbot::{Discovery, KeyAndChain, Unread, read_opened};
+use crate::certbot::{Discovery, KeyAndChain, Unread};
 use crate::certified_key::{hex, sha256};
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::KnownHeads;
@@ -41,6 +41,7 @@ use crate::sites::place::Place;
 use crate::sys::clock::now;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::{Failure, FailureKind, io_cause};
+use crate::sys::safe_read::read_opened;
 
 /// The head that counts here.
 const HEAD: &str = "head";

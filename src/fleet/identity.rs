@@ -23,9 +23,9 @@ use zeroize::Zeroizing;
 
 use super::node_key::NodeKey;
 use super::sshsig::SigningKey;
-use crate::certbot::{Unopened, read_opened};
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::io_cause;
+use crate::sys::safe_read::{Unopened, read_opened};
 
 const FIRST_LINE: &str = "haproxy-certs identity 1";
 

@@ -1,7 +1,5 @@
 //! Notifying one HAProxy of a batch, by the first way that applies, and seeing whether it took it.
 
-use std::collections::BTreeSet;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -11,11 +9,12 @@ use crate::haproxy::batch::Batch;
 use crate::haproxy::cli::worker::{Answering, BLINK_LIMIT, PAUSE, Worker};
 use crate::haproxy::methods::runtime::Partial;
 use crate::haproxy::methods::runtime::shown::StoresShown;
+use crate::haproxy::no_use::has_none_for;
+use crate::haproxy::somebody::{Somebody, somebody};
 use crate::haproxy::tls_probe::{self, Probed};
 use crate::haproxy::verdict::{Outcome, Verdict};
-use crate::haproxy::{alerts, cli, methods, process};
-use crate::serving::gather::{identity, is_in};
-use crate::serving::loads::{Bind, Identity, Store, base_name};
+use crate::haproxy::{alerts, methods, process};
+use crate::serving::loads::Bind;
 use crate::sys::escape::escaped;
 use crate::sys::system::System;
 
@@ -44,7 +43,7 @@ pub fn notify(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict 
     if batch.changes.is_empty() {
         return Verdict::of(haproxy.method, Outcome::NotNeeded);
     }
-    if telling.has_no_use_for_it() {
+    if has_none_for(system, haproxy, batch, telling.deadline) {
         return Verdict::of(haproxy.method, Outcome::NotNeeded);
     }
     match haproxy.method {
@@ -52,18 +51,6 @@ pub fn notify(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict 
         Method::Auto => telling.by(&AUTO),
         method => telling.by(&[method]),
     }
-}
-
-/// Who there is, where no way leads to a HAProxy.
-enum Somebody {
-    /// No process that we see may be this HAProxy, and none of its sockets accepts connections.
-    Nobody,
-    /// One that may be it is still starting.
-    Coming,
-    /// One may be it: which, and why.
-    There(String),
-    /// The processes can't be seen: why.
-    Unseen(String),
 }
 
 /// One HAProxy being notified of a batch.
@@ -78,37 +65,6 @@ impl Notification<'_> {
     /// The worker that answers on the best socket, if one does.
     fn answering(&self) -> Option<Answering> {
         Worker::ways(self.haproxy).iter().find_map(|worker| worker.answering(self.deadline).ok())
-    }
-
-    /// Whether it surely has nothing of ours, neither now nor after a start: then no way brings it anything.
-    fn has_no_use_for_it(&self) -> bool {
-        let Batch { serving, ours, homes, changes, .. } = self.batch;
-        let sites = identity(&homes.sites_dir);
-        let is_ours =
-            |it: Option<Identity>| it.is_some() && (it == sites || ours.values().any(|own| it == Some(*own)));
-        let is_loaded = |store: &Store| is_ours(store.identity) || is_in(&homes.sites_dir, sites, store);
-        if serving.unclear.is_some()
-            || sites.is_none_or(|sites| serving.loads_directory(sites))
-            || serving.stores.values().any(is_loaded)
-            || serving.readers.iter().any(|named| is_ours(named.identity))
-        {
-            return false;
-        }
-        // What its settings name may be another one's configuration.
-        let started = process::started::Started::find(self.system, self.haproxy);
-        if !started.is_ok_and(|started| started.is_surely_this && started.root.is_none()) {
-            return false;
-        }
-        // One that runs with an older configuration may have it by whatever spelling.
-        let files: BTreeSet<String> =
-            changes.iter().map(|change| base_name(&change.target.spelled(self.haproxy)).to_owned()).collect();
-        let has_none = |worker: &Worker<'_>| {
-            let listing = worker.listing(self.deadline).ok()?;
-            let is_of_it =
-                |store: &String| files.contains(base_name(store)) || is_ours(identity(Path::new(store)));
-            Some(!listing.stores.iter().any(is_of_it))
-        };
-        Worker::ways(self.haproxy).iter().find_map(has_none).unwrap_or(false)
     }
 
     /// One way.
@@ -232,7 +188,7 @@ impl Notification<'_> {
                 return verdict.passing_over(passed_over);
             }
             let may_come = evidence.is_some() || before.is_none();
-            match self.somebody() {
+            match somebody(self.system, self.haproxy) {
                 Somebody::Coming if may_come && Instant::now() + AGAIN < self.deadline => sleep(AGAIN),
                 Somebody::There(_) if evidence.is_some() && begin.elapsed() < GRACE => sleep(AGAIN),
                 somebody => return self.untold(methods, evidence, &somebody, before, &passed_over),
@@ -317,36 +273,6 @@ impl Notification<'_> {
             if newer.is_sure() { "hasn't read" } else { "may not have read" },
             newer.fact()
         ))
-    }
-
-    /// Who there is that may be this HAProxy, whatever its unit or pidfile says.
-    fn somebody(&self) -> Somebody {
-        let sockets = self.haproxy.runtime_socket.iter().chain(&self.haproxy.master_socket);
-        let soon = Instant::now() + CONTRADICTION_LIMIT;
-        for address in sockets {
-            if cli::socket::listens(address, soon) {
-                return Somebody::There(format!("{address} accepts connections"));
-            }
-        }
-        let processes = match process::sight::in_sight(self.system, self.haproxy) {
-            Ok(processes) => processes,
-            Err(how) => return Somebody::Unseen(how),
-        };
-        let is_coming = |process: &process::sight::Process| {
-            process.is_between
-                || match process::master::Master::open(self.system, process.pid) {
-                    // It holds signals back while it loads.
-                    Ok(master) => !master.is_ready(),
-                    Err(why) => matches!(why, process::master::NotAMaster::Starting(_)),
-                }
-        };
-        match processes.first() {
-            None => Somebody::Nobody,
-            Some(_) if processes.iter().any(is_coming) => Somebody::Coming,
-            Some(process) => {
-                Somebody::There(format!("the HAProxy of process {} {}", process.pid, process.why))
-            }
-        }
     }
 
     /// What an attempt comes to, once it is confirmed or made good as far as can be.

@@ -121,6 +121,8 @@ impl Serving {
             .filter(|(_, it)| **it == Some(identity))
             .map(|(path, _)| path.clone())
             .collect();
+        // The names that a `crt-store` gives to files.
+        let aliases: Vec<String> = self.stores.keys().filter(|name| name.starts_with('@')).cloned().collect();
         for path in spellings {
             let store_of = |file: &str| format!("{path}/{file}");
             let firsts = self.bundles.get(&path).map(Vec::as_slice).unwrap_or_default();
@@ -144,6 +146,13 @@ impl Serving {
             }
             for (file, leaf) in files() {
                 let known = self.stores.get(&store_of(file));
+                for alias in &aliases {
+                    let store = changed.stores.get_mut(alias);
+                    let is_it = |store: &&mut Store| known.is_some_and(|known| known.path == store.path);
+                    if let Some(store) = store.filter(is_it) {
+                        store.contents = Contents::Pair(Arc::clone(leaf));
+                    }
+                }
                 let store = Store {
                     path: known.map_or_else(PathBuf::new, |store| store.path.clone()),
                     identity: known.and_then(|store| store.identity),

@@ -238,6 +238,9 @@ enum Section {
     Other(String),
 }
 
+/// What HAProxy calls the section of its stats sockets, which may speak TLS.
+const STATS: &str = "frontend GLOBAL";
+
 /// The first words of sections (2.2 to 3.5-dev).
 const SECTIONS: [&str; 25] = [
     "acme",
@@ -511,7 +514,11 @@ impl Configuration {
         }
         match first {
             _ if SECTIONS.contains(&first) => self.enter(&words),
-            "bind" => self.bind(rest, at),
+            "bind" => {
+                if let Section::Other(section) = self.section.clone() {
+                    self.bind(section, rest, at);
+                }
+            }
             "default-bind" if is_ours => self.note(at, "default-bind isn't followed"),
             "ssl-f-use" => self.used(rest, at),
             "server" | "default-server" | "server-template" => {
@@ -564,6 +571,9 @@ impl Configuration {
             "stats" if word(0) == "socket" => {
                 let is_admin = rest.windows(2).any(|pair| pair == ["level", "admin"]);
                 self.admin_sockets.extend(is_admin.then(|| word(1)));
+                if rest.contains(&"ssl") {
+                    self.bind(STATS.to_owned(), rest.get(1..).unwrap_or_default(), at);
+                }
             }
             "ssl-default-bind-options" => {
                 for option in rest {
@@ -604,11 +614,10 @@ impl Configuration {
         }
     }
 
-    fn bind(&mut self, words: &[&str], at: &At) {
-        let Section::Other(section) = &self.section else { return };
+    fn bind(&mut self, section: String, words: &[&str], at: &At) {
         let mut bind = BindLine {
             at: at.clone(),
-            section: section.clone(),
+            section,
             addresses: words.first().copied().unwrap_or_default().to_owned(),
             ssl: false,
             strict_sni: self.strict_sni,
@@ -616,7 +625,7 @@ impl Configuration {
             loads: Vec::new(),
         };
         let mut unknown = None;
-        let (mut is_open, mut v6only) = (true, false);
+        let (mut is_open, mut v6only) = (bind.section != STATS, false);
         let mut rest = words.get(1..).unwrap_or_default();
         while let Some((&word, behind)) = rest.split_first() {
             let argument = behind.first().copied().unwrap_or_default();

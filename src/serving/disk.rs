@@ -16,9 +16,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use crate::certbot::{Unopened, read_opened};
 use crate::serving::loads::Identity;
 use crate::sys::failure::io_cause;
+use crate::sys::safe_read::read_opened;
 
 /// More than any configuration or crt-list.
 const MAX_TEXT: u64 = 64 << 20;
@@ -121,12 +121,8 @@ impl OnDisk {
     /// The bytes of a file that may hold a key.
     pub(super) fn secret(&self) -> Result<Zeroizing<Vec<u8>>, String> {
         let fd = self.open(OFlags::empty()).map_err(cause)?;
-        match read_opened(fd) {
-            Ok((bytes, _)) => Ok(bytes),
-            Err(Unopened::Io(e)) => Err(cause(e)),
-            Err(Unopened::NotRegular(what)) => Err(format!("it is {what}")),
-            Err(Unopened::TooLarge(size)) => Err(format!("it has {size} bytes")),
-        }
+        let (bytes, _) = read_opened(fd).map_err(|unopened| unopened.to_string())?;
+        Ok(bytes)
     }
 
     /// The bytes of a configuration or crt-list.

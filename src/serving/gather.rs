@@ -57,6 +57,7 @@ pub fn loaded_besides<'a>(
 ) -> Loaded {
     let sites = identity(&settings.sites_dir);
     let (mut servings, mut configurations, mut stopped) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+    let mut openssl_confs = BTreeMap::new();
     let mut unseen = None;
     for haproxy in &settings.haproxys {
         let started = Started::find(system, haproxy);
@@ -71,6 +72,9 @@ pub fn loaded_besides<'a>(
         }
         if let Some(started) = surely {
             configurations.insert(haproxy.name.clone(), started.paths().collect());
+            if started.environment.is_some() {
+                openssl_confs.insert(haproxy.name.clone(), started.variable("OPENSSL_CONF"));
+            }
         }
         let version = release(system, haproxy, started.as_ref().ok());
         let around = |started| gather_around(started, haproxy, version, &Known::new(), sites, last);
@@ -103,7 +107,19 @@ pub fn loaded_besides<'a>(
     mentioned.retain(|name, _| settings.sites_dir.join(name).symlink_metadata().is_ok());
     let host = identity(&settings.host_file);
     let linked = BTreeMap::new();
-    Loaded { servings, sites, host, named, certificates, mentioned, linked, unseen, stopped, configurations }
+    Loaded {
+        servings,
+        sites,
+        host,
+        named,
+        certificates,
+        mentioned,
+        linked,
+        unseen,
+        stopped,
+        configurations,
+        openssl_confs,
+    }
 }
 
 /// A HAProxy that ran here, as its pidfile shows, and whose configuration nobody knows: no run of ours has seen it run, and
@@ -338,6 +354,13 @@ fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
 #[must_use]
 pub fn identity(path: &Path) -> Option<Identity> {
     Disk::ours("/".into()).identity(path)
+}
+
+/// How many certificates follow the leaf in a file of ours, as OpenSSL reads it; `None`: it can't be read.
+#[must_use]
+pub fn chain_len(path: &Path) -> Option<usize> {
+    let pem = Disk::ours("/".into()).find(path).ok()?.secret().ok()?;
+    Some(pair::chain_len(&pem))
 }
 
 fn environment(started: &Started) -> Environment {

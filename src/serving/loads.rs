@@ -67,6 +67,8 @@ pub struct Loaded {
     pub stopped: BTreeMap<String, Vec<PathBuf>>,
     /// The configuration files that HAProxys run with, by their names in the settings, where they are surely these.
     pub configurations: BTreeMap<String, Vec<PathBuf>>,
+    /// What their variable `OPENSSL_CONF` holds, for those of which this can be seen.
+    pub openssl_confs: BTreeMap<String, Option<String>>,
 }
 
 impl Loaded {

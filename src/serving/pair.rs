@@ -44,6 +44,22 @@ pub fn contents(pem: &[u8], key: Option<&[u8]>, version: Option<(u32, u32)>) -> 
     }
 }
 
+/// How many certificates follow the leaf in these bytes.
+#[must_use]
+pub fn chain_len(pem: &[u8]) -> usize {
+    let text = openssl_reads(pem).text;
+    text.split(|&byte| byte == b'\n').filter(|line| is_certificate(line)).count().saturating_sub(1)
+}
+
+fn is_certificate(line: &[u8]) -> bool {
+    [
+        &b"-----BEGIN CERTIFICATE-----"[..],
+        b"-----BEGIN X509 CERTIFICATE-----",
+        b"-----BEGIN TRUSTED CERTIFICATE-----",
+    ]
+    .contains(&line)
+}
+
 /// Whether it holds nothing that anybody would read.
 fn is_hopeless(pem: &[u8]) -> bool {
     read_leaf(pem).is_err()

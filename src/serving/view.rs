@@ -205,11 +205,8 @@ impl<'a> View<'a> {
     }
 
     /// See [`Views::rivals`].
-    fn rivals(&self, serving: &Serving, store: &str, now: &Leaf) -> Vec<Rival<'a>> {
-        let identity = serving.stores.get(store).and_then(|store| store.identity);
-        let is_other = |certificate: &&Served<'a>| {
-            certificate.entry.store != store && (identity.is_none() || certificate.identity != identity)
-        };
+    fn rivals(&self, store: &str, now: &Leaf) -> Vec<Rival<'a>> {
+        let is_other = |certificate: &&Served<'a>| certificate.entry.store != store;
         let mut found: Vec<(usize, Rival<'a>)> = Vec::new();
         for &place in self.by_store.get(store).map(Vec::as_slice).unwrap_or_default() {
             let Some(own) = self.certificates.get(place) else { continue };
@@ -246,13 +243,12 @@ fn best<T>(able: &[KeyFamily], find: impl Fn(KeyFamily) -> Option<T>) -> Option<
 /// The binds of a [`Serving`], looked at once: for many questions.
 #[derive(Debug)]
 pub struct Views<'a> {
-    serving: &'a Serving,
     views: Vec<View<'a>>,
 }
 
 impl<'a> Views<'a> {
     pub(super) fn of(serving: &'a Serving) -> Self {
-        Self { serving, views: serving.binds.iter().map(|bind| View::of(serving, bind)).collect() }
+        Self { views: serving.binds.iter().map(|bind| View::of(serving, bind)).collect() }
     }
 
     /// One for each bind.
@@ -283,14 +279,15 @@ impl<'a> Views<'a> {
 
     /// The stores that an update of `store` in memory, to `now`, would hand one of its names to: on some bind they are
     /// loaded behind it and serve that name with the same family of keys, and HAProxy puts what is committed behind them
-    /// (measured, 2.2 to 3.4). In load order, bind by bind, each once; another spelling of the same file is none.
+    /// (measured, 2.2 to 3.4). In load order, bind by bind, each once; another spelling of the same file is one, too: its
+    /// line may have other options, as a client certificate that is demanded.
     ///
     /// Committing these again, with what they hold and in this order, makes the winner served again.
     #[must_use]
     pub fn rivals(&self, store: &str, now: &Leaf) -> Vec<Rival<'a>> {
         let mut found: Vec<Rival<'a>> = Vec::new();
         for view in &self.views {
-            for rival in view.rivals(self.serving, store, now) {
+            for rival in view.rivals(store, now) {
                 if found.iter().all(|known| known.store != rival.store) {
                     found.push(rival);
                 }
@@ -478,15 +475,6 @@ mod tests {
         assert_eq!(of("host", ecdsa(), &["a", "b"]), ["1", "4", "5", "6"]);
         assert_eq!(of("unknown", ecdsa(), &["a"]), [""; 0]);
 
-        let same = Identity { device: 1, inode: 7 };
-        let mut twice = system.clone();
-        for store in ["1", "4"] {
-            twice.stores.get_mut(store).unwrap().identity = Some(same);
-        }
-        let views = twice.views().unwrap();
-        let found: Vec<&str> =
-            views.rivals("1", &leaf(ecdsa(), &["a"])).into_iter().map(|rival| rival.store).collect();
-        assert_eq!(found, ["6"]);
         assert!(Serving::unknown("not read").views().is_err());
     }
 

@@ -10,13 +10,13 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, Stat, fstat, openat, stat, statat}
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use crate::certbot::{Unopened, read_opened};
 use crate::certified_key::{CertifiedKey, Leaf, has_private_key, openssl_reads, read_leaf, sha256};
 use crate::config::{OWN_DIR, Owner};
 use crate::index::entry::Look;
 use crate::plan::names::is_loaded_name;
 use crate::plan::situation::{Deployed, EntryKind};
 use crate::sys::failure::Failure;
+use crate::sys::safe_read::{Unopened, read_opened};
 
 /// How a file is opened that HAProxy may load: nothing that could hang.
 const FOLLOWED: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
@@ -162,10 +162,6 @@ pub(super) fn holds_a_pair_besides(dir: &OwnedFd, path: &Path, excepted: impl Fn
 /// # Errors
 /// It isn't there, isn't a regular file of a sensible size, or can't be read.
 pub fn bytes(dir: impl AsFd, name: &OsStr) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    match read_opened(openat(dir, name, FOLLOWED | OFlags::NOFOLLOW, Mode::empty())?) {
-        Ok((bytes, _)) => Ok(bytes),
-        Err(Unopened::Io(e)) => Err(e),
-        Err(Unopened::NotRegular(what)) => Err(std::io::Error::other(format!("it is {what}"))),
-        Err(Unopened::TooLarge(size)) => Err(std::io::Error::other(format!("it has {size} bytes"))),
-    }
+    let (bytes, _) = read_opened(openat(dir, name, FOLLOWED | OFlags::NOFOLLOW, Mode::empty())?)?;
+    Ok(bytes)
 }

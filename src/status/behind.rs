@@ -14,7 +14,7 @@ use crate::haproxy::process::config_check::newer_source;
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
 use crate::plan::row::Role;
-use crate::serving::gather::identity;
+use crate::serving::gather::{chain_len, identity};
 use crate::serving::in_memory;
 use crate::serving::loads::{Bind, Contents, Identity, Loaded, Serving, Store, base_name, is_loaded};
 use crate::sys::change_time::changed_at;
@@ -101,8 +101,8 @@ struct Question<'a> {
     memory: &'a LoadedStores,
 }
 
-fn has_another(name: &str) -> String {
-    format!("has another certificate than {} has now", escaped(name))
+fn has_another(part: &str, name: &str) -> String {
+    format!("has another {part} than {} has now", escaped(name))
 }
 
 fn may_lack(name: &str) -> String {
@@ -123,12 +123,20 @@ impl<'a> Question<'a> {
 
     /// A file from elsewhere, for which it was asked.
     fn asked(&self) -> Option<Behind> {
-        let is_other = |(name, shown): &(&String, &LoadedLeaf)| {
-            let on_disk = self.serving.stores.get(*name).and_then(|store| store.contents.leaf());
-            on_disk.is_some_and(|leaf| !shown.is_of(leaf))
-        };
-        let (name, _) = self.memory.others.iter().find(is_other)?;
-        Some(Behind { fact: has_another(name), changed: Changed::memory_if(self.is_older(name)) })
+        let (name, part) = self.memory.others.iter().find_map(|(name, shown)| {
+            let store = self.serving.stores.get(name)?;
+            Some((name, self.other_part(shown, store.contents.leaf()?, &store.path)?))
+        })?;
+        Some(Behind { fact: has_another(part, name), changed: Changed::memory_if(self.is_older(name)) })
+    }
+
+    /// What it has otherwise than a file that isn't ours. The chain counts where the file has changed since.
+    fn other_part(&self, shown: &LoadedLeaf, leaf: &Leaf, path: &Path) -> Option<&'static str> {
+        if !shown.is_of(leaf) {
+            return Some("certificate");
+        }
+        let is_other = |is: usize| self.is_newer(path) && chain_len(path).is_some_and(|must| is != must);
+        shown.chain_len.is_some_and(is_other).then_some("chain")
     }
 
     /// A file from elsewhere, for which it can't be asked: the file's time tells.
@@ -155,10 +163,14 @@ impl<'a> Question<'a> {
             if self.memory.avoided.contains(&name) && self.is_newer(&views.place.path) {
                 return Some(Behind::on_disk(may_lack(&name)));
             }
-            let shown = self.memory.stores.get(&name);
-            if shown.zip(views.disk.here()).is_some_and(|(shown, leaf)| !shown.is_of(leaf)) {
+            let shown = self.memory.stores.get(&name).zip(views.disk.here());
+            let part = shown.and_then(|(shown, leaf)| self.other_part(shown, leaf, &views.place.path));
+            if let Some(part) = part {
                 let in_memory = self.has_read(&views.place.path);
-                return Some(Behind { fact: has_another(&name), changed: Changed::memory_if(in_memory) });
+                return Some(Behind {
+                    fact: has_another(part, &name),
+                    changed: Changed::memory_if(in_memory),
+                });
             }
         }
         None

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::certbot::MAX_FILE_BYTES;
 use crate::certified_key::Leaf;
 use crate::serving::loads::move_out;
 use crate::status::advice::ASSEMBLE;
 use crate::sys::escape::shell_word;
+use crate::sys::safe_read::MAX_FILE_BYTES;
 
 /// What a lineage consists of.
 const KINDS: [&str; 4] = ["cert", "privkey", "chain", "fullchain"];

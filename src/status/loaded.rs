@@ -257,6 +257,7 @@ fn read_into(replies: &str, stores: &mut Stores) {
 fn loaded(store: ShownStore, not_before: Option<i64>) -> LoadedLeaf {
     LoadedLeaf {
         status: store.status,
+        chain_len: store.chain_shown(),
         is_alone: store.is_alone(),
         not_after: store.not_after.as_deref().and_then(date),
         serial: store.serial,

@@ -53,11 +53,27 @@ pub struct LoadedLeaf {
     pub not_before: Option<i64>,
     /// Until when it is valid.
     pub not_after: Option<i64>,
+    /// How many certificates follow it in its own file, where HAProxy shows that.
+    pub chain_len: Option<usize>,
     /// Whether it stands alone: no other certificate is sent with it.
     pub is_alone: bool,
 }
 
 impl LoadedLeaf {
+    /// One of which only that it is there is known.
+    #[must_use]
+    pub fn of_unknown() -> Self {
+        Self {
+            status: StoreStatus::Used,
+            serial: None,
+            sha1: None,
+            not_before: None,
+            not_after: None,
+            chain_len: None,
+            is_alone: false,
+        }
+    }
+
     /// Whether it is this leaf. Of an Ed25519 certificate HAProxy shows no fingerprint.
     #[must_use]
     pub fn is_of(&self, leaf: &Leaf) -> bool {

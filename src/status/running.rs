@@ -14,7 +14,6 @@ use super::observation::{Location, Outranked, Shown, Sight, SiteViews};
 use super::{advice, behind, reloading};
 use crate::certified_key::read_leaf;
 use crate::config::{Haproxy, Method, Settings};
-use crate::haproxy::cli::replies::StoreStatus;
 use crate::haproxy::cli::worker::{Answering, can_be_shown, may_die_of_names};
 use crate::haproxy::methods::master::processes;
 use crate::haproxy::target::Target;
@@ -313,10 +312,7 @@ fn failed_reloads(haproxy: &Haproxy, worker: Answering) -> u32 {
 fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut Ground) {
     let Look { memory: Ok(LoadedStores { stores, avoided, .. }), names, .. } = look else { return };
     // It has those, too, whatever is in them.
-    let of_avoided = |file: String| {
-        let (serial, sha1, not_before, not_after) = (None, None, None, None);
-        (file, LoadedLeaf { status: StoreStatus::Used, serial, sha1, not_before, not_after, is_alone: false })
-    };
+    let of_avoided = |file: String| (file, LoadedLeaf::of_unknown());
     let avoided = avoided.into_iter().filter(|file| names.site(file).is_none()).map(of_avoided);
     let mut left: Vec<_> =
         stores.into_iter().chain(avoided).filter(|(file, _)| *file != haproxy.host_file).collect();

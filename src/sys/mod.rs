@@ -1,4 +1,4 @@
-//! The operating system: its places and programs, work in parallel, failures, and text that is safe to print.
+//! The operating system: its places and programs, safe reads, work in parallel, failures, and text that is safe to print.
 
 pub mod change_time;
 pub mod clock;
@@ -10,6 +10,7 @@ pub mod host_name;
 pub mod parallel;
 pub mod procfs;
 pub mod program;
+pub mod safe_read;
 pub mod service_manager;
 pub mod signals;
 pub mod system;

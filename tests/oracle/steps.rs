@@ -227,6 +227,7 @@ impl Change {
 }
 
 /// A world that is there: its files, its certbot, and its HAProxy once it is started.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Stage {
     /// Which world.
     pub world: World,

@@ -169,6 +169,9 @@ fn deploy(
     for (name, files) in &swept.situation.loaded.configurations {
         sites.remember_start(name, |start| start.configuration.clone_from(files));
     }
+    for (name, file) in &swept.situation.loaded.openssl_confs {
+        sites.remember_start(name, |start| start.openssl_conf.clone_from(file));
+    }
     let ours = sites.state.knows_lineages();
     let source = swept.source;
     let supply = |row: &Row| prove(&source, row.lineage.as_deref().unwrap_or_default());

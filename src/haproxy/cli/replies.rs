@@ -43,10 +43,16 @@ pub struct ShownStore {
 }
 
 impl ShownStore {
+    /// How many certificates follow the leaf in its own file; `None`: of such a key HAProxy doesn't show it.
+    #[must_use]
+    pub fn chain_shown(&self) -> Option<usize> {
+        self.sha1.map(|_| self.chain_len)
+    }
+
     /// Whether the leaf is surely sent without any other certificate.
     #[must_use]
     pub fn is_alone(&self) -> bool {
-        self.sha1.is_some() && self.chain_len == 0 && !self.is_completed
+        self.chain_shown() == Some(0) && !self.is_completed
     }
 }
 

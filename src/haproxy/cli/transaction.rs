@@ -5,6 +5,7 @@
 //! meant, and what isn't surely ours is never committed (2.3 to 3.1 put our PEM under another file's name where
 //! somebody else's transaction is open).
 
+use std::collections::HashSet;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -113,6 +114,7 @@ impl Commands<'_> {
         let command = socket::with_payload(&self.worker.line(&set_line(file)), pem);
         loop {
             let reply = match self.worker.ask(&command, self.deadline) {
+                Ok(reply) if repeats(&reply, pem) => "it repeats what it was sent".to_owned(),
                 Ok(reply) => reply,
                 Err(trouble) => {
                     self.abort_if_open(file, &trouble);
@@ -172,6 +174,14 @@ impl Commands<'_> {
     fn tidy(&self, command: &str) {
         let _ = self.worker.command(command, self.deadline.max(Instant::now() + Duration::from_secs(1)));
     }
+}
+
+/// Whether a reply has a part of what was sent, a key perhaps: no HAProxy does that with a payload, but whoever else listens
+/// there may, and what a reply says is quoted.
+fn repeats(reply: &str, sent: &[u8]) -> bool {
+    const PART: usize = 12;
+    let parts: HashSet<&[u8]> = sent.windows(PART).collect();
+    reply.as_bytes().windows(PART).any(|part| parts.contains(part))
 }
 
 /// The command that a PEM is the payload of.

@@ -114,6 +114,12 @@ impl Started {
         self.files.iter().map(|file| self.folder.join(file))
     }
 
+    /// What a variable of its environment holds, where it is UTF-8.
+    pub(crate) fn variable(&self, wanted: &str) -> Option<String> {
+        let entries = self.environment.iter().flatten().filter_map(|entry| entry.to_str()?.split_once('='));
+        entries.filter(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned()).next()
+    }
+
     /// The file that follows this option.
     pub(crate) fn file_of(&self, option: &str) -> Option<PathBuf> {
         value_of(&self.arguments, option).map(|file| self.folder.join(file))

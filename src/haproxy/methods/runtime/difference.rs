@@ -10,7 +10,7 @@ use crate::haproxy::cli::replies::{Listing, ShownStore};
 use crate::haproxy::cli::worker::can_be_shown;
 use crate::haproxy::memory::{Memory, Step};
 use crate::haproxy::target::Target;
-use crate::serving::gather::identity;
+use crate::serving::gather::{chain_len, identity};
 use crate::serving::in_memory::SHOWS_NAMES_SINCE;
 use crate::serving::loads::{Contents, Identity, Named, Store};
 use crate::sys::change_time::changed_at;
@@ -123,6 +123,16 @@ impl Update<'_> {
             let shown = self.commands.worker.store(name, self.commands.deadline)?;
             // Through 2.2 a bundle can't be asked for.
             let is_it = |shown: &ShownStore| is_of(shown, &leaf.sha1, &leaf.serial);
+            let other_chain = |shown: &ShownStore| {
+                let must = || chain_len(&store.path);
+                !is_ours
+                    && is_new
+                    && shown.chain_shown().is_some_and(|is| must().is_none_or(|must| is != must))
+            };
+            if shown.as_ref().is_some_and(other_chain) {
+                let why = format!("{}: HAProxy has another chain with it", escaped(name));
+                return Ok(Some(Difference::Seen(why)));
+            }
             if !shown.as_ref().map_or(!is_new, is_it) {
                 let why = format!("{}: HAProxy has another certificate", escaped(name));
                 return Ok(Some(Difference::Seen(why)));

@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use rustix::fs::CWD;
 
-use crate::certbot::read_regular;
 use crate::certified_key::{Leaf, read_leaf};
 use crate::config::Haproxy;
 use crate::haproxy::batch::Batch;
@@ -21,6 +20,7 @@ use crate::haproxy::shared_names::{Key, NamesShown};
 use crate::haproxy::target::Target;
 use crate::serving::in_memory::SHOWS_NAMES_SINCE;
 use crate::serving::loads::{At, Bind, Contents, Entry, How, Load, Serving, Store};
+use crate::sys::safe_read::read_regular;
 
 /// How many files beside ours HAProxy is asked for, and how many lists.
 const ASKED_AT_MOST: usize = 1000;

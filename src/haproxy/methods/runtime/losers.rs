@@ -2,8 +2,8 @@
 //! start is restored.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 
+use rustix::fs::CWD;
 use zeroize::Zeroizing;
 
 use super::job::{Job, can_be_sent};
@@ -16,7 +16,7 @@ use crate::haproxy::memory::{File, Memory, Step};
 use crate::haproxy::target::Target;
 use crate::serving::loads::Store;
 use crate::sys::escape::escaped;
-use crate::sys::failure::io_cause;
+use crate::sys::safe_read::read_regular;
 
 /// Why a certificate can't be committed again.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +102,8 @@ impl Update<'_> {
             return Err(cannot(&why));
         }
         let on_disk = on_disk.ok_or_else(|| cannot("it isn't known"))?;
-        let pem = Zeroizing::new(fs::read(&on_disk.path).map_err(|error| cannot(&io_cause(&error)))?);
+        let (pem, _) =
+            read_regular(&CWD, on_disk.path.as_os_str()).map_err(|unopened| cannot(&unopened.to_string()))?;
         if pem.windows(DH.len()).any(|part| part == DH) {
             return Err(cannot("it has parameters of its own"));
         }

@@ -146,7 +146,7 @@ pub(super) fn agrees(expected: Option<&Expected>, store: Option<&ShownStore>) ->
         (None, Some(_)) => Err(Differs::Still),
         (Some(_), None) => Err(Differs::Missing),
         (Some(expected), Some(store)) => {
-            let chain_len = store.sha1.map_or(expected.chain_len, |_| store.chain_len);
+            let chain_len = store.chain_shown().unwrap_or(expected.chain_len);
             if !is_of(store, &expected.sha1, &expected.serial) {
                 Err(Differs::Another)
             } else if store.status != StoreStatus::Used {
