@@ -99,9 +99,9 @@ pub(super) fn note_shadows(
 fn contested<'a>(situation: &Situation, sites: &Files, leaves: &'a Leaves) -> HashMap<Served<'a>, usize> {
     let all = || leaves.iter().enumerate().filter_map(|(place, leaf)| Some((place, leaf.as_deref()?)));
     // Nearly all names have one file: no more than a number is kept of each.
-    let hasher = RandomState::new();
+    let random = RandomState::new();
     let each = all().flat_map(|(_, leaf)| served(leaf));
-    let mut hashes: Vec<u64> = each.map(|served| hasher.hash_one(served)).collect();
+    let mut hashes: Vec<u64> = each.map(|served| random.hash_one(served)).collect();
     hashes.sort_unstable();
     let repeated = hashes.chunk_by(u64::eq).filter(|same| same.len() > 1).flatten().copied();
     let repeated: HashSet<u64> = repeated.collect();
@@ -111,7 +111,7 @@ fn contested<'a>(situation: &Situation, sites: &Files, leaves: &'a Leaves) -> Ha
     let behind = |place| sites.at(place).map(|(file, _)| file_behind(situation, file));
     let (mut winners, mut contested) = (HashMap::new(), HashSet::new());
     for (place, leaf) in all() {
-        for served in served(leaf).filter(|served| repeated.contains(&hasher.hash_one(served))) {
+        for served in served(leaf).filter(|served| repeated.contains(&random.hash_one(served))) {
             if behind(*winners.entry(served).or_insert(place)) != behind(place) {
                 contested.insert(served);
             }
