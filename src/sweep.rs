@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crate::certbot::SETTLING;
 use crate::certified_key::{CertifiedKey, CombinedPem, Leaf, Unproved, read_leaf};
 use crate::config::Settings;
+use crate::index::Index;
 use crate::index::entry::{Look, Looks, Proven};
-use crate::index::{Index, Remembered};
 use crate::plan::action::Action;
 use crate::plan::names::site_file;
 use crate::plan::plan;
@@ -19,7 +19,7 @@ use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::Plan;
 use crate::plan::situation::{
-    Candidate, Deployed, EntryKind, HostSituation, Lineage, Policy, Recorded, Situation,
+    Candidate, Deployed, EntryKind, HostSituation, Lineage, Policy, Recorded, Situation, named,
 };
 use crate::serving::gather::links_to;
 use crate::serving::loads::Loaded;
@@ -88,8 +88,7 @@ pub fn sweep(
         let found = look_at(sites?, &file, Some(lineage), record.as_ref(), name, &tree)?;
         Some((file, found))
     };
-    // All maps are made at once of what comes in order.
-    let (mut lineages, mut deployed, mut unread) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut unchanged, mut unread) = (Vec::with_capacity(index.len()), Vec::new());
     let mut unchanged_since = None;
     for name in wanted {
         let Some(known) = index.get(&name) else {
@@ -97,11 +96,8 @@ pub fn sweep(
             continue;
         };
         unchanged_since = unchanged_since.into_iter().chain([known.proved]).min();
-        let (lineage, file, found) = recall(settings, &name, known);
-        deployed.push((file, found));
-        lineages.push((name, lineage));
+        unchanged.push((name, known.candidate.clone()));
     }
-    let as_recorded = lineages.len();
     let at = now();
     let observe = |name: &OsString| {
         let record = site_file(name).ok().and_then(|file| recorded(file.to_str()?));
@@ -112,7 +108,7 @@ pub fn sweep(
         Observed { lineage, found, unsettled, entry }
     };
     let mut unsettled = BTreeSet::new();
-    let mut proved = Vec::new();
+    let (mut lineages, mut deployed, mut proved) = (Vec::new(), Vec::new(), Vec::new());
     let observed = parallel::map(&unread, observe, progress);
     let read = unread.len();
     for (name, observed) in unread.into_iter().zip(observed) {
@@ -124,6 +120,7 @@ pub fn sweep(
         deployed.extend(note(&mut lineage, found));
         lineages.push((name, lineage));
     }
+    // Made at once of what comes in order a map has no gaps.
     let mut lineages: BTreeMap<OsString, Lineage> = lineages.into_iter().collect();
     let mut deployed: BTreeMap<OsString, Deployed> = deployed.into_iter().collect();
     for (name, mut lineage) in settle(&tree, unsettled) {
@@ -135,7 +132,7 @@ pub fn sweep(
     // Whether a file is that of a lineage that isn't read, and the state says of it just what it is.
     let is_known = |file: &OsStr| {
         let lineage = file.as_encoded_bytes().strip_suffix(b".pem").map(OsStr::from_bytes);
-        let is_wanted = |name: &&OsStr| as_recorded == index.len() || lineages.contains_key(*name);
+        let is_wanted = |name: &&OsStr| unchanged.len() == index.len() || named(&unchanged, name).is_some();
         lineage.filter(|name| index.get(name).is_some()).as_ref().is_some_and(is_wanted)
     };
     let mut failure = None;
@@ -151,7 +148,11 @@ pub fn sweep(
         .filter(|name| !is_known(OsStr::new(name)))
         .filter_map(|name| Some((OsString::from(name), recorded(name)?)))
         .collect();
-    let host = settings.host_lineage.as_ref().map(|name| host(settings, &tree, name, &lineages, &recorded));
+    let known = |name: &OsStr| match named(&unchanged, name) {
+        Some(candidate) => Some(Lineage { proof: Ok(candidate.clone()), leaf: None }),
+        None => lineages.get(name).cloned(),
+    };
+    let host = settings.host_lineage.as_ref().map(|name| host(settings, &tree, name, &known, &recorded));
     Ok(Swept {
         source: tree,
         live_dir_missing: discovery.live_dir_missing,
@@ -160,7 +161,7 @@ pub fn sweep(
         read,
         unchanged_since,
         situation: Situation {
-            as_recorded,
+            unchanged,
             any_lineage,
             recorded: recorded_otherwise,
             lineages,
@@ -234,22 +235,6 @@ struct Observed {
     found: Option<(OsString, Result<Deployed, Refusal>)>,
     unsettled: bool,
     entry: Option<Proven>,
-}
-
-/// A lineage that the index knows, its file, and what is in it: what would be found by reading both.
-fn recall(settings: &Settings, name: &OsStr, known: &Remembered) -> (Lineage, OsString, Deployed) {
-    let candidate = known.candidate.clone();
-    let deployed = Deployed {
-        kind: EntryKind::Regular { owner: settings.owner, mode: settings.mode },
-        sha256: Some(candidate.sha256),
-        leaf: Some(Arc::clone(&candidate.leaf)),
-        has_key: true,
-        presented: true,
-        leads_to: None,
-        archived: false,
-    };
-    let file = site_file(name).unwrap_or_default();
-    (Lineage { proof: Ok(candidate), leaf: None }, file, deployed)
 }
 
 /// What the index may say of a lineage: it was proved, and is deployed as it was proved.
@@ -397,11 +382,11 @@ fn host(
     settings: &Settings,
     tree: &Source,
     name: &str,
-    lineages: &BTreeMap<OsString, Lineage>,
+    known: &dyn Fn(&OsStr) -> Option<Lineage>,
     recorded: &dyn Fn(&str) -> Option<Recorded>,
 ) -> HostSituation {
     let lineage_name = OsString::from(name);
-    let mut source = lineages.get(&lineage_name).cloned().unwrap_or_else(|| {
+    let mut source = known(&lineage_name).unwrap_or_else(|| {
         let mut unsettled = BTreeSet::from([lineage_name.clone()]);
         let examined = examine(tree, &lineage_name, recorded(&settings.host_file.to_string_lossy()).as_ref());
         unsettled.retain(|_| examined.unsettled);

@@ -279,7 +279,7 @@ prop_compose! {
             HostSituation { lineage, source, file: HOST_FILE.into(), deployed, recorded }
         });
         Situation {
-            as_recorded: 0,
+            unchanged: Vec::new(),
             any_lineage: excluded || !lineages.is_empty(),
             lineages,
             deployed,

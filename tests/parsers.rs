@@ -207,7 +207,7 @@ fn record() -> impl Strategy<Value = Record> {
         words,
         by,
     });
-    ("[a-z][a-z.-]{0,12}", "/[a-z/]{0,20}", digest(), option::weighted(0.2, rejected)).prop_map(
+    ("[a-z][a-z.-]{0,12}", "/[a-z/]{0,20}", any::<[u8; 32]>(), option::weighted(0.2, rejected)).prop_map(
         |(lineage, live_dir, sha256, rejected)| Record {
             lineage,
             live_dir: live_dir.into(),

@@ -34,7 +34,7 @@ pub enum ChainState {
     /// A certificate wasn't issued (name and signature) by the one after it.
     Disordered {
         /// The first such certificate; 1 is the leaf.
-        certificate: usize,
+        certificate: u32,
     },
 }
 
@@ -48,8 +48,9 @@ pub(super) fn state(certificates: &[Certificate]) -> ChainState {
     match &all[..] {
         [leaf] if !issued(leaf, leaf) => ChainState::Incomplete,
         _ => {
-            match all.iter().zip(all.iter().skip(1)).position(|(subject, issuer)| !issued(subject, issuer)) {
-                Some(place) => ChainState::Disordered { certificate: place + 1 },
+            let mut links = (1..).zip(all.iter().zip(all.iter().skip(1)));
+            match links.find(|(_, (subject, issuer))| !issued(subject, issuer)) {
+                Some((certificate, _)) => ChainState::Disordered { certificate },
                 None => ChainState::Complete,
             }
         }

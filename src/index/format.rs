@@ -135,7 +135,7 @@ fn write(to: &mut Vec<u8>, entry: &Proven) -> Option<()> {
     let chain = match candidate.chain {
         ChainState::Complete => 0,
         ChainState::Incomplete => 1,
-        ChainState::Disordered { certificate } => u32::try_from(certificate).ok()?.checked_add(2)?,
+        ChainState::Disordered { certificate } => certificate.checked_add(2)?,
     };
     to.extend(chain.to_le_bytes());
     to.extend([u8::from(candidate.staging), u8::from(candidate.loose_permissions)]);
@@ -161,7 +161,7 @@ fn read(from: &mut Cursor<'_>) -> Option<Proven> {
     let chain = match from.u32()? {
         0 => ChainState::Complete,
         1 => ChainState::Incomplete,
-        number => ChainState::Disordered { certificate: usize::try_from(number - 2).ok()? },
+        number => ChainState::Disordered { certificate: number - 2 },
     };
     let (staging, loose_permissions) = (from.flag()?, from.flag()?);
     let leaf = Arc::new(read_leaf(from)?);
@@ -213,11 +213,12 @@ fn read_leaf(from: &mut Cursor<'_>) -> Option<Leaf> {
         }
         names.push(read_text(from)?);
     }
-    // Most have a few: no room for more.
-    names.shrink_to_fit();
     for _ in 0..from.u32()? {
         common_names.push(read_text(from)?);
     }
+    // Most have a few: no room for more.
+    names.shrink_to_fit();
+    common_names.shrink_to_fit();
     let (kind, bits, oid) = (from.array::<1>()?, from.u32()?, read_text(from)?);
     let key_type = match kind {
         [0] => KeyType::EcdsaP256,

@@ -134,6 +134,8 @@ impl Index {
         let written = format::stamp(&pieces.bytes).filter(|written| written.is_continued_by(now))?;
         pieces.skip(format::HEADER_BYTES);
         let witness = Witness::new(settings, state, pairs, sites, &written)?;
+        // What the state doesn't have isn't trusted.
+        self.known.reserve(state.files.len());
         loop {
             let is_end = pieces.read(PIECE).ok()?;
             let entries = format::entries(&pieces.bytes);
@@ -248,7 +250,10 @@ struct Pieces {
 impl Pieces {
     /// Reads on until there are so many bytes; whether the file ends with them.
     fn read(&mut self, bytes: usize) -> std::io::Result<bool> {
-        let wanted = bytes.saturating_sub(self.bytes.len()) as u64;
+        let wanted = bytes.saturating_sub(self.bytes.len());
+        // Room for that and no more: it would be had for twice as much.
+        self.bytes.reserve_exact(wanted);
+        let wanted = wanted as u64;
         let left = format::MAX_BYTES.saturating_sub(self.at + self.bytes.len() as u64);
         let read = (&self.file).take(wanted.min(left)).read_to_end(&mut self.bytes)?;
         Ok((read as u64) < wanted)

@@ -26,7 +26,7 @@ use rustix::fs::FileType;
 use crate::config::Owner;
 use crate::index::entry::{Look, Looks, Proven, Stamp};
 use crate::index::known_pair::KnownPair;
-use crate::sites::state::{Record, is_hex_of};
+use crate::sites::state::Record;
 
 /// How much older than a run's begin a change must be. File systems take their times from the kernel's tick, which is some
 /// milliseconds late, and some keep only every second one of the seconds (FAT); a clock that is set by less than
@@ -135,7 +135,7 @@ impl Rule<'_> {
     fn is_as_recorded(&self, record: &Record, entry: &Proven) -> bool {
         record.lineage == entry.lineage
             && Path::new(&*record.live_dir) == self.live_dir
-            && is_hex_of(&record.sha256, &entry.candidate.sha256)
+            && record.sha256 == entry.candidate.sha256
             && record.chain == Some(entry.candidate.chain)
             && record.rejected.is_none()
             && record.prune_refused.is_none()

@@ -8,24 +8,38 @@ use crate::plan::row::Row;
 pub(super) struct Files(Vec<Row>);
 
 impl Files {
-    /// `rows` are in order already.
     pub(super) fn new(mut rows: Vec<Row>) -> Self {
         rows.retain(|row| row.file.is_some());
-        debug_assert!(
-            rows.is_sorted_by(|one, other| one.file < other.file),
-            "one row for each file, in order"
-        );
+        rows.sort_by(|one, other| one.file.cmp(&other.file));
+        debug_assert!(rows.is_sorted_by(|one, other| one.file < other.file), "one row for each file");
         Self(rows)
     }
 
+    pub(super) fn and(mut self, others: Vec<Row>) -> Self {
+        self.0.extend(others);
+        Self::new(self.0)
+    }
+
+    /// Where a file is among them.
+    pub(super) fn place(&self, file: &OsStr) -> Option<usize> {
+        self.0.binary_search_by(|row| file_of(row).cmp(file)).ok()
+    }
+
+    pub(super) fn at(&self, place: usize) -> Option<(&OsStr, &Row)> {
+        self.0.get(place).map(|row| (file_of(row), row))
+    }
+
+    pub(super) fn at_mut(&mut self, place: usize) -> Option<&mut Row> {
+        self.0.get_mut(place)
+    }
+
     pub(super) fn get(&self, file: &OsStr) -> Option<&Row> {
-        let at = self.0.binary_search_by(|row| file_of(row).cmp(file)).ok()?;
-        self.0.get(at)
+        self.0.get(self.place(file)?)
     }
 
     pub(super) fn get_mut(&mut self, file: &OsStr) -> Option<&mut Row> {
-        let at = self.0.binary_search_by(|row| file_of(row).cmp(file)).ok()?;
-        self.0.get_mut(at)
+        let place = self.place(file)?;
+        self.0.get_mut(place)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&OsStr, &Row)> {

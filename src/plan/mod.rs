@@ -30,47 +30,42 @@ use crate::plan::files::Files;
 use crate::plan::names::{SIBLING_ENDINGS, site_file};
 use crate::plan::planned::Planned;
 use crate::plan::row::{Plan, Role, Row};
-use crate::plan::situation::{Deployed, EntryKind, Situation};
+use crate::plan::situation::{Deployed, EntryKind, Lineage, Situation};
 use crate::plan::warning::Warning;
 
 /// Decides what is to be done.
 pub fn plan(situation: &Situation) -> Plan {
-    let (mut wanted, mut nameless) = (Vec::with_capacity(situation.lineages.len()), Vec::new());
+    let mut rows = Vec::with_capacity(situation.unchanged.len() + situation.lineages.len());
+    let mut nameless = Vec::new();
+    let is_loadable = |file: &OsStr, deployed: &Deployed| situation.is_loaded(file) && deployed.is_loadable();
+    let mut add = |name: &OsString, lineage: &Lineage, found: Option<&Deployed>| match site_file(name) {
+        Ok(file) => {
+            let deployed = found.or_else(|| situation.deployed.get(&file));
+            let recorded = situation.recorded.get(&file);
+            let loadable = deployed.is_some_and(|deployed| is_loadable(&file, deployed));
+            let place = Spot { role: Role::Site, file: &file, deployed, recorded };
+            rows.push(Row { loadable, ..decide(situation, name, lineage, &place) });
+        }
+        Err(refusal) => nameless.push(without_file(name, lineage, refusal)),
+    };
+    for (name, unchanged) in &situation.unchanged {
+        let (lineage, found) = situation.found(unchanged);
+        add(name, &lineage, Some(&found));
+    }
     for (name, lineage) in &situation.lineages {
-        match site_file(name) {
-            Ok(file) => wanted.push((file, name, lineage)),
-            Err(refusal) => nameless.push(without_file(name, lineage, refusal)),
-        }
+        add(name, lineage, None);
     }
-    // In the files' order, as what is deployed is: both are gone through side by side.
-    wanted.sort_by(|(one, ..), (other, ..)| one.cmp(other));
-    let mut rows: Vec<Row> = Vec::with_capacity(wanted.len());
-    let mut there = situation.deployed.iter().peekable();
-    let mut add = |file: &OsStr, mut row: Row, deployed: Option<&Deployed>| {
-        row.loadable = situation.is_loaded(file) && deployed.is_some_and(Deployed::is_loadable);
-        rows.push(row);
-    };
-    let no_lineages = |file: &OsString, deployed: &Deployed| {
-        (deployed.kind != EntryKind::Directory).then(|| unneeded(situation, file, deployed))
-    };
-    for (file, name, lineage) in wanted {
-        while let Some((other, deployed)) = there.next_if(|(other, _)| **other < file) {
-            if let Some(row) = no_lineages(other, deployed) {
-                add(other, row, Some(deployed));
-            }
-        }
-        let deployed = there.next_if(|(other, _)| **other == file).map(|(_, deployed)| deployed);
-        let recorded = situation.recorded.get(&file);
-        let place = Spot { role: Role::Site, file: &file, deployed, recorded };
-        let row = decide(situation, name, lineage, &place);
-        add(&file, row, deployed);
-    }
-    for (other, deployed) in there {
-        if let Some(row) = no_lineages(other, deployed) {
-            add(other, row, Some(deployed));
-        }
-    }
-    let mut sites = Files::new(rows);
+    let lineages = Files::new(rows);
+    let others = situation
+        .deployed
+        .iter()
+        .filter(|(file, deployed)| deployed.kind != EntryKind::Directory && lineages.place(file).is_none());
+    let others = others.map(|(file, deployed)| Row {
+        loadable: is_loadable(file, deployed),
+        ..unneeded(situation, file, deployed)
+    });
+    let others: Vec<Row> = others.collect();
+    let mut sites = lineages.and(others);
     prune::guard_prunes(situation, &mut sites);
     note_siblings(&mut sites);
     let planned = Planned::of(situation, &sites);

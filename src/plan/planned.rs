@@ -56,11 +56,16 @@ impl PlannedBind<'_> {
 impl Planned {
     pub(super) fn of(situation: &Situation, sites: &Files) -> Self {
         let Some(directory) = situation.loaded.sites else { return Self(Vec::new()) };
+        let servings = situation.loaded.servings.iter();
+        let clear: Vec<&Serving> = servings.filter(|serving| serving.unclear.is_none()).collect();
+        if clear.is_empty() {
+            return Self(Vec::new());
+        }
         let after: Vec<(String, Arc<Leaf>)> = sites
             .iter()
             .filter(|(file, _)| situation.is_loaded(file))
-            .filter_map(|(file, _)| {
-                Some((file.to_str()?.to_owned(), Arc::clone(presented_leaf(situation, sites, file)?)))
+            .filter_map(|it| {
+                Some((it.0.to_str()?.to_owned(), Arc::clone(presented_leaf(situation, sites, it)?)))
             })
             .collect();
         let link = |file: &OsStr| {
@@ -68,14 +73,13 @@ impl Planned {
             (behind != file).then(|| Some((file.to_str()?.to_owned(), behind.to_str()?.to_owned())))?
         };
         let links: HashMap<String, String> = sites.iter().filter_map(|(file, _)| link(file)).collect();
-        let clear = situation.loaded.servings.iter().filter(|serving| serving.unclear.is_none());
         let known = |serving: &Serving| {
             let named = serving.named.iter().filter(|named| named.folder == Some(directory));
             let folders = named.map(|named| folder_of(&named.path).to_owned()).collect();
             let serving = serving.with_directory(directory, &after);
             Known { serving, sites: Sites { directory, folders, links: links.clone() } }
         };
-        Self(clear.map(known).collect())
+        Self(clear.into_iter().map(known).collect())
     }
 
     /// Every bind, looked at once, HAProxy by HAProxy.

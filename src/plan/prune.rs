@@ -17,7 +17,7 @@ const PRUNE_FREELY: usize = 3;
 /// Holds back prunes that would do harm.
 pub(super) fn guard_prunes(situation: &Situation, sites: &mut Files) {
     let differ = situation.recorded.keys().filter(|file| situation.deployed.contains_key(*file)).count();
-    let ours = differ + situation.as_recorded;
+    let ours = differ + situation.unchanged.len();
     let candidates = sites.iter().filter(|(_, row)| row.action == Action::Prune).count();
     let too_many = candidates > PRUNE_FREELY && candidates * 4 > ours && !situation.policy.prune_many;
     // Of a fleet's lineages this host has no directory.

@@ -130,7 +130,7 @@ pub enum NamesWon {
     /// All that its certificate has, which are not kept once more.
     AllOf(Arc<Leaf>),
     /// These.
-    Some(Vec<String>),
+    Some(Box<[String]>),
 }
 
 impl NamesWon {
@@ -140,7 +140,7 @@ impl NamesWon {
         match self {
             Self::None => Vec::new(),
             Self::AllOf(leaf) => leaf.served_names().map(str::to_owned).collect(),
-            Self::Some(names) => names.clone(),
+            Self::Some(names) => names.to_vec(),
         }
     }
 

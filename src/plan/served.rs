@@ -18,10 +18,10 @@ pub(super) fn file_behind<'a>(situation: &'a Situation, file: &'a OsStr) -> &'a 
 pub(super) fn presented_leaf<'a>(
     situation: &'a Situation,
     sites: &'a Files,
-    file: &'a OsStr,
+    (file, row): (&'a OsStr, &'a Row),
 ) -> Option<&'a Arc<Leaf>> {
     let behind = file_behind(situation, file);
-    served_leaf(situation, behind, sites.get(behind)?)
+    served_leaf(situation, behind, if behind == file { row } else { sites.get(behind)? })
 }
 
 /// The leaf that HAProxy serves from this file after the plan is carried out.

@@ -1,7 +1,8 @@
 //! What HAProxy serves from which file: shadowed names, and the default certificate.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use super::elsewhere;
@@ -11,33 +12,28 @@ use crate::plan::load_order::{Lost, Standing, standings};
 use crate::plan::planned::PlannedBind;
 use crate::plan::row::{NamesWon, Row};
 use crate::plan::served::{file_behind, is_foreign, presented_leaf};
-use crate::plan::situation::{Deployed, Situation};
+use crate::plan::situation::Situation;
 use crate::plan::warning::Warning;
 use crate::sys::escape::escaped;
 
 /// A name and the family of keys that it is served with: HAProxy keeps one certificate for each.
 type Served<'a> = (&'a str, KeyFamily);
 
-/// Who serves a name: its place among the claimants, and its file.
-type Winner<'a> = (usize, &'a OsStr);
+/// What HAProxy serves from each file, by the files' places; `None`: nothing.
+type Leaves = [Option<Arc<Leaf>>];
 
-/// A file that HAProxy loads, in its order.
+/// A file that HAProxy serves something from.
+#[derive(Clone, Copy)]
 struct Claimant<'a> {
-    /// Its place among all files.
-    number: usize,
     file: &'a OsStr,
-    /// The file that it is, where it is a link.
-    behind: &'a OsStr,
     row: &'a Row,
     leaf: &'a Arc<Leaf>,
-    /// The names that it has and doesn't serve.
-    lost: Vec<Served<'a>>,
 }
 
 impl<'a> Claimant<'a> {
-    fn served(&self) -> impl Iterator<Item = Served<'a>> + use<'a> {
-        let family = self.leaf.key_type.family();
-        self.leaf.served_names().map(move |name| (name, family))
+    fn at(sites: &'a Files, leaves: &'a Leaves, place: usize) -> Option<Self> {
+        let (file, row) = sites.at(place)?;
+        Some(Self { file, row, leaf: leaves.get(place)?.as_ref()? })
     }
 
     fn has_expired(&self, situation: &Situation) -> bool {
@@ -48,6 +44,11 @@ impl<'a> Claimant<'a> {
     fn is_alarming(&self, situation: &Situation) -> bool {
         is_foreign(self.row) || self.has_expired(situation)
     }
+}
+
+fn served(leaf: &Leaf) -> impl Iterator<Item = Served<'_>> {
+    let family = leaf.key_type.family();
+    leaf.served_names().map(move |name| (name, family))
 }
 
 /// What became of one file's names.
@@ -68,11 +69,23 @@ pub(super) fn note_shadows(
     binds: Option<&Vec<Vec<PlannedBind<'_>>>>,
 ) {
     let standings = binds.map(|binds| standings(binds));
-    let outcomes = outcomes(situation, sites, standings.as_ref());
-    let mut rows = sites.iter_mut().enumerate();
-    for (number, outcome) in outcomes {
-        let Some((_, row)) = rows.find(|(at, _)| *at == number) else { return };
-        (row.names_won, row.addable) = (outcome.names_won, outcome.addable);
+    let presented = |(file, row): (&OsStr, &Row)| {
+        presented_leaf(situation, sites, (file, row)).filter(|_| situation.is_loaded(file)).cloned()
+    };
+    let leaves: Vec<Option<Arc<Leaf>>> = sites.iter().map(presented).collect();
+    let winners = contested(situation, sites, &leaves);
+    let mut is_first = true;
+    for place in 0..leaves.len() {
+        let Some(claimant) = Claimant::at(sites, &leaves, place) else { continue };
+        let addable = !std::mem::take(&mut is_first)
+            && !served(claimant.leaf).any(|served| winners.contains_key(&served))
+            && is_plain_name(claimant.file);
+        let outcome = match standings.as_ref().zip(claimant.file.to_str()) {
+            Some((standings, file)) => as_loaded(situation, sites, &leaves, claimant, standings.get(file)),
+            None => as_named(situation, sites, &leaves, claimant, &winners),
+        };
+        let Some(row) = sites.at_mut(place) else { return };
+        (row.names_won, row.addable) = (outcome.names_won, addable && outcome.addable);
         row.is_of_use = outcome.is_of_use;
         if let Some((fact, is_alarming)) = outcome.shadowed {
             row.warnings.insert(Warning::Shadowed);
@@ -82,71 +95,73 @@ pub(super) fn note_shadows(
     }
 }
 
-/// In the files' order, each with its place among all of them.
-fn outcomes(
-    situation: &Situation,
-    sites: &Files,
-    standings: Option<&HashMap<&str, Standing<'_>>>,
-) -> Vec<(usize, Outcome)> {
-    let mut claimants: Vec<Claimant<'_>> = sites
-        .iter()
-        .enumerate()
-        .filter(|(_, (file, _))| situation.is_loaded(file))
-        .filter_map(|(number, (file, row))| {
-            let leaf = presented_leaf(situation, sites, file)?;
-            let behind = file_behind(situation, file);
-            Some(Claimant { number, file, behind, row, leaf, lost: Vec::new() })
-        })
-        .collect();
-    let mut winners: HashMap<Served<'_>, Winner<'_>> = HashMap::with_capacity(2 * claimants.len());
-    let mut contested: HashSet<Served<'_>> = HashSet::new();
-    for (place, claimant) in claimants.iter_mut().enumerate() {
-        for served in claimant.served() {
-            if winners.entry(served).or_insert((place, claimant.behind)).1 != claimant.behind {
-                claimant.lost.push(served);
+/// What several files have, and the first of them, by its place: whose it is.
+fn contested<'a>(situation: &Situation, sites: &Files, leaves: &'a Leaves) -> HashMap<Served<'a>, usize> {
+    let all = || leaves.iter().enumerate().filter_map(|(place, leaf)| Some((place, leaf.as_deref()?)));
+    // Nearly all names have one file: no more than a number is kept of each.
+    let random = RandomState::new();
+    let each = all().flat_map(|(_, leaf)| served(leaf));
+    let mut hashes: Vec<u64> = each.map(|served| random.hash_one(served)).collect();
+    hashes.sort_unstable();
+    let repeated = hashes.chunk_by(u64::eq).filter(|same| same.len() > 1).flatten().copied();
+    let repeated: HashSet<u64> = repeated.collect();
+    if repeated.is_empty() {
+        return HashMap::new();
+    }
+    let behind = |place| sites.at(place).map(|(file, _)| file_behind(situation, file));
+    let (mut winners, mut contested) = (HashMap::new(), HashSet::new());
+    for (place, leaf) in all() {
+        for served in served(leaf).filter(|served| repeated.contains(&random.hash_one(served))) {
+            if behind(*winners.entry(served).or_insert(place)) != behind(place) {
                 contested.insert(served);
             }
         }
     }
-    let outcome = |(place, claimant): (usize, &Claimant<'_>)| {
-        let is_winner = |served: &Served<'_>| winners.get(served).is_some_and(|it| it.1 == claimant.behind);
-        let won = || claimant.served().filter(is_winner);
-        let is_wholly_won = claimant.lost.is_empty() && won().all(|served| !contested.contains(&served));
-        let addable = place > 0 && is_wholly_won && is_plain_name(claimant.file);
-        if let Some((standings, file)) = standings.zip(claimant.file.to_str()) {
-            return as_loaded(situation, claimant, addable, standings.get(file), &claimants);
-        }
-        Outcome {
-            is_of_use: false,
-            names_won: match claimant.lost.as_slice() {
-                [] => NamesWon::AllOf(Arc::clone(claimant.leaf)),
-                _ => NamesWon::Some(won().map(|(name, _)| name.to_owned()).collect()),
-            },
-            addable,
-            shadowed: shadowed(situation, claimant, &claimants, &winners),
-        }
-    };
-    let outcomes = claimants.iter().enumerate().map(|it| (it.1.number, outcome(it)));
-    outcomes.collect()
+    winners.retain(|served, _| contested.contains(served));
+    winners
 }
 
-/// The same by the order in which lines load the files; `addable`: as far as the directory alone says.
+/// By the order of the files' names.
+fn as_named(
+    situation: &Situation,
+    sites: &Files,
+    leaves: &Leaves,
+    claimant: Claimant<'_>,
+    winners: &HashMap<Served<'_>, usize>,
+) -> Outcome {
+    let behind = file_behind(situation, claimant.file);
+    let winner = |served: &Served<'_>| {
+        let winner = Claimant::at(sites, leaves, *winners.get(served)?)?;
+        (file_behind(situation, winner.file) != behind).then_some(winner)
+    };
+    let lost: Vec<(&str, Claimant<'_>)> =
+        served(claimant.leaf).filter_map(|served| Some((served.0, winner(&served)?))).collect();
+    let won = served(claimant.leaf).filter(|served| winner(served).is_none());
+    Outcome {
+        names_won: match lost.as_slice() {
+            [] => NamesWon::AllOf(Arc::clone(claimant.leaf)),
+            _ => NamesWon::Some(won.map(|(name, _)| name.to_owned()).collect()),
+        },
+        is_of_use: false,
+        addable: true,
+        shadowed: worst(situation, claimant, lost.into_iter())
+            .map(|(name, winner)| said(situation, name, winner, "sorts first")),
+    }
+}
+
+/// By the order in which lines load the files.
 fn as_loaded(
     situation: &Situation,
-    claimant: &Claimant<'_>,
-    addable: bool,
+    sites: &Files,
+    leaves: &Leaves,
+    claimant: Claimant<'_>,
     standing: Option<&Standing<'_>>,
-    claimants: &[Claimant<'_>],
 ) -> Outcome {
     // What no bind loads serves nobody, and nobody takes anything from it.
     let Some(standing) = standing else {
-        return Outcome { names_won: NamesWon::None, is_of_use: false, addable, shadowed: None };
+        return Outcome { names_won: NamesWon::None, is_of_use: false, addable: true, shadowed: None };
     };
-    let winner = |lost: &Lost<'_>| {
-        // They are in the files' order.
-        let place = claimants.binary_search_by(|other| other.file.cmp(OsStr::new(lost.winner))).ok()?;
-        claimants.get(place)
-    };
+    let winner = |lost: &Lost<'_>| Claimant::at(sites, leaves, sites.place(OsStr::new(lost.winner))?);
     let lost = standing.lost.iter().filter_map(|lost| Some((*lost, winner(lost)?)));
     let shadowed = worst(situation, claimant, lost)
         .map(|(lost, winner)| said(situation, lost.name, winner, &format!("{} loads first", lost.at)));
@@ -154,33 +169,20 @@ fn as_loaded(
         names_won: if standing.wins_all() {
             NamesWon::AllOf(Arc::clone(claimant.leaf))
         } else {
-            NamesWon::Some(standing.names_won())
+            NamesWon::Some(standing.names_won().into())
         },
         is_of_use: standing.is_of_use,
-        addable: addable && !standing.shares,
+        addable: !standing.shares,
         shadowed,
     }
 }
 
-/// The worst of the names of ours that are served from another file.
-fn shadowed(
-    situation: &Situation,
-    loser: &Claimant<'_>,
-    claimants: &[Claimant<'_>],
-    winners: &HashMap<Served<'_>, Winner<'_>>,
-) -> Option<(String, bool)> {
-    let lost =
-        loser.lost.iter().filter_map(|served| Some((served.0, claimants.get(winners.get(served)?.0)?)));
-    let (name, winner) = worst(situation, loser, lost)?;
-    Some(said(situation, name, winner, "sorts first"))
-}
-
 /// What a loser of ours has lost to the worst winner.
-fn worst<'c, 'a: 'c, T>(
+fn worst<'a, T>(
     situation: &Situation,
-    loser: &Claimant<'_>,
-    lost: impl Iterator<Item = (T, &'c Claimant<'a>)>,
-) -> Option<(T, &'c Claimant<'a>)> {
+    loser: Claimant<'_>,
+    lost: impl Iterator<Item = (T, Claimant<'a>)>,
+) -> Option<(T, Claimant<'a>)> {
     if is_foreign(loser.row) {
         return None;
     }
@@ -192,7 +194,7 @@ fn worst<'c, 'a: 'c, T>(
 }
 
 /// A lost name as a fact, and whether it is alarming.
-fn said(situation: &Situation, name: &str, winner: &Claimant<'_>, why: &str) -> (String, bool) {
+fn said(situation: &Situation, name: &str, winner: Claimant<'_>, why: &str) -> (String, bool) {
     let besides = match (is_foreign(winner.row), winner.has_expired(situation)) {
         (false, false) => "",
         (true, false) => " and isn't ours",
@@ -206,16 +208,19 @@ fn said(situation: &Situation, name: &str, winner: &Claimant<'_>, why: &str) -> 
 
 /// Warns where another file than before answers clients that name no site, or one that nobody has.
 pub(super) fn note_default_certificate(situation: &Situation, sites: &mut Files) {
-    let presented = |(_, deployed): &(&OsString, &Deployed)| deployed.presented;
-    let before = situation.deployed.iter().filter(presented).find(|(file, _)| situation.is_loaded(file));
-    let after = sites
-        .iter()
-        .find(|(file, _)| situation.is_loaded(file) && presented_leaf(situation, sites, file).is_some());
+    // Of the files that aren't among those that were found the unchanged ones hold something: all are presented.
+    let presented_before = |(file, row): &(&OsStr, &Row)| match situation.deployed.get(*file) {
+        Some(deployed) => deployed.presented,
+        None => row.before.is_some(),
+    };
+    let presented_after = |it: &(&OsStr, &Row)| presented_leaf(situation, sites, *it).is_some();
+    let loaded = || sites.iter().filter(|(file, _)| situation.is_loaded(file));
+    let (before, after) = (loaded().find(presented_before), loaded().find(presented_after));
     let (Some((before, _)), Some((after, _))) = (before, after) else { return };
     if before == after {
         return;
     }
-    let (before, after) = (before.clone(), after.to_owned());
+    let (before, after) = (before.to_owned(), after.to_owned());
     let said = match elsewhere::first_on(situation) {
         Some(binds) => match binds.first() {
             Some(at) => format!("it is HAProxy's default certificate now ({at})"),

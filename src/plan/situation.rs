@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::certified_key::{ChainState, Leaf};
 use crate::config::Owner;
-use crate::plan::names::is_loaded_name;
+use crate::plan::names::{is_loaded_name, site_file};
 use crate::plan::refusal::Refusal;
 use crate::serving::loads::Loaded;
 
@@ -120,16 +120,17 @@ pub struct Policy {
 /// Everything that the decision is made from.
 #[derive(Debug, Clone)]
 pub struct Situation {
-    /// The lineages that are wanted as sites.
+    /// The lineages that are wanted as sites and aren't read, in byte order: each was proved before and is deployed as it was
+    /// proved, and the state file says just that.
+    pub unchanged: Vec<(OsString, Candidate)>,
+    /// The others that are wanted as sites.
     pub lineages: BTreeMap<OsString, Lineage>,
     /// Whether certbot's `live` directory has any lineage, wanted or not.
     pub any_lineage: bool,
-    /// Every entry of the sites directory but our own.
+    /// Every other entry of the sites directory but our own.
     pub deployed: BTreeMap<OsString, Deployed>,
-    /// What the state file says of the files in the sites directory, but for those of which it says just what they are.
+    /// What the state file says of the other files in the sites directory.
     pub recorded: BTreeMap<OsString, Recorded>,
-    /// How many files it says just of what they are.
-    pub as_recorded: usize,
     /// The host certificate, where one is configured.
     pub host: Option<HostSituation>,
     /// What the HAProxys load besides.
@@ -145,12 +146,50 @@ pub struct Situation {
 }
 
 impl Situation {
+    /// Whether it has a lineage of this name that is wanted as a site.
+    #[must_use]
+    pub fn has_lineage(&self, name: &OsStr) -> bool {
+        self.lineages.contains_key(name) || named(&self.unchanged, name).is_some()
+    }
+
+    /// What would be found by reading a lineage that is unchanged, and its file.
+    #[must_use]
+    pub fn found(&self, unchanged: &Candidate) -> (Lineage, Deployed) {
+        let kind = EntryKind::Regular { owner: self.owner, mode: self.mode };
+        let deployed = Deployed {
+            sha256: Some(unchanged.sha256),
+            leaf: Some(Arc::clone(&unchanged.leaf)),
+            has_key: true,
+            presented: true,
+            ..Deployed::unread(kind)
+        };
+        (Lineage { proof: Ok(unchanged.clone()), leaf: None }, deployed)
+    }
+
+    /// The same situation as if everything had been read.
+    #[must_use]
+    pub fn as_if_read(mut self) -> Self {
+        for (name, unchanged) in std::mem::take(&mut self.unchanged) {
+            let (lineage, deployed) = self.found(&unchanged);
+            self.deployed.extend(site_file(&name).map(|file| (file, deployed)));
+            self.lineages.insert(name, lineage);
+        }
+        self
+    }
+
     /// Whether a HAProxy takes a file of this name in the sites directory for a certificate.
     #[must_use]
     pub fn is_loaded(&self, file: &OsStr) -> bool {
         (is_loaded_name(file) || self.loaded.takes_dotfile(file))
             && self.loaded.passed_over_for(file).is_none()
     }
+}
+
+/// The one of this name among unchanged lineages.
+#[must_use]
+pub fn named<'a>(all: &'a [(OsString, Candidate)], name: &OsStr) -> Option<&'a Candidate> {
+    let place = all.binary_search_by(|(other, _)| other.as_os_str().cmp(name)).ok()?;
+    all.get(place).map(|(_, candidate)| candidate)
 }
 
 /// The host certificate's part of the situation.

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::debts::{Owed, settings_key};
 use super::durable::{create, remove};
 use super::entries;
-use super::state::{Pending, Record, State, digest, is_hex_of, key, target};
+use super::state::{Pending, Record, State, digest, key, target};
 use crate::config::{OWN_DIR, Owner, Settings};
 use crate::haproxy::siblings::Homes;
 use crate::haproxy::target::Target;
@@ -187,7 +187,7 @@ pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
             let record = Record {
                 lineage: lineage.to_string_lossy().into_owned(),
                 live_dir: Arc::clone(&live_dir),
-                sha256: digest(sha256),
+                sha256: *sha256,
                 chain: row.chain,
                 rejected: None,
                 prune_refused: None,
@@ -251,10 +251,10 @@ fn is_on_record(state: &State, live_dir: &str, row: &Row) -> bool {
         .filter(|_| is_right)
         .and_then(OsStr::to_str)
         .and_then(|file| state.files.get(file));
-    record.zip(row.sha256.as_ref()).is_some_and(|(record, sha256)| {
+    record.zip(row.sha256).is_some_and(|(record, sha256)| {
         row.lineage.as_deref() == Some(OsStr::new(&record.lineage))
             && *record.live_dir == *live_dir
-            && is_hex_of(&record.sha256, sha256)
+            && record.sha256 == sha256
             && record.chain == row.chain
             && record.rejected.is_none()
             && record.prune_refused.is_none()

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::dir::HOST_STAGE;
 use super::durable::create;
-use super::state::{Record, digest};
+use super::state::Record;
 use crate::certified_key::CombinedPem;
 use crate::config::Settings;
 use crate::sites::dir::SitesDir;
@@ -41,7 +41,7 @@ impl SitesDir {
         let record = Record {
             lineage: String::new(),
             live_dir: Arc::from(&*settings.live_dir.to_string_lossy()),
-            sha256: digest(&pem.sha256()),
+            sha256: pem.sha256(),
             rejected: None,
             prune_refused: None,
             chain: None,

@@ -71,7 +71,7 @@ impl Committed<'_> {
         for target in back {
             let key = key(target, &self.settings.host_file);
             if let Some(record) = self.sites.state.files.get_mut(&key) {
-                let (sha256, words, by) = (record.sha256.clone(), words.to_owned(), by.to_owned());
+                let (sha256, words, by) = (digest(&record.sha256), words.to_owned(), by.to_owned());
                 record.prune_refused = Some(Box::new(Rejected { sha256, words, by }));
             }
             let of_target = |row: &&mut Row| Target::of(row).as_ref() == Some(target);
@@ -160,8 +160,8 @@ impl Committed<'_> {
             (now, was) => {
                 record.rejected = refusal(now);
                 // Somebody else's file isn't ours for having been away.
-                if let Some(was) = was.as_ref().filter(|_| !pending.adopted) {
-                    record.sha256.clone_from(was);
+                if let Some(was) = was.as_deref().filter(|_| !pending.adopted).and_then(unhex) {
+                    record.sha256 = was;
                 }
             }
         }

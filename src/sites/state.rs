@@ -1,7 +1,9 @@
 //! The state file: which files are ours, what HAProxy has not accepted yet, and who is still to be notified.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::fmt::{self, Formatter};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -9,6 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::debts::{self, Elsewhere, Owed};
@@ -34,7 +37,7 @@ const MAX_BYTES: u64 = 1 << 28;
 pub struct State {
     version: u32,
     /// Our files: by name, the host certificate by its whole path.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "records")]
     pub files: BTreeMap<String, Record>,
     /// Files that were committed and that not every HAProxy has accepted yet.
     #[serde(default)]
@@ -57,24 +60,40 @@ pub struct State {
 }
 
 /// One of our files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Record {
     /// The lineage that it was written for; empty for the placeholder of `init`, which was written for none.
     pub lineage: String,
     /// certbot's `live` directory that it was written from.
-    #[serde(serialize_with = "as_text", deserialize_with = "from_text")]
+    #[serde(serialize_with = "as_text")]
     pub live_dir: Arc<str>,
-    /// SHA-256 of what was written, in hex.
-    pub sha256: String,
+    /// SHA-256 of what was written.
+    #[serde(serialize_with = "as_hex")]
+    pub sha256: [u8; 32],
     /// Whether its chain hangs together: verifying signatures is what costs most of a sweep.
-    #[serde(default)]
     pub chain: Option<ChainState>,
     /// The PEM that HAProxy refused in this place.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Box<Rejected>>,
     /// That HAProxy refused to be without this file, which has the SHA-256 given there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub prune_refused: Option<Box<Rejected>>,
+}
+
+/// A [`Record`] as it stands in the file.
+#[derive(Deserialize)]
+struct Written<'a> {
+    lineage: String,
+    #[serde(borrow)]
+    live_dir: Cow<'a, str>,
+    #[serde(borrow)]
+    sha256: Cow<'a, str>,
+    #[serde(default)]
+    chain: Option<ChainState>,
+    #[serde(default)]
+    rejected: Option<Box<Rejected>>,
+    #[serde(default)]
+    prune_refused: Option<Box<Rejected>>,
 }
 
 /// A PEM that HAProxy refused.
@@ -174,22 +193,6 @@ impl State {
                 _ => return Ok(Self { lost: true, ..Self::default() }),
             },
         };
-        // A name that this program would never write is no name to act on, whoever wrote it here.
-        let is_possible = |(name, record): &(String, Record)| {
-            is_possible_name(name) && is_possible_lineage(&record.lineage) && unhex(&record.sha256).is_some()
-        };
-        let mut live_dir: Option<Arc<str>> = None;
-        let shared = |(name, mut record): (String, Record)| {
-            // Most are of the same tree: one text for all of them.
-            match live_dir.as_ref().filter(|other| **other == record.live_dir) {
-                Some(same) => record.live_dir = Arc::clone(same),
-                None => live_dir = Some(Arc::clone(&record.live_dir)),
-            }
-            (name, record)
-        };
-        // Made at once a map has no gaps.
-        let files = std::mem::take(&mut state.files).into_iter().filter(is_possible).map(shared);
-        state.files = files.collect();
         state.pending.retain(|name, _| is_possible_name(name));
         Ok(state)
     }
@@ -244,9 +247,9 @@ impl State {
     /// every HAProxy. Otherwise nobody knows whether HAProxy has it.
     #[must_use]
     pub fn vouches_for(&self, name: &str, sha256: &[u8; 32]) -> bool {
-        let sha256 = digest(sha256);
-        let is_refused = |record: &Record| record.rejected.as_ref().is_some_and(|it| it.sha256 == sha256);
-        self.files.get(name).is_some_and(|record| record.sha256 == sha256 && !is_refused(record))
+        let is_refused =
+            |record: &Record| record.rejected.as_ref().is_some_and(|it| it.sha256 == digest(sha256));
+        self.files.get(name).is_some_and(|record| record.sha256 == *sha256 && !is_refused(record))
     }
 
     /// What the planner needs to know of a file; `live_dirs` are the spellings of this run's.
@@ -254,16 +257,16 @@ impl State {
     pub fn recorded(&self, name: &str, live_dirs: &BTreeSet<&Path>, haproxy: &str) -> Option<Recorded> {
         let record = self.files.get(name)?;
         let pending = self.pending.get(name);
-        let known = [
-            Some(&record.sha256),
+        let pending = [
             pending.filter(|pending| !pending.adopted).and_then(|pending| pending.was.as_ref()),
             pending.and_then(|pending| pending.now.as_ref()),
         ];
+        let pending = pending.into_iter().flatten().filter_map(|text| unhex(text));
         let of_this = |rejected: &&Rejected| are_still(&rejected.by, haproxy);
         Some(Recorded {
             lineage: OsString::from(&record.lineage),
-            chain: unhex(&record.sha256).zip(record.chain),
-            sha256: known.into_iter().flatten().filter_map(|text| unhex(text)).collect(),
+            chain: record.chain.map(|chain| (record.sha256, chain)),
+            sha256: [record.sha256].into_iter().chain(pending).collect(),
             same_tree: live_dirs.contains(Path::new(&*record.live_dir)),
             rejected: record
                 .rejected
@@ -283,8 +286,41 @@ fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_str(text)
 }
 
-fn from_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
-    String::deserialize(deserializer).map(Arc::from)
+fn as_hex<S: Serializer>(sha256: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&digest(sha256))
+}
+
+/// Reads the records one by one: the texts of one are gone before the next is read.
+fn records<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Record>, D::Error> {
+    struct Records;
+    impl<'de> Visitor<'de> for Records {
+        type Value = BTreeMap<String, Record>;
+
+        fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+            f.write_str("records by their files' names")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let (mut records, mut live_dir) = (Vec::new(), Arc::default());
+            while let Some((name, written)) = map.next_entry::<String, Written<'_>>()? {
+                records.extend(possible_record(&name, written, &mut live_dir).map(|record| (name, record)));
+            }
+            // Made at once a map has no gaps.
+            Ok(records.into_iter().collect())
+        }
+    }
+    deserializer.deserialize_map(Records)
+}
+
+/// The record of this name; `None`: this program would never write it, and it is no name to act on, whoever did. `live_dir` is
+/// that of the record before: most are of the same tree, and have one text.
+fn possible_record(name: &str, written: Written<'_>, live_dir: &mut Arc<str>) -> Option<Record> {
+    let Written { lineage, live_dir: own, sha256, chain, rejected, prune_refused } = written;
+    let sha256 = unhex(&sha256).filter(|_| is_possible_name(name) && is_possible_lineage(&lineage))?;
+    if **live_dir != *own {
+        *live_dir = own.into();
+    }
+    Some(Record { lineage, live_dir: Arc::clone(live_dir), sha256, chain, rejected, prune_refused })
 }
 
 /// The name under which the state file knows a target.
@@ -324,14 +360,6 @@ pub fn digest(sha256: &[u8; 32]) -> String {
     hex(sha256)
 }
 
-/// Whether a text is what [`digest`] gives, without making it.
-#[must_use]
-pub fn is_hex_of(text: &str, sha256: &[u8; 32]) -> bool {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = sha256.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    text.bytes().eq(digits.filter_map(|digit| DIGITS.get(usize::from(digit)).copied()))
-}
-
 /// The 32 bytes that 64 hex digits stand for.
 #[must_use]
 pub fn unhex(text: &str) -> Option<[u8; 32]> {
@@ -353,7 +381,7 @@ mod tests {
         Record {
             lineage: "a".into(),
             live_dir: "/live".into(),
-            sha256: "0".repeat(64),
+            sha256: [0; 32],
             chain: None,
             rejected: None,
             prune_refused: None,

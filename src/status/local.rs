@@ -139,7 +139,10 @@ pub fn look_around(settings: &Settings, system: &System, reading: Reading, progr
             if swept.live_dir_missing && state.knows_lineages() {
                 ground.note(Failure::new(FailureKind::Io, absence(settings)));
             }
-            ground.renewals = renewals(settings, swept.situation.lineages.keys());
+            ground.renewals = renewals(
+                settings,
+                swept.situation.unchanged.iter().map(|(name, _)| name).chain(swept.situation.lineages.keys()),
+            );
             ground.unseen.extend(unclear_dotfile(&swept.situation));
             ground.spellings = spellings(settings, &swept.situation.loaded);
             let elsewhere = elsewhere(settings, &swept.situation.loaded);
@@ -192,7 +195,7 @@ fn views(settings: &Settings, ground: &Ground, mut situation: Situation) -> Vec<
     let place = Place::open(&settings.sites_dir).ok().flatten();
     foresee(place.as_ref(), ground.last_run.here(), &mut plan);
     let rows = plan.rows;
-    let Situation { mut lineages, mut deployed, mut host, loaded, .. } = situation;
+    let Situation { mut lineages, mut deployed, mut host, loaded, .. } = situation.as_if_read();
     let good: BTreeSet<OsString> = rows
         .iter()
         .filter(|row| row.proved && matches!(row.action, Action::Unchanged | Action::Repair))

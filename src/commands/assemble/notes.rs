@@ -161,7 +161,7 @@ pub(crate) fn forced_in_vain(situation: &Situation) -> Vec<Note> {
     };
     let forced = situation.policy.force.iter();
     forced
-        .filter(|name| !situation.lineages.contains_key(*name) && !is_host(name) && !is_held(name))
+        .filter(|name| !situation.has_lineage(name) && !is_host(name) && !is_held(name))
         .map(|name| {
             let name = escaped(name.as_encoded_bytes());
             let text = format!("--force {name}: there is no such lineage, or it is excluded");
