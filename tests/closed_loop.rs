@@ -798,7 +798,7 @@ fn broken_elsewhere(version: &Version) {
         "the cause first: {said}"
     );
     let program = version.program.display();
-    let advice = format!("; mend line {line} of {file}, then check it with: {program} -c -f {file}; ");
+    let advice = format!("; mend line {line} of {file}; check it with: {program} -c -f {file}; ");
     assert!(said.contains(&advice), "{said}");
     assert!(detail(&verdict).contains("all of it is replaced in memory meanwhile"), "{verdict:?}");
     bed.serves_all();

@@ -526,7 +526,7 @@ fn a_failed_reload_says_the_cause_and_what_to_do_and_its_record_keeps_it() {
     assert!(detail.starts_with(&format!("[{file}:{line}] unknown keyword 'bogus'")), "{detail}");
     // Two versions are installed here: its own is asked.
     let program = version.program.display();
-    let advice = format!("mend line {line} of {file}, then check it with: {program} -c -f {file}");
+    let advice = format!("mend line {line} of {file}; check it with: {program} -c -f {file}");
     assert!(detail.contains(&advice), "{detail}");
     // For people: no word of other ways, unless they look closely.
     let human = cmd.run(&["assemble"]).exits(2);

@@ -583,7 +583,7 @@ fn a_haproxy_that_hangs_keeps_nobody_waiting() {
         kill_process(*pid, Signal::STOP).unwrap();
     }
     // Its end is what counts; `run` doesn't wait for ever.
-    for _ in 0..8 {
+    for _ in 0..5 {
         json(&cmd);
     }
     for pid in &processes {

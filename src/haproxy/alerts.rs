@@ -34,8 +34,8 @@ pub(super) fn cause(words: &str) -> String {
 }
 
 /// What to do about a configuration that HAProxy refuses; `program`: the one that refused it; `files`: all that it
-/// consists of, as far as they are known.
-pub(super) fn advice(words: &str, program: &Path, files: &[PathBuf]) -> String {
+/// consists of, as far as they are known; `loads`: what it loads.
+pub(crate) fn advice(words: &str, program: &Path, files: &[PathBuf], loads: &[String]) -> String {
     let place = words.find('[').and_then(|start| words.get(start + 1..)?.split_once(']'));
     let place = place.and_then(|(place, _)| place.rsplit_once(':'));
     let place = place.filter(|(file, _)| !file.is_empty() && !file.ends_with(':'));
@@ -47,10 +47,12 @@ pub(super) fn advice(words: &str, program: &Path, files: &[PathBuf]) -> String {
         command.push_str(" -f ");
         command.push_str(&shell_word(file.as_os_str()));
     }
-    let check = if files.is_empty() { String::new() } else { format!(", then check it with: {command}") };
-    match place {
-        Some((file, line)) => format!("mend line {line} of {file}{check}"),
-        None => format!("mend its configuration{check}"),
+    let check = if files.is_empty() { String::new() } else { format!("; check it with: {command}") };
+    let unloadable = named_in(words, loads).first().and_then(|&index| loads.get(index));
+    match (unloadable, place) {
+        (Some(file), _) => format!("mend {}, which it can't load{check}", escaped(file)),
+        (None, Some((file, line))) => format!("mend line {line} of {file}{check}"),
+        (None, None) => format!("mend its configuration{check}"),
     }
 }
 
@@ -299,28 +301,31 @@ mod tests {
         let said = "parsing [/etc/haproxy/haproxy.cfg:60] : unknown keyword 'bogus' in 'global' section";
         assert_eq!(cause(said), "[/etc/haproxy/haproxy.cfg:60] unknown keyword 'bogus' in 'global' section");
         let of = |words, files: &[&str]| {
-            advice(words, Path::new("haproxy"), &files.iter().map(PathBuf::from).collect::<Vec<_>>())
+            advice(words, Path::new("haproxy"), &files.iter().map(PathBuf::from).collect::<Vec<_>>(), &[])
         };
         assert_eq!(
             of(said, &[]),
-            "mend line 60 of /etc/haproxy/haproxy.cfg, then check it with: haproxy -c -f /etc/haproxy/haproxy.cfg"
+            "mend line 60 of /etc/haproxy/haproxy.cfg; check it with: haproxy -c -f /etc/haproxy/haproxy.cfg"
         );
         assert_eq!(
             of("parsing [b.cfg:2] : x", &["/etc/a.cfg", "/etc/b c.cfg"]),
-            "mend line 2 of b.cfg, then check it with: haproxy -c -f /etc/a.cfg -f '/etc/b c.cfg'"
+            "mend line 2 of b.cfg; check it with: haproxy -c -f /etc/a.cfg -f '/etc/b c.cfg'"
         );
         let proxy = "Proxy 'x': unable to find required default_backend: 'y'.";
         assert_eq!(cause(proxy), proxy);
-        assert_eq!(
-            of(proxy, &["/a.cfg"]),
-            "mend its configuration, then check it with: haproxy -c -f /a.cfg"
-        );
+        assert_eq!(of(proxy, &["/a.cfg"]), "mend its configuration; check it with: haproxy -c -f /a.cfg");
         assert_eq!(of(proxy, &[]), "mend its configuration");
         assert_eq!(
-            advice(proxy, Path::new("/opt/new/haproxy"), &[PathBuf::from("/a.cfg")]),
-            "mend its configuration, then check it with: /opt/new/haproxy -c -f /a.cfg"
+            advice(proxy, Path::new("/opt/new/haproxy"), &[PathBuf::from("/a.cfg")], &[]),
+            "mend its configuration; check it with: /opt/new/haproxy -c -f /a.cfg"
         );
         assert_eq!(of("x [::1] y", &[]), "mend its configuration");
+        let file = "[/a.cfg:10] 'bind :443' in section 'frontend' : no private key found in '/more/z.pem'.";
+        let loads = ["/more/z".to_owned(), "/more/z.pem".to_owned()];
+        assert_eq!(
+            advice(file, Path::new("haproxy"), &[], &loads),
+            "mend /more/z.pem, which it can't load; check it with: haproxy -c -f /a.cfg"
+        );
     }
 
     #[test]

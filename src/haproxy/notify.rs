@@ -308,11 +308,12 @@ impl Notification<'_> {
             Attempt::Refused { words, files } if files.is_empty() => {
                 let partial = self.replace_what_can_be();
                 let files = process::config_check::configuration(self.system, self.haproxy);
+                let loads: Vec<String> = self.batch.serving.stores.keys().cloned().collect();
                 let program = process::config_check::for_people(self.system, self.haproxy);
                 let failed = Verdict::of(method, Outcome::Failed);
                 let verdict = Verdict { refusal: Some(alerts::cause(&words)), ..failed }
                     .with(alerts::cause(&words))
-                    .with(alerts::advice(&words, &program, &files))
+                    .with(alerts::advice(&words, &program, &files, &loads))
                     .with(self.said(&partial));
                 Verdict { rejected: partial.refused, ..verdict }
             }

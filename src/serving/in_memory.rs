@@ -96,7 +96,15 @@ fn by_names(
             let is = found.first().map(|found| found.store.as_str());
             let must = expected.first().map(|served| served.entry.store.as_str());
             if !is_same {
-                return Some(fact(bind, name, is, must));
+                let is_damaged = |store| matches!(fresh.stores.get(store), Some(it) if it.is_unloadable());
+                return Some(match is.filter(|store| is_damaged(*store)) {
+                    Some(store) => format!(
+                        "serves {} from {}, which it can't load any more",
+                        escaped(name),
+                        escaped(store)
+                    ),
+                    None => fact(bind, name, is, must),
+                });
             }
             let in_memory = found.iter().flat_map(|found| found.excluded.iter().map(String::as_str));
             let excluded = expected.iter().flat_map(|served| served.excluded()).chain(in_memory);

@@ -191,6 +191,14 @@ pub struct Store {
     pub extra: Option<String>,
 }
 
+impl Store {
+    /// Whether HAProxy doesn't start with it.
+    #[must_use]
+    pub fn is_unloadable(&self) -> bool {
+        matches!(self.contents, Contents::Unloadable { .. })
+    }
+}
+
 /// What a file holds, as far as HAProxy cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Contents {

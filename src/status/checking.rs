@@ -10,7 +10,7 @@ use crate::haproxy::process::config_check;
 use crate::haproxy::process::master::Master;
 use crate::haproxy::process::started::{Started, usual_configuration};
 use crate::haproxy::process::surroundings::surroundings;
-use crate::sys::escape::{escaped, escaped_path, shell_word};
+use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
 use crate::sys::program::Program;
 use crate::sys::system::System;
@@ -42,7 +42,7 @@ pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
     use crate::haproxy::process::config_check::ConfigCheck as C;
     let deadline = Instant::now() + LIMIT.min(haproxy.timeout);
     let refused = |words: String, log: String, files: &[PathBuf]| {
-        let advice = mend(&words, files, &config_check::for_people(system, haproxy));
+        let advice = alerts::advice(&words, &config_check::for_people(system, haproxy), files, &[]);
         Checked::Refused { words: words.trim_start_matches("parsing ").to_owned(), advice, log }
     };
     let Some(binary) = &haproxy.binary else {
@@ -98,27 +98,4 @@ fn master(system: &System, haproxy: &Haproxy) -> Option<Master> {
     let by_pidfile = pid.and_then(|pid| Master::open(system, pid).ok());
     let by_unit = || Master::open(system, unit::show(system, &haproxy.unit)?.main_pid).ok();
     by_pidfile.or_else(by_unit)
-}
-
-/// What to do about a refused configuration: `[/etc/haproxy/haproxy.cfg:60]` is the place.
-fn mend(words: &str, files: &[PathBuf], program: &Path) -> String {
-    let place = words.find('[').and_then(|at| words.get(at + 1..)?.split_once(']')).and_then(|(place, _)| {
-        let (file, line) = place.rsplit_once(':')?;
-        let is_line = !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit());
-        (is_line && !file.is_empty() && !file.ends_with(':')).then_some((file, line))
-    });
-    let mut files = files.to_vec();
-    if files.is_empty() {
-        files.extend(place.map(|(file, _)| PathBuf::from(file)));
-    }
-    let what = match place {
-        Some((file, line)) => format!("mend line {line} of {file}"),
-        None => "mend its configuration".to_owned(),
-    };
-    if files.is_empty() {
-        return what;
-    }
-    let files: Vec<String> =
-        files.iter().map(|file| format!(" -f {}", shell_word(file.as_os_str()))).collect();
-    format!("{what}; check it with: {} -c{}", shell_word(program.as_os_str()), files.concat())
 }

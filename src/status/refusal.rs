@@ -42,6 +42,6 @@ pub fn failure(told: &Told) -> Option<String> {
 #[must_use]
 pub fn refusal(told: &Told) -> Option<&str> {
     let detail = told.detail.as_deref().filter(|_| told.outcome == Outcome::Failed)?;
-    let is_it = ["refuses its configuration", "mend line ", "mend its configuration"];
+    let is_it = ["refuses its configuration", "mend line ", "mend its configuration", "which it can't load"];
     is_it.iter().any(|words| detail.contains(words)).then_some(detail)
 }
