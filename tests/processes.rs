@@ -555,7 +555,7 @@ fn with_nothing_but_a_warning_the_summary_says_that_all_is_deployed() {
     let cmd = bed.cmd().without_haproxy();
     let run = cmd.run(&["assemble"]).exits(1);
     assert!(run.stdout.contains("/sites: deployed, with warnings: "), "{run}");
-    assert!(cmd.run(&["status"]).stdout.contains("Last run: 0 seconds ago, deployed, with warnings"));
+    assert!(cmd.run(&["status"]).stdout.contains(" ago, deployed, with warnings"));
     // One that isn't deployed is no mere warning.
     bed.tree.overwrite("a.example", support::Kind::Privkey, "");
     let run = cmd.run(&["assemble"]).exits(1);
