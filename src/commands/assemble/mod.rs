@@ -2,6 +2,7 @@
 
 mod asking;
 mod before;
+pub(crate) mod deciding;
 mod notes;
 mod notifying;
 mod pruning;
@@ -15,12 +16,13 @@ use std::time::{Duration, SystemTime};
 use crate::certbot::foreign_renewal;
 use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
+use crate::commands::assemble::deciding::planned;
 use crate::commands::assemble::notes::{
     forced_in_vain, note_group_writable, notes_of_unlisted, notified_again, to_be_notified, troubles,
     unlisted, unloadable_left, unsaved,
 };
 use crate::commands::assemble::notifying::notify_all;
-use crate::commands::assemble::pruning::{planned, verified};
+use crate::commands::assemble::pruning::verified;
 use crate::config::Settings;
 use crate::haproxy::fingerprint::identity;
 use crate::haproxy::process::reader::shut;
