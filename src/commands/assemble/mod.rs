@@ -27,7 +27,7 @@ use crate::config::Settings;
 use crate::haproxy::fingerprint::identity;
 use crate::haproxy::process::reader::shut;
 use crate::index::{self, Index};
-use crate::output::{Note, Report, Weight};
+use crate::output::{HaproxyRow, Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::plan::situation::Policy;
@@ -202,10 +202,10 @@ fn deploy(
         committed.at = SystemTime::now();
     }
     verified(system, &startable, &mut committed, &who);
-    let verdicts = notify_all(settings, system, options.defer_reload, &mut committed, &who);
+    let endings = notify_all(settings, system, options.defer_reload, &mut committed, &who);
     let after = identities();
     committed.still_refused(&who, &after);
-    let owed = verdicts.iter().map(|row| (row.name.clone(), row.owed)).collect();
+    let owed = endings.iter().map(|ending| (ending.haproxy.clone(), ending.owed)).collect();
     let (plan, failure) = committed.keep(&owed);
     report.notes.extend(index.save(sites.own(), &proved).err().map(|failure| unsaved(&failure)));
 
@@ -218,7 +218,7 @@ fn deploy(
     let unlisted = unlisted(settings, &now, &report.rows);
     report.notes.extend(notes_of_unlisted(settings, &unlisted));
     let writes_unlisted = unlisted.iter().any(|(row, _)| row.action.writes());
-    report.haproxy = verdicts;
+    report.haproxy = endings.into_iter().map(HaproxyRow::of).collect();
     let last_run = LastRun::look(&settings.sites_dir).ok().flatten();
     strangers::ask(settings, system, &now, last_run.as_ref(), &after, report);
     if writes_unlisted || without_tls(settings, &now).next().is_some() {
