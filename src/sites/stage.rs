@@ -12,6 +12,7 @@ use crate::config::Settings;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Plan, Role, Row};
+use crate::serving::beside::EXTRAS;
 use crate::sites::aside::keep_aside;
 use crate::sites::dir::{HOST_STAGE, SitesDir};
 use crate::sites::durable::{create, remove};
@@ -23,9 +24,6 @@ use crate::sys::parallel::{self, Progress};
 
 /// So many files are synced by one call for the whole file system instead of one call each.
 const SYNC_TOGETHER: usize = 32;
-
-/// The siblings of a PEM that HAProxy loads with it, and refuses it for when they are bad.
-const CHECKED_SIBLINGS: [&str; 3] = ["ocsp", "issuer", "sctl"];
 
 /// A plan whose PEMs are all written, complete and durable, but under no name that HAProxy loads.
 #[derive(Debug)]
@@ -145,7 +143,7 @@ impl Staged<'_> {
             .filter(|file| is_sibling(file))
             .collect();
         for file in self.files() {
-            for sibling in CHECKED_SIBLINGS.map(|ending| format!("{file}.{ending}")) {
+            for sibling in EXTRAS.map(|ending| format!("{file}.{ending}")) {
                 if present.contains(OsStr::new(&sibling))
                     && let Ok(bytes) = entries::bytes(&self.sites.place.dir, OsStr::new(&sibling))
                 {
@@ -158,9 +156,7 @@ impl Staged<'_> {
 
     /// Takes a staged file out again.
     pub fn drop_file(&self, file: &str) {
-        for name in
-            [file.to_owned()].into_iter().chain(CHECKED_SIBLINGS.map(|ending| format!("{file}.{ending}")))
-        {
+        for name in [file.to_owned()].into_iter().chain(EXTRAS.map(|ending| format!("{file}.{ending}"))) {
             // It is removed again, and reported, when the next run begins.
             let _ = remove(&self.sites.stage.dir, &*name);
         }
@@ -178,9 +174,7 @@ impl Staged<'_> {
 }
 
 fn is_sibling(file: &OsStr) -> bool {
-    Path::new(file)
-        .extension()
-        .is_some_and(|ending| CHECKED_SIBLINGS.iter().any(|sibling| ending == *sibling))
+    Path::new(file).extension().is_some_and(|ending| EXTRAS.iter().any(|sibling| ending == *sibling))
 }
 
 /// Turns a row whose file can't be written, or moved, into a refusal.
