@@ -212,16 +212,16 @@ fn deploy(
     report.rows = plan.rows;
     report.notes.extend(unloadable_left(settings, &before, &report.rows));
     let has_changed = report.rows.iter().any(|row| row.action.writes() || row.action == Action::Prune);
-    let now = has_changed.then(|| loaded(settings, system, |name| sites.state.configuration_of(name)));
-    let now = now.unwrap_or(before);
-    report.notes.extend(troubles(settings, &now));
-    let unlisted = unlisted(settings, &now, &report.rows);
+    let loaded_now = has_changed.then(|| loaded(settings, system, |name| sites.state.configuration_of(name)));
+    let loaded_now = loaded_now.unwrap_or(before);
+    report.notes.extend(troubles(settings, &loaded_now));
+    let unlisted = unlisted(settings, &loaded_now, &report.rows);
     report.notes.extend(notes_of_unlisted(settings, &unlisted));
     let writes_unlisted = unlisted.iter().any(|(row, _)| row.action.writes());
     report.haproxy = endings.into_iter().map(HaproxyRow::of).collect();
     let last_run = LastRun::look(&settings.sites_dir).ok().flatten();
-    strangers::ask(settings, system, &now, last_run.as_ref(), &after, report);
-    if writes_unlisted || without_tls(settings, &now).next().is_some() {
+    strangers::ask(settings, system, &loaded_now, last_run.as_ref(), &after, report);
+    if writes_unlisted || without_tls(settings, &loaded_now).next().is_some() {
         report.withhold_confirmation();
     }
     report.error = failure.or(unread);
