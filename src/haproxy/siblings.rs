@@ -25,7 +25,7 @@ pub struct Homes {
     pub sites_dir: PathBuf,
     /// The host certificate.
     pub host_file: PathBuf,
-    /// When a `.sctl` last went from a directory, or may have.
+    /// When a `.sctl`, `.ocsp` or `.issuer` last went from a directory, or may have.
     pub touched: BTreeMap<Identity, SystemTime>,
 }
 
@@ -45,7 +45,7 @@ impl Homes {
         fs::metadata(folder).is_ok_and(|meta| self.touched.contains_key(&identity(meta)))
     }
 
-    /// When a `.sctl` last went from this directory, or may have; `None`: that can't be known.
+    /// When one of these last went from this directory, or may have; `None`: that can't be known.
     fn touched(&self, folder: &Path) -> Option<SystemTime> {
         let meta = fs::metadata(folder).ok()?;
         let identity = Identity { device: meta.dev(), inode: meta.ino() };

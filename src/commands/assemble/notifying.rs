@@ -129,7 +129,7 @@ fn notify_one(
     haproxy::notify::notify(system, haproxy, &batch)
 }
 
-/// Our files, and what those hold that were proved in this run.
+/// Our files, and what those hold that are as they were proved.
 fn ours(settings: &Settings, rows: &HashMap<Target, &Row>) -> (BTreeMap<Target, Identity>, Known) {
     let (mut ours, mut known) = (BTreeMap::new(), Known::new());
     for (target, row) in rows {
