@@ -257,7 +257,7 @@ pub struct Assemble {
     /// With --dry-run: exit 4 when there is something to do
     #[arg(long, requires = "dry_run")]
     pub exit_code: bool,
-    /// Read and prove every lineage, also those that the index calls unchanged, and ask HAProxy what it serves
+    /// Read and prove every lineage, also those that haven't changed since the last run, and ask HAProxy what it serves
     #[arg(long)]
     pub full: bool,
     /// Remove nothing

@@ -5,9 +5,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{scope, sleep};
+use std::sync::Arc;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -20,6 +19,7 @@ use crate::config::Haproxy;
 use crate::haproxy::batch::{Batch, Expected};
 use crate::sys::escape::escaped;
 use crate::sys::failure::io_cause;
+use crate::sys::parallel;
 
 /// How long one handshake may take.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
@@ -151,24 +151,8 @@ pub(crate) fn server_name(name: &str) -> Option<String> {
 
 /// Does all probes, some at once; the ones that aren't right, and how.
 fn run(probes: Vec<Probe<'_>>, deadline: Instant) -> Vec<(Probe<'_>, Wrong)> {
-    let next = AtomicUsize::new(0);
-    let hows = Mutex::new(Vec::new());
-    scope(|scope| {
-        for _ in 0..AT_ONCE.min(probes.len()) {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(probe) = probes.get(index) else { break };
-                    if let Err(how) = probe.run(deadline) {
-                        hows.lock().unwrap_or_else(PoisonError::into_inner).push((index, how));
-                    }
-                }
-            });
-        }
-    });
-    let mut hows: std::collections::BTreeMap<usize, Wrong> =
-        hows.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect();
-    probes.into_iter().enumerate().filter_map(|(index, probe)| Some((probe, hows.remove(&index)?))).collect()
+    let hows = parallel::at_once(&probes, AT_ONCE, |probe| probe.run(deadline).err());
+    probes.into_iter().zip(hows).filter_map(|(probe, how)| Some((probe, how?))).collect()
 }
 
 /// Why a probe isn't right.

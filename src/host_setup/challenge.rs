@@ -246,7 +246,8 @@ fn attempt(request: Request, port: u16, deadline: Instant) -> Result<Result<Repl
     let path = request.path.clone();
     let (send, answered) = std::sync::mpsc::channel();
     // It ends with its own time limit; nobody waits for it.
-    std::thread::spawn(move || send.send(request.send(client, deadline)));
+    let asked = std::thread::Builder::new().spawn(move || send.send(request.send(client, deadline)));
+    asked.map_err(|e| format!("can't start a thread: {}", io_cause(&e)))?;
     loop {
         let mut watched: Vec<PollFd<'_>> =
             listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();

@@ -1,15 +1,14 @@
 //! What a HAProxy presents to its clients: a TLS handshake for each name of each file.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::scope;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::observation::{Presented, Sight};
 use crate::certified_key::{Leaf, leaf_of_der, sha256};
 use crate::haproxy::tls_probe::{ProbeError, presented, server_name};
 use crate::sys::escape::escaped;
+use crate::sys::parallel;
 
 /// How many handshakes are under way at once.
 const AT_ONCE: usize = 16;
@@ -43,19 +42,12 @@ struct Probe<'a> {
 #[must_use]
 pub fn ask(addresses: &[String], files: &[Asked<'_>], deadline: Instant) -> Answers {
     let probes = probes(addresses, files);
-    let next = AtomicUsize::new(0);
-    let answers = Mutex::new(Answers::default());
-    scope(|scope| {
-        for _ in 0..AT_ONCE.min(probes.len()) {
-            scope.spawn(|| {
-                while let Some(probe) = probes.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let seen = probe.run(deadline);
-                    answers.lock().unwrap_or_else(PoisonError::into_inner).add(probe, seen);
-                }
-            });
-        }
-    });
-    answers.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let mut answers = Answers::default();
+    let seen = parallel::at_once(&probes, AT_ONCE, |probe| probe.run(deadline));
+    for (probe, seen) in probes.iter().zip(seen) {
+        answers.add(probe, seen);
+    }
+    answers
 }
 
 fn probes<'a>(addresses: &'a [String], files: &'a [Asked<'a>]) -> Vec<Probe<'a>> {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::thread::{ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
 use super::behind::{Behind, Changed};
@@ -28,6 +27,7 @@ use crate::status::observation::LoadedLeaf;
 use crate::status::refusal::Refused;
 use crate::sys::change_time::changed_at;
 use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::parallel;
 use crate::sys::system::System;
 
 /// How long looking at the sockets may take.
@@ -102,21 +102,9 @@ impl Running {
 pub fn look(settings: &Settings, system: &System, ground: &mut Ground) -> Vec<Running> {
     let (sites, loaded, state) = (&ground.sites, &ground.loaded, ground.state.as_ref());
     let known = Previous::look(settings, state);
-    let known = &known;
-    let looks: Vec<Look> = scope(|scope| {
-        let looks: Vec<_> = settings
-            .haproxys
-            .iter()
-            .enumerate()
-            .map(|(place, haproxy)| {
-                scope.spawn(move || Look::at(settings, haproxy, system, sites, known, loaded, place))
-            })
-            .collect();
-        let join = |look: ScopedJoinHandle<'_, Look>| match look.join() {
-            Ok(look) => look,
-            Err(panic) => std::panic::resume_unwind(panic),
-        };
-        looks.into_iter().map(join).collect()
+    let haproxys: Vec<(usize, &Haproxy)> = settings.haproxys.iter().enumerate().collect();
+    let looks = parallel::at_once(&haproxys, haproxys.len(), |(place, haproxy)| {
+        Look::at(settings, haproxy, system, sites, &known, loaded, *place)
     });
     let blocked = sites.iter().find(|site| site.place.unloadable.is_some());
     let blocked = blocked.map(|site| escaped_path(&site.place.path).to_string());

@@ -1,4 +1,4 @@
-//! The same work for every lineage, on every processor that this process may use.
+//! The same work for many: on every processor that this process may use, or at once where it waits for others.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, available_parallelism, scope};
@@ -14,15 +14,30 @@ pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// What `work` gives for each item, in the items' order.
 pub fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync, progress: Progress<'_>) -> Vec<R> {
-    let threads =
-        available_parallelism().map_or(1, usize::from).min(MAX_THREADS).min(items.len().div_ceil(BATCH));
+    let processors = available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    by_threads(items, (processors, BATCH), work, progress)
+}
+
+/// The same for work that waits more than it computes: for so many items at once.
+pub fn at_once<T: Sync, R: Send>(items: &[T], number: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    by_threads(items, (number, 1), work, &|_, _| ())
+}
+
+/// By at most so many threads, each of which takes so many items at a time.
+fn by_threads<T: Sync, R: Send>(
+    items: &[T],
+    (threads, batch_size): (usize, usize),
+    work: impl Fn(&T) -> R + Sync,
+    progress: Progress<'_>,
+) -> Vec<R> {
+    let threads = threads.min(items.len().div_ceil(batch_size));
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let take_turns = || {
         let mut results = Vec::new();
         loop {
-            let start = next.fetch_add(BATCH, Ordering::Relaxed);
+            let start = next.fetch_add(batch_size, Ordering::Relaxed);
             let Some(rest) = items.get(start..).filter(|rest| !rest.is_empty()) else { return results };
-            let batch = rest.get(..BATCH).unwrap_or(rest);
+            let batch = rest.get(..batch_size).unwrap_or(rest);
             results.push((start, batch.iter().map(&work).collect::<Vec<R>>()));
             progress(done.fetch_add(batch.len(), Ordering::Relaxed) + batch.len(), items.len());
         }
@@ -57,5 +72,6 @@ mod tests {
             items.iter().map(|i| i * 2).collect::<Vec<_>>()
         );
         assert!(super::map(&Vec::<u8>::new(), |_| (), &|_, _| ()).is_empty());
+        assert_eq!(super::at_once(&[3, 1, 2], 2, |item| item + 1), [4, 2, 3]);
     }
 }

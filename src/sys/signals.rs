@@ -1,10 +1,11 @@
 //! Signals, waited for by a thread of their own: what goes on meanwhile is never interrupted by one.
 
-use std::thread::spawn;
+use std::io;
+use std::thread::Builder;
 
 use nix::sys::signal::{SigSet, Signal};
 
-use super::failure::{Failure, FailureKind};
+use super::failure::{Failure, FailureKind, io_cause};
 
 /// Calls `heard` with each of these signals that comes from now on, until it says that it has heard enough.
 ///
@@ -21,12 +22,14 @@ pub fn listen(
     let signals: SigSet = signals.iter().copied().collect();
     let fail = |e: nix::errno::Errno| Failure::new(FailureKind::Io, format!("cannot wait for signals: {e}"));
     signals.thread_block().map_err(fail)?;
-    spawn(move || {
+    let wait = move || {
         while let Ok(signal) = signals.wait() {
             if !heard(signal) {
                 break;
             }
         }
-    });
-    Ok(())
+    };
+    let fail =
+        |e: &io::Error| Failure::new(FailureKind::Io, format!("cannot start a thread: {}", io_cause(e)));
+    Builder::new().spawn(wait).map(drop).map_err(|e| fail(&e))
 }
