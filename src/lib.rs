@@ -7,7 +7,9 @@
 //! certbot ──► certified_key ──► plan ──► sites ──► haproxy ──► output
 //! (lineages,   (proof that key   (pure    (lock,    (notify,     (people,
 //!  safe read)   and leaf belong   diff)    stage,    confirm)     scripts,
-//!               together; PEM)             commit)                syslog)
+//!               together; PEM)     ▲       commit)     ▲          syslog)
+//!                                  └──── serving ──────┘
+//!                              (what HAProxy loads, and who serves whom)
 //! ```
 //!
 //! [`commands::assemble`] is the pipeline on one screen; [`sweep`] gathers what [`plan`] decides from. Types are proofs:
@@ -20,6 +22,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`commands`] | what each command does; `run` is where `main.rs` begins it |
+//! | [`source`] | where a run's pairs come from: certbot's tree, or the fleet's publisher |
 //! | [`certbot`] | certbot's tree, its settings, the safe read |
 //! | [`certified_key`] | the proof, and the only way to a combined PEM |
 //! | [`serving`] | what a HAProxy loads, and who would be served; pure but for the files that gather it |

@@ -12,16 +12,12 @@ use crate::certified_key::{CertifiedKey, CombinedPem, Leaf, Unproved, read_leaf}
 use crate::config::Settings;
 use crate::index::Index;
 use crate::index::entry::{Look, Looks, Proven};
-use crate::plan::action::Action;
 use crate::plan::names::site_file;
-use crate::plan::plan;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
-use crate::plan::row::Plan;
 use crate::plan::situation::{
     Candidate, Deployed, EntryKind, HostSituation, Lineage, Policy, Recorded, Situation, named,
 };
-use crate::serving::gather::links_to;
 use crate::serving::loads::Loaded;
 use crate::sites::entries;
 use crate::sites::place::Place;
@@ -51,15 +47,6 @@ pub struct Swept {
     pub read: usize,
     /// When the lineages that weren't read were proved, the first of them: seconds since 1970.
     pub unchanged_since: Option<i64>,
-}
-
-/// Plans, in the light of the links that HAProxy loads where something would be pruned.
-pub fn decide(settings: &Settings, situation: &mut Situation) -> Plan {
-    let first = plan(situation);
-    let pruned = first.rows.iter().filter(|row| row.action == Action::Prune);
-    let pruned = pruned.filter_map(|row| row.file.as_ref());
-    situation.loaded.linked = links_to(&settings.sites_dir, &situation.loaded, pruned);
-    if situation.loaded.linked.is_empty() { first } else { plan(situation) }
 }
 
 /// Reads and proves every lineage of `tree` that `index` doesn't know, and looks at every deployed file. `haproxy` says which

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use crate::config::Haproxy;
 use crate::haproxy::batch::{Batch, Change};
 use crate::haproxy::target::Target;
+use crate::serving::beside::{EXTRAS, SIBLINGS};
 use crate::sys::escape::{escaped, shell_word};
 
 /// How many bytes of one line are quoted.
 const LINE: usize = 600;
 /// How many lines are quoted.
 const LINES: usize = 4;
-/// What HAProxy loads beside a file, under the file's name and one of these.
-const SIBLINGS: [&str; 4] = [".key", ".ocsp", ".issuer", ".sctl"];
 
 /// HAProxy's error lines as one line of bounded, printable ASCII; empty where there are none.
 #[must_use]
@@ -77,7 +76,7 @@ pub struct NamedFile {
     /// Its place among the paths.
     pub index: usize,
     /// What makes it another file's name, where it is what HAProxy loads beside a certificate.
-    pub ending: &'static str,
+    pub ending: Option<&'static str>,
     /// What is said, without the place in the configuration.
     pub said: String,
 }
@@ -92,8 +91,8 @@ pub fn first_named(log: &str, paths: &[String]) -> Option<NamedFile> {
         let cause = before.rsplit_once(" : ").map_or(before, |(_, cause)| cause).trim_start();
         let behind = after.get(path.len()..).unwrap_or_default();
         // Where there is no key beside it, the certificate lacks one.
-        let ending = SIBLINGS.into_iter().filter(|ending| *ending != ".key");
-        let ending = ending.into_iter().find(|ending| behind.starts_with(ending)).unwrap_or_default();
+        let ending = behind.strip_prefix('.');
+        let ending = ending.and_then(|behind| EXTRAS.into_iter().find(|ending| behind.starts_with(ending)));
         Some(NamedFile { index, ending, said: quoted(&format!("{cause}{after}")) })
     })
 }
@@ -238,10 +237,15 @@ fn is_named_at(line: &str, place: usize, length: usize) -> bool {
 
 /// Without what makes it a sibling's name.
 fn without_siblings(mut after: &str) -> &str {
-    while let Some(rest) = SIBLINGS.iter().find_map(|sibling| after.strip_prefix(sibling)) {
+    while let Some(rest) = without_sibling(after) {
         after = rest;
     }
     after
+}
+
+fn without_sibling(after: &str) -> Option<&str> {
+    let ending = after.strip_prefix('.')?;
+    SIBLINGS.iter().find_map(|sibling| ending.strip_prefix(sibling))
 }
 
 fn quoted(line: &str) -> String {

@@ -34,7 +34,7 @@ pub struct Expected {
     pub chain_len: usize,
     /// The key's kind, for probes: signature algorithms are limited to it.
     pub key_type: crate::certified_key::KeyType,
-    /// The DNS names that this file wins: no file that sorts before it has them with the same kind of key.
+    /// The DNS names that HAProxy serves from this file, on every bind that loads it: probes ask for them.
     pub names_won: Vec<String>,
     /// Whether it can be added at run time without changing what a reload would serve: it doesn't sort first, it
     /// shares no name with another file, and its name needs no quoting.

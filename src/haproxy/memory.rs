@@ -31,23 +31,14 @@ pub struct File<'a> {
 /// One command, or a few that belong together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// The contents of a store are replaced by those of this file of the batch.
-    Put {
-        /// The store.
-        store: String,
-        /// The directory that it may be added to, should nothing serve it yet.
-        list: Option<String>,
-        /// The file's place in the batch.
-        file: usize,
-    },
-    /// A store is made, filled, and put into a list.
-    Add {
-        /// The directory, as HAProxy spells it.
-        list: String,
+    /// A store gets the contents of a file of the batch.
+    Fill {
         /// The store.
         store: String,
         /// The file's place in the batch.
         file: usize,
+        /// How it gets them.
+        how: Filling,
     },
     /// A store gets what it has once more, to stand behind the one that it shares a name with.
     Again {
@@ -55,6 +46,21 @@ pub enum Step {
         store: String,
         /// Why.
         why: String,
+    },
+}
+
+/// How a store gets the contents of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Filling {
+    /// They replace what it has.
+    Put {
+        /// The directory that it may be added to, should nothing serve it yet.
+        list: Option<String>,
+    },
+    /// It is made, filled, and put into a list.
+    Add {
+        /// The directory, as HAProxy spells it.
+        list: String,
     },
 }
 
@@ -91,11 +97,17 @@ pub enum NotInMemory {
 }
 
 impl Step {
+    /// A store that is there gets the contents of a file of the batch.
+    #[must_use]
+    pub fn put(file: usize, list: Option<String>, store: String) -> Self {
+        Self::Fill { store, file, how: Filling::Put { list } }
+    }
+
     /// The store that it is about.
     #[must_use]
     pub fn store(&self) -> &str {
         match self {
-            Self::Put { store, .. } | Self::Add { store, .. } | Self::Again { store, .. } => store,
+            Self::Fill { store, .. } | Self::Again { store, .. } => store,
         }
     }
 
@@ -103,7 +115,7 @@ impl Step {
     #[must_use]
     pub fn file(&self) -> Option<usize> {
         match self {
-            Self::Put { file, .. } | Self::Add { file, .. } => Some(*file),
+            Self::Fill { file, .. } => Some(*file),
             Self::Again { .. } => None,
         }
     }
@@ -181,14 +193,14 @@ impl<'a> Memory<'a> {
             return Err(NotInMemory::Kept("before 2.6", at.clone()));
         }
         if stores.iter().all(|store| self.stores.contains(store)) {
-            let put = |store: String| Step::Put { list: self.addable(file, &store).ok(), store, file: place };
+            let put = |store: String| Step::put(place, self.addable(file, &store).ok(), store);
             return Ok(stores.into_iter().map(put).collect());
         }
         if stores.len() > 1 {
             return Err(NotInMemory::SeveralNames);
         }
         let list = self.addable(file, first)?;
-        Ok(vec![Step::Add { list, store: first.clone(), file: place }])
+        Ok(vec![Step::Fill { store: first.clone(), file: place, how: Filling::Add { list } }])
     }
 
     /// The line for which HAProxy keeps what it has of this store, whatever is committed: a `server`, and a list's line that has

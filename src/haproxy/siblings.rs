@@ -13,12 +13,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::haproxy::target::Target;
+use crate::serving::beside::EXTRAS;
 use crate::serving::loads::Identity;
 use crate::sys::change_time::{change_time, changed_at};
 use crate::sys::escape::escaped_path;
-
-/// The endings of what a commit drops. A `.key` belongs to the certificate itself.
-const DROPPED: [&str; 3] = ["sctl", "ocsp", "issuer"];
 
 /// The directories of our files.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +25,7 @@ pub struct Homes {
     pub sites_dir: PathBuf,
     /// The host certificate.
     pub host_file: PathBuf,
-    /// When a `.sctl` last went from a directory, or may have.
+    /// When a `.sctl`, `.ocsp` or `.issuer` last went from a directory, or may have.
     pub touched: BTreeMap<Identity, SystemTime>,
 }
 
@@ -47,7 +45,7 @@ impl Homes {
         fs::metadata(folder).is_ok_and(|meta| self.touched.contains_key(&identity(meta)))
     }
 
-    /// When a `.sctl` last went from this directory, or may have; `None`: that can't be known.
+    /// When one of these last went from this directory, or may have; `None`: that can't be known.
     fn touched(&self, folder: &Path) -> Option<SystemTime> {
         let meta = fs::metadata(folder).ok()?;
         let identity = Identity { device: meta.dev(), inode: meta.ino() };
@@ -101,7 +99,7 @@ pub fn came_since(paths: &BTreeSet<&Path>, since: SystemTime) -> Option<PathBuf>
     let is_beside = |path: &PathBuf| {
         let ending = path.extension().and_then(OsStr::to_str);
         let owner = path.with_extension("");
-        ending.is_some_and(|ending| DROPPED.contains(&ending))
+        ending.is_some_and(|ending| EXTRAS.contains(&ending))
             && (paths.contains(&*owner) || paths.contains(&*path.with_extension("crt")))
     };
     let is_newer = |path: &PathBuf| changed_at(path).is_none_or(|changed| changed >= since);
@@ -113,7 +111,7 @@ fn present(path: &Path) -> Option<PathBuf> {
     let short = path.extension().filter(|ending| *ending == "crt").map(|_| path.with_extension(""));
     let names = [Some(path.to_owned()), short];
     let siblings = names.into_iter().flatten().flat_map(|name| {
-        DROPPED.map(|ending| {
+        EXTRAS.map(|ending| {
             let mut sibling = name.clone().into_os_string();
             sibling.push(".");
             sibling.push(ending);

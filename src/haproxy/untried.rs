@@ -14,12 +14,10 @@ use crate::haproxy::alerts;
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
+use crate::serving::beside::SIBLINGS;
 use crate::serving::gather::is_in;
 use crate::serving::loads::{Contents, Loaded, Serving, Store};
 use crate::serving::one_by_one::passed_over;
-
-/// What HAProxy loads with a certificate, under its name and one of these.
-const BESIDE: [&str; 4] = [".key", ".ocsp", ".issuer", ".sctl"];
 
 /// The files that HAProxys load and that aren't ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,8 +59,9 @@ impl Strangers {
         let mut facts = format!("{identity}\n");
         for file in &self.0 {
             describe(file, &mut facts);
-            for ending in BESIDE {
+            for ending in SIBLINGS {
                 let mut beside: OsString = file.clone().into_os_string();
+                beside.push(".");
                 beside.push(ending);
                 describe(Path::new(&beside), &mut facts);
             }
@@ -116,6 +115,9 @@ pub fn culprit<'a>(
         stores.map(|(name, store)| (name.clone(), place(store))).chain(rows.filter_map(of_row)).unzip();
     let alerts::NamedFile { index, ending, said } = alerts::first_named(log, &names)?;
     let mut path = places.get(index)?.clone().into_os_string();
-    path.push(ending);
+    if let Some(ending) = ending {
+        path.push(".");
+        path.push(ending);
+    }
     Some(Culprit { path: path.into(), why: said })
 }

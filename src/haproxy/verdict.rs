@@ -80,3 +80,32 @@ impl Verdict {
         self
     }
 }
+
+/// How notifying one HAProxy has ended for the whole run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// The HAProxy's name.
+    pub haproxy: String,
+    /// What came of it, in the light of what went back.
+    pub verdict: Verdict,
+    /// Whether the next run notifies it again.
+    pub owed: bool,
+}
+
+impl Ending {
+    /// The end that a verdict leads to; `refused` are HAProxy's words where the previous files were put back before it.
+    #[must_use]
+    pub fn of(haproxy: &str, mut verdict: Verdict, refused: Option<String>) -> Self {
+        let owed = match verdict.outcome {
+            Outcome::Updated | Outcome::Reloaded => verdict.confirmed == Some(false),
+            Outcome::Failed | Outcome::Deferred => true,
+            Outcome::RolledBack | Outcome::NotNeeded | Outcome::NotRunning | Outcome::Skipped => false,
+        };
+        match refused {
+            Some(words) if owed => verdict = verdict.with(words),
+            Some(words) => (verdict.outcome, verdict.detail) = (Outcome::RolledBack, Some(words)),
+            None => {}
+        }
+        Self { haproxy: haproxy.to_owned(), verdict, owed }
+    }
+}

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::config::{Method, Settings};
-use crate::haproxy::verdict::{Outcome, Verdict};
+use crate::haproxy::verdict::{Ending, Outcome};
 use crate::plan::action::Action;
 use crate::plan::client::Client;
 use crate::plan::row::Row;
@@ -97,29 +97,16 @@ pub struct HaproxyRow {
 }
 
 impl HaproxyRow {
-    /// The row for a verdict; `refused` are HAProxy's words where the previous files were put back before it.
+    /// The row that shows how notifying a HAProxy has ended.
     #[must_use]
-    pub fn new(name: &str, verdict: Verdict, refused: Option<String>) -> Self {
-        let took_it = verdict.confirmed != Some(false);
-        let (outcome, owed) = match verdict.outcome {
-            outcome @ (Outcome::Updated | Outcome::Reloaded) => (outcome, !took_it),
-            outcome @ (Outcome::Failed | Outcome::Deferred) => (outcome, true),
-            outcome => (outcome, false),
-        };
-        let (outcome, detail) = match refused {
-            Some(words) if !owed => (Outcome::RolledBack, Some(words)),
-            Some(words) => {
-                (outcome, Some(verdict.detail.map_or(words.clone(), |detail| format!("{detail}; {words}"))))
-            }
-            None => (outcome, verdict.detail),
-        };
+    pub fn of(Ending { haproxy, verdict, owed }: Ending) -> Self {
         Self {
-            name: name.to_owned(),
+            name: haproxy,
             method: verdict.method,
-            outcome,
+            outcome: verdict.outcome,
             confirmed: verdict.confirmed,
             owed,
-            detail,
+            detail: verdict.detail,
             passed_over: verdict.passed_over,
         }
     }

@@ -210,7 +210,7 @@ fn send(system: &System, lines: &[(Severity, String)]) {
 mod tests {
     use super::*;
     use crate::config::{Method, Overrides};
-    use crate::haproxy::verdict::{Outcome, Verdict};
+    use crate::haproxy::verdict::{Ending, Outcome, Verdict};
     use crate::sys::failure::FailureKind;
 
     fn failing(message: &str) -> Report {
@@ -240,7 +240,7 @@ mod tests {
         let mut report = failing("");
         report.error = None;
         let verdict = Verdict::of(Method::Pidfile, Outcome::Failed).with(detail);
-        report.haproxy = vec![HaproxyRow::new("haproxy", verdict, None)];
+        report.haproxy = vec![HaproxyRow::of(Ending::of("haproxy", verdict, None))];
         report
     }
 

@@ -27,11 +27,12 @@ use std::ffi::{OsStr, OsString};
 use crate::plan::action::Action;
 use crate::plan::decision::{Spot, decide, decide_host, unneeded, without_file};
 use crate::plan::files::Files;
-use crate::plan::names::{SIBLING_ENDINGS, site_file};
+use crate::plan::names::site_file;
 use crate::plan::planned::Planned;
 use crate::plan::row::{Plan, Role, Row};
 use crate::plan::situation::{Deployed, EntryKind, Lineage, Situation};
 use crate::plan::warning::Warning;
+use crate::serving::beside::SIBLINGS;
 
 /// Decides what is to be done.
 pub fn plan(situation: &Situation) -> Plan {
@@ -90,7 +91,7 @@ fn note_siblings(sites: &mut Files) {
         .iter()
         .filter_map(|(file, _)| {
             let (owner, ending) = file.to_str()?.rsplit_once('.')?;
-            SIBLING_ENDINGS.contains(&ending).then(|| OsString::from(owner))
+            SIBLINGS.contains(&ending).then(|| OsString::from(owner))
         })
         .collect();
     for file in with_siblings {

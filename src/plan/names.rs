@@ -4,9 +4,7 @@ use std::ffi::{OsStr, OsString};
 
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
-
-/// Endings that HAProxy never takes for a certificate (`.key` since 2.2, the others since 1.8).
-pub(crate) const SIBLING_ENDINGS: [&str; 4] = ["key", "ocsp", "issuer", "sctl"];
+use crate::serving::beside::SIBLINGS;
 
 /// The file that HAProxy loads for a lineage.
 ///
@@ -34,5 +32,5 @@ pub fn is_loaded_name(file: &OsStr) -> bool {
     let name = file.as_encoded_bytes();
     let ending = name.rsplit(|&byte| byte == b'.').next().unwrap_or_default();
     // Dotfiles are skipped since 2.6 only; counting on them would be wrong both ways, so they never count.
-    !name.starts_with(b".") && !SIBLING_ENDINGS.iter().any(|sibling| sibling.as_bytes() == ending)
+    !name.starts_with(b".") && !SIBLINGS.iter().any(|sibling| sibling.as_bytes() == ending)
 }

@@ -45,7 +45,7 @@ pub struct Row {
     pub leaf: Option<Arc<Leaf>>,
     /// SHA-256 of the combined PEM that the file holds after an action that writes, or holds unchanged.
     pub sha256: Option<[u8; 32]>,
-    /// Whether that PEM is one that was proved in this run, and not merely found.
+    /// Whether that PEM is one that was proved, in this run or in the one that the index knows it from, and not merely found.
     pub proved: bool,
     /// Whether its chain hangs together.
     pub chain: Option<ChainState>,

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::condition::Conditionals;
 pub use super::words::Environment;
 use super::words::{Words, words};
+use crate::serving::beside::EXTRAS;
 use crate::serving::loads::{At, base_name};
 
 /// What the lines of a configuration say about certificates.
@@ -717,7 +718,8 @@ impl Configuration {
                 "crt" => crt = Some(value),
                 "key" => key = Some(value),
                 "alias" => alias = Some(value),
-                "ocsp" | "issuer" | "sctl" | "ocsp-update" => {}
+                "ocsp-update" => {}
+                word if EXTRAS.contains(&word) => {}
                 _ => is_special = true,
             }
         }
@@ -760,7 +762,7 @@ impl Configuration {
 
 /// What a line has HAProxy load with a certificate, beside its key: the first of these words and its value.
 pub(crate) fn extra(value: impl Fn(&str) -> Option<String>) -> Option<String> {
-    ["sctl", "ocsp", "issuer"].iter().find_map(|word| Some(format!("{word} {}", value(word)?)))
+    EXTRAS.iter().find_map(|word| Some(format!("{word} {}", value(word)?)))
 }
 
 fn joined(base: Option<&String>, path: &str) -> String {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::certified_key::Leaf;
+use crate::serving::beside::SIBLINGS;
 use crate::sys::escape::{escaped, shell_word};
 
 /// What a HAProxy loads when it starts or reloads.
@@ -293,8 +294,8 @@ pub fn is_loaded(name: &OsStr, version: Option<(u32, u32)>) -> bool {
     if bytes.starts_with(b".") && version.is_none_or(|version| version >= (2, 6)) {
         return false;
     }
-    let ending = bytes.iter().rposition(|&byte| byte == b'.').and_then(|dot| bytes.get(dot..));
-    !ending.is_some_and(|ending| [&b".key"[..], b".ocsp", b".issuer", b".sctl"].contains(&ending))
+    let ending = bytes.iter().rposition(|&byte| byte == b'.').and_then(|dot| bytes.get(dot + 1..));
+    !ending.is_some_and(|ending| SIBLINGS.iter().any(|sibling| sibling.as_bytes() == ending))
 }
 
 /// The first file of a bundle that takes this file's place in a directory: through 2.2 `X.rsa` is the bundle `X`, and all that

@@ -15,6 +15,7 @@
 //! The rules are HAProxy's (`ssl_sock.c`, `ssl_crtlist.c`, `ssl_clienthello.c` of 2.2 to 3.4, and measured with each).
 
 pub mod answers;
+pub(crate) mod beside;
 mod condition;
 pub mod configuration;
 pub mod crt_list;

@@ -1,48 +1,34 @@
-//! From plan to files: stage complete PEMs, put them in place, and keep the previous ones until HAProxy took the new.
+//! From staged to deployed: the intent is recorded, the files are put in their places, and the previous ones are kept until
+//! HAProxy took the new.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustix::fs::{
-    AtFlags, FileType, RenameFlags, fsync, linkat, readlinkat, renameat, renameat_with, statat, symlinkat,
-};
+use rustix::fs::{AtFlags, FileType, RenameFlags, fsync, renameat, renameat_with, statat};
 use rustix::io::Errno;
 
 use super::debts::{Owed, settings_key};
-use super::durable::{create, remove};
+use super::durable::remove;
 use super::entries;
 use super::state::{Pending, Record, State, digest, key, target};
-use crate::config::{OWN_DIR, Owner, Settings};
+use crate::config::Settings;
 use crate::haproxy::siblings::Homes;
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
 use crate::plan::prune::LAST_FILE;
-use crate::plan::reason::Reason;
-use crate::plan::refusal::Refusal;
 use crate::plan::row::{Plan, Role, Row};
-use crate::sites::dir::{PREVIOUS_DIR, SitesDir};
+use crate::sites::aside::keep_aside;
+use crate::sites::dir::SitesDir;
 use crate::sites::place::Place;
+use crate::sites::stage::{Staged, fail_row, file_name, positions};
 use crate::sites::untouched;
 use crate::sys::change_time::change_time;
 use crate::sys::failure::Failure;
 
-pub(crate) const HOST_PREVIOUS: &str = "previous-host.pem";
-
-pub(crate) const ADOPTED_DIR: &str = "adopted";
-
-/// Where the previous file is kept that the state file knows by this name.
-#[must_use]
-pub fn previous_path(settings: &Settings, key: &str) -> PathBuf {
-    let own = settings.sites_dir.join(OWN_DIR);
-    match target(key, &settings.host_file) {
-        Some(Target::Host) => own.join(HOST_PREVIOUS),
-        _ => own.join(PREVIOUS_DIR).join(key),
-    }
-}
+const ADOPTED_DIR: &str = "adopted";
 
 /// A plan that was carried out on disk; HAProxy doesn't know it yet.
 #[derive(Debug)]
@@ -56,6 +42,51 @@ pub struct Committed<'a> {
     pub failure: Option<Failure>,
     /// When a file was last renamed into place, or out of it.
     pub at: SystemTime,
+}
+
+impl<'a> Staged<'a> {
+    /// Records the intent and who is to be notified, keeps the previous files aside, and puts every staged file in its place.
+    ///
+    /// # Errors
+    /// The intent can't be recorded: then nothing was changed.
+    pub fn commit(self, now: i64) -> Result<Committed<'a>, Failure> {
+        let Self { sites, settings, mut plan, mut failure } = self;
+        hold_last_file(&sites.place, &mut plan);
+        let changed = record_intent(sites, settings, &plan, now);
+        if sites.unsaved || changed || sites.state.lost {
+            sites.state.save(&sites.own.dir, &sites.own.path)?;
+            (sites.state.lost, sites.unsaved) = (false, false);
+        }
+        let adopted = positions(&plan, |row| row.adopts && row.action.writes());
+        if !adopted.is_empty() {
+            let place = sites.own.private_subdirectory(ADOPTED_DIR)?;
+            for position in adopted {
+                let Some(row) = plan.rows.get_mut(position) else { continue };
+                if let Err(e) = keep_adopted(sites, &place, row) {
+                    fail_row(row, &mut failure, &e);
+                }
+            }
+        }
+        let changed = plan.has_changes();
+        keep_previous(sites, &mut plan, &mut failure);
+        carry_out(sites, &mut plan, &mut failure, |row| row.action.writes());
+        // What was to be written may have failed.
+        let held = hold_last_file(&sites.place, &mut plan);
+        if let Some(pending) = held.and_then(|file| sites.state.pending.get_mut(&file)) {
+            pending.now.clone_from(&pending.was);
+        }
+        carry_out(sites, &mut plan, &mut failure, |row| row.action == Action::Prune);
+        let at = if changed { SystemTime::now() } else { last_change(sites) };
+        if changed {
+            let directories = [Some(&sites.place), sites.host.as_ref()];
+            for place in directories.into_iter().flatten() {
+                if let Err(e) = fsync(&place.dir) {
+                    failure.get_or_insert(Failure::io("sync", &place.path, &e.into()));
+                }
+            }
+        }
+        Ok(Committed { sites, settings, plan, failure, at })
+    }
 }
 
 impl Committed<'_> {
@@ -170,7 +201,7 @@ pub fn takes_over(state: &State, settings: &Settings, row: &Row) -> bool {
 
 /// Writes into the state what is about to happen, so that a crash at any later point is made good by the next run; whether
 /// it is another one now.
-pub(crate) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i64) -> bool {
+fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i64) -> bool {
     let state = &mut sites.state;
     let live_dir: Arc<str> = Arc::from(&*settings.live_dir.to_string_lossy());
     let (mut told, mut changed) = (Vec::new(), false);
@@ -262,7 +293,7 @@ fn is_on_record(state: &State, live_dir: &str, row: &Row) -> bool {
 }
 
 /// Keeps aside what is about to be replaced or pruned, durably: what can't be put back again stays.
-pub(crate) fn keep_previous(sites: &SitesDir, plan: &mut Plan, failure: &mut Option<Failure>) {
+fn keep_previous(sites: &SitesDir, plan: &mut Plan, failure: &mut Option<Failure>) {
     let loses_something = |row: &Row| matches!(row.action, Action::Replace | Action::Prune);
     let mut attics: BTreeMap<&Path, &Place> = BTreeMap::new();
     for row in plan.rows.iter_mut().filter(|row| loses_something(row)) {
@@ -315,7 +346,7 @@ pub(crate) fn hold_last_file(sites: &Place, plan: &mut Plan) -> Option<String> {
 }
 
 /// When a name in the sites directory or the host certificate was last changed, by anybody.
-pub(crate) fn last_change(sites: &SitesDir) -> SystemTime {
+fn last_change(sites: &SitesDir) -> SystemTime {
     let changed = |path: &Path| change_time(&std::fs::symlink_metadata(path).ok()?);
     let host = sites.host.as_ref().map(|_| sites.host_file.as_path());
     let each: Option<Vec<SystemTime>> =
@@ -323,12 +354,7 @@ pub(crate) fn last_change(sites: &SitesDir) -> SystemTime {
     each.and_then(|each| each.into_iter().max()).unwrap_or_else(SystemTime::now)
 }
 
-pub(crate) fn carry_out(
-    sites: &SitesDir,
-    plan: &mut Plan,
-    failure: &mut Option<Failure>,
-    wanted: fn(&Row) -> bool,
-) {
+fn carry_out(sites: &SitesDir, plan: &mut Plan, failure: &mut Option<Failure>, wanted: fn(&Row) -> bool) {
     for row in plan.rows.iter_mut().filter(|row| wanted(row)) {
         if let Err(e) = put_in_place(sites, row) {
             fail_row(row, failure, &e);
@@ -359,44 +385,8 @@ fn put_in_place(sites: &SitesDir, row: &Row) -> Result<(), Failure> {
     renameat(&stage.dir, &*staged, &home.dir, &*name).map_err(fail("put in place"))
 }
 
-/// Gives what has this name a second one elsewhere, unless something is there already.
-pub(crate) fn keep_aside(
-    sites: &SitesDir,
-    from: &Place,
-    name: &OsStr,
-    to: &Place,
-    kept: &OsStr,
-) -> rustix::io::Result<()> {
-    match linkat(&from.dir, name, &to.dir, kept, AtFlags::empty()) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        // No hard links here, or not to somebody else's file: a copy does.
-        Err(Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP | Errno::MLINK) => {
-            match readlinkat(&from.dir, name, Vec::new()) {
-                Ok(end) => return symlinkat(end, &to.dir, kept),
-                Err(Errno::INVAL) => {} // no link
-                Err(e) => return Err(e),
-            }
-            let bytes =
-                entries::bytes(&from.dir, name).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-            // Whole before it has its name: what is kept may be put back.
-            let stat = statat(&from.dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            let owner = Owner { uid: stat.st_uid, gid: stat.st_gid };
-            let unnamed = "kept-copy";
-            let mode = stat.st_mode & 0o7777;
-            let write = |owner| {
-                remove(&sites.stage.dir, unnamed)?;
-                create(sites.stage.dir.as_fd(), unnamed, owner, mode, &bytes).and_then(fsync)
-            };
-            // Only root may give it to its owner.
-            write(Some(owner)).or_else(|e| if e == Errno::PERM { write(None) } else { Err(e) })?;
-            renameat(&sites.stage.dir, unnamed, &to.dir, kept)
-        }
-        Err(e) => Err(e),
-    }
-}
-
 /// Keeps a foreign file that is about to be taken over, under a name that is still free.
-pub(crate) fn keep_adopted(sites: &SitesDir, place: &Place, row: &Row) -> Result<(), Failure> {
+fn keep_adopted(sites: &SitesDir, place: &Place, row: &Row) -> Result<(), Failure> {
     let Some((home, name)) =
         Target::of(row).and_then(|target| Some((sites.home(&target)?.0, sites.home(&target)?.1)))
     else {
@@ -414,18 +404,4 @@ pub(crate) fn keep_adopted(sites: &SitesDir, place: &Place, row: &Row) -> Result
         kept.push(format!(".{number}"));
     }
     keep_aside(sites, home, &name, place, &kept).map_err(fail)
-}
-
-pub(crate) fn fail_row(row: &mut Row, failure: &mut Option<Failure>, e: &Failure) {
-    row.refuse(Refusal::new(Reason::Io, e.message.clone()));
-    failure.get_or_insert_with(|| e.clone());
-}
-
-pub(crate) fn positions(plan: &Plan, wanted: impl Fn(&Row) -> bool) -> Vec<usize> {
-    plan.rows.iter().enumerate().filter(|(_, row)| wanted(row)).map(|(position, _)| position).collect()
-}
-
-/// A row's file name; those that are written are always UTF-8.
-pub(crate) fn file_name(row: &Row) -> String {
-    row.file.as_ref().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default()
 }

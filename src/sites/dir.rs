@@ -1,15 +1,19 @@
-//! The sites directory, locked.
+//! The sites directory, locked, and where in it everything has its place.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use crate::config::{OWN_DIR, Settings};
+use crate::haproxy::target::Target;
 use crate::sites::debts::{self, Owed};
 use crate::sites::last_start::LastStart;
 use crate::sites::making::{finish_making, host_place, make_sites_dir};
 use crate::sites::place::Place;
-use crate::sites::state::State;
+use crate::sites::state::{State, target};
 use crate::sites::untouched::{self, FoundPlace};
 use crate::sites::{durable, entries, guard, last_run, lock};
 use crate::sys::failure::Failure;
@@ -17,7 +21,9 @@ use crate::sys::system::System;
 
 const STAGE_DIR: &str = "stage";
 
-pub(crate) const PREVIOUS_DIR: &str = "previous";
+const PREVIOUS_DIR: &str = "previous";
+
+const HOST_PREVIOUS: &str = "previous-host.pem";
 
 /// The host certificate's name while it is staged in our directory.
 pub(crate) const HOST_STAGE: &str = "host.pem";
@@ -123,6 +129,33 @@ impl SitesDir {
         self.unsaved = true;
     }
 
+    /// Where a target lives: its directory and its name there.
+    pub(crate) fn home(&self, target: &Target) -> Option<(&Place, OsString)> {
+        match target {
+            Target::Site(name) => Some((&self.place, OsString::from(name))),
+            Target::Host => Some((self.host.as_ref()?, self.host_file.file_name()?.to_owned())),
+        }
+    }
+
+    /// Where a target's previous file is kept.
+    pub(crate) fn attic(&self, target: &Target) -> (&Place, OsString) {
+        match target {
+            Target::Site(name) => (&self.previous, OsString::from(name)),
+            Target::Host => (&self.own, OsString::from(HOST_PREVIOUS)),
+        }
+    }
+
+    /// Removes every previous file.
+    pub(crate) fn forget_previous(&self) -> Result<(), Failure> {
+        let fail = |name: &OsStr, e: Errno| {
+            Failure::io("remove", &self.own.path.join(PREVIOUS_DIR).join(name), &e.into())
+        };
+        for name in entries::entries(&self.previous.dir, &self.previous.path)? {
+            durable::remove(&self.previous.dir, &*name).map_err(|e| fail(&name, e))?;
+        }
+        durable::remove(&self.own.dir, HOST_PREVIOUS).map_err(|e| fail(OsStr::new(HOST_PREVIOUS), e))
+    }
+
     /// Removes what a killed run staged, and previous files that nobody waits for any more.
     pub(crate) fn clear_leftovers(&self) -> Result<(), Failure> {
         for name in entries::entries(&self.stage.dir, &self.stage.path)? {
@@ -142,5 +175,15 @@ impl SitesDir {
             self.forget_previous()?;
         }
         last_run::clear_leftovers(&self.own)
+    }
+}
+
+/// Where the previous file is kept that the state file knows by this name.
+#[must_use]
+pub fn previous_path(settings: &Settings, key: &str) -> PathBuf {
+    let own = settings.sites_dir.join(OWN_DIR);
+    match target(key, &settings.host_file) {
+        Some(Target::Host) => own.join(HOST_PREVIOUS),
+        _ => own.join(PREVIOUS_DIR).join(key),
     }
 }

@@ -1,5 +1,6 @@
 //! The sites directory: who may change it, what is in it, and how a plan becomes files without a half-done moment.
 
+pub(crate) mod aside;
 pub mod commit;
 pub mod debts;
 pub mod dir;

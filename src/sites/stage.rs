@@ -1,26 +1,20 @@
-//! Writing what a plan wants beside the sites directory, before anything changes.
+//! Writing what a plan wants, complete and durable, under names that HAProxy doesn't load: nothing is deployed yet.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::time::SystemTime;
 
 use rustix::fs::{fsync, syncfs};
-use rustix::io::Errno;
 
 use crate::certified_key::CombinedPem;
 use crate::config::Settings;
-use crate::haproxy::target::Target;
-use crate::plan::action::Action;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Plan, Role, Row};
-use crate::sites::commit::{
-    ADOPTED_DIR, Committed, HOST_PREVIOUS, carry_out, fail_row, file_name, hold_last_file, keep_adopted,
-    keep_aside, keep_previous, last_change, positions, record_intent,
-};
-use crate::sites::dir::{HOST_STAGE, PREVIOUS_DIR, SitesDir};
+use crate::serving::beside::EXTRAS;
+use crate::sites::aside::keep_aside;
+use crate::sites::dir::{HOST_STAGE, SitesDir};
 use crate::sites::durable::{create, remove};
 use crate::sites::entries;
 use crate::sites::making::unmade;
@@ -31,17 +25,14 @@ use crate::sys::parallel::{self, Progress};
 /// So many files are synced by one call for the whole file system instead of one call each.
 const SYNC_TOGETHER: usize = 32;
 
-/// The siblings of a PEM that HAProxy loads with it, and refuses it for when they are bad.
-const CHECKED_SIBLINGS: [&str; 3] = ["ocsp", "issuer", "sctl"];
-
 /// A plan whose PEMs are all written, complete and durable, but under no name that HAProxy loads.
 #[derive(Debug)]
 #[must_use = "nothing is deployed before it is committed"]
 pub struct Staged<'a> {
-    sites: &'a mut SitesDir,
-    settings: &'a Settings,
-    plan: Plan,
-    failure: Option<Failure>,
+    pub(super) sites: &'a mut SitesDir,
+    pub(super) settings: &'a Settings,
+    pub(super) plan: Plan,
+    pub(super) failure: Option<Failure>,
 }
 
 impl SitesDir {
@@ -103,33 +94,6 @@ impl SitesDir {
             Role::Host => (&self.own, HOST_STAGE.to_owned()),
         }
     }
-
-    /// Where a target lives: its directory and its name there.
-    pub(crate) fn home(&self, target: &Target) -> Option<(&Place, OsString)> {
-        match target {
-            Target::Site(name) => Some((&self.place, OsString::from(name))),
-            Target::Host => Some((self.host.as_ref()?, self.host_file.file_name()?.to_owned())),
-        }
-    }
-
-    /// Where a target's previous file is kept.
-    pub(crate) fn attic(&self, target: &Target) -> (&Place, OsString) {
-        match target {
-            Target::Site(name) => (&self.previous, OsString::from(name)),
-            Target::Host => (&self.own, OsString::from(HOST_PREVIOUS)),
-        }
-    }
-
-    /// Removes every previous file.
-    pub(crate) fn forget_previous(&self) -> Result<(), Failure> {
-        let fail = |name: &OsStr, e: Errno| {
-            Failure::io("remove", &self.own.path.join(PREVIOUS_DIR).join(name), &e.into())
-        };
-        for name in entries::entries(&self.previous.dir, &self.previous.path)? {
-            remove(&self.previous.dir, &*name).map_err(|e| fail(&name, e))?;
-        }
-        remove(&self.own.dir, HOST_PREVIOUS).map_err(|e| fail(OsStr::new(HOST_PREVIOUS), e))
-    }
 }
 
 enum Unstaged {
@@ -137,7 +101,7 @@ enum Unstaged {
     Unwritten(Failure),
 }
 
-impl<'a> Staged<'a> {
+impl Staged<'_> {
     /// The directory with the staged files of the sites directory, and nothing else but their siblings.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -179,7 +143,7 @@ impl<'a> Staged<'a> {
             .filter(|file| is_sibling(file))
             .collect();
         for file in self.files() {
-            for sibling in CHECKED_SIBLINGS.map(|ending| format!("{file}.{ending}")) {
+            for sibling in EXTRAS.map(|ending| format!("{file}.{ending}")) {
                 if present.contains(OsStr::new(&sibling))
                     && let Ok(bytes) = entries::bytes(&self.sites.place.dir, OsStr::new(&sibling))
                 {
@@ -192,9 +156,7 @@ impl<'a> Staged<'a> {
 
     /// Takes a staged file out again.
     pub fn drop_file(&self, file: &str) {
-        for name in
-            [file.to_owned()].into_iter().chain(CHECKED_SIBLINGS.map(|ending| format!("{file}.{ending}")))
-        {
+        for name in [file.to_owned()].into_iter().chain(EXTRAS.map(|ending| format!("{file}.{ending}"))) {
             // It is removed again, and reported, when the next run begins.
             let _ = remove(&self.sites.stage.dir, &*name);
         }
@@ -209,53 +171,24 @@ impl<'a> Staged<'a> {
     pub fn amend(&mut self, change: impl Fn(&mut Row)) {
         self.plan.rows.iter_mut().for_each(change);
     }
-
-    /// Records the intent and who is to be notified, keeps the previous files aside, and puts every staged file in its place.
-    ///
-    /// # Errors
-    /// The intent can't be recorded: then nothing was changed.
-    pub fn commit(self, now: i64) -> Result<Committed<'a>, Failure> {
-        let Self { sites, settings, mut plan, mut failure } = self;
-        hold_last_file(&sites.place, &mut plan);
-        let changed = record_intent(sites, settings, &plan, now);
-        if sites.unsaved || changed || sites.state.lost {
-            sites.state.save(&sites.own.dir, &sites.own.path)?;
-            (sites.state.lost, sites.unsaved) = (false, false);
-        }
-        let adopted = positions(&plan, |row| row.adopts && row.action.writes());
-        if !adopted.is_empty() {
-            let place = sites.own.private_subdirectory(ADOPTED_DIR)?;
-            for position in adopted {
-                let Some(row) = plan.rows.get_mut(position) else { continue };
-                if let Err(e) = keep_adopted(sites, &place, row) {
-                    fail_row(row, &mut failure, &e);
-                }
-            }
-        }
-        let changed = plan.has_changes();
-        keep_previous(sites, &mut plan, &mut failure);
-        carry_out(sites, &mut plan, &mut failure, |row| row.action.writes());
-        // What was to be written may have failed.
-        let held = hold_last_file(&sites.place, &mut plan);
-        if let Some(pending) = held.and_then(|file| sites.state.pending.get_mut(&file)) {
-            pending.now.clone_from(&pending.was);
-        }
-        carry_out(sites, &mut plan, &mut failure, |row| row.action == Action::Prune);
-        let at = if changed { SystemTime::now() } else { last_change(sites) };
-        if changed {
-            let directories = [Some(&sites.place), sites.host.as_ref()];
-            for place in directories.into_iter().flatten() {
-                if let Err(e) = fsync(&place.dir) {
-                    failure.get_or_insert(Failure::io("sync", &place.path, &e.into()));
-                }
-            }
-        }
-        Ok(Committed { sites, settings, plan, failure, at })
-    }
 }
 
 fn is_sibling(file: &OsStr) -> bool {
-    Path::new(file)
-        .extension()
-        .is_some_and(|ending| CHECKED_SIBLINGS.iter().any(|sibling| ending == *sibling))
+    Path::new(file).extension().is_some_and(|ending| EXTRAS.iter().any(|sibling| ending == *sibling))
+}
+
+/// Turns a row whose file can't be written, or moved, into a refusal.
+pub(super) fn fail_row(row: &mut Row, failure: &mut Option<Failure>, e: &Failure) {
+    row.refuse(Refusal::new(Reason::Io, e.message.clone()));
+    failure.get_or_insert_with(|| e.clone());
+}
+
+/// Where the rows of this kind are.
+pub(super) fn positions(plan: &Plan, wanted: impl Fn(&Row) -> bool) -> Vec<usize> {
+    plan.rows.iter().enumerate().filter(|(_, row)| wanted(row)).map(|(position, _)| position).collect()
+}
+
+/// A row's file name; those that are written are always UTF-8.
+pub(super) fn file_name(row: &Row) -> String {
+    row.file.as_ref().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default()
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entries;
 use crate::certified_key::{hex, sha256};
+use crate::serving::beside::EXTRAS;
 use crate::serving::loads::Identity;
 use crate::sites::place::Place;
 
@@ -132,8 +133,9 @@ fn digest_of(names: &[OsString]) -> String {
 }
 
 fn scts_of(names: Vec<OsString>) -> BTreeSet<String> {
-    let is_beside = |name: &OsString| {
-        [&b".sctl"[..], b".ocsp", b".issuer"].iter().any(|end| name.as_encoded_bytes().ends_with(end))
+    let has = |name: &[u8], ending: &str| {
+        name.strip_suffix(ending.as_bytes()).is_some_and(|owner| owner.ends_with(b"."))
     };
+    let is_beside = |name: &OsString| EXTRAS.iter().any(|ending| has(name.as_encoded_bytes(), ending));
     names.into_iter().filter(is_beside).map(|name| name.to_string_lossy().into_owned()).collect()
 }

@@ -20,7 +20,7 @@ use crate::haproxy::target::Target;
 use crate::plan::row::Role;
 use crate::serving::in_memory;
 use crate::serving::loads::Loaded;
-use crate::sites::commit::previous_path;
+use crate::sites::dir::previous_path;
 use crate::sites::state::{Pending, State, key};
 use crate::status::names::Names;
 use crate::status::observation::LoadedLeaf;

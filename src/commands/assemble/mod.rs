@@ -2,6 +2,7 @@
 
 mod asking;
 mod before;
+pub(crate) mod deciding;
 mod notes;
 mod notifying;
 mod pruning;
@@ -15,17 +16,18 @@ use std::time::{Duration, SystemTime};
 use crate::certbot::foreign_renewal;
 use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
+use crate::commands::assemble::deciding::planned;
 use crate::commands::assemble::notes::{
     forced_in_vain, note_group_writable, notes_of_unlisted, notified_again, to_be_notified, troubles,
     unlisted, unloadable_left, unsaved,
 };
 use crate::commands::assemble::notifying::notify_all;
-use crate::commands::assemble::pruning::{planned, verified};
+use crate::commands::assemble::pruning::verified;
 use crate::config::Settings;
 use crate::haproxy::fingerprint::identity;
 use crate::haproxy::process::reader::shut;
 use crate::index::{self, Index};
-use crate::output::{Note, Report, Weight};
+use crate::output::{HaproxyRow, Note, Report, Weight};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::plan::situation::Policy;
@@ -200,26 +202,26 @@ fn deploy(
         committed.at = SystemTime::now();
     }
     verified(system, &startable, &mut committed, &who);
-    let verdicts = notify_all(settings, system, options.defer_reload, &mut committed, &who);
+    let endings = notify_all(settings, system, options.defer_reload, &mut committed, &who);
     let after = identities();
     committed.still_refused(&who, &after);
-    let owed = verdicts.iter().map(|row| (row.name.clone(), row.owed)).collect();
+    let owed = endings.iter().map(|ending| (ending.haproxy.clone(), ending.owed)).collect();
     let (plan, failure) = committed.keep(&owed);
     report.notes.extend(index.save(sites.own(), &proved).err().map(|failure| unsaved(&failure)));
 
     report.rows = plan.rows;
     report.notes.extend(unloadable_left(settings, &before, &report.rows));
     let has_changed = report.rows.iter().any(|row| row.action.writes() || row.action == Action::Prune);
-    let now = has_changed.then(|| loaded(settings, system, |name| sites.state.configuration_of(name)));
-    let now = now.unwrap_or(before);
-    report.notes.extend(troubles(settings, &now));
-    let unlisted = unlisted(settings, &now, &report.rows);
+    let loaded_now = has_changed.then(|| loaded(settings, system, |name| sites.state.configuration_of(name)));
+    let loaded_now = loaded_now.unwrap_or(before);
+    report.notes.extend(troubles(settings, &loaded_now));
+    let unlisted = unlisted(settings, &loaded_now, &report.rows);
     report.notes.extend(notes_of_unlisted(settings, &unlisted));
     let writes_unlisted = unlisted.iter().any(|(row, _)| row.action.writes());
-    report.haproxy = verdicts;
+    report.haproxy = endings.into_iter().map(HaproxyRow::of).collect();
     let last_run = LastRun::look(&settings.sites_dir).ok().flatten();
-    strangers::ask(settings, system, &now, last_run.as_ref(), &after, report);
-    if writes_unlisted || without_tls(settings, &now).next().is_some() {
+    strangers::ask(settings, system, &loaded_now, last_run.as_ref(), &after, report);
+    if writes_unlisted || without_tls(settings, &loaded_now).next().is_some() {
         report.withhold_confirmation();
     }
     report.error = failure.or(unread);

@@ -10,8 +10,7 @@ use crate::haproxy::batch::{Batch, Change, Expected};
 use crate::haproxy::cli::worker::can_be_shown;
 use crate::haproxy::process::config_check::{ConfigCheck, check_of_master};
 use crate::haproxy::target::Target;
-use crate::haproxy::verdict::{Outcome, Verdict};
-use crate::output::HaproxyRow;
+use crate::haproxy::verdict::{Ending, Outcome, Verdict};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::plan::warning::Warning;
@@ -31,7 +30,7 @@ pub(crate) fn notify_all(
     defers: bool,
     committed: &mut Committed<'_>,
     identity: &str,
-) -> Vec<HaproxyRow> {
+) -> Vec<Ending> {
     let mut rolled_back: BTreeMap<String, String> = BTreeMap::new();
     let mut verdicts: Vec<Option<Verdict>> = settings.haproxys.iter().map(|_| None).collect();
     let mut refusals = 0;
@@ -86,8 +85,8 @@ pub(crate) fn notify_all(
             rolled_back.entry(name).or_insert(words);
         }
     }
-    let rows = settings.haproxys.iter().zip(verdicts.into_iter().flatten());
-    rows.map(|(haproxy, verdict)| HaproxyRow::new(&haproxy.name, verdict, rolled_back.remove(&haproxy.name)))
+    let all = settings.haproxys.iter().zip(verdicts.into_iter().flatten());
+    all.map(|(haproxy, verdict)| Ending::of(&haproxy.name, verdict, rolled_back.remove(&haproxy.name)))
         .collect()
 }
 
@@ -130,7 +129,7 @@ fn notify_one(
     haproxy::notify::notify(system, haproxy, &batch)
 }
 
-/// Our files, and what those hold that were proved in this run.
+/// Our files, and what those hold that are as they were proved.
 fn ours(settings: &Settings, rows: &HashMap<Target, &Row>) -> (BTreeMap<Target, Identity>, Known) {
     let (mut ours, mut known) = (BTreeMap::new(), Known::new());
     for (target, row) in rows {

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::sending::{Stop, Update};
 use super::settled::{Settled, changed_since};
 use super::shown::{is_of, served_otherwise};
+use super::update::{Stop, Update};
 use crate::haproxy::cli::replies::{Listing, ShownStore};
 use crate::haproxy::cli::worker::can_be_shown;
-use crate::haproxy::memory::{Memory, Step};
+use crate::haproxy::memory::{Filling, Memory, Step};
 use crate::haproxy::target::Target;
 use crate::serving::gather::{chain_len, identity};
 use crate::serving::in_memory::SHOWS_NAMES_SINCE;
@@ -52,7 +52,8 @@ impl Update<'_> {
             return Some("whether HAProxy loads something with it isn't known".to_owned());
         }
         // Of a new one memory has nothing.
-        let loaded = (!matches!(step, Step::Add { .. })).then(|| worker.answering.started(self.system));
+        let is_new = matches!(step, Step::Fill { how: Filling::Add { .. }, .. });
+        let loaded = (!is_new).then(|| worker.answering.started(self.system));
         paths.iter().find_map(|path| self.batch.homes.obstacle(path, loaded))
     }
 

@@ -7,9 +7,9 @@ use rustix::fs::CWD;
 use zeroize::Zeroizing;
 
 use super::job::{Job, can_be_sent};
-use super::sending::{Stop, Update};
 use super::settled::Settled;
 use super::shown::is_of;
+use super::update::{Stop, Update};
 use crate::certified_key::CertifiedKey;
 use crate::haproxy::cli::worker::{can_be_shown, is_plain};
 use crate::haproxy::memory::{File, Memory, Step};
@@ -78,7 +78,7 @@ impl Update<'_> {
                 let obstacle = match memory.sequence(of_it.clone(), files) {
                     Ok(alone) => alone.into_iter().find_map(|step| match step {
                         Step::Again { store, why } => Some(format!("{why}: {}", impossible.get(&store)?)),
-                        Step::Put { .. } | Step::Add { .. } => None,
+                        Step::Fill { .. } => None,
                     }),
                     Err(why) => Some(why.to_string()),
                 };

@@ -7,9 +7,9 @@ mod difference;
 mod guess;
 mod job;
 mod losers;
-mod sending;
 mod settled;
 pub mod shown;
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -20,7 +20,7 @@ use crate::haproxy::batch::Batch;
 use crate::haproxy::cli::replies::{Listing, StoreStatus, Unwanted};
 use crate::haproxy::cli::transaction::Untaken;
 use crate::haproxy::cli::worker::{Worker, is_plain, no_use};
-use crate::haproxy::memory::{File, Memory, NotInMemory, Step};
+use crate::haproxy::memory::{File, Filling, Memory, NotInMemory, Step};
 use crate::haproxy::target::Target;
 use crate::sys::escape::escaped;
 use crate::sys::system::System;
@@ -28,9 +28,9 @@ use difference::Difference;
 use guess::{Guess, ShownOnly};
 use job::Job;
 use losers::STAPLED;
-use sending::{Stop, Update};
 use settled::{RELOAD_AFTER, RELOAD_BEFORE, Settled};
 use shown::agrees;
+use update::{Stop, Update};
 
 /// How often the whole batch is notified again because the worker changed meanwhile.
 const ROUNDS: usize = 4;
@@ -187,8 +187,9 @@ impl Update<'_> {
     fn round(&self, jobs: &[Job<'_>], sequence: &[Step]) -> Result<Refused, Stop> {
         let mut refused: Vec<(Target, String)> = Vec::new();
         for step in sequence {
-            let Some(job) = step.file().and_then(|file| jobs.get(file)) else { continue };
-            match self.one(job, step) {
+            let Step::Fill { store, file, how } = step else { continue };
+            let Some(job) = jobs.get(*file) else { continue };
+            match self.one(job, store, how) {
                 Ok(()) => {}
                 Err(Untaken::Refused(refusal)) => note_refusal(&mut refused, job, refusal),
                 Err(Untaken::Stuck(refusal)) => {
@@ -244,9 +245,7 @@ impl Update<'_> {
                 Some(memory) if is_known || memory.loads(file.spelled) => {
                     memory.told(place, file).map_err(|why| why.to_string())
                 }
-                _ if is_there => {
-                    Ok(vec![Step::Put { store: file.spelled.to_owned(), list: None, file: place }])
-                }
+                _ if is_there => Ok(vec![Step::put(place, None, file.spelled.to_owned())]),
                 _ => Err("is new, and what HAProxy loads isn't known".to_owned()),
             };
             let steps = steps.and_then(|steps| {
@@ -273,16 +272,20 @@ impl Update<'_> {
         let mut failed: BTreeSet<usize> = BTreeSet::new();
         let mut stuck = None;
         for step in &sequence {
-            let done = match (step.file(), &stuck) {
+            let done = match (step, &stuck) {
                 (_, Some(why)) => Err(Untaken::NeedsReload(String::clone(why))),
-                (Some(file), None) => match jobs.get(file).filter(|_| !failed.contains(&file)) {
-                    Some(job) => self.one(job, step),
-                    None => continue,
-                },
-                (None, None) => match losers.iter().find(|loser| loser.store == step.store()) {
-                    Some(loser) => self.commands.put(&loser.store, &loser.pem),
-                    None => continue,
-                },
+                (Step::Fill { store, file, how }, None) => {
+                    match jobs.get(*file).filter(|_| !failed.contains(file)) {
+                        Some(job) => self.one(job, store, how),
+                        None => continue,
+                    }
+                }
+                (Step::Again { store, .. }, None) => {
+                    match losers.iter().find(|loser| loser.store == *store) {
+                        Some(loser) => self.commands.put(&loser.store, &loser.pem),
+                        None => continue,
+                    }
+                }
             };
             let (why, is_refused) = match done {
                 Ok(()) => continue,
@@ -336,18 +339,17 @@ impl Update<'_> {
 
     /// One store of a file: replaced or added, and seen. Also where HAProxy has it already: what is committed stands behind
     /// the others of its name, and only the whole sequence restores their order.
-    fn one(&self, job: &Job<'_>, step: &Step) -> Result<(), Untaken> {
-        let store = step.store();
-        let shown = match step {
-            Step::Add { .. } => None,
-            _ => self.commands.store(store)?,
+    fn one(&self, job: &Job<'_>, store: &str, how: &Filling) -> Result<(), Untaken> {
+        let shown = match how {
+            Filling::Add { .. } => None,
+            Filling::Put { .. } => self.commands.store(store)?,
         };
         if shown.as_ref().is_some_and(|shown| shown.has_ocsp) {
             return Err(Untaken::NeedsReload(STAPLED.to_owned()));
         }
-        match step {
-            Step::Add { list, .. } => self.commands.add(list, store, &job.pem)?,
-            Step::Put { list, .. } => {
+        match how {
+            Filling::Add { list } => self.commands.add(list, store, &job.pem)?,
+            Filling::Put { list } => {
                 self.commands.put(store, &job.pem)?;
                 // An earlier run may have died between two commands.
                 if let (Some(list), Some(false)) =
@@ -356,7 +358,6 @@ impl Update<'_> {
                     self.commands.serve(list, store)?;
                 }
             }
-            Step::Again { .. } => self.commands.put(store, &job.pem)?,
         }
         agrees(Some(job.expected), self.commands.store(store)?.as_ref())
             .map_err(|how| Untaken::NeedsReload(how.to_string()))

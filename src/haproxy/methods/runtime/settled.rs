@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::sending::{Stop, Update};
+use super::update::{Stop, Update};
 use crate::haproxy::cli::replies::Listing;
 use crate::haproxy::cli::socket::SocketError;
 use crate::haproxy::cli::transaction::{Commands, TRANSACTION_LIMIT, foreign};

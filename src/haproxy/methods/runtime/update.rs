@@ -1,4 +1,4 @@
-//! A batch being sent to one worker.
+//! What a batch is sent with: to which worker, by when. And why it needs another way.
 
 use std::time::Instant;
 
