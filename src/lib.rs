@@ -23,7 +23,7 @@
 //! |---|---|
 //! | [`commands`] | what each command does; `run` is where `main.rs` begins it |
 //! | [`source`] | where a run's pairs come from: certbot's tree, or the fleet's publisher |
-//! | [`certbot`] | certbot's tree, its settings, the safe read |
+//! | [`certbot`] | certbot's tree and its settings |
 //! | [`certified_key`] | the proof, and the only way to a combined PEM |
 //! | [`serving`] | what a HAProxy loads, and who would be served; pure but for the files that gather it |
 //! | [`plan`] | the decision, pure |
@@ -44,6 +44,7 @@ pub mod certified_key;
 pub mod cli;
 pub mod commands;
 pub mod config;
+mod decide;
 pub mod fleet;
 pub mod haproxy;
 pub mod host_setup;

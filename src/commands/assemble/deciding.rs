@@ -2,23 +2,13 @@
 
 use crate::commands::assemble::pruning::{Startable, prunes};
 use crate::config::Settings;
+use crate::decide::decide;
 use crate::haproxy::process::config_check::ConfigCheck;
-use crate::plan::action::Action;
 use crate::plan::plan;
 use crate::plan::row::Plan;
 use crate::plan::situation::Situation;
-use crate::serving::gather::links_to;
 use crate::sites::last_start::LastStart;
 use crate::sys::system::System;
-
-/// Plans, in the light of the links that HAProxy loads where something would be pruned.
-pub(crate) fn decide(settings: &Settings, situation: &mut Situation) -> Plan {
-    let first = plan(situation);
-    let pruned = first.rows.iter().filter(|row| row.action == Action::Prune);
-    let pruned = pruned.filter_map(|row| row.file.as_ref());
-    situation.loaded.linked = links_to(&settings.sites_dir, &situation.loaded, pruned);
-    if situation.loaded.linked.is_empty() { first } else { plan(situation) }
-}
 
 /// The plan, and the HAProxys that can be asked after its prunes. Where one can't be, and not all of what its configuration
 /// names can be seen, nothing is pruned.

@@ -2,7 +2,7 @@
 
 mod asking;
 mod before;
-pub(crate) mod deciding;
+mod deciding;
 mod notes;
 mod notifying;
 mod pruning;
