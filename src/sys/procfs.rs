@@ -122,9 +122,7 @@ impl Proc {
         let stat = self.haproxy(pid)?;
         let ticks = rustix::param::clock_ticks_per_second();
         let started = Duration::from_millis(stat.started.checked_mul(1000)?.checked_div(ticks)?);
-        let since_boot =
-            Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Boottime)).ok()?;
-        SystemTime::now().checked_sub(since_boot.checked_sub(started)?)
+        booted_at()?.checked_add(started)
     }
 
     pub(crate) fn is_haproxy(&self, pid: i32, stat: &Stat) -> bool {
@@ -237,13 +235,13 @@ impl Proc {
 
     /// The inodes of the TCP sockets that listen in the network namespace of a process.
     pub(crate) fn listening(&self, pid: i32) -> HashSet<u64> {
-        self.listeners(pid).into_iter().map(|(inode, _)| inode).collect()
+        self.listeners(pid).into_keys().collect()
     }
 
-    /// The TCP sockets at which a process itself listens: their inodes, and the addresses as the kernel writes them.
-    pub(crate) fn listens_at(&self, pid: i32) -> HashMap<u64, String> {
+    /// Those of these sockets that a process has open.
+    pub(crate) fn among(&self, pid: i32, all: &HashMap<u64, String>) -> HashMap<u64, String> {
         let own = self.sockets(pid).unwrap_or_default();
-        self.listeners(pid).into_iter().filter(|(inode, _)| own.contains(inode)).collect()
+        all.iter().filter(|(inode, _)| own.contains(inode)).map(|(inode, at)| (*inode, at.clone())).collect()
     }
 
     /// Whether two processes are in the same network namespace.
@@ -252,13 +250,28 @@ impl Proc {
         link(one).is_some_and(|one| link(other) == Some(one))
     }
 
-    fn listeners(&self, pid: i32) -> Vec<(u64, String)> {
+    /// The TCP sockets that listen in the network namespace of a process: their inodes, and the addresses as the kernel writes
+    /// them.
+    pub(crate) fn listeners(&self, pid: i32) -> HashMap<u64, String> {
         ["net/tcp", "net/tcp6"]
             .iter()
             .filter_map(|table| fs::read_to_string(self.path(pid, table)).ok())
             .flat_map(|table| parse_listening(&table))
             .collect()
     }
+}
+
+/// When this machine was started. Between two clocks another process may run: the closest of a few looks counts, and none is
+/// later than it was.
+fn booted_at() -> Option<SystemTime> {
+    const LOOKS: usize = 4;
+    let look = |_| {
+        let before = SystemTime::now();
+        let since_boot =
+            Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Boottime)).ok()?;
+        before.checked_sub(since_boot)
+    };
+    (0..LOOKS).filter_map(look).max()
 }
 
 impl Stat {

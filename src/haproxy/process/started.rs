@@ -126,7 +126,7 @@ impl Started {
     }
 }
 
-pub(super) fn is_haproxy(proc: &Proc, pid: i32) -> bool {
+fn is_haproxy(proc: &Proc, pid: i32) -> bool {
     let own = i32::try_from(std::process::id());
     Ok(pid) != own && proc.haproxy(pid).is_some()
 }

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::started::{Started, first_of_its_kind, is_haproxy};
+use super::sight::in_sight;
+use super::started::{Started, first_of_its_kind};
 use crate::config::Haproxy;
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
@@ -17,20 +18,25 @@ pub struct Twins {
     pub other: i32,
 }
 
-/// Looks at the processes, where it is sure which of them is this HAProxy.
+/// Looks at the processes that may be this HAProxy, where it is sure which of them is.
 #[must_use]
 pub fn twins(system: &System, haproxy: &Haproxy) -> Option<Twins> {
+    if haproxy.marks().are_none() {
+        return None;
+    }
     let proc = Proc::new(system);
     let mut families: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-    for pid in proc.all()?.into_iter().filter(|&pid| is_haproxy(&proc, pid)) {
-        families.entry(first_of_its_kind(&proc, pid)).or_default().push(pid);
+    for process in in_sight(system, haproxy).ok()? {
+        families.entry(first_of_its_kind(&proc, process.pid)).or_default().push(process.pid);
     }
     if families.len() < 2 {
         return None;
     }
     let own = Started::find(system, haproxy).ok().filter(|started| started.is_surely_this)?.pid;
+    // The kernel lists all connections beside them: once is enough.
+    let all = proc.listeners(own);
     let sockets =
-        |pids: &Vec<i32>| pids.iter().flat_map(|&pid| proc.listens_at(pid)).collect::<HashMap<_, _>>();
+        |pids: &Vec<i32>| pids.iter().flat_map(|&pid| proc.among(pid, &all)).collect::<HashMap<_, _>>();
     let ours = sockets(families.get(&own)?);
     let addresses: HashSet<&String> = ours.values().collect();
     // A socket that is handed on is one place for all who have it.
