@@ -41,6 +41,11 @@ impl Scene {
         fs::write(more.join("z.cfg"), "backend z\n").unwrap();
         let setup = Haproxy::of(version).bind_option(&format!("crt-list {}", folder.join("list").display()));
         let setup = setup.argument("-f").argument(more.to_str().unwrap());
+        // Older than what is started now: procfs tells when by hundredths of a second.
+        let changed = more.join("z.cfg").metadata().unwrap().modified().unwrap();
+        wait_until(LIMIT, "a later hundredth of a second", || {
+            changed.elapsed().is_ok_and(|ago| ago > std::time::Duration::from_millis(100))
+        });
         let haproxy = setup.crt(cmd.sites()).crt(folder.join("other")).start();
         let binary = toml(&haproxy.version().program);
         let more = format!("name = \"h\"\nunit = \"\"\nbinary = {binary}\n");

@@ -96,6 +96,9 @@ pub(crate) const WORKERS_LOAD_SINCE: (u32, u32) = (3, 1);
 /// How long a master may load its configuration: a minute is enough for 100,000 certificates.
 pub(crate) const LOADING: Duration = Duration::from_secs(60);
 
+/// By how much procfs may be earlier: it has clock ticks, of which there are a hundred in a second, and rounds down.
+const TICK: Duration = Duration::from_millis(20);
+
 /// The worker that answers, and when it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answering {
@@ -120,7 +123,7 @@ impl Answering {
     /// itself. Procfs knows better, where this process is the worker.
     #[must_use]
     pub fn forked(&self, system: &System) -> Option<SystemTime> {
-        let loading = if self.version >= Some(WORKERS_LOAD_SINCE) { LOADING } else { Duration::ZERO };
+        let loading = if self.version >= Some(WORKERS_LOAD_SINCE) { LOADING } else { TICK };
         let earliest = self.since.checked_sub(loading)?;
         Proc::new(system).started_at(self.pid).filter(|at| (earliest..=self.until).contains(at))
     }
