@@ -244,12 +244,6 @@ impl Proc {
         all.iter().filter(|(inode, _)| own.contains(inode)).map(|(inode, at)| (*inode, at.clone())).collect()
     }
 
-    /// Whether two processes are in the same network namespace.
-    pub(crate) fn share_network(&self, one: i32, other: i32) -> bool {
-        let link = |pid| fs::read_link(self.path(pid, "ns/net")).ok();
-        link(one).is_some_and(|one| link(other) == Some(one))
-    }
-
     /// The TCP sockets that listen in the network namespace of a process: their inodes, and the addresses as the kernel writes
     /// them.
     pub(crate) fn listeners(&self, pid: i32) -> HashMap<u64, String> {

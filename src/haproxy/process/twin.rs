@@ -33,7 +33,8 @@ pub fn twins(system: &System, haproxy: &Haproxy) -> Option<Twins> {
         return None;
     }
     let own = Started::find(system, haproxy).ok().filter(|started| started.is_surely_this)?.pid;
-    // The kernel lists all connections beside them: once is enough.
+    // Of its network namespace: what another process has of these is there, too. The kernel lists all connections beside
+    // them: once is enough.
     let all = proc.listeners(own);
     let sockets =
         |pids: &Vec<i32>| pids.iter().flat_map(|&pid| proc.among(pid, &all)).collect::<HashMap<_, _>>();
@@ -42,9 +43,7 @@ pub fn twins(system: &System, haproxy: &Haproxy) -> Option<Twins> {
     // A socket that is handed on is one place for all who have it.
     let is_apart =
         |(inode, address): (&u64, &String)| addresses.contains(address) && !ours.contains_key(inode);
-    let is_twin = |first: i32, pids: &Vec<i32>| {
-        first != own && proc.share_network(own, first) && sockets(pids).iter().any(is_apart)
-    };
-    let (&other, _) = families.iter().find(|(first, pids)| is_twin(**first, pids))?;
+    let mut others = families.iter().filter(|(first, _)| **first != own);
+    let (&other, _) = others.find(|(_, pids)| sockets(pids).iter().any(is_apart))?;
     Some(Twins { own, other })
 }
