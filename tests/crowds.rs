@@ -134,7 +134,7 @@ impl Refused {
                 Reason::Unproved(Flaw::CertificateMissing),
                 Reason::Unproved(Flaw::KeyMissing),
             ];
-            assert!(row.reason.is_some_and(|reason| passes.contains(&reason)), "{row:?}");
+            assert!(row.reason().is_some_and(|reason| passes.contains(&reason)), "{row:?}");
             self.times += 1;
             let times = self.in_a_row.entry(file).or_default();
             *times += 1;

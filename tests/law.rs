@@ -348,7 +348,7 @@ fn loadable(situation: &Situation) -> usize {
 
 /// What a row says, without what the first run alone can know.
 fn verdict(row: &Row) -> (Option<OsString>, Role, bool, Option<Reason>) {
-    (row.file.clone(), row.role, row.is_bad(), row.reason)
+    (row.file.clone(), row.role, row.is_bad(), row.reason())
 }
 
 proptest! {
@@ -427,7 +427,7 @@ proptest! {
                 }
                 Action::Unchanged | Action::Refuse | Action::Conflict | Action::Foreign => {}
             }
-            prop_assert_eq!(row.reason.is_some(), row.action == Action::Refuse);
+            prop_assert_eq!(row.reason().is_some(), row.action == Action::Refuse);
             prop_assert_eq!(row.lineage.is_none(), row.action == Action::Foreign);
         }
         let ours = before.recorded.keys().filter(|file| before.deployed.contains_key(*file)).count();
@@ -463,13 +463,13 @@ fn the_situations_are_worth_a_law() {
         for row in plan(&before).rows {
             let role = if row.role == Role::Host { "host " } else { "" };
             seen.insert(format!("{role}{}", row.action.name()));
-            seen.extend(row.reason.map(|reason| reason.name().to_owned()));
+            seen.extend(row.reason().map(|reason| reason.name().to_owned()));
             seen.extend(row.warnings.iter().map(|warning| warning.name().to_owned()));
             if row.adopts {
                 seen.insert("adopts".to_owned());
             }
             if row.action == Action::Unchanged
-                && row.detail.is_some_and(|detail| detail.contains("last file"))
+                && row.detail().is_some_and(|detail| detail.contains("last file"))
             {
                 seen.insert("last file".to_owned());
             }

@@ -235,7 +235,7 @@ fn a_renewal_between_sweep_and_staging() {
                 "{context}"
             );
         } else {
-            assert_eq!((row.action, row.reason), (Action::Refuse, Some(Reason::LineageTorn)), "{context}");
+            assert_eq!((row.action, row.reason()), (Action::Refuse, Some(Reason::LineageTorn)), "{context}");
             assert_eq!(deployed(&cmd, "example.org"), old.combined(), "{context}");
         }
         tree.lock().unwrap().repair("example.org");

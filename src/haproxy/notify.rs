@@ -310,12 +310,13 @@ impl Notification<'_> {
                 let files = process::config_check::configuration(self.system, self.haproxy);
                 let loads: Vec<String> = self.batch.serving.stores.keys().cloned().collect();
                 let program = process::config_check::for_people(self.system, self.haproxy);
-                let failed = Verdict::of(method, Outcome::Failed);
-                let verdict = Verdict { refusal: Some(alerts::cause(&words)), ..failed }
-                    .with(alerts::cause(&words))
-                    .with(alerts::advice(&words, &program, &files, &loads))
+                let (cause, advice) =
+                    (alerts::cause(&words), alerts::advice(&words, &program, &files, &loads));
+                let verdict = Verdict::of(method, Outcome::Failed)
+                    .with(cause.as_str())
+                    .with(advice.as_str())
                     .with(self.said(&partial));
-                Verdict { rejected: partial.refused, ..verdict }
+                Verdict { rejected: partial.refused, refusal: Some(cause), advice: Some(advice), ..verdict }
             }
             Attempt::Refused { words, files } => {
                 Verdict { rejected: files, ..Verdict::of(method, Outcome::Failed) }

@@ -46,6 +46,8 @@ pub struct Verdict {
     pub rejected: Vec<(Target, String)>,
     /// That it refused to reload without naming a file of ours: its words.
     pub refusal: Option<String>,
+    /// What mends its configuration, where it refuses that for something that isn't ours.
+    pub advice: Option<String>,
 }
 
 impl Verdict {
@@ -61,6 +63,7 @@ impl Verdict {
             is_unanswered: false,
             rejected: Vec::new(),
             refusal: None,
+            advice: None,
         }
     }
 

@@ -9,7 +9,6 @@ use crate::haproxy::verdict::Outcome;
 use crate::plan::action::Action;
 use crate::plan::client::Client;
 use crate::plan::row::{Role, Row};
-use crate::plan::warning::Warning;
 use crate::sys::escape::{escaped, escaped_path};
 
 /// What a line is about, for its colour.
@@ -87,17 +86,16 @@ pub(crate) fn row_line(row: &Row, client: Client) -> Line {
     if row.role == Role::Host {
         text.push_str(" (host certificate)");
     }
-    if let Some(reason) = row.reason {
+    if let Some(reason) = row.reason() {
         let _ = write!(text, ": {}", reason.name());
     }
     if !row.warnings.is_empty() {
-        let warnings: Vec<&str> = row.warnings.iter().copied().map(Warning::name).collect();
-        let _ = write!(text, " [{}]", warnings.join(", "));
+        let _ = write!(text, " [{}]", row.warnings.names().join(", "));
     }
-    if let Some(detail) = &row.detail {
+    if let Some(detail) = row.detail() {
         let _ = write!(text, ": {detail}");
     }
-    if let Some(advice) = row.reason.and_then(|reason| reason.advice(client)) {
+    if let Some(advice) = row.reason().and_then(|reason| reason.advice(client)) {
         let _ = write!(text, "; {}", row.with_name(&advice));
     }
     Line { tone, text }

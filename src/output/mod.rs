@@ -94,6 +94,9 @@ pub struct HaproxyRow {
     /// The better ways that didn't apply, each with why.
     #[serde(skip)]
     pub passed_over: Vec<String>,
+    /// What mends its configuration, where it refuses that.
+    #[serde(skip)]
+    pub advice: Option<String>,
 }
 
 impl HaproxyRow {
@@ -108,6 +111,7 @@ impl HaproxyRow {
             owed,
             detail: verdict.detail,
             passed_over: verdict.passed_over,
+            advice: verdict.advice.filter(|_| verdict.outcome == Outcome::Failed),
         }
     }
 

@@ -78,7 +78,8 @@ fn changes(report: &Report) -> usize {
 fn told(report: &Report, mut before: BTreeMap<String, Told>, at: i64) -> BTreeMap<String, Told> {
     for row in report.haproxy.iter().filter(|row| was_told(row)) {
         let HaproxyRow { method, outcome, confirmed, .. } = *row;
-        let told = Told { at, method, outcome, confirmed, detail: row.detail.clone() };
+        let told =
+            Told { at, method, outcome, confirmed, detail: row.detail.clone(), advice: row.advice.clone() };
         before.insert(row.name.clone(), told);
     }
     before
@@ -86,11 +87,9 @@ fn told(report: &Report, mut before: BTreeMap<String, Told>, at: i64) -> BTreeMa
 
 /// What HAProxy refused of a row, by its file.
 fn rejected(row: &Row) -> Option<(String, RejectedFile)> {
-    if row.reason != Some(Reason::HaproxyRejects) {
-        return None;
-    }
-    let words = row.detail.clone().unwrap_or_default();
-    Some((row.file.as_ref()?.to_str()?.to_owned(), RejectedFile { sha256: hex(row.sha256.as_ref()?), words }))
+    let refusal = row.refusal.as_ref().filter(|refusal| refusal.reason == Reason::HaproxyRejects)?;
+    let file = row.file.as_ref()?.to_str()?.to_owned();
+    Some((file, RejectedFile { sha256: hex(row.sha256.as_ref()?), words: refusal.detail.clone() }))
 }
 
 type Lines = Vec<(Severity, String)>;
@@ -154,8 +153,8 @@ fn standing(report: &Report) -> Vec<Complaint> {
     for row in report.rows.iter().filter(|row| row.is_bad()) {
         let name = row.file.as_ref().or(row.lineage.as_ref()).map(|name| name.as_encoded_bytes());
         let name = escaped(name.unwrap_or_default());
-        let warnings: Vec<&str> = row.warnings.iter().map(|warning| warning.name()).collect();
-        let cause = row.reason.map_or_else(|| warnings.join(", "), |reason| reason.name().to_owned());
+        let warnings = || row.warnings.names().join(", ");
+        let cause = row.reason().map_or_else(warnings, |reason| reason.name().to_owned());
         standing.push(about(
             &format!("{} {name}", row.action.name()),
             &cause,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::certified_key::{ChainState, Leaf};
 use crate::plan::action::Action;
+use crate::plan::obstacle::Obstacle;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::{Refusal, force};
 use crate::plan::row::{Role, Row};
@@ -47,9 +48,9 @@ pub(crate) fn decide(situation: &Situation, name: &OsStr, lineage: &Lineage, pla
         Judgement::Do(action) => row.action = action,
         Judgement::Adopt => (row.action, row.adopts) = (Action::Replace, true),
         Judgement::Refuse(refusal) => row.refuse(refusal),
-        Judgement::Conflict(fact) => {
+        Judgement::Conflict(obstacle) => {
             row.action = Action::Conflict;
-            row.detail = Some(fact);
+            row.obstacle = Some(obstacle);
             row.leaf = place.deployed.and_then(|deployed| deployed.leaf.clone());
             row.warnings.clear();
         }
@@ -70,7 +71,7 @@ enum Judgement {
     Do(Action),
     Adopt,
     Refuse(Refusal),
-    Conflict(String),
+    Conflict(Obstacle),
 }
 
 /// What is done for a proved lineage, given what is in its place.
@@ -84,13 +85,13 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Spo
     let Some(deployed) = place.deployed else { return Judgement::Do(Action::Install) };
     let EntryKind::Regular { owner, mode } = deployed.kind else {
         return match deployed.kind {
-            EntryKind::Directory => Judgement::Conflict("it is a directory; move it away".to_owned()),
+            EntryKind::Directory => Judgement::Conflict(Obstacle::Directory),
             _ if situation.policy.adopt => {
                 let guard = too_good_to_replace(situation, name, candidate, deployed);
                 let guard = guard.filter(|refusal| refusal.reason != Reason::OlderThanDeployed);
                 guard.map_or(Judgement::Adopt, Judgement::Refuse)
             }
-            _ => Judgement::Conflict(conflict_fact("is not a regular file")),
+            _ => Judgement::Conflict(Obstacle::Irregular),
         };
     };
     if deployed.sha256 == Some(candidate.sha256) {
@@ -99,7 +100,7 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Spo
     }
     let ours = is_ours(deployed, place.recorded, &candidate.leaf);
     if !ours && !situation.policy.adopt {
-        return Judgement::Conflict(conflict_fact("was not written by haproxy-certs"));
+        return Judgement::Conflict(Obstacle::Anothers);
     }
     // Somebody else's certificate may be younger than the lineage's: whoever adopts it knows. So may another lineage's,
     // of which the host certificate was made before: whoever sets host_lineage knows.
@@ -112,10 +113,6 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Spo
         None if ours => Judgement::Do(Action::Replace),
         None => Judgement::Adopt,
     }
-}
-
-fn conflict_fact(fact: &str) -> String {
-    format!("it {fact}; move it away, or run assemble --adopt to take it over (a copy is kept)")
 }
 
 /// Whether a file that differs from what certbot has is one that this program may replace.

@@ -29,9 +29,8 @@ struct Lost {
 pub(super) fn note(situation: &Situation, sites: &mut Files, binds: &[Vec<PlannedBind<'_>>]) {
     for file in served_by_copies(binds) {
         let Some(row) = sites.get_mut(OsStr::new(&file)) else { continue };
-        if row.warnings.remove(&Warning::Shadowed) {
-            row.alarming = row.warnings.contains(&Warning::PruneHeld);
-            row.detail.take_if(|detail| detail.contains(", which ") && detail.contains(" is served from "));
+        if row.warnings.remove(Warning::Shadowed) {
+            row.alarming = row.held.is_some();
         }
     }
     // Nobody renews the file in its place where no lineage is meant for it.
@@ -72,9 +71,8 @@ fn apply(row: &mut Row, lost: Lost) {
         row.names_won = NamesWon::Some(won.collect());
     }
     let Some(fact) = lost.fact.filter(|_| !is_foreign(row)) else { return };
-    row.warnings.insert(Warning::Shadowed);
+    row.warnings.explain(Warning::Shadowed, fact);
     (row.outranked, row.alarming) = (true, true);
-    row.detail.get_or_insert(fact);
 }
 
 fn lost_on(bind: &PlannedBind<'_>, host: Option<Identity>) -> BTreeMap<String, Lost> {

@@ -9,8 +9,10 @@ pub mod client;
 pub mod decision;
 pub mod elsewhere;
 mod files;
+pub mod hold;
 mod load_order;
 pub mod names;
+pub mod obstacle;
 mod planned;
 pub mod prune;
 pub mod reason;
@@ -98,7 +100,7 @@ fn note_siblings(sites: &mut Files) {
         // What is beside somebody else's file belongs to that: its only key may be there.
         let is_ours = |row: &&mut Row| row.lineage.is_some() && row.action != Action::Conflict;
         if let Some(row) = sites.get_mut(&file).filter(is_ours) {
-            row.warnings.insert(Warning::SiblingFiles);
+            row.warnings.add(Warning::SiblingFiles);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 
 use crate::plan::action::Action;
 use crate::plan::files::Files;
+use crate::plan::hold::Hold;
 use crate::plan::refusal::force;
 use crate::plan::row::{Plan, Role, Row};
 use crate::plan::situation::{Recorded, Situation};
@@ -48,24 +49,26 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut Files) {
         if situation.policy.no_prune {
             row.keep();
         } else if !situation.any_lineage {
-            row.hold(empty);
+            row.hold(Hold::Orphan, empty);
         } else if !same_tree {
-            row.hold(elsewhere);
+            row.hold(Hold::Orphan, elsewhere);
         } else if situation.loaded.named.contains_key(&file) {
-            row.hold(&named(situation, &file));
+            row.hold(Hold::Needed, &named(situation, &file));
         } else if let Some(link) = situation.loaded.linked.get(&file) {
-            row.hold(&format!(
-                "HAProxy doesn't start without it, since the link {} leads to it; remove the link first",
-                escaped_path(link)
-            ));
+            let link = escaped_path(link);
+            let why = format!(
+                "HAProxy doesn't start without it, since the link {link} leads to it; remove the link first"
+            );
+            row.hold(Hold::Needed, &why);
         } else if let Some(at) = situation.loaded.mentioned.get(&file) {
-            row.hold(&format!(
+            let why = format!(
                 "HAProxy may need it, since {at} names a file of this name; take it out of that line"
-            ));
+            );
+            row.hold(Hold::Needed, &why);
         } else if let Some(why) = &situation.loaded.unseen {
-            row.hold(&format!("whether HAProxy needs it can't be seen: {why}"));
+            row.hold(Hold::Needed, &format!("whether HAProxy needs it can't be seen: {why}"));
         } else if too_many {
-            row.hold(many);
+            row.hold(Hold::TooMany, many);
         } else if let Some(words) = refused.get(&file) {
             row.hold_as_refused(words);
         }
@@ -93,7 +96,7 @@ impl Plan {
         }
         let last = self.rows.iter_mut().rfind(|row| row.action == Action::Prune && row.loadable);
         if let Some(row) = last {
-            row.hold(LAST_FILE);
+            row.hold(Hold::Needed, LAST_FILE);
         }
     }
 }
@@ -113,10 +116,10 @@ impl Row {
     }
 
     /// Turns a prune into a file that is kept, and says why.
-    pub fn hold(&mut self, why: &str) {
+    pub fn hold(&mut self, hold: Hold, why: &str) {
         self.keep();
-        self.warnings.insert(Warning::PruneHeld);
-        self.detail = Some(format!("kept: {why}"));
+        self.held = Some(hold);
+        self.warnings.explain(Warning::PruneHeld, format!("kept: {why}"));
         self.alarming = true;
     }
 
@@ -125,8 +128,9 @@ impl Row {
         let lineage = self.lineage.as_ref().map(|lineage| force(lineage)).unwrap_or_default();
         let file =
             self.file.as_ref().map(|file| escaped(file.as_encoded_bytes()).to_string()).unwrap_or_default();
-        self.hold(&format!(
+        let why = format!(
             "HAProxy's configuration needs it ({words}); take {file} out of there, then run {lineage}"
-        ));
+        );
+        self.hold(Hold::Needed, &why);
     }
 }

@@ -1,6 +1,5 @@
 //! One row per file, and the plan that they make up.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::Arc;
 
@@ -8,9 +7,11 @@ use serde::Serialize;
 
 use crate::certified_key::{ChainState, Leaf};
 use crate::plan::action::Action;
+use crate::plan::hold::Hold;
+use crate::plan::obstacle::Obstacle;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
-use crate::plan::warning::Warning;
+use crate::plan::warning::Warnings;
 use crate::sys::escape::shell_word;
 
 /// Which of HAProxy's files a row is about.
@@ -36,11 +37,13 @@ pub struct Row {
     /// What is done.
     pub action: Action,
     /// Why it is refused.
-    pub reason: Option<Reason>,
-    /// The fact for people.
-    pub detail: Option<String>,
+    pub refusal: Option<Refusal>,
+    /// What stands in its place, in a conflict.
+    pub obstacle: Option<Obstacle>,
     /// What is worth knowing.
-    pub warnings: BTreeSet<Warning>,
+    pub warnings: Warnings,
+    /// What holds back its prune.
+    pub held: Option<Hold>,
     /// The leaf that the row is about: certbot's, or the file's for `prune`, `conflict` and `foreign`.
     pub leaf: Option<Arc<Leaf>>,
     /// SHA-256 of the combined PEM that the file holds after an action that writes, or holds unchanged.
@@ -74,9 +77,10 @@ impl Row {
             file: None,
             role,
             action,
-            reason: None,
-            detail: None,
-            warnings: BTreeSet::new(),
+            refusal: None,
+            obstacle: None,
+            warnings: Warnings::default(),
+            held: None,
             leaf: None,
             sha256: None,
             proved: false,
@@ -116,8 +120,21 @@ impl Row {
     /// Turns the row into a refusal: what is deployed stays.
     pub fn refuse(&mut self, refusal: Refusal) {
         self.action = Action::Refuse;
-        self.reason = Some(refusal.reason);
-        self.detail = Some(refusal.detail);
+        self.refusal = Some(refusal);
+    }
+
+    /// Why it is refused.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        self.refusal.as_ref().map(|refusal| refusal.reason)
+    }
+
+    /// The fact for people: that of a refusal or a conflict, else that of a warning.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        let refusal = self.refusal.as_ref().map(|refusal| refusal.detail.as_str());
+        let obstacle = self.obstacle.map(Obstacle::fact);
+        refusal.or(obstacle).or_else(|| self.warnings.first_fact())
     }
 }
 

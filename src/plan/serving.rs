@@ -88,9 +88,8 @@ pub(super) fn note_shadows(
         (row.names_won, row.addable) = (outcome.names_won, addable && outcome.addable);
         row.is_of_use = outcome.is_of_use;
         if let Some((fact, is_alarming)) = outcome.shadowed {
-            row.warnings.insert(Warning::Shadowed);
+            row.warnings.explain(Warning::Shadowed, fact);
             row.alarming |= is_alarming;
-            row.detail.get_or_insert(fact);
         }
     }
 }
@@ -232,8 +231,8 @@ pub(super) fn note_default_certificate(situation: &Situation, sites: &mut Files)
             .to_owned(),
     };
     let Some(row) = sites.get_mut(&after) else { return };
-    row.warnings.insert(Warning::DefaultCertificateChanged);
-    row.detail.get_or_insert_with(|| format!("{said}, which was {}", escaped(before.as_encoded_bytes())));
+    let fact = format!("{said}, which was {}", escaped(before.as_encoded_bytes()));
+    row.warnings.explain(Warning::DefaultCertificateChanged, fact);
 }
 
 /// Whether a file's name needs no quoting in HAProxy's commands.

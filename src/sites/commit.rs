@@ -18,6 +18,7 @@ use crate::config::Settings;
 use crate::haproxy::siblings::Homes;
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
+use crate::plan::hold::Hold;
 use crate::plan::prune::LAST_FILE;
 use crate::plan::row::{Plan, Role, Row};
 use crate::sites::aside::keep_aside;
@@ -341,7 +342,7 @@ pub(crate) fn hold_last_file(sites: &Place, plan: &mut Plan) -> Option<String> {
         plan.hold_last_file();
         return None;
     };
-    row.hold(LAST_FILE);
+    row.hold(Hold::Needed, LAST_FILE);
     Some(file_name(row))
 }
 

@@ -80,6 +80,9 @@ pub struct Told {
     /// The cause where it was not notified, and what to do.
     #[serde(default)]
     pub detail: Option<String>,
+    /// What mends its configuration, where it refused that for something that isn't ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
 }
 
 impl LastRun {

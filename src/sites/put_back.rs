@@ -13,6 +13,7 @@ use super::state::{Pending, Rejected, digest, key, target, unhex};
 use crate::certified_key::sha256;
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
+use crate::plan::hold::Hold;
 use crate::plan::prune::LAST_FILE;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
@@ -187,7 +188,7 @@ impl Committed<'_> {
         let Some(row) = self.plan.rows.get_mut(position) else { return };
         match (row.action, words) {
             (Action::Prune, Some(words)) => row.hold_as_refused(words),
-            (Action::Prune, None) => row.hold(why),
+            (Action::Prune, None) => row.hold(Hold::Needed, why),
             (_, Some(words)) => {
                 let lineage = row.lineage.clone().unwrap_or_default();
                 row.refuse(Refusal::remembered(&lineage, words));

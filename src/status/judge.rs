@@ -16,6 +16,7 @@ use crate::plan::action::Action;
 use crate::plan::client::Client;
 use crate::plan::names::is_loaded_name;
 use crate::plan::reason::Reason;
+use crate::plan::refusal::Refusal;
 use crate::plan::row::{NamesWon, Role, Row};
 use crate::plan::warning::Warning;
 use crate::serving::loads::KEY_LINE;
@@ -225,7 +226,7 @@ fn disk_state(views: &SiteViews, sees_state: bool) -> PlaceState {
         (Action::Replace | Action::Prune | Action::Install, _) | (Action::Refuse, Sight::Damaged) => {
             PlaceState::Stale
         }
-        (Action::Unchanged, _) if row.warnings.contains(&Warning::PruneHeld) => PlaceState::Stale,
+        (Action::Unchanged, _) if row.held.is_some() => PlaceState::Stale,
         (Action::Unchanged | Action::Repair, _) => PlaceState::Current,
         (Action::Refuse, Sight::Here(deployed)) => match views.certbot.here() {
             Some(leaf) if leaf.sha256 == deployed.sha256 => PlaceState::Current,
@@ -298,7 +299,7 @@ fn haproxy_view(views: &SiteViews, shown: &Shown, running: &Running) -> HaproxyV
 /// Which of a file's names HAProxy serves from it: loaded isn't served where another file wins.
 fn serves(views: &SiteViews, shown: &Shown) -> Option<Serves> {
     let (row, leaf) = (views.row.as_ref()?, views.disk.here()?);
-    let is_shadowed = row.warnings.contains(&Warning::Shadowed);
+    let is_shadowed = row.warnings.has(Warning::Shadowed);
     Some(match (row.names_won.len(), &shown.outranked) {
         (0, _) if is_shadowed && !row.is_of_use => Serves::None,
         (_, Some(_)) => {
@@ -337,30 +338,23 @@ pub fn fingerprint(sha1: &[u8; 20]) -> String {
 fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> Vec<Problem> {
     let Some(row) = &views.row else { return Vec::new() };
     let mut problems = Vec::new();
-    let fact = || row.detail.clone().unwrap_or_default();
     let ownership_unknown = disk == PlaceState::Unknown;
-    // Where there is a refusal the plan's detail is its fact, else that of the first of these.
-    let is_of_the_action = matches!(row.action, Action::Refuse | Action::Conflict);
-    let of_the_detail = [Warning::PruneHeld, Warning::Shadowed, Warning::DefaultCertificateChanged]
-        .into_iter()
-        .find(|warning| !is_of_the_action && row.warnings.contains(warning));
-    match (row.action, row.reason) {
-        (Action::Refuse, Some(reason)) if !is_only_forbidden(views) => {
-            let advice = crate::status::remedies::refused(reason, row, views, around.client);
-            problems.push(problem(ProblemKind::Refused(reason), Severity::Warning, fact(), advice));
-        }
-        (Action::Conflict, _) if !ownership_unknown => {
-            let advice = crate::status::remedies::conflict(&fact(), views);
-            problems.push(problem(ProblemKind::Conflict, Severity::Warning, fact(), Some(advice)));
-        }
-        (Action::Foreign, _) if !ownership_unknown => {
-            let is_ours = views.disk.here().is_some_and(|leaf| is_placeholder(leaf));
-            let fact = if is_ours { advice::PLACEHOLDER } else { "" };
-            problems.push(problem(ProblemKind::Foreign, Severity::Ok, fact.to_owned(), None));
-        }
-        _ => {}
+    if let Some(Refusal { reason, detail }) = &row.refusal
+        && !is_only_forbidden(views)
+    {
+        let advice = crate::status::remedies::refused(*reason, row, views, around.client);
+        problems.push(problem(ProblemKind::Refused(*reason), Severity::Warning, detail.clone(), advice));
     }
-    for &warning in &row.warnings {
+    if let Some(obstacle) = row.obstacle.filter(|_| !ownership_unknown) {
+        let (fact, advice) = (obstacle.fact().to_owned(), crate::status::remedies::conflict(obstacle, views));
+        problems.push(problem(ProblemKind::Conflict, Severity::Warning, fact, Some(advice)));
+    }
+    if row.action == Action::Foreign && !ownership_unknown {
+        let is_ours = views.disk.here().is_some_and(|leaf| is_placeholder(leaf));
+        let fact = if is_ours { advice::PLACEHOLDER } else { "" };
+        problems.push(problem(ProblemKind::Foreign, Severity::Ok, fact.to_owned(), None));
+    }
+    for warning in row.warnings.iter() {
         let severity = match warning {
             // Judged where it is served.
             Warning::Expired | Warning::ExpiresSoon => continue,
@@ -376,16 +370,15 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
             | Warning::SiblingFiles
             | Warning::PruneHeld => Severity::Warning,
         };
-        let said = row.detail.clone().filter(|_| of_the_detail == Some(warning));
         let (fact, advice) = crate::status::remedies::warned(warning, row, around);
-        problems.push(problem(ProblemKind::Warned(warning), severity, said.unwrap_or(fact), advice));
+        problems.push(problem(ProblemKind::Warned(warning), severity, fact, advice));
     }
     problems
 }
 
 /// Whether the lineage was refused only since we may not read it or its file.
 fn is_only_forbidden(views: &SiteViews) -> bool {
-    let is_unread = || views.row.as_ref().is_some_and(|row| row.reason == Some(Reason::Io));
+    let is_unread = || views.row.as_ref().is_some_and(|row| row.reason() == Some(Reason::Io));
     let sees_no_edition = views.published.as_ref().is_some_and(Sight::is_unseen);
     views.certbot.is_unseen() || views.disk.is_unseen() || (sees_no_edition && is_unread())
 }
@@ -433,9 +426,7 @@ fn gone(views: &SiteViews, around: &Circumstances<'_>) -> Option<String> {
     let row = views.row.as_ref().filter(|_| views.certbot == Sight::Absent)?;
     match row.action {
         Action::Prune => Some(advice::ASSEMBLE.to_owned()),
-        _ if row.warnings.contains(&Warning::PruneHeld) => {
-            crate::status::remedies::warned(Warning::PruneHeld, row, around).1
-        }
+        _ if row.held.is_some() => crate::status::remedies::warned(Warning::PruneHeld, row, around).1,
         _ => None,
     }
 }
@@ -448,7 +439,7 @@ fn on_disk(views: &SiteViews, disk: PlaceState, client: Client) -> Option<Proble
         (Action::Install | Action::Refuse, PlaceState::Missing) => {
             views.file.as_ref()?;
             let has_none =
-                row.reason == Some(Reason::Unproved(Flaw::CertificateMissing)) || views.certbot.is_unseen();
+                row.reason() == Some(Reason::Unproved(Flaw::CertificateMissing)) || views.certbot.is_unseen();
             if has_none && views.certbot.here().is_none() {
                 return None;
             }
@@ -612,7 +603,7 @@ fn lacks_ocsp(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> 
 fn unreached(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
     let file = views.file.as_deref()?;
     // What is to go needs no line.
-    let is_to_go = |row: &Row| row.action == Action::Prune || row.warnings.contains(&Warning::PruneHeld);
+    let is_to_go = |row: &Row| row.action == Action::Prune || row.held.is_some();
     let why = views.place.unreached.as_ref().filter(|_| !views.row.as_ref().is_some_and(is_to_go))?;
     let (fact, advice) = (why.fact(), why.advice(file));
     Some(match why {

@@ -125,7 +125,7 @@ fn status_by(
     let mut culprits = Vec::new();
     for (place, (running, table)) in haproxy.iter_mut().zip(&settings.haproxys).enumerate() {
         let told = ground.last_run.here().and_then(|run| run.told.get(&running.name)).cloned();
-        let is_suspect = told.as_ref().is_some_and(|told| crate::status::refusal::refusal(told).is_some());
+        let is_suspect = told.as_ref().is_some_and(|told| told.advice.is_some());
         // It reads every certificate: only where there is a reason, or all the time there is.
         let is_suspect = is_suspect || running.failed_reloads > 0;
         let is_asked = with_setup || is_suspect || running.down.is_some() || are_untried;

@@ -8,7 +8,6 @@ use crate::config::{Haproxy, Method, Settings};
 use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
-use crate::plan::warning::Warning;
 use crate::serving::loads::{Loaded, Serving, move_out};
 
 /// What has to stay where it is, so that HAProxy starts.
@@ -27,9 +26,8 @@ impl Needs {
     #[must_use]
     pub fn of(settings: &Settings, loaded: &Loaded, sites: &[SiteViews]) -> Self {
         let stays = |site: &&SiteViews| {
-            let is_sure = site.row.as_ref().is_some_and(|row| {
-                row.action != Action::Prune && !row.warnings.contains(&Warning::PruneHeld)
-            });
+            let is_sure =
+                site.row.as_ref().is_some_and(|row| row.action != Action::Prune && row.held.is_none());
             let can = site.disk.here().is_some() && site.place.unloadable.is_none();
             let is_loaded = site.place.is_elsewhere || site.file.as_deref().is_some_and(is_loaded_name);
             is_sure && can && is_loaded && site.role == Role::Site

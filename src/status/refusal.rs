@@ -23,9 +23,8 @@ impl Refused {
             Checked::Accepted => None,
             Checked::Refused { words, advice, .. } => Some(Self { words, advice, at: None }),
             Checked::Unasked(_) => {
-                let told = told?;
-                let words = refusal(told)?.to_owned();
-                Some(Self { words, advice: "mend its configuration".to_owned(), at: Some(told.at) })
+                let Told { at, detail, advice, .. } = told?;
+                Some(Self { words: detail.clone()?, advice: advice.clone()?, at: Some(*at) })
             }
         }
     }
@@ -36,12 +35,4 @@ impl Refused {
 pub fn failure(told: &Told) -> Option<String> {
     let is_bad = told.outcome == Outcome::Failed || told.confirmed == Some(false);
     told.detail.clone().filter(|_| is_bad)
-}
-
-/// HAProxy's words where it could not be notified since it refuses its configuration for something that isn't ours.
-#[must_use]
-pub fn refusal(told: &Told) -> Option<&str> {
-    let detail = told.detail.as_deref().filter(|_| told.outcome == Outcome::Failed)?;
-    let is_it = ["refuses its configuration", "mend line ", "mend its configuration", "which it can't load"];
-    is_it.iter().any(|words| detail.contains(words)).then_some(detail)
 }

@@ -2,6 +2,8 @@
 
 use crate::certified_key::Flaw;
 use crate::plan::client::Client;
+use crate::plan::hold::Hold;
+use crate::plan::obstacle::Obstacle;
 use crate::plan::reason::Reason;
 use crate::plan::row::Row;
 use crate::plan::warning::Warning;
@@ -73,10 +75,10 @@ fn renamed(row: &Row, views: &SiteViews, client: Client) -> Option<String> {
     )))
 }
 
-/// The next step for a file that isn't ours.
+/// The next step where something that isn't ours stands in a lineage's place.
 #[must_use]
-pub fn conflict(fact: &str, views: &SiteViews) -> String {
-    if fact.contains("--adopt") {
+pub fn conflict(obstacle: Obstacle, views: &SiteViews) -> String {
+    if obstacle.is_adoptable() {
         "take it over, a copy is kept: haproxy-certs assemble --adopt".to_owned()
     } else {
         format!("move it away: {} && haproxy-certs assemble", move_out(&views.place.path))
@@ -100,7 +102,7 @@ pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (Strin
     let real = format!("issue it from the real CA{}", around.client.by(&server));
     let keys = keys(row, around);
     let siblings = siblings(row, around);
-    let orphan = orphan(row, around);
+    let held = held(row, around);
     let shadowing = shadowing(row, around);
     let (fact, advice) = match warning {
         Warning::Expired => ("it has expired", renew.as_str()),
@@ -126,33 +128,24 @@ pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (Strin
             ("HAProxy loads .key, .ocsp, .issuer or .sctl files beside it", siblings.as_str())
         }
         Warning::NotChecked => ("HAProxy could not be asked whether it would load it", ""),
-        Warning::PruneHeld
-            if around.follows
-                && row.detail.as_ref().is_some_and(|detail| detail.ends_with("--prune-many")) =>
-        {
-            (
-                "it is kept although the fleet has no such lineage any more",
-                "if it is really gone, on the publisher, run: haproxy-certs fleet publish --prune-many; or for this node \
+        Warning::PruneHeld if row.held == Some(Hold::TooMany) && around.follows => (
+            "it is kept although the fleet has no such lineage any more",
+            "if it is really gone, on the publisher, run: haproxy-certs fleet publish --prune-many; or for this node \
              alone: haproxy-certs assemble --prune-many",
-            )
-        }
-        Warning::PruneHeld if row.detail.as_ref().is_some_and(|detail| detail.ends_with("--prune-many")) => (
-            "it is kept although its lineage is gone",
-            "if it is really gone: haproxy-certs assemble --prune-many",
         ),
-        Warning::PruneHeld if is_orphan(row) => ("it is kept although its lineage is gone", orphan.as_str()),
-        Warning::PruneHeld => (
-            "it is kept although its lineage is gone",
-            "haproxy-certs(8) says under WHAT IS DONE WITH A FILE what holds it",
-        ),
+        Warning::PruneHeld => ("it is kept although its lineage is gone", held.as_str()),
     };
-    (fact.to_owned(), Some(advice).filter(|advice| !advice.is_empty()).map(|advice| row.with_name(advice)))
+    let fact = row.warnings.fact(warning).unwrap_or(fact).to_owned();
+    (fact, Some(advice).filter(|advice| !advice.is_empty()).map(|advice| row.with_name(advice)))
 }
 
-/// Whether nothing is left of certbot's that says whether it is still wanted.
-fn is_orphan(row: &Row) -> bool {
-    let said = row.detail.as_deref().unwrap_or_default();
-    ["has no lineage at all", "it was written from"].iter().any(|why| said.contains(why))
+/// Lets a file go that is kept although its lineage is gone.
+fn held(row: &Row, around: &Circumstances<'_>) -> String {
+    match row.held {
+        Some(Hold::TooMany) => "if it is really gone: haproxy-certs assemble --prune-many".to_owned(),
+        Some(Hold::Orphan) => orphan(row, around),
+        _ => "haproxy-certs(8) says under WHAT IS DONE WITH A FILE what holds it".to_owned(),
+    }
 }
 
 /// Takes a file away that no run will.

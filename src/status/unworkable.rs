@@ -8,6 +8,7 @@ use std::path::Path;
 use crate::certified_key::Flaw;
 use crate::config::{Haproxy, Method, Settings};
 use crate::plan::reason::Reason;
+use crate::plan::row::Row;
 use crate::sites::making;
 use crate::sites::place::Place;
 use crate::status::advice;
@@ -100,7 +101,7 @@ fn host_place(settings: &Settings) -> Option<(&'static str, String, String, Hind
 /// The names of certbot's files under which no lineage has what is looked for there.
 fn parts(settings: &Settings, sites: &[Site]) -> Vec<(&'static str, String, String, Hinders)> {
     let certbots = |site: &&Site| site.views.lineage.is_some() && site.views.certbot != Sight::Absent;
-    let reason = |site: &Site| site.views.row.as_ref().and_then(|row| row.reason);
+    let reason = |site: &Site| site.views.row.as_ref().and_then(Row::reason);
     let of_all = |flaw| {
         let mut all = sites.iter().filter(certbots).peekable();
         all.peek().is_some() && all.all(|site| reason(site) == Some(Reason::Unproved(flaw)))

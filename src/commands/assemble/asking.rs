@@ -72,8 +72,7 @@ pub(crate) fn ask(settings: &Settings, system: &System, staged: &mut Staged<'_>)
             } else if let Some(Unchecked { why, .. }) =
                 unchecked.as_ref().filter(|it| it.files.contains(file))
             {
-                row.warnings.insert(Warning::NotChecked);
-                row.detail.get_or_insert_with(|| why.clone());
+                row.warnings.explain(Warning::NotChecked, why.clone());
             }
         });
     }

@@ -13,7 +13,6 @@ use crate::haproxy::target::Target;
 use crate::haproxy::verdict::{Ending, Outcome, Verdict};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
-use crate::plan::warning::Warning;
 use crate::serving::Views;
 use crate::serving::gather::{Known, gather, identity as identity_of};
 use crate::serving::loads::{Contents, Identity};
@@ -112,7 +111,7 @@ fn notify_one(
     let (ours, known) = ours(settings, &rows);
     let serving = gather(system, haproxy, None, &known);
     // Who has which name the plan knows, unless something stayed or went back; probes need this HAProxy's own answer.
-    let stays = |row: &Row| row.action == Action::Refuse || row.warnings.contains(&Warning::PruneHeld);
+    let stays = |row: &Row| row.action == Action::Refuse || row.held.is_some();
     let asks = !haproxy.probe.is_empty() || committed.plan.rows.iter().any(stays);
     let views = if asks { serving.views().ok() } else { None };
     let change = |target: Target| change(committed, rows.get(&target).copied(), views.as_ref(), target);

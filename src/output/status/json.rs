@@ -9,7 +9,7 @@ use crate::host_setup::finding::Finding;
 use crate::output::json::{timestamp, to_text};
 use crate::plan::action::Action;
 use crate::plan::reason::Reason;
-use crate::plan::row::Role;
+use crate::plan::row::{Role, Row};
 use crate::sites::last_run::Told;
 use crate::status::edition::LastEdition;
 use crate::status::judge::{HaproxyView, Serves, Site, fingerprint};
@@ -227,7 +227,7 @@ fn site(site: &Site) -> OneSite<'_> {
             .as_ref()
             .map(|row| row.action)
             .filter(|action| is_deployed || *action == Action::Refuse),
-        reason: views.row.as_ref().and_then(|row| row.reason),
+        reason: views.row.as_ref().and_then(Row::reason),
         names: leaf.map(|leaf| leaf.names.as_slice()),
         key_type: leaf.map(|leaf| leaf.key_type.to_string()),
         certbot_state: site.certbot,
