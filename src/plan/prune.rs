@@ -119,6 +119,8 @@ impl Row {
     pub fn hold(&mut self, hold: Hold, why: &str) {
         self.keep();
         self.held = Some(hold);
+        // What is found out later says more.
+        self.warnings.remove(Warning::PruneHeld);
         self.warnings.explain(Warning::PruneHeld, format!("kept: {why}"));
         self.alarming = true;
     }
