@@ -13,7 +13,7 @@ use super::disk::{Disk, OnDisk, Unfound};
 use super::{crt_list, pair};
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::process::release::release;
-use crate::haproxy::process::started::{Started, usual_configuration};
+use crate::haproxy::process::started::{NoneFound, Started, usual_configuration};
 use crate::serving::loads::{
     At, BUNDLE, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, base_name,
     bundle_of, in_bundle, is_loaded,
@@ -81,7 +81,7 @@ pub fn loaded_besides<'a>(
         let mut serving = Serving { version, ..around(&started) };
         if started.is_ok() && !is_surely_running(&started) && haproxy.config.is_empty() && !last.is_empty() {
             // The one that runs may be another one.
-            let down = around(&Err("it may be another one".to_owned()));
+            let down = around(&Err(NoneFound::PerhapsAnother));
             serving.named.extend(down.named);
             serving.mentioned.extend(down.mentioned);
             serving.unseen = down.unseen;
@@ -256,7 +256,7 @@ pub fn unloadable(
 
 /// See [`gather`]; what is in the directory `unread` isn't read.
 fn gather_around(
-    started: &Result<Started, String>,
+    started: &Result<Started, NoneFound>,
     haproxy: &Haproxy,
     version: Option<(u32, u32)>,
     known: &Known,
@@ -287,14 +287,14 @@ fn gather_around(
     let mut gathering = Gathering { unread, sources, ..Gathering::of(&configuration, &disk, version) };
     let binds = gathering.binds();
     if is_guess && !gathering.loads(&haproxy.sites_dir) {
-        let why = "no HAProxy that runs here loads the sites directory";
+        let why = NoneFound::NoneLoads;
         if started.is_ok() {
             // One that runs is another one: ours doesn't run.
-            return gather_around(&Err(why.to_owned()), haproxy, version, known, unread, last);
+            return gather_around(&Err(why), haproxy, version, known, unread, last);
         }
         let FileNames { paths, mentioned, unseen } = gathering.names;
         let named = named(paths, &gathering.certificates, &disk);
-        return Serving { named, mentioned, unseen, ..Serving::unknown(why) };
+        return Serving { named, mentioned, unseen, ..Serving::unknown(why.to_string()) };
     }
     let serving = gathering.read(binds, known);
     // One that runs says itself what it can't be without.
@@ -325,7 +325,7 @@ pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serv
 
 /// A HAProxy that doesn't run, with nothing that says what it loads: what distributions start it with still tells which files
 /// mustn't go, and whether it names our host certificate. More isn't claimed from it: it may be somebody else's.
-fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
+fn stopped(why: &NoneFound, haproxy: &Haproxy) -> Serving {
     let disk = Disk::ours("/".into());
     let (named, mentioned): (Vec<Named>, BTreeMap<String, At>) =
         configuration(&[usual_configuration()], Environment::default(), Disks::ours("/".into()))
@@ -347,7 +347,7 @@ fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
         };
         stores.insert(haproxy.host_file.clone(), Store { path, identity, contents, extra: None });
     }
-    Serving { stores, named, mentioned, ..Serving::unknown(why) }
+    Serving { stores, named, mentioned, ..Serving::unknown(why.to_string()) }
 }
 
 /// Which file a path of ours leads to, links followed.
@@ -378,11 +378,11 @@ fn environment(started: &Started) -> Environment {
 }
 
 /// Whether what its configuration names can be seen from here.
-fn sees_its_files(started: &Result<Started, String>, haproxy: &Haproxy) -> bool {
+fn sees_its_files(started: &Result<Started, NoneFound>, haproxy: &Haproxy) -> bool {
     Disks::of(started.as_ref().ok(), haproxy).map_or(true, |disks| !disks.loads.is_unseen())
 }
 
-fn is_surely_running(started: &Result<Started, String>) -> bool {
+fn is_surely_running(started: &Result<Started, NoneFound>) -> bool {
     started.as_ref().is_ok_and(|started| started.is_surely_this)
 }
 
