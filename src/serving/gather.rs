@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::configuration::{BindLine, Configuration, Environment, FileNames, Keyword, extra};
-use super::disk::{Disk, OnDisk, Unfound};
+use super::disk::{Disk, Illegible, OnDisk, Unfound};
 use super::{crt_list, pair};
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::process::release::release;
@@ -19,6 +20,7 @@ use crate::serving::loads::{
     bundle_of, in_bundle, is_loaded,
 };
 use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::failure::io_cause;
 use crate::sys::parallel;
 use crate::sys::system::System;
 
@@ -27,6 +29,30 @@ const DEFAULT_PIDFILE: &str = "/run/haproxy.pid";
 
 /// The first version that has no bundles in directories.
 const BUNDLES_UNTIL: (u32, u32) = (2, 3);
+
+/// Why a HAProxy's configuration isn't known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoConfiguration {
+    /// Its root directory isn't ours to see.
+    #[error("cannot see the files of process {pid}: {}", io_cause(.cause))]
+    Closed {
+        /// Its process.
+        pid: i32,
+        /// Why.
+        cause: io::Error,
+    },
+    /// It has no file of its configuration among its arguments.
+    #[error("HAProxy was started without a configuration file")]
+    NoFile,
+    /// A file or directory of it can't be read.
+    #[error("cannot read {}: {why}", escaped_path(.file))]
+    Illegible {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        why: Illegible,
+    },
+}
 
 /// Contents that are known already, by the file that holds them: they aren't read again.
 pub type Known = HashMap<Identity, Contents>;
@@ -274,14 +300,14 @@ fn gather_around(
     };
     let disks = match Disks::of(started.as_ref().ok(), haproxy) {
         Ok(disks) => disks,
-        Err(why) => return Serving::unknown(why),
+        Err(why) => return Serving::unknown(why.to_string()),
     };
     let is_unseen = disks.loads.is_unseen();
     let environment = Environment { version, ..environment };
     let (configuration, disk, sources) = match configuration(&files, environment, disks) {
         Ok(read) => read,
-        Err(why) if is_surely_running(started) => return Serving::unknown(why),
-        Err(why) => return Serving { unseen: Some(why.clone()), ..Serving::unknown(why) },
+        Err(why) if is_surely_running(started) => return Serving::unknown(why.to_string()),
+        Err(why) => return Serving { unseen: Some(why.to_string()), ..Serving::unknown(why.to_string()) },
     };
     let is_guess = haproxy.config.is_empty() && !started.as_ref().is_ok_and(|started| started.is_surely_this);
     let mut gathering = Gathering { unread, sources, ..Gathering::of(&configuration, &disk, version) };
@@ -306,7 +332,10 @@ fn gather_around(
 ///
 /// # Errors
 /// It can't be read: why.
-pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serving), String> {
+pub(crate) fn set_up(
+    system: &System,
+    haproxy: &Haproxy,
+) -> Result<(Configuration, Serving), NoConfiguration> {
     let started = Started::find(system, haproxy).ok();
     let disks = Disks::of(started.as_ref(), haproxy)?;
     let files = match (&started, haproxy.config.as_slice()) {
@@ -403,13 +432,13 @@ impl Disks {
     ///
     /// # Errors
     /// Its files can't be seen: why.
-    fn of(started: Option<&Started>, haproxy: &Haproxy) -> Result<Self, String> {
+    fn of(started: Option<&Started>, haproxy: &Haproxy) -> Result<Self, NoConfiguration> {
         let folder = started.map_or_else(|| "/".into(), |started| started.folder.clone());
         let root = started.and_then(|started| Some((started, started.root.as_ref()?)));
         if haproxy.config.is_empty() {
             let Some((started, root)) = root else { return Ok(Self::ours(folder)) };
             let below = || Disk::below(root, folder.clone()).map(|disk| disk.knowing(haproxy.places()));
-            let cannot = |why: String| format!("cannot see the files of process {}: {why}", started.pid);
+            let cannot = |cause| NoConfiguration::Closed { pid: started.pid, cause };
             let (configuration, loads) = (below().map_err(cannot)?, below().map_err(cannot)?);
             return Ok(Self { configuration, loads });
         }
@@ -431,17 +460,17 @@ fn configuration(
     files: &[PathBuf],
     environment: Environment,
     disks: Disks,
-) -> Result<(Configuration, Disk, Vec<PathBuf>), String> {
+) -> Result<(Configuration, Disk, Vec<PathBuf>), NoConfiguration> {
     let Disks { configuration: disk, loads } = disks;
     let mut configuration = Configuration::new(environment);
     let mut folders = Vec::new();
     if files.is_empty() {
-        return Err("HAProxy was started without a configuration file".to_owned());
+        return Err(NoConfiguration::NoFile);
     }
     for file in files {
-        let cannot = |why: String| format!("cannot read {}: {why}", escaped_path(file));
-        let no = |e: Unfound| cannot(e.to_string());
-        let found = disk.find(file).map_err(no)?;
+        let cannot = |why| NoConfiguration::Illegible { file: file.clone(), why };
+        let find = |path: &Path| disk.find(path).map_err(|unfound| cannot(unfound.into()));
+        let found = find(file)?;
         if !found.is_directory() {
             configuration.read(&file.to_string_lossy(), &found.text().map_err(cannot)?);
             continue;
@@ -452,7 +481,7 @@ fn configuration(
                 continue;
             }
             let path = file.join(name);
-            let found = disk.find(&path).map_err(no)?;
+            let found = find(&path)?;
             if found.is_file() {
                 configuration.read(&path.to_string_lossy(), &found.text().map_err(cannot)?);
             }
@@ -489,6 +518,16 @@ enum KeyFile {
     Beside(String),
     /// In this one, which a line names, whatever its own holds (measured, 3.0 to 3.4).
     Named(String, At),
+}
+
+/// Why it isn't known what a crt-list loads.
+#[derive(Debug, thiserror::Error)]
+enum UnreadList {
+    #[error("{0}")]
+    Illegible(#[from] Illegible),
+    /// HAProxy refuses it.
+    #[error("line {line} {why}")]
+    Refused { line: usize, why: &'static str },
 }
 
 struct Gathering<'a> {
@@ -699,7 +738,7 @@ impl<'a> Gathering<'a> {
         let identity = found.as_ref().ok().map(OnDisk::identity);
         let names = match &found {
             Ok(found) => found.names(),
-            Err(e) => Err(e.to_string()),
+            Err(unfound) => Err((*unfound).into()),
         };
         match names {
             Ok(names) => {
@@ -778,14 +817,15 @@ impl<'a> Gathering<'a> {
         Some(store)
     }
 
+    fn lines_of(&self, list: &str) -> Result<Vec<crt_list::ListLine>, UnreadList> {
+        let text = self.disk.find(Path::new(list)).map_err(Illegible::from)?.text()?;
+        crt_list::lines(&text).map_err(|(line, why)| UnreadList::Refused { line, why })
+    }
+
     /// The certificates of a crt-list.
     fn list(&mut self, path: &str) -> Vec<Entry> {
         if !self.lists.contains_key(path) {
-            let lines = self.disk.find(Path::new(path)).map_err(|e| e.to_string());
-            let lines = lines
-                .and_then(|found| found.text())
-                .and_then(|text| crt_list::lines(&text).map_err(|(line, why)| format!("line {line} {why}")));
-            let lines = lines.unwrap_or_else(|why| {
+            let lines = self.lines_of(path).unwrap_or_else(|why| {
                 let why = format!("cannot read the crt-list {}: {why}", escaped(path));
                 self.names.note(why.clone());
                 self.note(why);
@@ -883,7 +923,7 @@ fn unfound(path: &str, e: Unfound) -> Contents {
 }
 
 fn judge(path: &Path, key: &KeyFile, disk: &Disk, version: Option<(u32, u32)>) -> Contents {
-    let read = |path: &Path| disk.find(path).map_err(|e| e.to_string()).and_then(|found| found.secret());
+    let read = |path: &Path| disk.find(path)?.secret();
     let pem = match read(path) {
         Ok(pem) => pem,
         Err(why) => return Contents::Unseen(format!("cannot read {}: {why}", escaped_path(path))),
@@ -895,7 +935,7 @@ fn judge(path: &Path, key: &KeyFile, disk: &Disk, version: Option<(u32, u32)>) -
             return Contents::Unseen(elsewhere(file));
         }
         KeyFile::Named(file, at) => {
-            let key = read(Path::new(file)).map_err(|why| format!("cannot be read: {why}"));
+            let key = read(Path::new(file));
             return pair::with_named_key(&pem, key.as_ref().map(|key| key.as_slice()), &|how| {
                 format!("its key is taken from {}, as {at} says, which {how}", escaped(file))
             });

@@ -22,6 +22,7 @@ use crate::haproxy::cli::transaction::Untaken;
 use crate::haproxy::cli::worker::{Worker, is_plain, no_use};
 use crate::haproxy::memory::{File, Filling, Memory, NotInMemory, Step};
 use crate::haproxy::target::Target;
+use crate::serving::answers::Unsure;
 use crate::sys::escape::escaped;
 use crate::sys::system::System;
 use difference::Difference;
@@ -231,7 +232,7 @@ impl Update<'_> {
         let (memory, apart) = match Memory::of(self.batch.serving, &listing.stores) {
             Ok(memory) => (Some(memory), &nothing),
             Err(why) => {
-                partial.unseen = Some(unknown(self.haproxy, &why));
+                partial.unseen = Some(unknown(self.haproxy, why));
                 // What is known of it is better than nothing.
                 guess = Guess::of(&self.looking(listing, worker), &files);
                 (Memory::of(&guess.serving, &listing.stores).ok(), &guess.apart)
@@ -372,7 +373,7 @@ fn note_refusal(refused: &mut Refused, job: &Job<'_>, refusal: Unwanted) {
 }
 
 /// What is said where it isn't known whether HAProxy answers as after a start, and what would tell.
-fn unknown(haproxy: &Haproxy, why: &str) -> String {
+fn unknown(haproxy: &Haproxy, why: Unsure<'_>) -> String {
     let name = escaped(&haproxy.name);
     let probe = if haproxy.probe.is_empty() { ", or probe to an address of it" } else { "" };
     format!(
