@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::process::{config_check, sight};
+use super::process::sight;
+use super::process::sources::sources;
 use crate::certified_key::{hex, sha256};
 use crate::config::Haproxy;
 use crate::sys::change_time::changed_at;
@@ -39,7 +40,7 @@ fn of_one(system: &System, haproxy: &Haproxy, last: &[PathBuf]) -> String {
         }
         return format!("{NOT_IN_SIGHT}{}", hex(&sha256(facts.as_bytes())));
     };
-    for file in program.into_iter().chain(config_check::sources(&proc, haproxy, pid)) {
+    for file in program.into_iter().chain(sources(&proc, haproxy, pid)) {
         describe(&file, &mut facts);
     }
     let since = proc.stat(pid).map(|stat| stat.started).unwrap_or_default();

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
-use super::config_check::{User, trusted, without_masters_own};
+use super::environment::without_masters_own;
 use super::pidfile;
+use super::trusted::trusted;
+use super::user::User;
 use crate::config::{Address, Haproxy};
 use crate::haproxy::cli::worker::Worker;
 use crate::haproxy::methods::{master, systemd};
