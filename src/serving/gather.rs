@@ -13,6 +13,7 @@ use super::configuration::{BindLine, Configuration, Environment, FileNames, Keyw
 use super::disk::{Disk, Illegible, OnDisk, Unfound};
 use super::{crt_list, pair};
 use crate::config::{Haproxy, Settings};
+use crate::haproxy::process::environment::{OPENSSL_CONF, value};
 use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::{NoneFound, Started, usual_configuration};
 use crate::serving::loads::{
@@ -98,8 +99,9 @@ pub fn loaded_besides<'a>(
         }
         if let Some(started) = surely {
             configurations.insert(haproxy.name.clone(), started.paths().collect());
-            if started.environment.is_some() {
-                openssl_confs.insert(haproxy.name.clone(), started.variable("OPENSSL_CONF"));
+            if let Some(variables) = &started.environment {
+                let named = value(variables, OPENSSL_CONF).map(str::to_owned);
+                openssl_confs.insert(haproxy.name.clone(), named);
             }
         }
         let version = release(system, haproxy, started.as_ref().ok());
@@ -398,10 +400,7 @@ fn environment(started: &Started) -> Environment {
     let Some(variables) = variables else { return Environment::default() };
     let variables = variables
         .iter()
-        .filter_map(|entry| {
-            let (name, value) = entry.to_str()?.split_once('=')?;
-            Some((name.to_owned(), value.to_owned()))
-        })
+        .filter_map(|(name, value)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned())))
         .collect();
     Environment { variables, is_whole: true, version: None }
 }

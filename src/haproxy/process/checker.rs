@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use nix::unistd::geteuid;
 
-use super::environment::{is_of_loader, without_masters_own};
+use super::environment::{is_of_loader, variables, without_masters_own};
 use super::master::{Master, STARTING};
 use super::sight;
 use super::trusted::{Untrusted, trusted};
@@ -89,7 +89,7 @@ pub(super) fn program(system: &System, haproxy: &Haproxy, master: &Master) -> Re
     sees_our_files(master, &binary, &arguments, &folder, own_files, has_own_paths)?;
 
     let arguments = for_check(&arguments, &haproxy.config);
-    let environment = without_masters_own(environment);
+    let environment = without_masters_own(variables(&environment));
     let run = |program: Program| program.environment(environment.clone()).folder(&folder);
     let us = geteuid().as_raw();
     match user {

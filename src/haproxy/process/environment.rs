@@ -3,10 +3,29 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// The environment without what the master, or systemd for it alone, has put there.
+/// Names OpenSSL's configuration (its `config(5)`), which may name programs to load.
+pub const OPENSSL_CONF: &str = "OPENSSL_CONF";
+
+/// The variables among the entries that procfs shows, each with what it holds: what has no name is none.
+pub(super) fn variables(entries: &[OsString]) -> Vec<(OsString, OsString)> {
+    let variable = |entry: &OsString| {
+        let bytes = entry.as_bytes();
+        let equals = bytes.iter().position(|&byte| byte == b'=').filter(|&place| place > 0)?;
+        let (name, value) = (bytes.get(..equals)?, bytes.get(equals + 1..)?);
+        Some((OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(value).to_owned()))
+    };
+    entries.iter().filter_map(variable).collect()
+}
+
+/// What one of these variables holds, where it is UTF-8.
+pub(crate) fn value<'a>(variables: &'a [(OsString, OsString)], wanted: &str) -> Option<&'a str> {
+    variables.iter().find(|(name, _)| name == wanted)?.1.to_str()
+}
+
+/// The variables without what the master, or systemd for it alone, has put there.
 ///
 /// 2.2 cuts its `HAPROXY_PROCESSES` in place, so that its parts look like variables of their own.
-pub(crate) fn without_masters_own(environment: Vec<OsString>) -> Vec<(OsString, OsString)> {
+pub(super) fn without_masters_own(variables: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
     const OWN: [&str; 9] = [
         "HAPROXY_CFGFILES",
         "HAPROXY_CLI",
@@ -22,19 +41,14 @@ pub(crate) fn without_masters_own(environment: Vec<OsString>) -> Vec<(OsString, 
         ["fd", "cfd", "pid", "rpid", "reloads", "failedreloads", "timestamp", "id", "version"];
     let mut kept = Vec::new();
     let mut inside = false;
-    for entry in environment {
-        let bytes = entry.as_bytes();
-        let Some(equals) = bytes.iter().position(|&byte| byte == b'=').filter(|&place| place > 0) else {
-            continue;
-        };
-        let (name, value) =
-            (bytes.get(..equals).unwrap_or_default(), bytes.get(equals + 1..).unwrap_or_default());
-        let is = |known: &&str| known.as_bytes() == name;
-        inside = name == b"HAPROXY_PROCESSES" || (inside && PARTS.iter().any(is));
-        let prefixed =
-            ["HAPROXY_MWORKER", "LISTEN_"].iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+    for (name, value) in variables {
+        let is = |known: &&str| name == *known;
+        inside = name == "HAPROXY_PROCESSES" || (inside && PARTS.iter().any(is));
+        let prefixed = ["HAPROXY_MWORKER", "LISTEN_"]
+            .iter()
+            .any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()));
         if !inside && !prefixed && !OWN.iter().any(is) {
-            kept.push((OsStr::from_bytes(name).to_owned(), OsStr::from_bytes(value).to_owned()));
+            kept.push((name, value));
         }
     }
     kept
@@ -83,9 +97,8 @@ mod tests {
             "A=b=c",
             "broken",
         ]
-        .map(OsString::from)
-        .to_vec();
-        let kept: Vec<String> = without_masters_own(environment)
+        .map(OsString::from);
+        let kept: Vec<String> = without_masters_own(variables(&environment))
             .into_iter()
             .map(|(name, value)| format!("{}={}", name.display(), value.display()))
             .collect();

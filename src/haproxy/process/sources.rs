@@ -1,10 +1,9 @@
 //! The files that say what a HAProxy loads, and by which it judges a PEM.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use super::environment::{OPENSSL_CONF, variables};
 use super::sight;
 use crate::config::Haproxy;
 use crate::haproxy::process::started::Started;
@@ -12,8 +11,7 @@ use crate::sys::procfs::Proc;
 use crate::sys::system::System;
 
 /// Where OpenSSL's configuration is on most systems, and where it is otherwise (`openssl version -d`).
-const OPENSSL_CONF: [&str; 3] =
-    ["/etc/ssl/openssl.cnf", "/etc/pki/tls/openssl.cnf", "/usr/local/ssl/openssl.cnf"];
+const USUAL: [&str; 3] = ["/etc/ssl/openssl.cnf", "/etc/pki/tls/openssl.cnf", "/usr/local/ssl/openssl.cnf"];
 
 /// The configuration files of this HAProxy: those that the settings name, else those that its master was started with.
 pub(crate) fn configuration(system: &System, haproxy: &Haproxy) -> Vec<PathBuf> {
@@ -43,9 +41,9 @@ pub(crate) fn sources(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Vec<PathBuf> 
         entries.sort();
         files.extend(entries.into_iter().filter(|entry| entry.is_file()));
     }
-    let environment = proc.environment(pid).unwrap_or_default();
-    let named = environment.iter().filter_map(|entry| entry.as_bytes().strip_prefix(b"OPENSSL_CONF="));
-    files.extend(named.map(|path| PathBuf::from(OsStr::from_bytes(path))));
-    files.extend(OPENSSL_CONF.map(PathBuf::from));
+    let variables = variables(&proc.environment(pid).unwrap_or_default());
+    let named = variables.into_iter().filter(|(name, _)| name == OPENSSL_CONF);
+    files.extend(named.map(|(_, path)| PathBuf::from(path)));
+    files.extend(USUAL.map(PathBuf::from));
     files
 }

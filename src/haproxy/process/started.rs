@@ -8,6 +8,7 @@ use std::{fs, io};
 
 use crate::config::{Address, Haproxy};
 use crate::haproxy::process::arguments::{configuration_files, value_of};
+use crate::haproxy::process::environment::variables;
 use crate::haproxy::process::pidfile;
 use crate::sys::failure::io_cause;
 use crate::sys::procfs::Proc;
@@ -36,7 +37,7 @@ pub struct Started {
     /// The directory that relative paths begin at.
     pub folder: PathBuf,
     /// Its environment; `None`: it isn't ours to see.
-    pub environment: Option<Vec<OsString>>,
+    pub environment: Option<Vec<(OsString, OsString)>>,
     /// Its root directory, where it means other files by a path than we do.
     pub root: Option<PathBuf>,
     /// Whether something says that it is this one: its pidfile, its unit, one of its sockets. Otherwise it is only the one
@@ -130,7 +131,7 @@ impl Started {
             files: configuration_files(&arguments),
             arguments,
             folder,
-            environment: proc.environment(pid).ok(),
+            environment: proc.environment(pid).ok().map(|entries| variables(&entries)),
             root: (!sees_ours).then(|| proc.path(pid, "root")),
             is_surely_this: false,
         }
@@ -139,12 +140,6 @@ impl Started {
     /// Its configuration files and directories, as absolute paths.
     pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
         self.files.iter().map(|file| self.folder.join(file))
-    }
-
-    /// What a variable of its environment holds, where it is UTF-8.
-    pub(crate) fn variable(&self, wanted: &str) -> Option<String> {
-        let entries = self.environment.iter().flatten().filter_map(|entry| entry.to_str()?.split_once('='));
-        entries.filter(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned()).next()
     }
 
     /// The file that follows this option.
