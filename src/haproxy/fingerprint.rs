@@ -20,7 +20,11 @@ const NOT_IN_SIGHT: char = '-';
 /// judges a PEM, and since when its master and newest worker run. `last`: the configuration files that one that isn't in
 /// sight was last seen to be started with, by its name in the settings.
 #[must_use]
-pub fn identity<'a>(system: &System, haproxys: &[Haproxy], last: impl Fn(&str) -> &'a [PathBuf]) -> String {
+pub fn fingerprints<'a>(
+    system: &System,
+    haproxys: &[Haproxy],
+    last: impl Fn(&str) -> &'a [PathBuf],
+) -> String {
     let each: Vec<String> =
         haproxys.iter().map(|haproxy| of_one(system, haproxy, last(&haproxy.name))).collect();
     each.join(" ")
