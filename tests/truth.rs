@@ -227,6 +227,45 @@ fn a_broken_file_from_elsewhere_is_said_by_every_run() {
     }
 }
 
+/// Authorities are read at a start, too: nothing of ours has changed, and it would not come up again.
+#[test]
+fn a_file_of_authorities_that_is_gone_or_damaged_is_said_by_every_run() {
+    for version in versions() {
+        let mut tree = Tree::new();
+        tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let authorities = cmd.beside("authorities.pem");
+        let good = tree.authority().root().to_owned();
+        fs::write(&authorities, &good).unwrap();
+        let option = format!("verify optional ca-file {}", authorities.display());
+        let haproxy = Haproxy::of(&version).crt(cmd.sites()).bind_option(&option).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        cmd.assemble(&[]).exits(0);
+        becomes_ok(&cmd, &[]);
+        for bad in [None, Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")] {
+            fs::remove_file(&authorities).unwrap();
+            if let Some(bad) = bad {
+                fs::write(&authorities, bad).unwrap();
+            }
+            assert!(haproxy.check().is_err(), "{}: it would start", version.full);
+            let said = problem(&json(&cmd, &[]).exits(2), "haproxy-config", "critical", "authorities.pem");
+            assert!(said["advice"].as_str().unwrap().starts_with("mend line "), "{said}");
+            for _ in 0..2 {
+                let run = cmd.assemble(&[]).exits(1);
+                assert!(run.stdout.contains("refuses its configuration ("), "{}: {run}", version.full);
+                assert!(run.stdout.contains("authorities.pem"), "{}: {run}", version.full);
+            }
+            fs::write(&authorities, &good).unwrap();
+            cmd.assemble(&[]).exits(0);
+            let seen = json(&cmd, &[]);
+            assert!(
+                !details(&seen.json()).iter().any(|detail| detail["problem"] == "haproxy-config"),
+                "{seen}"
+            );
+        }
+    }
+}
 /// It runs, and none of its lines leads to our directory: that it was reloaded is no success.
 #[test]
 fn a_haproxy_that_loads_nothing_of_ours_is_said() {

@@ -1,5 +1,6 @@
-//! Files that HAProxy loads and that aren't ours. Whether it would load one is known from itself alone: its version, its
-//! OpenSSL and the security level decide of a short key, a weak signature, an uncommon curve (measured, 2.2 to 3.4).
+//! Files that HAProxy loads and that aren't ours: certificates, and the authorities and revocation lists beside them. Whether it
+//! would load one is known from itself alone: its version, its OpenSSL and the security level decide of a short key, a weak
+//! signature, an uncommon curve (measured, 2.2 to 3.4).
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -43,8 +44,12 @@ impl Strangers {
                 || is_in(&settings.sites_dir, loaded.sites, store)
         };
         let elsewhere = stores().filter(|store| !is_ours(store)).map(|store| store.path.clone());
-        let files = rows.filter_map(of_row).chain(elsewhere).filter(|path| !bad.contains(path.as_path()));
-        Self(files.collect())
+        // It doesn't start without one, or with one that it can't read (measured, 2.2 to 3.4).
+        let readers = loaded.servings.iter().flat_map(|serving| &serving.readers);
+        let readers =
+            readers.filter(|named| named.folder != loaded.sites).map(|named| PathBuf::from(&named.path));
+        let files = rows.filter_map(of_row).chain(elsewhere).chain(readers);
+        Self(files.filter(|path| !bad.contains(path.as_path())).collect())
     }
 
     /// Whether there are none.

@@ -12,7 +12,7 @@ use crate::plan::row::{Role, Row};
 use crate::serving::loads::{Loaded, move_out};
 use crate::sites::last_run::LastRun;
 use crate::status::checking::{Checked, check};
-use crate::sys::escape::escaped_path;
+use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::system::System;
 
 /// Asks the HAProxys, where no run has done so; what they name that isn't said yet becomes a note. `fingerprints`: which
@@ -42,11 +42,20 @@ pub(crate) fn ask(
         match check(system, haproxy) {
             Checked::Accepted => {}
             Checked::Unasked(_) => accept = false,
-            Checked::Refused { log, .. } => {
+            Checked::Refused { log, words, advice } => {
                 accept = false;
                 let around = (loaded, loaded.servings.get(place));
                 let found = culprit(settings, haproxy, around, report.rows.iter(), &log);
-                texts.extend(found.map(|found| text(settings, loaded, &report.rows, &found)));
+                let is_said =
+                    report.haproxy.iter().any(|row| row.name == haproxy.name && row.advice.is_some());
+                texts.extend(match found {
+                    Some(found) => Some(text(settings, loaded, &report.rows, &found)),
+                    None if is_said => None,
+                    None => Some(format!(
+                        "{} refuses its configuration ({words}), and won't start again: {advice}",
+                        escaped(&haproxy.name)
+                    )),
+                });
             }
         }
     }
