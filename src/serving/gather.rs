@@ -123,12 +123,9 @@ pub fn loaded_besides<'a>(
         }
         servings.push(serving);
     }
-    let named_by = |is_meant: &dyn Fn(&Named) -> bool| {
-        let found = sites.map(|sites| named_in(&settings.sites_dir, sites, &servings, is_meant, seen));
-        found.unwrap_or_default()
-    };
-    let named = named_by(&|_| true);
-    let certificates = with_parts(&settings.sites_dir, named_by(&|named| named.is_certificate).into_keys());
+    let found = sites.map(|sites| named_in(&settings.sites_dir, sites, &servings, seen));
+    let (named, certificates) = found.unwrap_or_default();
+    let certificates = with_parts(&settings.sites_dir, certificates.into_iter());
     let mentions = servings.iter().flat_map(|serving| &serving.mentioned);
     let mut mentioned: BTreeMap<OsString, At> =
         mentions.map(|(name, at)| (name.into(), at.clone())).collect();
@@ -160,36 +157,41 @@ fn ran_unseen(haproxy: &Haproxy) -> Option<String> {
     })
 }
 
-/// The files of a directory that such a line names by itself, under whatever spelling.
+/// The files of a directory that a line names by itself, under whatever spelling, and which of them as certificates.
 fn named_in(
     directory: &Path,
     identity: Identity,
     servings: &[Serving],
-    is_meant: &dyn Fn(&Named) -> bool,
     seen: &dyn Fn(&OsStr) -> Option<Identity>,
-) -> BTreeMap<OsString, At> {
-    let all = || servings.iter().flat_map(|serving| &serving.named).filter(|named| is_meant(named));
-    let mut found: BTreeMap<OsString, At> = all()
-        .filter(|named| named.folder == Some(identity))
-        .map(|named| (named.base().into(), named.at.clone()))
-        .collect();
+) -> (BTreeMap<OsString, At>, BTreeSet<OsString>) {
+    let (mut found, mut certificates) = (BTreeMap::new(), BTreeSet::new());
     // Links from elsewhere lead here, too.
-    let elsewhere: HashMap<Identity, &At> = all()
-        .filter(|named| named.folder != Some(identity))
-        .filter_map(|named| Some((named.identity?, &named.at)))
-        .collect();
-    if elsewhere.is_empty() {
-        return found;
-    }
-    let disk = Disk::ours(directory.to_owned());
-    let Ok(folder) = disk.find(Path::new(".")) else { return found };
-    for name in folder.names().unwrap_or_default() {
-        let file = seen(&name).or_else(|| folder.file(&name));
-        if let Some(at) = file.and_then(|file| elsewhere.get(&file)) {
-            found.entry(name).or_insert_with(|| (*at).clone());
+    let mut elsewhere: HashMap<Identity, (&At, bool)> = HashMap::new();
+    for named in servings.iter().flat_map(|serving| &serving.named) {
+        if named.folder == Some(identity) {
+            found.insert(OsString::from(named.base()), named.at.clone());
+            if named.is_certificate {
+                certificates.insert(named.base().into());
+            }
+        } else if let Some(file) = named.identity {
+            let (at, is_certificate) = elsewhere.entry(file).or_insert((&named.at, false));
+            (*at, *is_certificate) = (&named.at, *is_certificate || named.is_certificate);
         }
     }
-    found
+    if elsewhere.is_empty() {
+        return (found, certificates);
+    }
+    let disk = Disk::ours(directory.to_owned());
+    let Ok(folder) = disk.find(Path::new(".")) else { return (found, certificates) };
+    for name in folder.names().unwrap_or_default() {
+        let file = seen(&name).or_else(|| folder.file(&name));
+        let Some((at, is_certificate)) = file.and_then(|file| elsewhere.get(&file)) else { continue };
+        if *is_certificate {
+            certificates.insert(name.clone());
+        }
+        found.entry(name).or_insert_with(|| (*at).clone());
+    }
+    (found, certificates)
 }
 
 /// These files of a directory, and where there is none the files of its bundle.
