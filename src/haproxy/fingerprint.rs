@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::process::{config_check, sight};
+use super::process::sight;
+use super::process::sources::sources;
 use crate::certified_key::{hex, sha256};
 use crate::config::Haproxy;
 use crate::sys::change_time::changed_at;
@@ -19,7 +20,11 @@ const NOT_IN_SIGHT: char = '-';
 /// judges a PEM, and since when its master and newest worker run. `last`: the configuration files that one that isn't in
 /// sight was last seen to be started with, by its name in the settings.
 #[must_use]
-pub fn identity<'a>(system: &System, haproxys: &[Haproxy], last: impl Fn(&str) -> &'a [PathBuf]) -> String {
+pub fn fingerprints<'a>(
+    system: &System,
+    haproxys: &[Haproxy],
+    last: impl Fn(&str) -> &'a [PathBuf],
+) -> String {
     let each: Vec<String> =
         haproxys.iter().map(|haproxy| of_one(system, haproxy, last(&haproxy.name))).collect();
     each.join(" ")
@@ -39,7 +44,7 @@ fn of_one(system: &System, haproxy: &Haproxy, last: &[PathBuf]) -> String {
         }
         return format!("{NOT_IN_SIGHT}{}", hex(&sha256(facts.as_bytes())));
     };
-    for file in program.into_iter().chain(config_check::sources(&proc, haproxy, pid)) {
+    for file in program.into_iter().chain(sources(&proc, haproxy, pid)) {
         describe(&file, &mut facts);
     }
     let since = proc.stat(pid).map(|stat| stat.started).unwrap_or_default();

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::certified_key::Leaf;
 use crate::serving::Views;
+use crate::serving::answers::Unsure;
 use crate::serving::loads::{At, Bind, Contents, Entry, How, Identity, Serving, Store, base_name};
 use crate::sys::escape::escaped;
 
@@ -134,7 +135,7 @@ impl<'a> Memory<'a> {
     ///
     /// # Errors
     /// What it would load when it starts isn't surely known: why.
-    pub fn of(serving: &'a Serving, stores: &'a BTreeSet<String>) -> Result<Self, String> {
+    pub fn of(serving: &'a Serving, stores: &'a BTreeSet<String>) -> Result<Self, Unsure<'a>> {
         Ok(Self { serving, views: serving.views()?, stores })
     }
 

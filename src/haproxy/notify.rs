@@ -261,14 +261,14 @@ impl Notification<'_> {
     fn may_take_it_now(&self, method: Method, before: Option<Answering>, attempt: &Attempt) -> bool {
         let Attempt::Refused { files, .. } = attempt else { return false };
         let since = before.filter(|_| method == Method::Runtime && !files.is_empty()).map(|it| it.since);
-        since.is_some_and(|since| process::config_check::is_newer(self.system, self.haproxy, since))
+        since.is_some_and(|since| process::newer_source::is_newer(self.system, self.haproxy, since))
     }
 
     /// Why memory alone doesn't make the worker answer as after a start: what says what it loads has changed.
     fn outdated(&self, method: Method, worker: Option<Answering>) -> Option<String> {
         let worker = worker.filter(|_| method == Method::Runtime)?;
         let sources = &self.batch.serving.sources;
-        let newer = process::config_check::newer_source(self.system, sources, &worker)?;
+        let newer = process::newer_source::newer_source(self.system, sources, &worker)?;
         Some(format!(
             "its worker {} the configuration: {}",
             if newer.is_sure() { "hasn't read" } else { "may not have read" },
@@ -307,9 +307,9 @@ impl Notification<'_> {
             Attempt::NotApplicable(why) | Attempt::Failed(why) => self.without_reload(method, before, why),
             Attempt::Refused { words, files } if files.is_empty() => {
                 let partial = self.replace_what_can_be();
-                let files = process::config_check::configuration(self.system, self.haproxy);
+                let files = process::sources::configuration(self.system, self.haproxy);
                 let loads: Vec<String> = self.batch.serving.stores.keys().cloned().collect();
-                let program = process::config_check::for_people(self.system, self.haproxy);
+                let program = process::checker::for_people(self.system, self.haproxy);
                 let (cause, advice) =
                     (alerts::cause(&words), alerts::advice(&words, &program, &files, &loads));
                 let verdict = Verdict::of(method, Outcome::Failed)

@@ -33,7 +33,7 @@ pub(crate) fn somebody(system: &System, haproxy: &Haproxy) -> Somebody {
     }
     let processes = match sight::in_sight(system, haproxy) {
         Ok(processes) => processes,
-        Err(how) => return Somebody::Unseen(how),
+        Err(hidden) => return Somebody::Unseen(hidden.to_string()),
     };
     let is_coming = |process: &Process| {
         process.is_between

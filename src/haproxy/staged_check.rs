@@ -49,14 +49,6 @@ pub struct Surroundings {
     pub folder: PathBuf,
 }
 
-impl Surroundings {
-    /// What a variable holds, where it is UTF-8.
-    #[must_use]
-    pub fn variable(&self, wanted: &str) -> Option<&str> {
-        self.environment.iter().find(|(name, _)| name == wanted)?.1.to_str()
-    }
-}
-
 /// Asks whether HAProxy, started in these surroundings, would load the files of the directory `dir`, an absolute path
 /// without a slash at the end, which holds exactly `files` and their siblings.
 ///

@@ -58,10 +58,10 @@ impl Strangers {
         self.0.is_empty()
     }
 
-    /// What tells whether they, what is beside them, and the HAProxys of this `identity` are still the same.
+    /// What tells whether they, what is beside them, and the HAProxys of these `fingerprints` are still the same.
     #[must_use]
-    pub fn mark(&self, identity: &str) -> String {
-        let mut facts = format!("{identity}\n");
+    pub fn mark(&self, fingerprints: &str) -> String {
+        let mut facts = format!("{fingerprints}\n");
         for file in &self.0 {
             describe(file, &mut facts);
             for ending in SIBLINGS {

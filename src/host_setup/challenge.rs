@@ -51,6 +51,33 @@ enum Outcome {
     Taken(Listener),
 }
 
+/// Why a challenge can't arrive, by the text of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum NoWay {
+    #[error("no line names /.well-known/acme-challenge/")]
+    NoPath,
+    #[error("no server line has certbot's port {0}")]
+    NoServer(u16),
+}
+
+/// Why it isn't tried whether a challenge arrives.
+#[derive(Debug, thiserror::Error)]
+enum NotTried {
+    #[error("no bind line without TLS has port 80")]
+    NoPort80,
+    /// certbot's port is behind this one, elsewhere.
+    #[error("the server with port {0} is another host")]
+    AnotherHost(u16),
+    #[error("there is no randomness")]
+    NoRandomness,
+    #[error("{front} can't be reached from here: {}", io_cause(.cause))]
+    NotReached { front: SocketAddr, cause: io::Error },
+    #[error("can't listen on port {port}: {}", io_cause(.cause))]
+    NoListener { port: u16, cause: io::Error },
+    #[error("can't start a thread: {}", io_cause(.0))]
+    NoThread(io::Error),
+}
+
 pub(crate) fn finding(settings: &Settings, system: &System, configuration: &Directives) -> Finding {
     match Client::of(settings) {
         Client::Certbot => {}
@@ -64,16 +91,16 @@ pub(crate) fn finding(settings: &Settings, system: &System, configuration: &Dire
     }
     let port = settings.certbot.http_01_port;
     let front = configuration.challenged();
-    judge(port, &read(configuration, port), front, tried(settings, system, configuration))
+    judge(port, read(configuration, port), front, tried(settings, system, configuration))
 }
 
-/// The judgement: what isn't proved is no good news. Pure. `read`: the fact, right or wrong; `tried`: the outcome, or why
-/// there is none.
+/// The judgement: what isn't proved is no good news. Pure. `tried`: the outcome, or why there is
+/// none.
 fn judge(
     port: u16,
-    read: &Result<String, String>,
+    read: Result<(), NoWay>,
     front: Option<&Plain>,
-    tried: Result<Outcome, String>,
+    tried: Result<Outcome, NotTried>,
 ) -> Finding {
     let sent = front.map_or(String::new(), |front| {
         format!("a challenge sent to {} ({}, {})", front.address, escaped(&front.section), front.at)
@@ -102,15 +129,18 @@ fn judge(
                 Outcome::Answered(status) => format!("got status {status}"),
                 _ => format!("got no answer in {} seconds", LIMIT.as_secs()),
             };
-            let because = read.as_ref().err().map(|why| format!("; {why}")).unwrap_or_default();
+            let because = read.err().map(|why| format!("; {why}")).unwrap_or_default();
             return wrong(port, &format!("{sent} {what} and did not reach port {port} (tried){because}"));
         }
-        Err(why) => why,
+        Err(why) => why.to_string(),
     };
     match read {
-        Ok(fact) => Finding::wrong(
+        Ok(()) => Finding::wrong(
             "acme",
-            format!("{fact}, but it is not proved that a challenge arrives there: {only_read}"),
+            format!(
+                "the ACME path has a backend with certbot's port {port}, but it is not proved that a challenge arrives \
+                 there: {only_read}"
+            ),
             &["certbot renew --dry-run"],
         ),
         Err(why) => wrong(port, &format!("{why} (only read: {only_read})")),
@@ -128,24 +158,24 @@ fn wrong(port: u16, fact: &str) -> Finding {
     )
 }
 
-/// What the text of the configuration says.
-fn read(configuration: &Directives, port: u16) -> Result<String, String> {
+/// What the text of the configuration says: the ACME path has a backend with certbot's port, or what is missing.
+fn read(configuration: &Directives, port: u16) -> Result<(), NoWay> {
     if configuration.acme_sections.is_empty() {
-        return Err("no line names /.well-known/acme-challenge/".to_owned());
+        return Err(NoWay::NoPath);
     }
     if !configuration.servers.iter().any(|(_, of)| *of == port) {
-        return Err(format!("no server line has certbot's port {port}"));
+        return Err(NoWay::NoServer(port));
     }
-    Ok(format!("the ACME path has a backend with certbot's port {port}"))
+    Ok(())
 }
 
 /// Tries it where it can be tried.
-fn tried(settings: &Settings, system: &System, configuration: &Directives) -> Result<Outcome, String> {
+fn tried(settings: &Settings, system: &System, configuration: &Directives) -> Result<Outcome, NotTried> {
     let port = settings.certbot.http_01_port;
     if let Some(listener) = listening::at(system, port) {
         return Ok(Outcome::Taken(listener));
     }
-    let front = configuration.challenged().ok_or("no bind line without TLS has port 80")?;
+    let front = configuration.challenged().ok_or(NotTried::NoPort80)?;
     let is_here = |host: &str| {
         let host = host.rsplit('@').next().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         host == "localhost" || host == "::1" || host.starts_with("127.")
@@ -153,12 +183,12 @@ fn tried(settings: &Settings, system: &System, configuration: &Directives) -> Re
     let servers: Vec<&str> =
         configuration.servers.iter().filter(|(_, of)| *of == port).map(|(host, _)| host.as_str()).collect();
     if !servers.is_empty() && !servers.iter().any(|host| is_here(host)) {
-        return Err(format!("the server with port {port} is another host"));
+        return Err(NotTried::AnotherHost(port));
     }
     let host = host_of_a_lineage(settings);
     let deadline = Instant::now() + LIMIT;
     let mut nonce = [0; 16];
-    aws_lc_rs::rand::fill(&mut nonce).map_err(|_| "there is no randomness".to_owned())?;
+    aws_lc_rs::rand::fill(&mut nonce).map_err(|_| NotTried::NoRandomness)?;
     let path = format!("/.well-known/acme-challenge/haproxy-certs-{}", hex(&nonce));
     let first = Request { address: front.address, tls: false, host: host.clone(), path: path.clone() };
     let Reply { status: 300..=399, location } = (match attempt(first, port, deadline)? {
@@ -237,17 +267,17 @@ struct Reply {
 
 /// Listens on `port`, sends the request, and looks where it arrives: a redirection, or else what became of it; why not,
 /// where that can't be done.
-fn attempt(request: Request, port: u16, deadline: Instant) -> Result<Result<Reply, Outcome>, String> {
+fn attempt(request: Request, port: u16, deadline: Instant) -> Result<Result<Reply, Outcome>, NotTried> {
     let front = request.address;
     // Before the listener: where nobody answers there is nothing to listen for.
-    let client = TcpStream::connect_timeout(&front, LIMIT)
-        .map_err(|e| format!("{front} can't be reached from here: {}", io_cause(&e)))?;
-    let listeners = listeners(port).map_err(|e| format!("can't listen on port {port}: {}", io_cause(&e)))?;
+    let client =
+        TcpStream::connect_timeout(&front, LIMIT).map_err(|cause| NotTried::NotReached { front, cause })?;
+    let listeners = listeners(port).map_err(|cause| NotTried::NoListener { port, cause })?;
     let path = request.path.clone();
     let (send, answered) = std::sync::mpsc::channel();
     // It ends with its own time limit; nobody waits for it.
     let asked = std::thread::Builder::new().spawn(move || send.send(request.send(client, deadline)));
-    asked.map_err(|e| format!("can't start a thread: {}", io_cause(&e)))?;
+    asked.map_err(NotTried::NoThread)?;
     loop {
         let mut watched: Vec<PollFd<'_>> =
             listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();
@@ -367,8 +397,9 @@ mod tests {
             at: "c:3".into(),
             address: "127.0.0.1:80".parse().unwrap(),
         };
-        let right = || Ok("it is right".to_owned());
-        let bad = || Err("it is wrong".to_owned());
+        let right = || Ok(());
+        let bad = || Err(NoWay::NoServer(9));
+        let busy = || Err(NotTried::NoPort80);
         for (read, tried, severity, part) in [
             (right(), Ok(Outcome::Arrived(None)), Severity::Ok, "127.0.0.1:80 (frontend http, c:3) reached"),
             (
@@ -394,23 +425,28 @@ mod tests {
                 bad(),
                 Ok(Outcome::Unanswered),
                 Severity::Warning,
-                "got no answer in 5 seconds and did not reach port 9 (tried); it is wrong",
+                "got no answer in 5 seconds and did not reach port 9 (tried); no server line has certbot's port 9",
             ),
             (
                 right(),
                 Ok(Outcome::Left("https://b/".into(), "another name")),
                 Severity::Warning,
-                "it is right, but it is not proved that a challenge arrives there: a challenge sent to",
+                "certbot's port 9, but it is not proved that a challenge arrives there: a challenge sent to",
             ),
             (
                 right(),
-                Err("busy".to_owned()),
+                busy(),
                 Severity::Warning,
-                "not proved that a challenge arrives there: busy",
+                "not proved that a challenge arrives there: no bind line without TLS has port 80",
             ),
-            (bad(), Err("busy".to_owned()), Severity::Warning, "it is wrong (only read: busy): certbot's"),
+            (
+                bad(),
+                busy(),
+                Severity::Warning,
+                "no server line has certbot's port 9 (only read: no bind line without TLS has port 80): certbot's",
+            ),
         ] {
-            let finding = judge(9, &read, Some(&front), tried);
+            let finding = judge(9, read, Some(&front), tried);
             assert_eq!(finding.severity, severity, "{finding:?}");
             assert!(finding.fact.contains(part), "{finding:?}");
             assert_eq!(finding.mend.is_empty(), severity != Severity::Warning);

@@ -1,5 +1,7 @@
 //! One HAProxy: its configuration, and its sockets.
 
+use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{adopt, challenge};
@@ -10,7 +12,7 @@ use crate::haproxy::cli::worker::{Trouble, Worker};
 use crate::host_setup::finding::Finding;
 use crate::host_setup::listeners::Directives;
 use crate::serving::configuration::Configuration;
-use crate::serving::gather;
+use crate::serving::gather::{self, NoConfiguration};
 use crate::serving::loads::{Bind, How, Identity, Load, Serving};
 use crate::serving::one_by_one::{self, Example};
 use crate::status::severity::Severity;
@@ -51,13 +53,24 @@ pub(crate) fn findings(
     findings
 }
 
+/// Why it isn't known how HAProxy is set up.
+#[derive(Debug, thiserror::Error)]
+enum NotKnown {
+    /// What says which HAProxy it is can't be read.
+    #[error("cannot read {}: {}", escaped_path(.0), io_cause(.1))]
+    Pidfile(PathBuf, io::Error),
+    /// Its configuration isn't known.
+    #[error("{0}")]
+    Configuration(#[from] NoConfiguration),
+}
+
 /// Reads the configuration. Where the pidfile can't be read another file than the usual one may be in use.
-fn read(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serving), String> {
+fn read(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serving), NotKnown> {
     match crate::haproxy::process::pidfile::read(&haproxy.pidfile) {
-        Err(e) if haproxy.config.is_empty() && e.kind() == std::io::ErrorKind::PermissionDenied => {
-            Err(format!("cannot read {}: {}", escaped_path(&haproxy.pidfile), io_cause(&e)))
+        Err(e) if haproxy.config.is_empty() && e.kind() == io::ErrorKind::PermissionDenied => {
+            Err(NotKnown::Pidfile(haproxy.pidfile.clone(), e))
         }
-        _ => gather::set_up(system, haproxy),
+        _ => Ok(gather::set_up(system, haproxy)?),
     }
 }
 

@@ -12,6 +12,17 @@ use crate::serving::loads::{
 };
 use crate::serving::view::{View, Views};
 
+/// Why it isn't surely known who would be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unsure<'a> {
+    /// What it loads isn't, see [`Serving::unclear`].
+    #[error("{0}")]
+    Unclear(&'a str),
+    /// What is in one of its files isn't, see [`Contents::Unseen`].
+    #[error("{0}")]
+    Unseen(&'a str),
+}
+
 impl Serving {
     /// Nothing is known, for this reason.
     #[must_use]
@@ -223,12 +234,12 @@ impl Serving {
     ///
     /// # Errors
     /// What HAProxy loads isn't surely known: why. Then only a reload brings what a fresh start would serve.
-    pub fn views(&self) -> Result<Views<'_>, String> {
+    pub fn views(&self) -> Result<Views<'_>, Unsure<'_>> {
         if let Some(why) = &self.unclear {
-            return Err(why.clone());
+            return Err(Unsure::Unclear(why));
         }
         let unseen = self.stores.values().find_map(|store| match &store.contents {
-            Contents::Unseen(why) => Some(why.clone()),
+            Contents::Unseen(why) => Some(Unsure::Unseen(why)),
             Contents::Pair(_) | Contents::Unloadable { .. } | Contents::Unserved { .. } => None,
         });
         unseen.map_or_else(|| Ok(Views::of(self)), Err)

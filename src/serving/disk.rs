@@ -5,10 +5,10 @@
 //! is known: the sites directory and the host certificate. What lies elsewhere is `Unfound::Elsewhere`: it isn't missing.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
-use std::{fmt, io};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2, stat, statat,
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::serving::loads::Identity;
 use crate::sys::failure::io_cause;
-use crate::sys::safe_read::read_opened;
+use crate::sys::safe_read::{Unopened, read_opened};
 
 /// More than any configuration or crt-list.
 const MAX_TEXT: u64 = 64 << 20;
@@ -45,11 +45,13 @@ enum Root {
 }
 
 /// Why there is nothing to look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unfound {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unfound {
     /// As the system says.
+    #[error("{}", io_cause(&(*.0).into()))]
     Cause(Errno),
     /// Only HAProxy sees what is there.
+    #[error("it can't be seen from here: HAProxy has paths of its own")]
     Elsewhere,
 }
 
@@ -66,12 +68,29 @@ impl From<Errno> for Unfound {
     }
 }
 
-impl fmt::Display for Unfound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cause(e) => f.write_str(&cause(*e)),
-            Self::Elsewhere => f.write_str("it can't be seen from here: HAProxy has paths of its own"),
-        }
+/// Why what is there isn't read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Illegible {
+    /// There is nothing to look at.
+    #[error("{0}")]
+    Unfound(#[from] Unfound),
+    /// It is something else than a file.
+    #[error("it isn't a regular file")]
+    NotRegular,
+    /// It has this many bytes: more than any configuration or crt-list.
+    #[error("it has {0} bytes")]
+    TooLarge(u64),
+    /// A file that may hold a key: why it isn't taken.
+    #[error("{0}")]
+    Unopened(#[from] Unopened),
+    /// As the system says.
+    #[error("{}", io_cause(.0))]
+    Io(#[from] io::Error),
+}
+
+impl From<Errno> for Illegible {
+    fn from(e: Errno) -> Self {
+        Self::Io(e.into())
     }
 }
 
@@ -119,33 +138,34 @@ impl OnDisk {
     }
 
     /// The bytes of a file that may hold a key.
-    pub(super) fn secret(&self) -> Result<Zeroizing<Vec<u8>>, String> {
-        let fd = self.open(OFlags::empty()).map_err(cause)?;
-        let (bytes, _) = read_opened(fd).map_err(|unopened| unopened.to_string())?;
+    pub(super) fn secret(&self) -> Result<Zeroizing<Vec<u8>>, Illegible> {
+        let (bytes, _) = read_opened(self.open(OFlags::empty())?)?;
         Ok(bytes)
     }
 
     /// The bytes of a configuration or crt-list.
-    pub(super) fn text(&self) -> Result<Vec<u8>, String> {
+    pub(super) fn text(&self) -> Result<Vec<u8>, Illegible> {
         use std::io::Read as _;
         if !self.is_file() {
-            return Err("it isn't a regular file".to_owned());
+            return Err(Illegible::NotRegular);
         }
-        if u64::try_from(self.stat.st_size).is_ok_and(|size| size > MAX_TEXT) {
-            return Err(format!("it has {} bytes", self.stat.st_size));
+        if let Ok(size) = u64::try_from(self.stat.st_size)
+            && size > MAX_TEXT
+        {
+            return Err(Illegible::TooLarge(size));
         }
-        let fd = self.open(OFlags::empty()).map_err(cause)?;
+        let fd = self.open(OFlags::empty())?;
         let mut text = Vec::new();
-        std::fs::File::from(fd).take(MAX_TEXT).read_to_end(&mut text).map_err(cause)?;
+        std::fs::File::from(fd).take(MAX_TEXT).read_to_end(&mut text)?;
         Ok(text)
     }
 
     /// The names in a directory, in byte order, as HAProxy sorts them (`alphasort` in the C locale).
-    pub(super) fn names(&self) -> Result<Vec<OsString>, String> {
-        let fd = self.open(OFlags::DIRECTORY).map_err(cause)?;
+    pub(super) fn names(&self) -> Result<Vec<OsString>, Illegible> {
+        let fd = self.open(OFlags::DIRECTORY)?;
         let mut names = Vec::new();
-        for entry in Dir::read_from(fd.as_fd()).map_err(cause)? {
-            let entry = entry.map_err(cause)?;
+        for entry in Dir::read_from(fd.as_fd())? {
+            let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
             if !matches!(name.as_bytes(), b"." | b"..") {
                 names.push(name.to_owned());
@@ -159,10 +179,6 @@ impl OnDisk {
 fn identity(stat: &Stat) -> Identity {
     #[allow(clippy::useless_conversion, reason = "the fields' types differ between architectures")]
     Identity { device: stat.st_dev.into(), inode: stat.st_ino.into() }
-}
-
-fn cause(e: impl Into<io::Error>) -> String {
-    io_cause(&e.into())
 }
 
 impl Disk {
@@ -180,9 +196,9 @@ impl Disk {
     ///
     /// # Errors
     /// It isn't ours to see.
-    pub(super) fn below(root: &Path, folder: PathBuf) -> Result<Self, String> {
+    pub(super) fn below(root: &Path, folder: PathBuf) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = open(root, flags, Mode::empty()).map_err(cause)?;
+        let fd = open(root, flags, Mode::empty())?;
         Ok(Self { root: Root::Below(fd, root.to_owned()), folder: Some(folder), places: Vec::new() })
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -9,16 +10,18 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::configuration::{BindLine, Configuration, Environment, FileNames, Keyword, extra};
-use super::disk::{Disk, OnDisk, Unfound};
+use super::disk::{Disk, Illegible, OnDisk, Unfound};
 use super::{crt_list, pair};
 use crate::config::{Haproxy, Settings};
+use crate::haproxy::process::environment::{OPENSSL_CONF, value};
 use crate::haproxy::process::release::release;
-use crate::haproxy::process::started::{Started, usual_configuration};
+use crate::haproxy::process::started::{NoneFound, Started, usual_configuration};
 use crate::serving::loads::{
     At, BUNDLE, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, base_name,
     bundle_of, in_bundle, is_loaded,
 };
 use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::failure::io_cause;
 use crate::sys::parallel;
 use crate::sys::system::System;
 
@@ -27,6 +30,30 @@ const DEFAULT_PIDFILE: &str = "/run/haproxy.pid";
 
 /// The first version that has no bundles in directories.
 const BUNDLES_UNTIL: (u32, u32) = (2, 3);
+
+/// Why a HAProxy's configuration isn't known.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoConfiguration {
+    /// Its root directory isn't ours to see.
+    #[error("cannot see the files of process {pid}: {}", io_cause(.cause))]
+    Closed {
+        /// Its process.
+        pid: i32,
+        /// Why.
+        cause: io::Error,
+    },
+    /// It has no file of its configuration among its arguments.
+    #[error("HAProxy was started without a configuration file")]
+    NoFile,
+    /// A file or directory of it can't be read.
+    #[error("cannot read {}: {why}", escaped_path(.file))]
+    Illegible {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        why: Illegible,
+    },
+}
 
 /// Contents that are known already, by the file that holds them: they aren't read again.
 pub type Known = HashMap<Identity, Contents>;
@@ -72,8 +99,9 @@ pub fn loaded_besides<'a>(
         }
         if let Some(started) = surely {
             configurations.insert(haproxy.name.clone(), started.paths().collect());
-            if started.environment.is_some() {
-                openssl_confs.insert(haproxy.name.clone(), started.variable("OPENSSL_CONF"));
+            if let Some(variables) = &started.environment {
+                let named = value(variables, OPENSSL_CONF).map(str::to_owned);
+                openssl_confs.insert(haproxy.name.clone(), named);
             }
         }
         let version = release(system, haproxy, started.as_ref().ok());
@@ -81,7 +109,7 @@ pub fn loaded_besides<'a>(
         let mut serving = Serving { version, ..around(&started) };
         if started.is_ok() && !is_surely_running(&started) && haproxy.config.is_empty() && !last.is_empty() {
             // The one that runs may be another one.
-            let down = around(&Err("it may be another one".to_owned()));
+            let down = around(&Err(NoneFound::PerhapsAnother));
             serving.named.extend(down.named);
             serving.mentioned.extend(down.mentioned);
             serving.unseen = down.unseen;
@@ -258,7 +286,7 @@ pub fn unloadable(
 
 /// See [`gather`]; what is in the directory `unread` isn't read.
 fn gather_around(
-    started: &Result<Started, String>,
+    started: &Result<Started, NoneFound>,
     haproxy: &Haproxy,
     version: Option<(u32, u32)>,
     known: &Known,
@@ -276,27 +304,27 @@ fn gather_around(
     };
     let disks = match Disks::of(started.as_ref().ok(), haproxy) {
         Ok(disks) => disks,
-        Err(why) => return Serving::unknown(why),
+        Err(why) => return Serving::unknown(why.to_string()),
     };
     let is_unseen = disks.loads.is_unseen();
     let environment = Environment { version, ..environment };
     let (configuration, disk, sources) = match configuration(&files, environment, disks) {
         Ok(read) => read,
-        Err(why) if is_surely_running(started) => return Serving::unknown(why),
-        Err(why) => return Serving { unseen: Some(why.clone()), ..Serving::unknown(why) },
+        Err(why) if is_surely_running(started) => return Serving::unknown(why.to_string()),
+        Err(why) => return Serving { unseen: Some(why.to_string()), ..Serving::unknown(why.to_string()) },
     };
     let is_guess = haproxy.config.is_empty() && !started.as_ref().is_ok_and(|started| started.is_surely_this);
     let mut gathering = Gathering { unread, sources, ..Gathering::of(&configuration, &disk, version) };
     let binds = gathering.binds();
     if is_guess && !gathering.loads(&haproxy.sites_dir) {
-        let why = "no HAProxy that runs here loads the sites directory";
+        let why = NoneFound::NoneLoads;
         if started.is_ok() {
             // One that runs is another one: ours doesn't run.
-            return gather_around(&Err(why.to_owned()), haproxy, version, known, unread, last);
+            return gather_around(&Err(why), haproxy, version, known, unread, last);
         }
         let FileNames { paths, mentioned, unseen } = gathering.names;
         let named = named(paths, &gathering.certificates, &disk);
-        return Serving { named, mentioned, unseen, ..Serving::unknown(why) };
+        return Serving { named, mentioned, unseen, ..Serving::unknown(why.to_string()) };
     }
     let serving = gathering.read(binds, known);
     // One that runs says itself what it can't be without.
@@ -308,7 +336,10 @@ fn gather_around(
 ///
 /// # Errors
 /// It can't be read: why.
-pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serving), String> {
+pub(crate) fn set_up(
+    system: &System,
+    haproxy: &Haproxy,
+) -> Result<(Configuration, Serving), NoConfiguration> {
     let started = Started::find(system, haproxy).ok();
     let disks = Disks::of(started.as_ref(), haproxy)?;
     let files = match (&started, haproxy.config.as_slice()) {
@@ -327,7 +358,7 @@ pub fn set_up(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serv
 
 /// A HAProxy that doesn't run, with nothing that says what it loads: what distributions start it with still tells which files
 /// mustn't go, and whether it names our host certificate. More isn't claimed from it: it may be somebody else's.
-fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
+fn stopped(why: &NoneFound, haproxy: &Haproxy) -> Serving {
     let disk = Disk::ours("/".into());
     let (named, mentioned): (Vec<Named>, BTreeMap<String, At>) =
         configuration(&[usual_configuration()], Environment::default(), Disks::ours("/".into()))
@@ -349,7 +380,7 @@ fn stopped(why: &str, haproxy: &Haproxy) -> Serving {
         };
         stores.insert(haproxy.host_file.clone(), Store { path, identity, contents, extra: None });
     }
-    Serving { stores, named, mentioned, ..Serving::unknown(why) }
+    Serving { stores, named, mentioned, ..Serving::unknown(why.to_string()) }
 }
 
 /// Which file a path of ours leads to, links followed.
@@ -371,20 +402,17 @@ fn environment(started: &Started) -> Environment {
     let Some(variables) = variables else { return Environment::default() };
     let variables = variables
         .iter()
-        .filter_map(|entry| {
-            let (name, value) = entry.to_str()?.split_once('=')?;
-            Some((name.to_owned(), value.to_owned()))
-        })
+        .filter_map(|(name, value)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned())))
         .collect();
     Environment { variables, is_whole: true, version: None }
 }
 
 /// Whether what its configuration names can be seen from here.
-fn sees_its_files(started: &Result<Started, String>, haproxy: &Haproxy) -> bool {
+fn sees_its_files(started: &Result<Started, NoneFound>, haproxy: &Haproxy) -> bool {
     Disks::of(started.as_ref().ok(), haproxy).map_or(true, |disks| !disks.loads.is_unseen())
 }
 
-fn is_surely_running(started: &Result<Started, String>) -> bool {
+fn is_surely_running(started: &Result<Started, NoneFound>) -> bool {
     started.as_ref().is_ok_and(|started| started.is_surely_this)
 }
 
@@ -405,13 +433,13 @@ impl Disks {
     ///
     /// # Errors
     /// Its files can't be seen: why.
-    fn of(started: Option<&Started>, haproxy: &Haproxy) -> Result<Self, String> {
+    fn of(started: Option<&Started>, haproxy: &Haproxy) -> Result<Self, NoConfiguration> {
         let folder = started.map_or_else(|| "/".into(), |started| started.folder.clone());
         let root = started.and_then(|started| Some((started, started.root.as_ref()?)));
         if haproxy.config.is_empty() {
             let Some((started, root)) = root else { return Ok(Self::ours(folder)) };
             let below = || Disk::below(root, folder.clone()).map(|disk| disk.knowing(haproxy.places()));
-            let cannot = |why: String| format!("cannot see the files of process {}: {why}", started.pid);
+            let cannot = |cause| NoConfiguration::Closed { pid: started.pid, cause };
             let (configuration, loads) = (below().map_err(cannot)?, below().map_err(cannot)?);
             return Ok(Self { configuration, loads });
         }
@@ -433,17 +461,17 @@ fn configuration(
     files: &[PathBuf],
     environment: Environment,
     disks: Disks,
-) -> Result<(Configuration, Disk, Vec<PathBuf>), String> {
+) -> Result<(Configuration, Disk, Vec<PathBuf>), NoConfiguration> {
     let Disks { configuration: disk, loads } = disks;
     let mut configuration = Configuration::new(environment);
     let mut folders = Vec::new();
     if files.is_empty() {
-        return Err("HAProxy was started without a configuration file".to_owned());
+        return Err(NoConfiguration::NoFile);
     }
     for file in files {
-        let cannot = |why: String| format!("cannot read {}: {why}", escaped_path(file));
-        let no = |e: Unfound| cannot(e.to_string());
-        let found = disk.find(file).map_err(no)?;
+        let cannot = |why| NoConfiguration::Illegible { file: file.clone(), why };
+        let find = |path: &Path| disk.find(path).map_err(|unfound| cannot(unfound.into()));
+        let found = find(file)?;
         if !found.is_directory() {
             configuration.read(&file.to_string_lossy(), &found.text().map_err(cannot)?);
             continue;
@@ -454,7 +482,7 @@ fn configuration(
                 continue;
             }
             let path = file.join(name);
-            let found = disk.find(&path).map_err(no)?;
+            let found = find(&path)?;
             if found.is_file() {
                 configuration.read(&path.to_string_lossy(), &found.text().map_err(cannot)?);
             }
@@ -491,6 +519,16 @@ enum KeyFile {
     Beside(String),
     /// In this one, which a line names, whatever its own holds (measured, 3.0 to 3.4).
     Named(String, At),
+}
+
+/// Why it isn't known what a crt-list loads.
+#[derive(Debug, thiserror::Error)]
+enum UnreadList {
+    #[error("{0}")]
+    Illegible(#[from] Illegible),
+    /// HAProxy refuses it.
+    #[error("line {line} {why}")]
+    Refused { line: usize, why: &'static str },
 }
 
 struct Gathering<'a> {
@@ -701,7 +739,7 @@ impl<'a> Gathering<'a> {
         let identity = found.as_ref().ok().map(OnDisk::identity);
         let names = match &found {
             Ok(found) => found.names(),
-            Err(e) => Err(e.to_string()),
+            Err(unfound) => Err((*unfound).into()),
         };
         match names {
             Ok(names) => {
@@ -780,14 +818,15 @@ impl<'a> Gathering<'a> {
         Some(store)
     }
 
+    fn lines_of(&self, list: &str) -> Result<Vec<crt_list::ListLine>, UnreadList> {
+        let text = self.disk.find(Path::new(list)).map_err(Illegible::from)?.text()?;
+        crt_list::lines(&text).map_err(|(line, why)| UnreadList::Refused { line, why })
+    }
+
     /// The certificates of a crt-list.
     fn list(&mut self, path: &str) -> Vec<Entry> {
         if !self.lists.contains_key(path) {
-            let lines = self.disk.find(Path::new(path)).map_err(|e| e.to_string());
-            let lines = lines
-                .and_then(|found| found.text())
-                .and_then(|text| crt_list::lines(&text).map_err(|(line, why)| format!("line {line} {why}")));
-            let lines = lines.unwrap_or_else(|why| {
+            let lines = self.lines_of(path).unwrap_or_else(|why| {
                 let why = format!("cannot read the crt-list {}: {why}", escaped(path));
                 self.names.note(why.clone());
                 self.note(why);
@@ -885,7 +924,7 @@ fn unfound(path: &str, e: Unfound) -> Contents {
 }
 
 fn judge(path: &Path, key: &KeyFile, disk: &Disk, version: Option<(u32, u32)>) -> Contents {
-    let read = |path: &Path| disk.find(path).map_err(|e| e.to_string()).and_then(|found| found.secret());
+    let read = |path: &Path| disk.find(path)?.secret();
     let pem = match read(path) {
         Ok(pem) => pem,
         Err(why) => return Contents::Unseen(format!("cannot read {}: {why}", escaped_path(path))),
@@ -897,7 +936,7 @@ fn judge(path: &Path, key: &KeyFile, disk: &Disk, version: Option<(u32, u32)>) -
             return Contents::Unseen(elsewhere(file));
         }
         KeyFile::Named(file, at) => {
-            let key = read(Path::new(file)).map_err(|why| format!("cannot be read: {why}"));
+            let key = read(Path::new(file));
             return pair::with_named_key(&pem, key.as_ref().map(|key| key.as_slice()), &|how| {
                 format!("its key is taken from {}, as {at} says, which {how}", escaped(file))
             });

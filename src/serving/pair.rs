@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::certified_key::{CertifiedKey, Flaw, OpensslReads, has_private_key, openssl_reads, read_leaf};
+use crate::serving::disk::Illegible;
 use crate::serving::loads::Contents;
 
 /// The first version that refuses a file whose last certificates are damaged, rather than to shorten the chain.
@@ -13,13 +14,17 @@ const PASSPHRASES_SINCE: (u32, u32) = (3, 3);
 
 /// Judges the bytes of a file whose key is taken from another one, which a line names: HAProxy starts although they don't
 /// belong together, and its handshakes fail (measured, 3.0 to 3.4). `why` says of that file how it is no good.
-pub fn with_named_key(pem: &[u8], key: Result<&[u8], &String>, why: &dyn Fn(&str) -> String) -> Contents {
+pub(super) fn with_named_key(
+    pem: &[u8],
+    key: Result<&[u8], &Illegible>,
+    why: &dyn Fn(&str) -> String,
+) -> Contents {
     let reads = openssl_reads(pem);
     let Some(leaf) = read_leaf(&reads.text).ok().map(Arc::new) else {
         return contents(pem, None, None);
     };
     match key.map(|key| CertifiedKey::prove(&openssl_reads(key).text, &reads.text)) {
-        Err(how) => Contents::Unloadable { leaf: Some(leaf), why: why(how) },
+        Err(how) => Contents::Unloadable { leaf: Some(leaf), why: why(&format!("cannot be read: {how}")) },
         Ok(Err(unproved)) if matches!(unproved.flaw, Flaw::KeyMismatch) => {
             Contents::Unserved { leaf, why: why("belongs to another certificate") }
         }

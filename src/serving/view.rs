@@ -25,6 +25,14 @@ pub struct View<'a> {
     is_whole: bool,
 }
 
+/// Which certificate a bind presents to clients that name no site it has depends on HAProxy's version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the default certificate of {bind} depends on HAProxy's version, which isn't known")]
+pub struct UnknownDefault<'a> {
+    /// The bind.
+    pub bind: &'a At,
+}
+
 /// A certificate of a bind that is loaded.
 #[derive(Debug, Clone)]
 pub struct Served<'a> {
@@ -176,7 +184,11 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// It depends on a version that isn't known.
-    pub fn presented(&self, name: Option<&str>, able: &[KeyFamily]) -> Result<Option<&Served<'a>>, String> {
+    pub fn presented(
+        &self,
+        name: Option<&str>,
+        able: &[KeyFamily],
+    ) -> Result<Option<&Served<'a>>, UnknownDefault<'a>> {
         let of_name = name.and_then(|name| best(able, |family| self.serving(name, family)));
         match of_name {
             Some(certificate) => Ok(Some(certificate)),
@@ -189,7 +201,7 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// It depends on a version that isn't known.
-    pub fn default(&self, able: &[KeyFamily]) -> Result<Option<&Served<'a>>, String> {
+    pub fn default(&self, able: &[KeyFamily]) -> Result<Option<&Served<'a>>, UnknownDefault<'a>> {
         let first = self.certificates.first();
         let of_list = best(able, |family| self.all(DEFAULT, family).next());
         match self.version {
@@ -197,10 +209,7 @@ impl<'a> View<'a> {
             Some(_) => Ok(of_list),
             None if self.bind.loads.iter().any(|load| load.how == How::Default) => Ok(of_list),
             None if first.map(|it| &it.entry.store) == of_list.map(|it| &it.entry.store) => Ok(first),
-            None => Err(format!(
-                "the default certificate of {} depends on HAProxy's version, which isn't known",
-                self.bind.at
-            )),
+            None => Err(UnknownDefault { bind: &self.bind.at }),
         }
     }
 

@@ -10,7 +10,7 @@ use super::observation::{LoadedLeaf, SiteViews};
 use crate::certified_key::Leaf;
 use crate::config::Haproxy;
 use crate::haproxy::cli::worker::can_be_shown;
-use crate::haproxy::process::config_check::newer_source;
+use crate::haproxy::process::newer_source::newer_source;
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
 use crate::plan::row::Role;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use super::unit;
 use crate::config::Haproxy;
 use crate::haproxy::alerts;
-use crate::haproxy::process::config_check;
 use crate::haproxy::process::master::Master;
 use crate::haproxy::process::started::{Started, usual_configuration};
 use crate::haproxy::process::surroundings::surroundings;
+use crate::haproxy::process::{checker, config_check};
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
 use crate::sys::program::Program;
@@ -42,7 +42,7 @@ pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
     use crate::haproxy::process::config_check::ConfigCheck as C;
     let deadline = Instant::now() + LIMIT.min(haproxy.timeout);
     let refused = |words: String, log: String, files: &[PathBuf]| {
-        let advice = alerts::advice(&words, &config_check::for_people(system, haproxy), files, &[]);
+        let advice = alerts::advice(&words, &checker::for_people(system, haproxy), files, &[]);
         Checked::Refused { words: words.trim_start_matches("parsing ").to_owned(), advice, log }
     };
     let Some(binary) = &haproxy.binary else {
@@ -57,7 +57,7 @@ pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
     }
     let started = Started::find(system, haproxy).ok().filter(|it| it.is_surely_this && it.root.is_none());
     if started.is_none() && haproxy.has_paths_of_its_own() {
-        return Checked::Unasked(config_check::OTHER_PATHS.to_owned());
+        return Checked::Unasked(checker::OTHER_PATHS.to_owned());
     }
     let files = match (haproxy.config.as_slice(), started) {
         ([], Some(started)) => started.paths().collect(),

@@ -32,6 +32,14 @@ pub struct Answers {
     pub unseen: Option<String>,
 }
 
+/// Nobody at an address presented anything.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {}", escaped(.address), escaped(&.why.to_string()))]
+struct Mute<'a> {
+    address: &'a str,
+    why: ProbeError,
+}
+
 struct Probe<'a> {
     address: &'a str,
     name: String,
@@ -62,9 +70,9 @@ fn probes<'a>(addresses: &'a [String], files: &'a [Asked<'a>]) -> Vec<Probe<'a>>
     probes.into_iter().map(|(_, probe)| probe).collect()
 }
 
-impl Probe<'_> {
+impl<'a> Probe<'a> {
     /// What is presented; the cause where nobody answers.
-    fn run(&self, deadline: Instant) -> Result<Presented, String> {
+    fn run(&self, deadline: Instant) -> Result<Presented, Mute<'a>> {
         let asked = || format!("{} at {}", escaped(&self.name), escaped(self.address));
         match presented(self.address, &self.name, &self.asked.leaf.key_type, deadline) {
             Ok(der) if sha256(&der) == self.asked.leaf.sha256 => Ok(Presented::Right),
@@ -75,14 +83,14 @@ impl Probe<'_> {
             Err(ProbeError::Tls(why)) => {
                 Ok(Presented::Refused { asked: asked(), why: escaped(&why.to_string()).to_string() })
             }
-            Err(why) => Err(format!("{}: {}", escaped(self.address), escaped(&why.to_string()))),
+            Err(why) => Err(Mute { address: self.address, why }),
         }
     }
 }
 
 impl Answers {
     /// Adds an answer: one that is wrong is kept.
-    fn add(&mut self, probe: &Probe<'_>, seen: Result<Presented, String>) {
+    fn add(&mut self, probe: &Probe<'_>, seen: Result<Presented, Mute<'_>>) {
         match seen {
             Ok(seen) => {
                 let known = self.sites.entry(probe.asked.site).or_insert(Presented::Right);
@@ -90,8 +98,8 @@ impl Answers {
                     *known = seen;
                 }
             }
-            Err(why) => {
-                self.unseen.get_or_insert(why);
+            Err(mute) => {
+                self.unseen.get_or_insert_with(|| mute.to_string());
             }
         }
     }

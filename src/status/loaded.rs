@@ -13,7 +13,7 @@ use super::observation::LoadedLeaf;
 use crate::config::Haproxy;
 use crate::haproxy::cli::replies::{self, ListedName, ShownStore};
 use crate::haproxy::cli::socket::{LONGEST_COMMAND, SocketError};
-use crate::haproxy::cli::worker::{Answering, Trouble, Worker, is_plain, no_use};
+use crate::haproxy::cli::worker::{Answering, NoSocket, Trouble, Worker, is_plain};
 use crate::serving::in_memory::InMemory;
 use crate::sys::escape::escaped;
 
@@ -103,10 +103,10 @@ pub fn memory(
     may_ask: &MayAsk<'_>,
     besides: &Besides,
     deadline: Instant,
-) -> Result<LoadedStores, String> {
+) -> Result<LoadedStores, NoSocket> {
     let patience = deadline.min(Instant::now() + BLINK);
     loop {
-        let mut unusable = Vec::new();
+        let mut unusable = NoSocket::default();
         let (mut blinks, mut accepts) = (false, false);
         for worker in Worker::ways(haproxy) {
             match all(haproxy, names, worker, may_ask, besides, deadline) {
@@ -114,13 +114,13 @@ pub fn memory(
                 Err(trouble) => {
                     blinks |= matches!(&trouble, Trouble::Socket(e) if e.is_of_a_reload());
                     accepts |= matches!(&trouble, Trouble::Socket(SocketError::Empty | SocketError::Cut));
-                    unusable.push(format!("{}: {trouble}", worker.address()));
+                    unusable.add(&worker, trouble);
                 }
             }
         }
         let patience = if accepts { deadline } else { patience };
         if !blinks || Instant::now() + PAUSE >= patience {
-            return Err(no_use(&unusable));
+            return Err(unusable);
         }
         sleep(PAUSE);
     }
@@ -304,7 +304,7 @@ mod tests {
     }
 
     /// What the socket of a HAProxy at this path shows.
-    fn shown(path: &std::path::Path) -> Result<LoadedStores, String> {
+    fn shown(path: &std::path::Path) -> Result<LoadedStores, NoSocket> {
         let settings =
             format!("[[haproxy]]\nruntime_socket = {path:?}\nmaster_socket = \"\"\nreload = \"none\"");
         let settings =

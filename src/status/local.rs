@@ -16,7 +16,7 @@ use super::observation::{Inside, Location, Sight, SiteViews};
 use crate::certified_key::Leaf;
 use crate::config::{Haproxy, Settings};
 use crate::decide::decide;
-use crate::haproxy::fingerprint::identity;
+use crate::haproxy::fingerprint::fingerprints;
 use crate::index::Index;
 use crate::plan::action::Action;
 use crate::plan::client::Client;
@@ -122,7 +122,7 @@ pub fn look_around(settings: &Settings, system: &System, reading: Reading, progr
         };
     }
     let state = ground.state.clone().unwrap_or_default();
-    let identity = identity(system, &settings.haproxys, |name| state.configuration_of(name));
+    let fingerprints = fingerprints(system, &settings.haproxys, |name| state.configuration_of(name));
     let swept = Source::of(settings).and_then(|source| {
         let index = match &place {
             Some(place) if reading == Reading::Changes => {
@@ -130,7 +130,7 @@ pub fn look_around(settings: &Settings, system: &System, reading: Reading, progr
             }
             _ => Index::empty(None),
         };
-        sweep(settings, (source, &index), place.as_ref(), &state, Policy::default(), &identity, progress)
+        sweep(settings, (source, &index), place.as_ref(), &state, Policy::default(), &fingerprints, progress)
     });
     match swept {
         Ok(mut swept) => {

@@ -21,6 +21,17 @@ pub struct Needs {
     pub some_come: bool,
 }
 
+/// Why a file can't go as it is: HAProxy wouldn't start without it. Its text is what to do instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Needed<'a> {
+    /// A line names it, here.
+    #[error("take the file out of {0}")]
+    Named(&'a str),
+    /// It is the last one of a directory that mustn't be empty.
+    #[error("deploy another one first, since HAProxy doesn't start with an empty directory")]
+    Last,
+}
+
 impl Needs {
     /// What these HAProxys need of these files.
     #[must_use]
@@ -51,9 +62,9 @@ impl Needs {
     ///
     /// # Errors
     /// HAProxy wouldn't start without it: what to do instead.
-    pub fn without(&self, path: &Path, named: Option<&str>) -> Result<String, String> {
+    pub fn without<'a>(&self, path: &Path, named: Option<&'a str>) -> Result<String, Needed<'a>> {
         if let Some(at) = named {
-            return Err(format!("take the file out of {at}"));
+            return Err(Needed::Named(at));
         }
         let folder = path.parent();
         let is_beside = |other: &&PathBuf| other.as_path() != path && other.parent() == folder;
@@ -61,7 +72,7 @@ impl Needs {
         if may_be_empty || self.staying.iter().any(|other| is_beside(&other)) {
             Ok(move_out(path))
         } else {
-            Err("deploy another one first, since HAProxy doesn't start with an empty directory".to_owned())
+            Err(Needed::Last)
         }
     }
 }

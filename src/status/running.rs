@@ -13,7 +13,7 @@ use super::observation::{Location, Outranked, Shown, Sight, SiteViews};
 use super::{advice, behind, reloading};
 use crate::certified_key::read_leaf;
 use crate::config::{Haproxy, Method, Settings};
-use crate::haproxy::cli::worker::{Answering, can_be_shown, may_die_of_names};
+use crate::haproxy::cli::worker::{Answering, NoSocket, can_be_shown, may_die_of_names};
 use crate::haproxy::methods::master::processes;
 use crate::haproxy::process::twin::{Twins, twins};
 use crate::haproxy::target::Target;
@@ -163,7 +163,7 @@ impl<'a> Previous<'a> {
 
 /// One look at a HAProxy.
 struct Look {
-    memory: Result<LoadedStores, String>,
+    memory: Result<LoadedStores, NoSocket>,
     names: Names,
     answers: handshakes::Answers,
     silent: Option<Silent>,
@@ -267,7 +267,7 @@ impl Look {
     }
 
     fn running(&self, haproxy: &Haproxy) -> Running {
-        let unshown = self.memory.as_ref().map_or_else(|why| Some(why.clone()), LoadedStores::unseen);
+        let unshown = self.memory.as_ref().map_or_else(|why| Some(why.to_string()), LoadedStores::unseen);
         let (down, elsewhere) = match self.silent.clone() {
             Some(Silent::Down(down)) => (Some(down), None),
             Some(Silent::Elsewhere(why)) => (None, Some(why)),

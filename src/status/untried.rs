@@ -1,7 +1,7 @@
 //! Files that aren't ours and that no run has had HAProxy's word on: it is asked, and what it can't load is noted at the file.
 
 use crate::config::Settings;
-use crate::haproxy::fingerprint::identity;
+use crate::haproxy::fingerprint::fingerprints;
 use crate::haproxy::untried::{Culprit, Strangers, culprit};
 use crate::plan::row::Row;
 use crate::status::judge::Site;
@@ -23,7 +23,7 @@ pub fn are_there(settings: &Settings, system: &System, ground: &Ground) -> bool 
     let Some(accepted) = accepted else { return true };
     let state = ground.state.as_ref();
     let last = |name: &str| state.map(|state| state.configuration_of(name)).unwrap_or_default();
-    strangers.mark(&identity(system, &settings.haproxys, last)) != *accepted
+    strangers.mark(&fingerprints(system, &settings.haproxys, last)) != *accepted
 }
 
 /// The rows of the plan.

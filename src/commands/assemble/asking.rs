@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::config::Settings;
-use crate::haproxy::process::surroundings::{OPENSSL_CONF, remembered, surroundings};
+use crate::haproxy::process::environment::{OPENSSL_CONF, value};
+use crate::haproxy::process::surroundings::{remembered, surroundings};
 use crate::haproxy::staged_check::{self, Unchecked};
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
@@ -25,7 +26,7 @@ pub(crate) fn ask(settings: &Settings, system: &System, staged: &mut Staged<'_>)
         }
         let seen = surroundings(system, haproxy);
         if let Some(seen) = &seen {
-            let file = seen.variable(OPENSSL_CONF).map(str::to_owned);
+            let file = value(&seen.environment, OPENSSL_CONF).map(str::to_owned);
             staged.sites().remember_start(&haproxy.name, |start| start.openssl_conf = file);
         }
         let last = staged.sites().state.last_start.get(&haproxy.name);

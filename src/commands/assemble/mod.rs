@@ -24,7 +24,7 @@ use crate::commands::assemble::notes::{
 use crate::commands::assemble::notifying::notify_all;
 use crate::commands::assemble::pruning::verified;
 use crate::config::Settings;
-use crate::haproxy::fingerprint::identity;
+use crate::haproxy::fingerprint::fingerprints;
 use crate::haproxy::process::reader::shut;
 use crate::index::{self, Index};
 use crate::output::{HaproxyRow, Note, Report, Weight};
@@ -92,7 +92,7 @@ fn dry_run(
     if let Some(place) = &place {
         note_group_writable(place, report);
     }
-    let identity = identity(system, &settings.haproxys, |name| state.configuration_of(name));
+    let fingerprints = fingerprints(system, &settings.haproxys, |name| state.configuration_of(name));
     let source = Source::of(settings)?;
     let index = match &place {
         Some(place) if !options.full => {
@@ -101,7 +101,8 @@ fn dry_run(
         _ => Index::empty(None),
     };
     let policy = options.policy.clone();
-    let mut swept = sweep(settings, (source, &index), place.as_ref(), &state, policy, &identity, progress)?;
+    let mut swept =
+        sweep(settings, (source, &index), place.as_ref(), &state, policy, &fingerprints, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded =
         loaded_besides(settings, system, |name| state.configuration_of(name), &|file| index.seen(file));
@@ -118,7 +119,7 @@ fn dry_run(
     report.notes.extend(troubles(settings, &swept.situation.loaded));
     let unlisted = unlisted(settings, &swept.situation.loaded, &report.rows);
     report.notes.extend(notes_of_unlisted(settings, &unlisted));
-    strangers::ask(settings, system, &swept.situation.loaded, last_run.as_ref(), &identity, report);
+    strangers::ask(settings, system, &swept.situation.loaded, last_run.as_ref(), &fingerprints, report);
     report.error = swept.failure;
     report.owed = state.lost
         || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
@@ -143,11 +144,11 @@ fn deploy(
     let mut sites = SitesDir::lock(settings, system, patience(settings))?;
     note_group_writable(&sites.place, report);
     let known = sites.state.last_start.clone();
-    let identities = || {
+    let fingerprints_now = || {
         let last = |name: &str| known.get(name).map(|last| last.configuration.as_slice()).unwrap_or_default();
-        identity(system, &settings.haproxys, last)
+        fingerprints(system, &settings.haproxys, last)
     };
-    let who = identities();
+    let who = fingerprints_now();
     let began = Moment::now();
     let source = Source::of(settings)?;
     let index = match index::stamp(settings, system, &began) {
@@ -203,7 +204,7 @@ fn deploy(
     }
     verified(system, &startable, &mut committed, &who);
     let endings = notify_all(settings, system, options.defer_reload, &mut committed, &who);
-    let after = identities();
+    let after = fingerprints_now();
     committed.still_refused(&who, &after);
     let owed = endings.iter().map(|ending| (ending.haproxy.clone(), ending.owed)).collect();
     let (plan, failure) = committed.keep(&owed);

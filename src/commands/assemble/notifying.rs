@@ -28,7 +28,7 @@ pub(crate) fn notify_all(
     system: &System,
     defers: bool,
     committed: &mut Committed<'_>,
-    identity: &str,
+    fingerprints: &str,
 ) -> Vec<Ending> {
     let mut rolled_back: BTreeMap<String, String> = BTreeMap::new();
     let mut verdicts: Vec<Option<Verdict>> = settings.haproxys.iter().map(|_| None).collect();
@@ -60,9 +60,9 @@ pub(crate) fn notify_all(
         refusals += 1;
         let words: Vec<String> = refused.iter().map(|(_, words)| words.clone()).collect();
         let back = if refusals > MAX_ROLL_BACKS {
-            committed.put_all_back(&refused, identity)
+            committed.put_all_back(&refused, fingerprints)
         } else {
-            committed.put_back(&refused, identity)
+            committed.put_back(&refused, fingerprints)
         };
         if !back.is_empty() {
             rolled_back.insert(haproxy.name.clone(), words.join("; "));
@@ -80,7 +80,7 @@ pub(crate) fn notify_all(
             _ => !matches!(check_of_master(system, haproxy), ConfigCheck::Invalid { .. }),
         });
         if takes_it {
-            committed.remember_prunes(&back, &words, identity);
+            committed.remember_prunes(&back, &words, fingerprints);
             rolled_back.entry(name).or_insert(words);
         }
     }

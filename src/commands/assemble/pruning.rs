@@ -41,7 +41,7 @@ pub(crate) fn verified(
     system: &System,
     startable: &[Startable<'_>],
     committed: &mut Committed<'_>,
-    identity: &str,
+    fingerprints: &str,
 ) {
     if !prunes(&committed.plan) {
         return;
@@ -51,7 +51,7 @@ pub(crate) fn verified(
         let back = committed.put_prunes_back(&words);
         // Where it refuses still, something else is the cause.
         if one.ask(system) == ConfigCheck::Valid {
-            committed.remember_prunes(&back, &words, identity);
+            committed.remember_prunes(&back, &words, fingerprints);
         }
         return;
     }

@@ -15,21 +15,21 @@ use crate::status::checking::{Checked, check};
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::system::System;
 
-/// Asks the HAProxys, where no run has done so; what they name that isn't said yet becomes a note. `identity`: which
+/// Asks the HAProxys, where no run has done so; what they name that isn't said yet becomes a note. `fingerprints`: which
 /// HAProxys these are.
 pub(crate) fn ask(
     settings: &Settings,
     system: &System,
     loaded: &Loaded,
     last_run: Option<&LastRun>,
-    identity: &str,
+    fingerprints: &str,
     report: &mut Report,
 ) {
     let strangers = Strangers::of(settings, loaded, report.rows.iter());
     if strangers.is_empty() {
         return;
     }
-    let mark = strangers.mark(identity);
+    let mark = strangers.mark(fingerprints);
     let is_known = last_run.is_some_and(|run| run.accepted.as_ref() == Some(&mark));
     // Who has just been reloaded has read them.
     let has_read = |name: &str| {

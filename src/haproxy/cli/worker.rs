@@ -1,6 +1,7 @@
 //! A worker's command line, reached through its own socket or through its master's.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -57,12 +58,25 @@ pub struct Worker<'a> {
     limit: Duration,
 }
 
-/// Why none of a HAProxy's sockets is of use; where there are none, that.
-#[must_use]
-pub fn no_use(troubles: &[String]) -> String {
-    match troubles {
-        [] => "neither runtime_socket nor master_socket is set".to_owned(),
-        troubles => troubles.join("; "),
+/// Why none of a HAProxy's sockets is of use: the trouble with each; where there are none, that.
+#[derive(Debug, Default, thiserror::Error)]
+pub struct NoSocket(Vec<(Address, Trouble)>);
+
+impl NoSocket {
+    /// The same with the trouble that there is with one more.
+    pub fn add(&mut self, worker: &Worker<'_>, trouble: Trouble) {
+        self.0.push((worker.address.clone(), trouble));
+    }
+}
+
+impl fmt::Display for NoSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("neither runtime_socket nor master_socket is set");
+        }
+        let each: Vec<String> =
+            self.0.iter().map(|(address, trouble)| format!("{address}: {trouble}")).collect();
+        f.write_str(&each.join("; "))
     }
 }
 

@@ -8,9 +8,9 @@ use crate::config::Haproxy;
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
 use crate::haproxy::cli::another::is_another_ones;
-use crate::haproxy::process::config_check;
 use crate::haproxy::process::master::{Master, NotAMaster};
 use crate::haproxy::process::pidfile::read;
+use crate::haproxy::process::reload_check;
 use crate::haproxy::process::watch::Watch;
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::io_cause;
@@ -45,7 +45,7 @@ pub fn reload(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt 
         return Attempt::NotApplicable(format!("pidfile {file} {why}; set it to its own, or to \"\""));
     }
     let unchecked =
-        match config_check::before_reload(system, haproxy, batch, &master, begin + haproxy.timeout / 2) {
+        match reload_check::before_reload(system, haproxy, batch, &master, begin + haproxy.timeout / 2) {
             Ok(unchecked) => unchecked,
             Err(refused) => return refused,
         };
@@ -54,7 +54,7 @@ pub fn reload(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt 
         return Attempt::Failed(format!("cannot signal process {pid} of pidfile {file}: {}", io_cause(&e)));
     }
     let seen = watch.wait(deadline);
-    config_check::after_reload(system, haproxy, batch, &master, seen, unchecked)
+    reload_check::after_reload(system, haproxy, batch, &master, seen, unchecked)
 }
 
 /// What it means that the pidfile's process isn't a master.

@@ -8,8 +8,8 @@ use crate::config::Haproxy;
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
 use crate::haproxy::cli::another::is_another_ones;
-use crate::haproxy::process::config_check;
 use crate::haproxy::process::master::Master;
+use crate::haproxy::process::reload_check;
 use crate::haproxy::process::watch::{Seen, Watch};
 use crate::sys::escape::{Escaped, escaped};
 use crate::sys::failure::io_cause;
@@ -69,7 +69,7 @@ pub fn reload(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt 
     }
     let unchecked = match &master {
         Ok(master) => {
-            config_check::before_reload(system, haproxy, batch, master, begin + haproxy.timeout / 2)
+            reload_check::before_reload(system, haproxy, batch, master, begin + haproxy.timeout / 2)
         }
         Err(why) => Ok(Some(format!("the configuration was not checked: {why}"))),
     };
@@ -83,7 +83,7 @@ pub fn reload(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt 
         Ok(done) => {
             let failed = Seen::Failed(format!("systemctl reload {} {}", unit.escaped(), said(&done)));
             return match &master {
-                Ok(master) => config_check::after_reload(system, haproxy, batch, master, failed, unchecked),
+                Ok(master) => reload_check::after_reload(system, haproxy, batch, master, failed, unchecked),
                 Err(_) => untold(failed, unchecked),
             };
         }
@@ -95,7 +95,7 @@ pub fn reload(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Attempt 
                 seen @ (Seen::TimedOut | Seen::CannotSee(_)) => unit.failure().unwrap_or(seen),
                 seen => seen,
             };
-            config_check::after_reload(system, haproxy, batch, master, seen, unchecked)
+            reload_check::after_reload(system, haproxy, batch, master, seen, unchecked)
         }
         None => untold(unit.failure().unwrap_or(Seen::CannotSee(String::new())), unchecked),
     }

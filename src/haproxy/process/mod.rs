@@ -1,16 +1,23 @@
 //! HAProxy's processes, as procfs shows them.
 
 pub mod arguments;
+pub mod checker;
 pub mod config_check;
+pub mod environment;
 pub mod in_flight;
 pub mod master;
+pub mod newer_source;
 pub mod pidfile;
 pub mod reader;
 pub mod release;
+pub mod reload_check;
 pub mod sight;
+pub mod sources;
 pub mod stale_socket;
 pub mod started;
 pub mod stopped;
 pub mod surroundings;
+pub mod trusted;
 pub mod twin;
+pub mod user;
 pub mod watch;

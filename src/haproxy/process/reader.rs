@@ -7,8 +7,8 @@ use std::path::Path;
 use nix::unistd::{Uid, User as Account};
 
 use crate::config::{Haproxy, Owner, Settings};
-use crate::haproxy::process::config_check::User;
 use crate::haproxy::process::started::Started;
+use crate::haproxy::process::user::User;
 use crate::serving::gather::is_in;
 use crate::serving::loads::{Loaded, Serving};
 use crate::sys::escape::{escaped, escaped_path};

@@ -7,8 +7,8 @@ use rustix::process::geteuid;
 
 use crate::config::Haproxy;
 use crate::haproxy::cli::worker::Worker;
-use crate::haproxy::process::config_check::trusted;
 use crate::haproxy::process::started::Started;
+use crate::haproxy::process::trusted::trusted;
 use crate::sys::procfs::Proc;
 use crate::sys::program::Program;
 use crate::sys::system::System;

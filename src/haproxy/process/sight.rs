@@ -27,19 +27,21 @@ pub(crate) struct Process {
     pub(crate) why: &'static str,
 }
 
+/// Why nobody knows what runs here: with `hidepid` only one's own processes are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the other processes here can't be seen")]
+pub(crate) struct Hidden;
+
 /// The processes that may be this table's HAProxy, masters and workers alike.
 ///
 /// One that bears a mark of another table and none of this one is that one's; one that bears none is this table's if
 /// its configuration may load the directory.
 ///
 /// # Errors
-/// The processes can't be seen: why.
-pub(crate) fn in_sight(system: &System, haproxy: &Haproxy) -> Result<Vec<Process>, String> {
+/// The processes can't be seen.
+pub(crate) fn in_sight(system: &System, haproxy: &Haproxy) -> Result<Vec<Process>, Hidden> {
     let proc = Proc::new(system);
-    // With `hidepid` only one's own processes are shown.
-    let Some(all) = proc.all().filter(|_| proc.stat(1).is_ok()) else {
-        return Err("the other processes here can't be seen".to_owned());
-    };
+    let all = proc.all().filter(|_| proc.stat(1).is_ok()).ok_or(Hidden)?;
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let others = all.into_iter().filter(|&pid| pid != own);
     Ok(others.filter_map(|pid| look(&proc, haproxy, pid)).collect())

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use crate::config::{Address, Haproxy};
 use crate::haproxy::process::arguments::{configuration_files, value_of};
+use crate::haproxy::process::environment::variables;
 use crate::haproxy::process::pidfile;
+use crate::sys::failure::io_cause;
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
 
@@ -35,7 +37,7 @@ pub struct Started {
     /// The directory that relative paths begin at.
     pub folder: PathBuf,
     /// Its environment; `None`: it isn't ours to see.
-    pub environment: Option<Vec<OsString>>,
+    pub environment: Option<Vec<(OsString, OsString)>>,
     /// Its root directory, where it means other files by a path than we do.
     pub root: Option<PathBuf>,
     /// Whether something says that it is this one: its pidfile, its unit, one of its sockets. Otherwise it is only the one
@@ -43,14 +45,44 @@ pub struct Started {
     pub is_surely_this: bool,
 }
 
+/// Why no HAProxy is taken for the one of the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum NoneFound {
+    /// The settings have no mark of it.
+    #[error("nothing says which HAProxy this is")]
+    Unmarked,
+    /// None runs.
+    #[error("no HAProxy runs here")]
+    NoneRuns,
+    /// Several run, and none has a mark of it.
+    #[error("several HAProxys run here, and none of them is surely this one")]
+    Several,
+    /// procfs doesn't show how it was started.
+    #[error("cannot read the {what} of process {pid}: {}", io_cause(.cause))]
+    Unreadable {
+        /// What of it.
+        what: &'static str,
+        /// Its process.
+        pid: i32,
+        /// Why.
+        cause: io::Error,
+    },
+    /// One runs, without a mark of it.
+    #[error("it may be another one")]
+    PerhapsAnother,
+    /// Those that run, without a mark of it, load other files.
+    #[error("no HAProxy that runs here loads the sites directory")]
+    NoneLoads,
+}
+
 impl Started {
     /// Finds this HAProxy.
     ///
     /// # Errors
     /// None runs, or it isn't clear which one it is: why.
-    pub fn find(system: &System, haproxy: &Haproxy) -> Result<Self, String> {
+    pub fn find(system: &System, haproxy: &Haproxy) -> Result<Self, NoneFound> {
         if haproxy.marks().are_none() {
-            return Err("nothing says which HAProxy this is".to_owned());
+            return Err(NoneFound::Unmarked);
         }
         let proc = Proc::new(system);
         let named = pidfile::haproxy(&proc, &haproxy.pidfile).filter(|&pid| is_haproxy(&proc, pid));
@@ -71,17 +103,13 @@ impl Started {
         match (&sure[..], &others[..]) {
             ([pid], _) => Self::look(&proc, *pid, true),
             ([], [pid]) => Self::look(&proc, *pid, false),
-            ([], []) => Err("no HAProxy runs here".to_owned()),
-            _ => Err("several HAProxys run here, and none of them is surely this one".to_owned()),
+            ([], []) => Err(NoneFound::NoneRuns),
+            _ => Err(NoneFound::Several),
         }
     }
 
-    fn look(proc: &Proc, pid: i32, is_surely_this: bool) -> Result<Self, String> {
-        let cannot = |what: &'static str| {
-            move |e: std::io::Error| {
-                format!("cannot read the {what} of process {pid}: {}", crate::sys::failure::io_cause(&e))
-            }
-        };
+    fn look(proc: &Proc, pid: i32, is_surely_this: bool) -> Result<Self, NoneFound> {
+        let cannot = |what| move |cause| NoneFound::Unreadable { what, pid, cause };
         let arguments = proc.arguments(pid).map_err(cannot("arguments"))?;
         let folder = fs::read_link(proc.path(pid, "cwd")).map_err(cannot("directory"))?;
         Ok(Self { is_surely_this, ..Self::of(proc, pid, arguments, folder) })
@@ -103,7 +131,7 @@ impl Started {
             files: configuration_files(&arguments),
             arguments,
             folder,
-            environment: proc.environment(pid).ok(),
+            environment: proc.environment(pid).ok().map(|entries| variables(&entries)),
             root: (!sees_ours).then(|| proc.path(pid, "root")),
             is_surely_this: false,
         }
@@ -112,12 +140,6 @@ impl Started {
     /// Its configuration files and directories, as absolute paths.
     pub(crate) fn paths(&self) -> impl Iterator<Item = PathBuf> {
         self.files.iter().map(|file| self.folder.join(file))
-    }
-
-    /// What a variable of its environment holds, where it is UTF-8.
-    pub(crate) fn variable(&self, wanted: &str) -> Option<String> {
-        let entries = self.environment.iter().flatten().filter_map(|entry| entry.to_str()?.split_once('='));
-        entries.filter(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned()).next()
     }
 
     /// The file that follows this option.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::config_check::{ConfigCheck, OTHER_PATHS};
+use super::checker::OTHER_PATHS;
+use super::config_check::ConfigCheck;
 use super::surroundings::remembered;
 use crate::config::Haproxy;
 use crate::sys::escape::escaped;

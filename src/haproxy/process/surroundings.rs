@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::geteuid;
 
-use super::config_check::{User, trusted, without_masters_own};
+use super::environment::{OPENSSL_CONF, variables, without_masters_own};
 use super::pidfile;
+use super::trusted::trusted;
+use super::user::User;
 use crate::config::{Address, Haproxy};
 use crate::haproxy::cli::worker::Worker;
 use crate::haproxy::methods::{master, systemd};
@@ -19,10 +21,6 @@ use crate::sys::system::System;
 
 /// How long a socket is asked for a process.
 const ANSWER: Duration = Duration::from_secs(2);
-
-/// The only variable that is taken from a process of another user, or with other files: OpenSSL's configuration (its
-/// `config(5)`). It may name programs to load, so the file must be one that nobody but root and us can change.
-pub const OPENSSL_CONF: &str = "OPENSSL_CONF";
 
 /// What the HAProxy that runs, with a master or without, was started in; `None`: it isn't found, or isn't ours to see.
 #[must_use]
@@ -36,13 +34,15 @@ pub fn surroundings(system: &System, haproxy: &Haproxy) -> Option<Surroundings> 
     ];
     let pid = ways.iter().find_map(|way| way().filter(|&pid| proc.haproxy(pid).is_some()))?;
     let environment = proc.environment(pid).ok().filter(|entries| !entries.is_empty())?;
-    let environment = without_masters_own(environment);
+    let environment = without_masters_own(variables(&environment));
     let user = User::parse(&proc.status(pid).ok()?)?;
     let same_files = proc.shares_mounts(pid);
     let us = geteuid().as_raw();
     if same_files && user.uid == us {
         return Some(Surroundings { environment, folder: fs::read_link(proc.path(pid, "cwd")).ok()? });
     }
+    // The only variable that is taken from a process of another user, or with other files. It may name programs to load, so
+    // the file must be one that nobody but root and us can change.
     let root = proc.path(pid, "root");
     let is_ours_too =
         |file: &Path| same_files || same_file(file, &root.join(file.strip_prefix("/").unwrap_or(file)));

@@ -19,9 +19,10 @@ use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
 use crate::haproxy::cli::replies::{Listing, StoreStatus, Unwanted};
 use crate::haproxy::cli::transaction::Untaken;
-use crate::haproxy::cli::worker::{Worker, is_plain, no_use};
+use crate::haproxy::cli::worker::{NoSocket, Worker, is_plain};
 use crate::haproxy::memory::{File, Filling, Memory, NotInMemory, Step};
 use crate::haproxy::target::Target;
+use crate::serving::answers::Unsure;
 use crate::sys::escape::escaped;
 use crate::sys::system::System;
 use difference::Difference;
@@ -62,7 +63,7 @@ pub fn update(system: &System, haproxy: &Haproxy, batch: &Batch<'_>, deadline: I
             Err(why) => return Attempt::NotApplicable(format!("{}: {why}", change.target)),
         }
     }
-    let mut unusable = Vec::new();
+    let mut unusable = NoSocket::default();
     for worker in Worker::ways(haproxy) {
         let telling = Update::new(system, haproxy, batch, worker, deadline);
         match telling.all(&jobs) {
@@ -74,10 +75,10 @@ pub fn update(system: &System, haproxy: &Haproxy, batch: &Batch<'_>, deadline: I
                 return Attempt::Refused { words: words.join("; "), files };
             }
             Err(Stop::Reload(why)) => return Attempt::NotApplicable(why),
-            Err(Stop::Unusable(trouble)) => unusable.push(format!("{}: {trouble}", worker.address())),
+            Err(Stop::Unusable(trouble)) => unusable.add(&worker, trouble),
         }
     }
-    Attempt::NotApplicable(no_use(&unusable))
+    Attempt::NotApplicable(unusable.to_string())
 }
 
 /// Replaces in memory what can be, where HAProxy can't reload.
@@ -96,7 +97,7 @@ pub fn update_what_can_be(
             Err(why) => partial.left.push((change.target.clone(), why.to_string())),
         }
     }
-    let mut obstacle = no_use(&[]);
+    let mut obstacle = NoSocket::default().to_string();
     for worker in Worker::ways(haproxy) {
         if jobs.is_empty() {
             break;
@@ -231,7 +232,7 @@ impl Update<'_> {
         let (memory, apart) = match Memory::of(self.batch.serving, &listing.stores) {
             Ok(memory) => (Some(memory), &nothing),
             Err(why) => {
-                partial.unseen = Some(unknown(self.haproxy, &why));
+                partial.unseen = Some(unknown(self.haproxy, why));
                 // What is known of it is better than nothing.
                 guess = Guess::of(&self.looking(listing, worker), &files);
                 (Memory::of(&guess.serving, &listing.stores).ok(), &guess.apart)
@@ -372,7 +373,7 @@ fn note_refusal(refused: &mut Refused, job: &Job<'_>, refusal: Unwanted) {
 }
 
 /// What is said where it isn't known whether HAProxy answers as after a start, and what would tell.
-fn unknown(haproxy: &Haproxy, why: &str) -> String {
+fn unknown(haproxy: &Haproxy, why: Unsure<'_>) -> String {
     let name = escaped(&haproxy.name);
     let probe = if haproxy.probe.is_empty() { ", or probe to an address of it" } else { "" };
     format!(

@@ -7,7 +7,7 @@ use crate::config::Haproxy;
 use crate::haproxy::batch::{Batch, Change, Expected};
 use crate::haproxy::cli::replies::{Listing, ShownStore, StoreStatus};
 use crate::haproxy::cli::socket::SocketError;
-use crate::haproxy::cli::worker::{Answering, Trouble, Worker, no_use};
+use crate::haproxy::cli::worker::{Answering, NoSocket, Trouble, Worker};
 use crate::haproxy::target::Target;
 use crate::serving::in_memory;
 
@@ -25,7 +25,7 @@ pub enum StoresShown {
 /// Looks once at what HAProxy shows of a batch.
 #[must_use]
 pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> StoresShown {
-    let mut unusable = Vec::new();
+    let mut unusable = NoSocket::default();
     let mut may_answer_later = false;
     for worker in Worker::ways(haproxy) {
         let looked = worker
@@ -45,11 +45,11 @@ pub fn shown(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> StoresS
             Err(trouble) => {
                 may_answer_later |=
                     !matches!(trouble, Trouble::Denied(_) | Trouble::Socket(SocketError::NotThere));
-                unusable.push(format!("{}: {trouble}", worker.address()));
+                unusable.add(&worker, trouble);
             }
         }
     }
-    StoresShown::Unseen(no_use(&unusable), may_answer_later)
+    StoresShown::Unseen(unusable.to_string(), may_answer_later)
 }
 
 /// Whether a HAProxy is seen to serve something else than after a start, although it has the same files.
