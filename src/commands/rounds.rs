@@ -9,7 +9,7 @@ use crate::host_setup::fleet_part::FleetPart;
 use crate::output::fleet::human::published;
 use crate::output::late::{late, undeployed};
 use crate::output::terminal::{Terminal, progress};
-use crate::output::{Exit, Note, Report, Weight, json, syslog};
+use crate::output::{Exit, Note, Report, json, syslog};
 use crate::plan::situation::Policy;
 use crate::sites::last_run::LastRun;
 use crate::sys::clock::now;
@@ -94,8 +94,9 @@ pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_
 /// Nobody loads anything here: the publisher has no HAProxy.
 fn only_publish(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_>)) -> Exit {
     let mut report = Report::begin(settings, args.dry_run);
-    let text = "this host only publishes; haproxy-certs status says what isn't published yet".to_owned();
-    report.notes.push(Note { text, weight: Weight::Fact });
+    report
+        .notes
+        .push(Note::fact("this host only publishes; haproxy-certs status says what isn't published yet"));
     let mut note_failure = |came: Came<'_>| {
         if let Came::Unpublished(failure) = came {
             report.error = Some(failure.clone());

@@ -12,7 +12,7 @@ pub mod terminal;
 pub mod wrap;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -23,6 +23,7 @@ use crate::plan::client::Client;
 use crate::plan::row::Row;
 use crate::status::severity::Severity;
 use crate::sweep::Swept;
+use crate::sys::escape::escaped_path;
 use crate::sys::failure::Failure;
 
 /// What a run of `assemble` did.
@@ -57,16 +58,43 @@ pub struct Report {
 }
 
 /// A fact about a run as a whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Note {
     /// One line of ASCII.
     pub text: String,
     /// Whom it is for.
     pub weight: Weight,
+    /// The file that HAProxy can't load, where it is about one.
+    pub unloadable: Option<PathBuf>,
+}
+
+impl Note {
+    /// It makes the run exit 1.
+    pub fn alarm(text: impl Into<String>) -> Self {
+        Self { text: text.into(), weight: Weight::Alarm, unloadable: None }
+    }
+
+    /// It explains what the run did.
+    pub fn fact(text: impl Into<String>) -> Self {
+        Self { weight: Weight::Fact, ..Self::alarm(text) }
+    }
+
+    /// For whoever looks closely.
+    pub fn hint(text: impl Into<String>) -> Self {
+        Self { weight: Weight::Hint, ..Self::alarm(text) }
+    }
+
+    /// A file that HAProxy can't load: why, and what to do.
+    #[must_use]
+    pub fn unloadable(path: &Path, why: &str, advice: &str) -> Self {
+        let shown = escaped_path(path);
+        let text = format!("HAProxy can't load {shown} ({why}), and won't start again: {advice}");
+        Self { unloadable: Some(path.to_owned()), ..Self::alarm(text) }
+    }
 }
 
 /// Whom a note is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Weight {
     /// It makes the run exit 1.
     Alarm,
@@ -211,7 +239,7 @@ impl Report {
     pub fn note_late(&mut self, file: Option<&str>) {
         let Some(file) = file else { return };
         let text = format!("{file} has not been deployed for more than a day: the run exits 2 until it is");
-        self.notes.push(Note { text, weight: Weight::Alarm });
+        self.notes.push(Note::alarm(text));
         self.late = Some(file.to_owned());
     }
 

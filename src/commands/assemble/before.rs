@@ -1,7 +1,7 @@
 //! Whether there is anything to do: certbot may have no tree yet, or have lost it.
 
 use crate::config::Settings;
-use crate::output::{Note, Report, Weight};
+use crate::output::{Note, Report};
 use crate::sites;
 use crate::sites::place::Place;
 use crate::source::{absence, is_there};
@@ -21,7 +21,7 @@ pub(crate) fn is_before_certbot(settings: &Settings, report: &mut Report) -> Res
     let is_before = !is_there(settings)? && nothing_deployed(settings)?;
     if is_before {
         let text = format!("there is no {} yet: nothing to do", escaped_path(&settings.live_dir));
-        report.notes.push(Note { text, weight: Weight::Fact });
+        report.notes.push(Note::fact(text));
     }
     Ok(is_before)
 }

@@ -27,7 +27,7 @@ use crate::config::Settings;
 use crate::haproxy::fingerprint::fingerprints;
 use crate::haproxy::process::reader::shut;
 use crate::index::{self, Index};
-use crate::output::{HaproxyRow, Note, Report, Weight};
+use crate::output::{HaproxyRow, Note, Report};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::plan::situation::Policy;
@@ -64,7 +64,7 @@ pub fn assemble(settings: &Settings, system: &System, options: &Options, progres
     let mut report = Report::begin(settings, options.dry_run);
     let hint = options.renewed_lineage.as_deref().filter(|_| settings.followed().is_none());
     let foreign = foreign_renewal(&settings.live_dir, hint);
-    report.notes.extend(foreign.map(|text| Note { text, weight: Weight::Alarm }));
+    report.notes.extend(foreign.map(Note::alarm));
     let run = if options.dry_run { dry_run } else { deploy };
     if let Err(failure) = run(settings, system, options, progress, &mut report) {
         report.error.get_or_insert(failure);

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 
 use crate::config::{Haproxy, Settings};
 use crate::host_setup::haproxy::bind_line;
-use crate::output::{Note, Report, Weight};
+use crate::output::{Note, Report};
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Recorded, Situation};
@@ -44,11 +44,7 @@ pub(crate) fn unloadable_left(settings: &Settings, loaded: &Loaded, rows: &[Row]
                 None if is_last => "put a certificate with its key there".to_owned(),
                 None => move_out(&path),
             };
-            let text = format!(
-                "HAProxy can't load {} ({why}), and won't start again: {advice}",
-                escaped_path(&path)
-            );
-            Note { text, weight: Weight::Alarm }
+            Note::unloadable(&path, &why, &advice)
         })
         .collect()
 }
@@ -57,13 +53,13 @@ pub(crate) fn unloadable_left(settings: &Settings, loaded: &Loaded, rows: &[Row]
 pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
     let stores =
         loaded.servings.iter().flat_map(|serving| serving.stores.iter().map(move |it| (serving, it)));
-    let mut texts: BTreeSet<String> = stores
+    let mut notes: BTreeSet<Note> = stores
         .filter_map(|(serving, (name, store))| {
             let path = escaped_path(&store.path);
             match &store.contents {
-                Contents::Unserved { why, .. } => {
-                    Some(format!("HAProxy can't serve {path} once it starts again: {why}; {KEY_LINE}"))
-                }
+                Contents::Unserved { why, .. } => Some(Note::alarm(format!(
+                    "HAProxy can't serve {path} once it starts again: {why}; {KEY_LINE}"
+                ))),
                 Contents::Unloadable { why, .. } if !is_in(&settings.sites_dir, loaded.sites, store) => {
                     let advice = match serving.named.iter().find(|named| named.path == *name) {
                         Some(Named { at, .. }) => {
@@ -71,27 +67,27 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
                         }
                         None => "what mends it says haproxy-certs status".to_owned(),
                     };
-                    Some(format!("HAProxy can't load {path} ({why}), and won't start again: {advice}"))
+                    Some(Note::unloadable(&store.path, why, &advice))
                 }
                 Contents::Pair(_) | Contents::Unloadable { .. } | Contents::Unseen(_) => None,
             }
         })
         .collect();
-    texts.extend(without_tls(settings, loaded).map(|(haproxy, bind)| no_tls(haproxy, bind)));
+    notes.extend(without_tls(settings, loaded).map(|(haproxy, bind)| Note::alarm(no_tls(haproxy, bind))));
     // One in a container may have the paths of our settings and be another one.
     let is_here = |haproxy: &Haproxy| loaded.configurations.contains_key(&haproxy.name);
     let haproxys = settings.haproxys.iter().zip(&loaded.servings).filter(|(haproxy, _)| is_here(haproxy));
     let strangers = haproxys.filter(|(_, serving)| loads_nothing_of_ours(settings, loaded, serving));
-    texts.extend(strangers.map(|(haproxy, serving)| {
+    notes.extend(strangers.map(|(haproxy, serving)| {
         let (name, sites) = (escaped(&haproxy.name), escaped_path(&settings.sites_dir));
-        if serving.binds.is_empty() {
+        Note::alarm(if serving.binds.is_empty() {
             let line = bind_line(haproxy);
             format!("{name} loads nothing from {sites}: add to its configuration, and reload it: {line}")
         } else {
             format!("{name} loads nothing from {sites}; status --setup says what it loads")
-        }
+        })
     }));
-    texts.into_iter().map(|text| Note { text, weight: Weight::Alarm }).collect()
+    notes.into_iter().collect()
 }
 
 /// What is to be said of a bind line that loads certificates and speaks no TLS.
@@ -125,7 +121,7 @@ pub(crate) fn notes_of_unlisted(settings: &Settings, found: &[(&Row, Unreached)]
     });
     let rest = found.len().checked_sub(MAX_NOTED).filter(|&rest| rest > 0);
     let rest = rest.map(|rest| format!("{rest} more like it: haproxy-certs status lists them"));
-    noted.chain(rest).map(|text| Note { text, weight: Weight::Alarm }).collect()
+    noted.chain(rest).map(Note::alarm).collect()
 }
 
 /// Why no line names what a row deploys, or has deployed.
@@ -149,7 +145,7 @@ fn loads_nothing_of_ours(settings: &Settings, loaded: &Loaded, serving: &Serving
 
 /// The index is only a cache: a run is as good without it.
 pub(crate) fn unsaved(failure: &Failure) -> Note {
-    Note { text: format!("the next run reads everything: {}", failure.message), weight: Weight::Hint }
+    Note::hint(format!("the next run reads everything: {}", failure.message))
 }
 
 /// A note for each name that was forced and is no lineage: mistyped, as a rule.
@@ -164,8 +160,7 @@ pub(crate) fn forced_in_vain(situation: &Situation) -> Vec<Note> {
         .filter(|name| !situation.has_lineage(name) && !is_host(name) && !is_held(name))
         .map(|name| {
             let name = escaped(name.as_encoded_bytes());
-            let text = format!("--force {name}: there is no such lineage, or it is excluded");
-            Note { text, weight: Weight::Fact }
+            Note::fact(format!("--force {name}: there is no such lineage, or it is excluded"))
         })
         .collect()
 }
@@ -174,16 +169,16 @@ pub(crate) fn note_group_writable(place: &Place, report: &mut Report) {
     for folder in guard::group_writable(&place.path) {
         let shown = escaped_path(folder);
         let text = format!("the group of {shown} may write to it; if that isn't meant: chmod g-w {shown}");
-        report.notes.push(Note { text, weight: Weight::Hint });
+        report.notes.push(Note::hint(text));
     }
 }
 
 /// That somebody else has changed a HAProxy's memory, which this run mends.
 pub(crate) fn notified_again(found: &OutOfStep) -> Note {
-    Note { text: format!("{}; it is notified again", found.fact), weight: Weight::Fact }
+    Note::fact(format!("{}; it is notified again", found.fact))
 }
 
 /// The same where nothing is done.
 pub(crate) fn to_be_notified(found: &OutOfStep) -> Note {
-    Note { text: format!("{}; a run with --full notifies it again", found.fact), weight: Weight::Fact }
+    Note::fact(format!("{}; a run with --full notifies it again", found.fact))
 }

@@ -1,7 +1,7 @@
 //! Files that a HAProxy can read stay as they are where it couldn't read what would take their place.
 
 use crate::haproxy::process::reader::Shut;
-use crate::output::{Note, Weight};
+use crate::output::Note;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Plan, Role, Row};
@@ -31,5 +31,5 @@ pub(crate) fn hold(shut: &[Shut], situation: &Situation, plan: &mut Plan) {
 
 /// What is to be said of them.
 pub(crate) fn notes(shut: &[Shut]) -> impl Iterator<Item = Note> {
-    shut.iter().map(|shut| Note { text: format!("{}: {}", shut.fact, shut.advice), weight: Weight::Alarm })
+    shut.iter().map(|shut| Note::alarm(format!("{}: {}", shut.fact, shut.advice)))
 }

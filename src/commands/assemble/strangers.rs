@@ -5,14 +5,14 @@ use std::ffi::OsStr;
 use crate::config::Settings;
 use crate::haproxy::untried::{Culprit, Strangers, culprit};
 use crate::haproxy::verdict::Outcome;
-use crate::output::{Note, Report, Weight};
+use crate::output::{Note, Report};
 use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::{Role, Row};
 use crate::serving::loads::{Loaded, move_out};
 use crate::sites::last_run::LastRun;
 use crate::status::checking::{Checked, check};
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::escaped;
 use crate::sys::system::System;
 
 /// Asks the HAProxys, where no run has done so; what they name that isn't said yet becomes a note. `fingerprints`: which
@@ -36,7 +36,7 @@ pub(crate) fn ask(
         report.haproxy.iter().any(|row| row.name == *name && is_fresh(row.outcome, row.confirmed))
     };
     let mut accept = true;
-    let mut texts = Vec::new();
+    let mut found: Vec<Note> = Vec::new();
     let all = settings.haproxys.iter().enumerate();
     for (place, haproxy) in all.filter(|(_, haproxy)| !is_known && !has_read(&haproxy.name)) {
         match check(system, haproxy) {
@@ -45,16 +45,15 @@ pub(crate) fn ask(
             Checked::Refused { log, words, advice } => {
                 accept = false;
                 let around = (loaded, loaded.servings.get(place));
-                let found = culprit(settings, haproxy, around, report.rows.iter(), &log);
                 let is_said =
                     report.haproxy.iter().any(|row| row.name == haproxy.name && row.advice.is_some());
-                texts.extend(match found {
-                    Some(found) => Some(text(settings, loaded, &report.rows, &found)),
+                found.extend(match culprit(settings, haproxy, around, report.rows.iter(), &log) {
+                    Some(culprit) => Some(note(settings, loaded, &report.rows, &culprit)),
                     None if is_said => None,
-                    None => Some(format!(
+                    None => Some(Note::alarm(format!(
                         "{} refuses its configuration ({words}), and won't start again: {advice}",
                         escaped(&haproxy.name)
-                    )),
+                    ))),
                 });
             }
         }
@@ -62,24 +61,19 @@ pub(crate) fn ask(
     if accept {
         report.accepted = Some(mark);
     }
-    texts.dedup();
-    let is_said = |text: &String| {
-        let begin = text.split(" (").next().unwrap_or_default();
-        report.notes.iter().any(|note| note.text.starts_with(begin))
+    found.dedup();
+    let is_said = |new: &Note| {
+        new.unloadable.is_some() && report.notes.iter().any(|note| note.unloadable == new.unloadable)
     };
-    let new: Vec<Note> = texts
-        .into_iter()
-        .filter(|text| !is_said(text))
-        .map(|text| Note { text, weight: Weight::Alarm })
-        .collect();
-    report.notes.extend(new);
+    found.retain(|new| !is_said(new));
+    report.notes.extend(found);
 }
 
 fn is_fresh(outcome: Outcome, confirmed: Option<bool>) -> bool {
     outcome == Outcome::Reloaded && confirmed == Some(true)
 }
 
-fn text(settings: &Settings, loaded: &Loaded, rows: &[Row], found: &Culprit) -> String {
+fn note(settings: &Settings, loaded: &Loaded, rows: &[Row], found: &Culprit) -> Note {
     let Culprit { path, why } = found;
     let file = path.file_name().unwrap_or_default();
     let is_site = path.parent() == Some(settings.sites_dir.as_path());
@@ -91,7 +85,7 @@ fn text(settings: &Settings, loaded: &Loaded, rows: &[Row], found: &Culprit) -> 
         }
         None => move_out(path),
     };
-    format!("HAProxy can't load {} ({why}), and won't start again: {advice}", escaped_path(path))
+    Note::unloadable(path, why, &advice)
 }
 
 /// Whether no other file of the sites directory would be left that HAProxy can load.
