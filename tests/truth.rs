@@ -266,6 +266,156 @@ fn a_file_of_authorities_that_is_gone_or_damaged_is_said_by_every_run() {
         }
     }
 }
+
+/// So is every other file that a line names, whatever for.
+#[test]
+fn every_file_that_haproxy_reads_at_a_start_is_said_where_it_is_gone_or_damaged() {
+    for version in versions() {
+        let mut tree = Tree::new();
+        tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let folder = cmd.beside("named");
+        fs::create_dir_all(folder.join("own")).unwrap();
+        let root = tree.authority().root().to_owned();
+        let leaf = tree.authority().issue(KeyKind::P256, &["o.example"], Validity::days(90));
+        fs::write(cmd.beside("o.pem"), leaf.combined()).unwrap();
+        let entry = format!("{}\n", cmd.beside("o.pem").display());
+        let page = "HTTP/1.0 503 Service Unavailable\r\nConnection: close\r\n\r\n".to_owned();
+        // The file, what is in it, and what it is damaged with.
+        let files = [
+            ("sites.list", entry.as_str(), Some("/a.pem [b [c]\n")),
+            ("own/authorities.pem", root.as_str(), Some("no certificate\n")),
+            ("503.http", page.as_str(), None),
+            ("addresses.acl", "192.0.2.1\n", None),
+            ("hosts.map", "a b\n", None),
+        ];
+        for (name, text, _) in files {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        let named = |name: &str| folder.join(name).display().to_string();
+        let backend = format!(
+            "backend b\n  errorfile 503 {}\n  acl known src -f {}\n  http-request set-header x \
+             %[req.hdr(host),map({})] if known\n  server s 127.0.0.1:1 ssl verify required ca-file {}",
+            named("503.http"),
+            named("addresses.acl"),
+            named("hosts.map"),
+            named("own/authorities.pem"),
+        );
+        let list = format!("crt-list {}", named("sites.list"));
+        let haproxy = Haproxy::of(&version).crt(cmd.sites()).bind_option(&list).section(&backend).start();
+        let calls = cmd.beside("calls");
+        let counting = cmd.beside("counting");
+        let program = haproxy.version().program.display();
+        tree::write(
+            &counting,
+            format!("#!/bin/sh\necho \"$*\" >>{}\nexec {program} \"$@\"\n", calls.display()),
+            0o755,
+        );
+        let table = haproxy.table(&format!("unit = \"\"\nbinary = {}", support::cmd::toml(&counting)));
+        let cmd = cmd.with_tables(&table);
+        let asked = || {
+            let calls = fs::read_to_string(&calls).unwrap_or_default();
+            let config = haproxy.config().display().to_string();
+            calls.lines().filter(|line| line.starts_with("-c") && line.contains(&config)).count()
+        };
+        cmd.assemble(&[]).exits(0);
+        becomes_ok(&cmd, &[]);
+        // What it has taken isn't asked again, also after a certificate of ours is another one.
+        let before = asked();
+        for _ in 0..2 {
+            tree.renew("a.example");
+            assert_eq!(cmd.assemble(&[]).exits(0).haproxy()["outcome"], "updated");
+            cmd.assemble(&["--full"]).exits(0);
+            json(&cmd, &[]).exits(0);
+        }
+        assert_eq!(asked(), before, "{}: {}", version.full, fs::read_to_string(&calls).unwrap());
+        for (name, text, damage) in files {
+            let path = folder.join(name);
+            let gone = |path: &Path| match path.parent() {
+                Some(own) if own.ends_with("own") => fs::remove_dir_all(own).unwrap(),
+                _ => fs::remove_file(path).unwrap(),
+            };
+            for bad in [None, damage].iter().take(1 + usize::from(damage.is_some())) {
+                gone(&path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                match bad {
+                    Some(bad) => fs::write(&path, bad).unwrap(),
+                    None if name.starts_with("own/") => gone(&path),
+                    None => {}
+                }
+                let context = format!("{} {name} {bad:?}", version.full);
+                assert!(haproxy.check().is_err(), "{context}: it would start");
+                let said = problem(&json(&cmd, &[]).exits(2), "haproxy-config", "critical", name);
+                let advice = said["advice"].as_str().unwrap();
+                let file = path.display().to_string();
+                assert!(advice.starts_with("mend line "), "{context}: {said}");
+                assert!(advice.contains(&file) || name == "hosts.map", "{context}: {said}");
+                for arguments in [&[][..], &["--full"]] {
+                    let run = cmd.assemble(arguments).exits(1);
+                    assert!(run.stdout.contains("refuses its configuration ("), "{context}: {run}");
+                    assert!(run.stdout.contains(&file), "{context}: {run}");
+                }
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(&path, text).unwrap();
+                cmd.assemble(&[]).exits(0);
+                // The one that runs hasn't read the list anew.
+                let seen = json(&cmd, &[]).json();
+                assert!(
+                    details(&seen).iter().all(|it| it["problem"] != "haproxy-config"),
+                    "{context}: {seen}"
+                );
+            }
+        }
+    }
+}
+
+/// A unit's `BindPaths=`: with our root directory, and other files by some names. What this host has by them says nothing.
+#[test]
+fn a_haproxy_with_mounts_of_its_own_is_judged_by_its_own_files() {
+    for version in versions() {
+        let mut tree = Tree::new();
+        for name in ["a.example", "b.example"] {
+            tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
+        }
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let (there, other) = (cmd.beside("there"), cmd.beside("other"));
+        for folder in [&there, &other] {
+            fs::create_dir(folder).unwrap();
+        }
+        let leaf = tree.authority().issue(KeyKind::P256, &["o.example"], Validity::days(90));
+        fs::write(other.join("o.pem"), leaf.combined()).unwrap();
+        let mounts = format!("mount --bind {} {}", other.display(), there.display());
+        let haproxy = Haproxy::of(&version).mounts(&mounts).crt(cmd.sites()).crt(there.join("o.pem")).start();
+        assert!(haproxy.check().is_err(), "the host has it, too");
+        let cmd = cmd.haproxy(&haproxy, "");
+        cmd.assemble(&[]).exits(0);
+        // Only a reload takes these.
+        tree.issue("0.example", KeyKind::P256, &["0.example"], Validity::days(90));
+        let row = cmd.assemble(&[]).exits(0).haproxy();
+        assert_eq!((&row["outcome"], &row["owed"]), (&"reloaded".into(), &false.into()), "{row}");
+        tree.delete("0.example");
+        let run = cmd.assemble(&[]).exits(0);
+        assert_eq!(run.action("0.example.pem"), "prune", "{run}");
+        becomes_ok(&cmd, &[]);
+        // Its own files count.
+        fs::remove_file(other.join("o.pem")).unwrap();
+        problem(&json(&cmd, &[]).exits(2), "unloadable", "critical", "no such file");
+        cmd.assemble(&["--full"]).exits(1);
+        drop(haproxy);
+
+        // Where all that it names is the same, what is said here holds there.
+        let haproxy = Haproxy::of(&version).mounts(&mounts).crt(cmd.sites()).start();
+        let cmd = cmd.with_tables("").haproxy(&haproxy, "");
+        cmd.assemble(&[]).exits(0);
+        break_configuration(&haproxy);
+        tree.issue("0.example", KeyKind::P256, &["0.example"], Validity::days(90));
+        let run = cmd.assemble(&[]).exits(2);
+        assert!(run.stdout.contains("unknown keyword 'no-such-keyword'"), "{run}");
+    }
+}
+
 /// It runs, and none of its lines leads to our directory: that it was reloaded is no success.
 #[test]
 fn a_haproxy_that_loads_nothing_of_ours_is_said() {

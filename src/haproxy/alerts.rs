@@ -35,10 +35,7 @@ pub(super) fn cause(words: &str) -> String {
 /// What to do about a configuration that HAProxy refuses; `program`: the one that refused it; `files`: all that it
 /// consists of, as far as they are known; `loads`: what it loads.
 pub(crate) fn advice(words: &str, program: &Path, files: &[PathBuf], loads: &[String]) -> String {
-    let place = words.find('[').and_then(|start| words.get(start + 1..)?.split_once(']'));
-    let place = place.and_then(|(place, _)| place.rsplit_once(':'));
-    let place = place.filter(|(file, _)| !file.is_empty() && !file.ends_with(':'));
-    let place = place.filter(|(_, line)| !line.is_empty() && line.bytes().all(|byte| byte.is_ascii_digit()));
+    let place = place_in(words);
     let named = place.map(|(file, _)| PathBuf::from(file));
     let files = if files.is_empty() { named.as_slice() } else { files };
     let mut command = format!("{} -c", shell_word(program.as_os_str()));
@@ -50,9 +47,56 @@ pub(crate) fn advice(words: &str, program: &Path, files: &[PathBuf], loads: &[St
     let unloadable = named_in(words, loads).first().and_then(|&index| loads.get(index));
     match (unloadable, place) {
         (Some(file), _) => format!("mend {}, which it can't load{check}", escaped(file)),
-        (None, Some((file, line))) => format!("mend line {line} of {file}{check}"),
+        (None, Some((file, line))) => {
+            let other = list_in(words).map_or_else(
+                || not_taken(words).map(|path| format!("{}, which it can't load", escaped(path))),
+                |(list, line)| Some(format!("line {line} of {}", escaped(list))),
+            );
+            let other = other.map(|other| format!(", or {other}")).unwrap_or_default();
+            format!("mend line {line} of {file}{other}{check}")
+        }
         (None, None) => format!("mend its configuration{check}"),
     }
+}
+
+/// The first file and line in brackets.
+fn place_in(words: &str) -> Option<(&str, &str)> {
+    let (place, _) = words.get(words.find('[')? + 1..)?.split_once(']')?;
+    let (file, line) = place.rsplit_once(':')?;
+    let is_place = !file.is_empty() && !file.ends_with(':') && is_number(line);
+    is_place.then_some((file, line))
+}
+
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The line of a crt-list that the words are about, which another line names: the file and the line's number (2.4 and later
+/// say it in the first way).
+fn list_in(words: &str) -> Option<(&str, &str)> {
+    if let Some((_, behind)) = words.split_once("'crt-list' : parsing ") {
+        return place_in(behind);
+    }
+    let (before, behind) = words.split_once(" in file '")?;
+    let (_, line) = before.rsplit_once(" on line ")?;
+    Some((behind.split_once('\'')?.0, line)).filter(|_| is_number(line))
+}
+
+/// The file that is named where it can't be read, or isn't what it should be (the wordings of 2.2 to 3.4).
+fn not_taken(words: &str) -> Option<&str> {
+    const WORDS: [&str; 8] = [
+        "cannot open file '",
+        "error opening file '",
+        "failed to open pattern file <",
+        "DH parameters from file <",
+        "error in Lua file '",
+        "Couldn't open the ca-file '",
+        "-file' : unable to load ",
+        "Can't open the file '",
+    ];
+    let behind = WORDS.iter().find_map(|known| Some(words.split_once(known)?.1))?;
+    let path = behind.split(['\'', '>', ' ', ';']).next()?.trim_end_matches('.');
+    path.starts_with('/').then_some(path)
 }
 
 /// The files that the log's error lines name, or whose siblings they name: the index in `paths` and the line, each
@@ -330,6 +374,44 @@ mod tests {
             advice(file, Path::new("haproxy"), &[], &loads),
             "mend /more/z.pem, which it can't load; check it with: haproxy -c -f /a.cfg"
         );
+    }
+
+    /// Each as the versions say it.
+    #[test]
+    fn the_file_that_a_line_names_may_be_what_is_to_be_mended() {
+        for (said, other) in [
+            (
+                "'crt-list' : cannot open file '/c/l.list' : No such file or directory",
+                "/c/l.list, which it can't load",
+            ),
+            ("'crt-list' : too many '[' on line 7 in file '/c/l.list'.", "line 7 of /c/l.list"),
+            ("'crt-list' : parsing [/c/l.list:7]: too many '['", "line 7 of /c/l.list"),
+            ("'ca-file' : unable to load /c/ca.pem.", "/c/ca.pem, which it can't load"),
+            (
+                "'server b/s' : Couldn't open the ca-file '/c/ca.pem' (No such file or directory).",
+                "/c/ca.pem, which it can't load",
+            ),
+            (
+                "'ssl-dh-param-file': unable to load DH parameters from file </c/dh>.",
+                "/c/dh, which it can't load",
+            ),
+            ("errorfile : error opening file '/c/503.http'.", "/c/503.http, which it can't load"),
+            (
+                "error in Lua file '/c/x.lua': cannot open /c/x.lua: No such file",
+                "/c/x.lua, which it can't load",
+            ),
+            (
+                "error detected while parsing ACL 'x' : failed to open pattern file </c/x.acl>.",
+                "/c/x.acl, which it can't load",
+            ),
+        ] {
+            for words in [format!("parsing [/a.cfg:10] : {said}"), format!("[/a.cfg:10] : {said}")] {
+                let advice = advice(&words, Path::new("haproxy"), &[], &[]);
+                let expected =
+                    format!("mend line 10 of /a.cfg, or {other}; check it with: haproxy -c -f /a.cfg");
+                assert_eq!(advice, expected, "{words}");
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! Files that HAProxy loads and that aren't ours: certificates, and the authorities and revocation lists beside them. Whether it
-//! would load one is known from itself alone: its version, its OpenSSL and the security level decide of a short key, a weak
-//! signature, an uncommon curve (measured, 2.2 to 3.4).
+//! Files that HAProxy reads at a start and that aren't ours: certificates, and what else its lines name: crt-lists, authorities,
+//! revocation lists, maps, pages of errors. Whether it would take one is known from itself alone: its version, its OpenSSL and the
+//! security level decide of a short key, a weak signature, an uncommon curve (measured, 2.2 to 3.4).
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,28 +16,35 @@ use crate::haproxy::target::Target;
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
 use crate::serving::beside::SIBLINGS;
-use crate::serving::gather::is_in;
+use crate::serving::gather::{identity, is_in};
 use crate::serving::loads::{Contents, Loaded, Serving, Store};
 use crate::serving::one_by_one::passed_over;
 
-/// The files that HAProxys load and that aren't ours.
+/// The files that HAProxys read at a start and that aren't ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Strangers(BTreeSet<PathBuf>);
+pub struct Strangers {
+    certificates: BTreeSet<PathBuf>,
+    /// What else may be read then, also where there is nothing.
+    read: BTreeSet<PathBuf>,
+}
 
 impl Strangers {
     /// Those among these rows of the sites directory, and those from elsewhere.
     #[must_use]
     pub fn of<'a>(settings: &Settings, loaded: &Loaded, rows: impl Iterator<Item = &'a Row>) -> Self {
         let is_passed_over = passed_over(settings, loaded);
+        let rows: Vec<&Row> = rows.collect();
+        let is_foreign = |row: &Row| matches!(row.action, Action::Foreign | Action::Conflict);
+        let of_ours = rows.iter().filter(|row| row.role == Role::Site && !is_foreign(row));
+        let ours: BTreeSet<&OsStr> = of_ours.filter_map(|row| row.file.as_deref()).collect();
         let stores = || loaded.servings.iter().flat_map(|serving| serving.stores.values());
         // What is known to be no good is said by itself.
         let is_bad = |store: &&Store| matches!(store.contents, Contents::Unloadable { .. });
         let bad: BTreeSet<&Path> = stores().filter(is_bad).map(|store| store.path.as_path()).collect();
         let of_row = |row: &Row| {
             let file = row.file.as_ref()?;
-            let is_foreign = matches!(row.action, Action::Foreign | Action::Conflict);
             let is_loaded = row.role == Role::Host || !is_passed_over(file);
-            (is_foreign && is_loaded).then(|| settings.sites_dir.join(file))
+            (is_foreign(row) && is_loaded).then(|| settings.sites_dir.join(file))
         };
         let is_ours = |store: &Store| {
             settings.host_lineage.is_some() && loaded.host.is_some() && store.identity == loaded.host
@@ -45,30 +52,45 @@ impl Strangers {
         };
         let elsewhere = stores().filter(|store| !is_ours(store)).map(|store| store.path.clone());
         // It doesn't start without one, or with one that it can't read (measured, 2.2 to 3.4).
-        let readers = loaded.servings.iter().flat_map(|serving| &serving.readers);
-        let readers =
-            readers.filter(|named| named.folder != loaded.sites).map(|named| PathBuf::from(&named.path));
-        let files = rows.filter_map(of_row).chain(elsewhere).chain(readers);
-        Self(files.filter(|path| !bad.contains(path.as_path())).collect())
+        let is_ours_there = |path: &&PathBuf| {
+            let folder = path.parent().and_then(identity);
+            let is_there = loaded.sites.is_some() && folder == loaded.sites;
+            let is_host =
+                || settings.host_lineage.is_some() && loaded.host.is_some() && identity(path) == loaded.host;
+            is_there && path.file_name().is_some_and(|file| ours.contains(file)) || is_host()
+        };
+        let read = loaded.servings.iter().flat_map(|serving| &serving.read_at_start);
+        let read: BTreeSet<PathBuf> = read.filter(|path| !is_ours_there(path)).cloned().collect();
+        let files = rows.iter().copied().filter_map(of_row).chain(elsewhere);
+        let certificates = files.filter(|path| !bad.contains(path.as_path())).collect();
+        Self { certificates, read }
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.certificates.is_empty() && self.read.is_empty()
     }
 
     /// What tells whether they, what is beside them, and the HAProxys of these `fingerprints` are still the same.
     #[must_use]
     pub fn mark(&self, fingerprints: &str) -> String {
         let mut facts = format!("{fingerprints}\n");
-        for file in &self.0 {
+        for file in &self.certificates {
             describe(file, &mut facts);
             for ending in SIBLINGS {
                 let mut beside: OsString = file.clone().into_os_string();
                 beside.push(".");
                 beside.push(ending);
                 describe(Path::new(&beside), &mut facts);
+            }
+        }
+        for path in &self.read {
+            if path.is_file() {
+                describe(path, &mut facts);
+            } else if path.is_dir() {
+                // What is in it may change all the time.
+                let _ = writeln!(facts, "{} is a directory", path.display());
             }
         }
         hex(&sha256(facts.as_bytes()))

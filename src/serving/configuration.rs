@@ -27,6 +27,8 @@ pub struct Configuration {
     pub others: Vec<(String, At)>,
     /// What lines read certificates from for something else than to present them: clients' authorities, issuers.
     pub readers: Vec<(String, At)>,
+    /// The paths that lines name and that may be read at a start, but those of certificates.
+    pub read_at_start: BTreeSet<String>,
     /// Whether HAProxy fetches OCSP responses, for some of its certificates at least.
     pub fetches_ocsp: bool,
     /// `ca-base` of the global section.
@@ -396,6 +398,24 @@ const BEFORE_READ: [&str; 7] = [
     "ssl-server-ca-file",
 ];
 
+/// What stands before a file that HAProxy reads when it starts, and that may have a name without a directory.
+const BEFORE_TEXTS: [&str; 7] =
+    ["crt-list", "lua-load", "ssl-dh-param-file", "tls-ticket-keys", "errorfile", "-f", "-M"];
+
+/// The first words of lines, and of parts of lines, that name what HAProxy or somebody else writes while it runs, or what it can
+/// be without.
+const WRITTEN: [&str; 9] = [
+    "account-key",
+    "backing-file",
+    "chroot",
+    "load-server-state-from-file",
+    "log",
+    "pidfile",
+    "server-state-file",
+    "server-state-file-name",
+    "stats-file",
+];
+
 /// What stands around a name within a word: `%[path,map(/etc/x.map)]`.
 const AROUND: [char; 15] = ['(', ')', '[', ']', '{', '}', '<', '>', ',', ';', '=', '|', '"', '\'', '%'];
 
@@ -503,6 +523,7 @@ impl Configuration {
                 self.readers.push((joined(self.ca_base.as_ref(), path), at.clone()));
             }
         }
+        self.reads(first, line, at);
         let is_ours =
             line.all.iter().any(|word| word == "crt" || word == "crt-list" || word == "default-crt");
         if line.has_unknown && (is_ours || ["crt-base", "default-path"].contains(&first)) {
@@ -547,6 +568,47 @@ impl Configuration {
                 _ => {}
             },
         }
+    }
+
+    /// Keeps what a line has HAProxy read when it starts, but certificates.
+    fn reads(&mut self, first: &str, line: &Words, at: &At) {
+        if WRITTEN.contains(&first) {
+            return;
+        }
+        let mut named = FileNames::default();
+        named.mention_all(line, at, |_| true);
+        self.read_at_start.extend(named.paths.into_iter().map(|(path, _)| path));
+        for (place, word) in line.all.iter().enumerate() {
+            let is_known = |place: &usize| !line.unknown.contains_key(place);
+            let behind = |distance: usize| {
+                let place = Some(place + distance).filter(is_known)?;
+                line.all.get(place).filter(|path| !path.starts_with('@'))
+            };
+            if BEFORE_READ.contains(&word.as_str()) {
+                let whole = |path: &String| joined(self.ca_base.as_ref(), path);
+                self.read_at_start.extend(behind(1).map(whole));
+            }
+            if BEFORE_TEXTS.contains(&word.as_str()) {
+                // `errorfile 503 FILE`.
+                let distance = if word == "errorfile" { 2 } else { 1 };
+                self.read_at_start.extend(behind(distance).cloned());
+            }
+        }
+    }
+
+    /// What a line of a crt-list has HAProxy read when it starts, beside its certificate.
+    #[must_use]
+    pub fn read_by_list(&self, options: &[String]) -> Vec<String> {
+        let read = options.windows(2).filter_map(|pair| match pair {
+            [keyword, path] if BEFORE_READ.contains(&keyword.as_str()) => {
+                Some(joined(self.ca_base.as_ref(), path))
+            }
+            [keyword, path] if BEFORE_FILES.contains(&keyword.as_str()) && path.contains('/') => {
+                Some(path.clone())
+            }
+            _ => None,
+        });
+        read.collect()
     }
 
     fn enter(&mut self, words: &[&str]) {

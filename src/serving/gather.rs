@@ -356,6 +356,49 @@ pub(crate) fn set_up(
     Ok((configuration, serving))
 }
 
+/// The first file that a process's configuration names and that is another one for us, where its mounts or its root directory
+/// aren't ours; `None`: there is none. What can't be read counts as another one.
+pub(crate) fn first_elsewhere(
+    started: &Started,
+    haproxy: &Haproxy,
+    version: Option<(u32, u32)>,
+) -> Option<PathBuf> {
+    let files = if haproxy.config.is_empty() { &started.files } else { &haproxy.config };
+    let whole = || files.first().map(|file| started.folder.join(file)).unwrap_or_default();
+    let Ok(disks) = Disks::of(Some(started), haproxy) else { return Some(whole()) };
+    let environment = Environment { version, ..environment(started) };
+    let Ok((configuration, disk, _)) = configuration(files, environment, disks) else { return Some(whole()) };
+    let beginning = configuration.beginning().map(Path::new);
+    let ours = match beginning {
+        Some(folder) => Disk::ours(started.folder.clone()).beginning_at(Some(folder)),
+        None => Disk::ours(started.folder.clone()),
+    };
+    let mut gathering = Gathering::of(&configuration, &disk, version);
+    gathering.binds();
+    // A directory is more than its files: they may come and go.
+    let is_other = |path: &Path, counts: fn(&OnDisk) -> bool| {
+        let look = |disk: &Disk| disk.find(path).ok().filter(counts).map(|found| found.identity());
+        look(&disk) != look(&ours)
+    };
+    let is_any = |_: &OnDisk| true;
+    let own = files.iter().filter(|_| haproxy.config.is_empty()).map(PathBuf::as_path);
+    let keys = gathering.wanted.values().filter_map(|wanted| match &wanted.key {
+        KeyFile::Named(key, _) => Some(Path::new(key)),
+        KeyFile::None | KeyFile::Beside(_) => None,
+    });
+    let certificates = gathering.wanted.values().map(|wanted| wanted.path.as_path()).chain(keys);
+    let directories = gathering.directories.keys().map(Path::new);
+    let readers = configuration.readers.iter().map(|(path, _)| Path::new(path.as_str()));
+    let read = gathering.read_at_start.iter().map(Path::new);
+    let found = own
+        .chain(certificates)
+        .chain(directories)
+        .chain(readers)
+        .find(|path| is_other(path, is_any))
+        .or_else(|| read.clone().find(|path| is_other(path, OnDisk::is_file)));
+    found.map(|path| started.folder.join(path))
+}
+
 /// A HAProxy that doesn't run, with nothing that says what it loads: what distributions start it with still tells which files
 /// mustn't go, and whether it names our host certificate. More isn't claimed from it: it may be somebody else's.
 fn stopped(why: &NoneFound, haproxy: &Haproxy) -> Serving {
@@ -544,6 +587,8 @@ struct Gathering<'a> {
     certificates: BTreeSet<String>,
     /// What lines have HAProxy load with a store.
     extras: BTreeMap<String, String>,
+    /// What lines may have HAProxy read when it starts, but certificates.
+    read_at_start: BTreeSet<String>,
     unclear: Option<String>,
     unread: Option<Identity>,
     /// The places of the configuration files.
@@ -563,6 +608,7 @@ impl<'a> Gathering<'a> {
             names: configuration.names.clone(),
             certificates: BTreeSet::new(),
             extras: BTreeMap::new(),
+            read_at_start: configuration.read_at_start.clone(),
             unclear: configuration.unclear.clone(),
             unread: None,
             sources: Vec::new(),
@@ -607,8 +653,11 @@ impl<'a> Gathering<'a> {
         let lines = self.lists.values().flatten();
         let fetches_ocsp = lines.into_iter().any(|line| line.option("ocsp-update") == Some("on"));
         let is_here =
-            |list: &&String| !matches!(self.disk.find(Path::new(list.as_str())), Err(Unfound::Elsewhere));
-        let lists = self.lists.keys().filter(is_here).map(|list| self.disk.place(Path::new(list)));
+            |path: &&String| !matches!(self.disk.find(Path::new(path.as_str())), Err(Unfound::Elsewhere));
+        let place = |path: &String| self.disk.place(Path::new(path));
+        let lists = self.lists.keys().filter(is_here).map(place);
+        let is_other = |path: &&String| !self.certificates.contains(*path);
+        let read_at_start = self.read_at_start.iter().filter(is_other).filter(is_here).map(place).collect();
         let sources = self.sources.iter().cloned().chain(lists).collect();
         let Gathering {
             disk,
@@ -654,6 +703,7 @@ impl<'a> Gathering<'a> {
             bundles,
             sources,
             named: named(names.paths, &certificates, disk),
+            read_at_start,
             fetches_ocsp: self.configuration.fetches_ocsp || fetches_ocsp,
             readers: named(self.configuration.readers.clone(), &BTreeSet::new(), disk),
             mentioned,
@@ -859,6 +909,7 @@ impl<'a> Gathering<'a> {
                     self.names.mention(word, false, &at);
                 }
             }
+            self.read_at_start.extend(self.configuration.read_by_list(&line.options));
             let filters = line.filters;
             entries.extend(self.single(&whole).into_iter().map(|store| Entry {
                 store,

@@ -28,6 +28,9 @@ pub struct Serving {
     pub named: Vec<Named>,
     /// What lines read certificates from for something else than to present them.
     pub readers: Vec<Named>,
+    /// What its lines name beside certificates and may have it read when it starts: crt-lists, authorities, maps, pages of
+    /// errors. Where they can be opened from here; there may be nothing.
+    pub read_at_start: BTreeSet<PathBuf>,
     /// Whether it fetches OCSP responses, for some of its certificates at least.
     pub fetches_ocsp: bool,
     /// The last parts of names that may lead anywhere, and the line: a file of this name may be needed.

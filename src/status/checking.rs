@@ -7,9 +7,11 @@ use super::unit;
 use crate::config::Haproxy;
 use crate::haproxy::alerts;
 use crate::haproxy::process::master::Master;
+use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::{Started, usual_configuration};
 use crate::haproxy::process::surroundings::surroundings;
 use crate::haproxy::process::{checker, config_check};
+use crate::serving::gather::first_elsewhere;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
 use crate::sys::program::Program;
@@ -55,7 +57,12 @@ pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
             C::Unchecked(why) => Checked::Unasked(why),
         };
     }
-    let started = Started::find(system, haproxy).ok().filter(|it| it.is_surely_this && it.root.is_none());
+    let started = Started::find(system, haproxy).ok().filter(|it| it.is_surely_this);
+    if let Some(there) = started.as_ref().filter(|it| it.root.is_some())
+        && let Some(file) = first_elsewhere(there, haproxy, release(system, haproxy, Some(there)))
+    {
+        return Checked::Unasked(checker::NotRun::Elsewhere { pid: there.pid, file }.to_string());
+    }
     if started.is_none() && haproxy.has_paths_of_its_own() {
         return Checked::Unasked(checker::OTHER_PATHS.to_owned());
     }

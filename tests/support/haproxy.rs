@@ -108,6 +108,7 @@ pub struct Setup {
     environment: Vec<(String, String)>,
     without_master: bool,
     user: Option<u32>,
+    mounts: Option<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -173,6 +174,12 @@ impl Setup {
         self
     }
 
+    /// With mounts of its own, as a unit with `BindPaths=` has: a script makes them. Its root directory is ours.
+    pub fn mounts(mut self, script: &str) -> Self {
+        self.mounts = Some(script.to_owned());
+        self
+    }
+
     /// One more argument on the command line.
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
@@ -235,6 +242,7 @@ impl Haproxy {
             environment: Vec::new(),
             without_master: false,
             user: None,
+            mounts: None,
         }
     }
 
@@ -412,6 +420,7 @@ impl Haproxy {
                 std::os::unix::fs::chown(self.temporary.path(), Some(user), Some(user)).unwrap();
                 Path::new("setpriv")
             }
+            None if self.setup.mounts.is_some() => Path::new("unshare"),
             None => &self.setup.version.program,
         };
         let mut running = Running::start(program, |command| {
@@ -420,6 +429,10 @@ impl Haproxy {
                 command.args(["--pdeathsig", "TERM"]);
                 let ids = [format!("--reuid={user}"), format!("--regid={user}"), "--clear-groups".to_owned()];
                 command.args(ids).arg("--").arg(&self.setup.version.program);
+            } else if let Some(script) = &self.setup.mounts {
+                let script = format!("{script} && exec \"$@\"");
+                command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]);
+                command.arg(&self.setup.version.program);
             }
             if self.setup.without_master {
                 command.arg("-db");

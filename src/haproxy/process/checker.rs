@@ -9,11 +9,14 @@ use nix::unistd::geteuid;
 
 use super::environment::{is_of_loader, variables, without_masters_own};
 use super::master::{Master, STARTING};
+use super::release::release;
 use super::sight;
+use super::started::Started;
 use super::trusted::{Untrusted, trusted};
 use super::user::User;
 use crate::config::Haproxy;
 use crate::haproxy::process::arguments::{configuration_files, for_check};
+use crate::serving::gather::first_elsewhere;
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::io_cause;
 use crate::sys::procfs::{Proc, same_file};
@@ -53,7 +56,7 @@ pub(crate) enum NotRun {
     NoSetpriv,
     /// It means other files by the same names.
     #[error(
-        "process {pid} sees other files than we do (a container or chroot), {} among them",
+        "process {pid} sees other files than we do (a container, a chroot or mounts of its own), {} among them",
         escaped_path(file)
     )]
     Elsewhere {
@@ -85,8 +88,7 @@ pub(super) fn program(system: &System, haproxy: &Haproxy, master: &Master) -> Re
     let binary = binary(proc, pid, setting, &arguments).map_err(cannot("executable"))?;
     let user = User::parse(&status).ok_or(NotRun::Unseen { what: "user", pid, why: String::new() })?;
     let own_files = Files { binary: !setting.starts_with('/'), configuration: haproxy.config.is_empty() };
-    let has_own_paths = haproxy.has_paths_of_its_own();
-    sees_our_files(master, &binary, &arguments, &folder, own_files, has_own_paths)?;
+    sees_our_files(system, haproxy, master, &binary, &arguments, &folder, own_files)?;
 
     let arguments = for_check(&arguments, &haproxy.config);
     let environment = without_masters_own(variables(&environment));
@@ -163,20 +165,22 @@ struct Files {
     configuration: bool,
 }
 
-/// A master in a container or a chroot means other files by the same names.
+/// A master in a container, in a chroot or with mounts of its own (`PrivateTmp=`, `BindPaths=`) means other files by the same
+/// names. What a check here says of it holds only where every file that its configuration names is the same.
 fn sees_our_files(
+    system: &System,
+    haproxy: &Haproxy,
     master: &Master,
     binary: &Path,
     arguments: &[OsString],
     folder: &Path,
     own: Files,
-    has_own_paths: bool,
 ) -> Result<(), NotRun> {
     let (proc, pid) = (master.proc(), master.pid());
     if proc.sees_our_files(pid) {
         return Ok(());
     }
-    if has_own_paths {
+    if haproxy.has_paths_of_its_own() {
         return Err(NotRun::OtherPaths);
     }
     let root = proc.path(pid, "root");
@@ -188,8 +192,13 @@ fn sees_our_files(
         files.extend(configuration_files(arguments).into_iter().map(|file| folder.join(file)));
     }
     let inside = |file: &Path| root.join(file.strip_prefix("/").unwrap_or(file));
-    match files.iter().find(|file| !same_file(file, &inside(file))) {
-        None => Ok(()),
-        Some(file) => Err(NotRun::Elsewhere { pid, file: file.clone() }),
+    let elsewhere = |file| NotRun::Elsewhere { pid, file };
+    if let Some(file) = files.into_iter().find(|file| !same_file(file, &inside(file))) {
+        return Err(elsewhere(file));
     }
+    let cannot = || NotRun::Unseen { what: "arguments", pid, why: String::new() };
+    let started = Started::read(proc, pid).ok_or_else(cannot)?;
+    let started = Started { is_surely_this: true, ..started };
+    let version = release(system, haproxy, Some(&started));
+    first_elsewhere(&started, haproxy, version).map_or(Ok(()), |file| Err(elsewhere(file)))
 }
