@@ -13,15 +13,20 @@ use crate::serving::one_by_one::{LineLookup, Unreached};
 /// The lines that may lead to these settings' files.
 #[must_use]
 pub fn lines<'a>(settings: &Settings, loaded: &'a Loaded) -> LineLookup<'a> {
-    LineLookup::of(loaded, settings.haproxys.first().map_or("", |haproxy| haproxy.sites_dir.as_str()))
+    let sites = settings.haproxys.first().map_or("", |haproxy| haproxy.sites_dir.as_str());
+    let hosts: Vec<&str> = settings.haproxys.iter().map(|haproxy| haproxy.host_file.as_str()).collect();
+    LineLookup::of(loaded, sites, &hosts)
 }
 
 /// Why no client is presented the leaf that the file of this row holds; `None`: somebody may be, or the file isn't ours.
 #[must_use]
 pub fn unreached(settings: &Settings, lines: &LineLookup<'_>, row: &Row, leaf: &Leaf) -> Option<Unreached> {
     let file = row.file.as_ref()?;
-    let is_ours = row.role == Role::Site && !matches!(row.action, Action::Foreign | Action::Conflict);
-    if !is_ours || !is_loaded_name(file) {
+    let is_foreign = matches!(row.action, Action::Foreign | Action::Conflict);
+    if row.role == Role::Host {
+        return lines.host_unreached().filter(|_| !is_foreign && settings.host_lineage.is_some());
+    }
+    if is_foreign || !is_loaded_name(file) {
         return None;
     }
     if let Some(first) = lines.bundle_before(file) {

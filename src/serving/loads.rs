@@ -102,6 +102,19 @@ impl Loaded {
     }
 }
 
+impl Serving {
+    /// Whether a line names the host certificate, which is this file and has this spelling, or something that stands for it.
+    #[must_use]
+    pub fn names_host(&self, identity: Option<Identity>, spelled: &str) -> bool {
+        self.named
+            .iter()
+            .any(|named| named.path == spelled || identity.is_some() && named.identity == identity)
+            || self.stores.iter().any(|(name, store)| {
+                name.as_str() == spelled || identity.is_some() && store.identity == identity
+            })
+    }
+}
+
 /// A line of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct At {

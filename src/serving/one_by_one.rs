@@ -79,6 +79,13 @@ pub fn passed_over<'a>(settings: &Settings, loaded: &'a Loaded) -> impl Fn(&OsSt
 pub enum Unreached {
     /// The files are named one by one, and this one isn't: an example of those that are.
     Unlisted(Example),
+    /// It is the host certificate, and no line names it: a bind line that could, and the word for it there.
+    Host {
+        /// That line.
+        bind: At,
+        /// The host certificate as it can be named there.
+        word: String,
+    },
     /// It has only addresses, and no bind has it first.
     Addresses,
     /// HAProxy passes over it for this file, which begins a bundle.
@@ -86,12 +93,21 @@ pub enum Unreached {
 }
 
 impl Unreached {
+    /// Whether that is because no line leads to it.
+    #[must_use]
+    pub fn is_unnamed(&self) -> bool {
+        matches!(self, Self::Unlisted(_) | Self::Host { .. } | Self::Bundle(_))
+    }
+
     /// The fact, as the end of a sentence about the file.
     #[must_use]
     pub fn fact(&self) -> String {
         match self {
             Self::Unlisted(example) => {
                 format!("HAProxy's configuration names files one by one ({}), and not this one", example.at)
+            }
+            Self::Host { .. } => {
+                "host_lineage is set, and no line of HAProxy's configuration names its file".to_owned()
             }
             Self::Addresses => {
                 "clients send no server name for an address, and no bind has it first".to_owned()
@@ -108,6 +124,11 @@ impl Unreached {
     pub fn advice(&self, file: &OsStr) -> String {
         match self {
             Self::Unlisted(example) => example.advice(file),
+            Self::Host { bind, word } => {
+                format!(
+                    "add \"crt {word}\" to the bind line {bind}, before what it loads, or take host_lineage out of the settings"
+                )
+            }
             Self::Addresses => {
                 "set host_lineage to its lineage, or begin a bind line with this file".to_owned()
             }
@@ -127,18 +148,20 @@ pub struct LineLookup<'a> {
     loaded: &'a Loaded,
     /// A file that is named by itself, where all of them name files one by one.
     example: Option<Example>,
+    /// A bind line that could load the host certificate, where none does, and the word for it.
+    host: Option<(At, String)>,
     /// The files that are presented to whoever names no site; `None`: what they load isn't surely known.
     first: Option<BTreeSet<&'a str>>,
 }
 
 impl<'a> LineLookup<'a> {
-    /// `directory`: the sites directory as the first HAProxy spells it.
+    /// `directory`: the sites directory as the first HAProxy spells it; `hosts`: the host certificate as each does.
     #[must_use]
-    pub fn of(loaded: &'a Loaded, directory: &str) -> Self {
+    pub fn of(loaded: &'a Loaded, directory: &str, hosts: &[&str]) -> Self {
         let servings: Vec<&Serving> =
             loaded.servings.iter().filter(|serving| serving.unclear.is_none()).collect();
         if servings.is_empty() || servings.len() < loaded.servings.len() {
-            return Self { loaded, example: None, first: None };
+            return Self { loaded, example: None, host: None, first: None };
         }
         let examples = servings.iter().map(|serving| example(serving, loaded.sites, directory));
         let example = examples.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().next());
@@ -150,7 +173,14 @@ impl<'a> LineLookup<'a> {
         });
         let firsts = firsts.map(|entry| entry.store.as_str());
         let first = firsts.filter(|store| is_in(loaded.sites, directory, store, &servings)).map(base_name);
-        Self { loaded, example, first: Some(first.collect()) }
+        let host = host_line(loaded, &servings, hosts);
+        Self { loaded, example, host, first: Some(first.collect()) }
+    }
+
+    /// Why nobody is presented the host certificate by any of these HAProxys; `None`: a line names it, or that isn't surely known.
+    #[must_use]
+    pub fn host_unreached(&self) -> Option<Unreached> {
+        self.host.clone().map(|(bind, word)| Unreached::Host { bind, word })
     }
 
     /// The file that begins a bundle for which a HAProxy passes over this one, which no line names.
@@ -170,6 +200,17 @@ impl<'a> LineLookup<'a> {
         let is_first = file.to_str().is_some_and(|file| first.contains(file));
         (!is_first).then_some(Unreached::Addresses)
     }
+}
+
+/// A bind line that could load the host certificate, where no line does, and the word for it.
+fn host_line(loaded: &Loaded, servings: &[&Serving], hosts: &[&str]) -> Option<(At, String)> {
+    let all = || servings.iter().zip(hosts);
+    if all().any(|(serving, host)| serving.names_host(loaded.host, host)) {
+        return None;
+    }
+    let lines = all().flat_map(|(serving, host)| serving.binds.iter().map(move |bind| (bind, host)));
+    let (bind, host) = { lines }.find(|(bind, _)| bind.ssl)?;
+    Some((bind.at.clone(), haproxy_word(host)))
 }
 
 /// Whether a store is a file of the directory, whatever its spelling.
@@ -259,7 +300,7 @@ mod tests {
         let certificates = BTreeSet::from(["a.pem".into()]);
         let servings = vec![with_a_list(), with_a_list()];
         let both = Loaded { servings, sites, certificates, ..Loaded::default() };
-        let lines = LineLookup::of(&both, "/s");
+        let lines = LineLookup::of(&both, "/s", &["/host.pem"; 2]);
         assert_eq!(lines.unreached("a.pem".as_ref(), true), None);
         // It has only addresses, and is the first one.
         assert_eq!(lines.unreached("a.pem".as_ref(), false), None);
@@ -272,7 +313,10 @@ mod tests {
         let unknown = Serving { unclear: Some("?".into()), ..with_a_list() };
         for other in [whole, unknown] {
             let loaded = Loaded { servings: vec![with_a_list(), other], ..both.clone() };
-            assert_eq!(LineLookup::of(&loaded, "/s").unreached("b.pem".as_ref(), true), None);
+            assert_eq!(
+                LineLookup::of(&loaded, "/s", &["/host.pem"; 2]).unreached("b.pem".as_ref(), true),
+                None
+            );
         }
     }
 }

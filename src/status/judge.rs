@@ -562,7 +562,7 @@ fn in_haproxy(
         ),
         // What keeps it away is a problem of its own.
         (PlaceState::Missing, _, Sight::Absent)
-            if matches!(views.place.unreached, Some(Unreached::Unlisted(_) | Unreached::Bundle(_))) =>
+            if views.place.unreached.as_ref().is_some_and(Unreached::is_unnamed) =>
         {
             None
         }
@@ -607,7 +607,7 @@ fn unreached(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
     let why = views.place.unreached.as_ref().filter(|_| !views.row.as_ref().is_some_and(is_to_go))?;
     let (fact, advice) = (why.fact(), why.advice(file));
     Some(match why {
-        Unreached::Unlisted(_) | Unreached::Bundle(_) => {
+        Unreached::Unlisted(_) | Unreached::Host { .. } | Unreached::Bundle(_) => {
             let advice = format!("{advice}; then {}", around.reload_all());
             problem(ProblemKind::NotListed, Severity::Critical, fact, Some(advice))
         }

@@ -41,8 +41,7 @@ impl Names {
         let loads_some = is_clear && by_lines.keys().any(is_site);
         for (site, views) in sites.iter().enumerate() {
             let lines = by_lines.get(&site).cloned().unwrap_or_default();
-            let is_unlisted =
-                matches!(views.place.unreached, Some(Unreached::Unlisted(_) | Unreached::Bundle(_)));
+            let is_unlisted = views.place.unreached.as_ref().is_some_and(Unreached::is_unnamed);
             let is_apart =
                 loads_some && lines.is_empty() && !is_unlisted && is_site(&site) && !views.place.is_elsewhere;
             names.apart.push(is_apart);

@@ -42,7 +42,14 @@ pub fn out_of_step(settings: &Settings, system: &System) -> BTreeMap<String, Out
         if haproxy.method == Method::None {
             continue;
         }
-        let question = Question { settings, serving, sites: loaded.sites, name: &haproxy.name };
+        let question = Question {
+            settings,
+            serving,
+            sites: loaded.sites,
+            host: loaded.host,
+            spelled_host: &haproxy.host_file,
+            name: &haproxy.name,
+        };
         let of_sites = status.sites.iter().filter_map(|site| question.of(site));
         let behind = running.behind.as_ref().filter(|behind| behind.changed == Changed::Memory);
         let of_all = behind.map(|behind| (None, format!("{} {}", escaped(&haproxy.name), behind.fact)));
@@ -63,6 +70,9 @@ struct Question<'a> {
     settings: &'a Settings,
     serving: &'a Serving,
     sites: Option<Identity>,
+    host: Option<Identity>,
+    /// What this HAProxy calls the host certificate.
+    spelled_host: &'a str,
     name: &'a str,
 }
 
@@ -89,7 +99,8 @@ impl Question<'_> {
                 Some((None, problem.fact.clone()))
             }
             Some(Action::Unchanged | Action::Repair)
-                if problem.kind == ProblemKind::HaproxyStale || is_clear && self.would_load(file) =>
+                if problem.kind == ProblemKind::HaproxyStale
+                    || is_clear && self.would_load(views.role, file) =>
             {
                 Some((Some(key), problem.fact.clone()))
             }
@@ -106,7 +117,10 @@ impl Question<'_> {
     }
 
     /// Whether a start loads a file of ours.
-    fn would_load(&self, file: &str) -> bool {
+    fn would_load(&self, role: Role, file: &str) -> bool {
+        if role == Role::Host {
+            return self.serving.names_host(self.host, self.spelled_host);
+        }
         self.is_loaded(file) || self.sites.is_some_and(|sites| self.serving.loads_directory(sites))
     }
 }

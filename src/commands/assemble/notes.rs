@@ -128,8 +128,7 @@ pub(crate) fn notes_of_unlisted(settings: &Settings, found: &[(&Row, Unreached)]
 fn why_unlisted(settings: &Settings, lines: &LineLookup<'_>, row: &Row) -> Option<Unreached> {
     let is_deployed = row.action.writes() || row.action == Action::Unchanged;
     let leaf = row.leaf.as_ref().filter(|_| is_deployed)?;
-    unreached(settings, lines, row, leaf)
-        .filter(|why| matches!(why, Unreached::Unlisted(_) | Unreached::Bundle(_)))
+    unreached(settings, lines, row, leaf).filter(Unreached::is_unnamed)
 }
 
 /// Whether it is surely known what a HAProxy loads, and none of our files are among that.
