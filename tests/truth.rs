@@ -416,6 +416,93 @@ fn a_haproxy_with_mounts_of_its_own_is_judged_by_its_own_files() {
     }
 }
 
+/// The settings ask for a host certificate, and no line of HAProxy's loads it: no reload brings it there.
+#[test]
+fn a_host_certificate_that_no_line_names_is_said_and_reloads_nothing() {
+    for version in versions() {
+        let mut tree = Tree::new();
+        for name in ["a.example", "b.example"] {
+            tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
+        }
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let mut haproxy = Haproxy::of(&version).crt(cmd.sites()).start();
+        let host = format!("host_file = {}", support::cmd::toml(&cmd.beside("host.pem")));
+        let cmd = cmd.option("host_lineage = \"a.example\"").option(&host).haproxy(&haproxy, "");
+        let said = "no client is presented";
+        let run = cmd.assemble(&[]).exits(1);
+        assert!(run.stdout.contains(said), "{}: {run}", version.full);
+        assert_eq!(run.haproxy()["confirmed"], Value::Null, "{}: {run}", version.full);
+        let workers = haproxy.worker_pids();
+        for arguments in [&[][..], &["--full"], &["--full"]] {
+            let run = cmd.assemble(arguments).exits(1);
+            assert_eq!(run.stdout.matches(said).count(), 1, "{}: {run}", version.full);
+            assert_eq!(run.haproxy()["outcome"], "not-needed", "{}: {run}", version.full);
+        }
+        assert_eq!(haproxy.worker_pids(), workers, "{}: it reloads for nothing", version.full);
+        let seen = json(&cmd, &[]).exits(2);
+        let problem = problem(&seen, "not-listed", "critical", "host_lineage is set, and no line");
+        assert!(details(&seen.json()).iter().all(|it| it["problem"] != "haproxy-missing"), "{seen}");
+        // What is advised is done.
+        let advice = problem["advice"].as_str().unwrap();
+        let word = advice.split('"').nth(1).unwrap();
+        let text = fs::read_to_string(haproxy.config()).unwrap();
+        fs::write(haproxy.config(), text.replacen(" ssl crt ", &format!(" ssl {word} crt "), 1)).unwrap();
+        haproxy.check().unwrap();
+        haproxy.reload_and_wait();
+        cmd.assemble(&["--full"]).exits(0);
+        becomes_ok(&cmd, &[]);
+    }
+}
+
+/// A line names a file whose directory isn't there, beside a directory that is full.
+#[test]
+fn a_line_whose_file_is_nowhere_is_what_is_to_be_mended() {
+    for version in versions() {
+        let (_tree, cmd, haproxy) = healthy(&version);
+        let text = fs::read_to_string(haproxy.config()).unwrap();
+        let nowhere = cmd.beside("nowhere/x.pem").display().to_string();
+        fs::write(haproxy.config(), text.replacen(" ssl crt ", &format!(" ssl crt {nowhere} crt "), 1))
+            .unwrap();
+        assert!(haproxy.check().is_err(), "{}", version.full);
+        let run = cmd.assemble(&[]).exits(1);
+        let line = text.lines().position(|line| line.contains(" ssl crt ")).unwrap() + 1;
+        let at = format!("{}:{line}", haproxy.config().display());
+        let advice = format!("put a certificate with its key there, or take it out of {at}");
+        assert!(run.stdout.contains(&advice), "{}: {run}", version.full);
+        let seen = problem(&json(&cmd, &[]).exits(2), "unloadable", "critical", "no such file");
+        let advice = seen["advice"].as_str().unwrap();
+        assert!(advice.ends_with(&format!("or take the file out of {at}")), "{}: {seen}", version.full);
+    }
+}
+
+/// One bind loads somebody else's file first, and the directory has another file for the name, too: fact and advice are of
+/// one file.
+#[test]
+fn a_name_that_somebody_elses_file_takes_is_said_of_that_file() {
+    let version = system_haproxy();
+    let mut tree = Tree::new();
+    for lineage in ["a.example", "a.example-0001"] {
+        tree.issue(lineage, KeyKind::P256, &["a.example"], Validity::days(90));
+    }
+    let cmd = Cmd::new(tree.live());
+    cmd.run(&["assemble", "--reload", "none"]).exits(0);
+    let other = cmd.beside("o.pem");
+    fs::write(&other, tree.authority().issue(KeyKind::P256, &["a.example"], Validity::days(90)).combined())
+        .unwrap();
+    let haproxy = Haproxy::of(&version).crt(&other).crt(cmd.sites()).another_bind().crt(cmd.sites()).start();
+    let cmd = cmd.haproxy(&haproxy, "");
+    cmd.assemble(&[]).exits(1);
+    let seen = json(&cmd, &[]).exits(1);
+    for file in ["a.example.pem", "a.example-0001.pem"] {
+        let site = seen.site(file);
+        let details = site["details"].as_array().unwrap();
+        let shadowed = details.iter().find(|it| it["problem"] == "shadowed").expect(file);
+        assert!(shadowed["fact"].as_str().unwrap().ends_with("isn't ours"), "{file}: {shadowed}");
+        assert!(shadowed["advice"].as_str().unwrap().contains("before that file"), "{file}: {shadowed}");
+    }
+}
+
 /// It runs, and none of its lines leads to our directory: that it was reloaded is no success.
 #[test]
 fn a_haproxy_that_loads_nothing_of_ours_is_said() {

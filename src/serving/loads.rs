@@ -103,6 +103,19 @@ impl Loaded {
 }
 
 impl Serving {
+    /// The line that names a store by itself, rather than by the directory that it is in.
+    #[must_use]
+    pub fn line_of(&self, store: &str) -> Option<&At> {
+        let named = || self.named.iter().find(|named| named.path == store).map(|named| &named.at);
+        // A path whose directory isn't there leads nowhere.
+        let by_itself = || {
+            let loads = self.binds.iter().flat_map(|bind| &bind.loads);
+            let mut entries = loads.filter(|load| load.how != How::Directory).flat_map(|load| &load.entries);
+            entries.find(|entry| entry.store == store).map(|entry| &entry.at)
+        };
+        named().or_else(by_itself).or_else(|| self.for_servers.get(store))
+    }
+
     /// Whether a line names the host certificate, which is this file and has this spelling, or something that stands for it.
     #[must_use]
     pub fn names_host(&self, identity: Option<Identity>, spelled: &str) -> bool {

@@ -294,8 +294,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
                 }
             };
             let unserved = store.contents.unserved().map(str::to_owned);
-            let named =
-                serving.named.iter().find(|named| named.path == *name).map(|named| named.at.to_string());
+            let named = serving.line_of(name).map(ToString::to_string);
             // The host certificate by the name that it has in our settings.
             let path = if host(store) { settings.host_file.clone() } else { store.path.clone() };
             let file = path.clone().into_os_string();

@@ -11,7 +11,7 @@ use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Recorded, Situation};
 use crate::plan::unreached::{lines, unreached};
 use crate::serving::gather::{is_in, unloadable, without_tls};
-use crate::serving::loads::{Bind, Contents, KEY_LINE, Loaded, Named, Serving, Store, move_out};
+use crate::serving::loads::{Bind, Contents, KEY_LINE, Loaded, Serving, Store, move_out};
 use crate::serving::one_by_one::{LineLookup, Unreached, passed_over};
 use crate::sites::guard;
 use crate::sites::place::Place;
@@ -61,8 +61,8 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
                     "HAProxy can't serve {path} once it starts again: {why}; {KEY_LINE}"
                 ))),
                 Contents::Unloadable { why, .. } if !is_in(&settings.sites_dir, loaded.sites, store) => {
-                    let advice = match serving.named.iter().find(|named| named.path == *name) {
-                        Some(Named { at, .. }) => {
+                    let advice = match serving.line_of(name) {
+                        Some(at) => {
                             format!("put a certificate with its key there, or take it out of {at}")
                         }
                         None => "what mends it says haproxy-certs status".to_owned(),
