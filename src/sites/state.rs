@@ -424,9 +424,9 @@ mod tests {
         let mut state = State::default();
         for name in ["../../etc/x.pem", "a/b.pem", ".hidden.pem", "x", "", "ok.pem"] {
             state.files.insert(name.into(), record());
-            state
-                .pending
-                .insert(name.into(), Pending { was: None, now: None, adopted: false, several: false });
+            let pending =
+                Pending { was: None, now: None, adopted: false, several: false, taken: false, last: None };
+            state.pending.insert(name.into(), pending);
         }
         let read = State::parse(&serde_json::to_vec(&state).unwrap()).unwrap();
         assert_eq!(read.files.keys().collect::<Vec<_>>(), ["ok.pem"]);
