@@ -386,8 +386,11 @@ fn a_haproxy_with_mounts_of_its_own_is_judged_by_its_own_files() {
         }
         let leaf = tree.authority().issue(KeyKind::P256, &["o.example"], Validity::days(90));
         fs::write(other.join("o.pem"), leaf.combined()).unwrap();
+        fs::write(other.join("sites.list"), format!("{}/o.pem\n", there.display())).unwrap();
         let mounts = format!("mount --bind {} {}", other.display(), there.display());
-        let haproxy = Haproxy::of(&version).mounts(&mounts).crt(cmd.sites()).crt(there.join("o.pem")).start();
+        let list = format!("crt-list {}", there.join("sites.list").display());
+        let setup = Haproxy::of(&version).mounts(&mounts).crt(cmd.sites()).crt(there.join("o.pem"));
+        let haproxy = setup.bind_option(&list).start();
         assert!(haproxy.check().is_err(), "the host has it, too");
         let cmd = cmd.haproxy(&haproxy, "");
         cmd.assemble(&[]).exits(0);
@@ -403,6 +406,12 @@ fn a_haproxy_with_mounts_of_its_own_is_judged_by_its_own_files() {
         fs::remove_file(other.join("o.pem")).unwrap();
         problem(&json(&cmd, &[]).exits(2), "unloadable", "critical", "no such file");
         cmd.assemble(&["--full"]).exits(1);
+        fs::write(other.join("o.pem"), leaf.combined()).unwrap();
+        fs::write(other.join("sites.list"), "[ a\n").unwrap();
+        let seen = problem(&json(&cmd, &[]).exits(2), "unloadable", "critical", "line 1 begins with '['");
+        assert!(seen["fact"].as_str().unwrap().contains("sites.list"), "{seen}");
+        let run = cmd.assemble(&[]).exits(1);
+        assert!(run.stdout.contains("sites.list (line 1 begins with '['), and won't start"), "{run}");
         drop(haproxy);
 
         // Where all that it names is the same, what is said here holds there.

@@ -17,8 +17,8 @@ use crate::haproxy::process::environment::{OPENSSL_CONF, value};
 use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::{NoneFound, Started, usual_configuration};
 use crate::serving::loads::{
-    At, BUNDLE, Bind, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store, base_name,
-    bundle_of, in_bundle, is_loaded,
+    At, BUNDLE, Bind, BrokenList, Contents, Entry, How, Identity, Load, Loaded, Named, Serving, Store,
+    base_name, bundle_of, in_bundle, is_loaded,
 };
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
@@ -589,6 +589,7 @@ struct Gathering<'a> {
     extras: BTreeMap<String, String>,
     /// What lines may have HAProxy read when it starts, but certificates.
     read_at_start: BTreeSet<String>,
+    broken_lists: BTreeSet<BrokenList>,
     unclear: Option<String>,
     unread: Option<Identity>,
     /// The places of the configuration files.
@@ -609,6 +610,7 @@ impl<'a> Gathering<'a> {
             certificates: BTreeSet::new(),
             extras: BTreeMap::new(),
             read_at_start: configuration.read_at_start.clone(),
+            broken_lists: BTreeSet::new(),
             unclear: configuration.unclear.clone(),
             unread: None,
             sources: Vec::new(),
@@ -704,6 +706,7 @@ impl<'a> Gathering<'a> {
             sources,
             named: named(names.paths, &certificates, disk),
             read_at_start,
+            broken_lists: self.broken_lists,
             fetches_ocsp: self.configuration.fetches_ocsp || fetches_ocsp,
             readers: named(self.configuration.readers.clone(), &BTreeSet::new(), disk),
             mentioned,
@@ -730,7 +733,7 @@ impl<'a> Gathering<'a> {
     fn load(&mut self, keyword: Keyword, path: &str, at: &At) -> Load {
         let entry = |store: String| Entry { store, at: at.clone(), filters: Vec::new() };
         let (how, path, entries) = match keyword {
-            Keyword::CrtList => (How::List, path.to_owned(), self.list(path)),
+            Keyword::CrtList => (How::List, path.to_owned(), self.list(path, at)),
             Keyword::Crt | Keyword::DefaultCrt
                 if !self.is_known(path)
                     && self.disk.find(Path::new(path)).is_ok_and(|it| it.is_directory()) =>
@@ -873,10 +876,26 @@ impl<'a> Gathering<'a> {
         crt_list::lines(&text).map_err(|(line, why)| UnreadList::Refused { line, why })
     }
 
-    /// The certificates of a crt-list.
-    fn list(&mut self, path: &str) -> Vec<Entry> {
+    /// Why HAProxy surely refuses a crt-list.
+    fn is_refused(&self, path: &str, why: &UnreadList) -> Option<String> {
+        match (why, self.disk.find(Path::new(path))) {
+            (UnreadList::Refused { .. }, _) => Some(why.to_string()),
+            (UnreadList::Illegible(_), Err(e)) if e != Unfound::Elsewhere && e.is_missing() => {
+                Some(nowhere(e))
+            }
+            (UnreadList::Illegible(_), _) => None,
+        }
+    }
+
+    /// The certificates of a crt-list, which this line names.
+    fn list(&mut self, path: &str, at: &At) -> Vec<Entry> {
         if !self.lists.contains_key(path) {
             let lines = self.lines_of(path).unwrap_or_else(|why| {
+                // Where it isn't clear which lines count, it may be that this one doesn't.
+                if let Some(why) = self.is_refused(path, &why).filter(|_| self.unclear.is_none()) {
+                    let path = self.disk.place(Path::new(path));
+                    self.broken_lists.insert(BrokenList { path, why, at: at.clone() });
+                }
                 let why = format!("cannot read the crt-list {}: {why}", escaped(path));
                 self.names.note(why.clone());
                 self.note(why);

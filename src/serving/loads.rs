@@ -31,6 +31,8 @@ pub struct Serving {
     /// What its lines name beside certificates and may have it read when it starts: crt-lists, authorities, maps, pages of
     /// errors. Where they can be opened from here; there may be nothing.
     pub read_at_start: BTreeSet<PathBuf>,
+    /// The crt-lists without which it surely doesn't start.
+    pub broken_lists: BTreeSet<BrokenList>,
     /// Whether it fetches OCSP responses, for some of its certificates at least.
     pub fetches_ocsp: bool,
     /// The last parts of names that may lead anywhere, and the line: a file of this name may be needed.
@@ -99,6 +101,25 @@ impl Loaded {
     pub fn takes_dotfile(&self, name: &OsStr) -> bool {
         let oldest = self.oldest();
         oldest.is_some() && is_loaded(name, oldest) && !is_loaded(name, None)
+    }
+}
+
+/// A crt-list that HAProxy surely refuses.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BrokenList {
+    /// Where it can be opened from here, or should be.
+    pub path: PathBuf,
+    /// Why, as behind "it": `there is no such file`.
+    pub why: String,
+    /// The line that names it.
+    pub at: At,
+}
+
+impl BrokenList {
+    /// What mends it.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        format!("mend the list, or take it out of {}", self.at)
     }
 }
 

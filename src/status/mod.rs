@@ -122,7 +122,7 @@ fn status_by(
     let mut haproxy = running::look(settings, system, &mut ground);
     let mut setup = Setup::default();
     let are_untried = untried::are_there(settings, system, &ground);
-    let mut culprits = Vec::new();
+    let (mut culprits, mut lists) = (Vec::new(), Vec::new());
     for (place, (running, table)) in haproxy.iter_mut().zip(&settings.haproxys).enumerate() {
         let told = ground.last_run.here().and_then(|run| run.told.get(&running.name)).cloned();
         let is_suspect = told.as_ref().is_some_and(|told| told.advice.is_some());
@@ -139,7 +139,12 @@ fn status_by(
             }
             let found = match &checked {
                 Checked::Refused { log, .. } => untried::note(settings, place, &mut ground, log),
-                Checked::Accepted | Checked::Unasked(_) => None,
+                Checked::Accepted => None,
+                Checked::Unasked(_) => {
+                    let serving = ground.loaded.servings.get(place);
+                    lists.extend(serving.into_iter().flat_map(|it| troubles::lists(&table.name, it)));
+                    None
+                }
             };
             running.refused = Refused::judge(checked, told.as_ref());
             if let Some((found, refused)) = found.zip(running.refused.as_mut()) {
@@ -168,7 +173,7 @@ fn status_by(
     let shut_out = shut_out::problems(settings, system, &ground.loaded);
     let plain = troubles::without_tls(settings, &ground.loaded);
     let mut status = judged(settings, ground, haproxy, setup, now());
-    status.problems.extend(shut_out.into_iter().chain(plain).chain(unserved));
+    status.problems.extend(shut_out.into_iter().chain(plain).chain(unserved).chain(lists));
     for (name, found) in &culprits {
         untried::advise(name, found, &status.sites, &mut status.problems);
     }

@@ -7,10 +7,10 @@ use super::severity::{ProblemKind, Severity};
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::process::twin::Twins;
 use crate::serving::gather;
-use crate::serving::loads::{Bind, Loaded};
+use crate::serving::loads::{Bind, Loaded, Serving};
 use crate::sites::last_run::LastRun;
 use crate::status::problem::Problem;
-use crate::sys::escape::escaped;
+use crate::sys::escape::{escaped, escaped_path};
 
 /// A HAProxy that should run and doesn't.
 #[must_use]
@@ -48,6 +48,20 @@ pub fn refused(running: &Running, now: i64) -> Option<Problem> {
         haproxy: Some(running.name.clone()),
         fact,
         advice: Some(format!("{}; then run: haproxy-certs assemble", refused.advice)),
+    })
+}
+
+/// The crt-lists that keep a HAProxy from starting, where it can't be asked itself.
+pub fn lists<'a>(name: &'a str, serving: &'a Serving) -> impl Iterator<Item = Problem> + 'a {
+    serving.broken_lists.iter().map(move |list| {
+        let (shown, path, why) = (escaped(name), escaped_path(&list.path), &list.why);
+        Problem {
+            kind: ProblemKind::Unloadable,
+            severity: Severity::Critical,
+            haproxy: Some(name.to_owned()),
+            fact: format!("{shown} can't load {path}, and won't start again: {why}"),
+            advice: Some(format!("{}; then run: haproxy-certs assemble", list.advice())),
+        }
     })
 }
 

@@ -41,7 +41,11 @@ pub(crate) fn ask(
     for (place, haproxy) in all.filter(|(_, haproxy)| !is_known && !has_read(&haproxy.name)) {
         match check(system, haproxy) {
             Checked::Accepted => {}
-            Checked::Unasked(_) => accept = false,
+            Checked::Unasked(_) => {
+                accept = false;
+                let lists = loaded.servings.get(place).into_iter().flat_map(|serving| &serving.broken_lists);
+                found.extend(lists.map(|list| Note::unloadable(&list.path, &list.why, &list.advice())));
+            }
             Checked::Refused { log, words, advice } => {
                 accept = false;
                 let around = (loaded, loaded.servings.get(place));
