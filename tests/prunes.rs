@@ -230,9 +230,10 @@ fn a_file_that_is_pending_is_kept_as_it_is() {
             scene.cmd.assemble(&[]).exits(0);
             let good = fs::read_to_string(scene.haproxy.config()).unwrap();
             fs::write(scene.haproxy.config(), format!("{good}\nbogus\n")).unwrap();
-            let leaf = match is_new {
-                true => scene.tree.issue(GONE, KeyKind::P256, &[GONE], Validity::days(90)),
-                false => scene.tree.renew(GONE),
+            let leaf = if is_new {
+                scene.tree.issue(GONE, KeyKind::P256, &[GONE], Validity::days(90))
+            } else {
+                scene.tree.renew(GONE)
             };
             // Whether memory does is told by the clock's ticks: pending it is in any case.
             scene.cmd.assemble(&["--defer-reload"]);

@@ -255,9 +255,7 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
                     was: before.clone(),
                     now: now.clone(),
                     adopted: row.adopts,
-                    several: false,
-                    taken: false,
-                    last: None,
+                    ..Pending::default()
                 });
             told.push(key);
         }
@@ -332,7 +330,7 @@ fn keep_previous(sites: &SitesDir, plan: &mut Plan, failure: &mut Option<Failure
             .and_then(|()| last.map_or(Ok(()), |last| keep_last(sites, home, &name, last, &target)));
         match both {
             Ok(()) => {
-                attics.extend([Some(attic), last].into_iter().flatten().map(|it| (it.path.as_path(), it)))
+                attics.extend([Some(attic), last].into_iter().flatten().map(|it| (it.path.as_path(), it)));
             }
             // It is gone already, as it should be.
             Err(Errno::NOENT) if row.action == Action::Prune => {}

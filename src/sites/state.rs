@@ -108,7 +108,7 @@ pub struct Rejected {
 }
 
 /// A commit that not every HAProxy has accepted yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
     /// SHA-256 of what was there before, in hex; `None`: nothing was.
     pub was: Option<String>,
@@ -424,9 +424,7 @@ mod tests {
         let mut state = State::default();
         for name in ["../../etc/x.pem", "a/b.pem", ".hidden.pem", "x", "", "ok.pem"] {
             state.files.insert(name.into(), record());
-            let pending =
-                Pending { was: None, now: None, adopted: false, several: false, taken: false, last: None };
-            state.pending.insert(name.into(), pending);
+            state.pending.insert(name.into(), Pending::default());
         }
         let read = State::parse(&serde_json::to_vec(&state).unwrap()).unwrap();
         assert_eq!(read.files.keys().collect::<Vec<_>>(), ["ok.pem"]);
