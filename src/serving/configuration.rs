@@ -404,7 +404,7 @@ const BEFORE_TEXTS: [&str; 7] =
 
 /// The first words of lines, and of parts of lines, that name what HAProxy or somebody else writes while it runs, or what it can
 /// be without.
-const WRITTEN: [&str; 9] = [
+const WRITTEN: [&str; 10] = [
     "account-key",
     "backing-file",
     "chroot",
@@ -413,6 +413,7 @@ const WRITTEN: [&str; 9] = [
     "pidfile",
     "server-state-file",
     "server-state-file-name",
+    "stats",
     "stats-file",
 ];
 
@@ -577,7 +578,8 @@ impl Configuration {
         }
         let mut named = FileNames::default();
         named.mention_all(line, at, |_| true);
-        self.read_at_start.extend(named.paths.into_iter().map(|(path, _)| path));
+        let paths = named.paths.into_iter().map(|(path, _)| path);
+        self.read_at_start.extend(paths.filter(|path| !path.contains("%[")));
         for (place, word) in line.all.iter().enumerate() {
             let is_known = |place: &usize| !line.unknown.contains_key(place);
             let behind = |distance: usize| {
@@ -592,6 +594,9 @@ impl Configuration {
                 // `errorfile 503 FILE`.
                 let distance = if word == "errorfile" { 2 } else { 1 };
                 self.read_at_start.extend(behind(distance).cloned());
+            }
+            if is_known(&place) {
+                self.read_at_start.extend(maps(word).map(ToOwned::to_owned));
             }
         }
     }
@@ -827,6 +832,17 @@ pub(crate) fn extra(value: impl Fn(&str) -> Option<String>) -> Option<String> {
     EXTRAS.iter().find_map(|word| Some(format!("{word} {}", value(word)?)))
 }
 
+/// The files of the converters `map`, `map_str` and the like in a word: `%[path,map(a.map)]`.
+fn maps(word: &str) -> impl Iterator<Item = &str> {
+    word.match_indices('(').filter_map(|(open, _)| {
+        let (before, behind) = (word.get(..open)?, word.get(open + 1..)?);
+        let converter =
+            before.rsplit(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').next()?;
+        let file = behind.split([',', ')']).next()?;
+        (converter.starts_with("map") && !file.is_empty() && !file.contains('@')).then_some(file)
+    })
+}
+
 fn joined(base: Option<&String>, path: &str) -> String {
     match base {
         Some(base) if !path.starts_with('/') => format!("{base}/{path}"),
@@ -923,6 +939,21 @@ mod tests {
             configuration.read("h.cfg", format!("listen l\n{line}\n").as_bytes());
             assert_eq!(configuration.names.unseen.is_some(), is_unseen, "{line}");
         }
+    }
+
+    #[test]
+    fn what_is_read_at_a_start_is_known_but_what_is_written() {
+        let found = read(
+            "global\n ca-base /ca\n stats socket /run/a.sock\n pidfile /run/p\n lua-load x.lua\n\
+             \x20ssl-dh-param-file /dh\n server-state-file /var/state\nfrontend f\n\
+             \x20bind :1 ssl crt /sites crt-list l.list crl-file /crl ca-file a.pem\n\
+             \x20http-request set-header X %[path,map_beg(m.map,/d/d.map)] if { src -f b.acl }\n\
+             backend b\n errorfile 503 e.http\n server s :1 ssl ca-file @system-ca crt /c.pem\n",
+        );
+        let read: Vec<&str> = found.read_at_start.iter().map(String::as_str).collect();
+        let expected =
+            ["/ca", "/ca/a.pem", "/crl", "/d/d.map", "/dh", "b.acl", "e.http", "l.list", "m.map", "x.lua"];
+        assert_eq!(read, expected);
     }
 
     #[test]
