@@ -618,7 +618,7 @@ fn advice_can_be_followed() {
     assert_eq!(problems(&run, "z.example.pem"), ["shadowed", "prune-held"]);
     let details = run.site("z.example.pem")["details"].clone();
     for (detail, fact) in
-        [(0, "another file that sorts before it"), (1, "another live directory; see live_dir")]
+        [(0, "is served from a.example.pem, which sorts first"), (1, "another live directory; see live_dir")]
     {
         assert!(details[detail]["fact"].as_str().unwrap().contains(fact), "{details}");
     }
