@@ -65,7 +65,8 @@ impl Planned {
             .iter()
             .filter(|(file, _)| situation.is_loaded(file))
             .filter_map(|it| {
-                Some((it.0.to_str()?.to_owned(), Arc::clone(presented_leaf(situation, sites, it)?)))
+                let leaf = presented_leaf(situation, sites, it)?;
+                Some((it.0.to_string_lossy().into_owned(), Arc::clone(leaf)))
             })
             .collect();
         let link = |file: &OsStr| {

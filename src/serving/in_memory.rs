@@ -65,22 +65,27 @@ fn by_names(
     is_as_on_disk: &dyn Fn(&str) -> bool,
 ) -> Option<String> {
     let mut of_binds: HashMap<&str, HashMap<Key<'_>, Vec<&ListedName>>> = HashMap::new();
+    let mut with_other_defaults: BTreeSet<&str> = BTreeSet::new();
     for name in names {
         let of_bind = of_binds.entry(&name.bind).or_default();
         if is_as_on_disk(&name.store) || is_strange(fresh, &name.store) {
             of_bind.entry((&name.name, name.family())).or_default().push(name);
+        } else if name.name == "*" {
+            with_other_defaults.insert(&name.bind);
         }
     }
     let binds = fresh.binds.iter().zip(&serving.binds).filter(|(bind, _)| bind.ssl);
     binds.into_iter().find_map(|(bind, whole)| {
         let section = bind.section.split_whitespace().nth(1)?;
-        let of_bind = of_binds.get(format!("{section}/{}:{}", bind.at.file, bind.at.line).as_str())?;
+        let known_as = format!("{section}/{}:{}", bind.at.file, bind.at.line);
+        let of_bind = of_binds.get(known_as.as_str())?;
         let view = fresh.view(bind);
-        // Without the one that is the default another one would seem to be.
+        // Without the one that is the default, here or there, another one would seem to be.
         let whole = serving.view(whole);
         let families = [KeyFamily::Ecdsa, KeyFamily::Rsa, KeyFamily::Other];
         let mut defaults = families.into_iter().flat_map(|family| whole.all_with("*", family));
-        let has_defaults = defaults.all(|served| is_as_on_disk(&served.entry.store));
+        let has_defaults = defaults.all(|served| is_as_on_disk(&served.entry.store))
+            && !with_other_defaults.contains(known_as.as_str());
         let keys: BTreeSet<Key<'_>> = view.names().chain(of_bind.keys().copied()).collect();
         let is_compared = |name: &str| can_be_asked_for(name) && (has_defaults || name != "*");
         keys.into_iter().filter(|(name, _)| is_compared(name)).find_map(|(name, family)| {
@@ -142,7 +147,9 @@ fn by_lists(
             let Some(listed) = listed else { continue };
             let is_known =
                 |line: &&ListedStore| fresh.stores.contains_key(&line.store) && is_as_on_disk(&line.store);
-            if let Some(strange) = listed.iter().find(|line| is_strange(fresh, &line.store)) {
+            // What has no slash may be the rest of a name with a line end in it.
+            let is_strange = |line: &&ListedStore| line.store.contains('/') && is_strange(fresh, &line.store);
+            if let Some(strange) = listed.iter().find(is_strange) {
                 let (store, list) = (escaped(&strange.store), escaped(&load.path));
                 return Some(format!("has {store} in {list}, where a start would not put it: {CHANGED}"));
             }
