@@ -26,12 +26,12 @@ struct Scene {
 }
 
 impl Scene {
-    /// With a crt-list before the directories.
+    /// With a crt-list behind the directories.
     fn start(version: &Version) -> Self {
         Self::start_with(version, "crt-list @/list")
     }
 
-    /// With this at the beginning of the bind line.
+    /// With this at the end of the bind line.
     fn start_with(version: &Version, loads: &str) -> Self {
         let tree = Tree::of(&[("a.test", &["a.test"]), ("m.test", &["m.test"])]);
         let cmd = Cmd::new(tree.live()).without_haproxy();

@@ -296,6 +296,79 @@ fn whoever_shares_a_strange_name_is_served_as_after_a_start() {
     }
 }
 
+/// A file of ours by a name that a `crt-store` gives to it is ours.
+#[test]
+fn what_a_store_names_is_still_ours() {
+    for version in versions().into_iter().filter(|version| version.number() >= (3, 0)) {
+        let (mut tree, cmd) = deployed();
+        tree.issue("a.example-0001", KeyKind::P256, &["a.example", "x.example"], Validity::days(90));
+        cmd.run(&["assemble", "--reload", "none"]);
+        let store = format!("crt-store s1\n  load crt {} alias A", cmd.site("a.example").display());
+        let setup = Haproxy::of(&version).global(&store).crt("@s1/A").crt(cmd.sites());
+        let haproxy = setup.start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        for name in ["a.example", "a.example-0001"] {
+            tree.renew(name);
+            let run = cmd.assemble(&[]).exits(0);
+            assert!(!run.stdout.contains("isn't ours"), "{} {name}: {run}", version.full);
+            assert_eq!(
+                served(haproxy.address(), "a.example").serial,
+                tree.leaf("a.example").serial(),
+                "{} {name}",
+                version.full
+            );
+        }
+        let shadowed = said(&status(&cmd), "a.example-0001.pem", "shadowed").0;
+        assert!(shadowed.starts_with("a.example is served from a.example.pem, which "), "{shadowed}");
+    }
+}
+
+/// What doesn't listen takes no name from anybody; what it loads must be fit to be loaded all the same.
+#[test]
+fn a_disabled_frontend_takes_nothing_and_loads_all_the_same() {
+    for version in versions() {
+        let (mut tree, cmd) = deployed();
+        let other = cmd.beside("other");
+        fs::create_dir(&other).unwrap();
+        let foreign = tree.authority().issue(KeyKind::P256, &["a.example"], Validity::days(90));
+        fs::write(other.join("o.pem"), foreign.combined()).unwrap();
+        let (port, sites) = (Port::free(), cmd.sites().display().to_string());
+        let silent = format!(
+            "frontend silent\n  disabled\n  bind {} ssl crt {} crt {sites}",
+            port.address(),
+            other.display()
+        );
+        let haproxy = Haproxy::of(&version).crt(cmd.sites()).section(&silent).start();
+        assert!(try_served(port.address(), "a.example").is_err());
+        let cmd = cmd.haproxy(&haproxy, "");
+        let renewed = tree.renew("a.example").serial();
+        let run = cmd.assemble(&[]).exits(0);
+        assert!(!run.stdout.contains("o.pem"), "{}: {run}", version.full);
+        assert_eq!(served(haproxy.address(), "a.example").serial, renewed, "{}", version.full);
+        let seen = status(&cmd).exits(0);
+        assert_eq!(problems(&seen, "a.example.pem"), [""; 0], "{}: {seen}", version.full);
+        let run = cmd.assemble(&["--full"]).exits(0);
+        assert_eq!(run.haproxy()["outcome"], "not-needed", "{}: {run}", version.full);
+        fs::write(other.join("o.pem"), "x\n").unwrap();
+        assert!(haproxy.check().is_err());
+        let seen = status(&cmd).exits(2);
+        assert!(seen.stdout.contains("unloadable"), "{}: {seen}", version.full);
+    }
+}
+
+/// Where nothing that listens loads our files no client is presented one.
+#[test]
+fn files_that_only_a_disabled_frontend_loads_are_not_presented() {
+    let version = system_haproxy();
+    let (_tree, cmd) = deployed();
+    let port = Port::free();
+    let silent = format!("listen silent\n  disabled\n  bind {} ssl crt ", port.address());
+    let haproxy = Haproxy::of(&version).section(&format!("{silent}{}", cmd.sites().display())).start();
+    let seen = status(&cmd.haproxy(&haproxy, "")).exits(2);
+    assert!(seen.stdout.contains("is disabled: it doesn't listen, and no client"), "{seen}");
+    assert!(seen.stdout.contains("take disabled out of that section"), "{seen}");
+}
+
 /// `a.example` and `b.example`, deployed.
 fn deployed() -> (Tree, Cmd) {
     let mut tree = Tree::new();

@@ -33,8 +33,20 @@ pub fn lists(serving: &Serving) -> BTreeSet<String> {
     let has_bundle = |load: &&Load| load.entries.iter().any(|entry| is_part(&entry.store));
     let is_list = |load: &&Load| matches!(load.how, How::Directory | How::List);
     let is_one_store = |load: &&Load| serving.version.is_none_or(|it| it < PARTS_SINCE) && has_bundle(load);
-    let loads = serving.binds.iter().filter(|bind| bind.ssl).flat_map(|bind| &bind.loads);
+    let loads = serving.binds.iter().filter(|bind| bind.serves()).flat_map(|bind| &bind.loads);
     loads.filter(is_list).filter(|load| !is_one_store(load)).map(|load| load.path.clone()).collect()
+}
+
+/// The binds that don't listen, as `show ssl sni` names them: it shows them, too (measured, 3.2 and 3.4).
+#[must_use]
+pub fn silent(serving: &Serving) -> BTreeSet<String> {
+    serving.binds.iter().filter(|bind| bind.is_disabled).filter_map(known_as).collect()
+}
+
+/// How `show ssl sni` names a bind.
+fn known_as(bind: &Bind) -> Option<String> {
+    let section = bind.section.split_whitespace().nth(1)?;
+    Some(format!("{section}/{}:{}", bind.at.file, bind.at.line))
 }
 
 /// The first difference between what memory serves and what a start would, as a fact that goes behind HAProxy's name. Only
@@ -74,10 +86,9 @@ fn by_names(
             with_other_defaults.insert(&name.bind);
         }
     }
-    let binds = fresh.binds.iter().zip(&serving.binds).filter(|(bind, _)| bind.ssl);
+    let binds = fresh.binds.iter().zip(&serving.binds).filter(|(bind, _)| bind.serves());
     binds.into_iter().find_map(|(bind, whole)| {
-        let section = bind.section.split_whitespace().nth(1)?;
-        let known_as = format!("{section}/{}:{}", bind.at.file, bind.at.line);
+        let known_as = known_as(bind)?;
         let of_bind = of_binds.get(known_as.as_str())?;
         let view = fresh.view(bind);
         // Without the one that is the default, here or there, another one would seem to be.
@@ -140,7 +151,7 @@ fn by_lists(
     is_as_on_disk: &dyn Fn(&str) -> bool,
 ) -> Option<String> {
     let mut memory = fresh.clone();
-    for bind in memory.binds.iter_mut().filter(|bind| bind.ssl) {
+    for bind in memory.binds.iter_mut().filter(|bind| bind.serves()) {
         let mut added: Vec<Load> = Vec::new();
         for load in &mut bind.loads {
             let listed = lists.get(&load.path).filter(|_| matches!(load.how, How::Directory | How::List));
@@ -159,7 +170,7 @@ fn by_lists(
         }
         bind.loads.extend(added);
     }
-    let binds = fresh.binds.iter().zip(&memory.binds).filter(|(bind, _)| bind.ssl);
+    let binds = fresh.binds.iter().zip(&memory.binds).filter(|(bind, _)| bind.serves());
     binds.map(|(before, after)| (fresh.view(before), memory.view(after))).find_map(other_winner)
 }
 

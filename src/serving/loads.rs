@@ -134,6 +134,8 @@ pub struct Bind {
     pub addresses: String,
     /// Whether it speaks TLS: without `ssl` certificates are loaded and not served.
     pub ssl: bool,
+    /// Whether its section is `disabled`: certificates are loaded, and nothing listens.
+    pub is_disabled: bool,
     /// Whether clients that name no site of it are refused: `strict-sni`.
     pub strict_sni: bool,
     /// Whether it expects a proxy's header before each connection: `accept-proxy`.
@@ -274,6 +276,12 @@ impl Named {
 }
 
 impl Bind {
+    /// Whether its certificates are served.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.ssl && !self.is_disabled
+    }
+
     /// Its certificates, in the order in which they are loaded.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.loads.iter().flat_map(|load| &load.entries)

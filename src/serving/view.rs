@@ -385,6 +385,7 @@ mod tests {
             section: "frontend f".into(),
             addresses: ":443".into(),
             ssl: true,
+            is_disabled: false,
             strict_sni: false,
             accepts_proxy: false,
             loads,

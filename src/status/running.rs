@@ -190,6 +190,7 @@ impl Look {
         let besides = Besides {
             others: serving.map(behind::elsewhere).unwrap_or_default(),
             lists: serving.map(in_memory::lists).unwrap_or_default(),
+            silent: serving.map(in_memory::silent).unwrap_or_default(),
         };
         let names = Names::of(haproxy, sites, around, place);
         let may_ask = |file: &str, worker: Option<Answering>| {
