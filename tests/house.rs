@@ -208,6 +208,33 @@ fn no_error_is_a_bare_string() {
     assert_eq!(modules().into_iter().flat_map::<Vec<String>, _>(bare).collect::<Vec<_>>(), [""; 0]);
 }
 
+/// A lint keeps what decides from files, processes and sockets: who says of itself that it is pure has it, or its room.
+#[test]
+fn what_says_that_it_is_pure_is_kept_so() {
+    let denies = |path: &Path| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.contains("#![deny(clippy::disallowed_methods, clippy::disallowed_types)]")
+    };
+    let (mut found, mut without) = (0, Vec::new());
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let mut header = text.lines().take_while(|line| line.starts_with("//!"));
+            if header.any(|line| line.ends_with("Pure.")) {
+                found += 1;
+                without.extend((!denies(&path) && !denies(&folder.join("mod.rs"))).then_some(path));
+            }
+        }
+    }
+    assert!(found > 20, "{found}");
+    assert_eq!(without, Vec::<PathBuf>::new());
+}
+
 #[test]
 fn nothing_lies_about_at_the_top() {
     let committed = std::process::Command::new("git").args(["-C"]).arg(root()).args(["ls-files"]).output();

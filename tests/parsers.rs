@@ -236,7 +236,7 @@ prop_compose! {
         owed in btree_map("[a-z]{1,9}", (any::<i64>(), option::of(vec("[a-z]{1,9}\\.pem", 0..3))), 0..3),
         starts in btree_map("[a-z]{1,9}", (option::of("[a-z/]{1,9}"), vec("[a-z/]{1,9}", 0..3)), 0..3),
     ) -> State {
-        let pending = pending.into_iter().map(|(name, (was, now))| (name, Pending { was, now, adopted: false, several: false })).collect();
+        let pending = pending.into_iter().map(|(name, (was, now))| (name, Pending { was, now, ..Pending::default() })).collect();
         let owed = owed.into_iter().map(|(name, (since, files))| (name, Owed { since, files, file: None })).collect();
         let mut state = with(files, pending, owed);
         let start = |(openssl_conf, files): (_, Vec<String>)| LastStart {
@@ -277,7 +277,7 @@ proptest! {
 
     /// A file that somebody has written: only names that a lineage's file can have are acted on.
     fn forged_states(names in btree_map(any_name(), record(), 0..6), lineage in any_name()) {
-        let pending = names.keys().map(|name| (name.clone(), Pending { was: None, now: None, adopted: false, several: false })).collect();
+        let pending = names.keys().map(|name| (name.clone(), Pending::default())).collect();
         let files: BTreeMap<_, _> = names.into_iter().map(|(name, record)| (name, Record { lineage: lineage.clone(), ..record })).collect();
         let forged = with(files, pending, BTreeMap::new());
         let read = State::parse(&serde_json::to_vec(&forged).unwrap()).unwrap();

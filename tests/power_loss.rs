@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use haproxy_certs::index::INDEX_FILE;
-use support::live::{Live, demanding_openssl, one_of_each, one_refused, renew_two};
+use support::live::{Live, demanding_openssl, one_of_each, renew_two, two_refused};
 use support::scene::{Scene, every_action, every_action_indexed, first_run, many};
 use support::strace::{self, Call};
 use support::summary::Count;
@@ -271,7 +271,7 @@ fn everything_is_durable_before_haproxy_is_told() {
         ("runtime", "2.6", renew_two as support::live::Work),
         ("reload by signal", "2.6", one_of_each),
         ("reload by the master", "3.0", one_of_each),
-        ("roll-back", "2.6", one_refused),
+        ("roll-back", "2.6", two_refused),
     ] {
         let (environment, code) = if name == "roll-back" { (&demanding[..], 2) } else { (&[][..], 0) };
         let mut live = Live::start(&version(haproxy).unwrap(), "", environment);

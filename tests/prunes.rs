@@ -217,6 +217,43 @@ fn a_refusal_for_another_reason_is_not_held_against_a_prune() {
     }
 }
 
+/// What HAProxy has not accepted yet is kept as it is, too: the lineage goes while its file is pending.
+#[test]
+fn a_file_that_is_pending_is_kept_as_it_is() {
+    for version in versions() {
+        for is_new in [true, false] {
+            let context = format!("{}, new: {is_new}", version.full);
+            let mut scene = Scene::start(&version, |folder, setup| setup.crt(folder.join("sites")));
+            if is_new {
+                scene.tree.delete(GONE);
+            }
+            scene.cmd.assemble(&[]).exits(0);
+            let good = fs::read_to_string(scene.haproxy.config()).unwrap();
+            fs::write(scene.haproxy.config(), format!("{good}\nbogus\n")).unwrap();
+            let leaf = if is_new {
+                scene.tree.issue(GONE, KeyKind::P256, &[GONE], Validity::days(90))
+            } else {
+                scene.tree.renew(GONE)
+            };
+            // Whether memory does is told by the clock's ticks: pending it is in any case.
+            scene.cmd.assemble(&["--defer-reload"]);
+            scene.tree.delete(GONE);
+            for _ in 0..2 {
+                let run = scene.cmd.assemble(&[]);
+                assert!(matches!(run.code, Some(1 | 2)), "{context}: {run}");
+                scene.holds(&run, "the next run tries it again", &context);
+                assert_eq!(fs::read_to_string(scene.cmd.site(GONE)).unwrap(), leaf.combined(), "{context}");
+                assert!(!run.stdout.contains("default-certificate-changed"), "{context}: {run}");
+            }
+            fs::write(scene.haproxy.config(), good).unwrap();
+            let run = scene.cmd.assemble(&[]).exits(0);
+            assert_eq!(run.action("gone.test.pem"), "prune", "{context}: {run}");
+            assert!(!scene.cmd.site(GONE).exists(), "{context}");
+            scene.must_start(&[], &context);
+        }
+    }
+}
+
 // --- It is down ----------------------------------------------------------------------------------------------------
 
 #[test]

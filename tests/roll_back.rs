@@ -52,8 +52,10 @@ impl Strict {
     /// No previous or staged file is left, and nothing is owed.
     fn is_tidy(&self) {
         let own = self.cmd.sites().join(".haproxy-certs");
-        for folder in ["stage", "previous"] {
-            assert_eq!(support::cmd::names_in(&own.join(folder)), Vec::<String>::new(), "{folder}");
+        for folder in ["stage", "previous", "last"] {
+            if own.join(folder).exists() {
+                assert_eq!(support::cmd::names_in(&own.join(folder)), Vec::<String>::new(), "{folder}");
+            }
         }
         let state: serde_json::Value =
             serde_json::from_str(&fs::read_to_string(own.join("state.json")).unwrap()).unwrap();
@@ -122,6 +124,65 @@ fn a_new_file_that_is_refused_goes_again_and_a_pruned_one_comes_not_back() {
         assert_eq!(strict.haproxy.fingerprint(&strict.cmd.site("b.example")), None, "{}", version.full);
         strict.is_tidy();
         strict.cmd.assemble(&[]).exits(1);
+    }
+}
+
+/// A HAProxy that is still to be notified keeps the oldest file; the other one has taken what came between.
+#[test]
+fn what_a_haproxy_took_comes_back_and_not_what_was_before_that() {
+    for version in versions() {
+        for reload in ["pidfile", "auto"] {
+            let context = format!("{} {reload}", version.full);
+            let mut strict = Strict::start(&version, reload);
+            let dead =
+                "[[haproxy]]\nname = \"dead\"\nreload = \"runtime\"\nbinary = \"\"\ntimeout = \"2s\"\n";
+            let dead = format!("{dead}runtime_socket = {:?}\n", strict.cmd.beside("dead.sock"));
+            let more = format!("reload = \"{reload}\"\ntimeout = \"30s\"\n{dead}");
+            strict.cmd = strict.cmd.with_tables("").haproxy(&strict.haproxy, &more);
+            let mut taken = strict.old.clone();
+            for _ in 0..2 {
+                taken = strict.renew_with("b.example", KeyKind::P256);
+                let run = strict.cmd.assemble(&[]).exits(2);
+                assert_eq!(run.json()["haproxy"][1]["owed"], true, "{context}: {run}");
+                assert!(strict.serves("b.example", &taken), "{context}: {run}");
+            }
+            strict.renew_with("b.example", KeyKind::Rsa2048);
+            let run = strict.cmd.assemble(&[]).exits(2);
+            assert_eq!(run.json()["haproxy"][0]["outcome"], "rolled-back", "{context}: {run}");
+            let on_disk = fs::read_to_string(strict.cmd.site("b.example")).unwrap();
+            assert_eq!(on_disk, taken.combined(), "{context}: {run}");
+            assert!(strict.serves("b.example", &taken), "{context}: {run}");
+            // Remembered, whoever is still to be notified.
+            let again = strict.cmd.assemble(&[]).exits(2);
+            assert_eq!(
+                again.reason("b.example.pem").as_deref(),
+                Some("haproxy-rejects"),
+                "{context}: {again}"
+            );
+            assert!(strict.serves("b.example", &taken), "{context}: {again}");
+            strict.haproxy.reload_and_wait();
+            assert!(strict.serves("b.example", &taken), "{context}: a start serves another one");
+        }
+    }
+}
+
+/// What came between was never seen to be taken: what every HAProxy had comes back at once.
+#[test]
+fn what_nobody_took_does_not_come_back() {
+    for version in versions() {
+        let mut strict = Strict::start(&version, "pidfile");
+        for _ in 0..2 {
+            strict.renew_with("b.example", KeyKind::Rsa2048);
+            strict.cmd.assemble(&["--defer-reload"]);
+        }
+        let run = strict.cmd.assemble(&[]).exits(2);
+        assert_eq!(run.json()["haproxy"][0]["outcome"], "rolled-back", "{}: {run}", version.full);
+        assert_eq!(fs::read_to_string(strict.cmd.site("b.example")).unwrap(), strict.old.combined());
+        assert!(strict.serves("b.example", &strict.old), "{}: {run}", version.full);
+        strict.is_tidy();
+        let again = strict.cmd.assemble(&[]).exits(1);
+        assert_eq!(again.json()["haproxy"][0]["outcome"], "not-needed", "{}: {again}", version.full);
+        assert_eq!(again.reason("b.example.pem").as_deref(), Some("haproxy-rejects"), "{again}");
     }
 }
 

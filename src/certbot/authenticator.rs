@@ -4,6 +4,8 @@
 //! line or in a `cli.ini`. A name replaces another name; a word beside another authenticator is refused
 //! (`plugins/selection.py`, `cli_plugin_requests`; the same in 2.1 and 5.8).
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;

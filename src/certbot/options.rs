@@ -4,6 +4,8 @@
 //! A word that begins with a dash is never the value of the option before it, unless it holds a blank and begins with no
 //! option's letter (`argparse.py`, `_parse_optional`; the same for certbot 2.1 and 5.8).
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::ffi::OsString;
 
 /// The letters of options, and their names.

@@ -13,7 +13,7 @@ pub(super) fn of(tag: u32, contents: &[u8]) -> Option<String> {
     match u8::try_from(tag).ok()? {
         UTF8 => str::from_utf8(contents).ok().map(str::to_owned),
         NUMERIC | PRINTABLE | TELETEX | IA5 => Some(latin_1(contents)),
-        UNIVERSAL => characters(contents.as_chunks::<4>(), |bytes| u32::from_be_bytes(bytes)),
+        UNIVERSAL => characters(contents.as_chunks::<4>(), u32::from_be_bytes),
         BMP => characters(contents.as_chunks::<2>(), |bytes| u16::from_be_bytes(bytes).into()),
         // A BIT STRING, say, which it takes for no text.
         _ => None,

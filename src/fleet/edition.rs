@@ -1,5 +1,7 @@
 //! What the next head is to name: decided from what the last one names and what certbot has. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::collections::BTreeMap;
 
 use crate::fleet::page::{self, PageEntry};

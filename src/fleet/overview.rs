@@ -1,5 +1,7 @@
 //! The whole fleet at a glance: what each node says of itself, judged. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::collections::BTreeMap;
 
 use crate::fleet::accept::AHEAD;

@@ -1,5 +1,7 @@
 //! What can be wrong with a fleet, in one word each, and what to do about it. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::accept::RefusedHead;

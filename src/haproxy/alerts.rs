@@ -1,5 +1,7 @@
 //! HAProxy's own words about what it could not load, and which files they name. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::path::{Path, PathBuf};
 
 use crate::config::Haproxy;

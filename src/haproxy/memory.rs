@@ -5,6 +5,8 @@
 //! family of keys (measured, 2.2 to 3.4): whoever was loaded behind it would be served from then on. Committing these
 //! again, in load order, restores the order; until then, for milliseconds, another file of the same name is served.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::certified_key::Leaf;

@@ -4,6 +4,8 @@
 //! A commit puts the certificate's names behind those of every other certificate that has the same name with the same
 //! family of keys (measured, 2.2 to 3.4).
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::certified_key::KeyFamily;

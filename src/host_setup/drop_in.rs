@@ -1,5 +1,7 @@
 //! The drop-ins that tell our hardened units of other directories than the default ones. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! Where HAProxy listens and where it sends the ACME challenge, from its configuration. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

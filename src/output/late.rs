@@ -1,6 +1,8 @@
 //! Deploys that don't come: what has been refused for longer than a day makes the run fail, so that `systemctl --failed` shows
 //! it. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::collections::BTreeMap;
 
 use super::Report;

@@ -4,6 +4,8 @@
 //! Everything from outside is escaped by the template engine; what is safe without that is the style, and what a template
 //! rendered.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use askama::Template;
 use askama::filters::HtmlSafe;
 

@@ -3,6 +3,8 @@
 //! The environment and HAProxy's version decide numbers, `defined()`, `streq()`, `strneq()`, `version_atleast()` and
 //! `version_before()`, with `!`, `&&` and `||` between them. What depends on how HAProxy was built isn't known.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use super::words::Environment;
 
 /// The blocks that a line stands in, from the outermost.

@@ -140,6 +140,7 @@ impl FileNames {
 
 /// A bind line.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a word of its own")]
 pub struct BindLine {
     /// Where it is.
     pub at: At,

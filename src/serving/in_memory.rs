@@ -4,6 +4,8 @@
 //! A line that is taken out and put in again stands at the end of its list, and a commit puts a certificate behind the
 //! others of its names (measured, 2.2 to 3.4). `show ssl sni` shows both; before 3.2 only the lists can be seen.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::loads::{BUNDLE, Bind, Contents, Entry, How, Load, Serving, base_name};

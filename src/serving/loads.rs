@@ -125,6 +125,7 @@ pub struct Identity {
 
 /// A bind line that loads certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a word of its own")]
 pub struct Bind {
     /// The line.
     pub at: At,

@@ -1,6 +1,8 @@
 //! Files of a directory that lines name one by one, in a crt-list or by `crt`: what a new one needs; and certificates that no
 //! client is presented. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

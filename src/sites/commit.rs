@@ -74,7 +74,7 @@ impl<'a> Staged<'a> {
         // What was to be written may have failed.
         let held = hold_last_file(&sites.place, &mut plan);
         if let Some(pending) = held.and_then(|file| sites.state.pending.get_mut(&file)) {
-            pending.now.clone_from(&pending.was);
+            pending.now = pending.last.take().or_else(|| pending.was.clone());
         }
         carry_out(sites, &mut plan, &mut failure, |row| row.action == Action::Prune);
         let at = if changed { SystemTime::now() } else { last_change(sites) };
@@ -136,6 +136,13 @@ impl Committed<'_> {
             sites_dir: self.sites.place.path.clone(),
             host_file: self.settings.host_file.clone(),
             touched: found.map(|found| (found.identity, found.touched())).collect(),
+        }
+    }
+
+    /// Notes that this HAProxy was seen to have all that it was to be notified of.
+    pub fn note_taken(&mut self, haproxy: &str) {
+        for target in self.owed_to(haproxy).unwrap_or_default() {
+            self.sites.note_taken(&target);
         }
     }
 
@@ -229,19 +236,26 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
         }
         if matches!(row.action, Action::Install | Action::Replace | Action::Prune) {
             let now = row.sha256.filter(|_| row.action.writes()).as_ref().map(digest);
+            let before = row.before.as_ref().map(digest);
             changed = true;
             state
                 .pending
                 .entry(key.clone())
                 .and_modify(|pending| {
                     pending.several |= pending.now != now && pending.now != pending.was;
+                    if before == pending.was {
+                        pending.last = None;
+                    } else if before.is_some() && before != now && (pending.taken || now.is_none()) {
+                        pending.last.clone_from(&before);
+                    }
                     pending.now.clone_from(&now);
+                    pending.taken = false;
                 })
                 .or_insert_with(|| Pending {
-                    was: row.before.as_ref().map(digest),
-                    now,
+                    was: before.clone(),
+                    now: now.clone(),
                     adopted: row.adopts,
-                    several: false,
+                    ..Pending::default()
                 });
             told.push(key);
         }
@@ -296,13 +310,28 @@ fn is_on_record(state: &State, live_dir: &str, row: &Row) -> bool {
 /// Keeps aside what is about to be replaced or pruned, durably: what can't be put back again stays.
 fn keep_previous(sites: &SitesDir, plan: &mut Plan, failure: &mut Option<Failure>) {
     let loses_something = |row: &Row| matches!(row.action, Action::Replace | Action::Prune);
+    let has_last = |row: &Row| loses_something(row) && sites.comes_back_first(row);
+    let last = match plan.rows.iter().any(has_last).then(|| sites.make_last()).transpose() {
+        Ok(last) => last,
+        Err(e) => {
+            for row in plan.rows.iter_mut().filter(|row| has_last(row)) {
+                fail_row(row, failure, &e);
+            }
+            None
+        }
+    };
     let mut attics: BTreeMap<&Path, &Place> = BTreeMap::new();
     for row in plan.rows.iter_mut().filter(|row| loses_something(row)) {
         let Some(target) = Target::of(row) else { continue };
         let Some((home, name)) = sites.home(&target) else { continue };
         let (attic, kept) = sites.attic(&target);
-        match keep_aside(sites, home, &name, attic, &kept) {
-            Ok(()) => drop(attics.insert(&attic.path, attic)),
+        let last = last.as_ref().filter(|_| sites.comes_back_first(row));
+        let both = keep_aside(sites, home, &name, attic, &kept)
+            .and_then(|()| last.map_or(Ok(()), |last| keep_last(sites, home, &name, last, &target)));
+        match both {
+            Ok(()) => {
+                attics.extend([Some(attic), last].into_iter().flatten().map(|it| (it.path.as_path(), it)));
+            }
             // It is gone already, as it should be.
             Err(Errno::NOENT) if row.action == Action::Prune => {}
             Err(e) => {
@@ -318,6 +347,19 @@ fn keep_previous(sites: &SitesDir, plan: &mut Plan, failure: &mut Option<Failure
             }
         }
     }
+}
+
+/// Keeps what was there last in the place of what was before that.
+fn keep_last(
+    sites: &SitesDir,
+    home: &Place,
+    name: &OsStr,
+    last: &Place,
+    target: &Target,
+) -> rustix::io::Result<()> {
+    let kept = SitesDir::last_name(target);
+    remove(&last.dir, &*kept)?;
+    keep_aside(sites, home, name, last, &kept)
 }
 
 /// Holds back the last prune where no other file that HAProxy can load would be left, by what is on disk now; returns

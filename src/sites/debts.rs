@@ -1,5 +1,7 @@
 //! The pending notifications of each HAProxy, also where its table has another name now. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

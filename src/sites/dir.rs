@@ -5,15 +5,14 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::io::Errno;
-
 use crate::config::{OWN_DIR, Settings};
 use crate::haproxy::target::Target;
+use crate::plan::row::Row;
 use crate::sites::debts::{self, Owed};
 use crate::sites::last_start::LastStart;
 use crate::sites::making::{finish_making, host_place, make_sites_dir};
 use crate::sites::place::Place;
-use crate::sites::state::{State, target};
+use crate::sites::state::{State, digest, key, target};
 use crate::sites::untouched::{self, FoundPlace};
 use crate::sites::{durable, entries, guard, last_run, lock};
 use crate::sys::failure::Failure;
@@ -24,6 +23,11 @@ const STAGE_DIR: &str = "stage";
 const PREVIOUS_DIR: &str = "previous";
 
 const HOST_PREVIOUS: &str = "previous-host.pem";
+
+const LAST_DIR: &str = "last";
+
+/// The host certificate's name there: no site's file has it.
+const HOST_LAST: &str = "host";
 
 /// The host certificate's name while it is staged in our directory.
 pub(crate) const HOST_STAGE: &str = "host.pem";
@@ -145,15 +149,53 @@ impl SitesDir {
         }
     }
 
+    /// Under which name what comes back first of a target is kept, see [`Self::last`].
+    pub(crate) fn last_name(target: &Target) -> OsString {
+        match target {
+            Target::Site(name) => OsString::from(name),
+            Target::Host => OsString::from(HOST_LAST),
+        }
+    }
+
+    /// Where what comes back first is kept, where that isn't what every HAProxy took; `None`: nothing of the kind is.
+    pub(crate) fn last(&self) -> Result<Option<Place>, Failure> {
+        self.own.subdirectory(LAST_DIR)
+    }
+
+    /// Whether what a row's file holds before is what comes back first.
+    pub(crate) fn comes_back_first(&self, row: &Row) -> bool {
+        let pending = Target::of(row).and_then(|it| self.state.pending.get(&key(&it, &self.host_file)));
+        let last = pending.and_then(|pending| pending.last.as_ref());
+        last.is_some() && last == row.before.as_ref().map(digest).as_ref()
+    }
+
+    /// Notes that some HAProxy was seen to have what is there now.
+    pub(crate) fn note_taken(&mut self, target: &Target) {
+        let pending = self.state.pending.get_mut(&key(target, &self.host_file));
+        if let Some(pending) = pending.filter(|pending| !pending.taken && pending.now.is_some()) {
+            pending.taken = true;
+            self.unsaved = true;
+        }
+    }
+
+    /// The directory of these, made where it is missing.
+    pub(crate) fn make_last(&self) -> Result<Place, Failure> {
+        self.own.private_subdirectory(LAST_DIR)
+    }
+
     /// Removes every previous file.
     pub(crate) fn forget_previous(&self) -> Result<(), Failure> {
-        let fail = |name: &OsStr, e: Errno| {
-            Failure::io("remove", &self.own.path.join(PREVIOUS_DIR).join(name), &e.into())
+        let forget = |place: &Place, name: &OsStr| {
+            durable::remove(&place.dir, name)
+                .map_err(|e| Failure::io("remove", &place.path.join(name), &e.into()))
         };
-        for name in entries::entries(&self.previous.dir, &self.previous.path)? {
-            durable::remove(&self.previous.dir, &*name).map_err(|e| fail(&name, e))?;
+        let last = self.last()?;
+        for place in [Some(&self.previous), last.as_ref()].into_iter().flatten() {
+            for name in entries::entries(&place.dir, &place.path)? {
+                forget(place, &name)?;
+            }
         }
-        durable::remove(&self.own.dir, HOST_PREVIOUS).map_err(|e| fail(OsStr::new(HOST_PREVIOUS), e))
+        forget(&self.own, OsStr::new(HOST_PREVIOUS))
     }
 
     /// Removes what a killed run staged, and previous files that nobody waits for any more.

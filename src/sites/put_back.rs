@@ -18,7 +18,9 @@ use crate::plan::prune::LAST_FILE;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::Row;
+use crate::plan::warning::Warning;
 use crate::sites::dir::SitesDir;
+use crate::sites::place::Place;
 use crate::sys::failure::Failure;
 
 /// Why a file goes back that HAProxy didn't name.
@@ -96,9 +98,11 @@ impl Committed<'_> {
     fn leaves_a_pair(&self, undone: &[(Target, Pending)]) -> bool {
         let comes_back = |(target, pending): &(Target, Pending)| {
             let (attic, kept) = self.sites.attic(target);
-            matches!(target, Target::Site(_))
-                && pending.was.is_some()
-                && entries::holds_a_pair(&attic.dir, &kept)
+            let is_pair = || match kept_last(self.sites, target, pending) {
+                Some((last, name)) => entries::holds_a_pair(&last.dir, &name),
+                None => pending.was.is_some() && entries::holds_a_pair(&attic.dir, &kept),
+            };
+            matches!(target, Target::Site(_)) && is_pair()
         };
         let is_undone = |name: &OsStr| {
             undone.iter().any(|(target, _)| matches!(target, Target::Site(file) if name == file.as_str()))
@@ -115,21 +119,27 @@ impl Committed<'_> {
         why: &str,
     ) -> Vec<Target> {
         // First what was pruned, last what was new: at no moment is the directory emptier than before or after.
-        undone.sort_by_key(|(_, pending)| (pending.now.is_some(), pending.was.is_none() && !pending.adopted));
+        undone.sort_by_key(|(_, pending)| (pending.now.is_some(), !pending.has_before()));
         let mut back = Vec::new();
         for (target, pending) in undone {
-            match restore(self.sites, &target, &pending) {
-                Ok(true) => {}
-                Ok(false) => continue,
+            let restored = match restore(self.sites, &target, &pending) {
+                Ok(Restored::Nothing) => continue,
+                Ok(restored) => restored,
                 Err(e) => {
                     self.failure.get_or_insert(e);
                     continue;
                 }
-            }
+            };
             let words = refused.iter().find(|(named, _)| *named == target).map(|(_, words)| words.as_str());
-            self.remember(&target, &pending, words, by);
+            self.remember(&target, &pending, restored, words, by);
             self.amend_row(&target, &pending, words, why);
             back.push(target);
+        }
+        if !back.is_empty() {
+            // Which file is the first one isn't as it was planned.
+            for row in &mut self.plan.rows {
+                row.warnings.remove(Warning::DefaultCertificateChanged);
+            }
         }
         self.at = SystemTime::now();
         let directories = [Some(&self.sites.place), self.sites.host.as_ref()];
@@ -148,21 +158,42 @@ impl Committed<'_> {
         back
     }
 
-    fn remember(&mut self, target: &Target, pending: &Pending, words: Option<&str>, by: &str) {
+    fn remember(
+        &mut self,
+        target: &Target,
+        pending: &Pending,
+        restored: Restored,
+        words: Option<&str>,
+        by: &str,
+    ) {
         let key = key(target, &self.settings.host_file);
-        self.sites.state.pending.remove(&key);
+        let back = match restored {
+            // Not every HAProxy has it: what was there before may be wanted, too.
+            Restored::Last => {
+                let now = pending.last.clone();
+                let still = Pending { now, last: None, taken: false, several: true, ..pending.clone() };
+                self.sites.state.pending.insert(key.clone(), still);
+                &pending.last
+            }
+            Restored::Was | Restored::Nothing => {
+                self.sites.state.pending.remove(&key);
+                &pending.was
+            }
+        };
+        let is_somebodys = pending.adopted && restored != Restored::Last;
         let Some(record) = self.sites.state.files.get_mut(&key) else { return };
         let refusal = |sha256: &Option<String>| {
             let (sha256, words) = (sha256.clone()?, words?.to_owned());
             Some(Box::new(Rejected { sha256, words, by: by.to_owned() }))
         };
-        match (&pending.now, &pending.was) {
-            (None, was) => record.prune_refused = refusal(was),
-            (now, was) => {
-                record.rejected = refusal(now);
+        match &pending.now {
+            None => record.prune_refused = refusal(back),
+            now => {
+                // What was refused first in this run is what the lineage has.
+                record.rejected = record.rejected.take().or_else(|| refusal(now));
                 // Somebody else's file isn't ours for having been away.
-                if let Some(was) = was.as_deref().filter(|_| !pending.adopted).and_then(unhex) {
-                    record.sha256 = was;
+                if let Some(back) = back.as_deref().filter(|_| !is_somebodys).and_then(unhex) {
+                    record.sha256 = back;
                 }
             }
         }
@@ -176,7 +207,7 @@ impl Committed<'_> {
             (None, Target::Site(file)) => {
                 // Pruned by an earlier run.
                 let Some(record) = self.sites.state.files.get(file) else { return };
-                let sha256 = pending.was.as_deref().and_then(unhex);
+                let sha256 = pending.last.as_deref().or(pending.was.as_deref()).and_then(unhex);
                 let row = Row::put_back(OsString::from(file), OsString::from(&record.lineage), sha256);
                 let later = |row: &Row| row.file.is_none() || row.file.as_deref() > Some(OsStr::new(file));
                 let position = self.plan.rows.iter().position(later).unwrap_or(self.plan.rows.len());
@@ -189,6 +220,8 @@ impl Committed<'_> {
         match (row.action, words) {
             (Action::Prune, Some(words)) => row.hold_as_refused(words),
             (Action::Prune, None) => row.hold(Hold::Needed, why),
+            // What came back was refused, too.
+            _ if row.reason() == Some(Reason::HaproxyRejects) => {}
             (_, Some(words)) => {
                 let lineage = row.lineage.clone().unwrap_or_default();
                 row.refuse(Refusal::remembered(&lineage, words));
@@ -198,9 +231,20 @@ impl Committed<'_> {
     }
 }
 
-/// Undoes one file of a commit, and says whether it did: what somebody else has put there since isn't touched.
-fn restore(sites: &SitesDir, target: &Target, pending: &Pending) -> Result<bool, Failure> {
-    let Some((home, name)) = sites.home(target) else { return Ok(false) };
+/// What came back of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Restored {
+    /// Nothing: there was nothing, or somebody else has put something there since, which isn't touched.
+    Nothing,
+    /// What some HAProxy was seen to have since, or what was pruned.
+    Last,
+    /// What was there when every HAProxy had taken it; that may be nothing.
+    Was,
+}
+
+/// Undoes one file of a commit.
+fn restore(sites: &SitesDir, target: &Target, pending: &Pending) -> Result<Restored, Failure> {
+    let Some((home, name)) = sites.home(target) else { return Ok(Restored::Nothing) };
     let (attic, kept) = sites.attic(target);
     let is_as_committed = match (entries::bytes(&home.dir, &name), &pending.now) {
         (Ok(pem), Some(now)) => digest(&sha256(&pem)) == *now,
@@ -208,12 +252,24 @@ fn restore(sites: &SitesDir, target: &Target, pending: &Pending) -> Result<bool,
         (Err(e), _) => e.kind() == std::io::ErrorKind::NotFound,
     };
     if !is_as_committed {
-        return Ok(false);
+        return Ok(Restored::Nothing);
     }
-    let undone = if pending.was.is_some() || pending.adopted {
-        renameat(&attic.dir, &*kept, &home.dir, &*name)
+    let undone = if let Some((last, kept)) = kept_last(sites, target, pending) {
+        renameat(&last.dir, &*kept, &home.dir, &*name).map(|()| Restored::Last)
+    } else if pending.was.is_some() || pending.adopted {
+        renameat(&attic.dir, &*kept, &home.dir, &*name).map(|()| Restored::Was)
+    } else if pending.now.is_none() {
+        Ok(Restored::Nothing)
     } else {
-        remove(&home.dir, &*name)
+        remove(&home.dir, &*name).map(|()| Restored::Was)
     };
-    undone.map(|()| true).map_err(|e| Failure::io("put back", &home.path.join(&name), &e.into()))
+    undone.map_err(|e| Failure::io("put back", &home.path.join(&name), &e.into()))
+}
+
+/// Where what comes back first is kept; `None`: there is none, or it isn't that.
+fn kept_last(sites: &SitesDir, target: &Target, pending: &Pending) -> Option<(Place, OsString)> {
+    let wanted = pending.last.as_ref()?;
+    let (last, name) = (sites.last().ok()??, SitesDir::last_name(target));
+    let pem = entries::bytes(&last.dir, &name).ok()?;
+    (digest(&sha256(&pem)) == *wanted).then_some((last, name))
 }

@@ -6,9 +6,12 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use rustix::fs::{fsync, syncfs};
+use zeroize::Zeroizing;
 
 use crate::certified_key::CombinedPem;
 use crate::config::Settings;
+use crate::haproxy::target::Target;
+use crate::plan::action::Action;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
 use crate::plan::row::{Plan, Role, Row};
@@ -19,6 +22,7 @@ use crate::sites::durable::{create, remove};
 use crate::sites::entries;
 use crate::sites::making::unmade;
 use crate::sites::place::Place;
+use crate::sites::state::key;
 use crate::sys::failure::Failure;
 use crate::sys::parallel::{self, Progress};
 
@@ -33,6 +37,41 @@ pub struct Staged<'a> {
     pub(super) settings: &'a Settings,
     pub(super) plan: Plan,
     pub(super) failure: Option<Failure>,
+}
+
+/// A file that is about to be replaced although no HAProxy is known to have it.
+#[derive(Debug)]
+pub struct Overtaken {
+    /// Which.
+    pub target: Target,
+    /// What it holds.
+    pub pem: Zeroizing<Vec<u8>>,
+    /// What it held when every HAProxy had it.
+    pub was: Option<Zeroizing<Vec<u8>>>,
+    /// Whether a HAProxy can have nothing else of it than these.
+    pub is_alone: bool,
+}
+
+impl Staged<'_> {
+    /// What is about to be replaced although no HAProxy is known to have it.
+    pub fn overtaken(&self) -> impl Iterator<Item = Overtaken> + '_ {
+        let rows = self.plan.rows.iter().filter(|row| row.action == Action::Replace);
+        rows.filter_map(|row| {
+            let target = Target::of(row)?;
+            let pending = self.sites.state.pending.get(&key(&target, &self.settings.host_file))?;
+            let (place, name) = self.sites.home(&target).filter(|_| !pending.taken)?;
+            let pem = entries::bytes(&place.dir, &name).ok()?;
+            let (attic, kept) = self.sites.attic(&target);
+            let was = pending.was.as_ref().and_then(|_| entries::bytes(&attic.dir, &kept).ok());
+            let is_alone = !pending.several && was.is_some() == pending.was.is_some();
+            Some(Overtaken { target, pem, was, is_alone })
+        })
+    }
+
+    /// Notes that some HAProxy has it.
+    pub fn note_taken(&mut self, target: &Target) {
+        self.sites.note_taken(target);
+    }
 }
 
 impl SitesDir {

@@ -108,7 +108,7 @@ pub struct Rejected {
 }
 
 /// A commit that not every HAProxy has accepted yet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
     /// SHA-256 of what was there before, in hex; `None`: nothing was.
     pub was: Option<String>,
@@ -120,6 +120,20 @@ pub struct Pending {
     /// Whether there was something else in between, which HAProxy may have loaded.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub several: bool,
+    /// Whether some HAProxy was seen to have what is there now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub taken: bool,
+    /// SHA-256 of what comes back first, in hex: what some HAProxy was seen to have since, or what was pruned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
+}
+
+impl Pending {
+    /// Whether there was something before, which can come back.
+    #[must_use]
+    pub fn has_before(&self) -> bool {
+        self.was.is_some() || self.adopted || self.last.is_some()
+    }
 }
 
 impl Default for State {
@@ -260,6 +274,7 @@ impl State {
         let pending = [
             pending.filter(|pending| !pending.adopted).and_then(|pending| pending.was.as_ref()),
             pending.and_then(|pending| pending.now.as_ref()),
+            pending.and_then(|pending| pending.last.as_ref()),
         ];
         let pending = pending.into_iter().flatten().filter_map(|text| unhex(text));
         let of_this = |rejected: &&Rejected| are_still(&rejected.by, haproxy);
@@ -409,9 +424,7 @@ mod tests {
         let mut state = State::default();
         for name in ["../../etc/x.pem", "a/b.pem", ".hidden.pem", "x", "", "ok.pem"] {
             state.files.insert(name.into(), record());
-            state
-                .pending
-                .insert(name.into(), Pending { was: None, now: None, adopted: false, several: false });
+            state.pending.insert(name.into(), Pending::default());
         }
         let read = State::parse(&serde_json::to_vec(&state).unwrap()).unwrap();
         assert_eq!(read.files.keys().collect::<Vec<_>>(), ["ok.pem"]);

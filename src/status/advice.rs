@@ -1,5 +1,7 @@
 //! What to do about each problem, in one line. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::path::Path;
 
 use crate::certbot::{CERTBOT_DIR, certbot_dir};

@@ -1,5 +1,7 @@
 //! The judgement: from what was seen in three places to problems and their severity. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::sync::Arc;
 
 use serde::Serialize;

@@ -1,5 +1,7 @@
 //! Taking a file out of HAProxy's way, for people to paste: only where HAProxy starts without it. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

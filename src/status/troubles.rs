@@ -1,5 +1,7 @@
 //! The problems that aren't one site's: of a HAProxy, of the last run. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use super::advice;
 use super::behind::Changed;
 use super::running::Running;

@@ -91,8 +91,9 @@ impl Live {
         assert!(run.code.is_some_and(|code| expected.contains(&code)), "{context}, then {run}");
         assert_eq!(run.json()["haproxy"][0]["owed"], false, "{context}, then {run}");
         self.must_be_as_wanted(context);
-        for folder in ["stage", "previous"] {
-            let left = names_in(&self.cmd.sites().join(".haproxy-certs").join(folder));
+        for folder in ["stage", "previous", "last"] {
+            let folder = self.cmd.sites().join(".haproxy-certs").join(folder);
+            let left = if folder.exists() { names_in(&folder) } else { Vec::new() };
             assert_eq!(left, Vec::<String>::new(), "{context}: left over");
         }
         // Old workers end when they have served their clients.
@@ -153,11 +154,17 @@ pub fn one_of_each(live: &mut Live) {
     }
 }
 
-/// One that HAProxy takes, and one that it refuses.
-pub fn one_refused(live: &mut Live) {
+/// One that HAProxy takes, and two that it refuses. Of one of these it has what came before, though nobody has said so: by
+/// somebody else's reload.
+pub fn two_refused(live: &mut Live) {
+    live.renew("c.example");
+    live.cmd.assemble(&["--defer-reload"]);
+    live.haproxy.reload_and_wait();
     live.renew("a.example");
-    let weak = live.tree.authority().issue(KeyKind::Rsa2048, &["b.example"], Validity::days(90));
-    live.tree.renew_with("b.example", &weak);
+    for name in ["b.example", "c.example"] {
+        let weak = live.tree.authority().issue(KeyKind::Rsa2048, &[name], Validity::days(90));
+        live.tree.renew_with(name, &weak);
+    }
 }
 
 /// This version by a program whose check of staged files doesn't know of `OPENSSL_CONF`, as where a master's environment

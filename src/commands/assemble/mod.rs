@@ -8,6 +8,7 @@ mod notifying;
 mod pruning;
 mod readable;
 mod strangers;
+mod taken;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -23,6 +24,7 @@ use crate::commands::assemble::notes::{
 };
 use crate::commands::assemble::notifying::notify_all;
 use crate::commands::assemble::pruning::verified;
+use crate::commands::assemble::taken::note_taken;
 use crate::config::Settings;
 use crate::haproxy::fingerprint::fingerprints;
 use crate::haproxy::process::reader::shut;
@@ -197,6 +199,7 @@ fn deploy(
     }
     let mut staged = sites.stage(settings, plan, &supply, progress);
     ask(settings, system, &mut staged);
+    note_taken(settings, &mut staged);
     let mut committed = staged.commit(now())?;
     if !out_of_step.is_empty() {
         // A worker that started before has been changed since.

@@ -84,6 +84,11 @@ pub(crate) fn notify_all(
             rolled_back.entry(name).or_insert(words);
         }
     }
+    for (haproxy, verdict) in settings.haproxys.iter().zip(&verdicts) {
+        if verdict.as_ref().is_some_and(|verdict| verdict.confirmed == Some(true)) {
+            committed.note_taken(&haproxy.name);
+        }
+    }
     let all = settings.haproxys.iter().zip(verdicts.into_iter().flatten());
     all.map(|(haproxy, verdict)| Ending::of(&haproxy.name, verdict, rolled_back.remove(&haproxy.name)))
         .collect()

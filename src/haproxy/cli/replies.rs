@@ -2,6 +2,8 @@
 //!
 //! There is no status code: replies are notified apart by their text, as HAProxy 2.2 to 3.4 print it.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! `fleet status` for browsers: what is in the middle of its page. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::collections::BTreeMap;
 
 use askama::Template;

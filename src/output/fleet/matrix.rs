@@ -1,6 +1,8 @@
 //! The matrix of a fleet's page: which node serves what of which lineage. What is in step is summed up where it is much;
 //! what isn't is named. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::counted;

@@ -1,5 +1,7 @@
 //! What the commands of `fleet` say: for people, for browsers, for scripts, for monitoring plugins, for Prometheus. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 pub mod html;
 pub mod human;
 pub mod json;

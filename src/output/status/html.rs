@@ -1,5 +1,7 @@
 //! The status for browsers: what is in the middle of its page. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use askama::Template;
 
 use super::{edition_line, human, verdict};

@@ -116,7 +116,7 @@ fn can_be_shown(change: &Change) -> bool {
 }
 
 /// Whether a store's leaf is this one: of an Ed25519 certificate only the serial number is shown.
-pub(super) fn is_of(store: &ShownStore, sha1: &[u8; 20], serial: &str) -> bool {
+pub(crate) fn is_of(store: &ShownStore, sha1: &[u8; 20], serial: &str) -> bool {
     match (&store.sha1, &store.serial) {
         (Some(shown), _) => shown == sha1,
         (None, Some(shown)) => shown == serial,
