@@ -5,7 +5,9 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -24,7 +26,13 @@ struct Scene {
 }
 
 impl Scene {
+    /// With a crt-list behind the directories.
     fn start(version: &Version) -> Self {
+        Self::start_with(version, "crt-list @/list")
+    }
+
+    /// With this at the end of the bind line.
+    fn start_with(version: &Version, loads: &str) -> Self {
         let tree = Tree::of(&[("a.test", &["a.test"]), ("m.test", &["m.test"])]);
         let cmd = Cmd::new(tree.live()).without_haproxy();
         let folder = cmd.sites().parent().unwrap().to_owned();
@@ -39,7 +47,8 @@ impl Scene {
         let more = folder.join("more");
         fs::create_dir(&more).unwrap();
         fs::write(more.join("z.cfg"), "backend z\n").unwrap();
-        let setup = Haproxy::of(version).bind_option(&format!("crt-list {}", folder.join("list").display()));
+        let loads = loads.replace("@/", &format!("{}/", folder.display()));
+        let setup = Haproxy::of(version).bind_option(&loads);
         let setup = setup.argument("-f").argument(more.to_str().unwrap());
         // Older than what is started now: procfs tells when by hundredths of a second.
         let changed = more.join("z.cfg").metadata().unwrap().modified().unwrap();
@@ -54,6 +63,18 @@ impl Scene {
         let scene = Self { tree, cmd, haproxy, folder };
         scene.is_quiet("at first");
         scene
+    }
+
+    /// Once HAProxy has been reloaded nothing is wrong, and full runs notify it of nothing.
+    #[track_caller]
+    fn is_left_alone(&mut self, context: &str) {
+        self.haproxy.reload_and_wait();
+        self.cmd.assemble(&[]);
+        let context = format!("{} {context}", self.haproxy.version().full);
+        let status = self.status();
+        assert!(!status.stdout.contains("haproxy-stale"), "{context}: {status}");
+        let run = self.cmd.assemble(&["--full"]);
+        assert_eq!(run.haproxy()["outcome"], "not-needed", "{context}: {run}");
     }
 
     fn foreign(&self, names: &[&str]) -> String {
@@ -270,6 +291,47 @@ fn what_somebody_else_changed_is_told_until_haproxy_has_read_it() {
                 scene.is_quiet(&context);
             }
         }
+    }
+}
+
+/// HAProxy can't be asked for such a file, or its reply isn't understood: that is no difference, and nothing to reload for.
+#[test]
+fn a_name_that_haproxy_cannot_be_asked_for_alarms_nobody() {
+    let names: [&[u8]; 6] =
+        [b"0\xff.pem", b"0\nx.pem", b"0:1\nx.pem:2", b"0\tx.pem", b"0x.pem\r", b"zz\xff\nx.pem"];
+    for version in versions() {
+        let mut scene = Scene::start_with(&version, "");
+        for folder in ["sites", "other"] {
+            for name in names {
+                let context = format!("{folder} {}", name.escape_ascii());
+                let file = scene.folder.join(folder).join(OsStr::from_bytes(name));
+                put(&file, scene.foreign(&["q.test"]), 0o400);
+                scene.is_left_alone(&context);
+                fs::remove_file(&file).unwrap();
+            }
+        }
+        for text in [&b"a\tb\tc"[..], b"c\nd", b"f/h:9\ta\nf/h:9\tb\t-\tecdsa\t/x\tt\tt"] {
+            let leaf = scene.tree.authority().issue_raw(&[(0x0c, text)], &[b"q.test"]);
+            let file = scene.folder.join("sites/0.pem");
+            put(&file, leaf.combined(), 0o400);
+            scene.is_left_alone(&text.escape_ascii().to_string());
+            fs::remove_file(&file).unwrap();
+        }
+    }
+}
+
+/// The file that answered clients who name no site is gone, and a reload is pending: nobody else did that.
+#[test]
+fn a_first_file_that_is_gone_is_not_laid_to_others() {
+    for version in versions() {
+        let mut scene = Scene::start_with(&version, "");
+        scene.tree.delete("a.test");
+        scene.cmd.assemble(&["--reload", "none"]);
+        assert!(!scene.cmd.site("a.test").exists());
+        let status = scene.status();
+        assert!(status.stdout.contains("still has"), "{}: {status}", version.full);
+        assert!(!status.stdout.contains("Runtime API"), "{}: {status}", version.full);
+        scene.haproxy.reload_and_wait();
     }
 }
 

@@ -17,7 +17,7 @@ use support::cmd::toml;
 use support::process::{Running, finish};
 use support::tls::{try_served, try_served_to};
 use support::{
-    Authority, Cmd, Haproxy, Key, KeyKind, LIMIT, Port, Reload, Run, Tree, Validity, Version, served,
+    Authority, Cmd, Haproxy, Key, KeyKind, LIMIT, Leaf, Port, Reload, Run, Tree, Validity, Version, served,
     system_haproxy, version, versions, wait_until,
 };
 
@@ -190,6 +190,183 @@ fn whoever_is_said_to_be_served_is_served() {
         let stores: Vec<&str> = serving.stores.keys().map(String::as_str).collect();
         assert_eq!(stores, shown, "{}", version.name);
     }
+}
+
+/// Common names with their ASN.1 strings' tags, and DNS names: HAProxy takes all through `ASN1_STRING_to_UTF8()`, as C strings.
+type Names = (&'static [(u8, &'static [u8])], &'static [&'static [u8]]);
+
+const STRANGE: [Names; 25] = [
+    (&[(0x0c, b"A.test")], &[b"z.test"]),
+    (&[(0x14, b"a.test")], &[b"z.test"]),
+    (&[(0x14, b"\xe4.test")], &[b"z.test"]),
+    (&[(0x16, b"\xe4.test")], &[b"z.test"]),
+    (&[(0x13, b"*.test")], &[b"z.test"]),
+    (&[(0x12, b"a.test")], &[b"z.test"]),
+    (&[(0x03, b"\0a.test")], &[b"z.test"]),
+    (&[(0x1e, b"\0a\0.\0t\0e\0s\0t")], &[b"z.test"]),
+    (&[(0x1e, b"\0a\0.\0t\0e\0s\0t\0\0\0x")], &[b"z.test"]),
+    (&[(0x1c, b"\0\0\0a\0\0\0.\0\0\0t\0\0\0e\0\0\0s\0\0\0t")], &[b"z.test"]),
+    (&[(0x0c, b"a.test\0x")], &[b"z.test"]),
+    (&[(0x0c, b"a.test\0")], &[]),
+    (&[(0x0c, b"\0a.test")], &[b"z.test"]),
+    (&[(0x0c, b""), (0x0c, b"a.test")], &[b"z.test"]),
+    (&[(0x14, b"a.test"), (0x1e, b"\0x\0.\0t\0e\0s\0t")], &[b"z.test"]),
+    (&[], &[b"a.test\0.evil.test", b"z.test"]),
+    (&[], &[b"a.test\0", b"z.test"]),
+    (&[], &[b"", b"a.test"]),
+    (&[], &[b"\0a.test", b"z.test"]),
+    (&[], &[b"\xe4.test", b"a.test"]),
+    (&[], &[b"\xc3\xa4.test", b"a.test"]),
+    (&[], &[b"!a.test", b"z.test"]),
+    (&[], &[b"*.test", b"!a.test"]),
+    (&[(0x14, b"!a.test\0x")], &[b"*.test\0.evil.test", b"!*.test"]),
+    (&[], &[b"*", b"z.test"]),
+];
+
+/// A certificate may hold its names in any string type, with anything in them.
+#[test]
+fn a_name_is_served_however_the_certificate_has_it() {
+    const ASKED: [&str; 6] = ["a.test", "z.test", "x.test", "\u{e4}.test", "a.test.evil.test", "evil.test"];
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, leaf: &Leaf| {
+        let path = folder.path().join(name);
+        fs::write(&path, leaf.combined()).unwrap();
+        path
+    };
+    let host = write("host.pem", &authority.issue(KeyKind::P256, &["host.test"], Validity::days(90)));
+    let files: Vec<_> = (0..)
+        .zip(STRANGE)
+        .map(|(number, (common, dns))| write(&format!("{number}.pem"), &authority.issue_raw(common, dns)))
+        .collect();
+    for version in &versions() {
+        let mut setup = Haproxy::of(version);
+        for (number, file) in files.iter().enumerate() {
+            setup = if number == 0 { setup } else { setup.another_bind() };
+            setup = setup.crt(&host).crt(file);
+        }
+        let haproxy = setup.start();
+        let serving = gather(&System::host(), &table(&haproxy, ""), Some(version.number()), &Known::new());
+        assert_eq!(serving.unclear, None, "{}", version.name);
+        let mut wrong = Vec::new();
+        for ((bind, names), address) in serving.binds.iter().zip(STRANGE).zip(haproxy.addresses()) {
+            for name in ASKED {
+                let view = serving.view(bind);
+                let said = view.presented(Some(name), &[KeyFamily::Ecdsa]).unwrap();
+                let said = said.map(|said| said.leaf.serial.clone());
+                let found = try_served(address, name).ok().map(|served| served.serial);
+                if said.is_none() || said != found {
+                    wrong.push(format!("{names:?}: {name}: said {said:?}, is {found:?}"));
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}:\n{}", version.name, wrong.join("\n"));
+    }
+}
+
+/// The lineage that is loaded first has the name of the second one, in a way that few look for.
+#[test]
+fn whoever_shares_a_strange_name_is_served_as_after_a_start() {
+    let strange: [Names; 3] = [
+        (&[(0x14, b"b.test")], &[b"a.test"]),
+        (&[(0x1e, b"\0b\0.\0t\0e\0s\0t")], &[b"a.test"]),
+        (&[], &[b"b.test\0.evil.test", b"a.test"]),
+    ];
+    for version in &versions() {
+        for (common, dns) in strange {
+            let mut tree = Tree::new();
+            let first = tree.authority().issue_raw(common, dns);
+            tree.issue_leaf("a", &first);
+            tree.issue("b", KeyKind::P256, &["b.test"], Validity::days(90));
+            let cmd = Cmd::new(tree.live());
+            cmd.run(&["assemble", "--reload", "none"]);
+            let haproxy = Haproxy::of(version).crt(cmd.sites()).start();
+            let cmd = cmd.haproxy(&haproxy, "");
+            let renewed = tree.authority().issue_raw(common, dns);
+            tree.renew_with("a", &renewed);
+            let run = cmd.assemble(&[]);
+            let fresh = haproxy.twin();
+            for name in ["a.test", "b.test"] {
+                let (is, must) = (served(haproxy.address(), name), served(fresh.address(), name));
+                assert_eq!(must.serial, renewed.serial(), "{} {dns:?} {name}", version.name);
+                assert_eq!(is, must, "{} {dns:?} {name}: {}", version.name, run.stdout);
+            }
+            assert!(run.stdout.contains("b.test is served from a.pem"), "{}", run.stdout);
+        }
+    }
+}
+
+/// A file of ours by a name that a `crt-store` gives to it is ours.
+#[test]
+fn what_a_store_names_is_still_ours() {
+    for version in versions().into_iter().filter(|version| version.number() >= (3, 0)) {
+        let (mut tree, cmd) = deployed();
+        tree.issue("a.example-0001", KeyKind::P256, &["a.example", "x.example"], Validity::days(90));
+        cmd.run(&["assemble", "--reload", "none"]);
+        let store = format!("crt-store s1\n  load crt {} alias A", cmd.site("a.example").display());
+        let setup = Haproxy::of(&version).global(&store).crt("@s1/A").crt(cmd.sites());
+        let haproxy = setup.start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        for name in ["a.example", "a.example-0001"] {
+            tree.renew(name);
+            let run = cmd.assemble(&[]).exits(0);
+            assert!(!run.stdout.contains("isn't ours"), "{} {name}: {run}", version.full);
+            assert_eq!(
+                served(haproxy.address(), "a.example").serial,
+                tree.leaf("a.example").serial(),
+                "{} {name}",
+                version.full
+            );
+        }
+        let shadowed = said(&status(&cmd), "a.example-0001.pem", "shadowed").0;
+        assert!(shadowed.starts_with("a.example is served from a.example.pem, which "), "{shadowed}");
+    }
+}
+
+/// What doesn't listen takes no name from anybody; what it loads must be fit to be loaded all the same.
+#[test]
+fn a_disabled_frontend_takes_nothing_and_loads_all_the_same() {
+    for version in versions() {
+        let (mut tree, cmd) = deployed();
+        let other = cmd.beside("other");
+        fs::create_dir(&other).unwrap();
+        let foreign = tree.authority().issue(KeyKind::P256, &["a.example"], Validity::days(90));
+        fs::write(other.join("o.pem"), foreign.combined()).unwrap();
+        let (port, sites) = (Port::free(), cmd.sites().display().to_string());
+        let silent = format!(
+            "frontend silent\n  disabled\n  bind {} ssl crt {} crt {sites}",
+            port.address(),
+            other.display()
+        );
+        let haproxy = Haproxy::of(&version).crt(cmd.sites()).section(&silent).start();
+        assert!(try_served(port.address(), "a.example").is_err());
+        let cmd = cmd.haproxy(&haproxy, "");
+        let renewed = tree.renew("a.example").serial();
+        let run = cmd.assemble(&[]).exits(0);
+        assert!(!run.stdout.contains("o.pem"), "{}: {run}", version.full);
+        assert_eq!(served(haproxy.address(), "a.example").serial, renewed, "{}", version.full);
+        let seen = status(&cmd).exits(0);
+        assert_eq!(problems(&seen, "a.example.pem"), [""; 0], "{}: {seen}", version.full);
+        let run = cmd.assemble(&["--full"]).exits(0);
+        assert_eq!(run.haproxy()["outcome"], "not-needed", "{}: {run}", version.full);
+        fs::write(other.join("o.pem"), "x\n").unwrap();
+        assert!(haproxy.check().is_err());
+        let seen = status(&cmd).exits(2);
+        assert!(seen.stdout.contains("unloadable"), "{}: {seen}", version.full);
+    }
+}
+
+/// Where nothing that listens loads our files no client is presented one.
+#[test]
+fn files_that_only_a_disabled_frontend_loads_are_not_presented() {
+    let version = system_haproxy();
+    let (_tree, cmd) = deployed();
+    let port = Port::free();
+    let silent = format!("listen silent\n  disabled\n  bind {} ssl crt ", port.address());
+    let haproxy = Haproxy::of(&version).section(&format!("{silent}{}", cmd.sites().display())).start();
+    let seen = status(&cmd.haproxy(&haproxy, "")).exits(2);
+    assert!(seen.stdout.contains("is disabled: it doesn't listen, and no client"), "{seen}");
+    assert!(seen.stdout.contains("take disabled out of that section"), "{seen}");
 }
 
 /// `a.example` and `b.example`, deployed.

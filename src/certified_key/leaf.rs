@@ -6,24 +6,26 @@ use std::fmt::Write;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::X509Name;
+use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
+use super::der::Der;
 use super::digest::{sha1, sha256};
 use super::flaw::{Flaw, Unproved};
 use super::pem_text::{first_certificate, ordinal};
 use super::public_key::{KeyType, PublicKey};
-use super::well_formed;
+use super::{text, well_formed};
 use crate::certified_key::issuer::issued;
 
 /// The facts of a certificate that is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
     /// The DNS names (in lower case) and IP addresses of the subject alternative names, in the certificate's order.
-    /// They may hold any ASCII: escape them where they are printed.
+    /// They may hold any character, NUL among them: escape them where they are printed.
     pub names: Vec<String>,
     /// The places of the IP addresses among them; the others are DNS names.
     pub addresses: Vec<usize>,
-    /// The common names of the subject, in lower case. They name nobody any more, but HAProxy serves them too.
+    /// The common names of the subject, in lower case, whatever string type they have. They name nobody any more, but HAProxy
+    /// serves them too.
     pub common_names: Vec<String>,
     /// The type of its key.
     pub key_type: KeyType,
@@ -63,11 +65,21 @@ pub fn leaf_of_der(der: &[u8]) -> Result<Leaf, Unproved> {
 }
 
 impl Leaf {
-    /// The names that HAProxy serves it for, in lower case: DNS names and common names.
+    /// The names that HAProxy serves it for, in lower case: DNS names and common names, each up to its first NUL (measured, 2.2
+    /// to 3.4).
     pub fn served_names(&self) -> impl Iterator<Item = &str> {
-        let is_alternative = |name: &&String| self.dns_names().any(|other| other == name.as_str());
-        let only_common = self.common_names.iter().filter(move |name| !is_alternative(name));
-        self.dns_names().chain(only_common.map(String::as_str))
+        let dns_names = || self.dns_names().map(before_nul);
+        let is_alternative = move |name: &&str| dns_names().any(|other| other == *name);
+        let only_common =
+            self.common_names.iter().map(|name| before_nul(name)).filter(move |name| !is_alternative(name));
+        dns_names().chain(only_common).filter(|name| !name.is_empty() && !name.starts_with('!'))
+    }
+
+    /// The names that its wildcards don't stand for in HAProxy: it takes `!a.example` in a certificate as it does in a crt-list
+    /// (measured, 2.2 to 3.4).
+    pub fn excluded_names(&self) -> impl Iterator<Item = &str> {
+        let all = self.dns_names().chain(self.common_names.iter().map(String::as_str));
+        all.filter_map(|name| before_nul(name).strip_prefix('!'))
     }
 
     /// The DNS names among its names.
@@ -83,9 +95,7 @@ impl Leaf {
         Ok(Self {
             names,
             addresses,
-            common_names: texts(certificate.subject().iter_common_name())
-                .map(str::to_ascii_lowercase)
-                .collect(),
+            common_names: certificate.subject().iter_common_name().filter_map(common_name).collect(),
             key_type: PublicKey::of(certificate.public_key()).1,
             serial: serial(certificate.raw_serial()),
             sha256: sha256(der),
@@ -135,32 +145,55 @@ fn texts<'a>(
     attributes.filter_map(|attribute| attribute.as_str().ok())
 }
 
+fn common_name(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
+    let value = attribute.attr_value();
+    Some(text::of(value.tag().0, value.data)?.to_ascii_lowercase())
+}
+
+/// What a reader of C strings takes of a text.
+fn before_nul(text: &str) -> &str {
+    text.split_once('\0').map_or(text, |(before, _)| before)
+}
+
 /// All names, and the places of the IP addresses among them.
+///
+/// OpenSSL gives HAProxy no names where they are damaged or there twice, a client may see some all the same.
 fn alternative_names(certificate: &X509Certificate<'_>) -> Result<(Vec<String>, Vec<usize>), Unproved> {
+    const ALTERNATIVE_NAMES: [u8; 3] = [0x55, 0x1d, 0x11];
+    let mut all = certificate.extensions().iter().filter(|it| it.oid.as_bytes() == ALTERNATIVE_NAMES);
+    match (all.next(), all.next()) {
+        (None, _) => Ok((Vec::new(), Vec::new())),
+        (Some(extension), None) => general_names(extension).ok_or_else(|| unreadable(0, "has damaged names")),
+        (Some(_), Some(_)) => Err(unreadable(0, "has two lists of names")),
+    }
+}
+
+/// DNS names as OpenSSL reads them: `IA5String`s, whose other bytes it takes for Latin-1.
+fn general_names(extension: &X509Extension<'_>) -> Option<(Vec<String>, Vec<usize>)> {
+    let ParsedExtension::SubjectAlternativeName(parsed) = extension.parsed_extension() else { return None };
+    // What x509-parser wants of strings OpenSSL doesn't ask for: e-mail, DNS name, URI.
+    let is_damaged =
+        |name: &GeneralName<'_>| matches!(name, GeneralName::Invalid(tag, _) if ![1, 2, 6].contains(&tag.0));
+    if parsed.general_names.iter().any(is_damaged) {
+        return None;
+    }
     let (mut names, mut addresses) = (Vec::new(), Vec::new());
-    for extension in certificate.extensions() {
-        match extension.parsed_extension() {
-            ParsedExtension::SubjectAlternativeName(alternative) => {
-                for name in &alternative.general_names {
-                    match name {
-                        GeneralName::DNSName(name) => names.push(name.to_ascii_lowercase()),
-                        GeneralName::IPAddress(address) => {
-                            if let Some(address) = address_text(address) {
-                                addresses.push(names.len());
-                                names.push(address);
-                            }
-                        }
-                        _ => (),
-                    }
+    let mut elements = Der::sequence(extension.value)?;
+    while let Some(tag) = elements.tag() {
+        let contents = elements.read(tag)?;
+        match tag {
+            0x82 => names.push(text::latin_1(contents).to_ascii_lowercase()),
+            0x87 => {
+                if let Some(address) = address_text(contents) {
+                    addresses.push(names.len());
+                    names.push(address);
                 }
             }
-            ParsedExtension::ParseError { .. } if extension.oid.as_bytes() == [0x55, 0x1d, 0x11] => {
-                return Err(unreadable(0, "has damaged names"));
-            }
-            _ => (),
+            0x81 | 0x86 | 0x88 | 0xa0 | 0xa3 | 0xa4 | 0xa5 => (),
+            _ => return None,
         }
     }
-    Ok((names, addresses))
+    Some((names, addresses))
 }
 
 fn address_text(address: &[u8]) -> Option<String> {

@@ -21,6 +21,7 @@ mod openssl;
 mod pem_text;
 mod private_key;
 mod public_key;
+mod text;
 mod well_formed;
 
 pub use chain::{Certificate, ChainState};

@@ -455,6 +455,7 @@ mod tests {
             section: "frontend https".into(),
             addresses: ":443".into(),
             ssl: true,
+            is_disabled: false,
             strict_sni: false,
             accepts_proxy: false,
             loads: loads.iter().map(load).collect(),

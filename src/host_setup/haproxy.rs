@@ -95,8 +95,12 @@ fn configured(
         // As it stands there: another spelling than ours is said as it is.
         let spelled = bind.loads.iter().find(|load| is_it(load)).map_or(directory, |load| load.path.as_str());
         let (shown, word) = (escaped(spelled), haproxy_word(spelled));
-        if bind.ssl {
+        if bind.serves() {
             findings.push(Finding::fine("crt", format!("{place} loads {shown}")));
+        } else if bind.ssl {
+            let fact = format!("{place} loads {shown}, but is disabled: it doesn't listen");
+            let mend = "take disabled out of that section, or out of its defaults";
+            findings.push(Finding::wrong("crt", fact, &[mend]));
         } else {
             let fact =
                 format!("{place} loads {shown}, but has no ssl: it speaks no TLS, and presents nothing");

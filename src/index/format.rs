@@ -23,7 +23,7 @@ pub const MAX_BYTES: u64 = 1 << 29;
 
 const MAGIC: &[u8] = b"haproxy-certs index\n";
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Bytes of an entry, at most.
 const LONGEST: usize = 1 << 21;

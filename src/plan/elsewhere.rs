@@ -124,7 +124,7 @@ pub(super) fn first_on(situation: &Situation) -> Option<Vec<At>> {
             .loads
             .iter()
             .find(|load| serving.is_directory(load, directory) || !load.entries.is_empty())?;
-        let counts = bind.ssl && !bind.strict_sni && serving.is_directory(first, directory);
+        let counts = bind.serves() && !bind.strict_sni && serving.is_directory(first, directory);
         counts.then(|| bind.at.clone())
     };
     let binds = servings.iter().flat_map(|serving| serving.binds.iter().map(move |bind| (serving, bind)));

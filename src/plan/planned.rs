@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::certified_key::Leaf;
 use crate::plan::files::Files;
 use crate::plan::served::{file_behind, presented_leaf};
 use crate::plan::situation::Situation;
-use crate::serving::loads::{Bind, Contents, Identity, Load, Serving, base_name};
+use crate::serving::loads::{Bind, Contents, Identity, Load, Named, Serving, Store, base_name};
 use crate::serving::{Served, View};
 
 /// What the HAProxys of which it is known would load with the planned files.
@@ -26,6 +27,8 @@ struct Sites {
     folders: HashSet<String>,
     /// Its links to files of its own, and these.
     links: HashMap<String, String>,
+    /// The names that a `crt-store` gives to files of its, and these.
+    aliases: HashMap<String, String>,
 }
 
 /// A bind that speaks TLS.
@@ -40,6 +43,7 @@ pub(super) struct PlannedBind<'a> {
 impl Sites {
     fn has(&self, serving: &Serving, load: &Load, store: &str) -> bool {
         serving.is_directory(load, self.directory)
+            || self.aliases.contains_key(store)
             || (!self.folders.is_empty() && self.folders.contains(folder_of(store)))
     }
 }
@@ -48,7 +52,9 @@ impl PlannedBind<'_> {
     /// The file of the sites directory that this certificate comes from, whichever line and link loads it.
     pub(super) fn site<'c>(&'c self, certificate: &Served<'c>) -> Option<&'c str> {
         let store = certificate.entry.store.as_str();
-        let name = self.sites.has(self.serving, certificate.load, store).then(|| base_name(store))?;
+        let is_site = self.sites.has(self.serving, certificate.load, store);
+        let aliased = self.sites.aliases.get(store).map(String::as_str);
+        let name = is_site.then(|| aliased.unwrap_or_else(|| base_name(store)))?;
         Some(self.sites.links.get(name).map_or(name, String::as_str))
     }
 }
@@ -65,7 +71,8 @@ impl Planned {
             .iter()
             .filter(|(file, _)| situation.is_loaded(file))
             .filter_map(|it| {
-                Some((it.0.to_str()?.to_owned(), Arc::clone(presented_leaf(situation, sites, it)?)))
+                let leaf = presented_leaf(situation, sites, it)?;
+                Some((it.0.to_string_lossy().into_owned(), Arc::clone(leaf)))
             })
             .collect();
         let link = |file: &OsStr| {
@@ -76,8 +83,9 @@ impl Planned {
         let known = |serving: &Serving| {
             let named = serving.named.iter().filter(|named| named.folder == Some(directory));
             let folders = named.map(|named| folder_of(&named.path).to_owned()).collect();
+            let (links, aliases) = (links.clone(), aliases(serving, directory));
             let serving = serving.with_directory(directory, &after);
-            Known { serving, sites: Sites { directory, folders, links: links.clone() } }
+            Known { serving, sites: Sites { directory, folders, links, aliases } }
         };
         Self(clear.into_iter().map(known).collect())
     }
@@ -97,7 +105,7 @@ impl Planned {
 
 impl Known {
     fn binds(&self) -> impl Iterator<Item = &Bind> {
-        self.serving.binds.iter().filter(|bind| bind.ssl)
+        self.serving.binds.iter().filter(|bind| bind.serves())
     }
 
     fn planned_binds(&self) -> Vec<PlannedBind<'_>> {
@@ -119,6 +127,20 @@ impl Known {
         bind.loads.iter().filter(is_directory).count() > 1
             || entries.any(|(load, entry)| self.sites.has(&self.serving, load, &entry.store))
     }
+}
+
+/// The names that a `crt-store` gives to files of this directory, whatever the lines' spelling, and these files.
+fn aliases(serving: &Serving, directory: Identity) -> HashMap<String, String> {
+    let in_directory = |store: &Store| {
+        let is_it = |named: &&Named| {
+            named.folder == Some(directory)
+                && (Path::new(&named.path) == store.path
+                    || (named.identity.is_some() && named.identity == store.identity))
+        };
+        serving.named.iter().find(is_it).map(|named| named.base().to_owned())
+    };
+    let stores = serving.stores.iter().filter(|(name, _)| name.starts_with('@'));
+    stores.filter_map(|(name, store)| Some((name.clone(), in_directory(store)?))).collect()
 }
 
 fn folder_of(path: &str) -> &str {

@@ -80,8 +80,11 @@ pub(super) fn note_shadows(
         let addable = !std::mem::take(&mut is_first)
             && !served(claimant.leaf).any(|served| winners.contains_key(&served))
             && is_plain_name(claimant.file);
-        let outcome = match standings.as_ref().zip(claimant.file.to_str()) {
-            Some((standings, file)) => as_loaded(situation, sites, &leaves, claimant, standings.get(file)),
+        let outcome = match &standings {
+            Some(standings) => {
+                let standing = standings.get(claimant.file.to_string_lossy().as_ref());
+                as_loaded(situation, sites, &leaves, claimant, standing)
+            }
             None => as_named(situation, sites, &leaves, claimant, &winners),
         };
         let Some(row) = sites.at_mut(place) else { return };
@@ -160,7 +163,13 @@ fn as_loaded(
     let Some(standing) = standing else {
         return Outcome { names_won: NamesWon::None, is_of_use: false, addable: true, shadowed: None };
     };
-    let winner = |lost: &Lost<'_>| Claimant::at(sites, leaves, sites.place(OsStr::new(lost.winner))?);
+    // The name of one that isn't UTF-8 is only known as HAProxy's replies are read.
+    let is_winner = |file: &OsStr, lost: &Lost<'_>| file.to_string_lossy() == lost.winner;
+    let place_of = |lost: &Lost<'_>| {
+        let place = sites.place(OsStr::new(lost.winner));
+        place.or_else(|| sites.iter().position(|(file, _)| is_winner(file, lost)))
+    };
+    let winner = |lost: &Lost<'_>| Claimant::at(sites, leaves, place_of(lost)?);
     let lost = standing.lost.iter().filter_map(|lost| Some((*lost, winner(lost)?)));
     let shadowed = worst(situation, claimant, lost)
         .map(|(lost, winner)| said(situation, lost.name, winner, &format!("{} loads first", lost.at)));

@@ -81,15 +81,15 @@ impl Serving {
         loads.filter(|load| load.how == How::Directory).any(|load| self.is_directory(load, identity))
     }
 
-    /// A bind line that loads such a store, where it is surely known that all of these lack `ssl`: HAProxy loads the
-    /// certificates there, and the port speaks no TLS (measured, 2.2 to 3.4).
+    /// A bind line that loads such a store, where it is surely known that all of these lack `ssl` or are disabled: HAProxy loads
+    /// the certificates there, and the port speaks no TLS (measured, 2.2 to 3.4).
     #[must_use]
     pub fn only_without_tls(&self, is_ours: &dyn Fn(&Store) -> bool) -> Option<&Bind> {
         let has_ours =
             |bind: &&Bind| bind.entries().any(|entry| self.stores.get(&entry.store).is_some_and(is_ours));
         let mut binds = self.binds.iter().filter(has_ours).peekable();
         let first = binds.peek().copied().filter(|_| self.unclear.is_none())?;
-        (!binds.any(|bind| bind.ssl)).then_some(first)
+        (!binds.any(Bind::serves)).then_some(first)
     }
 
     /// Whether this is the directory that a word of a bind line names.
@@ -122,7 +122,12 @@ impl Serving {
         let in_directory = self.named.iter().filter(|named| named.folder == Some(identity));
         for named in in_directory {
             let leaf = files.iter().find(|(file, _)| file == named.base()).map(|(_, leaf)| leaf);
-            if let (Some(store), Some(leaf)) = (changed.stores.get_mut(&named.path), leaf) {
+            let Some(leaf) = leaf else { continue };
+            let is_it = |name: &str, store: &Store| {
+                name == named.path
+                    || (name.starts_with('@') && named.identity.is_some() && store.identity == named.identity)
+            };
+            for (_, store) in changed.stores.iter_mut().filter(|(name, store)| is_it(name, store)) {
                 store.contents = Contents::Pair(Arc::clone(leaf));
             }
         }

@@ -63,6 +63,7 @@ pub struct Configuration {
     beginning: Option<Beginning>,
     strict_sni: bool,
     section: Section,
+    disabled: Disabled,
     blocks: Conditionals,
     /// What `ssl-f-use` lines load for a section's binds.
     used_by: BTreeMap<String, Vec<(String, At)>>,
@@ -141,6 +142,7 @@ impl FileNames {
 
 /// A bind line.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a word of its own")]
 pub struct BindLine {
     /// Where it is.
     pub at: At,
@@ -150,6 +152,8 @@ pub struct BindLine {
     pub addresses: String,
     /// Whether it has `ssl`.
     pub ssl: bool,
+    /// Whether its section is `disabled`, or the defaults are: it doesn't listen, and its certificates are loaded.
+    pub is_disabled: bool,
     /// Whether it has `strict-sni`, or all have.
     pub strict_sni: bool,
     /// Whether it has `accept-proxy`.
@@ -226,6 +230,18 @@ impl DefaultPath {
             Self::Origin(path) => Beginning::In(path.clone()),
         }
     }
+}
+
+/// Which sections are `disabled`: `enabled` takes that back, and the last word counts (measured, 2.2 to 3.4).
+#[derive(Debug, Clone, Default)]
+struct Disabled {
+    /// Whether the section is that is being read.
+    is_this: bool,
+    /// How many binds and doors there were before it.
+    before: (usize, usize),
+    /// The `defaults` that are, by their names, and whether the last ones are, which count where no others are named.
+    defaults: BTreeMap<String, bool>,
+    last_defaults: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -430,6 +446,7 @@ impl Configuration {
     /// Adds the lines of one file.
     pub fn read(&mut self, file: &str, text: &[u8]) {
         self.files.push(file.to_owned());
+        self.leave();
         self.section = Section::None;
         self.blocks = Conditionals::default();
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
@@ -447,6 +464,7 @@ impl Configuration {
     /// Gives the binds what `ssl-f-use` has for them, once all files are read: those with certificates of their own don't get
     /// it (haproxy/haproxy#3082). Of several lines HAProxy begins with the last (measured, 3.2 and 3.4).
     pub fn finish(&mut self) {
+        self.leave();
         let used_by = std::mem::take(&mut self.used_by);
         for bind in self.binds.iter_mut().filter(|bind| bind.ssl && bind.loads.is_empty()) {
             let used = used_by.get(&bind.section).into_iter().flatten().rev();
@@ -542,6 +560,7 @@ impl Configuration {
                     self.bind(section, rest, at);
                 }
             }
+            "disabled" | "enabled" => self.disabled.is_this = first == "disabled",
             "default-bind" if is_ours => self.note(at, "default-bind isn't followed"),
             "ssl-f-use" => self.used(rest, at),
             "server" | "default-server" | "server-template" => {
@@ -616,7 +635,37 @@ impl Configuration {
         read.collect()
     }
 
+    /// The section ends: its binds listen, or don't.
+    fn leave(&mut self) {
+        let (binds, doors) = self.disabled.before;
+        let is_disabled = self.disabled.is_this;
+        for bind in self.binds.iter_mut().skip(binds) {
+            bind.is_disabled = is_disabled;
+        }
+        for door in self.doors.iter_mut().skip(doors) {
+            door.is_open &= !is_disabled;
+        }
+        if let Section::Other(section) = &self.section
+            && let Some(name) = section.strip_prefix("defaults")
+        {
+            self.disabled.defaults.insert(name.trim().to_owned(), is_disabled);
+            self.disabled.last_defaults = is_disabled;
+        }
+        self.disabled.before = (self.binds.len(), self.doors.len());
+        self.disabled.is_this = false;
+    }
+
     fn enter(&mut self, words: &[&str]) {
+        self.leave();
+        self.disabled.is_this = match words {
+            // Other sections than these have no defaults.
+            ["defaults" | "frontend" | "listen" | "backend", _, "from", defaults, ..]
+            | ["defaults", "from", defaults, ..] => {
+                self.disabled.defaults.get(*defaults).copied().unwrap_or_default()
+            }
+            ["frontend" | "listen" | "backend", ..] => self.disabled.last_defaults,
+            _ => false,
+        };
         self.section = match words {
             ["global", ..] => Section::Global,
             ["crt-store", name @ ..] => Section::Store {
@@ -688,6 +737,7 @@ impl Configuration {
             section,
             addresses: words.first().copied().unwrap_or_default().to_owned(),
             ssl: false,
+            is_disabled: false,
             strict_sni: self.strict_sni,
             accepts_proxy: false,
             loads: Vec::new(),
@@ -887,6 +937,7 @@ mod tests {
                     section: "frontend https".into(),
                     addresses: ":443,:8443".into(),
                     ssl: true,
+                    is_disabled: false,
                     strict_sni: true,
                     accepts_proxy: false,
                     loads: ["/base//host.pem", "/base//sites", "/s p/x"]
@@ -898,6 +949,7 @@ mod tests {
                     section: "frontend https".into(),
                     addresses: ":444".into(),
                     ssl: true,
+                    is_disabled: false,
                     strict_sni: false,
                     accepts_proxy: false,
                     loads: vec![
@@ -1065,6 +1117,23 @@ mod tests {
         assert_eq!(found.acme_sections, ["frontend http".to_owned()].into());
         assert_eq!(found.servers, ["127.0.0.1:54321"]);
         assert_eq!((found.doors.len(), found.doors[0].is_open), (1, false));
+    }
+
+    /// Measured, 2.2 to 3.4: the certificates are loaded, and nothing listens.
+    #[test]
+    fn what_is_disabled_listens_to_nobody() {
+        let found = read(
+            "frontend a\n bind :1 ssl crt /a\n disabled\n bind :2 ssl crt /a\nfrontend b\n bind :3 ssl crt /a\n\
+             frontend c\n disabled\n enabled\n bind :4 ssl crt /a\ndefaults d\n disabled\n\
+             frontend e\n bind :5 ssl crt /a\nlisten f\n enabled\n bind :6 ssl crt /a\ndefaults\n mode http\n\
+             listen g\n bind :7 ssl crt /a\nfrontend h from d\n bind :8 ssl crt /a\ndefaults i from d\n\
+             peers p\n bind :9 ssl crt /a\nfrontend j\n bind :10 ssl crt /a\n",
+        );
+        assert_eq!(found.unclear, None);
+        let silent = found.binds.iter().filter(|bind| bind.is_disabled);
+        let silent: Vec<&str> = silent.map(|bind| bind.addresses.as_str()).collect();
+        assert_eq!((silent, found.binds.len()), (vec![":1", ":2", ":5", ":8", ":10"], 10));
+        assert_eq!(found.doors.iter().filter(|door| door.is_open).count(), 5);
     }
 
     #[test]

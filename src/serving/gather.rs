@@ -724,6 +724,7 @@ impl<'a> Gathering<'a> {
             section: line.section.clone(),
             addresses: line.addresses.clone(),
             ssl: line.ssl,
+            is_disabled: line.is_disabled,
             strict_sni: line.strict_sni,
             accepts_proxy: line.accepts_proxy,
             loads,

@@ -35,8 +35,20 @@ pub fn lists(serving: &Serving) -> BTreeSet<String> {
     let has_bundle = |load: &&Load| load.entries.iter().any(|entry| is_part(&entry.store));
     let is_list = |load: &&Load| matches!(load.how, How::Directory | How::List);
     let is_one_store = |load: &&Load| serving.version.is_none_or(|it| it < PARTS_SINCE) && has_bundle(load);
-    let loads = serving.binds.iter().filter(|bind| bind.ssl).flat_map(|bind| &bind.loads);
+    let loads = serving.binds.iter().filter(|bind| bind.serves()).flat_map(|bind| &bind.loads);
     loads.filter(is_list).filter(|load| !is_one_store(load)).map(|load| load.path.clone()).collect()
+}
+
+/// The binds that don't listen, as `show ssl sni` names them: it shows them, too (measured, 3.2 and 3.4).
+#[must_use]
+pub fn silent(serving: &Serving) -> BTreeSet<String> {
+    serving.binds.iter().filter(|bind| bind.is_disabled).filter_map(known_as).collect()
+}
+
+/// How `show ssl sni` names a bind.
+fn known_as(bind: &Bind) -> Option<String> {
+    let section = bind.section.split_whitespace().nth(1)?;
+    Some(format!("{section}/{}:{}", bind.at.file, bind.at.line))
 }
 
 /// The first difference between what memory serves and what a start would, as a fact that goes behind HAProxy's name. Only
@@ -67,22 +79,26 @@ fn by_names(
     is_as_on_disk: &dyn Fn(&str) -> bool,
 ) -> Option<String> {
     let mut of_binds: HashMap<&str, HashMap<Key<'_>, Vec<&ListedName>>> = HashMap::new();
+    let mut with_other_defaults: BTreeSet<&str> = BTreeSet::new();
     for name in names {
         let of_bind = of_binds.entry(&name.bind).or_default();
         if is_as_on_disk(&name.store) || is_strange(fresh, &name.store) {
             of_bind.entry((&name.name, name.family())).or_default().push(name);
+        } else if name.name == "*" {
+            with_other_defaults.insert(&name.bind);
         }
     }
-    let binds = fresh.binds.iter().zip(&serving.binds).filter(|(bind, _)| bind.ssl);
+    let binds = fresh.binds.iter().zip(&serving.binds).filter(|(bind, _)| bind.serves());
     binds.into_iter().find_map(|(bind, whole)| {
-        let section = bind.section.split_whitespace().nth(1)?;
-        let of_bind = of_binds.get(format!("{section}/{}:{}", bind.at.file, bind.at.line).as_str())?;
+        let known_as = known_as(bind)?;
+        let of_bind = of_binds.get(known_as.as_str())?;
         let view = fresh.view(bind);
-        // Without the one that is the default another one would seem to be.
+        // Without the one that is the default, here or there, another one would seem to be.
         let whole = serving.view(whole);
         let families = [KeyFamily::Ecdsa, KeyFamily::Rsa, KeyFamily::Other];
         let mut defaults = families.into_iter().flat_map(|family| whole.all_with("*", family));
-        let has_defaults = defaults.all(|served| is_as_on_disk(&served.entry.store));
+        let has_defaults = defaults.all(|served| is_as_on_disk(&served.entry.store))
+            && !with_other_defaults.contains(known_as.as_str());
         let keys: BTreeSet<Key<'_>> = view.names().chain(of_bind.keys().copied()).collect();
         let is_compared = |name: &str| can_be_asked_for(name) && (has_defaults || name != "*");
         keys.into_iter().filter(|(name, _)| is_compared(name)).find_map(|(name, family)| {
@@ -137,14 +153,16 @@ fn by_lists(
     is_as_on_disk: &dyn Fn(&str) -> bool,
 ) -> Option<String> {
     let mut memory = fresh.clone();
-    for bind in memory.binds.iter_mut().filter(|bind| bind.ssl) {
+    for bind in memory.binds.iter_mut().filter(|bind| bind.serves()) {
         let mut added: Vec<Load> = Vec::new();
         for load in &mut bind.loads {
             let listed = lists.get(&load.path).filter(|_| matches!(load.how, How::Directory | How::List));
             let Some(listed) = listed else { continue };
             let is_known =
                 |line: &&ListedStore| fresh.stores.contains_key(&line.store) && is_as_on_disk(&line.store);
-            if let Some(strange) = listed.iter().find(|line| is_strange(fresh, &line.store)) {
+            // What has no slash may be the rest of a name with a line end in it.
+            let is_strange = |line: &&ListedStore| line.store.contains('/') && is_strange(fresh, &line.store);
+            if let Some(strange) = listed.iter().find(is_strange) {
                 let (store, list) = (escaped(&strange.store), escaped(&load.path));
                 return Some(format!("has {store} in {list}, where a start would not put it: {CHANGED}"));
             }
@@ -154,7 +172,7 @@ fn by_lists(
         }
         bind.loads.extend(added);
     }
-    let binds = fresh.binds.iter().zip(&memory.binds).filter(|(bind, _)| bind.ssl);
+    let binds = fresh.binds.iter().zip(&memory.binds).filter(|(bind, _)| bind.serves());
     binds.map(|(before, after)| (fresh.view(before), memory.view(after))).find_map(other_winner)
 }
 

@@ -175,6 +175,7 @@ pub struct Identity {
 
 /// A bind line that loads certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a word of its own")]
 pub struct Bind {
     /// The line.
     pub at: At,
@@ -184,6 +185,8 @@ pub struct Bind {
     pub addresses: String,
     /// Whether it speaks TLS: without `ssl` certificates are loaded and not served.
     pub ssl: bool,
+    /// Whether its section is `disabled`: certificates are loaded, and nothing listens.
+    pub is_disabled: bool,
     /// Whether clients that name no site of it are refused: `strict-sni`.
     pub strict_sni: bool,
     /// Whether it expects a proxy's header before each connection: `accept-proxy`.
@@ -324,6 +327,12 @@ impl Named {
 }
 
 impl Bind {
+    /// Whether its certificates are served.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.ssl && !self.is_disabled
+    }
+
     /// Its certificates, in the order in which they are loaded.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.loads.iter().flat_map(|load| &load.entries)

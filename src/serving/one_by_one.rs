@@ -291,7 +291,16 @@ mod tests {
         let entry = Entry { store: "/s/a.pem".into(), at: at.clone(), filters: Vec::new() };
         let load = Load { how: How::List, path: "/l".into(), entries: vec![entry] };
         let (section, addresses, loads) = ("frontend f".into(), ":443".into(), vec![load]);
-        let bind = Bind { at, section, addresses, ssl: true, strict_sni: false, accepts_proxy: false, loads };
+        let bind = Bind {
+            at,
+            section,
+            addresses,
+            ssl: true,
+            is_disabled: false,
+            strict_sni: false,
+            accepts_proxy: false,
+            loads,
+        };
         Serving { binds: vec![bind], named: vec![named], ..Serving::default() }
     }
 

@@ -53,12 +53,13 @@ impl Served<'_> {
         self.leaf.key_type.family()
     }
 
-    /// The names that its own line excludes from its wildcards.
+    /// The names that its own line excludes from its wildcards, or it itself where the line has no filters.
     pub(super) fn excluded(&self) -> impl Iterator<Item = &'_ str> {
-        self.entry.filters.iter().filter_map(|filter| filter.strip_prefix('!'))
+        let own = self.leaf.excluded_names().filter(|_| self.entry.filters.is_empty());
+        self.entry.filters.iter().filter_map(|filter| filter.strip_prefix('!')).chain(own)
     }
 
-    /// Whether its own line excludes this name from its wildcards.
+    /// Whether it excludes this name from its wildcards.
     fn excludes(&self, name: &str) -> bool {
         self.excluded().any(|excluded| excluded.eq_ignore_ascii_case(name))
     }
@@ -384,6 +385,7 @@ mod tests {
             section: "frontend f".into(),
             addresses: ":443".into(),
             ssl: true,
+            is_disabled: false,
             strict_sni: false,
             accepts_proxy: false,
             loads,

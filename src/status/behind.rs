@@ -9,6 +9,7 @@ use super::loaded::LoadedStores;
 use super::observation::{LoadedLeaf, SiteViews};
 use crate::certified_key::Leaf;
 use crate::config::Haproxy;
+use crate::haproxy::cli::replies::{is_one_line, lines_of_name};
 use crate::haproxy::cli::worker::can_be_shown;
 use crate::haproxy::process::newer_source::newer_source;
 use crate::haproxy::target::Target;
@@ -204,7 +205,11 @@ impl<'a> Question<'a> {
             let is_loadable = !matches!(store.contents, Contents::Unloadable { .. })
                 && !broken.contains(base_name(&entry.store))
                 && !is_part(&entry.store);
-            if is_loadable && !memory.listed.contains(&entry.store) && !is_ours(&entry.store, store) {
+            if is_loadable
+                && is_one_line(&entry.store)
+                && !memory.listed.contains(&entry.store)
+                && !is_ours(&entry.store, store)
+            {
                 let in_memory = self.is_older(&entry.store);
                 let name = escaped(&entry.store);
                 let fact = if in_memory {
@@ -220,12 +225,14 @@ impl<'a> Question<'a> {
 
     /// A file that it has, and that is gone.
     fn gone(&self) -> Option<String> {
+        let torn = self.serving.stores.keys().filter(|name| !is_one_line(name));
+        let lines: BTreeSet<String> = torn.flat_map(|name| lines_of_name(name)).collect();
         let is_gone = |name: &&String| {
             let folder = name.strip_suffix(base_name(name)).unwrap_or_default().trim_end_matches('/');
             // Of the sites directory each has a row.
             let is_elsewhere =
                 self.serving.directories.get(folder).is_some_and(|folder| *folder != self.loaded.sites);
-            is_elsewhere && !self.serving.stores.contains_key(*name)
+            is_elsewhere && !self.serving.stores.contains_key(*name) && !lines.contains(*name)
         };
         let gone = self.memory.listed.iter().find(is_gone)?;
         Some(format!("still has {}, which is gone", escaped(gone)))
@@ -237,14 +244,17 @@ impl<'a> Question<'a> {
         if self.sites.iter().any(|views| views.place.unloadable.is_some()) {
             return None;
         }
-        let file =
-            |views: &SiteViews| Some((views.file.as_ref()?.to_str()?.to_owned(), views.disk.here()?.clone()));
+        let file = |views: &'a SiteViews| Some((views.file.as_ref()?, views.disk.here()?));
         let is_site = |views: &&SiteViews| {
             let is_loaded = |file: &OsString| is_loaded(file, self.serving.version);
             views.role == Role::Site && views.file.as_ref().is_some_and(is_loaded)
         };
-        let mut files: Vec<(String, Arc<Leaf>)> = self.sites().filter(is_site).filter_map(file).collect();
-        files.sort_by(|(a, _), (b, _)| a.as_bytes().cmp(b.as_bytes()));
+        let mut files: Vec<(&OsString, &Arc<Leaf>)> = self.sites().filter(is_site).filter_map(file).collect();
+        files.sort_by_key(|(file, _)| *file);
+        // As HAProxy's replies are read, too.
+        let as_shown =
+            |(file, leaf): (&OsString, &Arc<Leaf>)| (file.to_string_lossy().into(), Arc::clone(leaf));
+        let files: Vec<(String, Arc<Leaf>)> = files.into_iter().map(as_shown).collect();
         let fresh = match self.loaded.sites {
             Some(sites) => self.serving.with_directory(sites, &files),
             None => self.serving.clone(),

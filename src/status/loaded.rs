@@ -90,6 +90,8 @@ pub struct Besides {
     pub others: BTreeSet<String>,
     /// Lists, by their names.
     pub lists: BTreeSet<String>,
+    /// Binds that don't listen, as `show ssl sni` names them.
+    pub silent: BTreeSet<String>,
 }
 
 /// Everything that a HAProxy has loaded from its sites directory, its host certificate, and what is `besides`, as far as it
@@ -177,7 +179,9 @@ fn all(
     let in_memory = worker.in_memory(version, &besides.lists, deadline).ok();
     let served = in_memory.as_ref().and_then(|shown| shown.names.as_ref());
     let outranked = match served {
-        Some(served) if !stores.is_empty() => outranked(served, ours),
+        Some(served) if !stores.is_empty() => {
+            outranked(served.iter().filter(|line| !besides.silent.contains(&line.bind)), ours)
+        }
         _ => HashMap::new(),
     };
     // The host certificate's place may hold somebody else's.
@@ -201,7 +205,10 @@ fn is_ours(haproxy: &Haproxy, file: &str) -> bool {
 
 /// Of the lines of `show ssl sni` with the same bind line, name and kind of key, the first is the one that is served
 /// (measured, 3.2 and 3.4); they stand together.
-fn outranked(names: &[ListedName], is_ours: impl Fn(&str) -> bool) -> HashMap<String, (String, String)> {
+fn outranked<'a>(
+    names: impl Iterator<Item = &'a ListedName>,
+    is_ours: impl Fn(&str) -> bool,
+) -> HashMap<String, (String, String)> {
     let mut outranked = HashMap::new();
     let mut group = ("", "");
     let mut winners: Vec<(&str, &str)> = Vec::new();
@@ -368,7 +375,7 @@ mod tests {
                      f/c:9\ta\t-\tecdsa\t/s/a.pem\tt\tt\n\
                      f/c:9\tb\t-\tecdsa\t/s/b.pem\tt\tt\n\
                      f/c:9\tb\t-\tecdsa\t/x/z.pem\tt\tt\n";
-        let found = outranked(&replies::sni(reply).unwrap(), |file| file.starts_with("/s/"));
+        let found = outranked(replies::sni(reply).unwrap().iter(), |file| file.starts_with("/s/"));
         assert_eq!(
             found.into_iter().collect::<Vec<_>>(),
             [("/s/a.pem".into(), ("a".into(), "/x/z.pem".into()))]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::observation::SiteViews;
 use crate::config::Haproxy;
+use crate::haproxy::cli::replies::is_one_line;
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
@@ -127,6 +128,9 @@ fn is_link(store: &Store) -> bool {
 /// A site's file as the settings spell it for this HAProxy; `None`: HAProxy can't be asked for it.
 fn spelled(haproxy: &Haproxy, site: &SiteViews) -> Option<String> {
     let file = site.file.as_ref().filter(|_| !site.place.is_elsewhere)?.to_str()?;
+    if !is_one_line(file) {
+        return None;
+    }
     match site.role {
         Role::Host => Some(Target::Host.spelled(haproxy)),
         Role::Site => is_loaded_name(file.as_ref()).then(|| Target::Site(file.to_owned()).spelled(haproxy)),

@@ -13,13 +13,14 @@ use super::observation::{Location, Outranked, Shown, Sight, SiteViews};
 use super::{advice, behind, reloading};
 use crate::certified_key::read_leaf;
 use crate::config::{Haproxy, Method, Settings};
+use crate::haproxy::cli::replies::{is_one_line, lines_of_name};
 use crate::haproxy::cli::worker::{Answering, NoSocket, can_be_shown, may_die_of_names};
 use crate::haproxy::methods::master::processes;
 use crate::haproxy::process::twin::{Twins, twins};
 use crate::haproxy::target::Target;
 use crate::plan::row::Role;
 use crate::serving::in_memory;
-use crate::serving::loads::Loaded;
+use crate::serving::loads::{Loaded, base_name};
 use crate::sites::dir::previous_path;
 use crate::sites::state::{Pending, State, key};
 use crate::status::names::Names;
@@ -189,6 +190,7 @@ impl Look {
         let besides = Besides {
             others: serving.map(behind::elsewhere).unwrap_or_default(),
             lists: serving.map(in_memory::lists).unwrap_or_default(),
+            silent: serving.map(in_memory::silent).unwrap_or_default(),
         };
         let names = Names::of(haproxy, sites, around, place);
         let may_ask = |file: &str, worker: Option<Answering>| {
@@ -302,12 +304,21 @@ fn failed_reloads(haproxy: &Haproxy, worker: Answering) -> u32 {
     processes.filter(|processes| processes.has(worker.pid)).map_or(0, |processes| processes.failed)
 }
 
+/// What of a file's name HAProxy's replies show, where that isn't all of it as it is.
+fn shown_otherwise(site: &SiteViews) -> Vec<String> {
+    let name = site.file.as_ref().map(|file| file.to_string_lossy());
+    let torn = name.filter(|name| !is_one_line(name) || name.contains(char::REPLACEMENT_CHARACTER));
+    torn.map(|name| lines_of_name(&name)).unwrap_or_default()
+}
+
 /// Files that HAProxy has, and neither certbot nor the disk, as far as they can be seen.
 fn add_unknown(haproxy: &Haproxy, look: Look, others: &[Running], ground: &mut Ground) {
     let Look { memory: Ok(LoadedStores { stores, avoided, .. }), names, .. } = look else { return };
     // It has those, too, whatever is in them.
     let of_avoided = |file: String| (file, LoadedLeaf::of_unknown());
-    let avoided = avoided.into_iter().filter(|file| names.site(file).is_none()).map(of_avoided);
+    let torn: BTreeSet<String> = ground.sites.iter().flat_map(shown_otherwise).collect();
+    let is_unknown = |file: &String| names.site(file).is_none() && !torn.contains(base_name(file));
+    let avoided = avoided.into_iter().filter(is_unknown).map(of_avoided);
     let mut left: Vec<_> =
         stores.into_iter().chain(avoided).filter(|(file, _)| *file != haproxy.host_file).collect();
     left.sort_by(|(a, _), (b, _)| a.cmp(b));

@@ -118,19 +118,22 @@ pub fn failed_reload(running: &Running) -> Option<Problem> {
     })
 }
 
-/// HAProxys whose bind lines load our certificates, and speak no TLS.
+/// HAProxys whose bind lines load our certificates, and speak no TLS, or don't listen.
 #[must_use]
 pub fn without_tls(settings: &Settings, loaded: &Loaded) -> Vec<Problem> {
     let judged = |(haproxy, bind): (&Haproxy, &Bind)| {
         let place = format!("{} ({})", escaped(&bind.section), bind.at);
+        let (fact, advice) = if bind.ssl {
+            ("is disabled: it doesn't listen", "take disabled out of that section, or out of its defaults")
+        } else {
+            ("has crt without ssl: it speaks no TLS", "add ssl to that line")
+        };
         Problem {
             kind: ProblemKind::NotPresented,
             severity: Severity::Critical,
             haproxy: Some(haproxy.name.clone()),
-            fact: format!(
-                "{place} has crt without ssl: it speaks no TLS, and no client is presented a certificate"
-            ),
-            advice: Some("add ssl to that line; then reload HAProxy".to_owned()),
+            fact: format!("{place} {fact}, and no client is presented a certificate"),
+            advice: Some(format!("{advice}; then reload HAProxy")),
         }
     };
     gather::without_tls(settings, loaded).map(judged).collect()

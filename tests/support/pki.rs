@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use openssl::asn1::{Asn1Object, Asn1OctetString, Asn1Time};
+use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
-use openssl::x509::X509;
+use openssl::x509::{X509, X509Extension, X509Name};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
@@ -263,6 +266,37 @@ impl Authority {
         Leaf { key: key.clone(), cert: lf(&cert), chain: self.intermediate.clone() }
     }
 
+    /// Issues a certificate whose names are these bytes: common names with the tags of their strings, and DNS names.
+    pub fn issue_raw(&self, common_names: &[(u8, &[u8])], dns_names: &[&[u8]]) -> Leaf {
+        let key = Key::fresh(KeyKind::P256);
+        let issuer = X509::from_pem(self.intermediate.as_bytes()).unwrap();
+        let issuer_key = PKey::private_key_from_pem(self.issuer.key().serialize_pem().as_bytes()).unwrap();
+        let attribute = |(tag, text): &(u8, &[u8])| {
+            let text = element(*tag, text);
+            element(0x31, &element(0x30, &[&[0x06, 3, 0x55, 0x04, 0x03][..], &text].concat()))
+        };
+        let subject: Vec<u8> = common_names.iter().flat_map(attribute).collect();
+        let mut builder = X509::builder().unwrap();
+        builder.set_version(2).unwrap();
+        let mut serial = BigNum::new().unwrap();
+        serial.rand(120, MsbOption::MAYBE_ZERO, false).unwrap();
+        builder.set_serial_number(&serial.to_asn1_integer().unwrap()).unwrap();
+        builder.set_issuer_name(issuer.subject_name()).unwrap();
+        builder.set_subject_name(&X509Name::from_der(&element(0x30, &subject)).unwrap()).unwrap();
+        builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+        builder.set_not_after(&Asn1Time::days_from_now(90).unwrap()).unwrap();
+        builder.set_pubkey(&key.0).unwrap();
+        if !dns_names.is_empty() {
+            let names: Vec<u8> = dns_names.iter().flat_map(|name| element(0x82, name)).collect();
+            let names = Asn1OctetString::new_from_bytes(&element(0x30, &names)).unwrap();
+            let oid = Asn1Object::from_str("2.5.29.17").unwrap();
+            builder.append_extension(X509Extension::new_from_der(&oid, false, &names).unwrap()).unwrap();
+        }
+        builder.sign(&issuer_key, MessageDigest::sha256()).unwrap();
+        let cert = text(builder.build().to_pem().unwrap());
+        Leaf { key, cert, chain: self.intermediate.clone() }
+    }
+
     /// Issues a certificate for a server that is a client too, without a CN: etcd takes one for a user's name.
     pub fn issue_for_both(&self, names: &[&str]) -> Leaf {
         let key = Key::fresh(KeyKind::P256);
@@ -295,6 +329,13 @@ impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("[test CA]")
     }
+}
+
+/// A DER element; at most 255 bytes fit.
+fn element(tag: u8, contents: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(contents.len()).unwrap();
+    let long: &[u8] = if length < 0x80 { &[] } else { &[0x81] };
+    [&[tag], long, &[length], contents].concat()
 }
 
 /// DNS names, wildcards and IP addresses.

@@ -370,19 +370,36 @@ fn listed_store(line: &str) -> Option<ListedStore> {
     }
 }
 
-/// Reads `show ssl sni`; `None`: this HAProxy doesn't know the command.
+/// Reads `show ssl sni`; `None`: this HAProxy doesn't know the command, or a name or a file's name has a tab or a line end in it,
+/// and what belongs together isn't seen.
 #[must_use]
 pub fn sni(reply: &str) -> Option<Vec<ListedName>> {
-    let mut lines = reply.lines();
-    lines.next()?.strip_prefix("# Frontend/Bind")?;
+    let mut lines = reply.lines().filter(|line| !line.is_empty());
+    let title = lines.next().filter(|title| title.starts_with("# Frontend/Bind"))?;
+    let fields = title.split('\t').count();
     let name = |line: &str| {
+        if line.split('\t').count() != fields {
+            return None;
+        }
         let mut fields = line.split('\t');
         let mut next = || fields.next().map(str::to_owned);
         let (bind, name, excluded, kind, store) = (next()?, next()?, next()?, next()?, next()?);
         let excluded = excluded.split_whitespace().filter_map(|filter| filter.strip_prefix('!'));
         Some(ListedName { bind, name, excluded: excluded.map(str::to_owned).collect(), kind, store })
     };
-    Some(lines.filter_map(name).collect())
+    lines.map(name).collect()
+}
+
+/// A file's name as it stands in a reply, which is read by lines.
+#[must_use]
+pub fn lines_of_name(name: &str) -> Vec<String> {
+    format!("{name}\n").lines().map(str::to_owned).collect()
+}
+
+/// Whether a file's name stands in a reply as it is.
+#[must_use]
+pub fn is_one_line(name: &str) -> bool {
+    !name.contains('\n') && !name.ends_with('\r')
 }
 
 /// Whether a reply to `show ssl cert FILE` says that there is no such store.
@@ -771,6 +788,10 @@ mod tests {
         };
         assert_eq!(shown, Some(vec![line]));
         assert_eq!(sni("Unknown command: 'show ssl sni'"), None);
+        for torn in ["f/c:9\ta\tb\t-\tecdsa\t/x/a.pem\tt\tt\n", "f/c:9\ta\nb\t-\tecdsa\t/x/a.pem\tt\tt\n"] {
+            let title = "# Frontend/Bind\tSNI\tNegative Filter\tType\tFilename\tNotAfter\tNotBefore";
+            assert_eq!(sni(&format!("{title}\n{torn}")), None, "{torn}");
+        }
     }
 
     #[test]

@@ -198,6 +198,7 @@ fn add(
         section: String::new(),
         addresses: String::new(),
         ssl: true,
+        is_disabled: false,
         strict_sni: true,
         accepts_proxy: false,
         loads: vec![load],
