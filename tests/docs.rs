@@ -337,7 +337,7 @@ fn the_readmes_status_is_what_the_program_prints() {
     let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).start();
     tree.renew("shop.example.org");
     tree.overwrite("blog.example.org", Kind::Privkey, Key::fresh(KeyKind::P256).pem());
-    untold(1);
+    let run = untold(1);
     let cmd = cmd.haproxy(&haproxy, "").env("COLUMNS", "80");
     let seen = cmd.run(&["status"]).exits(2);
     let shown = fenced("text");
@@ -346,7 +346,7 @@ fn the_readmes_status_is_what_the_program_prints() {
     // At their usual places.
     let printed = printed.replace(" --config-dir /etc/letsencrypt", "");
     let printed = printed.replace(haproxy.pidfile().to_str().unwrap(), "/run/haproxy.pid");
-    assert_eq!(masked(shown), masked(&printed), "{seen}");
+    assert_eq!(masked(shown), masked(&printed), "{run}\n{seen}");
 
     tree.renew("example.org");
     cmd.run(&["assemble"]).exits(1);

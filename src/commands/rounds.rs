@@ -66,9 +66,12 @@ pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_
     let mut exit = Exit::Fine;
     // JSON is one object.
     let may_look_again = args.format == Format::Human && !args.dry_run;
+    let mut changed = 0;
     for _ in 0..ROUNDS {
         let before = may_look_again.then(|| TreeMark::look(settings));
         let mut report = assemble(settings, &system, &options, &progress());
+        report.changed_before = changed;
+        changed += syslog::changes(&report);
         if !report.dry_run {
             let undeployed = undeployed(&report, &LastRun::load(&settings.sites_dir).undeployed, now());
             report.note_late(late(&undeployed, now()));

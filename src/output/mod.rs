@@ -55,6 +55,8 @@ pub struct Report {
     pub late: Option<String>,
     /// The mark of the files that aren't ours, where the HAProxys would load them.
     pub accepted: Option<String>,
+    /// How many files the rounds before this one changed.
+    pub changed_before: usize,
 }
 
 /// A fact about a run as a whole.
@@ -210,6 +212,7 @@ impl Report {
             owed: false,
             late: None,
             accepted: None,
+            changed_before: 0,
         }
     }
 

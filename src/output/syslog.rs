@@ -46,7 +46,7 @@ pub fn log(settings: &Settings, system: &System, report: &Report, exit: Exit) {
         exit: exit.code(),
         only_warned: report.is_deployed_with_warnings(),
         error: report.error.clone(),
-        changes: changes(report),
+        changes: report.changed_before + changes(report),
         succeeded: if exit == Exit::Fine { at } else { before.succeeded },
         told: told(report, before.told, at),
         complaints,
@@ -70,7 +70,9 @@ pub fn failure(system: &System, failure: &Failure) {
     send(system, &[(Severity::Error, failure.message.clone())]);
 }
 
-fn changes(report: &Report) -> usize {
+/// How many files it changed.
+#[must_use]
+pub fn changes(report: &Report) -> usize {
     report.rows.iter().filter(|row| row.action.is_change()).count()
 }
 
