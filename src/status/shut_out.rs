@@ -17,7 +17,7 @@ pub fn problems(settings: &Settings, system: &System, loaded: &Loaded) -> Vec<Pr
     if all.is_empty() {
         return Vec::new();
     }
-    let files = deployed(settings);
+    let files = deployed(settings, loaded);
     let is_shut = |shut: &Shut| {
         files.iter().any(|file| !shut.can_read(Owner { uid: file.uid(), gid: file.gid() }, file.mode()))
     };
@@ -31,11 +31,13 @@ pub fn problems(settings: &Settings, system: &System, loaded: &Loaded) -> Vec<Pr
     all.into_iter().map(judged).collect()
 }
 
-/// The regular files of the sites directory that may be loaded, and the host certificate.
-fn deployed(settings: &Settings) -> Vec<Metadata> {
+/// The regular files of the sites directory that may be loaded, and the host certificate where it is.
+fn deployed(settings: &Settings, loaded: &Loaded) -> Vec<Metadata> {
     let entries = std::fs::read_dir(&settings.sites_dir).into_iter().flatten().flatten();
     let sites =
         entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|it| it == "pem"));
-    let files = sites.chain([settings.host_file.clone()]);
+    let mut stores = loaded.servings.iter().flat_map(|serving| serving.stores.values());
+    let loads_host = loaded.host.is_some() && stores.any(|store| store.identity == loaded.host);
+    let files = sites.chain(loads_host.then(|| settings.host_file.clone()));
     files.filter_map(|path| symlink_metadata(path).ok()).filter(Metadata::is_file).collect()
 }

@@ -68,9 +68,11 @@ pub(crate) fn configuration_files(arguments: &[OsString]) -> Vec<PathBuf> {
     read_arguments(arguments).into_iter().filter_map(file).collect()
 }
 
-/// Whether such a process only checks its configuration.
+/// Whether such a process only checks its configuration, or says its version: it is gone in a moment.
 pub(crate) fn only_checks(arguments: &[OsString]) -> bool {
-    read_arguments(arguments).contains(&Word::Check)
+    let says =
+        |word: &Word<'_>| matches!(word, Word::Keep([only]) if ["-v", "-vv"].iter().any(|it| only == it));
+    read_arguments(arguments).iter().any(|word| *word == Word::Check || says(word))
 }
 
 /// The value of an option (`-p`, `-S`) among HAProxy's arguments; the last one counts.
@@ -104,6 +106,17 @@ mod tests {
 
     fn list(text: &str) -> Vec<OsString> {
         text.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn who_only_checks_or_says_its_version_is_gone_in_a_moment() {
+        let of = |line: &str| only_checks(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        for line in ["haproxy -c -f a.cfg", "haproxy -f a.cfg -c", "haproxy -v", "haproxy -vv"] {
+            assert!(of(line), "{line}");
+        }
+        for line in ["haproxy -W -f a.cfg", "haproxy -f -c", "haproxy -L -v -f a.cfg", "haproxy -- -c"] {
+            assert!(!of(line), "{line}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use crate::config::{Address, Haproxy};
-use crate::haproxy::process::arguments::{configuration_files, value_of};
+use crate::haproxy::process::arguments::{configuration_files, only_checks, value_of};
 use crate::haproxy::process::environment::variables;
 use crate::haproxy::process::pidfile;
 use crate::sys::failure::io_cause;
@@ -89,7 +89,10 @@ impl Started {
         if let Some(pid) = named {
             return Self::look(&proc, first_of_its_kind(&proc, pid), true);
         }
-        let all = proc.all().unwrap_or_default().into_iter().filter(|&pid| is_haproxy(&proc, pid));
+        let runs = |pid: &i32| {
+            is_haproxy(&proc, *pid) && !proc.arguments(*pid).is_ok_and(|arguments| only_checks(&arguments))
+        };
+        let all = proc.all().unwrap_or_default().into_iter().filter(runs);
         // The first of each kind, and the best that a process of its kind is known by: its workers have the stats socket.
         let mut kinds: BTreeMap<i32, Sign> = BTreeMap::new();
         for pid in all {
