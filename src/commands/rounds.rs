@@ -71,7 +71,7 @@ pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_
         let before = may_look_again.then(|| TreeMark::look(settings));
         let mut report = assemble(settings, &system, &options, &progress());
         report.changed_before = changed;
-        changed += syslog::changes(&report);
+        changed += report.changes();
         if !report.dry_run {
             let undeployed = undeployed(&report, &LastRun::load(&settings.sites_dir).undeployed, now());
             report.note_late(late(&undeployed, now()));

@@ -238,6 +238,12 @@ impl Report {
         self.exit(false) == Exit::Partly && !self.dry_run && !self.rows.iter().any(is_left)
     }
 
+    /// How many files it changed.
+    #[must_use]
+    pub fn changes(&self) -> usize {
+        self.rows.iter().filter(|row| row.action.is_change()).count()
+    }
+
     /// Notes that a file has waited for too long: the run fails, and says of which.
     pub fn note_late(&mut self, file: Option<&str>) {
         let Some(file) = file else { return };

@@ -46,7 +46,7 @@ pub fn log(settings: &Settings, system: &System, report: &Report, exit: Exit) {
         exit: exit.code(),
         only_warned: report.is_deployed_with_warnings(),
         error: report.error.clone(),
-        changes: report.changed_before + changes(report),
+        changes: report.changed_before + report.changes(),
         succeeded: if exit == Exit::Fine { at } else { before.succeeded },
         told: told(report, before.told, at),
         complaints,
@@ -68,12 +68,6 @@ pub fn log(settings: &Settings, system: &System, report: &Report, exit: Exit) {
 /// Logs a failure that happened before anything was known.
 pub fn failure(system: &System, failure: &Failure) {
     send(system, &[(Severity::Error, failure.message.clone())]);
-}
-
-/// How many files it changed.
-#[must_use]
-pub fn changes(report: &Report) -> usize {
-    report.rows.iter().filter(|row| row.action.is_change()).count()
 }
 
 /// How each HAProxy was last notified: by this run, where there was something to tell, else by an earlier one.

@@ -71,11 +71,12 @@ fn apply(row: &mut Row, lost: Lost) {
         row.names_won = NamesWon::Some(won.collect());
     }
     let Some(fact) = lost.fact.filter(|_| !is_foreign(row)) else { return };
-    if !row.outranked {
+    if row.outranked {
+        row.warnings.explain(Warning::Shadowed, fact);
+    } else {
         // Another one of ours is no more than a part of it: what is advised goes by the fact.
-        row.warnings.remove(Warning::Shadowed);
+        row.warnings.correct(Warning::Shadowed, fact);
     }
-    row.warnings.explain(Warning::Shadowed, fact);
     (row.outranked, row.alarming) = (true, true);
 }
 

@@ -120,8 +120,7 @@ impl Row {
         self.keep();
         self.held = Some(hold);
         // What is found out later says more.
-        self.warnings.remove(Warning::PruneHeld);
-        self.warnings.explain(Warning::PruneHeld, format!("kept: {why}"));
+        self.warnings.correct(Warning::PruneHeld, format!("kept: {why}"));
         self.alarming = true;
     }
 

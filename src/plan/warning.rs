@@ -60,6 +60,11 @@ impl Warnings {
         self.0.entry(warning).or_default().get_or_insert_with(|| fact.into());
     }
 
+    /// The same where its fact is the better one, whatever was known before.
+    pub fn correct(&mut self, warning: Warning, fact: impl Into<String>) {
+        self.0.insert(warning, Some(fact.into()));
+    }
+
     /// Takes a warning away; whether it was there.
     pub fn remove(&mut self, warning: Warning) -> bool {
         self.0.remove(&warning).is_some()

@@ -17,11 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) fn note_taken(settings: &Settings, staged: &mut Staged<'_>) {
     let deadline = Instant::now() + PATIENCE;
     let has_it = |overtaken: &Overtaken, leaf: &Leaf| {
+        let is_small = is_small(overtaken);
         let told = settings.haproxys.iter().filter(|haproxy| haproxy.method != Method::None);
         told.flat_map(|haproxy| Worker::ways(haproxy).into_iter().map(move |worker| (haproxy, worker))).any(
             |(haproxy, worker)| {
-                let is_safe = is_small(overtaken)
-                    || worker.answering(deadline).is_ok_and(|it| !may_die_of_names(it.version));
+                let is_safe =
+                    is_small || worker.answering(deadline).is_ok_and(|it| !may_die_of_names(it.version));
                 let store = is_safe.then(|| worker.store(&overtaken.target.spelled(haproxy), deadline));
                 let store = store.and_then(|found| found.ok().flatten());
                 store.is_some_and(|store| is_of(&store, &leaf.sha1, &leaf.serial))
