@@ -33,7 +33,7 @@ use haproxy_certs::haproxy::notify::notify;
 use haproxy_certs::haproxy::siblings::Homes;
 use haproxy_certs::haproxy::target::Target;
 use haproxy_certs::haproxy::verdict::{Outcome, Verdict};
-use haproxy_certs::serving::gather::{Known, gather, identity};
+use haproxy_certs::serving::gather::{Spared, gather, identity};
 use haproxy_certs::sys::system::System;
 use openssl::hash::MessageDigest;
 use support::fakes::Middleman;
@@ -332,7 +332,7 @@ fn replace_host(version: &Version) {
     let changes = [Change { target: Target::Host, now: Some(expected(&leaf, true)) }];
     let read = |_: &Target| fs::read(&file).map(Zeroizing::new);
     let mut settings = bed.settings("runtime", Socket::Stats);
-    let serving = gather(&bed.system, &settings, None, &Known::new());
+    let serving = gather(&bed.system, &settings, None, Spared::default());
     let ours = BTreeMap::from([(Target::Host, identity(&file).unwrap())]);
     let committed = bed.committed;
     let homes = homes(folder.path());
@@ -1354,7 +1354,7 @@ impl Bed {
         };
         let file = |name: &String| Some((Target::Site(name.clone()), identity(&self.path(name))?));
         let ours = self.leaves.keys().filter_map(file).collect();
-        let serving = gather(&self.system, haproxy, None, &Known::new());
+        let serving = gather(&self.system, haproxy, None, Spared::default());
         let committed = self.committed;
         notify(
             &self.system,

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use haproxy_certs::certified_key::KeyFamily;
 use haproxy_certs::config::{self, Overrides, Settings};
-use haproxy_certs::serving::gather::{Known, gather};
+use haproxy_certs::serving::gather::{Spared, gather};
 use haproxy_certs::sys::system::System;
 use support::cmd::toml;
 use support::process::{Running, finish};
@@ -150,11 +150,11 @@ fn whoever_is_said_to_be_served_is_served() {
         write(&folder, &Authority::new());
         let (haproxy, lines) = start(version, &folder);
         let system = System::host();
-        let serving = gather(&system, &table(&haproxy, ""), Some(version.number()), &Known::new());
+        let serving = gather(&system, &table(&haproxy, ""), Some(version.number()), Spared::default());
         assert_eq!(serving.unclear, None, "{}", version.name);
         assert_eq!(serving.binds.len(), lines.len());
         assert_eq!(serving.unloadable().count(), 0, "{:?}", serving.unloadable().collect::<Vec<_>>());
-        let without_version = gather(&system, &table(&haproxy, ""), None, &Known::new());
+        let without_version = gather(&system, &table(&haproxy, ""), None, Spared::default());
         let (mut wrong, mut answered) = (Vec::new(), 0);
         for ((bind, line), address) in serving.binds.iter().zip(&lines).zip(haproxy.addresses()) {
             let view = serving.view(bind);
@@ -246,7 +246,8 @@ fn a_name_is_served_however_the_certificate_has_it() {
             setup = setup.crt(&host).crt(file);
         }
         let haproxy = setup.start();
-        let serving = gather(&System::host(), &table(&haproxy, ""), Some(version.number()), &Known::new());
+        let serving =
+            gather(&System::host(), &table(&haproxy, ""), Some(version.number()), Spared::default());
         assert_eq!(serving.unclear, None, "{}", version.name);
         let mut wrong = Vec::new();
         for ((bind, names), address) in serving.binds.iter().zip(STRANGE).zip(haproxy.addresses()) {

@@ -623,12 +623,22 @@ impl FleetCache {
     /// # Errors
     /// It is there and can't be used.
     pub fn open(fleet: &Fleet) -> Result<Self, Failure> {
+        if let Some(opened) = look_at_head(fleet, HostPart::Node)? {
+            return Self::of(fleet, opened);
+        }
         let (name, source) = (fleet_name(fleet)?, fleet.source());
-        let nothing = Self { fleet: name, leaves: OnceLock::new(), place: None, opened: None, source };
-        let Some(place) = Place::open(&fleet.cache)? else { return Ok(nothing) };
-        let Some(objects) = place.subdirectory(OBJECTS)? else { return Ok(nothing) };
-        let Some(opened) = open_in(&place, fleet, HostPart::Node)? else { return Ok(nothing) };
-        Ok(Self { place: Some(place), opened: Some((opened, objects)), ..nothing })
+        Ok(Self { fleet: name, leaves: OnceLock::new(), place: None, opened: None, source })
+    }
+
+    /// What was opened of it a moment ago.
+    ///
+    /// # Errors
+    /// Its directory can't be opened.
+    pub fn of(fleet: &Fleet, opened: Opened) -> Result<Self, Failure> {
+        let place = Place::open(&fleet.cache)?;
+        let objects = place.as_ref().map_or(Ok(None), |place| place.subdirectory(OBJECTS))?;
+        let opened = objects.map(|objects| (opened, objects));
+        Ok(Self { fleet: fleet_name(fleet)?, leaves: OnceLock::new(), place, opened, source: fleet.source() })
     }
 
     /// The file that says that there is a cache.

@@ -52,20 +52,15 @@ pub fn push(bytes: &mut Vec<u8>, entry: &Proven) {
     }
 }
 
-/// The same for the bytes of an entry that was read.
-pub fn push_again(bytes: &mut Vec<u8>, entry: &[u8]) {
-    let length = entry.len().checked_sub(DIGEST).and_then(|length| u32::try_from(length).ok());
-    let Some(length) = length else { return };
-    bytes.extend(length.to_le_bytes());
-    bytes.extend(entry);
-}
-
 fn push_body(bytes: &mut Vec<u8>, body: &[u8]) {
     let Ok(length) = u32::try_from(body.len()) else { return };
     bytes.extend(length.to_le_bytes());
     bytes.extend(body);
     bytes.extend(digest(body));
 }
+
+/// How many bytes stand before an entry: its length.
+pub const LENGTH_BYTES: u64 = 4;
 
 /// How many bytes [`header`] gives.
 pub const HEADER_BYTES: usize = MAGIC.len() + 4 + 32 + 16 + 16 + DIGEST;

@@ -44,6 +44,9 @@ pub const INDEX_FILE: &str = "index";
 /// Entries that are looked at together.
 const TOGETHER: usize = 64;
 
+/// So many bytes are copied at a time.
+const COPIED_AT_ONCE: usize = 1 << 18;
+
 /// So many bytes are read at a time; no entry that this program writes is longer.
 const PIECE: usize = 1 << 22;
 
@@ -166,8 +169,7 @@ impl Index {
     /// Which file of this name in the sites directory was found as it was deployed; `None`: nobody has looked.
     #[must_use]
     pub fn seen(&self, file: &OsStr) -> Option<Identity> {
-        let lineage = file.as_encoded_bytes().strip_suffix(b".pem").map(OsStr::from_bytes)?;
-        self.get(lineage).map(|known| known.site)
+        self.get(lineage_of(file)?).map(|known| known.site)
     }
 
     /// A lineage that needs no reading; `None`: it does.
@@ -186,9 +188,8 @@ impl Index {
     #[must_use]
     pub fn successor(self) -> Successor {
         let Self { stamp, known, entries } = self;
-        let mut kept: Vec<Range<u64>> = known.into_values().map(|known| known.span).collect();
-        kept.sort_unstable_by_key(|span| span.start);
-        Successor { stamp, kept, entries }
+        let kept = known.into_iter().map(|(lineage, known)| (lineage, (known.site, known.span)));
+        Successor { stamp, kept: kept.collect(), entries }
     }
 }
 
@@ -196,13 +197,24 @@ impl Index {
 #[derive(Debug)]
 pub struct Successor {
     stamp: Option<Stamp>,
-    /// Where the entries are that are kept, in order.
-    kept: Vec<Range<u64>>,
+    /// Which files are deployed of the lineages that are kept, and where their entries are.
+    kept: HashMap<OsString, (Identity, Range<u64>)>,
     /// How many entries there are.
     entries: usize,
 }
 
+/// The lineage that a file of the sites directory is named after.
+fn lineage_of(file: &OsStr) -> Option<&OsStr> {
+    file.as_encoded_bytes().strip_suffix(b".pem").map(OsStr::from_bytes)
+}
+
 impl Successor {
+    /// See [`Index::seen`].
+    #[must_use]
+    pub fn seen(&self, file: &OsStr) -> Option<Identity> {
+        self.kept.get(lineage_of(file)?).map(|(site, _)| *site)
+    }
+
     /// Writes it, where it is another one than before.
     ///
     /// # Errors
@@ -214,19 +226,15 @@ impl Successor {
         if settled.is_empty() && self.kept.len() == self.entries {
             return Ok(());
         }
+        let runs = runs(self.kept.values().map(|(_, span)| span));
         // The same as was read: nobody else writes it while the directory is locked.
-        let before = if self.kept.is_empty() { None } else { open(&own.dir) };
+        let before = if runs.is_empty() { None } else { open(&own.dir) };
         let write = |out: &mut dyn std::io::Write| {
             out.write_all(&format::header(stamp))?;
-            let mut bytes = Vec::new();
-            for (span, before) in self.kept.iter().zip(before.iter().cycle()) {
-                let length = usize::try_from(span.end - span.start).unwrap_or_default();
-                let mut entry = vec![0; length];
-                before.read_exact_at(&mut entry, span.start)?;
-                format::push_again(&mut bytes, &entry);
-                out.write_all(&bytes)?;
-                bytes.clear();
+            for (run, before) in runs.iter().zip(before.iter().cycle()) {
+                copy(before, run, out)?;
             }
+            let mut bytes = Vec::new();
             for entry in settled {
                 format::push(&mut bytes, entry);
                 out.write_all(&bytes)?;
@@ -237,6 +245,35 @@ impl Successor {
         write_pieces(own.dir.as_fd(), INDEX_FILE, write)
             .map_err(|e| Failure::io("write", &own.path.join(INDEX_FILE), &e.into()))
     }
+}
+
+/// Where entries are that stand behind each other, as they are in the file, with what comes before each.
+fn runs<'a>(entries: impl Iterator<Item = &'a Range<u64>>) -> Vec<Range<u64>> {
+    let mut entries: Vec<&Range<u64>> = entries.collect();
+    entries.sort_unstable_by_key(|entry| entry.start);
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    for entry in entries {
+        let start = entry.start.saturating_sub(format::LENGTH_BYTES);
+        match runs.last_mut().filter(|run| run.end == start) {
+            Some(run) => run.end = entry.end,
+            None => runs.push(start..entry.end),
+        }
+    }
+    runs
+}
+
+/// Copies a part of a file.
+fn copy(from: &File, part: &Range<u64>, to: &mut dyn std::io::Write) -> std::io::Result<()> {
+    let mut bytes = vec![0; COPIED_AT_ONCE];
+    let mut at = part.start;
+    while at < part.end {
+        let length = usize::try_from(part.end - at).unwrap_or(COPIED_AT_ONCE).min(COPIED_AT_ONCE);
+        let Some(piece) = bytes.get_mut(..length) else { break };
+        from.read_exact_at(piece, at)?;
+        to.write_all(piece)?;
+        at += length as u64;
+    }
+    Ok(())
 }
 
 /// A file that is read piece by piece: it may be large.

@@ -161,7 +161,8 @@ impl Serving {
                     .collect();
             }
             for (file, leaf) in files() {
-                let known = self.stores.get(&store_of(file));
+                let name = store_of(file);
+                let known = self.stores.get(&name);
                 for alias in &aliases {
                     let store = changed.stores.get_mut(alias);
                     let is_it = |store: &&mut Store| known.is_some_and(|known| known.path == store.path);
@@ -169,13 +170,14 @@ impl Serving {
                         store.contents = Contents::Pair(Arc::clone(leaf));
                     }
                 }
-                let store = Store {
-                    path: known.map_or_else(PathBuf::new, |store| store.path.clone()),
-                    identity: known.and_then(|store| store.identity),
-                    contents: Contents::Pair(Arc::clone(leaf)),
+                let contents = Contents::Pair(Arc::clone(leaf));
+                let store = changed.stores.entry(name).or_insert_with(|| Store {
+                    path: PathBuf::new(),
+                    identity: None,
+                    contents: contents.clone(),
                     extra: None,
-                };
-                changed.stores.insert(store_of(file), store);
+                });
+                (store.contents, store.extra) = (contents, None);
             }
         }
         for named in self.named.iter().filter(|named| named.folder == Some(identity)) {
@@ -240,14 +242,19 @@ impl Serving {
     /// # Errors
     /// What HAProxy loads isn't surely known: why. Then only a reload brings what a fresh start would serve.
     pub fn views(&self) -> Result<Views<'_>, Unsure<'_>> {
+        self.unsure().map_or_else(|| Ok(Views::of(self)), Err)
+    }
+
+    /// Why it isn't surely known what HAProxy loads; `None`: it is.
+    #[must_use]
+    pub fn unsure(&self) -> Option<Unsure<'_>> {
         if let Some(why) = &self.unclear {
-            return Err(Unsure::Unclear(why));
+            return Some(Unsure::Unclear(why));
         }
-        let unseen = self.stores.values().find_map(|store| match &store.contents {
+        self.stores.values().find_map(|store| match &store.contents {
             Contents::Unseen(why) => Some(Unsure::Unseen(why)),
             Contents::Pair(_) | Contents::Unloadable { .. } | Contents::Unserved { .. } => None,
-        });
-        unseen.map_or_else(|| Ok(Views::of(self)), Err)
+        })
     }
 }
 

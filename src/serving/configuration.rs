@@ -5,6 +5,7 @@
 //! certificates, a variable that nobody knows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::condition::Conditionals;
 pub use super::words::Environment;
@@ -449,8 +450,9 @@ impl Configuration {
         self.leave();
         self.section = Section::None;
         self.blocks = Conditionals::default();
+        let file: Arc<str> = file.into();
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
-            let at = At { file: file.to_owned(), line: index + 1 };
+            let at = At { file: Arc::clone(&file), line: index + 1 };
             match words(line, &self.environment) {
                 Ok(found) => self.line(&found, &at),
                 Err(why) => {

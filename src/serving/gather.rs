@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -58,29 +59,50 @@ pub(crate) enum NoConfiguration {
 /// Contents that are known already, by the file that holds them: they aren't read again.
 pub type Known = HashMap<Identity, Contents>;
 
+/// Which regular file has this name in the sites directory, where this run has looked at it and leaves it as it is.
+pub type Seen<'a> = dyn Fn(&OsStr) -> Option<Identity> + 'a;
+
+/// What is known of files, so that they needn't be looked at or read once more.
+#[derive(Clone, Copy)]
+pub struct Spared<'a> {
+    /// What files hold.
+    pub known: Option<&'a Known>,
+    /// Which directory the sites directory is.
+    pub sites: Option<Identity>,
+    /// Which files are in it.
+    pub seen: &'a Seen<'a>,
+    /// Whether no file of it is read, known or not.
+    pub is_unread: bool,
+}
+
+impl Default for Spared<'_> {
+    fn default() -> Self {
+        Self { known: None, sites: None, seen: &|_| None, is_unread: false }
+    }
+}
+
 /// Gathers what this HAProxy would load if it started now. Only its files are read, and nothing is asked of it but its
 /// version, where nobody knows it.
 #[must_use]
-pub fn gather(system: &System, haproxy: &Haproxy, version: Option<(u32, u32)>, known: &Known) -> Serving {
+pub fn gather(
+    system: &System,
+    haproxy: &Haproxy,
+    version: Option<(u32, u32)>,
+    spared: Spared<'_>,
+) -> Serving {
     let started = Started::find(system, haproxy);
     let version = version.or_else(|| release(system, haproxy, started.as_ref().ok()));
-    gather_around(&started, haproxy, version, known, None, &[])
+    gather_around(&started, haproxy, version, spared, &[])
 }
 
 /// What the HAProxys load around the sites directory; `last`: the configuration files that one that doesn't run was last
 /// seen to be started with, by its name in the settings.
 #[must_use]
-pub fn loaded<'a>(settings: &Settings, system: &System, last: impl Fn(&str) -> &'a [PathBuf]) -> Loaded {
-    loaded_besides(settings, system, last, &|_| None)
-}
-
-/// The same where some regular files of the sites directory, by their names there, were looked at a moment ago.
-#[must_use]
-pub fn loaded_besides<'a>(
+pub fn loaded<'a>(
     settings: &Settings,
     system: &System,
     last: impl Fn(&str) -> &'a [PathBuf],
-    seen: &dyn Fn(&OsStr) -> Option<Identity>,
+    seen: &Seen<'_>,
 ) -> Loaded {
     let sites = identity(&settings.sites_dir);
     let (mut servings, mut configurations, mut stopped) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
@@ -105,7 +127,8 @@ pub fn loaded_besides<'a>(
             }
         }
         let version = release(system, haproxy, started.as_ref().ok());
-        let around = |started| gather_around(started, haproxy, version, &Known::new(), sites, last);
+        let spared = Spared { sites, seen, is_unread: true, ..Spared::default() };
+        let around = |started| gather_around(started, haproxy, version, spared, last);
         let mut serving = Serving { version, ..around(&started) };
         if started.is_ok() && !is_surely_running(&started) && haproxy.config.is_empty() && !last.is_empty() {
             // The one that runs may be another one.
@@ -162,7 +185,7 @@ fn named_in(
     directory: &Path,
     identity: Identity,
     servings: &[Serving],
-    seen: &dyn Fn(&OsStr) -> Option<Identity>,
+    seen: &Seen<'_>,
 ) -> (BTreeMap<OsString, At>, BTreeSet<OsString>) {
     let (mut found, mut certificates) = (BTreeMap::new(), BTreeSet::new());
     // Links from elsewhere lead here, too.
@@ -284,13 +307,12 @@ pub fn unloadable(
     names.iter().cloned().zip(found).filter_map(|(name, why)| Some((name, why?))).collect()
 }
 
-/// See [`gather`]; what is in the directory `unread` isn't read.
+/// See [`gather`] and [`loaded`].
 fn gather_around(
     started: &Result<Started, NoneFound>,
     haproxy: &Haproxy,
     version: Option<(u32, u32)>,
-    known: &Known,
-    unread: Option<Identity>,
+    spared: Spared<'_>,
     last: &[PathBuf],
 ) -> Serving {
     let (files, environment) = match (started, haproxy.config.is_empty()) {
@@ -314,19 +336,19 @@ fn gather_around(
         Err(why) => return Serving { unseen: Some(why.to_string()), ..Serving::unknown(why.to_string()) },
     };
     let is_guess = haproxy.config.is_empty() && !started.as_ref().is_ok_and(|started| started.is_surely_this);
-    let mut gathering = Gathering { unread, sources, ..Gathering::of(&configuration, &disk, version) };
+    let mut gathering = Gathering { spared, sources, ..Gathering::of(&configuration, &disk, version) };
     let binds = gathering.binds();
     if is_guess && !gathering.loads(&haproxy.sites_dir) {
         let why = NoneFound::NoneLoads;
         if started.is_ok() {
             // One that runs is another one: ours doesn't run.
-            return gather_around(&Err(why), haproxy, version, known, unread, last);
+            return gather_around(&Err(why), haproxy, version, spared, last);
         }
         let FileNames { paths, mentioned, unseen } = gathering.names;
         let named = named(paths, &gathering.certificates, &disk);
         return Serving { named, mentioned, unseen, ..Serving::unknown(why.to_string()) };
     }
-    let serving = gathering.read(binds, known);
+    let serving = gathering.read(binds);
     // One that runs says itself what it can't be without.
     if is_surely_running(started) && !is_unseen { Serving { unseen: None, ..serving } } else { serving }
 }
@@ -352,7 +374,7 @@ pub(crate) fn set_up(
     let (configuration, disk, sources) = configuration(&files, environment, disks)?;
     let mut gathering = Gathering { sources, ..Gathering::of(&configuration, &disk, None) };
     let binds = gathering.binds();
-    let serving = gathering.read(binds, &Known::new());
+    let serving = gathering.read(binds);
     Ok((configuration, serving))
 }
 
@@ -591,7 +613,7 @@ struct Gathering<'a> {
     read_at_start: BTreeSet<String>,
     broken_lists: BTreeSet<BrokenList>,
     unclear: Option<String>,
-    unread: Option<Identity>,
+    spared: Spared<'a>,
     /// The places of the configuration files.
     sources: Vec<PathBuf>,
 }
@@ -612,7 +634,7 @@ impl<'a> Gathering<'a> {
             read_at_start: configuration.read_at_start.clone(),
             broken_lists: BTreeSet::new(),
             unclear: configuration.unclear.clone(),
-            unread: None,
+            spared: Spared::default(),
             sources: Vec::new(),
         }
     }
@@ -651,7 +673,7 @@ impl<'a> Gathering<'a> {
     }
 
     /// Reads every file once.
-    fn read(self, binds: Vec<Bind>, known: &Known) -> Serving {
+    fn read(self, binds: Vec<Bind>) -> Serving {
         let lines = self.lists.values().flatten();
         let fetches_ocsp = lines.into_iter().any(|line| line.option("ocsp-update") == Some("on"));
         let is_here =
@@ -671,6 +693,7 @@ impl<'a> Gathering<'a> {
             certificates,
             extras,
             unclear,
+            spared,
             ..
         } = self;
         let wanted: Vec<(String, Wanted)> = wanted.into_iter().collect();
@@ -681,10 +704,12 @@ impl<'a> Gathering<'a> {
                 // It may be that it isn't loaded, or that its name leads elsewhere.
                 Err(Contents::Unloadable { why, .. }) if unclear.is_some() => Contents::Unseen(why.clone()),
                 Err(contents) => contents.clone(),
-                Ok(identity) => match known.get(identity).filter(|_| !has_named_key) {
-                    Some(contents) => contents.clone(),
-                    None => judge(&wanted.path, &wanted.key, disk, version),
-                },
+                Ok(identity) => {
+                    match spared.known.and_then(|known| known.get(identity)).filter(|_| !has_named_key) {
+                        Some(contents) => contents.clone(),
+                        None => judge(&wanted.path, &wanted.key, disk, version),
+                    }
+                }
             };
             let (path, identity) = (disk.place(&wanted.path), wanted.found.clone().ok());
             Store { path, identity, contents, extra: extras.get(name).cloned() }
@@ -859,14 +884,18 @@ impl<'a> Gathering<'a> {
     fn in_directory(&mut self, path: &str, folder: Option<&OnDisk>, name: &OsStr) -> Option<String> {
         let store = format!("{path}/{}", name.to_string_lossy());
         let file = Path::new(path).join(name);
-        let found = match self.disk.regular_file(folder, &file) {
+        let is_site =
+            folder.is_some_and(|folder| self.spared.sites.is_some_and(|sites| folder.identity() == sites));
+        // Below another root something else may be mounted there.
+        let seen = if is_site && self.disk.is_ours() { (self.spared.seen)(name) } else { None };
+        let found = match seen.map_or_else(|| self.disk.regular_file(folder, &file), |seen| Ok(Some(seen))) {
             Ok(None) => return None,
             Ok(Some(identity)) => Ok(identity),
             Err(e) => Err(unfound(&store, e)),
         };
         if !self.is_known(&store) {
             let key = self.key_file(&store);
-            let is_unread = folder.is_some_and(|folder| Some(folder.identity()) == self.unread);
+            let is_unread = is_site && self.spared.is_unread;
             self.wanted.insert(store.clone(), Wanted { path: file, found, key, is_unread });
         }
         Some(store)
@@ -906,14 +935,14 @@ impl<'a> Gathering<'a> {
         }
         let lines = self.lists.get(path).cloned().unwrap_or_default();
         // Where people find it from here.
-        let file = if self.disk.is_ours() {
-            path.to_owned()
+        let file: Arc<str> = if self.disk.is_ours() {
+            path.into()
         } else {
-            self.disk.place(Path::new(path)).to_string_lossy().into_owned()
+            self.disk.place(Path::new(path)).to_string_lossy().into()
         };
         let mut entries = Vec::new();
         for line in lines {
-            let at = At { file: file.clone(), line: line.number };
+            let at = At { file: Arc::clone(&file), line: line.number };
             let whole = self.configuration.with_base(&line.path);
             if let Some(crt) = line.option("crt") {
                 self.note(format!("{at}: crt {} isn't followed", escaped(crt)));

@@ -6,6 +6,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::loads::{BUNDLE, Bind, Contents, Entry, How, Load, Serving, base_name};
@@ -59,14 +60,23 @@ pub fn difference(
     shown: &InMemory,
     is_as_on_disk: &dyn Fn(&str) -> bool,
 ) -> Option<String> {
-    let mut fresh = serving.clone();
-    for load in fresh.binds.iter_mut().flat_map(|bind| &mut bind.loads) {
-        load.entries.retain(|entry| is_as_on_disk(&entry.store));
-    }
+    let fresh: Vec<Cow<'_, Bind>> = serving.binds.iter().map(|bind| only(bind, is_as_on_disk)).collect();
     match &shown.names {
         Some(names) => by_names(serving, &fresh, names, is_as_on_disk),
-        None => by_lists(&fresh, &shown.lists, is_as_on_disk),
+        None => by_lists(serving, &fresh, &shown.lists, is_as_on_disk),
     }
+}
+
+/// A bind with no other entries than these.
+fn only<'a>(bind: &'a Bind, is_wanted: &dyn Fn(&str) -> bool) -> Cow<'a, Bind> {
+    if bind.entries().all(|entry| is_wanted(&entry.store)) {
+        return Cow::Borrowed(bind);
+    }
+    let mut bind = bind.clone();
+    for load in &mut bind.loads {
+        load.entries.retain(|entry| is_wanted(&entry.store));
+    }
+    Cow::Owned(bind)
 }
 
 /// A name with a family of keys, on one bind.
@@ -74,7 +84,7 @@ type Key<'a> = (&'a str, KeyFamily);
 
 fn by_names(
     serving: &Serving,
-    fresh: &Serving,
+    fresh: &[Cow<'_, Bind>],
     names: &[ListedName],
     is_as_on_disk: &dyn Fn(&str) -> bool,
 ) -> Option<String> {
@@ -82,17 +92,17 @@ fn by_names(
     let mut with_other_defaults: BTreeSet<&str> = BTreeSet::new();
     for name in names {
         let of_bind = of_binds.entry(&name.bind).or_default();
-        if is_as_on_disk(&name.store) || is_strange(fresh, &name.store) {
+        if is_as_on_disk(&name.store) || is_strange(serving, &name.store) {
             of_bind.entry((&name.name, name.family())).or_default().push(name);
         } else if name.name == "*" {
             with_other_defaults.insert(&name.bind);
         }
     }
-    let binds = fresh.binds.iter().zip(&serving.binds).filter(|(bind, _)| bind.serves());
+    let binds = fresh.iter().zip(&serving.binds).filter(|(bind, _)| bind.serves());
     binds.into_iter().find_map(|(bind, whole)| {
         let known_as = known_as(bind)?;
         let of_bind = of_binds.get(known_as.as_str())?;
-        let view = fresh.view(bind);
+        let view = serving.view(bind);
         // Without the one that is the default, here or there, another one would seem to be.
         let whole = serving.view(whole);
         let families = [KeyFamily::Ecdsa, KeyFamily::Rsa, KeyFamily::Other];
@@ -106,7 +116,7 @@ fn by_names(
             let found = of_bind.get(&(name, family)).map(Vec::as_slice).unwrap_or_default();
             // Of two names for one file the lines may have other options.
             let wanted = runs(expected.iter().map(|it| (Some(it.leaf.sha256), it.entry.store.as_str())));
-            let has = runs(found.iter().map(|found| (leaf(fresh, &found.store), found.store.as_str())));
+            let has = runs(found.iter().map(|found| (leaf(serving, &found.store), found.store.as_str())));
             // Behind the first one they matter where that is passed over for some names.
             let passes_over = found.iter().any(|found| !found.excluded.is_empty())
                 || expected.iter().any(|served| served.excluded().next().is_some());
@@ -114,7 +124,7 @@ fn by_names(
             let is = found.first().map(|found| found.store.as_str());
             let must = expected.first().map(|served| served.entry.store.as_str());
             if !is_same {
-                let is_damaged = |store| matches!(fresh.stores.get(store), Some(it) if it.is_unloadable());
+                let is_damaged = |store| matches!(serving.stores.get(store), Some(it) if it.is_unloadable());
                 return Some(match is.filter(|store| is_damaged(*store)) {
                     Some(store) => format!(
                         "serves {} from {}, which it can't load any more",
@@ -133,7 +143,7 @@ fn by_names(
                 let exact = of_bind.get(&(asked.as_str(), family)).and_then(|all| all.first());
                 let is = exact.or_else(|| found.iter().find(passes)).map(|found| found.store.as_str());
                 let must = view.serving(excluded, family).map(|served| served.entry.store.as_str());
-                let leaf = |store: Option<&str>| store.and_then(|store| leaf(fresh, store));
+                let leaf = |store: Option<&str>| store.and_then(|store| leaf(serving, store));
                 (leaf(is) != leaf(must)).then(|| fact(bind, excluded, is, must))
             })
         })
@@ -148,32 +158,49 @@ fn is_below(name: &str, wildcard: &str) -> bool {
 }
 
 fn by_lists(
-    fresh: &Serving,
+    serving: &Serving,
+    fresh: &[Cow<'_, Bind>],
     lists: &BTreeMap<String, Vec<ListedStore>>,
     is_as_on_disk: &dyn Fn(&str) -> bool,
 ) -> Option<String> {
-    let mut memory = fresh.clone();
-    for bind in memory.binds.iter_mut().filter(|bind| bind.serves()) {
-        let mut added: Vec<Load> = Vec::new();
-        for load in &mut bind.loads {
-            let listed = lists.get(&load.path).filter(|_| matches!(load.how, How::Directory | How::List));
-            let Some(listed) = listed else { continue };
-            let is_known =
-                |line: &&ListedStore| fresh.stores.contains_key(&line.store) && is_as_on_disk(&line.store);
-            // What has no slash may be the rest of a name with a line end in it.
-            let is_strange = |line: &&ListedStore| line.store.contains('/') && is_strange(fresh, &line.store);
-            if let Some(strange) = listed.iter().find(is_strange) {
-                let (store, list) = (escaped(&strange.store), escaped(&load.path));
-                return Some(format!("has {store} in {list}, where a start would not put it: {CHANGED}"));
-            }
-            let (kept, others) = in_place(load, listed.iter().filter(is_known));
-            load.entries = kept;
+    let is_known =
+        |line: &&ListedStore| serving.stores.contains_key(&line.store) && is_as_on_disk(&line.store);
+    // What has no slash may be the rest of a name with a line end in it.
+    let is_strange = |line: &&ListedStore| line.store.contains('/') && is_strange(serving, &line.store);
+    let listed = |load: &Load| {
+        lists.get(&load.path).filter(|_| matches!(load.how, How::Directory | How::List)).map(Vec::as_slice)
+    };
+    let binds = || fresh.iter().map(AsRef::as_ref).filter(|bind| bind.serves());
+    for (load, listed) in binds().flat_map(|bind| &bind.loads).filter_map(|load| Some((load, listed(load)?)))
+    {
+        if let Some(strange) = listed.iter().find(is_strange) {
+            let (store, list) = (escaped(&strange.store), escaped(&load.path));
+            return Some(format!("has {store} in {list}, where a start would not put it: {CHANGED}"));
+        }
+    }
+    let in_memory = |bind: &Bind| {
+        let (mut loads, mut added): (Vec<Load>, Vec<Load>) = (Vec::new(), Vec::new());
+        for load in &bind.loads {
+            let Some(listed) = listed(load) else {
+                loads.push(load.clone());
+                continue;
+            };
+            let (entries, others) = in_place(load, listed.iter().filter(is_known));
+            loads.push(Load { entries, ..load.clone() });
             added.push(Load { how: How::List, path: load.path.clone(), entries: others });
         }
-        bind.loads.extend(added);
-    }
-    let binds = fresh.binds.iter().zip(&memory.binds).filter(|(bind, _)| bind.serves());
-    binds.map(|(before, after)| (fresh.view(before), memory.view(after))).find_map(other_winner)
+        loads.extend(added);
+        Bind { loads, ..bind.clone() }
+    };
+    let is_same = |bind: &&Bind| {
+        bind.loads
+            .iter()
+            .all(|load| listed(load).is_none_or(|listed| is_in_place(load, listed.iter().filter(is_known))))
+    };
+    binds().filter(|bind| !is_same(bind)).find_map(|bind| {
+        let memory = in_memory(bind);
+        other_winner((serving.view(bind), serving.view(&memory)))
+    })
 }
 
 /// Whether no line of the configuration leads to a store. The files of a directory are compared one by one.
@@ -182,19 +209,32 @@ fn is_strange(fresh: &Serving, store: &str) -> bool {
     !fresh.stores.contains_key(store) && !fresh.directories.contains_key(folder)
 }
 
-/// The lines that stand where a start would put them, and those that stand behind all others.
-fn in_place<'a>(load: &Load, listed: impl Iterator<Item = &'a ListedStore>) -> (Vec<Entry>, Vec<Entry>) {
+/// Whether a line of a list is this entry, where a start would put it.
+fn is_of<'a>(load: &'a Load) -> impl Fn(&ListedStore, &Entry) -> bool + use<'a> {
     // A line with a bundle is several lines of the list, and shifts the numbers of the next ones.
     let are_shifted = load.entries.iter().any(|entry| is_part(&entry.store));
+    let number = |entry: &Entry| if load.how == How::Directory { 0 } else { entry.at.line };
+    move |line, entry| {
+        entry.store == line.store
+            && entry.filters == line.filters
+            && (are_shifted || number(entry) == line.number)
+    }
+}
+
+/// Whether all lines stand where a start would put them.
+fn is_in_place<'a>(load: &Load, mut listed: impl Iterator<Item = &'a ListedStore>) -> bool {
+    let is_it = is_of(load);
+    load.entries.iter().all(|entry| listed.next().is_some_and(|line| is_it(line, entry)))
+        && listed.next().is_none()
+}
+
+/// The lines that stand where a start would put them, and those that stand behind all others.
+fn in_place<'a>(load: &Load, listed: impl Iterator<Item = &'a ListedStore>) -> (Vec<Entry>, Vec<Entry>) {
+    let is_of_load = is_of(load);
     let (mut kept, mut others) = (Vec::new(), Vec::new());
     let mut open = load.entries.as_slice();
     for line in listed {
-        let number = |entry: &Entry| if load.how == How::Directory { 0 } else { entry.at.line };
-        let is_it = |entry: &Entry| {
-            entry.store == line.store
-                && entry.filters == line.filters
-                && (are_shifted || number(entry) == line.number)
-        };
+        let is_it = |entry: &Entry| is_of_load(line, entry);
         let found = open.iter().position(is_it).and_then(|place| open.split_at_checked(place));
         if let Some((_, [entry, rest @ ..])) = found {
             kept.push(entry.clone());

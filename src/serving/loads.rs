@@ -153,14 +153,14 @@ impl Serving {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct At {
     /// The file, as it was named.
-    pub file: String,
+    pub file: Arc<str>,
     /// Its line, from 1.
     pub line: usize,
 }
 
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", escaped(&self.file), self.line)
+        write!(f, "{}:{}", escaped(&*self.file), self.line)
     }
 }
 

@@ -248,7 +248,7 @@ impl Example {
         match self.how {
             How::List => match self.listed(&path) {
                 Some(line) => {
-                    let (line, list) = (shell_word(OsStr::new(line)), shell_word(OsStr::new(&self.at.file)));
+                    let (line, list) = (shell_word(OsStr::new(line)), shell_word(OsStr::new(&*self.at.file)));
                     format!("add its line: printf '\\n%s\\n' {line} >> {list}")
                 }
                 // Such a list has no quotes.

@@ -1,5 +1,6 @@
 //! Who answers whom on a bind.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -18,11 +19,37 @@ pub struct View<'a> {
     bind: &'a Bind,
     version: Option<(u32, u32)>,
     certificates: Vec<Served<'a>>,
-    /// For a name (a wildcard with its `*`) and a family of keys the certificates, in load order.
-    by_name: HashMap<(String, KeyFamily), Vec<usize>>,
+    /// For a name (a wildcard with its `*`) the certificates, in load order.
+    by_name: HashMap<Cow<'a, str>, Places>,
     /// The places of a store's certificates.
-    by_store: HashMap<&'a str, Vec<usize>>,
+    by_store: HashMap<&'a str, Places>,
     is_whole: bool,
+}
+
+/// Places among the certificates of a bind, in their order: nearly always one.
+#[derive(Debug)]
+struct Places {
+    first: usize,
+    others: Vec<usize>,
+}
+
+impl Places {
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        std::iter::once(self.first).chain(self.others.iter().copied())
+    }
+
+    /// Each comes once.
+    fn add(&mut self, place: usize) {
+        if *self.others.last().unwrap_or(&self.first) != place {
+            self.others.push(place);
+        }
+    }
+}
+
+impl From<usize> for Places {
+    fn from(first: usize) -> Self {
+        Self { first, others: Vec::new() }
+    }
 }
 
 /// Which certificate a bind presents to clients that name no site it has depends on HAProxy's version.
@@ -77,14 +104,19 @@ pub struct Rival<'a> {
 }
 
 /// The names that a certificate with these filters is served for: what HAProxy has in its two trees.
-fn keys<'a>(filters: &'a [String], leaf: &'a Leaf) -> impl Iterator<Item = String> {
+fn keys<'a>(filters: &'a [String], leaf: &'a Leaf) -> impl Iterator<Item = Cow<'a, str>> {
     let own = leaf.served_names().filter(|_| filters.is_empty());
     filters
         .iter()
         .map(String::as_str)
         .chain(own)
         .filter(|name| !name.starts_with('!') && !name.is_empty())
-        .map(str::to_ascii_lowercase)
+        .map(lowercase)
+}
+
+fn lowercase(name: &str) -> Cow<'_, str> {
+    let is_lower = name.bytes().all(|byte| !byte.is_ascii_uppercase());
+    if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) }
 }
 
 impl<'a> View<'a> {
@@ -117,17 +149,11 @@ impl<'a> View<'a> {
 
     fn add(&mut self, certificate: Served<'a>) {
         let place = self.certificates.len();
-        let mut names: Vec<String> = keys(&certificate.entry.filters, certificate.leaf).collect();
-        if certificate.is_default {
-            names.push(DEFAULT.to_owned());
+        let names = keys(&certificate.entry.filters, certificate.leaf);
+        for name in names.chain(certificate.is_default.then_some(Cow::Borrowed(DEFAULT))) {
+            self.by_name.entry(name).or_insert(place.into()).add(place);
         }
-        for name in names {
-            let places = self.by_name.entry((name, certificate.family())).or_default();
-            if places.last() != Some(&place) {
-                places.push(place);
-            }
-        }
-        self.by_store.entry(&certificate.entry.store).or_default().push(place);
+        self.by_store.entry(&certificate.entry.store).or_insert(place.into()).add(place);
         self.certificates.push(certificate);
     }
 
@@ -149,17 +175,19 @@ impl<'a> View<'a> {
         &self.certificates
     }
 
-    /// Every name that a certificate has here, with its family of keys; a wildcard stands for itself, `*` for the default
-    /// certificates of 3.0 and later.
+    /// Every name that a certificate has here, with its family of keys, for each of them; a wildcard stands for itself, `*` for
+    /// the default certificates of 3.0 and later.
     pub fn names(&self) -> impl Iterator<Item = (&str, KeyFamily)> {
-        self.by_name.keys().map(|(name, family)| (name.as_str(), *family))
+        self.by_name.iter().flat_map(|(name, places)| {
+            self.at(places).map(move |certificate| (name.as_ref(), certificate.family()))
+        })
     }
 
     /// The certificate that serves this name with this family of keys: of those with the name itself the one that is
     /// loaded first, else of those with its wildcard.
     #[must_use]
     pub fn serving(&self, name: &str, family: KeyFamily) -> Option<&Served<'a>> {
-        let name = name.to_ascii_lowercase();
+        let name = lowercase(name);
         let exact = self.all(&name, family).next().filter(|_| !name.is_empty());
         exact.or_else(|| {
             let wildcard = format!("*{}", name.get(name.find('.')?..)?);
@@ -169,7 +197,7 @@ impl<'a> View<'a> {
 
     /// All that have this name, a wildcard for itself, in load order: the first one is served.
     pub fn all_with(&self, name: &str, family: KeyFamily) -> impl Iterator<Item = &Served<'a>> {
-        self.all(&name.to_ascii_lowercase(), family)
+        self.all(&lowercase(name), family)
     }
 
     fn all<'s>(
@@ -177,8 +205,12 @@ impl<'a> View<'a> {
         name: &str,
         family: KeyFamily,
     ) -> impl Iterator<Item = &'s Served<'a>> + use<'s, 'a> {
-        let places = self.by_name.get(&(name.to_owned(), family)).map(Vec::as_slice).unwrap_or_default();
-        places.iter().filter_map(|&place| self.certificates.get(place))
+        let having = self.by_name.get(name).into_iter().flat_map(|places| self.at(places));
+        having.filter(move |certificate| certificate.family() == family)
+    }
+
+    fn at<'s>(&'s self, places: &'s Places) -> impl Iterator<Item = &'s Served<'a>> {
+        places.iter().filter_map(|place| self.certificates.get(place))
     }
 
     /// The certificate that a client is presented that can these families of keys; `None`: it is refused.
@@ -216,20 +248,22 @@ impl<'a> View<'a> {
 
     /// See [`Views::rivals`].
     fn rivals(&self, store: &str, now: &Leaf) -> Vec<Rival<'a>> {
+        let family = now.key_type.family();
         let is_other = |certificate: &&Served<'a>| certificate.entry.store != store;
         let mut found: Vec<(usize, Rival<'a>)> = Vec::new();
-        for &place in self.by_store.get(store).map(Vec::as_slice).unwrap_or_default() {
+        for place in self.by_store.get(store).into_iter().flat_map(Places::iter) {
             let Some(own) = self.certificates.get(place) else { continue };
             let is_default = own.is_default && self.version.is_none_or(|version| version >= DEFAULTS_SINCE);
-            let names = keys(&own.entry.filters, now).chain(is_default.then(|| DEFAULT.to_owned()));
+            let names = keys(&own.entry.filters, now).chain(is_default.then_some(Cow::Borrowed(DEFAULT)));
             for name in names {
-                let key = (name, now.key_type.family());
-                let places = self.by_name.get(&key).map(Vec::as_slice).unwrap_or_default();
-                for &behind in places.iter().filter(|&&other| other > place) {
-                    let Some(other) = self.certificates.get(behind).filter(is_other) else { continue };
+                let places = self.by_name.get(&name).into_iter().flat_map(Places::iter);
+                for behind in places.filter(|other| *other > place) {
+                    let other = self.certificates.get(behind).filter(is_other);
+                    let Some(other) = other.filter(|other| other.family() == family) else { continue };
                     let store = other.entry.store.as_str();
                     if found.iter().all(|(_, rival)| rival.store != store) {
-                        found.push((behind, Rival { store, name: key.0.clone(), bind: &self.bind.at }));
+                        let name = name.clone().into_owned();
+                        found.push((behind, Rival { store, name, bind: &self.bind.at }));
                     }
                 }
             }

@@ -136,7 +136,8 @@ pub fn look_around(settings: &Settings, system: &System, reading: Reading, progr
         Ok(mut swept) => {
             ground.sees_certbot = true;
             ground.live_is_missing = swept.live_dir_missing;
-            swept.situation.loaded = gather::loaded(settings, system, |name| state.configuration_of(name));
+            swept.situation.loaded =
+                gather::loaded(settings, system, |name| state.configuration_of(name), &|_| None);
             if swept.live_dir_missing && state.knows_lineages() {
                 ground.note(Failure::new(FailureKind::Io, absence(settings)));
             }

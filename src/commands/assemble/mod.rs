@@ -3,6 +3,7 @@
 mod asking;
 mod before;
 mod deciding;
+mod left_alone;
 mod notes;
 mod notifying;
 mod pruning;
@@ -11,13 +12,14 @@ mod strangers;
 mod taken;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::time::{Duration, SystemTime};
 
 use crate::certbot::foreign_renewal;
 use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
 use crate::commands::assemble::deciding::planned;
+use crate::commands::assemble::left_alone::left_alone;
 use crate::commands::assemble::notes::{
     forced_in_vain, note_group_writable, notes_of_unlisted, notified_again, to_be_notified, troubles,
     unlisted, unloadable_left, unsaved,
@@ -33,7 +35,7 @@ use crate::output::{HaproxyRow, Note, Report};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::plan::situation::Policy;
-use crate::serving::gather::{loaded, loaded_besides, without_tls};
+use crate::serving::gather::{loaded, without_tls};
 use crate::sites;
 use crate::sites::dir::SitesDir;
 use crate::sites::last_run::LastRun;
@@ -63,12 +65,24 @@ pub struct Options {
 /// Does a sweep, and reports it however far it came.
 #[must_use]
 pub fn assemble(settings: &Settings, system: &System, options: &Options, progress: Progress<'_>) -> Report {
+    assemble_from(None, settings, system, options, progress)
+}
+
+/// The same from the settings' source where it is open already.
+#[must_use]
+pub fn assemble_from(
+    source: Option<Source>,
+    settings: &Settings,
+    system: &System,
+    options: &Options,
+    progress: Progress<'_>,
+) -> Report {
     let mut report = Report::begin(settings, options.dry_run);
     let hint = options.renewed_lineage.as_deref().filter(|_| settings.followed().is_none());
     let foreign = foreign_renewal(&settings.live_dir, hint);
     report.notes.extend(foreign.map(Note::alarm));
     let run = if options.dry_run { dry_run } else { deploy };
-    if let Err(failure) = run(settings, system, options, progress, &mut report) {
+    if let Err(failure) = run(source, settings, system, options, progress, &mut report) {
         report.error.get_or_insert(failure);
     }
     report
@@ -76,6 +90,7 @@ pub fn assemble(settings: &Settings, system: &System, options: &Options, progres
 
 /// Decides and changes nothing.
 fn dry_run(
+    source: Option<Source>,
     settings: &Settings,
     system: &System,
     options: &Options,
@@ -95,7 +110,7 @@ fn dry_run(
         note_group_writable(place, report);
     }
     let fingerprints = fingerprints(system, &settings.haproxys, |name| state.configuration_of(name));
-    let source = Source::of(settings)?;
+    let source = source.map_or_else(|| Source::of(settings), Ok)?;
     let index = match &place {
         Some(place) if !options.full => {
             Index::look(settings, system, source.files().as_deref(), place, &state)
@@ -107,7 +122,7 @@ fn dry_run(
         sweep(settings, (source, &index), place.as_ref(), &state, policy, &fingerprints, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded =
-        loaded_besides(settings, system, |name| state.configuration_of(name), &|file| index.seen(file));
+        loaded(settings, system, |name| state.configuration_of(name), &|file| index.seen(file));
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| state.last_start.get(name);
     let mut plan = planned(settings, system, &mut swept.situation, last).0;
@@ -134,6 +149,7 @@ fn dry_run(
 
 /// The pipeline: lock, sweep, plan, stage, ask, commit, notify, and keep or put back.
 fn deploy(
+    source: Option<Source>,
     settings: &Settings,
     system: &System,
     options: &Options,
@@ -152,7 +168,7 @@ fn deploy(
     };
     let who = fingerprints_now();
     let began = Moment::now();
-    let source = Source::of(settings)?;
+    let source = source.map_or_else(|| Source::of(settings), Ok)?;
     let index = match index::stamp(settings, system, &began) {
         stamp if options.full => Index::empty(stamp),
         stamp => Index::recall(
@@ -170,7 +186,7 @@ fn deploy(
         sweep(settings, (source, &index), Some(&sites.place), &sites.state, policy, &who, progress)?;
     report.note_proofs(&swept);
     swept.situation.loaded =
-        loaded_besides(settings, system, |name| sites.state.configuration_of(name), &|file| index.seen(file));
+        loaded(settings, system, |name| sites.state.configuration_of(name), &|file| index.seen(file));
     for (name, files) in &swept.situation.loaded.configurations {
         sites.remember_start(name, |start| start.configuration.clone_from(files));
     }
@@ -206,7 +222,8 @@ fn deploy(
         committed.at = SystemTime::now();
     }
     verified(system, &startable, &mut committed, &who);
-    let endings = notify_all(settings, system, options.defer_reload, &mut committed, &who);
+    let seen = |file: &OsStr| index.seen(file);
+    let endings = notify_all(settings, system, options.defer_reload, &mut committed, (&who, &seen));
     let after = fingerprints_now();
     committed.still_refused(&who, &after);
     let owed = endings.iter().map(|ending| (ending.haproxy.clone(), ending.owed)).collect();
@@ -216,8 +233,12 @@ fn deploy(
     report.rows = plan.rows;
     report.notes.extend(unloadable_left(settings, &before, &report.rows));
     let has_changed = report.rows.iter().any(|row| row.action.writes() || row.action == Action::Prune);
-    let loaded_now = has_changed.then(|| loaded(settings, system, |name| sites.state.configuration_of(name)));
-    let loaded_now = loaded_now.unwrap_or(before);
+    let loaded_now = if has_changed {
+        let seen = left_alone(&report.rows, &seen);
+        loaded(settings, system, |name| sites.state.configuration_of(name), &seen)
+    } else {
+        before
+    };
     report.notes.extend(troubles(settings, &loaded_now));
     let unlisted = unlisted(settings, &loaded_now, &report.rows);
     report.notes.extend(notes_of_unlisted(settings, &unlisted));

@@ -1,9 +1,11 @@
 //! Notifying each HAProxy of what it is owed; what one refuses goes back.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use crate::certified_key::{CertifiedKey, read_leaf};
+use crate::commands::assemble::left_alone::left_alone;
 use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy;
 use crate::haproxy::batch::{Batch, Change, Expected};
@@ -14,7 +16,7 @@ use crate::haproxy::verdict::{Ending, Outcome, Verdict};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::serving::Views;
-use crate::serving::gather::{Known, gather, identity as identity_of};
+use crate::serving::gather::{Known, Seen, Spared, gather, identity as identity_of};
 use crate::serving::loads::{Contents, Identity};
 use crate::sites::commit::Committed;
 use crate::sys::system::System;
@@ -23,12 +25,13 @@ use crate::sys::system::System;
 const MAX_ROLL_BACKS: usize = 16;
 
 /// Notifies each HAProxy of what it is owed; where one refuses our files, the previous ones go back and all are notified again.
+/// `fingerprints`: which HAProxys these are; `seen`: what the run saw of the files when it began.
 pub(crate) fn notify_all(
     settings: &Settings,
     system: &System,
     defers: bool,
     committed: &mut Committed<'_>,
-    fingerprints: &str,
+    (fingerprints, seen): (&str, &Seen<'_>),
 ) -> Vec<Ending> {
     let mut rolled_back: BTreeMap<String, String> = BTreeMap::new();
     let mut verdicts: Vec<Option<Verdict>> = settings.haproxys.iter().map(|_| None).collect();
@@ -39,7 +42,7 @@ pub(crate) fn notify_all(
     while let Some((haproxy, verdict)) =
         settings.haproxys.iter().zip(&mut verdicts).find(|(_, verdict)| verdict.is_none())
     {
-        let told = notify_one(settings, system, defers, haproxy, committed);
+        let told = notify_one(settings, system, defers, haproxy, (committed, seen));
         let (refused, unexplained) = (told.rejected.clone(), told.refusal.clone());
         *verdict = Some(told);
         if refused.is_empty() {
@@ -100,7 +103,7 @@ fn notify_one(
     system: &System,
     defers: bool,
     haproxy: &Haproxy,
-    committed: &Committed<'_>,
+    (committed, seen): (&Committed<'_>, &Seen<'_>),
 ) -> Verdict {
     let quiet = |outcome| Verdict::of(haproxy.method, outcome);
     let Some(targets) = committed.owed_to(&haproxy.name) else { return quiet(Outcome::NotNeeded) };
@@ -113,8 +116,11 @@ fn notify_one(
     let rows = &committed.plan.rows;
     let rows: HashMap<Target, &Row> = rows.iter().filter_map(|row| Some((Target::of(row)?, row))).collect();
     let read = |target: &Target| committed.read(target);
-    let (ours, known) = ours(settings, &rows);
-    let serving = gather(system, haproxy, None, &known);
+    let seen = left_alone(&committed.plan.rows, seen);
+    let (ours, known) = ours(settings, &rows, &seen);
+    let sites = identity_of(&settings.sites_dir);
+    let spared = Spared { known: Some(&known), sites, seen: &seen, is_unread: false };
+    let serving = gather(system, haproxy, None, spared);
     // Who has which name the plan knows, unless something stayed or went back; probes need this HAProxy's own answer.
     let stays = |row: &Row| row.action == Action::Refuse || row.held.is_some();
     let asks = !haproxy.probe.is_empty() || committed.plan.rows.iter().any(stays);
@@ -134,15 +140,21 @@ fn notify_one(
 }
 
 /// Our files, and what those hold that are as they were proved.
-fn ours(settings: &Settings, rows: &HashMap<Target, &Row>) -> (BTreeMap<Target, Identity>, Known) {
+fn ours(
+    settings: &Settings,
+    rows: &HashMap<Target, &Row>,
+    seen: &Seen<'_>,
+) -> (BTreeMap<Target, Identity>, Known) {
     let (mut ours, mut known) = (BTreeMap::new(), Known::new());
     for (target, row) in rows {
-        let path = match target {
-            Target::Site(file) => settings.sites_dir.join(file),
-            Target::Host => settings.host_file.clone(),
+        let identity = || match target {
+            Target::Site(file) => {
+                seen(OsStr::new(file)).or_else(|| identity_of(&settings.sites_dir.join(file)))
+            }
+            Target::Host => identity_of(&settings.host_file),
         };
         let is_ours = !matches!(row.action, Action::Foreign | Action::Conflict | Action::Prune);
-        let Some(identity) = is_ours.then(|| identity_of(&path)).flatten() else { continue };
+        let Some(identity) = is_ours.then(identity).flatten() else { continue };
         ours.insert(target.clone(), identity);
         let is_as_proved = row.proved && (row.action.writes() || row.action == Action::Unchanged);
         if let (true, Some(leaf)) = (is_as_proved, &row.leaf) {

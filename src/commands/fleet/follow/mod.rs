@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::followed::Followed;
-use crate::commands::assemble::{Options, assemble};
+use crate::commands::assemble::{Options, assemble_from};
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
-use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, fleet_name, identity, own_name, publishers};
+use crate::fleet::cache::{
+    CacheFolder, FleetCache, FleetMemory, HostPart, fleet_name, identity, own_name, publishers,
+};
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::FleetName;
 use crate::fleet::overview::expired;
@@ -20,6 +22,7 @@ use crate::fleet::sshsig::VerifyingKey;
 use crate::fleet::store::{FleetStore, Revision};
 use crate::fleet::trouble::FleetTrouble;
 use crate::output::Exit;
+use crate::source::Source;
 use crate::sys::clock::now;
 use crate::sys::failure::Failure;
 use crate::sys::parallel::Progress;
@@ -126,7 +129,8 @@ impl<'a> Follower<'a> {
         }
         if look == Closely::All || done.is_new || is_due {
             let options = Options { full: is_over(memory.proved, DAY), ..Options::default() };
-            let report = assemble(self.settings, self.system, &options, progress);
+            let source = FleetCache::of(self.fleet, opened).map(|cache| Source::Fleet(Box::new(cache)));
+            let report = assemble_from(source.ok(), self.settings, self.system, &options, progress);
             memory.unfinished = report.exit(false) != Exit::Fine;
             memory.looked = at;
             if options.full && !memory.unfinished {

@@ -176,7 +176,7 @@ fn add(
     ours: &Ours<'_>,
     directory: BTreeSet<String>,
 ) {
-    let at = At { file: haproxy.name.clone(), line: 0 };
+    let at = At { file: haproxy.name.as_str().into(), line: 0 };
     for store in &directory {
         let Some((target, leaf)) = ours.get(store) else { continue };
         let store_of = Store {

@@ -74,7 +74,7 @@ pub(super) fn served_otherwise(
     deadline: Instant,
 ) -> Result<Option<String>, Trouble> {
     let serving = batch.serving;
-    if serving.views().is_err() {
+    if serving.unsure().is_some() {
         return Ok(None);
     }
     let shown = worker.in_memory(version, &in_memory::lists(serving), deadline)?;
