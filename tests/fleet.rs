@@ -815,7 +815,9 @@ fn a_hostile_store_is_noticed_by_name() {
     assert!(run.stdout.contains("fleet-fork:"), "{run}");
     fleet.must_all_be_as_wanted("after a fork");
     // The publisher makes it good, and says what it saw.
-    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(3);
+    assert!(run.stderr.contains("two hosts publish with one identity"), "{run}");
+    let run = fleet.publisher.run(&["fleet", "publish", "--take-over"]).exits(1);
     assert!(run.stdout.contains("or somebody else publishes with this identity"), "{run}");
     fleet.all_follow();
     fleet.must_all_be_as_wanted("after the next publish");

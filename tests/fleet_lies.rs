@@ -603,7 +603,9 @@ fn a_publisher_cannot_make_a_node_deploy_a_bad_pair() {
         let text = fleet.publisher.run(&["fleet", "status"]).stdout;
         assert!(text.contains("fleet-node-failed") && text.contains("a.example"), "{what}, {number}: {text}");
     }
-    fleet.publisher.run(&["fleet", "publish"]);
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(3);
+    assert!(run.stderr.contains("two hosts publish with one identity"), "{run}");
+    fleet.publisher.run(&["fleet", "publish", "--take-over"]).exits(0);
     fleet.all_follow();
     fleet.must_all_be_as_wanted("by the publisher again");
 }

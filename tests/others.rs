@@ -460,6 +460,39 @@ fn each_settings_file_notifies_its_own_haproxy() {
     });
 }
 
+/// A table that is added, or put back after it was taken out: nobody knows what its HAProxy has.
+#[test]
+fn a_table_that_is_added_is_notified_of_everything() {
+    with_each(|version| {
+        let Scene { mut tree, cmd, haproxy: first } = Scene::start(version);
+        let second = first.twin();
+        let more =
+            |name: &str| format!("name = \"{name}\"\nunit = \"\"\nbinary = {}", toml(&version.program));
+        let (one, two) = (first.table(&more("one")), second.table(&more("two")));
+        let (one, both) = (cmd.with_tables(&one), format!("{one}\n{two}"));
+        one.assemble(&[]).exits(0);
+        let mut at = one;
+        for what in ["added", "put back"] {
+            let new = tree.renew("b.test");
+            at.assemble(&[]).exits(0);
+            let context = format!("HAProxy {}, {what}", version.full);
+            let before = try_served_to(second.address(), "b.test", None).unwrap();
+            assert_ne!(before.sha256, new.served().sha256, "{context}");
+            let alone = first.table(&more("one"));
+            at.set_tables(&both);
+            let owed = at.run(&["assemble", "--dry-run", "--exit-code"]);
+            assert_eq!(owed.code, Some(4), "{context}: {owed}");
+            let run = at.assemble(&[]).exits(0);
+            assert_eq!(run.json()["haproxy"][1]["confirmed"], Value::Bool(true), "{context}: {run}");
+            let shown = try_served_to(second.address(), "b.test", None).unwrap();
+            assert_eq!(shown.sha256, new.served().sha256, "{context}");
+            let run = at.assemble(&[]).exits(0);
+            assert_eq!(run.json()["haproxy"][1]["outcome"], "not-needed", "{context}: {run}");
+            at.set_tables(&alone);
+        }
+    });
+}
+
 /// Somebody's reload failed for something that no other place shows: 2.5 and later count these.
 #[test]
 fn a_reload_that_failed_is_told() {

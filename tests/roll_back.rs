@@ -373,3 +373,23 @@ fn somebody_elses_error_leaves_the_new_files_and_is_made_good_when_it_is_gone() 
         strict.is_tidy();
     }
 }
+
+/// What arrives meanwhile makes the run look again; that HAProxy refused something isn't forgotten for it.
+#[test]
+fn a_run_that_looks_again_still_says_that_it_was_refused() {
+    let version = versions().pop().unwrap();
+    let mut strict = Strict::start(&version, "pidfile");
+    strict.renew_with("b.example", KeyKind::Rsa2048);
+    let mut late = Tree::new();
+    late.issue("late.example", KeyKind::P256, &["late.example"], Validity::days(90));
+    // The second one is notified when it arrives: as if rsync weren't done yet.
+    let (from, to) = (format!("{}/.", late.root().display()), strict.tree.root().display().to_string());
+    let bring = ["/bin/cp", "-a", &from, &to];
+    let cmd = strict.cmd.table(&format!(
+        "[[haproxy]]\nname = \"second\"\nreload = \"command\"\nbinary = \"\"\ncommand = {bring:?}\nunit = \"\"\npidfile = \"\"\nmaster_socket = \"\""
+    ));
+    let run = cmd.run(&["assemble"]).exits(2);
+    assert!(run.stdout.contains("the previous files are back"), "{run}");
+    assert!(run.stdout.contains("install    late.example.pem"), "{run}");
+    assert!(served(strict.haproxy.address(), "b.example").serial == strict.old.serial(), "{run}");
+}

@@ -5,6 +5,7 @@ use crate::cli::{Assemble, Format, Global};
 use crate::commands::assemble::{Options, assemble};
 use crate::commands::fleet::publish::{Published, Wanted, publish};
 use crate::config::Settings;
+use crate::haproxy::verdict::Outcome;
 use crate::host_setup::fleet_part::FleetPart;
 use crate::output::fleet::human::published;
 use crate::output::late::{late, undeployed};
@@ -63,7 +64,7 @@ pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_
         return only_publish(settings, args, show);
     }
     let options = options(args);
-    let mut exit = Exit::Fine;
+    let (mut exit, mut was_refused) = (Exit::Fine, false);
     // JSON is one object.
     let may_look_again = args.format == Format::Human && !args.dry_run;
     let mut changed = 0;
@@ -77,7 +78,12 @@ pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_
             report.note_late(late(&undeployed, now()));
         }
         show(Came::Report(&report));
-        exit = report.exit(args.exit_code);
+        // What a HAProxy refused an earlier round put back, and a later one doesn't try again.
+        was_refused |= report.haproxy.iter().any(|row| row.outcome == Outcome::RolledBack);
+        exit = match report.exit(args.exit_code) {
+            Exit::Fine | Exit::Partly if was_refused => Exit::Untold,
+            exit => exit,
+        };
         if !report.dry_run {
             syslog::log(settings, &system, &report, exit);
         }

@@ -43,6 +43,8 @@ struct KnownHead {
     sequence: u64,
     /// The SHA-256 of all its bytes, in hex.
     hash: String,
+    #[serde(default)]
+    epoch: u64,
 }
 
 impl KnownHeads {
@@ -58,13 +60,19 @@ impl KnownHeads {
         if self.publishers.get(&publisher).is_some_and(|known| known.sequence > head.head.sequence) {
             return;
         }
-        let known = KnownHead { sequence: head.head.sequence, hash: hex(&head.hash) };
+        let known = KnownHead { sequence: head.head.sequence, hash: hex(&head.hash), epoch: head.head.epoch };
         self.publishers.insert(publisher.clone(), known);
         let signed = head.head.signed;
         if self.newest.as_ref().is_none_or(|newest| newest.publisher == publisher || newest.signed <= signed)
         {
             self.newest = Some(Newest { publisher, signed });
         }
+    }
+
+    /// A publisher that isn't among these any more, as one whose key was stolen, doesn't shut out the others by when it signed.
+    pub fn trust_only(&mut self, publishers: &[VerifyingKey]) {
+        let is_trusted = |newest: &Newest| publishers.iter().any(|it| it.to_string() == newest.publisher);
+        self.newest = self.newest.take().filter(is_trusted);
     }
 
     /// The sequence and the hash of the head that was taken last.
@@ -116,6 +124,14 @@ pub enum RefusedHead {
         /// The one that was seen.
         known: u64,
     },
+    /// The same publisher signed one of a later epoch: who was removed before that could read this one.
+    #[error("the head is of the epoch {epoch}, though {known} was seen before")]
+    EpochBack {
+        /// Its epoch.
+        epoch: u64,
+        /// The one that was seen.
+        known: u64,
+    },
     /// The same publisher signed two heads with one sequence.
     #[error(
         "two heads with the sequence {sequence}: somebody else publishes with this key, or the store lies"
@@ -149,7 +165,7 @@ impl RefusedHead {
             Self::UnknownPublisher(_) => "fleet-unknown-publisher",
             Self::OtherFleet(_) => "fleet-other",
             Self::Future { .. } => "fleet-clock",
-            Self::Rollback { .. } | Self::Older { .. } => "fleet-rollback",
+            Self::Rollback { .. } | Self::EpochBack { .. } | Self::Older { .. } => "fleet-rollback",
             Self::Fork { .. } => "fleet-fork",
             Self::Expired { .. } => "fleet-stale",
         }
@@ -190,6 +206,9 @@ pub fn accept(
         let is_same = hex(&signed.hash) == last.hash;
         if head.sequence == last.sequence && !is_same {
             return Err(RefusedHead::Fork { sequence: head.sequence });
+        }
+        if head.epoch < last.epoch {
+            return Err(RefusedHead::EpochBack { epoch: head.epoch, known: last.epoch });
         }
         is_known = is_same && others.is_none();
     }
@@ -287,6 +306,27 @@ mod tests {
         node.takes(&head(1, NOW).sign(&key(1)), NOW).unwrap();
         let refused = node.asks(&head(1, NOW + 1).sign(&key(1)), NOW + 1).unwrap_err();
         assert_eq!((refused.word(), refused), ("fleet-fork", RefusedHead::Fork { sequence: 1 }));
+    }
+
+    #[test]
+    fn an_epoch_that_is_over_does_not_come_back() {
+        let mut node = Node::new(&[1]);
+        let of_epoch = |sequence, epoch| Head { epoch, ..head(sequence, NOW) }.sign(&key(1));
+        node.takes(&of_epoch(2, 2), NOW).unwrap();
+        assert_eq!(node.asks(&of_epoch(3, 1), NOW), Err(RefusedHead::EpochBack { epoch: 1, known: 2 }));
+        assert!(node.takes(&of_epoch(3, 3), NOW).is_ok());
+    }
+
+    #[test]
+    fn who_is_no_publisher_any_more_shuts_nobody_out() {
+        let mut node = Node::new(&[1, 2]);
+        node.takes(&head(5, NOW + 600).sign(&key(1)), NOW).unwrap();
+        let next = head(1, NOW).sign(&key(2));
+        assert_eq!(node.asks(&next, NOW), Err(RefusedHead::Older { signed: NOW }));
+        node.publishers.remove(0);
+        node.known.trust_only(&node.publishers);
+        assert!(matches!(node.takes(&next, NOW), Ok(Accepted::New(_))));
+        assert_eq!(node.known.newest().map(|(sequence, _)| sequence), Some(1));
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub struct FleetMemory {
     pub tried: i64,
     /// Why it doesn't take the store's head: the trouble and the fact.
     pub held: Option<(FleetTrouble, String)>,
+    /// When the first head was signed that was held back for canaries and nothing taken since, in seconds since 1970.
+    pub waiting: Option<i64>,
     /// Whether the last run from the cache left something to be tried again.
     pub unfinished: bool,
     /// Whether every HAProxy was seen to have what the head says.
@@ -107,6 +109,9 @@ pub struct FleetMemory {
     pub unreported: Option<String>,
     /// On the publisher: what no head names any more, with the number of the first head that doesn't, and since when.
     pub dropped: BTreeMap<String, (u64, i64)>,
+    /// On the publisher: the SHA-256 in hex of the head that it was about to put last: it may have ended before it heard that
+    /// the head is there.
+    pub intended: Option<String>,
     /// On the publisher: the nodes that are no more, and could still read the present epoch.
     pub removed: BTreeSet<String>,
     /// On the publisher: when it looked last for what no head ever named.
@@ -165,14 +170,9 @@ impl Opened {
         (own.epoch, own.epoch_key, own.pages.len()) == (head.epoch, head.epoch_key, head.pages.len())
     }
 
-    /// The pages and objects that a later head with these nodes and lineages doesn't name, and the sealed keys of an epoch that is over.
+    /// The pages and objects that a later head with these lineages doesn't name, and the sealed keys of an epoch that is over.
     #[must_use]
-    pub fn replaced_by(
-        &self,
-        head: &Head,
-        nodes: &NodeList,
-        entries: &BTreeMap<String, PageEntry>,
-    ) -> Vec<StoreKey> {
+    pub fn replaced_by(&self, head: &Head, entries: &BTreeMap<String, PageEntry>) -> Vec<StoreKey> {
         let own = &self.signed.head;
         let pages =
             own.pages.iter().filter(|hash| !head.pages.contains(hash)).map(|hash| StoreKey::Page(*hash));
@@ -180,11 +180,10 @@ impl Opened {
             |entry: &PageEntry| entries.get(&entry.lineage).is_none_or(|now| now.object != entry.object);
         let objects = self.entries.values().filter(|entry| is_gone(entry));
         let before = self.nodes.iter().map(|(name, _)| name.clone()).chain([NodeName::publisher()]);
-        let is_named = |node: &NodeName| {
-            own.epoch == head.epoch && (*node == NodeName::publisher() || nodes.get(node.as_ref()).is_some())
-        };
-        let keys =
-            before.filter(|node| !is_named(node)).map(|node| StoreKey::EpochKey { epoch: own.epoch, node });
+        // A removed node's stays as long as its epoch: it says who could still read.
+        let keys = before
+            .filter(|_| own.epoch != head.epoch)
+            .map(|node| StoreKey::EpochKey { epoch: own.epoch, node });
         let list = (own.nodes != head.nodes).then_some(StoreKey::Page(own.nodes));
         pages.chain(list).chain(objects.map(|entry| StoreKey::Object(entry.object))).chain(keys).collect()
     }
@@ -371,18 +370,9 @@ impl CacheFolder {
     }
 
     /// Removes what the head before named and the one that counts now doesn't. What can't be removed stays.
-    pub fn drop_replaced(
-        &self,
-        before: &Opened,
-        head: &Head,
-        nodes: &NodeList,
-        entries: &BTreeMap<String, PageEntry>,
-    ) {
-        let epoch = head.epoch;
-        for key in before.replaced_by(head, nodes, entries) {
-            // Another node's key of this epoch isn't here: its file is this host's.
-            let is_ours = matches!(key, StoreKey::EpochKey { epoch: of, .. } if of == epoch);
-            if let Some((place, name)) = self.at(&key).filter(|_| !is_ours) {
+    pub fn drop_replaced(&self, before: &Opened, head: &Head, entries: &BTreeMap<String, PageEntry>) {
+        for key in before.replaced_by(head, entries) {
+            if let Some((place, name)) = self.at(&key) {
                 let _ = unlinkat(&place.dir, name.as_str(), AtFlags::empty());
             }
         }

@@ -83,7 +83,9 @@ impl FleetTrouble {
             RefusedHead::UnknownPublisher(_) => Self::FleetUnknownPublisher,
             RefusedHead::OtherFleet(_) => Self::FleetOther,
             RefusedHead::Future { .. } => Self::FleetClock,
-            RefusedHead::Rollback { .. } | RefusedHead::Older { .. } => Self::FleetRollback,
+            RefusedHead::Rollback { .. } | RefusedHead::EpochBack { .. } | RefusedHead::Older { .. } => {
+                Self::FleetRollback
+            }
             RefusedHead::Fork { .. } => Self::FleetFork,
             RefusedHead::Expired { .. } => Self::FleetStale,
         }

@@ -266,7 +266,7 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
         changed = true;
     }
     let before = (state.owed.clone(), state.elsewhere.clone());
-    let is_new = state.pass_debts_on(settings);
+    state.pass_debts_on(settings, now);
     let own = settings_key(settings.file.as_deref());
     let of_others = state.elsewhere.iter_mut().filter(|(file, _)| **file != own && !told.is_empty());
     of_others.for_each(|(_, others)| others.add(Owed { since: now, files: Some(told.clone()), file: None }));
@@ -275,7 +275,6 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
         let owed = state.owed.get(&haproxy.name);
         let files = match (owed.map(|owed| &owed.files), state.lost) {
             (_, true) | (Some(None), _) => None,
-            _ if is_new => None,
             (None, false) if told.is_empty() => continue,
             (None, false) => Some(told.clone()),
             (Some(Some(files)), false) => {

@@ -58,6 +58,9 @@ pub fn owe(owed: &mut BTreeMap<String, Owed>, name: &str, more: Owed) {
 /// What runs with other settings have changed since the last run with these: their HAProxys are still to be notified of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Elsewhere {
+    /// Their tables in the last run with them; `None`: an earlier version didn't record that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<BTreeSet<String>>,
     /// What is pending for each of them; `None`: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Owed>,
@@ -77,15 +80,16 @@ impl Elsewhere {
 }
 
 /// Makes pending for the HAProxys of this settings file what runs with others have changed since its last run; and what stands
-/// under one of their names for another file's HAProxy is left to that file. Whether these settings were never seen here,
-/// although others were: then nobody knows what their HAProxys have.
+/// under one of their names for another file's HAProxy is left to that file. A name that wasn't seen here in the last run with
+/// this file owes all files: nobody knows what its HAProxy has.
 pub fn between_settings(
     owed: &mut BTreeMap<String, Owed>,
     elsewhere: &mut BTreeMap<String, Elsewhere>,
     names: &[&str],
     file: Option<&Path>,
     exists: impl Fn(&Path) -> bool,
-) -> bool {
+    now: i64,
+) {
     let own = settings_key(file);
     let is_others = |owed: &Owed| owed.file.as_ref().is_some_and(|of| *of != own && exists(Path::new(of)));
     for debt in take(owed, |name, owed| names.contains(&name.as_str()) && is_others(owed)) {
@@ -94,14 +98,24 @@ pub fn between_settings(
         others.add(debt);
     }
     elsewhere.retain(|file, _| file.is_empty() || *file == own || exists(Path::new(file)));
-    let is_new = !elsewhere.is_empty() && !elsewhere.contains_key(&own);
-    if let Some(debt) = elsewhere.insert(own.clone(), Elsewhere::default()).and_then(|own| own.pending) {
-        let of_file = Some(own).filter(|own| !own.is_empty());
+    let all: BTreeSet<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let is_first = elsewhere.is_empty();
+    let after = Elsewhere { names: Some(all.clone()), ..Elsewhere::default() };
+    let before = elsewhere.insert(own.clone(), after);
+    let new = match &before {
+        Some(Elsewhere { names: Some(before), .. }) => all.difference(before).cloned().collect(),
+        None if !is_first => all,
+        Some(_) | None => BTreeSet::new(),
+    };
+    let of_file = Some(own).filter(|own| !own.is_empty());
+    if let Some(debt) = before.and_then(|own| own.pending) {
         for name in names {
             owe(owed, name, Owed { file: of_file.clone(), ..debt.clone() });
         }
     }
-    is_new
+    for name in new {
+        owe(owed, &name, Owed { since: now, files: None, file: of_file.clone() });
+    }
 }
 
 /// How the state names a settings file; empty where there is none.
@@ -189,20 +203,39 @@ mod tests {
         let mut debts = BTreeMap::from([("haproxy".to_owned(), owed(7, &["a.pem"], Some("/a.toml")))]);
         let mut others = BTreeMap::from([("/a.toml".to_owned(), Elsewhere::default())]);
         let run = |file, debts: &mut BTreeMap<String, Owed>, others: &mut BTreeMap<String, Elsewhere>| {
-            between_settings(debts, others, &["haproxy"], Some(file), |file| file != Path::new("/gone.toml"))
+            let exists = |file: &Path| file != Path::new("/gone.toml");
+            between_settings(debts, others, &["haproxy"], Some(file), exists, 8);
         };
-        assert!(run(b, &mut debts, &mut others), "it was never seen");
-        assert!(debts.is_empty(), "it is the other one's: {debts:?}");
+        run(b, &mut debts, &mut others);
+        let all = Owed { since: 8, files: None, file: Some("/b.toml".into()) };
+        assert_eq!(debts["haproxy"], all, "it was never seen, and the other debt isn't its own");
+        debts.clear();
         assert!(others["/a.toml"].undecided);
         others.get_mut("/b.toml").unwrap().add(owed(9, &["b.pem"], None));
         others.insert("/gone.toml".to_owned(), Elsewhere::default());
-        assert!(!run(a, &mut debts, &mut others));
+        run(a, &mut debts, &mut others);
         assert_eq!(debts["haproxy"], owed(7, &["a.pem"], Some("/a.toml")));
-        assert_eq!(others["/a.toml"], Elsewhere::default());
+        let names = Some(BTreeSet::from(["haproxy".to_owned()]));
+        assert_eq!(others["/a.toml"], Elsewhere { names, ..Elsewhere::default() });
         assert!(!others.contains_key("/gone.toml"));
         debts.clear();
-        assert!(!run(b, &mut debts, &mut others));
+        run(b, &mut debts, &mut others);
         assert_eq!(debts["haproxy"], owed(9, &["b.pem"], Some("/b.toml")));
+    }
+
+    #[test]
+    fn a_table_that_is_added_is_new() {
+        let mut others = BTreeMap::new();
+        let mut run = |names: &[&str]| {
+            let mut debts = BTreeMap::new();
+            between_settings(&mut debts, &mut others, names, Some(Path::new("/a.toml")), |_| true, 8);
+            debts.into_iter().map(|(name, owed)| (name, owed.files)).collect::<Vec<_>>()
+        };
+        assert_eq!(run(&["one"]), [], "all that there is is told anyway");
+        assert_eq!(run(&["one", "two"]), [("two".to_owned(), None)]);
+        assert_eq!(run(&["one", "two"]), []);
+        assert_eq!(run(&["two"]), []);
+        assert_eq!(run(&["one", "two"]), [("one".to_owned(), None)], "it was away");
     }
 
     #[test]

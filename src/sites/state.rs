@@ -235,16 +235,16 @@ impl State {
     }
 
     /// Passes the debts of tables that were renamed on, see [`debts::inherit`], and those between settings files, see
-    /// [`debts::between_settings`]: whether these settings are new beside others.
-    pub fn pass_debts_on(&mut self, settings: &Settings) -> bool {
+    /// [`debts::between_settings`].
+    pub fn pass_debts_on(&mut self, settings: &Settings, now: i64) {
         let names: Vec<&str> = settings.haproxys.iter().map(|haproxy| haproxy.name.as_str()).collect();
         let file = settings.file.as_deref();
         debts::inherit(&mut self.owed, &names, file, Path::exists);
         // Who notifies nobody has no HAProxy that could be behind.
         if settings.haproxys.iter().all(|haproxy| haproxy.method == Method::None) {
-            return false;
+            return;
         }
-        debts::between_settings(&mut self.owed, &mut self.elsewhere, &names, file, Path::exists)
+        debts::between_settings(&mut self.owed, &mut self.elsewhere, &names, file, Path::exists, now);
     }
 
     /// The spellings of this `live` directory among the records: a link may lead to it.

@@ -50,6 +50,7 @@ use crate::status::observation::Sight;
 use crate::status::problem::Problem;
 use crate::status::refusal::Refused;
 use crate::sys::clock::now;
+use crate::sys::escape::escaped;
 use crate::sys::failure::Failure;
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
@@ -201,7 +202,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         run.told.retain(|name, _| settings.haproxys.iter().any(|haproxy| haproxy.name == *name));
     }
     let mut state = ground.state.unwrap_or_default();
-    state.pass_debts_on(settings);
+    state.pass_debts_on(settings, now);
     let owed: Vec<BTreeMap<String, i64>> =
         settings.haproxys.iter().map(|haproxy| owed_files(&state, &haproxy.name)).collect();
     let client = Client::of(settings);
@@ -307,14 +308,22 @@ impl Status {
         // Where there is no systemd to ask, say, the sites are seen all the same.
         let findings = self.findings.iter().map(|finding| finding.severity);
         let findings = findings.filter(|&severity| severity != Severity::Unknown);
-        let is_blind = self.error.is_some()
-            || !self.unseen.is_empty()
-            || self
-                .haproxy
-                .iter()
-                .any(|haproxy| haproxy.wanted && haproxy.is_unseen() && !self.sites.is_empty());
+        let is_blind = self.error.is_some() || self.all_unseen().next().is_some();
         let unseen = if is_blind { Severity::Unknown } else { Severity::Ok };
         sites.chain(others).chain(findings).chain([unseen]).max().unwrap_or(Severity::Ok)
+    }
+
+    /// Why places, or HAProxys that somebody wants to be seen, can't be seen.
+    pub fn all_unseen(&self) -> impl Iterator<Item = String> {
+        let is_blind = |running: &&Running| running.wanted && running.is_unseen();
+        let haproxys = self.haproxy.iter().filter(|_| !self.sites.is_empty()).filter(is_blind);
+        let why = |running: &Running| {
+            running
+                .unseen
+                .clone()
+                .unwrap_or_else(|| format!("nothing of {} can be seen", escaped(&running.name)))
+        };
+        self.unseen.iter().cloned().chain(haproxys.map(why))
     }
 
     /// How many sites there are of each severity.

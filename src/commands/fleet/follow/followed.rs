@@ -1,5 +1,6 @@
 //! What came of one look, and how it ends.
 
+use crate::commands::fleet::follow::reporting::UNSEEN;
 use crate::fleet::cache::KeptException;
 use crate::fleet::trouble::FleetTrouble;
 use crate::output::{Exit, Report};
@@ -31,7 +32,8 @@ impl Followed {
     #[must_use]
     pub fn exit(&self) -> Exit {
         let of_run = self.of_run();
-        let is_served = self.unserved.iter().all(|it| it.problem == ProblemKind::HaproxyDown.name());
+        let passes = [ProblemKind::HaproxyDown.name(), UNSEEN];
+        let is_served = self.unserved.iter().all(|it| passes.contains(&it.problem.as_str()));
         let of_look = if is_served { Exit::Fine } else { Exit::Untold };
         let of_head = self.of_head();
         let of_report = if self.unreported.is_some() { Exit::Partly } else { Exit::Fine };

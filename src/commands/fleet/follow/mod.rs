@@ -90,6 +90,7 @@ impl<'a> Follower<'a> {
     ) -> Result<Followed, Failure> {
         let folder = CacheFolder::lock(&self.fleet.cache)?;
         let mut memory = folder.memory();
+        memory.heads.trust_only(&self.publishers);
         let kept = folder.open(self.fleet, &self.identity, HostPart::Node).ok().flatten();
         let before = kept.as_ref().map(|kept| kept.signed.hash);
         if let Some(kept) = &kept {
@@ -97,7 +98,7 @@ impl<'a> Follower<'a> {
         }
         memory.tried = now();
         let mut done = Followed { fleet: self.fleet.name.clone(), ..Followed::default() };
-        let opened = match self.take(&folder, &memory, kept.as_ref(), look, pause) {
+        let opened = match self.take(&folder, &mut memory, kept.as_ref(), look, pause) {
             Ok(taken) => taken.or(kept),
             Err((trouble, fact)) => {
                 done.trouble = Some((trouble, fact));

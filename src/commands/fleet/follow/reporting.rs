@@ -17,6 +17,9 @@ use crate::status::{status, status_after};
 use crate::sys::clock::now;
 use crate::sys::failure::{Failure, FailureKind};
 
+/// The word of an exception: a HAProxy wasn't seen to have what it was notified of.
+pub(super) const UNSEEN: &str = "haproxy-not-confirmed";
+
 /// The most exceptions that are reported one by one.
 const MOST_EXCEPTIONS: usize = 100;
 
@@ -101,7 +104,7 @@ impl Follower<'_> {
         let told = report.haproxy.iter().filter(|row| row.is_bad());
         exceptions.extend(told.map(|row| KeptException {
             lineage: EVERYTHING.to_owned(),
-            problem: "haproxy-not-confirmed".to_owned(),
+            problem: UNSEEN.to_owned(),
             served: None,
             detail: row.detail.clone().unwrap_or_else(|| row.name.clone()),
         }));
@@ -121,7 +124,8 @@ impl Follower<'_> {
         })
     }
 
-    /// What the HAProxys don't serve as the disk has it, by a look at them: what notified nobody proves nothing.
+    /// What the HAProxys don't serve as the disk has it, or can't be seen to serve, by a look at them: what notified nobody proves
+    /// nothing.
     pub(super) fn unserved(&self, run: Option<&Report>) -> Vec<KeptException> {
         let looked = status_after(self.settings, self.system);
         let is_unserved = |site: Option<&Site>, problem: &Problem| match problem.kind {
@@ -137,6 +141,15 @@ impl Follower<'_> {
             .collect();
         if unserved.iter().all(|it| it.problem != ProblemKind::HaproxyDown.name()) {
             unserved.extend(run.into_iter().flat_map(not_running));
+        }
+        // Of one that doesn't run nothing more is said.
+        if unserved.iter().all(|it| it.problem != ProblemKind::HaproxyDown.name()) {
+            unserved.extend(looked.all_unseen().map(|why| KeptException {
+                lineage: EVERYTHING.to_owned(),
+                problem: UNSEEN.to_owned(),
+                served: None,
+                detail: why,
+            }));
         }
         unserved
     }

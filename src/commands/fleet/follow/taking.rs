@@ -29,7 +29,7 @@ impl Follower<'_> {
     pub(super) fn take(
         &mut self,
         folder: &CacheFolder,
-        memory: &FleetMemory,
+        memory: &mut FleetMemory,
         kept: Option<&Opened>,
         look: Closely,
         pause: &dyn Fn(Duration) -> bool,
@@ -67,8 +67,11 @@ impl Follower<'_> {
             return Ok(None);
         }
         if !is_here {
-            self.wait_for_canaries(store.as_ref(), &signed, &nodes, &node, at)?;
+            // Heads may follow each other faster than the longest wait.
+            let since = *memory.waiting.get_or_insert(signed.head.signed);
+            self.wait_for_canaries(store.as_ref(), &signed, &nodes, &node, (since, at))?;
         }
+        memory.waiting = None;
         let every_object = look == Closely::All || memory.unfinished;
         let extent = Extent { before: kept, objects: true, every_object };
         let bring = || fetch(store.as_ref(), folder, &signed.head, (&self.identity, &node), extent);
@@ -88,7 +91,7 @@ impl Follower<'_> {
         folder.switch_over(&found.bytes, &fresh).map_err(|e| (FleetTrouble::FleetNotFollowed, e.message))?;
         let opened = Opened { signed, key, nodes, entries };
         if let Some(kept) = kept {
-            folder.drop_replaced(kept, &opened.signed.head, &opened.nodes, &opened.entries);
+            folder.drop_replaced(kept, &opened.signed.head, &opened.entries);
         }
         Ok(Some(opened))
     }
@@ -120,18 +123,19 @@ impl Follower<'_> {
         }
     }
 
-    /// Whether the nodes that this one waits for have confirmed the head, or it waited for long enough.
+    /// Whether the nodes that this one waits for have confirmed the head, or it waited for long enough. `since`: when the first
+    /// one was signed that it waits with, and `at`: now.
     fn wait_for_canaries(
         &self,
         store: &dyn FleetStore,
         signed: &SignedHead,
         nodes: &NodeList,
         own: &NodeName,
-        at: i64,
+        (since, at): (i64, i64),
     ) -> Result<(), Untaken> {
         let others: Vec<&String> = self.fleet.wait_for.iter().filter(|name| *name != own.as_ref()).collect();
         let limit = i64::try_from(self.fleet.wait_at_most.as_secs()).unwrap_or(i64::MAX);
-        if others.is_empty() || at >= signed.head.signed.saturating_add(limit) {
+        if others.is_empty() || at >= since.saturating_add(limit) {
             return Ok(());
         }
         let sequence = signed.head.sequence;

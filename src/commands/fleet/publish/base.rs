@@ -1,16 +1,18 @@
 //! What the next head follows on: the last one, as the store and this publisher's cache have it.
 
+use crate::certified_key::hex;
 use crate::commands::fleet::failures::in_store;
 use crate::commands::fleet::reports::reports;
 use crate::config::fleet::Fleet;
-use crate::fleet::cache::{CacheFolder, HostPart, Opened};
+use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, Opened};
 use crate::fleet::fetch::{Extent, fetch, fetch_nodes};
-use crate::fleet::head::SignedHead;
+use crate::fleet::head::{Head, SignedHead};
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_list::NodeList;
 use crate::fleet::report::NodeReport;
 use crate::fleet::store::{FleetStore, Revision, StoreKey, get_one};
+use crate::fleet::trouble::FleetTrouble;
 use crate::sys::failure::{Failure, FailureKind};
 
 /// The highest number that is believed when a node says that it has it.
@@ -24,8 +26,13 @@ pub(super) struct Base {
     pub revision: Option<Revision>,
     /// The highest number and epoch that were ever seen.
     pub last: (u64, u64),
+    /// When the head was signed that is replaced, in seconds since 1970: nodes take none of another publisher that was signed
+    /// before.
+    pub signed: i64,
     /// Whether the store must be looked through for what is missing.
     pub is_doubtful: bool,
+    /// Whether later heads were seen than this host and the store know of: their epoch may be another one, too.
+    pub went_back: bool,
     /// Whether something stands in the head's place that can't be one, and has to go first.
     pub is_in_the_way: bool,
 }
@@ -37,64 +44,79 @@ pub(super) fn base(
     fleet: &Fleet,
     name: &FleetName,
     identity: &HostIdentity,
-    take_over: bool,
+    (memory, take_over): (&FleetMemory, bool),
     alarms: &mut Vec<String>,
 ) -> Result<Base, Failure> {
     // What can't be opened is made anew.
     let kept = folder.open(fleet, identity, HostPart::Publisher).ok().flatten();
     let found = get_one(store, StoreKey::Head);
     let last = kept.as_ref().map_or((0, 0), |kept| (kept.signed.head.sequence, kept.signed.head.epoch));
+    let signed = kept.as_ref().map_or(0, |kept| kept.signed.head.signed);
+    let base = |opened: Option<Opened>, revision: Option<Revision>| Base {
+        opened,
+        revision,
+        last,
+        signed,
+        is_doubtful: true,
+        went_back: false,
+        is_in_the_way: false,
+    };
     let found = match found {
         Ok(found) => found,
         Err(e) if e.of_value().is_some() => {
             alarms.push(format!("{e}; a new one took its place"));
-            return Ok(Base { opened: kept, revision: None, last, is_doubtful: true, is_in_the_way: true });
+            return Ok(Base { is_in_the_way: true, ..base(kept, None) });
         }
         Err(e) => return Err(in_store(&e)),
     };
-    let is_in_the_way = false;
-    let Some(found) = found else {
-        return Ok(Base { opened: kept, revision: None, last, is_doubtful: true, is_in_the_way });
-    };
+    let Some(found) = found else { return Ok(base(kept, None)) };
     let revision = Some(found.revision);
     let signed = match SignedHead::read(&found.bytes) {
         Ok(signed) => signed,
         Err(e) => {
             alarms.push(format!("the store's head was no head of ours ({e}); a new one took its place"));
-            return Ok(Base { opened: kept, revision, last, is_doubtful: true, is_in_the_way });
+            return Ok(base(kept, revision));
         }
+    };
+    let after = |opened: Option<Opened>, signed: &Head| Base {
+        last: (last.0.max(signed.sequence), last.1.max(signed.epoch)),
+        signed: signed.signed,
+        ..base(opened, revision)
     };
     if signed.head.fleet != *name || signed.publisher != identity.public().signing {
         if !take_over {
             return Err(other_publisher(&signed));
         }
-        let last = (last.0.max(signed.head.sequence), last.1.max(signed.head.epoch));
-        return Ok(Base { opened: None, revision, last, is_doubtful: true, is_in_the_way });
+        return Ok(after(None, &signed.head));
     }
     if let Some(kept) = kept {
         if kept.signed.hash == signed.hash {
-            return Ok(Base { opened: Some(kept), revision, last, is_doubtful: false, is_in_the_way });
+            return Ok(Base { is_doubtful: false, ..base(Some(kept), revision) });
         }
         if kept.signed.head.sequence > signed.head.sequence {
             alarms.push(format!(
                 "the store's head had gone back from number {} to {}: it was restored, or somebody changes it",
                 kept.signed.head.sequence, signed.head.sequence
             ));
-            return Ok(Base { opened: Some(kept), revision, last, is_doubtful: true, is_in_the_way });
+            return Ok(base(Some(kept), revision));
+        }
+        let is_own = memory.intended.as_ref() == Some(&hex(&signed.hash));
+        if !is_own && !take_over {
+            return Err(same_identity(&signed, &kept.signed));
         }
     }
-    let last = (last.0.max(signed.head.sequence), last.1.max(signed.head.epoch));
     // It is ours and newer: a run that was interrupted, or a cache that was lost.
     let extent = Extent { before: None, objects: false, every_object: false };
     let fetched = fetch(store, folder, &signed.head, (identity, &NodeName::publisher()), extent);
     let nodes = fetch_nodes(store, folder, &signed.head, None);
+    let head = signed.head.clone();
     let opened = fetched.ok().zip(nodes.ok()).map(|(fetched, nodes)| Opened {
         signed,
         key: fetched.key,
         nodes,
         entries: fetched.entries,
     });
-    Ok(Base { opened, revision, last, is_doubtful: true, is_in_the_way })
+    Ok(after(opened, &head))
 }
 
 /// What the nodes have may be later than everything that the store and this host have: then both went back, and no node
@@ -112,6 +134,9 @@ pub(super) fn pass_nodes(
     for ((node, key), found) in members.iter().zip(found) {
         let Ok(Some(bytes)) = found else { continue };
         let Ok(report) = NodeReport::read(&bytes, &key.signing, name, node) else { continue };
+        // A later one may count there: it is signed later.
+        base.is_doubtful |=
+            report.exceptions.iter().any(|it| it.problem == FleetTrouble::FleetRollback.name());
         // Another head of the same number was published before all was lost, or somebody else publishes with these keys.
         let is_of_last =
             |opened: &Opened| opened.signed.head.sequence == last && opened.signed.hash != report.head;
@@ -132,9 +157,22 @@ pub(super) fn pass_nodes(
             report.sequence
         ));
         base.last.0 = base.last.0.max(report.sequence);
-        base.is_doubtful = true;
+        (base.is_doubtful, base.went_back) = (true, true);
     }
     Ok(())
+}
+
+/// The refusal where somebody else published with this host's identity, or this host's cache is an older one.
+fn same_identity(signed: &SignedHead, kept: &SignedHead) -> Failure {
+    let when = crate::output::json::timestamp(signed.head.signed).unwrap_or_default();
+    Failure::new(
+        FailureKind::Lock,
+        format!(
+            "number {} was published with this host's identity at {when}, and this host published number {} last: two hosts \
+             publish with one identity, or this host was restored from a backup; if no other host does: fleet publish --take-over",
+            signed.head.sequence, kept.head.sequence
+        ),
+    )
 }
 
 /// The refusal of a second publisher.

@@ -11,14 +11,17 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 
 use crate::certbot::CertbotTree;
-use crate::certified_key::sha256;
+use crate::certified_key::{hex, sha256};
 use crate::commands::fleet::failures::{in_store, unsealed};
 use crate::commands::fleet::publish::base::{Base, base, lost, pass_nodes};
 use crate::commands::fleet::publish::known::KnownPairs;
 use crate::commands::fleet::publish::sealing::{Seal, look, rescue};
-use crate::commands::fleet::publish::unnamed::{DAY, clear_away, drop_unnamed, listed, note_strays};
+use crate::commands::fleet::publish::unnamed::{
+    DAY, clear_away, could_read, drop_unnamed, listed, note_strays,
+};
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
+use crate::fleet::accept::AHEAD;
 use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, Opened, fleet_name};
 use crate::fleet::edition::{Edition, Looked, pages_of};
 use crate::fleet::epoch::EpochKey;
@@ -169,16 +172,19 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         client: Client::of(settings),
         ..Published::default()
     };
-    let mut base =
-        base(store.as_ref(), &folder, fleet, &name, &identity, wanted.take_over, &mut done.alarms)?;
+    let known = (&memory, wanted.take_over);
+    let mut base = base(store.as_ref(), &folder, fleet, &name, &identity, known, &mut done.alarms)?;
     pass_nodes(&mut base, store.as_ref(), &name, &members, &mut done.alarms)?;
     let at = now();
     let previous = base.opened.as_ref();
+    let is_fresh = previous.is_none() || wanted.rotate || base.went_back;
     let made_key;
-    let key = if let Some(opened) = previous.filter(|_| !wanted.rotate) {
+    let key = if let Some(opened) = previous.filter(|_| !is_fresh) {
         &opened.key
     } else {
-        made_key = EpochKey::generate(base.last.1 + 1).map_err(|e| unsealed(&e))?;
+        // There are no more epochs than heads.
+        let last = if base.went_back { base.last.0.max(base.last.1) } else { base.last.1 };
+        made_key = EpochKey::generate(last + 1).map_err(|e| unsealed(&e))?;
         &made_key
     };
     let looks_through = base.is_doubtful
@@ -194,7 +200,7 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         previous,
         base: &base,
         key,
-        is_fresh: previous.is_none() || wanted.rotate,
+        is_fresh,
         there: if looks_through { Some(listed(store.as_ref())?) } else { None },
         reads_everything: looks_through,
         at,
@@ -212,11 +218,11 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     done.is_new = edition_of.needs_a_head(&pages, &edition, wanted);
     done.sequence = previous.map_or(0, |opened| opened.signed.head.sequence);
     if done.is_new {
-        let head = edition_of.put_head(pages, &keys, wanted)?;
+        let head = edition_of.put_head(pages, &keys, wanted, &mut memory)?;
         done.sequence = head.sequence;
-        drop_unnamed(&mut memory, previous, &head, (&members, &edition.entries), at);
+        drop_unnamed(&mut memory, previous, &head, &edition.entries, at);
         if let Some(previous) = previous {
-            folder.drop_replaced(previous, &head, &members, &edition.entries);
+            folder.drop_replaced(previous, &head, &edition.entries);
         }
         if looks_through && let Some(opened) = folder.open(fleet, &identity, HostPart::Publisher)? {
             folder.tidy(&opened);
@@ -225,7 +231,7 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     }
     known.save(&folder, &pairs);
     if let Some(there) = &edition_of.there {
-        note_strays(&mut memory, there, done.sequence, (&members, &edition.entries), &folder, at)?;
+        note_strays(&mut memory, there, done.sequence, &edition.entries, &folder, at)?;
         memory.swept = at;
     }
     clear_away(store.as_ref(), &mut memory, done.sequence, at, &mut done.alarms);
@@ -415,6 +421,8 @@ impl Publishing<'_> {
         }
         if self.is_fresh {
             memory.removed.clear();
+        } else if let Some(there) = &self.there {
+            memory.removed.extend(could_read(there, self.key.epoch(), self.members));
         }
     }
 
@@ -422,7 +430,7 @@ impl Publishing<'_> {
     fn needs_a_head(&self, pages: &Pages, edition: &Edition, wanted: Wanted) -> bool {
         let Some(opened) = self.previous else { return true };
         let last = &opened.signed.head;
-        let is_due = self.at - last.signed >= LIFE / 2 || self.at < last.signed;
+        let is_due = self.at - last.signed >= LIFE / 2 || self.at + AHEAD < last.signed;
         let is_other =
             last.pages != pages.hashes || last.nodes != self.members.hash() || last.epoch != self.key.epoch();
         let may_prune = wanted.prune_many && !(last.prune_many && edition.gone.is_empty());
@@ -430,11 +438,19 @@ impl Publishing<'_> {
     }
 
     /// Signs the head and puts it in the place of the one that was seen; then it counts here too.
-    fn put_head(&self, pages: Pages, keys: &SealedKeys, wanted: Wanted) -> Result<Head, Failure> {
+    fn put_head(
+        &self,
+        pages: Pages,
+        keys: &SealedKeys,
+        wanted: Wanted,
+        memory: &mut FleetMemory,
+    ) -> Result<Head, Failure> {
+        // A publisher whose clock is ahead may have been replaced; no node takes what is much in the future.
+        let later = Some(self.base.signed.saturating_add(1)).filter(|later| *later <= self.at + AHEAD);
         let head = Head {
             fleet: self.name.clone(),
             sequence: self.base.last.0 + 1,
-            signed: self.at,
+            signed: self.at.max(later.unwrap_or_default()),
             expires: self.at + LIFE,
             epoch: self.key.epoch(),
             epoch_key: self.key.commitment(self.name),
@@ -443,6 +459,8 @@ impl Publishing<'_> {
             pages: pages.hashes,
         };
         let value = head.sign(self.identity.signing());
+        memory.intended = Some(hex(&sha256(&value)));
+        self.folder.remember(memory)?;
         if self.base.is_in_the_way {
             self.store.delete(&[StoreKey::Head]).map_err(|e| in_store(&e))?;
         }

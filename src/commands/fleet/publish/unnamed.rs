@@ -28,14 +28,14 @@ pub(super) fn drop_unnamed(
     memory: &mut FleetMemory,
     previous: Option<&Opened>,
     head: &Head,
-    (nodes, entries): (&NodeList, &BTreeMap<String, PageEntry>),
+    entries: &BTreeMap<String, PageEntry>,
     at: i64,
 ) {
-    for key in previous.into_iter().flat_map(|opened| opened.replaced_by(head, nodes, entries)) {
+    for key in previous.into_iter().flat_map(|opened| opened.replaced_by(head, entries)) {
         memory.dropped.entry(key.to_string()).or_insert((head.sequence, at));
     }
-    let named = named(head, nodes, entries);
-    memory.dropped.retain(|path, _| StoreKey::of_path(path).is_none_or(|key| !named.contains(&key)));
+    let is_named = names(head, entries);
+    memory.dropped.retain(|path, _| StoreKey::of_path(path).is_none_or(|key| !is_named(&key)));
 }
 
 /// Notes what is in the store and no head names.
@@ -43,26 +43,40 @@ pub(super) fn note_strays(
     memory: &mut FleetMemory,
     there: &BTreeSet<StoreKey>,
     sequence: u64,
-    (nodes, entries): (&NodeList, &BTreeMap<String, PageEntry>),
+    entries: &BTreeMap<String, PageEntry>,
     folder: &CacheFolder,
     at: i64,
 ) -> Result<(), Failure> {
     let head = folder.head()?.and_then(|bytes| SignedHead::read(&bytes).ok());
     let Some(head) = head else { return Ok(()) };
-    let named = named(&head.head, nodes, entries);
-    for key in there.iter().filter(|key| !named.contains(key)) {
+    let is_named = names(&head.head, entries);
+    for key in there.iter().filter(|key| !is_named(key)) {
         memory.dropped.entry(key.to_string()).or_insert((sequence, at));
     }
     Ok(())
 }
 
-/// All that a head names in the store.
-fn named(head: &Head, nodes: &NodeList, entries: &BTreeMap<String, PageEntry>) -> HashSet<StoreKey> {
+/// The nodes that have a key of this epoch in the store and aren't among these: where the memory of their removal was lost,
+/// nothing else tells of them.
+pub(super) fn could_read(there: &BTreeSet<StoreKey>, epoch: u64, nodes: &NodeList) -> BTreeSet<String> {
+    let holder = |key: &StoreKey| match key {
+        StoreKey::EpochKey { epoch: of, node } if *of == epoch => Some(node.clone()),
+        _ => None,
+    };
+    let is_no_more = |node: &NodeName| *node != NodeName::publisher() && nodes.get(node.as_ref()).is_none();
+    there.iter().filter_map(holder).filter(is_no_more).map(|node| node.to_string()).collect()
+}
+
+/// What a head names in the store. The key of a node that was removed counts until the epoch is over: it says who could still
+/// read.
+fn names(head: &Head, entries: &BTreeMap<String, PageEntry>) -> impl Fn(&StoreKey) -> bool + use<> {
     let pages = head.pages.iter().chain([&head.nodes]).map(|hash| StoreKey::Page(*hash));
     let objects = entries.values().map(|entry| StoreKey::Object(entry.object));
-    let names = nodes.iter().map(|(name, _)| name.clone()).chain([NodeName::publisher()]);
-    let keys = names.map(|node| StoreKey::EpochKey { epoch: head.epoch, node });
-    pages.chain(objects).chain(keys).collect()
+    let (named, now): (HashSet<StoreKey>, u64) = (pages.chain(objects).collect(), head.epoch);
+    move |key| match key {
+        StoreKey::EpochKey { epoch, .. } => *epoch == now,
+        key => named.contains(key),
+    }
 }
 
 /// Deletes what neither this head nor the one before names, after a day. What can't be deleted is tried again.
