@@ -60,7 +60,7 @@ pub(crate) enum NoConfiguration {
 pub type Known = HashMap<Identity, Contents>;
 
 /// Which regular file has this name in the sites directory, where this run has looked at it and leaves it as it is.
-pub type Seen<'a> = dyn Fn(&OsStr) -> Option<Identity> + 'a;
+pub type SeenFiles<'a> = dyn Fn(&OsStr) -> Option<Identity> + 'a;
 
 /// What is known of files, so that they needn't be looked at or read once more.
 #[derive(Clone, Copy)]
@@ -70,7 +70,7 @@ pub struct Spared<'a> {
     /// Which directory the sites directory is.
     pub sites: Option<Identity>,
     /// Which files are in it.
-    pub seen: &'a Seen<'a>,
+    pub seen: &'a SeenFiles<'a>,
     /// Whether no file of it is read, known or not.
     pub is_unread: bool,
 }
@@ -102,7 +102,7 @@ pub fn loaded<'a>(
     settings: &Settings,
     system: &System,
     last: impl Fn(&str) -> &'a [PathBuf],
-    seen: &Seen<'_>,
+    seen: &SeenFiles<'_>,
 ) -> Loaded {
     let sites = identity(&settings.sites_dir);
     let (mut servings, mut configurations, mut stopped) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
@@ -185,7 +185,7 @@ fn named_in(
     directory: &Path,
     identity: Identity,
     servings: &[Serving],
-    seen: &Seen<'_>,
+    seen: &SeenFiles<'_>,
 ) -> (BTreeMap<OsString, At>, BTreeSet<OsString>) {
     let (mut found, mut certificates) = (BTreeMap::new(), BTreeSet::new());
     // Links from elsewhere lead here, too.

@@ -210,7 +210,7 @@ fn is_strange(fresh: &Serving, store: &str) -> bool {
 }
 
 /// Whether a line of a list is this entry, where a start would put it.
-fn is_of<'a>(load: &'a Load) -> impl Fn(&ListedStore, &Entry) -> bool + use<'a> {
+fn is_of(load: &Load) -> impl Fn(&ListedStore, &Entry) -> bool + use<'_> {
     // A line with a bundle is several lines of the list, and shifts the numbers of the next ones.
     let are_shifted = load.entries.iter().any(|entry| is_part(&entry.store));
     let number = |entry: &Entry| if load.how == How::Directory { 0 } else { entry.at.line };

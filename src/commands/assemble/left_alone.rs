@@ -5,13 +5,13 @@ use std::ffi::OsStr;
 
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
-use crate::serving::gather::Seen;
+use crate::serving::gather::SeenFiles;
 use crate::serving::loads::Identity;
 
 /// What was seen of the files that a run with these rows leaves alone.
 pub(crate) fn left_alone<'a>(
     rows: &'a [Row],
-    seen: &'a Seen<'a>,
+    seen: &'a SeenFiles<'a>,
 ) -> impl Fn(&OsStr) -> Option<Identity> + use<'a> {
     let is_touched = |row: &&Row| row.role == Role::Site && row.action != Action::Unchanged;
     let touched: HashSet<&OsStr> =

@@ -16,7 +16,7 @@ use crate::haproxy::verdict::{Ending, Outcome, Verdict};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::serving::Views;
-use crate::serving::gather::{Known, Seen, Spared, gather, identity as identity_of};
+use crate::serving::gather::{Known, SeenFiles, Spared, gather, identity as identity_of};
 use crate::serving::loads::{Contents, Identity};
 use crate::sites::commit::Committed;
 use crate::sys::system::System;
@@ -31,7 +31,7 @@ pub(crate) fn notify_all(
     system: &System,
     defers: bool,
     committed: &mut Committed<'_>,
-    (fingerprints, seen): (&str, &Seen<'_>),
+    (fingerprints, seen): (&str, &SeenFiles<'_>),
 ) -> Vec<Ending> {
     let mut rolled_back: BTreeMap<String, String> = BTreeMap::new();
     let mut verdicts: Vec<Option<Verdict>> = settings.haproxys.iter().map(|_| None).collect();
@@ -103,7 +103,7 @@ fn notify_one(
     system: &System,
     defers: bool,
     haproxy: &Haproxy,
-    (committed, seen): (&Committed<'_>, &Seen<'_>),
+    (committed, seen): (&Committed<'_>, &SeenFiles<'_>),
 ) -> Verdict {
     let quiet = |outcome| Verdict::of(haproxy.method, outcome);
     let Some(targets) = committed.owed_to(&haproxy.name) else { return quiet(Outcome::NotNeeded) };
@@ -143,7 +143,7 @@ fn notify_one(
 fn ours(
     settings: &Settings,
     rows: &HashMap<Target, &Row>,
-    seen: &Seen<'_>,
+    seen: &SeenFiles<'_>,
 ) -> (BTreeMap<Target, Identity>, Known) {
     let (mut ours, mut known) = (BTreeMap::new(), Known::new());
     for (target, row) in rows {

@@ -1,10 +1,12 @@
 //! What came of one look, and how it ends.
 
-use crate::commands::fleet::follow::reporting::UNSEEN;
 use crate::fleet::cache::KeptException;
 use crate::fleet::trouble::FleetTrouble;
 use crate::output::{Exit, Report};
 use crate::status::severity::ProblemKind;
+
+/// The word of an exception: a HAProxy wasn't seen to have what it was notified of.
+pub(super) const UNSEEN: &str = "haproxy-not-confirmed";
 
 /// What came of one look.
 #[derive(Debug, Clone, Default)]

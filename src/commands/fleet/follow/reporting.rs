@@ -1,5 +1,6 @@
 //! What a node says of itself: what isn't deployed or served as the head says, and the report of it.
 
+use crate::commands::fleet::follow::followed::UNSEEN;
 use crate::commands::fleet::follow::{Followed, Follower};
 use crate::config::fleet::StorePlace;
 use crate::config::{Haproxy, Method};
@@ -16,9 +17,6 @@ use crate::status::severity::{ProblemKind, Severity};
 use crate::status::{status, status_after};
 use crate::sys::clock::now;
 use crate::sys::failure::{Failure, FailureKind};
-
-/// The word of an exception: a HAProxy wasn't seen to have what it was notified of.
-pub(super) const UNSEEN: &str = "haproxy-not-confirmed";
 
 /// The most exceptions that are reported one by one.
 const MOST_EXCEPTIONS: usize = 100;
