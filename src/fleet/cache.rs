@@ -21,6 +21,7 @@ use crate::certified_key::{hex, sha256};
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::KnownHeads;
 use crate::fleet::epoch::EpochKey;
+use crate::fleet::former::FormerKeys;
 use crate::fleet::head::{Head, SignedHead};
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
@@ -107,8 +108,8 @@ pub struct FleetMemory {
     pub unreported: Option<String>,
     /// On the publisher: what no head names any more, with the number of the first head that doesn't, and since when.
     pub dropped: BTreeMap<String, (u64, i64)>,
-    /// On the publisher: the nodes that are no more, and could still read the present epoch.
-    pub removed: BTreeSet<String>,
+    /// On the publisher: the keys that nodes had and have no more.
+    pub former: FormerKeys,
     /// On the publisher: when it looked last for what no head ever named.
     pub swept: i64,
 }

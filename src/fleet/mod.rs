@@ -18,6 +18,7 @@ pub mod edition;
 pub mod epoch;
 pub mod fetch;
 mod fields;
+pub mod former;
 pub mod head;
 pub mod identity;
 pub mod name;

@@ -54,7 +54,7 @@ pub enum FleetTrouble {
     FleetNotFollowed,
     /// This node's own report could not be put.
     FleetUnreported,
-    /// A node has never reported.
+    /// A node has never reported, or not with the key that it has now.
     FleetNodeMissing,
     /// A node hasn't reported for an hour.
     FleetNodeSilent,
@@ -62,7 +62,7 @@ pub enum FleetTrouble {
     FleetNodeBehind,
     /// A node reports that something isn't deployed or served.
     FleetNodeFailed,
-    /// A node was removed, and can still read.
+    /// A node was removed or has another key, and what was its key can still read.
     FleetNotRotated,
     /// What stands for a node's report wasn't signed by it.
     FleetReportForged,
@@ -159,7 +159,7 @@ impl FleetTrouble {
             Self::FleetNodeBehind | Self::FleetNodeFailed => "see on that node: haproxy-certs status",
             Self::FleetNotRotated => "run: haproxy-certs fleet rotate; what it held must be issued again",
             Self::FleetReportForged => {
-                "if the node was installed again, put its new key into the publisher's settings; otherwise somebody else writes to the store"
+                "if the node was installed again, put its new key into the publisher's settings; on that node, run: haproxy-certs fleet follow --once; if it comes back, somebody else writes to the store"
             }
         }
     }

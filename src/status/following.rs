@@ -35,10 +35,9 @@ pub fn problems(settings: &Settings, now: i64) -> Result<Vec<Problem>, Failure> 
         }
     }
     found.extend(stale);
-    if published.is_some() {
-        found.extend(memory.removed.iter().map(|node| {
-            of_fleet(FleetTrouble::FleetNotRotated, format!("{node} is no node any more, and can still read"))
-        }));
+    if let Some(fleet) = published {
+        let readers = memory.former.readers(|name| fleet.nodes.iter().any(|node| node.name == name));
+        found.extend(readers.into_iter().map(|fact| of_fleet(FleetTrouble::FleetNotRotated, fact)));
     }
     let as_problem = |it: FleetProblem| {
         problem(ProblemKind::Fleet(it.trouble), it.severity, it.fact, Some(it.trouble.advice().to_owned()))

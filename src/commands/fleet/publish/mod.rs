@@ -19,7 +19,7 @@ use crate::commands::fleet::publish::sealing::{Seal, look, rescue};
 use crate::commands::fleet::publish::unnamed::{DAY, clear_away, drop_unnamed, listed, note_strays};
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
-use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, Opened, fleet_name};
+use crate::fleet::cache::{CacheFolder, HostPart, Opened, fleet_name};
 use crate::fleet::edition::{Edition, Looked, pages_of};
 use crate::fleet::epoch::EpochKey;
 use crate::fleet::head::Head;
@@ -94,7 +94,7 @@ pub struct Published {
     pub line: String,
     /// Whether this is the first head of this publisher.
     pub is_first: bool,
-    /// Nodes that were removed and could still read the present epoch.
+    /// Who is no node and can still read, each in a sentence.
     pub removed: Vec<String>,
     /// Whether everything was encrypted anew: what nodes that are no more held has to be issued again.
     pub rotated: bool,
@@ -207,7 +207,8 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     if !puts.is_empty() {
         store.put(&puts).map_err(|e| in_store(&e))?;
     }
-    edition_of.note_removed(&mut memory);
+    let before = previous.into_iter().flat_map(|opened| opened.nodes.iter());
+    memory.former.note(before, &members, edition_of.is_fresh);
     done.is_first = previous.is_none();
     done.is_new = edition_of.needs_a_head(&pages, &edition, wanted);
     done.sequence = previous.map_or(0, |opened| opened.signed.head.sequence);
@@ -235,7 +236,7 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     done.gone = edition.gone;
     done.held = edition.why_held.map(|why| (edition.held, why));
     done.refused = edition.refused;
-    done.removed = memory.removed.into_iter().collect();
+    done.removed = memory.former.readers(|name| members.get(name).is_some());
     Ok(done)
 }
 
@@ -404,18 +405,6 @@ impl Publishing<'_> {
             keys.puts.push((place(&own), bytes));
         }
         Ok(keys)
-    }
-
-    /// Notes the nodes that are no more, and forgets them where they can't read any more.
-    fn note_removed(&self, memory: &mut FleetMemory) {
-        for (node, key) in self.previous.into_iter().flat_map(|opened| opened.nodes.iter()) {
-            if !self.members.iter().any(|(name, now)| name == node && now == key) {
-                memory.removed.insert(node.to_string());
-            }
-        }
-        if self.is_fresh {
-            memory.removed.clear();
-        }
     }
 
     /// Whether another head is due, or would say something else.
