@@ -28,6 +28,7 @@ use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_list::NodeList;
 use crate::fleet::page::PageEntry;
 use crate::fleet::report::ReportedException;
+use crate::fleet::sealed_hashes::SealedHashes;
 use crate::fleet::sshsig::VerifyingKey;
 use crate::fleet::store::StoreKey;
 use crate::fleet::trouble::FleetTrouble;
@@ -50,6 +51,8 @@ const HEAD: &str = "head";
 const MEMORY: &str = "memory.json";
 /// The leaves that were replaced, by lineage.
 const LEAVES: &str = "leaves.json";
+/// On the publisher: the hashes of the sealed keys that it put.
+const SEALED: &str = "sealed.json";
 /// What a publisher knows of pairs that it needn't read again.
 const PAIRS: &str = "pairs";
 /// So many of each are kept.
@@ -318,6 +321,20 @@ impl CacheFolder {
             && let Ok(text) = serde_json::to_vec(&all)
         {
             let _ = write_whole(self.place.dir.as_fd(), LEAVES, &text);
+        }
+    }
+
+    /// On the publisher: the hashes of the sealed keys that it put; what can't be understood is nothing.
+    #[must_use]
+    pub fn sealed_hashes(&self) -> SealedHashes {
+        let text = read(&self.place, SEALED).ok().flatten();
+        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// Keeps those. It is only a help: where it fails the keys are put once more.
+    pub fn keep_sealed_hashes(&self, sealed: &SealedHashes) {
+        if let Ok(text) = serde_json::to_vec(sealed) {
+            let _ = write_whole(self.place.dir.as_fd(), SEALED, &text);
         }
     }
 

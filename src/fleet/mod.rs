@@ -30,6 +30,7 @@ pub mod page;
 pub mod reach;
 pub mod report;
 pub mod seal;
+pub mod sealed_hashes;
 pub mod signed_text;
 pub mod sshsig;
 pub mod store;

@@ -143,7 +143,7 @@ impl FleetTrouble {
                 "it may still be on its way; if it stays so, on the publisher, run: haproxy-certs fleet publish"
             }
             Self::FleetDamaged => {
-                "somebody changed the store; on the publisher, run: haproxy-certs fleet rotate"
+                "somebody changed the store; on the publisher, run: haproxy-certs fleet publish"
             }
             Self::FleetNotANode => {
                 "put what haproxy-certs fleet join prints here into the publisher's settings, and there, run: haproxy-certs fleet publish"

@@ -1,6 +1,6 @@
 //! `fleet status`: reads the head and every node's report, and judges them.
 
-use crate::commands::fleet::reports::reports;
+use crate::commands::fleet::values::reports;
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::{Accepted, KnownHeads, RefusedHead, accept};

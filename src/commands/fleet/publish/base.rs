@@ -1,7 +1,7 @@
 //! What the next head follows on: the last one, as the store and this publisher's cache have it.
 
 use crate::commands::fleet::failures::in_store;
-use crate::commands::fleet::reports::reports;
+use crate::commands::fleet::values::reports;
 use crate::config::fleet::Fleet;
 use crate::fleet::cache::{CacheFolder, HostPart, Opened};
 use crate::fleet::fetch::{Extent, fetch, fetch_nodes};

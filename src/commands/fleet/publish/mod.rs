@@ -1,6 +1,7 @@
 //! `fleet publish` and `fleet rotate`: sweep, prove, seal what changed, and put a new head into the store.
 
 mod base;
+mod damage;
 mod known;
 mod sealing;
 mod unnamed;
@@ -14,9 +15,10 @@ use crate::certbot::CertbotTree;
 use crate::certified_key::sha256;
 use crate::commands::fleet::failures::{in_store, unsealed};
 use crate::commands::fleet::publish::base::{Base, base, lost, pass_nodes};
+use crate::commands::fleet::publish::damage::StoreLook;
 use crate::commands::fleet::publish::known::KnownPairs;
 use crate::commands::fleet::publish::sealing::{Seal, look, rescue};
-use crate::commands::fleet::publish::unnamed::{DAY, clear_away, drop_unnamed, listed, note_strays};
+use crate::commands::fleet::publish::unnamed::{DAY, clear_away, drop_unnamed, note_strays};
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::cache::{CacheFolder, HostPart, Opened, fleet_name};
@@ -29,6 +31,7 @@ use crate::fleet::node_key::NodeKey;
 use crate::fleet::node_list::{self, NodeList};
 use crate::fleet::page::{self, PageEntry};
 use crate::fleet::reach::{Patience, reach};
+use crate::fleet::sealed_hashes::SealedHashes;
 use crate::fleet::store::{FleetStore, StoreKey, Swap};
 use crate::index::known_pair::KnownPair;
 use crate::output::Exit;
@@ -185,6 +188,14 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         || wanted.missing == LookThrough::Now
         || at - memory.swept > DAY
         || memory.swept > at;
+    let is_fresh = previous.is_none() || wanted.rotate;
+    let mut sealed = folder.sealed_hashes();
+    let there = if looks_through {
+        Some(StoreLook::through(store.as_ref(), previous.filter(|_| !is_fresh), &sealed)?)
+    } else {
+        None
+    };
+    done.alarms.extend(there.as_ref().and_then(StoreLook::alarm));
     let edition_of = Publishing {
         store: store.as_ref(),
         folder: &folder,
@@ -194,15 +205,24 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         previous,
         base: &base,
         key,
-        is_fresh: previous.is_none() || wanted.rotate,
-        there: if looks_through { Some(listed(store.as_ref())?) } else { None },
+        is_fresh,
+        there,
         reads_everything: looks_through,
         at,
     };
     let tree = CertbotTree::of(settings);
-    let Found { edition, objects, known, pairs } = edition_of.edition(settings, &tree, wanted, progress)?;
+    let Found { edition, objects, lost, known, pairs } =
+        edition_of.edition(settings, &tree, wanted, progress)?;
+    done.alarms.extend(lost.iter().map(|name| {
+        format!(
+            "the store has lost what was published of {}, and it can't be read here: nodes that haven't got it take \
+             nothing until it is mended, or excluded",
+            escaped(name)
+        )
+    }));
     let pages = edition_of.pages(&edition)?;
     let keys = edition_of.keys()?;
+    edition_of.note_sealed(&mut sealed, &keys);
     let puts: Vec<(StoreKey, Vec<u8>)> = [objects, pages.puts(), keys.puts.clone()].concat();
     if !puts.is_empty() {
         store.put(&puts).map_err(|e| in_store(&e))?;
@@ -226,7 +246,7 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     }
     known.save(&folder, &pairs);
     if let Some(there) = &edition_of.there {
-        note_strays(&mut memory, there, done.sequence, (&members, &edition.entries), &folder, at)?;
+        note_strays(&mut memory, &there.listed, done.sequence, (&members, &edition.entries), &folder, at)?;
         memory.swept = at;
     }
     clear_away(store.as_ref(), &mut memory, done.sequence, at, &mut done.alarms);
@@ -255,7 +275,7 @@ struct Publishing<'a> {
     /// Whether everything is sealed anew.
     is_fresh: bool,
     /// What the store has; `None`: what the last head names.
-    there: Option<BTreeSet<StoreKey>>,
+    there: Option<StoreLook>,
     /// Whether lineages are read that look as they did when they were published.
     reads_everything: bool,
     at: i64,
@@ -266,6 +286,8 @@ struct Found {
     edition: Edition,
     /// Objects that are still to be put.
     objects: Vec<(StoreKey, Vec<u8>)>,
+    /// Lineages that stay named, and that neither certbot's tree nor the store has whole.
+    lost: Vec<String>,
     /// What needn't be read again, and what was read now: it is written down when the head is there.
     known: KnownPairs,
     pairs: Vec<KnownPair>,
@@ -293,7 +315,7 @@ struct SealedKeys {
 
 impl Publishing<'_> {
     fn is_there(&self, at: &StoreKey) -> bool {
-        self.there.as_ref().is_none_or(|there| there.contains(at))
+        self.there.as_ref().is_none_or(|there| there.has(at))
     }
 
     /// The last head, where the next one may name the same values.
@@ -334,6 +356,7 @@ impl Publishing<'_> {
         looks.all.extend(same);
         let mut edition =
             Edition::after(before, looks.all, !discovery.lineages.is_empty(), wanted.prune_many);
+        let mut lost = Vec::new();
         if let Some(opened) = self.previous {
             let is_kept = |name: &String, entry: &PageEntry| before.get(name) == Some(entry);
             let names: Vec<String> = edition
@@ -342,11 +365,11 @@ impl Publishing<'_> {
                 .filter(|(name, entry)| is_kept(name, entry) && !reusable.contains_key(name.as_str()))
                 .map(|(name, _)| name.clone())
                 .collect();
-            for entry in rescue(self.store, opened, &names, self.name, self.key)? {
-                edition.entries.insert(entry.lineage.clone(), entry);
-            }
+            let rescued = rescue(self.store, opened, &names, self.name, self.key)?;
+            edition.entries.extend(rescued.entries.into_iter().map(|entry| (entry.lineage.clone(), entry)));
+            lost = rescued.lost;
         }
-        Ok(Found { edition, objects: looks.unput, known, pairs: looks.pairs })
+        Ok(Found { edition, objects: looks.unput, lost, known, pairs: looks.pairs })
     }
 
     /// Seals the pages that changed; the list of nodes is stored among them.
@@ -405,6 +428,19 @@ impl Publishing<'_> {
             keys.puts.push((place(&own), bytes));
         }
         Ok(keys)
+    }
+
+    /// Notes what is put of sealed keys, before it is.
+    fn note_sealed(&self, sealed: &mut SealedHashes, keys: &SealedKeys) {
+        for (key, bytes) in &keys.puts {
+            if let StoreKey::EpochKey { epoch, node } = key {
+                sealed.note(*epoch, node, bytes);
+            }
+        }
+        if !keys.puts.is_empty() {
+            sealed.keep_of(self.members);
+            self.folder.keep_sealed_hashes(sealed);
+        }
     }
 
     /// Whether another head is due, or would say something else.
