@@ -160,6 +160,46 @@ fn a_second_publisher_is_refused_and_can_take_over() {
     assert_ne!(fs::read_to_string(fleet.publisher.beside("identity.pub")).unwrap(), first);
 }
 
+/// Its advice names the fleet, whoever signed the head, and mends.
+#[test]
+fn another_fleets_head_is_called_that_and_its_advice_mends() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let own = fs::read(fleet.folder().join("head")).unwrap();
+    let stranger = HostIdentity::generate().unwrap();
+    let identity = HostIdentity::load(&fleet.publisher.beside("identity")).unwrap().unwrap();
+    for (signer, said) in
+        [(&identity, "this host's own key".to_owned()), (&stranger, stranger.public().signing.fingerprint())]
+    {
+        let mut head = SignedHead::read(&own).unwrap().head;
+        (head.fleet, head.sequence) = ("third".parse().unwrap(), 40);
+        let others = head.sign(signer.signing());
+        fs::write(fleet.folder().join("head"), &others).unwrap();
+        let run = fleet.nodes[0].follow().exits(2);
+        if said.starts_with("this") {
+            assert!(run.stdout.contains("fleet-other: the head belongs to the fleet third"), "{run}");
+            assert!(run.stdout.contains("fleet publish --take-over\n"), "{run}");
+        }
+        fleet.renew("a.example");
+        let run = fleet.publisher.run(&["fleet", "publish"]).exits(3);
+        let fact =
+            format!("the store holds the head of another fleet, third: number 40, signed by {said} at ");
+        assert!(run.stderr.contains(&fact) && !run.stderr.contains("another publisher"), "{run}");
+        assert!(run.stderr.contains("set name and store of [fleet] right"), "{run}");
+        assert_eq!(fs::read(fleet.folder().join("head")).unwrap(), others);
+        let advice = run.stderr.split("haproxy-certs fleet ").nth(1).unwrap();
+        let advice: Vec<&str> = ["fleet"].into_iter().chain(advice.split_whitespace()).collect();
+        assert_eq!(advice, ["fleet", "publish", "--take-over"]);
+        fleet.publisher.run(&advice).exits(0);
+        fleet.all_follow();
+        fleet.must_all_be_as_wanted(&said);
+        fleet.publish();
+    }
+}
+
 #[test]
 fn a_removed_node_reads_nothing_of_the_next_epoch() {
     let mut fleet = Fleet::new(2);

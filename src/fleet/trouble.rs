@@ -132,7 +132,10 @@ impl FleetTrouble {
             Self::FleetFork => {
                 "two hosts publish with one identity, or the store lies; take the second publisher away, and on the first, run: haproxy-certs fleet publish"
             }
-            Self::FleetHeadDamaged | Self::FleetOther => {
+            Self::FleetOther => {
+                "set name and store of [fleet] right, here or on the host that published it; if the store is this fleet's, on its publisher, run: haproxy-certs fleet publish --take-over"
+            }
+            Self::FleetHeadDamaged => {
                 "somebody wrote to the store who shouldn't; on the publisher, run: haproxy-certs fleet publish"
             }
             Self::FleetUnknownPublisher => {

@@ -66,7 +66,7 @@ pub(super) fn base(
     };
     if signed.head.fleet != *name || signed.publisher != identity.public().signing {
         if !take_over {
-            return Err(other_publisher(&signed));
+            return Err(not_ours(&signed, name, identity));
         }
         let last = (last.0.max(signed.head.sequence), last.1.max(signed.head.epoch));
         return Ok(Base { opened: None, revision, last, is_doubtful: true, is_in_the_way });
@@ -137,26 +137,34 @@ pub(super) fn pass_nodes(
     Ok(())
 }
 
-/// The refusal of a second publisher.
-fn other_publisher(signed: &SignedHead) -> Failure {
-    let head = &signed.head;
+/// The refusal of a second publisher, and of a store that another fleet's head is in.
+fn not_ours(signed: &SignedHead, name: &FleetName, identity: &HostIdentity) -> Failure {
+    let (head, signer) = (&signed.head, signed.publisher.fingerprint());
     let when = crate::output::json::timestamp(head.signed).unwrap_or_default();
-    Failure::new(
-        FailureKind::Lock,
+    let is_own = signed.publisher == identity.public().signing;
+    let signer = if is_own { "this host's own key".to_owned() } else { signer };
+    let fact = if head.fleet == *name {
         format!(
-            "another publisher, {}, published number {} of {} at {when}; if this host is to take its place: fleet publish --take-over",
-            signed.publisher.fingerprint(),
-            head.sequence,
-            head.fleet
-        ),
-    )
+            "another publisher, {signer}, published number {} of {name} at {when}; if this host is to take its place: \
+             haproxy-certs fleet publish --take-over",
+            head.sequence
+        )
+    } else {
+        format!(
+            "the store holds the head of another fleet, {}: number {}, signed by {signer} at {when}; set name and store \
+             of [fleet] right, or if this store is to be that of {name}: haproxy-certs fleet publish --take-over",
+            head.fleet, head.sequence
+        )
+    };
+    Failure::new(FailureKind::Lock, fact)
 }
 
 /// Somebody put a head while this run worked.
-pub(super) fn lost(store: &dyn FleetStore, identity: &HostIdentity) -> Failure {
+pub(super) fn lost(store: &dyn FleetStore, name: &FleetName, identity: &HostIdentity) -> Failure {
     let found = get_one(store, StoreKey::Head).ok().flatten();
+    let is_ours = |it: &SignedHead| it.head.fleet == *name && it.publisher == identity.public().signing;
     match found.and_then(|found| SignedHead::read(&found.bytes).ok()) {
-        Some(signed) if signed.publisher != identity.public().signing => other_publisher(&signed),
+        Some(signed) if !is_ours(&signed) => not_ours(&signed, name, identity),
         _ => Failure::new(
             FailureKind::Lock,
             "the store's head changed while this run worked; the next run tries again",

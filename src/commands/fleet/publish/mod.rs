@@ -474,7 +474,7 @@ impl Publishing<'_> {
         let swapped = self.store.compare_and_put(&StoreKey::Head, self.base.revision, &value);
         match swapped.map_err(|e| in_store(&e))? {
             Swap::Done(_) => {}
-            Swap::Lost => return Err(lost(self.store, self.identity)),
+            Swap::Lost => return Err(lost(self.store, self.name, self.identity)),
         }
         for (hash, bytes) in &pages.fresh {
             self.folder.keep_page(hash, bytes)?;
