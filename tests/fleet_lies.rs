@@ -537,6 +537,10 @@ fn parts_that_are_no_files_are_damage_and_publish_mends_it() {
         let word = "fleet-damaged";
         assert!(run.stdout.contains(word), "{what} as {kind}: {run}");
         fleet.nodes[0].must_have(&old, what);
+        if run.code == Some(2) && kind != "page/" {
+            let all = fleet.publisher.run(&["fleet", "status"]).exits(2);
+            assert!(all.stdout.contains("fleet-node-failed: fleet-damaged: "), "{what}: {all}");
+        }
         // What it says to do.
         assert!(
             run.stdout.contains(

@@ -53,9 +53,12 @@ impl FormerKeys {
     /// Who can still read and is no node, each in a sentence. `is_listed`: whether a node has this name now.
     #[must_use]
     pub fn readers(&self, is_listed: impl Fn(&str) -> bool) -> Vec<String> {
-        let fact = |node: &NodeName| match is_listed(node.as_ref()) {
-            true => format!("the key that {node} had before can still read"),
-            false => format!("{node} is no node any more, and can still read"),
+        let fact = |node: &NodeName| {
+            if is_listed(node.as_ref()) {
+                format!("the key that {node} had before can still read")
+            } else {
+                format!("{node} is no node any more, and can still read")
+            }
         };
         let mut facts: Vec<String> = self.0.iter().filter(|it| it.reads).map(|it| fact(&it.node)).collect();
         facts.sort();

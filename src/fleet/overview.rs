@@ -299,7 +299,11 @@ pub fn node_row(
         if facts.is_empty() {
             facts.push("its HAProxy wasn't seen to serve everything".to_owned());
         }
-        row.problems.push(problem(FleetTrouble::FleetNodeFailed, facts.join("; ")));
+        // What is critical on the node is so here.
+        let is_alarm = report.exceptions.iter().any(|it| FleetTrouble::is_alarms_name(&it.problem));
+        let severity = if is_alarm { Severity::Critical } else { Severity::Warning };
+        let (trouble, fact) = (FleetTrouble::FleetNodeFailed, facts.join("; "));
+        row.problems.push(FleetProblem { trouble, severity, fact });
     }
     row.report = Some(report);
     row

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use serde::{Deserialize, Serialize};
+use strum::VariantArray as _;
 
 use crate::fleet::accept::RefusedHead;
 use crate::fleet::store::{StoreError, StoreKey};
@@ -115,6 +116,12 @@ impl FleetTrouble {
         )
     }
 
+    /// Whether this is the word of such a trouble.
+    #[must_use]
+    pub fn is_alarms_name(word: &str) -> bool {
+        Self::VARIANTS.iter().any(|it| it.is_alarm() && it.name() == word)
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn advice(self) -> &'static str {
@@ -133,7 +140,7 @@ impl FleetTrouble {
                 "two hosts publish with one identity, or the store lies; take the second publisher away, and on the first, run: haproxy-certs fleet publish"
             }
             Self::FleetOther => {
-                "set name and store of [fleet] right, here or on the host that published it; if the store is this fleet's, on its publisher, run: haproxy-certs fleet publish --take-over"
+                "set name and store of [fleet] right, here or on the host that published it; if the store is this fleet's, on the publisher, run: haproxy-certs fleet publish --take-over"
             }
             Self::FleetHeadDamaged => {
                 "somebody wrote to the store who shouldn't; on the publisher, run: haproxy-certs fleet publish"

@@ -139,19 +139,19 @@ pub(super) fn pass_nodes(
 
 /// The refusal of a second publisher, and of a store that another fleet's head is in.
 fn not_ours(signed: &SignedHead, name: &FleetName, identity: &HostIdentity) -> Failure {
-    let (head, signer) = (&signed.head, signed.publisher.fingerprint());
+    let (head, publisher) = (&signed.head, signed.publisher);
     let when = crate::output::json::timestamp(head.signed).unwrap_or_default();
-    let is_own = signed.publisher == identity.public().signing;
-    let signer = if is_own { "this host's own key".to_owned() } else { signer };
+    let is_own = publisher == identity.public().signing;
+    let by = if is_own { "this host's own key".to_owned() } else { publisher.fingerprint() };
     let fact = if head.fleet == *name {
         format!(
-            "another publisher, {signer}, published number {} of {name} at {when}; if this host is to take its place: \
+            "another publisher, {by}, published number {} of {name} at {when}; if this host is to take its place: \
              haproxy-certs fleet publish --take-over",
             head.sequence
         )
     } else {
         format!(
-            "the store holds the head of another fleet, {}: number {}, signed by {signer} at {when}; set name and store \
+            "the store holds the head of another fleet, {}: number {}, signed by {by} at {when}; set name and store \
              of [fleet] right, or if this store is to be that of {name}: haproxy-certs fleet publish --take-over",
             head.fleet, head.sequence
         )

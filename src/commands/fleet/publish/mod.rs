@@ -190,11 +190,8 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         || memory.swept > at;
     let is_fresh = previous.is_none() || wanted.rotate;
     let mut sealed = folder.sealed_hashes();
-    let there = if looks_through {
-        Some(StoreLook::through(store.as_ref(), previous.filter(|_| !is_fresh), &sealed)?)
-    } else {
-        None
-    };
+    let named = previous.filter(|_| !is_fresh);
+    let there = looks_through.then(|| StoreLook::through(store.as_ref(), named, &sealed)).transpose()?;
     done.alarms.extend(there.as_ref().and_then(StoreLook::alarm));
     let edition_of = Publishing {
         store: store.as_ref(),
@@ -213,13 +210,7 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     let tree = CertbotTree::of(settings);
     let Found { edition, objects, lost, known, pairs } =
         edition_of.edition(settings, &tree, wanted, progress)?;
-    done.alarms.extend(lost.iter().map(|name| {
-        format!(
-            "the store has lost what was published of {}, and it can't be read here: nodes that haven't got it take \
-             nothing until it is mended, or excluded",
-            escaped(name)
-        )
-    }));
+    done.alarms.extend(lost);
     let pages = edition_of.pages(&edition)?;
     let keys = edition_of.keys()?;
     edition_of.note_sealed(&mut sealed, &keys);
@@ -286,7 +277,7 @@ struct Found {
     edition: Edition,
     /// Objects that are still to be put.
     objects: Vec<(StoreKey, Vec<u8>)>,
-    /// Lineages that stay named, and that neither certbot's tree nor the store has whole.
+    /// What is to be said of lineages that stay named, and that neither certbot's tree nor the store has whole.
     lost: Vec<String>,
     /// What needn't be read again, and what was read now: it is written down when the head is there.
     known: KnownPairs,
@@ -367,7 +358,7 @@ impl Publishing<'_> {
                 .collect();
             let rescued = rescue(self.store, opened, &names, self.name, self.key)?;
             edition.entries.extend(rescued.entries.into_iter().map(|entry| (entry.lineage.clone(), entry)));
-            lost = rescued.lost;
+            lost = rescued.lost.iter().map(|name| is_lost(name)).collect();
         }
         Ok(Found { edition, objects: looks.unput, lost, known, pairs: looks.pairs })
     }
@@ -489,6 +480,15 @@ impl Publishing<'_> {
         self.folder.switch_over(&value, &fresh)?;
         Ok(head)
     }
+}
+
+/// What is to be said of a lineage that neither certbot's tree nor the store has whole.
+fn is_lost(lineage: &str) -> String {
+    format!(
+        "the store has lost what was published of {}, and it can't be read here: nodes that haven't got it take nothing \
+         until it is mended, or excluded",
+        escaped(lineage)
+    )
 }
 
 /// The nodes of the settings, by name.
