@@ -160,6 +160,46 @@ fn a_second_publisher_is_refused_and_can_take_over() {
     assert_ne!(fs::read_to_string(fleet.publisher.beside("identity.pub")).unwrap(), first);
 }
 
+/// Its advice names the fleet, whoever signed the head, and mends.
+#[test]
+fn another_fleets_head_is_called_that_and_its_advice_mends() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let own = fs::read(fleet.folder().join("head")).unwrap();
+    let stranger = HostIdentity::generate().unwrap();
+    let identity = HostIdentity::load(&fleet.publisher.beside("identity")).unwrap().unwrap();
+    for (signer, said) in
+        [(&identity, "this host's own key".to_owned()), (&stranger, stranger.public().signing.fingerprint())]
+    {
+        let mut head = SignedHead::read(&own).unwrap().head;
+        (head.fleet, head.sequence) = ("third".parse().unwrap(), 40);
+        let others = head.sign(signer.signing());
+        fs::write(fleet.folder().join("head"), &others).unwrap();
+        let run = fleet.nodes[0].follow().exits(2);
+        if said.starts_with("this") {
+            assert!(run.stdout.contains("fleet-other: the head belongs to the fleet third"), "{run}");
+            assert!(run.stdout.contains("fleet publish --take-over\n"), "{run}");
+        }
+        fleet.renew("a.example");
+        let run = fleet.publisher.run(&["fleet", "publish"]).exits(3);
+        let fact =
+            format!("the store holds the head of another fleet, third: number 40, signed by {said} at ");
+        assert!(run.stderr.contains(&fact) && !run.stderr.contains("another publisher"), "{run}");
+        assert!(run.stderr.contains("set name and store of [fleet] right"), "{run}");
+        assert_eq!(fs::read(fleet.folder().join("head")).unwrap(), others);
+        let advice = run.stderr.split("haproxy-certs fleet ").nth(1).unwrap();
+        let advice: Vec<&str> = ["fleet"].into_iter().chain(advice.split_whitespace()).collect();
+        assert_eq!(advice, ["fleet", "publish", "--take-over"]);
+        fleet.publisher.run(&advice).exits(0);
+        fleet.all_follow();
+        fleet.must_all_be_as_wanted(&said);
+        fleet.publish();
+    }
+}
+
 #[test]
 fn a_removed_node_reads_nothing_of_the_next_epoch() {
     let mut fleet = Fleet::new(2);
@@ -201,6 +241,119 @@ fn a_removed_node_reads_nothing_of_the_next_epoch() {
     );
     assert!(opened.is_err());
     assert!(removed.cmd.deployed() == ["a.example.pem"]);
+}
+
+/// The words of what `fleet status` says on the publisher, with the node that each is about.
+fn words_of_all(fleet: &Fleet) -> Vec<(String, String)> {
+    let status = fleet.publisher.run(&["fleet", "status", "--format", "json"]).json();
+    let word = |it: &serde_json::Value| it["problem"].as_str().unwrap().to_owned();
+    let of = |name: &str, problems: &serde_json::Value| -> Vec<(String, String)> {
+        problems.as_array().unwrap().iter().map(|it| (name.to_owned(), word(it))).collect()
+    };
+    let nodes = status["nodes"].as_array().unwrap().iter();
+    let of_nodes = nodes.flat_map(|node| of(node["name"].as_str().unwrap(), &node["problems"]));
+    of("", &status["problems"]).into_iter().chain(of_nodes).collect()
+}
+
+#[test]
+fn a_key_that_is_a_nodes_is_none_that_was_removed() {
+    let mut fleet = Fleet::new(2);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let must_be_told = |fleet: &Fleet, what: &str, fact: &str| {
+        let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+        assert!(
+            run.stdout.contains(&format!("note       {fact}: run haproxy-certs fleet rotate")),
+            "{what}: {run}"
+        );
+        for command in [&["fleet", "status"][..], &["status"]] {
+            let run = fleet.publisher.run(command).exits(1);
+            assert!(run.stdout.replace("\n           ", "").contains(fact), "{what}: {run}");
+        }
+    };
+    let must_be_fine = |fleet: &Fleet, what: &str| {
+        fleet.publish();
+        fleet.all_follow();
+        assert_eq!(words_of_all(fleet), [], "{what}");
+        fleet.publish();
+        fleet.publisher.run(&["status"]).exits(0);
+    };
+    let removed = fleet.nodes.pop().unwrap();
+    fleet.tell_publisher();
+    must_be_told(&fleet, "removed", "lb2 is no node any more, and can still read");
+    fleet.nodes.push(removed);
+    fleet.tell_publisher();
+    must_be_fine(&fleet, "put back");
+    fleet.nodes[1].name = "edge-2".to_owned();
+    fleet.tell_publisher();
+    must_be_fine(&fleet, "another name");
+    let (one, two) = fleet.nodes.split_at_mut(1);
+    std::mem::swap(&mut one[0].name, &mut two[0].name);
+    fleet.tell_publisher();
+    must_be_fine(&fleet, "swapped");
+    // Whatever names its key had, a removed node is one.
+    fleet.nodes.pop();
+    fleet.tell_publisher();
+    must_be_told(&fleet, "removed after all", "lb1 is no node any more, and can still read");
+    fleet.publisher.run(&["fleet", "rotate"]).exits(0);
+    must_be_fine(&fleet, "rotated");
+}
+
+#[test]
+fn a_node_that_is_installed_again_has_not_reported_and_nothing_is_forged() {
+    let mut fleet = Fleet::new(2);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let old = HostIdentity::load(&fleet.nodes[1].cmd.beside("identity")).unwrap().unwrap();
+    let stood = fs::read(fleet.folder().join("report/lb2")).unwrap();
+    // As the manual has it: `join` there, the new key into the table, `rotate`.
+    for name in ["identity", "identity.pub"] {
+        fs::remove_file(fleet.nodes[1].cmd.beside(name)).unwrap();
+    }
+    let joined = fleet.nodes[1].cmd.run(&["fleet", "join"]).exits(0);
+    let key = joined.stdout.lines().find_map(|line| line.strip_prefix("key  = \"")).unwrap();
+    fleet.nodes[1].key = key.trim_end_matches('"').to_owned();
+    fleet.tell_publisher();
+    let missing = ("lb2".to_owned(), "fleet-node-missing".to_owned());
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains("note       the key that lb2 had before can still read: run "), "{run}");
+    let not_rotated = (String::new(), "fleet-not-rotated".to_owned());
+    assert_eq!(words_of_all(&fleet), [not_rotated, missing.clone()]);
+    fleet.publisher.run(&["fleet", "rotate"]).exits(0);
+    assert_eq!(words_of_all(&fleet), [missing]);
+    let text = fleet.publisher.run(&["fleet", "status"]).exits(1).stdout;
+    assert!(text.contains("fleet-node-missing: it hasn't reported since it has another key"), "{text}");
+    // Neither a third key's nor another node's report is an old one.
+    let report = fleet.folder().join("report/lb2");
+    let (edge, lb2) = ("edge".parse().unwrap(), "lb2".parse().unwrap());
+    let said = NodeReport::read(&stood, &old.public().signing, &edge, &lb2).unwrap();
+    let lb1 = HostIdentity::load(&fleet.nodes[0].cmd.beside("identity")).unwrap().unwrap();
+    let forged = ("lb2".to_owned(), "fleet-report-forged".to_owned());
+    for (what, value) in [
+        ("a stranger", said.sign(HostIdentity::generate().unwrap().signing())),
+        ("another node", said.sign(lb1.signing())),
+        (
+            "its own of another name",
+            NodeReport { node: "lb3".parse().unwrap(), ..said.clone() }.sign(old.signing()),
+        ),
+        ("damaged", stood.iter().map(|byte| if *byte == b'1' { b'2' } else { *byte }).collect()),
+    ] {
+        fs::write(&report, value).unwrap();
+        assert_eq!(words_of_all(&fleet), std::slice::from_ref(&forged), "{what}");
+    }
+    // Its first look ends it; and so it does elsewhere, where nobody knows which key it had.
+    fs::write(&report, stood).unwrap();
+    let run = fleet.nodes[0].cmd.run(&["fleet", "status"]).exits(2);
+    assert!(run.stdout.contains("on that node, run: haproxy-certs"), "{run}");
+    assert!(run.stdout.contains("fleet follow --once"), "{run}");
+    fleet.all_follow();
+    assert_eq!(words_of_all(&fleet), []);
+    fleet.nodes[0].cmd.run(&["fleet", "status"]).exits(0);
+    fleet.must_all_be_as_wanted("installed again");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use haproxy_certs::certified_key::sha256;
+use haproxy_certs::certified_key::{hex, sha256};
 use haproxy_certs::fleet::epoch::EpochKey;
 use haproxy_certs::fleet::head::{Head, SignedHead};
 use haproxy_certs::fleet::identity::HostIdentity;
@@ -25,11 +25,14 @@ use haproxy_certs::fleet::name::NodeName;
 use haproxy_certs::fleet::node_list::NodeList;
 use haproxy_certs::fleet::object::{self, PlainPair};
 use haproxy_certs::fleet::page;
+use haproxy_certs::fleet::store::directory::Directory;
 use haproxy_certs::fleet::store::etcd::Etcd as Store;
-use haproxy_certs::fleet::store::{FleetStore as _, StoreFolder, StoreKey};
+use haproxy_certs::fleet::store::{FleetStore, StoreFolder, StoreKey, get_one};
 
+use support::Kind;
 use support::etcd::{Etcd, EtcdSetup, EtcdVersion, etcds};
 use support::fleet::{Fleet, Node};
+use support::strace::{self, processors};
 use support::summary::{Count, long};
 use zeroize::Zeroizing;
 
@@ -508,7 +511,7 @@ fn paths(folder: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn parts_that_are_no_files_are_damage_and_rotate_mends_it() {
+fn parts_that_are_no_files_are_damage_and_publish_mends_it() {
     let mut fleet = Fleet::new(1);
     for name in ["a.example", "b.example"] {
         fleet.issue(name);
@@ -534,17 +537,184 @@ fn parts_that_are_no_files_are_damage_and_rotate_mends_it() {
         let word = "fleet-damaged";
         assert!(run.stdout.contains(word), "{what} as {kind}: {run}");
         fleet.nodes[0].must_have(&old, what);
+        if run.code == Some(2) && kind != "page/" {
+            let all = fleet.publisher.run(&["fleet", "status"]).exits(2);
+            assert!(all.stdout.contains("fleet-node-failed: fleet-damaged: "), "{what}: {all}");
+        }
         // What it says to do.
         assert!(
-            run.stdout
-                .contains("-> somebody changed the store; on the publisher, run: haproxy-certs fleet rotate"),
+            run.stdout.contains(
+                "-> somebody changed the store; on the publisher, run: haproxy-certs fleet publish"
+            ),
             "{run}"
         );
-        let run = fleet.publisher.run(&["fleet", "rotate"]);
+        let run = fleet.publisher.run(&["fleet", "publish"]);
         assert!(matches!(run.code, Some(0 | 1)), "{what}: {run}");
         fleet.all_follow();
         fleet.must_all_be_as_wanted(what);
+        fleet.publish();
     }
+}
+
+/// What somebody makes of a value, which may be that of another key of its kind.
+type Damage<'a> = (&'a str, fn(&[u8], &[u8]) -> Vec<u8>);
+
+const DAMAGES: [Damage<'static>; 4] = [
+    ("cut", |bytes, _| bytes[..bytes.len() / 2].to_vec()),
+    ("a bit", |bytes, _| {
+        let mut bytes = bytes.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        bytes
+    }),
+    ("another's", |_, other| other.to_vec()),
+    ("nothing in it", |_, _| Vec::new()),
+];
+
+/// What the store's head names, by kind.
+fn named(store: &dyn FleetStore) -> [(&'static str, Vec<StoreKey>); 4] {
+    let head = get_one(store, StoreKey::Head).unwrap().unwrap();
+    let head = SignedHead::read(&head.bytes).unwrap().head;
+    let keys = store.list(StoreFolder::EpochKeys).unwrap();
+    let is_current = |key: &StoreKey| matches!(key, StoreKey::EpochKey { epoch, .. } if *epoch == head.epoch);
+    [
+        ("objects", store.list(StoreFolder::Objects).unwrap()),
+        ("pages", head.pages.iter().map(|hash| StoreKey::Page(*hash)).collect()),
+        ("the list of nodes", vec![StoreKey::Page(head.nodes)]),
+        ("keys", keys.into_iter().filter(is_current).collect()),
+    ]
+}
+
+/// Damages what the head names; `publish` by hand notices each, and a node without a past has everything.
+fn every_damage_is_mended(fleet: &mut Fleet, store: &dyn FleetStore) {
+    let mut count = 0;
+    for (number, (what, damage)) in DAMAGES.into_iter().enumerate() {
+        for at in 0..named(store).len() {
+            let (kind, keys) = named(store)[at].clone();
+            let context = format!("{kind}: {what}");
+            let whole: Vec<Vec<u8>> =
+                store.get(&keys).unwrap().into_iter().map(|found| found.unwrap().bytes).collect();
+            let others = whole.iter().cycle().skip(1);
+            let other = |other: &Vec<u8>| if whole.len() > 1 { other.clone() } else { b"x".to_vec() };
+            let damaged = keys.iter().zip(&whole).zip(others);
+            let damaged: Vec<(StoreKey, Vec<u8>)> =
+                damaged.map(|((key, bytes), next)| (key.clone(), damage(bytes, &other(next)))).collect();
+            store.put(&damaged).unwrap();
+            let _ = fs::remove_dir_all(fleet.nodes[0].cmd.beside("cache"));
+            // What may still arrive is waited for.
+            if at == number {
+                let run = fleet.nodes[0].follow();
+                assert!(matches!(run.code, Some(1 | 2)), "{context}: {run}");
+                let advice = "on the publisher, run: haproxy-certs fleet publish";
+                assert!(run.stdout.contains(advice), "{context}: {run}");
+            }
+            let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+            assert!(run.stdout.contains("wasn't what this host had put there"), "{context}: {run}");
+            fleet.all_follow();
+            fleet.must_all_be_as_wanted(&context);
+            // What is damaged stays for those who have an earlier head, and goes in a day; nothing else is to be done.
+            let run = fleet.publish();
+            assert!(run.stdout.contains("nothing changed"), "{context}: {run}");
+            count += keys.len();
+        }
+    }
+    Count::Hostile.add("values of a fleet's store that were damaged", count);
+}
+
+fn two_nodes_of(mut fleet: Fleet) -> Fleet {
+    for name in ["lb1", "lb2"] {
+        fleet.join(name, None);
+    }
+    fleet.tell_publisher();
+    for name in ["a.example", "b.example"] {
+        fleet.issue(name);
+    }
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    fleet
+}
+
+#[test]
+fn what_is_damaged_in_a_directory_is_found_and_put_again() {
+    let mut fleet = two_nodes_of(Fleet::new(0));
+    let store = Directory::open(&fleet.folder()).unwrap();
+    every_damage_is_mended(&mut fleet, &store);
+}
+
+#[test]
+fn what_is_damaged_in_an_etcd_is_found_and_put_again() {
+    let etcd = EtcdSetup::of(&etcds()[0]).start();
+    let settings = etcd.settings("edge");
+    let mut fleet = two_nodes_of(Fleet::in_etcd(&settings));
+    every_damage_is_mended(&mut fleet, &Store::open(&settings).unwrap());
+}
+
+#[test]
+fn a_renewal_doesnt_read_the_store_and_the_daily_look_does() {
+    strace::must_be_there();
+    let mut fleet = two_nodes_of(Fleet::new(0));
+    let object = fleet.folder().join("object");
+    let reads = |fleet: &Fleet, arguments: &[&str]| {
+        let (run, calls) = strace::record(&fleet.publisher, arguments, &[], processors()[0]);
+        let objects: Vec<String> =
+            fs::read_dir(&object).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+        let is_one = |call: &&strace::Call| {
+            call.name == "openat"
+                && call.arguments.contains("O_RDONLY")
+                && objects.iter().any(|name| call.arguments.contains(&format!("\"{name}\"")))
+        };
+        (calls.iter().filter(is_one).count(), run)
+    };
+    let cut = |fleet: &Fleet| {
+        let head = SignedHead::read(&fs::read(fleet.folder().join("head")).unwrap()).unwrap().head;
+        let path = fleet.folder().join("page").join(hex(&head.pages[0]));
+        fs::write(path, "cut").unwrap();
+    };
+    fleet.renew("a.example");
+    let (count, run) = reads(&fleet, &["assemble"]);
+    assert!(count == 0 && run.stdout.contains("publish    a.example"), "{count} {run}");
+    cut(&fleet);
+    let (count, run) = reads(&fleet, &["assemble"]);
+    assert!(count == 0 && run.code == Some(0), "{count} {run}");
+    // As if the last look were of the day before yesterday.
+    let memory = fleet.publisher.beside("cache/memory.json");
+    let mut kept: serde_json::Value = serde_json::from_slice(&fs::read(&memory).unwrap()).unwrap();
+    kept["swept"] = (kept["swept"].as_i64().unwrap() - 2 * 86_400).into();
+    fs::write(&memory, kept.to_string()).unwrap();
+    let (count, run) = reads(&fleet, &["assemble"]);
+    assert!(count >= 2 && run.code == Some(1), "{count} {run}");
+    assert!(run.stdout.contains("wasn't what this host had put there"), "{run}");
+    let _ = fs::remove_dir_all(fleet.nodes[0].cmd.beside("cache"));
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("after the daily look");
+    assert_eq!(reads(&fleet, &["assemble"]).0, 0);
+}
+
+/// What is lost of a lineage that can't be read holds nobody up who has it.
+#[test]
+fn damage_to_what_is_refused_stops_nothing_else() {
+    let mut fleet = two_nodes_of(Fleet::new(0));
+    let key = fs::read(fleet.tree.link("b.example", Kind::Privkey)).unwrap();
+    fleet.tree.overwrite("b.example", Kind::Privkey, "none");
+    for object in fs::read_dir(fleet.folder().join("object")).unwrap() {
+        fs::write(object.unwrap().path(), "damaged").unwrap();
+    }
+    fleet.renew("a.example");
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains("the store has lost what was published of b.example"), "{run}");
+    assert!(run.stdout.contains("refuse     b.example"), "{run}");
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("who has it keeps it");
+    // Everything anew is more than can be done.
+    let run = fleet.publisher.run(&["fleet", "rotate"]).exits(3);
+    assert!(run.stderr.contains("b.example is refused here"), "{run}");
+    fleet.tree.overwrite("b.example", Kind::Privkey, String::from_utf8(key).unwrap());
+    fleet.publisher.run(&["fleet", "publish"]);
+    fleet.publish();
+    let _ = fs::remove_dir_all(fleet.nodes[0].cmd.beside("cache"));
+    fleet.all_follow();
+    fleet.must_all_be_as_wanted("when it is mended");
 }
 
 /// Whoever has taken the publisher over has all of its keys; a node proves each pair for itself.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use haproxy_certs::fleet::former::FormerKeys;
 use haproxy_certs::fleet::head::{Head, SignedHead};
 use haproxy_certs::fleet::identity::HostIdentity;
 use haproxy_certs::fleet::name::{FleetName, NodeName};
@@ -100,7 +101,13 @@ impl Scene {
     fn judged(&mut self, name: &str, value: Option<&[u8]>) {
         let node: NodeName = name.parse().unwrap();
         let key: NodeKey = self.keys.public();
-        let row = node_row((&node, &key), value, &self.fleet, self.overview.head.as_ref(), NOW);
+        let row = node_row(
+            (&node, &key),
+            value,
+            &self.fleet,
+            (self.overview.head.as_ref(), &FormerKeys::default()),
+            NOW,
+        );
         self.overview.nodes.push(row);
     }
 

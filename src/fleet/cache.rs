@@ -21,12 +21,14 @@ use crate::certified_key::{hex, sha256};
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::KnownHeads;
 use crate::fleet::epoch::EpochKey;
+use crate::fleet::former::{self, FormerKeys};
 use crate::fleet::head::{Head, SignedHead};
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_list::NodeList;
 use crate::fleet::page::PageEntry;
 use crate::fleet::report::ReportedException;
+use crate::fleet::sealed_hashes::SealedHashes;
 use crate::fleet::sshsig::VerifyingKey;
 use crate::fleet::store::StoreKey;
 use crate::fleet::trouble::FleetTrouble;
@@ -49,6 +51,8 @@ const HEAD: &str = "head";
 const MEMORY: &str = "memory.json";
 /// The leaves that were replaced, by lineage.
 const LEAVES: &str = "leaves.json";
+/// On the publisher: the hashes of the sealed keys that it put.
+const SEALED: &str = "sealed.json";
 /// What a publisher knows of pairs that it needn't read again.
 const PAIRS: &str = "pairs";
 /// So many of each are kept.
@@ -112,10 +116,24 @@ pub struct FleetMemory {
     /// On the publisher: the SHA-256 in hex of the head that it was about to put last: it may have ended before it heard that
     /// the head is there.
     pub intended: Option<String>,
-    /// On the publisher: the nodes that are no more, and could still read the present epoch.
-    pub removed: BTreeSet<String>,
+    /// On the publisher: the keys that nodes had and have no more.
+    pub former: FormerKeys,
+    /// On the publisher: who is no node and has a key of the present epoch in the store.
+    pub holders: BTreeSet<String>,
     /// On the publisher: when it looked last for what no head ever named.
     pub swept: i64,
+}
+
+impl FleetMemory {
+    /// On the publisher: who is no node and can still read, each in a sentence. `is_listed`: whether a node has this name now.
+    #[must_use]
+    pub fn readers(&self, is_listed: impl Fn(&str) -> bool) -> Vec<String> {
+        let is_unknown = |node: &&String| !self.former.knows(node) && !is_listed(node);
+        let holders = self.holders.iter().filter(is_unknown);
+        let mut all = self.former.readers(&is_listed);
+        all.extend(holders.map(|node| former::no_more(node)));
+        all
+    }
 }
 
 /// What isn't as the head says, as it is remembered for the next report.
@@ -316,6 +334,20 @@ impl CacheFolder {
             && let Ok(text) = serde_json::to_vec(&all)
         {
             let _ = write_whole(self.place.dir.as_fd(), LEAVES, &text);
+        }
+    }
+
+    /// On the publisher: the hashes of the sealed keys that it put; what can't be understood is nothing.
+    #[must_use]
+    pub fn sealed_hashes(&self) -> SealedHashes {
+        let text = read(&self.place, SEALED).ok().flatten();
+        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// Keeps those. It is only a help: where it fails the keys are put once more.
+    pub fn keep_sealed_hashes(&self, sealed: &SealedHashes) {
+        if let Ok(text) = serde_json::to_vec(sealed) {
+            let _ = write_whole(self.place.dir.as_fd(), SEALED, &text);
         }
     }
 

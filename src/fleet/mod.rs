@@ -1,7 +1,7 @@
 //! Fleets: one host with certbot publishes, any number of hosts with HAProxy deploy what it published.
 //!
-//! What lies between them, an etcd or a directory, is never trusted: it sees ciphertext, and whatever it forges, replays
-//! or mixes is refused here.
+//! What lies between them, an etcd or a directory, is never trusted: it sees ciphertext, names of nodes and what these
+//! report, and whatever it forges, replays or mixes is refused here.
 //!
 //! ```text
 //! identity ──► epoch key ──► object, page ──► head ──► store ──► accept ──► page, object ──► report
@@ -18,6 +18,7 @@ pub mod edition;
 pub mod epoch;
 pub mod fetch;
 mod fields;
+pub mod former;
 pub mod head;
 pub mod identity;
 pub mod name;
@@ -29,6 +30,7 @@ pub mod page;
 pub mod reach;
 pub mod report;
 pub mod seal;
+pub mod sealed_hashes;
 pub mod signed_text;
 pub mod sshsig;
 pub mod store;

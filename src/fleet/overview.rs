@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::fleet::accept::AHEAD;
+use crate::fleet::former::FormerKeys;
 use crate::fleet::head::SignedHead;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_key::NodeKey;
@@ -217,13 +218,28 @@ pub fn unreadable_row(name: &NodeName, why: String) -> NodeRow {
     NodeRow { name: name.to_string(), report: None, is_current: false, problems: vec![forged] }
 }
 
-/// A node by what stands for its report in the store.
+/// A report that was refused since a key signed it that the node had before: it is as old as that, and no forgery.
+fn earlier(
+    value: &[u8],
+    refused: &BadReport,
+    (fleet, name): (&FleetName, &NodeName),
+    former: &FormerKeys,
+) -> Option<NodeReport> {
+    match refused {
+        BadReport::Forged(signer) if former.had(name, signer) => {
+            NodeReport::read(value, signer, fleet, name).ok()
+        }
+        BadReport::Forged(_) | BadReport::Damaged(_) | BadReport::Other(..) => None,
+    }
+}
+
+/// A node by what stands for its report in the store. `former`: what this host knows of the keys that nodes had.
 #[must_use]
 pub fn node_row(
     (name, key): (&NodeName, &NodeKey),
     value: Option<&[u8]>,
     fleet: &FleetName,
-    head: Option<&SignedHead>,
+    (head, former): (Option<&SignedHead>, &FormerKeys),
     at: i64,
 ) -> NodeRow {
     let mut row = NodeRow { name: name.to_string(), report: None, is_current: false, problems: Vec::new() };
@@ -233,7 +249,14 @@ pub fn node_row(
             row.problems.push(problem(FleetTrouble::FleetNodeMissing, "it has never reported".to_owned()));
             return row;
         }
-        Some(Err(e @ (BadReport::Damaged(_) | BadReport::Forged(_) | BadReport::Other(..)))) => {
+        Some(Err(e)) => {
+            if let Some(report) = value.and_then(|value| earlier(value, &e, (fleet, name), former)) {
+                let when = time(report.time);
+                let fact =
+                    format!("it hasn't reported since it has another key; its last report was of {when}");
+                row.problems.push(problem(FleetTrouble::FleetNodeMissing, fact));
+                return row;
+            }
             row.problems.push(problem(FleetTrouble::FleetReportForged, e.to_string()));
             return row;
         }
@@ -276,7 +299,11 @@ pub fn node_row(
         if facts.is_empty() {
             facts.push("its HAProxy wasn't seen to serve everything".to_owned());
         }
-        row.problems.push(problem(FleetTrouble::FleetNodeFailed, facts.join("; ")));
+        // What is critical on the node is so here.
+        let is_alarm = report.exceptions.iter().any(|it| FleetTrouble::is_alarms_name(&it.problem));
+        let severity = if is_alarm { Severity::Critical } else { Severity::Warning };
+        let (trouble, fact) = (FleetTrouble::FleetNodeFailed, facts.join("; "));
+        row.problems.push(FleetProblem { trouble, severity, fact });
     }
     row.report = Some(report);
     row

@@ -3,6 +3,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use serde::{Deserialize, Serialize};
+use strum::VariantArray as _;
 
 use crate::fleet::accept::RefusedHead;
 use crate::fleet::store::{StoreError, StoreKey};
@@ -54,7 +55,7 @@ pub enum FleetTrouble {
     FleetNotFollowed,
     /// This node's own report could not be put.
     FleetUnreported,
-    /// A node has never reported.
+    /// A node has never reported, or not with the key that it has now.
     FleetNodeMissing,
     /// A node hasn't reported for an hour.
     FleetNodeSilent,
@@ -62,7 +63,7 @@ pub enum FleetTrouble {
     FleetNodeBehind,
     /// A node reports that something isn't deployed or served.
     FleetNodeFailed,
-    /// A node was removed, and can still read.
+    /// A node was removed or has another key, and what was its key can still read.
     FleetNotRotated,
     /// What stands for a node's report wasn't signed by it.
     FleetReportForged,
@@ -117,6 +118,12 @@ impl FleetTrouble {
         )
     }
 
+    /// Whether this is the word of such a trouble.
+    #[must_use]
+    pub fn is_alarms_name(word: &str) -> bool {
+        Self::VARIANTS.iter().any(|it| it.is_alarm() && it.name() == word)
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn advice(self) -> &'static str {
@@ -134,7 +141,10 @@ impl FleetTrouble {
             Self::FleetFork => {
                 "two hosts publish with one identity, or the store lies; take the second publisher away, and on the first, run: haproxy-certs fleet publish"
             }
-            Self::FleetHeadDamaged | Self::FleetOther => {
+            Self::FleetOther => {
+                "set name and store of [fleet] right, here or on the host that published it; if the store is this fleet's, on the publisher, run: haproxy-certs fleet publish --take-over"
+            }
+            Self::FleetHeadDamaged => {
                 "somebody wrote to the store who shouldn't; on the publisher, run: haproxy-certs fleet publish"
             }
             Self::FleetUnknownPublisher => {
@@ -145,7 +155,7 @@ impl FleetTrouble {
                 "it may still be on its way; if it stays so, on the publisher, run: haproxy-certs fleet publish"
             }
             Self::FleetDamaged => {
-                "somebody changed the store; on the publisher, run: haproxy-certs fleet rotate"
+                "somebody changed the store; on the publisher, run: haproxy-certs fleet publish"
             }
             Self::FleetNotANode => {
                 "put what haproxy-certs fleet join prints here into the publisher's settings, and there, run: haproxy-certs fleet publish"
@@ -161,7 +171,7 @@ impl FleetTrouble {
             Self::FleetNodeBehind | Self::FleetNodeFailed => "see on that node: haproxy-certs status",
             Self::FleetNotRotated => "run: haproxy-certs fleet rotate; what it held must be issued again",
             Self::FleetReportForged => {
-                "if the node was installed again, put its new key into the publisher's settings; otherwise somebody else writes to the store"
+                "if the node was installed again, put its new key into the publisher's settings; on that node, run: haproxy-certs fleet follow --once; if it comes back, somebody else writes to the store"
             }
         }
     }

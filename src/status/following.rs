@@ -20,10 +20,10 @@ pub fn problems(settings: &Settings, now: i64) -> Result<Vec<Problem>, Failure> 
     let mut found: Vec<FleetProblem> = Vec::new();
     let stale = kept_head(fleet)?.and_then(|signed| staleness(&signed, now));
     if followed.is_some() {
-        let held = memory.held.filter(|(trouble, _)| *trouble != FleetTrouble::FleetStale || stale.is_none());
+        let held = memory.held.clone().filter(|(trouble, _)| *trouble != FleetTrouble::FleetStale || stale.is_none());
         found.extend(held.map(|(trouble, fact)| of_fleet(trouble, fact)));
         let age = now - memory.tried;
-        found.extend(memory.unreported.map(|fact| of_fleet(FleetTrouble::FleetUnreported, fact)));
+        found.extend(memory.unreported.clone().map(|fact| of_fleet(FleetTrouble::FleetUnreported, fact)));
         if let Err(failure) = can_follow(fleet) {
             found.push(of_fleet(FleetTrouble::FleetNotFollowed, failure.message));
         } else if memory.tried == 0 {
@@ -35,10 +35,9 @@ pub fn problems(settings: &Settings, now: i64) -> Result<Vec<Problem>, Failure> 
         }
     }
     found.extend(stale);
-    if published.is_some() {
-        found.extend(memory.removed.iter().map(|node| {
-            of_fleet(FleetTrouble::FleetNotRotated, format!("{node} is no node any more, and can still read"))
-        }));
+    if let Some(fleet) = published {
+        let readers = memory.readers(|name| fleet.nodes.iter().any(|node| node.name == name));
+        found.extend(readers.into_iter().map(|fact| of_fleet(FleetTrouble::FleetNotRotated, fact)));
     }
     let as_problem = |it: FleetProblem| {
         problem(ProblemKind::Fleet(it.trouble), it.severity, it.fact, Some(it.trouble.advice().to_owned()))

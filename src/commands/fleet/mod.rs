@@ -4,7 +4,7 @@ mod failures;
 pub mod follow;
 pub mod join;
 pub mod publish;
-pub mod reports;
 pub mod run;
 pub mod status;
+pub mod values;
 pub mod watch;

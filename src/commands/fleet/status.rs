@@ -1,6 +1,6 @@
 //! `fleet status`: reads the head and every node's report, and judges them.
 
-use crate::commands::fleet::reports::reports;
+use crate::commands::fleet::values::reports;
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::{Accepted, KnownHeads, RefusedHead, accept};
@@ -8,6 +8,7 @@ use crate::fleet::cache::{
     HostPart, fleet_name, identity, is_sha256_of, kept_head, look_at_head, look_at_memory, own_name,
     publishers,
 };
+use crate::fleet::former::FormerKeys;
 use crate::fleet::head::SignedHead;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_list::NodeList;
@@ -42,7 +43,9 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
     };
     let memory = look_at_memory(fleet).ok().flatten().unwrap_or_default();
     // Before the store is asked: a head that is published meanwhile is no roll-back.
-    let seen = known(fleet, &name, memory.heads);
+    let mut seen = known(fleet, &name, memory.heads.clone());
+    seen.trust_only(&keys);
+    let former = if fleet.is_publisher() { memory.former.clone() } else { FormerKeys::default() };
     let store = match reach(fleet, Patience::Short) {
         Ok(store) => store,
         Err(failure) => {
@@ -88,7 +91,7 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
     match reports(store.as_ref(), &nodes) {
         Ok(values) => {
             let rows = members.iter().zip(values).map(|((node, key), value)| match value {
-                Ok(value) => node_row((node, key), value.as_deref(), &name, Some(signed), at),
+                Ok(value) => node_row((node, key), value.as_deref(), &name, (Some(signed), &former), at),
                 Err(e) => unreadable_row(node, e.to_string()),
             });
             overview.nodes = rows.collect();
@@ -96,9 +99,10 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
         Err(e) => overview.problems.push(problem(FleetTrouble::FleetUnreachable, e.to_string())),
     }
     overview.problems.extend(not_a_node(fleet, signed, &members));
-    for node in memory.removed.iter().filter(|_| fleet.is_publisher()) {
-        let fact = format!("{node} was removed and can still read: run haproxy-certs fleet rotate");
-        overview.problems.push(problem(FleetTrouble::FleetNotRotated, fact));
+    if fleet.is_publisher() {
+        let readers = memory.readers(|name| members.get(name).is_some());
+        let problems = readers.into_iter().map(|fact| problem(FleetTrouble::FleetNotRotated, fact));
+        overview.problems.extend(problems);
     }
     Ok(overview)
 }

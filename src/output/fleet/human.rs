@@ -66,12 +66,8 @@ pub fn published(done: &Published, verbose: bool) -> Vec<Line> {
     for alarm in &done.alarms {
         of(Tone::Bad, "note", alarm.clone());
     }
-    for node in &done.removed {
-        of(
-            Tone::Wary,
-            "note",
-            format!("{node} is no node any more, and can still read: run haproxy-certs fleet rotate"),
-        );
+    for fact in &done.removed {
+        of(Tone::Wary, "note", format!("{fact}: run haproxy-certs fleet rotate"));
     }
     if done.rotated {
         let again = done.client.by("renew --force-renewal");

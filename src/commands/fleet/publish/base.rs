@@ -2,7 +2,7 @@
 
 use crate::certified_key::hex;
 use crate::commands::fleet::failures::in_store;
-use crate::commands::fleet::reports::reports;
+use crate::commands::fleet::values::reports;
 use crate::config::fleet::Fleet;
 use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, Opened};
 use crate::fleet::fetch::{Extent, fetch, fetch_nodes};
@@ -85,7 +85,7 @@ pub(super) fn base(
     };
     if signed.head.fleet != *name || signed.publisher != identity.public().signing {
         if !take_over {
-            return Err(other_publisher(&signed));
+            return Err(not_ours(&signed, name, identity));
         }
         return Ok(after(None, &signed.head));
     }
@@ -169,32 +169,41 @@ fn same_identity(signed: &SignedHead, kept: &SignedHead) -> Failure {
         FailureKind::Lock,
         format!(
             "number {} was published with this host's identity at {when}, and this host published number {} last: two hosts \
-             publish with one identity, or this host was restored from a backup; if no other host does: fleet publish --take-over",
+             publish with one identity, or this host was restored from a backup; if no other host does: \
+             haproxy-certs fleet publish --take-over",
             signed.head.sequence, kept.head.sequence
         ),
     )
 }
 
-/// The refusal of a second publisher.
-fn other_publisher(signed: &SignedHead) -> Failure {
-    let head = &signed.head;
+/// The refusal of a second publisher, and of a store that another fleet's head is in.
+fn not_ours(signed: &SignedHead, name: &FleetName, identity: &HostIdentity) -> Failure {
+    let (head, publisher) = (&signed.head, signed.publisher);
     let when = crate::output::json::timestamp(head.signed).unwrap_or_default();
-    Failure::new(
-        FailureKind::Lock,
+    let is_own = publisher == identity.public().signing;
+    let by = if is_own { "this host's own key".to_owned() } else { publisher.fingerprint() };
+    let fact = if head.fleet == *name {
         format!(
-            "another publisher, {}, published number {} of {} at {when}; if this host is to take its place: fleet publish --take-over",
-            signed.publisher.fingerprint(),
-            head.sequence,
-            head.fleet
-        ),
-    )
+            "another publisher, {by}, published number {} of {name} at {when}; if this host is to take its place: \
+             haproxy-certs fleet publish --take-over",
+            head.sequence
+        )
+    } else {
+        format!(
+            "the store holds the head of another fleet, {}: number {}, signed by {by} at {when}; set name and store \
+             of [fleet] right, or if this store is to be that of {name}: haproxy-certs fleet publish --take-over",
+            head.fleet, head.sequence
+        )
+    };
+    Failure::new(FailureKind::Lock, fact)
 }
 
 /// Somebody put a head while this run worked.
-pub(super) fn lost(store: &dyn FleetStore, identity: &HostIdentity) -> Failure {
+pub(super) fn lost(store: &dyn FleetStore, name: &FleetName, identity: &HostIdentity) -> Failure {
     let found = get_one(store, StoreKey::Head).ok().flatten();
+    let is_ours = |it: &SignedHead| it.head.fleet == *name && it.publisher == identity.public().signing;
     match found.and_then(|found| SignedHead::read(&found.bytes).ok()) {
-        Some(signed) if signed.publisher != identity.public().signing => other_publisher(&signed),
+        Some(signed) if !is_ours(&signed) => not_ours(&signed, name, identity),
         _ => Failure::new(
             FailureKind::Lock,
             "the store's head changed while this run worked; the next run tries again",

@@ -1,6 +1,7 @@
 //! `fleet publish` and `fleet rotate`: sweep, prove, seal what changed, and put a new head into the store.
 
 mod base;
+mod damage;
 mod known;
 mod sealing;
 mod unnamed;
@@ -14,11 +15,10 @@ use crate::certbot::CertbotTree;
 use crate::certified_key::{hex, sha256};
 use crate::commands::fleet::failures::{in_store, unsealed};
 use crate::commands::fleet::publish::base::{Base, base, lost, pass_nodes};
+use crate::commands::fleet::publish::damage::StoreLook;
 use crate::commands::fleet::publish::known::KnownPairs;
 use crate::commands::fleet::publish::sealing::{Seal, look, rescue};
-use crate::commands::fleet::publish::unnamed::{
-    DAY, clear_away, could_read, drop_unnamed, listed, note_strays,
-};
+use crate::commands::fleet::publish::unnamed::{DAY, clear_away, could_read, drop_unnamed, note_strays};
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::AHEAD;
@@ -32,6 +32,7 @@ use crate::fleet::node_key::NodeKey;
 use crate::fleet::node_list::{self, NodeList};
 use crate::fleet::page::{self, PageEntry};
 use crate::fleet::reach::{Patience, reach};
+use crate::fleet::sealed_hashes::SealedHashes;
 use crate::fleet::store::{FleetStore, StoreKey, Swap};
 use crate::index::known_pair::KnownPair;
 use crate::output::Exit;
@@ -97,7 +98,7 @@ pub struct Published {
     pub line: String,
     /// Whether this is the first head of this publisher.
     pub is_first: bool,
-    /// Nodes that were removed and could still read the present epoch.
+    /// Who is no node and can still read, each in a sentence.
     pub removed: Vec<String>,
     /// Whether everything was encrypted anew: what nodes that are no more held has to be issued again.
     pub rotated: bool,
@@ -191,6 +192,10 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         || wanted.missing == LookThrough::Now
         || at - memory.swept > DAY
         || memory.swept > at;
+    let mut sealed = folder.sealed_hashes();
+    let named = previous.filter(|_| !is_fresh);
+    let there = looks_through.then(|| StoreLook::through(store.as_ref(), named, &sealed)).transpose()?;
+    done.alarms.extend(there.as_ref().and_then(StoreLook::alarm));
     let edition_of = Publishing {
         store: store.as_ref(),
         folder: &folder,
@@ -201,19 +206,24 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         base: &base,
         key,
         is_fresh,
-        there: if looks_through { Some(listed(store.as_ref())?) } else { None },
+        there,
         reads_everything: looks_through,
         at,
     };
     let tree = CertbotTree::of(settings);
-    let Found { edition, objects, known, pairs } = edition_of.edition(settings, &tree, wanted, progress)?;
+    let Found { edition, objects, lost, known, pairs } =
+        edition_of.edition(settings, &tree, wanted, progress)?;
+    done.alarms.extend(lost);
     let pages = edition_of.pages(&edition)?;
     let keys = edition_of.keys()?;
+    edition_of.note_sealed(&mut sealed, &keys);
     let puts: Vec<(StoreKey, Vec<u8>)> = [objects, pages.puts(), keys.puts.clone()].concat();
     if !puts.is_empty() {
         store.put(&puts).map_err(|e| in_store(&e))?;
     }
-    edition_of.note_removed(&mut memory);
+    let before = previous.into_iter().flat_map(|opened| opened.nodes.iter());
+    memory.former.note(before, &members, edition_of.is_fresh);
+    edition_of.note_holders(&mut memory);
     done.is_first = previous.is_none();
     done.is_new = edition_of.needs_a_head(&pages, &edition, wanted);
     done.sequence = previous.map_or(0, |opened| opened.signed.head.sequence);
@@ -231,7 +241,7 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     }
     known.save(&folder, &pairs);
     if let Some(there) = &edition_of.there {
-        note_strays(&mut memory, there, done.sequence, &edition.entries, &folder, at)?;
+        note_strays(&mut memory, &there.listed, done.sequence, &edition.entries, &folder, at)?;
         memory.swept = at;
     }
     clear_away(store.as_ref(), &mut memory, done.sequence, at, &mut done.alarms);
@@ -241,7 +251,7 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     done.gone = edition.gone;
     done.held = edition.why_held.map(|why| (edition.held, why));
     done.refused = edition.refused;
-    done.removed = memory.removed.into_iter().collect();
+    done.removed = memory.readers(|name| members.get(name).is_some());
     Ok(done)
 }
 
@@ -260,7 +270,7 @@ struct Publishing<'a> {
     /// Whether everything is sealed anew.
     is_fresh: bool,
     /// What the store has; `None`: what the last head names.
-    there: Option<BTreeSet<StoreKey>>,
+    there: Option<StoreLook>,
     /// Whether lineages are read that look as they did when they were published.
     reads_everything: bool,
     at: i64,
@@ -271,6 +281,8 @@ struct Found {
     edition: Edition,
     /// Objects that are still to be put.
     objects: Vec<(StoreKey, Vec<u8>)>,
+    /// What is to be said of lineages that stay named, and that neither certbot's tree nor the store has whole.
+    lost: Vec<String>,
     /// What needn't be read again, and what was read now: it is written down when the head is there.
     known: KnownPairs,
     pairs: Vec<KnownPair>,
@@ -298,7 +310,7 @@ struct SealedKeys {
 
 impl Publishing<'_> {
     fn is_there(&self, at: &StoreKey) -> bool {
-        self.there.as_ref().is_none_or(|there| there.contains(at))
+        self.there.as_ref().is_none_or(|there| there.has(at))
     }
 
     /// The last head, where the next one may name the same values.
@@ -339,6 +351,7 @@ impl Publishing<'_> {
         looks.all.extend(same);
         let mut edition =
             Edition::after(before, looks.all, !discovery.lineages.is_empty(), wanted.prune_many);
+        let mut lost = Vec::new();
         if let Some(opened) = self.previous {
             let is_kept = |name: &String, entry: &PageEntry| before.get(name) == Some(entry);
             let names: Vec<String> = edition
@@ -347,11 +360,11 @@ impl Publishing<'_> {
                 .filter(|(name, entry)| is_kept(name, entry) && !reusable.contains_key(name.as_str()))
                 .map(|(name, _)| name.clone())
                 .collect();
-            for entry in rescue(self.store, opened, &names, self.name, self.key)? {
-                edition.entries.insert(entry.lineage.clone(), entry);
-            }
+            let rescued = rescue(self.store, opened, &names, self.name, self.key)?;
+            edition.entries.extend(rescued.entries.into_iter().map(|entry| (entry.lineage.clone(), entry)));
+            lost = rescued.lost.iter().map(|name| is_lost(name)).collect();
         }
-        Ok(Found { edition, objects: looks.unput, known, pairs: looks.pairs })
+        Ok(Found { edition, objects: looks.unput, lost, known, pairs: looks.pairs })
     }
 
     /// Seals the pages that changed; the list of nodes is stored among them.
@@ -412,17 +425,26 @@ impl Publishing<'_> {
         Ok(keys)
     }
 
-    /// Notes the nodes that are no more, and forgets them where they can't read any more.
-    fn note_removed(&self, memory: &mut FleetMemory) {
-        for (node, key) in self.previous.into_iter().flat_map(|opened| opened.nodes.iter()) {
-            if !self.members.iter().any(|(name, now)| name == node && now == key) {
-                memory.removed.insert(node.to_string());
+    /// Notes who is no node and has a key of this epoch in the store: where what is remembered of them was lost, nothing else
+    /// tells.
+    fn note_holders(&self, memory: &mut FleetMemory) {
+        match &self.there {
+            _ if self.is_fresh => memory.holders.clear(),
+            Some(there) => memory.holders = could_read(&there.listed, self.key.epoch(), self.members),
+            None => memory.holders.retain(|node| self.members.get(node).is_none()),
+        }
+    }
+
+    /// Notes what is put of sealed keys, before it is.
+    fn note_sealed(&self, sealed: &mut SealedHashes, keys: &SealedKeys) {
+        for (key, bytes) in &keys.puts {
+            if let StoreKey::EpochKey { epoch, node } = key {
+                sealed.note(*epoch, node, bytes);
             }
         }
-        if self.is_fresh {
-            memory.removed.clear();
-        } else if let Some(there) = &self.there {
-            memory.removed.extend(could_read(there, self.key.epoch(), self.members));
+        if !keys.puts.is_empty() {
+            sealed.keep_of(self.members);
+            self.folder.keep_sealed_hashes(sealed);
         }
     }
 
@@ -467,7 +489,7 @@ impl Publishing<'_> {
         let swapped = self.store.compare_and_put(&StoreKey::Head, self.base.revision, &value);
         match swapped.map_err(|e| in_store(&e))? {
             Swap::Done(_) => {}
-            Swap::Lost => return Err(lost(self.store, self.identity)),
+            Swap::Lost => return Err(lost(self.store, self.name, self.identity)),
         }
         for (hash, bytes) in &pages.fresh {
             self.folder.keep_page(hash, bytes)?;
@@ -482,6 +504,15 @@ impl Publishing<'_> {
         self.folder.switch_over(&value, &fresh)?;
         Ok(head)
     }
+}
+
+/// What is to be said of a lineage that neither certbot's tree nor the store has whole.
+fn is_lost(lineage: &str) -> String {
+    format!(
+        "the store has lost what was published of {}, and it can't be read here: nodes that haven't got it take nothing \
+         until it is mended, or excluded",
+        escaped(lineage)
+    )
 }
 
 /// The nodes of the settings, by name.

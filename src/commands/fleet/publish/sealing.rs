@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::certbot::{CertbotTree, SETTLING};
 use crate::certified_key::{CertifiedKey, sha256};
 use crate::commands::fleet::failures::{in_store, unsealed};
+use crate::commands::fleet::values::values;
 use crate::fleet::cache::{Opened, is_sha256_of};
 use crate::fleet::edition::Looked;
 use crate::fleet::epoch::EpochKey;
@@ -154,6 +155,15 @@ fn look_at(seal: &Seal<'_>, name: &OsStr) -> Read {
     }
 }
 
+/// What stays published of lineages that can't be read now.
+#[derive(Default)]
+pub(super) struct Rescued {
+    /// What was sealed once more.
+    pub entries: Vec<PageEntry>,
+    /// What the store hasn't got whole, and stays named for the nodes that have it.
+    pub lost: Vec<String>,
+}
+
 /// Seals once more what stays published of lineages that can't be read now: of another epoch, or lost from the store.
 pub(super) fn rescue(
     store: &dyn FleetStore,
@@ -161,19 +171,22 @@ pub(super) fn rescue(
     names: &[String],
     fleet: &FleetName,
     key: &EpochKey,
-) -> Result<Vec<PageEntry>, Failure> {
+) -> Result<Rescued, Failure> {
+    let mut rescued = Rescued::default();
     let entries: Vec<&PageEntry> = names.iter().filter_map(|name| opened.entries.get(name)).collect();
     let keys: Vec<StoreKey> = entries.iter().map(|entry| StoreKey::Object(entry.object)).collect();
     if keys.is_empty() {
-        return Ok(Vec::new());
+        return Ok(rescued);
     }
-    let mut rescued = Vec::new();
     let mut puts = Vec::new();
-    for (entry, found) in entries.into_iter().zip(store.get(&keys).map_err(|e| in_store(&e))?) {
-        let whole = found.filter(|stored| is_sha256_of(&entry.object, &stored.bytes));
-        let pair =
-            whole.and_then(|stored| object::open(&stored.bytes, &entry.lineage, fleet, &opened.key).ok());
+    for (entry, found) in entries.into_iter().zip(values(store, &keys).map_err(|e| in_store(&e))?) {
+        let whole = found.ok().flatten().filter(|bytes| is_sha256_of(&entry.object, bytes));
+        let pair = whole.and_then(|bytes| object::open(&bytes, &entry.lineage, fleet, &opened.key).ok());
         let Some(pair) = pair else {
+            if opened.key.epoch() == key.epoch() {
+                rescued.lost.push(entry.lineage.clone());
+                continue;
+            }
             return Err(Failure::new(
                 FailureKind::Io,
                 format!(
@@ -183,7 +196,7 @@ pub(super) fn rescue(
             ));
         };
         let bytes = object::seal(&pair, &entry.lineage, fleet, key).map_err(|e| unsealed(&e))?;
-        rescued.push(PageEntry { object: sha256(&bytes), ..entry.clone() });
+        rescued.entries.push(PageEntry { object: sha256(&bytes), ..entry.clone() });
         puts.push((StoreKey::Object(sha256(&bytes)), bytes));
     }
     store.put(&puts).map_err(|e| in_store(&e))?;
