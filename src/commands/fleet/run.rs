@@ -7,6 +7,7 @@ use crate::commands::fleet::publish::{LookThrough, Wanted, publish};
 use crate::commands::fleet::status::status;
 use crate::commands::fleet::watch::watch;
 use crate::config::Settings;
+use crate::fleet::edition::Pruning;
 use crate::output::fleet::{html, human, json, monitoring, prometheus};
 use crate::output::late::{late, undeployed};
 use crate::output::status::textfile;
@@ -28,7 +29,7 @@ pub fn run(terminal: &Terminal, global: &Global, command: &FleetCommand) -> Resu
         FleetCommand::Join => joined(terminal, &settings?),
         FleetCommand::Publish(args) => {
             let wanted = Wanted {
-                prune_many: args.prune_many,
+                pruning: if args.prune_many { Pruning::Many } else { Pruning::Few },
                 take_over: args.take_over,
                 rotate: false,
                 missing: LookThrough::Now,
