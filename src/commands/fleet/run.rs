@@ -84,7 +84,8 @@ fn show(terminal: &Terminal, settings: &Settings, system: &System, done: &Follow
 
 /// Runs `fleet status`; it exits as monitoring plugins do.
 fn seen(terminal: &Terminal, settings: Result<Settings, Failure>, args: &FleetStatus) -> Exit {
-    let looked = settings.and_then(|settings| status(&settings).map(|overview| (settings, overview)));
+    let looked =
+        settings.and_then(|settings| status(&settings, &progress()).map(|overview| (settings, overview)));
     let (settings, overview) = match looked {
         Ok(looked) => looked,
         Err(failure) => {
