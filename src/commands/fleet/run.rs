@@ -84,11 +84,18 @@ fn show(terminal: &Terminal, settings: &Settings, system: &System, done: &Follow
 
 /// Runs `fleet status`; it exits as monitoring plugins do.
 fn seen(terminal: &Terminal, settings: Result<Settings, Failure>, args: &FleetStatus) -> Exit {
+    // Which fleet it is may be known also where it can't be looked at.
+    let name = settings.as_ref().ok().and_then(|settings| settings.fleet.as_ref()).map(|it| it.name.clone());
     let looked =
         settings.and_then(|settings| status(&settings, &progress()).map(|overview| (settings, overview)));
     let (settings, overview) = match looked {
         Ok(looked) => looked,
         Err(failure) => {
+            if let Some(path) = &args.textfile
+                && let Err(unwritten) = textfile::write(path, &prometheus::failure(name.as_deref(), now()))
+            {
+                terminal.complain(&unwritten.message);
+            }
             match args.format {
                 FleetFormat::Html => terminal.print_line(&html::failure(&failure.message, now())),
                 FleetFormat::Json => terminal.print_line(&json::failure(&failure)),
