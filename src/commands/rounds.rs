@@ -3,8 +3,9 @@
 use crate::certbot::tree_mark::TreeMark;
 use crate::cli::{Assemble, Format, Global};
 use crate::commands::assemble::{Options, assemble};
-use crate::commands::fleet::publish::{Published, Wanted, publish};
+use crate::commands::fleet::publish::{LookThrough, Published, Wanted, publish};
 use crate::config::Settings;
+use crate::fleet::edition::Pruning;
 use crate::haproxy::verdict::Outcome;
 use crate::host_setup::fleet_part::FleetPart;
 use crate::output::fleet::human::published;
@@ -65,9 +66,12 @@ pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_
     }
     let options = options(args);
     let (mut exit, mut was_refused) = (Exit::Fine, false);
+    let is_json = args.format == Format::Json;
     // JSON is one object.
-    let may_look_again = args.format == Format::Human && !args.dry_run;
+    let may_look_again = !is_json && !args.dry_run;
+    let publishes = settings.published().is_some() && !args.dry_run;
     let mut changed = 0;
+    let mut last = None;
     for _ in 0..ROUNDS {
         let before = may_look_again.then(|| TreeMark::look(settings));
         let mut report = assemble(settings, &system, &options, &progress());
@@ -77,7 +81,9 @@ pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_
             let undeployed = undeployed(&report, &LastRun::load(&settings.sites_dir).undeployed, now());
             report.note_late(late(&undeployed, now()));
         }
-        show(Came::Report(&report));
+        if !is_json {
+            show(Came::Report(&report));
+        }
         // What a HAProxy refused an earlier round put back, and a later one doesn't try again.
         was_refused |= report.haproxy.iter().any(|row| row.outcome == Outcome::RolledBack);
         exit = match report.exit(args.exit_code) {
@@ -89,15 +95,17 @@ pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_
         }
         // A run that failed wouldn't be better for another one.
         let looks_again = report.error.is_none() && before.is_some_and(|it| it.is_outdated(settings));
+        last = is_json.then_some(report);
         if !looks_again {
             break;
         }
     }
-    if settings.published().is_some() && !args.dry_run {
-        let published = publish_after(settings, show);
-        return if published.code() > exit.code() { published } else { exit };
+    let ended = publishes.then(|| publish_after(settings, args, last.as_mut(), show));
+    // One object, with all that came of it.
+    if let Some(report) = last.filter(|_| is_json) {
+        show(Came::Report(&report));
     }
-    exit
+    ended.filter(|ended| ended.code() > exit.code()).unwrap_or(exit)
 }
 
 /// Nobody loads anything here: the publisher has no HAProxy.
@@ -106,13 +114,7 @@ fn only_publish(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<
     report
         .notes
         .push(Note::fact("this host only publishes; haproxy-certs status says what isn't published yet"));
-    let mut note_failure = |came: Came<'_>| {
-        if let Came::Unpublished(failure) = came {
-            report.error = Some(failure.clone());
-        }
-        show(came);
-    };
-    let exit = if args.dry_run { Exit::Fine } else { publish_after(settings, &mut note_failure) };
+    let exit = if args.dry_run { Exit::Fine } else { publish_after(settings, args, Some(&mut report), show) };
     // JSON is one object.
     if args.dry_run || args.format == Format::Json {
         show(Came::Report(&report));
@@ -120,8 +122,14 @@ fn only_publish(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<
     exit
 }
 
-fn publish_after(settings: &Settings, show: &mut dyn FnMut(Came<'_>)) -> Exit {
-    match publish(settings, Wanted::default(), &progress()) {
+/// Publishes as the run before it was to do it; where that fails, `report` says so.
+fn publish_after(
+    settings: &Settings,
+    args: &Assemble,
+    report: Option<&mut Report>,
+    show: &mut dyn FnMut(Came<'_>),
+) -> Exit {
+    match publish(settings, wanted(args), &progress()) {
         Ok(done) => {
             show(Came::Published(&done));
             done.exit()
@@ -129,9 +137,22 @@ fn publish_after(settings: &Settings, show: &mut dyn FnMut(Came<'_>)) -> Exit {
         Err(failure) => {
             syslog::failure(&System::host(), &failure);
             show(Came::Unpublished(&failure));
+            if let Some(report) = report {
+                report.error.get_or_insert(failure);
+            }
             Exit::Unable
         }
     }
+}
+
+fn wanted(args: &Assemble) -> Wanted {
+    let pruning = match (args.no_prune, args.prune_many) {
+        (true, _) => Pruning::Nothing,
+        (false, true) => Pruning::Many,
+        (false, false) => Pruning::Few,
+    };
+    let missing = if args.full { LookThrough::Now } else { LookThrough::Daily };
+    Wanted { pruning, missing, ..Wanted::default() }
 }
 
 fn options(args: &Assemble) -> Options {

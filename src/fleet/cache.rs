@@ -219,14 +219,7 @@ impl CacheFolder {
     /// # Errors
     /// It can't be made or isn't ours, or another run holds it.
     pub fn lock(path: &Path) -> Result<Self, Failure> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|e| Failure::io("create", path, &e))?;
-        let place = Place::open(path)?
-            .ok_or_else(|| Failure::io("open", path, &std::io::ErrorKind::NotFound.into()))?;
+        let place = made(path)?;
         must_be_ours(&place)?;
         let until = Instant::now() + PATIENCE;
         loop {
@@ -456,6 +449,20 @@ fn sync_together(all: &[&OwnedFd]) -> Result<(), Errno> {
 }
 
 /// Nobody else may write there.
+/// The directory that holds it, made where it is missing.
+///
+/// # Errors
+/// It can't be made or opened.
+pub fn made(path: &Path) -> Result<Place, Failure> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| Failure::io("create", path, &e))?;
+    Place::open(path)?.ok_or_else(|| Failure::io("open", path, &std::io::ErrorKind::NotFound.into()))
+}
+
 fn must_be_ours(place: &Place) -> Result<(), Failure> {
     let path = &place.path;
     let stat = fstat(&place.dir).map_err(|e| Failure::io("read", path, &e.into()))?;
@@ -479,9 +486,16 @@ fn must_be_ours(place: &Place) -> Result<(), Failure> {
 pub fn can_follow(fleet: &Fleet) -> Result<(), Failure> {
     identity(fleet)?;
     publishers(fleet)?;
-    let Some(place) = Place::open(&fleet.cache)? else { return Ok(()) };
-    must_be_ours(&place)?;
-    must_have_room(&place)
+    Place::open(&fleet.cache)?.map_or(Ok(()), |place| can_be_written(&place))
+}
+
+/// Whether what the fleet has could be kept in this cache now, for who only looks.
+///
+/// # Errors
+/// It couldn't.
+pub fn can_be_written(cache: &Place) -> Result<(), Failure> {
+    must_be_ours(cache)?;
+    must_have_room(cache)
 }
 
 /// Something can be written there, as far as that is seen without writing.

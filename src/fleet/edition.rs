@@ -9,6 +9,41 @@ use crate::fleet::page::{self, PageEntry};
 /// So many lineages may go at once whatever their share, as on a single host.
 const GO_FREELY: usize = 3;
 
+/// What becomes of lineages that are gone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pruning {
+    /// They go where they are few.
+    #[default]
+    Few,
+    /// They go, however many there are.
+    Many,
+    /// They stay.
+    Nothing,
+}
+
+/// Why lineages that are gone stay published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// It is wanted so.
+    Wanted,
+    /// certbot's tree is empty.
+    NoLineage,
+    /// They are too many.
+    TooMany,
+}
+
+impl Held {
+    /// The cause, and what to do about it.
+    #[must_use]
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::Wanted => "--no-prune",
+            Self::NoLineage => "live_dir has no lineage at all",
+            Self::TooMany => "too many to prune at once; if meant: fleet publish --prune-many",
+        }
+    }
+}
+
 /// What came of reading one lineage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Looked {
@@ -29,10 +64,10 @@ pub struct Edition {
     pub published: Vec<String>,
     /// Those that are gone.
     pub gone: Vec<String>,
-    /// Those that are gone and stay published all the same, since a guard holds them.
+    /// Those that are gone and stay published all the same.
     pub held: Vec<String>,
-    /// Why the guard holds them.
-    pub why_held: Option<&'static str>,
+    /// Why they stay.
+    pub why_held: Option<Held>,
     /// Those that were refused, and why.
     pub refused: Vec<(String, String)>,
 }
@@ -44,16 +79,18 @@ impl Edition {
         before: &BTreeMap<String, PageEntry>,
         looked: BTreeMap<String, Looked>,
         any_lineage: bool,
-        prune_many: bool,
+        pruning: Pruning,
     ) -> Self {
         let gone: Vec<String> = before.keys().filter(|name| !looked.contains_key(*name)).cloned().collect();
-        let too_many = gone.len() > GO_FREELY && gone.len() * 4 > before.len() && !prune_many;
+        let too_many = are_too_many(gone.len(), before.len()) && pruning != Pruning::Many;
         let why_held = if gone.is_empty() {
             None
+        } else if pruning == Pruning::Nothing {
+            Some(Held::Wanted)
         } else if !any_lineage {
-            Some("live_dir has no lineage at all")
+            Some(Held::NoLineage)
         } else if too_many {
-            Some("too many to prune at once; if meant: fleet publish --prune-many")
+            Some(Held::TooMany)
         } else {
             None
         };
@@ -82,6 +119,12 @@ impl Edition {
         }
         next
     }
+}
+
+/// Whether so many of the lineages that are published don't go at once unless that is permitted.
+#[must_use]
+pub fn are_too_many(gone: usize, published: usize) -> bool {
+    gone > GO_FREELY && gone * 4 > published
 }
 
 /// The lineages of each page.
@@ -125,7 +168,7 @@ mod tests {
         let mut now = looked(&["a"]);
         now.insert("b".into(), Looked::Refused("torn".into()));
         now.insert("c".into(), Looked::Refused("never whole".into()));
-        let next = Edition::after(&before, now, true, false);
+        let next = Edition::after(&before, now, true, Pruning::Few);
         assert_eq!(next.entries, before);
         assert_eq!(next.refused.len(), 2);
         assert!(next.published.is_empty() && next.gone.is_empty());
@@ -136,13 +179,13 @@ mod tests {
         let names: Vec<String> = (0..8).map(|at| format!("n{at}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let before = entries(&names);
-        let three = Edition::after(&before, looked(&names[3..]), true, false);
+        let three = Edition::after(&before, looked(&names[3..]), true, Pruning::Few);
         assert_eq!((three.gone.len(), three.held.len(), three.entries.len()), (3, 0, 5));
-        let four = Edition::after(&before, looked(&names[4..]), true, false);
+        let four = Edition::after(&before, looked(&names[4..]), true, Pruning::Few);
         assert_eq!((four.gone.len(), four.held.len(), four.entries.len()), (0, 4, 8));
-        let meant = Edition::after(&before, looked(&names[4..]), true, true);
+        let meant = Edition::after(&before, looked(&names[4..]), true, Pruning::Many);
         assert_eq!((meant.gone.len(), meant.entries.len()), (4, 4));
-        let none = Edition::after(&entries(&["a"]), BTreeMap::new(), false, true);
+        let none = Edition::after(&entries(&["a"]), BTreeMap::new(), false, Pruning::Many);
         assert_eq!((none.held.len(), none.entries.len()), (1, 1));
     }
 

@@ -23,6 +23,9 @@ pub const EVERYTHING: &str = "*";
 /// What is new may take so long to come to a node before that is a problem.
 const UNDERWAY: i64 = 10 * 60;
 
+/// A problem of several lineages names so many.
+const MOST_FACTS: usize = 3;
+
 /// A head that is past its time for so long is critical.
 pub const STALE_FOR_LONG: i64 = 7 * 24 * 60 * 60;
 
@@ -201,6 +204,18 @@ pub fn staleness(signed: &SignedHead, at: i64) -> Option<FleetProblem> {
     Some(FleetProblem { trouble: FleetTrouble::FleetStale, severity, fact })
 }
 
+/// That the lineages with these facts aren't published as certbot has them; `None`: there are none.
+#[must_use]
+pub fn behind(found: Vec<(Severity, String)>) -> Option<FleetProblem> {
+    let severity = found.iter().map(|(severity, _)| *severity).max()?;
+    let count = found.len();
+    let mut facts: Vec<String> = found.into_iter().take(MOST_FACTS).map(|(_, fact)| fact).collect();
+    if let Some(more @ 1..) = count.checked_sub(MOST_FACTS) {
+        facts.push(format!("and {more} more"));
+    }
+    Some(FleetProblem { trouble: FleetTrouble::NotPublished, severity, fact: facts.join("; ") })
+}
+
 /// That a head is past its time, since when.
 #[must_use]
 pub fn expired(signed: &SignedHead) -> String {
@@ -283,7 +298,7 @@ pub fn node_row(
         let mut facts: Vec<String> = report
             .exceptions
             .iter()
-            .take(3)
+            .take(MOST_FACTS)
             .map(|it| {
                 let about =
                     if it.lineage == EVERYTHING { String::new() } else { format!("{}: ", it.lineage) };
@@ -293,7 +308,7 @@ pub fn node_row(
             })
             .collect();
         let all = report.exceptions.len() as u64 + report.omitted;
-        if let Some(more @ 1..) = all.checked_sub(3) {
+        if let Some(more @ 1..) = all.checked_sub(MOST_FACTS as u64) {
             facts.push(format!("and {more} more"));
         }
         if facts.is_empty() {

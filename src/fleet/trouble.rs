@@ -67,6 +67,10 @@ pub enum FleetTrouble {
     FleetNotRotated,
     /// What stands for a node's report wasn't signed by it.
     FleetReportForged,
+    /// On the publisher: what is published isn't what certbot has.
+    NotPublished,
+    /// On the publisher: the last publish failed, or the next one will.
+    RunFailed,
 }
 
 impl FleetTrouble {
@@ -131,7 +135,7 @@ impl FleetTrouble {
             Self::FleetUnreachable => {
                 "see whether the store answers this host; the node goes on with what it has"
             }
-            Self::FleetEmpty => "on the publisher, run: haproxy-certs fleet publish",
+            Self::FleetEmpty | Self::NotPublished => "on the publisher, run: haproxy-certs fleet publish",
             Self::FleetStale => {
                 "see on the publisher whether its timer runs; there, run: haproxy-certs fleet publish"
             }
@@ -169,6 +173,7 @@ impl FleetTrouble {
                 "see on that node: systemctl status haproxy-certs-follow.service"
             }
             Self::FleetNodeBehind | Self::FleetNodeFailed => "see on that node: haproxy-certs status",
+            Self::RunFailed => "mend that; then on the publisher, run: haproxy-certs fleet publish",
             Self::FleetNotRotated => "run: haproxy-certs fleet rotate; what it held must be issued again",
             Self::FleetReportForged => {
                 "if the node was installed again, put its new key into the publisher's settings; on that node, run: haproxy-certs fleet follow --once; if it comes back, somebody else writes to the store"

@@ -86,6 +86,18 @@ pub struct Told {
 }
 
 impl LastRun {
+    /// This run with the publish that followed it: both are to succeed.
+    #[must_use]
+    pub fn followed_by(&self, publish: &Self) -> Self {
+        Self {
+            exit: self.exit.max(publish.exit),
+            only_warned: [self, publish].iter().all(|run| run.exit == 0 || run.only_warned),
+            error: self.error.clone().or_else(|| publish.error.clone()),
+            succeeded: self.succeeded.min(publish.succeeded),
+            ..self.clone()
+        }
+    }
+
     /// HAProxy's words where it refused what this row is about to put in place.
     #[must_use]
     pub fn rejected(&self, row: &Row) -> Option<&str> {

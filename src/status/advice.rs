@@ -15,6 +15,9 @@ pub const ASSEMBLE: &str = "run: haproxy-certs assemble";
 /// The same where nothing is deployed.
 pub const PUBLISH: &str = "run: haproxy-certs fleet publish";
 
+/// The same where many lineages are gone.
+pub const PUBLISH_MANY: &str = "if they are really gone: haproxy-certs fleet publish --prune-many";
+
 /// The sites directory or the host certificate is gone.
 pub const INIT: &str = "run: haproxy-certs init";
 

@@ -44,6 +44,8 @@ pub struct Circumstances<'a> {
     pub needs: &'a Needs,
     /// Whether certbot's directory of lineages isn't there.
     pub live_is_missing: bool,
+    /// What makes lineages that are gone published no more.
+    pub publish_gone: &'static str,
     /// Whether a fleet takes the place of certbot's directory.
     pub follows: bool,
 }

@@ -1,4 +1,4 @@
-//! What a publisher without a HAProxy published last, for its status.
+//! What a publisher published last, for its status.
 
 use crate::fleet::head::SignedHead;
 use crate::status::observation::Sight;
@@ -14,4 +14,6 @@ pub struct LastEdition {
     pub head: Sight<SignedHead>,
     /// How many lineages that names.
     pub lineages: usize,
+    /// Whether to publish is all that this host does: nothing is deployed here.
+    pub is_all: bool,
 }

@@ -20,7 +20,10 @@ pub fn problems(settings: &Settings, now: i64) -> Result<Vec<Problem>, Failure> 
     let mut found: Vec<FleetProblem> = Vec::new();
     let stale = kept_head(fleet)?.and_then(|signed| staleness(&signed, now));
     if followed.is_some() {
-        let held = memory.held.clone().filter(|(trouble, _)| *trouble != FleetTrouble::FleetStale || stale.is_none());
+        let held = memory
+            .held
+            .clone()
+            .filter(|(trouble, _)| *trouble != FleetTrouble::FleetStale || stale.is_none());
         found.extend(held.map(|(trouble, fact)| of_fleet(trouble, fact)));
         let age = now - memory.tried;
         found.extend(memory.unreported.clone().map(|fact| of_fleet(FleetTrouble::FleetUnreported, fact)));

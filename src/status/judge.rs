@@ -83,7 +83,7 @@ pub struct Site {
     pub certbot: PlaceState,
     /// What the file holds, compared with certbot.
     pub disk: PlaceState,
-    /// What is published, compared with certbot; `None`: nobody asks, since it is deployed here.
+    /// What is published, compared with certbot; `None`: this host doesn't publish it.
     pub published: Option<PlaceState>,
     /// What each HAProxy holds.
     pub haproxy: Vec<HaproxyView>,
@@ -160,7 +160,11 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
     let mut problems = planned(&views, disk, around);
     problems.extend(unloadable(&views, around).or_else(|| unserved(&views)));
     problems.extend(on_disk(&views, disk, around.client));
-    problems.extend(not_published(&views, published, around.client));
+    problems.extend(not_published(&views, around.client).map(|found| {
+        let is_gone = views.certbot == Sight::Absent;
+        let advice = if is_gone { Some(around.publish_gone.to_owned()) } else { found.advice };
+        Problem { advice, ..found }
+    }));
     problems.extend(unreached(&views, around));
     problems.extend(lacks_ocsp(&views, around));
     problems.extend(lifetimes(&views, &haproxy, around));
@@ -175,7 +179,7 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
     problems.extend(owed(&views, around));
     sort(&mut problems);
     let worst = problems.iter().map(|problem| problem.severity).max().unwrap_or(Severity::Ok);
-    let is_unseen = [certbot, published.unwrap_or(disk)].contains(&PlaceState::Unknown)
+    let is_unseen = [certbot, disk, published.unwrap_or(disk)].contains(&PlaceState::Unknown)
         || (is_served(&views)
             && haproxy.iter().zip(around.running).any(|(view, running)| {
                 view.state == PlaceState::Unknown && running.wanted && views.disk.here().is_some()
@@ -238,7 +242,7 @@ fn disk_state(views: &SiteViews, sees_state: bool) -> PlaceState {
     }
 }
 
-/// Where nothing is deployed what counts is what others get.
+/// What others get, compared with certbot.
 fn published_state(views: &SiteViews) -> Option<PlaceState> {
     Some(match (views.published.as_ref()?, &views.certbot) {
         (Sight::Unseen | Sight::Damaged, _) | (Sight::Here(_), Sight::Unseen) => PlaceState::Unknown,
@@ -477,10 +481,11 @@ fn on_disk(views: &SiteViews, disk: PlaceState, client: Client) -> Option<Proble
 }
 
 /// What is published, compared with certbot.
-fn not_published(views: &SiteViews, published: Option<PlaceState>, client: Client) -> Option<Problem> {
+#[must_use]
+pub fn not_published(views: &SiteViews, client: Client) -> Option<Problem> {
     let who = client.who();
     let is_refused = views.row.as_ref().is_some_and(|row| row.action == Action::Refuse);
-    let (severity, fact) = match (published?, views.certbot.here(), views.in_edition()) {
+    let (severity, fact) = match (published_state(views)?, views.certbot.here(), views.in_edition()) {
         (PlaceState::Missing, Some(_), _) => {
             (Severity::Critical, format!("{who} has a certificate, and it is not published"))
         }
@@ -687,11 +692,13 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], around: &Circumstances<
             note(&format!("in {}", escaped(&view.name)), view.not_before, not_after, true);
         }
     }
+    let published = views.in_edition();
+    if let Some(leaf) = views.certbot.here()
+        && let Some(entry) = published.filter(|entry| entry.leaf != leaf.sha256)
+    {
+        note("that is published", None, entry.not_after, true);
+    }
     if let (Some(leaf), None) = (views.certbot.here(), views.disk.here()) {
-        let published = views.in_edition();
-        if let Some(entry) = published.filter(|entry| entry.leaf != leaf.sha256) {
-            note("that is published", None, entry.not_after, true);
-        }
         let is_published = published.is_some_and(|entry| entry.leaf == leaf.sha256);
         let place = format!("that {} has", around.client.who());
         note(&place, Some(leaf.not_before), leaf.not_after, is_published);

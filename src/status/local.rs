@@ -13,6 +13,7 @@ use super::edition::LastEdition;
 use super::links::Links;
 use super::lost;
 use super::observation::{Inside, Location, Sight, SiteViews};
+use super::publisher;
 use crate::certified_key::Leaf;
 use crate::config::{Haproxy, Settings};
 use crate::decide::decide;
@@ -64,8 +65,12 @@ pub struct Ground {
     pub loaded: Loaded,
     /// Whether certbot's directory of lineages isn't there.
     pub live_is_missing: bool,
-    /// What was published last, where nothing is deployed here.
+    /// What was published last; `None`: this host is no publisher.
     pub edition: Option<LastEdition>,
+    /// What will keep the next publish from succeeding: the fact.
+    pub unwritable_cache: Option<String>,
+    /// How the last publish ended, where the last run is one of `assemble`.
+    pub last_publish: Sight<LastRun>,
     /// What is broken rather than forbidden.
     pub error: Option<Failure>,
 }
@@ -153,6 +158,7 @@ pub fn look_around(settings: &Settings, system: &System, reading: Reading, progr
             let elsewhere = with_host(&mut ground.sites, elsewhere);
             ground.sites.extend(elsewhere);
             lost::note(settings, &ground.loaded, &mut ground.sites);
+            publisher::note_published(settings, &mut ground);
         }
         Err(failure) => {
             ground.note(failure);

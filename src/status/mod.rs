@@ -35,6 +35,7 @@ pub mod unit;
 pub mod untried;
 pub mod unworkable;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -82,15 +83,17 @@ pub struct Status {
     pub haproxy: Vec<Running>,
     /// For each HAProxy that is still to be notified: since when; `None`: the record of it is lost.
     pub owed: BTreeMap<String, Option<i64>>,
-    /// The last run of `assemble`; outer `None`: it can't be seen.
+    /// The last run of `assemble`, on a publisher without a HAProxy of `fleet publish`.
     pub last_run: Sight<LastRun>,
+    /// The last run of `fleet publish` on a publisher with a HAProxy, where `assemble` ends with one.
+    pub last_publish: Sight<LastRun>,
     /// Places that can't be seen, and why.
     pub unseen: Vec<String>,
     /// What `--setup` found.
     pub findings: Vec<Finding>,
     /// Who renews the certificates.
     pub client: Client,
-    /// What this host published last; `None`: it is no publisher, or has a HAProxy of its own.
+    /// What this host published last; `None`: it is no publisher.
     pub edition: Option<LastEdition>,
 }
 
@@ -225,6 +228,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         superfluous: &superfluous,
         needs: &needs,
         live_is_missing: ground.live_is_missing,
+        publish_gone: publisher::publish_gone(&ground.sites),
         follows: settings.followed().is_some(),
     };
     let mut sites: Vec<Site> = ground.sites.into_iter().map(|views| judge(views, &around)).collect();
@@ -243,6 +247,8 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     problems.extend(setup.problems);
     let last_run = ground.last_run.here();
     problems.extend(troubles::failed_run(last_run, now));
+    problems.extend(troubles::failed_publish(ground.last_publish.here(), now));
+    problems.extend(ground.unwritable_cache.as_deref().map(troubles::cannot_publish));
     if !ground.last_run.is_unseen() {
         let at = last_run.map(|run| run.at);
         let longest = sites.iter().filter_map(Site::lifetime).max();
@@ -261,6 +267,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         haproxy,
         owed,
         last_run: ground.last_run,
+        last_publish: ground.last_publish,
         unseen: ground.unseen,
         findings: setup.findings,
         client,
@@ -288,7 +295,7 @@ fn owed_since(settings: &Settings, state: &State) -> BTreeMap<String, Option<i64
 impl Status {
     /// Every command that is printed acts on the same settings, and does what is done on this host.
     fn complete(&mut self, given: &Given) {
-        let publishes = self.edition.is_some();
+        let publishes = self.only_publishes();
         let of_sites = self.sites.iter_mut().flat_map(|site| &mut site.problems);
         for problem in self.problems.iter_mut().chain(of_sites) {
             let advice = problem.advice.take();
@@ -298,6 +305,22 @@ impl Status {
         for line in self.findings.iter_mut().flat_map(|finding| &mut finding.mend) {
             *line = given.put_into(line);
         }
+    }
+
+    /// Whether nothing is deployed here: what counts is what is published.
+    #[must_use]
+    pub fn only_publishes(&self) -> bool {
+        self.edition.as_ref().is_some_and(|edition| edition.is_all)
+    }
+
+    /// The last run with all that belongs to it: on a publisher it has published, too.
+    #[must_use]
+    pub fn whole_run(&self) -> Option<Cow<'_, LastRun>> {
+        let run = self.last_run.here()?;
+        Some(match self.last_publish.here() {
+            Some(publish) => Cow::Owned(run.followed_by(publish)),
+            None => Cow::Borrowed(run),
+        })
     }
 
     /// How bad it is, all in all.

@@ -157,7 +157,7 @@ pub struct SiteViews {
     pub certbot: Sight<Arc<Leaf>>,
     /// What the file holds.
     pub disk: Sight<Arc<Leaf>>,
-    /// What is published of it; `None`: nobody asks, since it is deployed here.
+    /// What is published of it; `None`: this host doesn't publish it.
     pub published: Option<Sight<PageEntry>>,
     /// certbot's links, where the lineage is refused.
     pub links: Option<Links>,

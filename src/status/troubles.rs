@@ -11,7 +11,7 @@ use crate::haproxy::process::twin::Twins;
 use crate::serving::gather;
 use crate::serving::loads::{Bind, Loaded, Serving};
 use crate::sites::last_run::LastRun;
-use crate::status::problem::Problem;
+use crate::status::problem::{Problem, problem};
 use crate::sys::escape::{escaped, escaped_path};
 
 /// A HAProxy that should run and doesn't.
@@ -142,14 +142,31 @@ pub fn without_tls(settings: &Settings, loaded: &Loaded) -> Vec<Problem> {
 /// The last run failed: it is the last run all the same.
 #[must_use]
 pub fn failed_run(last_run: Option<&LastRun>, now: i64) -> Option<Problem> {
-    let run = last_run?;
+    failed("the last run failed", last_run?, "mend that; then run: haproxy-certs assemble", now)
+}
+
+/// The same of the publish that ends each run on a publisher with a HAProxy.
+#[must_use]
+pub fn failed_publish(last_publish: Option<&LastRun>, now: i64) -> Option<Problem> {
+    let advice = "mend that; then run: haproxy-certs fleet publish";
+    failed("the last publish failed", last_publish?, advice, now)
+}
+
+/// No publish can succeed, whether one was tried or not.
+#[must_use]
+pub fn cannot_publish(fact: &str) -> Problem {
+    let advice = Some("mend that; then run: haproxy-certs fleet publish".to_owned());
+    problem(ProblemKind::RunFailed, Severity::Warning, format!("the next publish will fail: {fact}"), advice)
+}
+
+fn failed(what: &str, run: &LastRun, advice: &str, now: i64) -> Option<Problem> {
     let error = run.error.as_ref()?;
     let ago = advice::span(now.saturating_sub(run.at).max(0));
     Some(Problem {
         kind: ProblemKind::RunFailed,
         severity: Severity::Warning,
         haproxy: None,
-        fact: format!("the last run failed {ago} ago: {}", error.message),
-        advice: Some("mend that; then run: haproxy-certs assemble".to_owned()),
+        fact: format!("{what} {ago} ago: {}", error.message),
+        advice: Some(advice.to_owned()),
     })
 }

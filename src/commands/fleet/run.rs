@@ -7,6 +7,7 @@ use crate::commands::fleet::publish::{LookThrough, Wanted, publish};
 use crate::commands::fleet::status::status;
 use crate::commands::fleet::watch::watch;
 use crate::config::Settings;
+use crate::fleet::edition::Pruning;
 use crate::output::fleet::{html, human, json, monitoring, prometheus};
 use crate::output::late::{late, undeployed};
 use crate::output::status::textfile;
@@ -28,7 +29,7 @@ pub fn run(terminal: &Terminal, global: &Global, command: &FleetCommand) -> Resu
         FleetCommand::Join => joined(terminal, &settings?),
         FleetCommand::Publish(args) => {
             let wanted = Wanted {
-                prune_many: args.prune_many,
+                pruning: if args.prune_many { Pruning::Many } else { Pruning::Few },
                 take_over: args.take_over,
                 rotate: false,
                 missing: LookThrough::Now,
@@ -83,10 +84,18 @@ fn show(terminal: &Terminal, settings: &Settings, system: &System, done: &Follow
 
 /// Runs `fleet status`; it exits as monitoring plugins do.
 fn seen(terminal: &Terminal, settings: Result<Settings, Failure>, args: &FleetStatus) -> Exit {
-    let looked = settings.and_then(|settings| status(&settings).map(|overview| (settings, overview)));
+    // Which fleet it is may be known also where it can't be looked at.
+    let name = settings.as_ref().ok().and_then(|settings| settings.fleet.as_ref()).map(|it| it.name.clone());
+    let looked =
+        settings.and_then(|settings| status(&settings, &progress()).map(|overview| (settings, overview)));
     let (settings, overview) = match looked {
         Ok(looked) => looked,
         Err(failure) => {
+            if let Some(path) = &args.textfile
+                && let Err(unwritten) = textfile::write(path, &prometheus::failure(name.as_deref(), now()))
+            {
+                terminal.complain(&unwritten.message);
+            }
             match args.format {
                 FleetFormat::Html => terminal.print_line(&html::failure(&failure.message, now())),
                 FleetFormat::Json => terminal.print_line(&json::failure(&failure)),

@@ -1,4 +1,4 @@
-//! `fleet status`: reads the head and every node's report, and judges them.
+//! `fleet status`: reads the head and every node's report, on the publisher also certbot's tree, and judges them.
 
 use crate::commands::fleet::values::reports;
 use crate::config::Settings;
@@ -13,21 +13,40 @@ use crate::fleet::head::SignedHead;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_list::NodeList;
 use crate::fleet::overview::{
-    FleetOverview, FleetProblem, HeadLineage, HeadLineages, node_row, problem, staleness, unreadable_row,
+    FleetOverview, FleetProblem, HeadLineage, HeadLineages, behind, node_row, problem, staleness,
+    unreadable_row,
 };
 use crate::fleet::page::PageEntry;
 use crate::fleet::reach::{Patience, reach};
 use crate::fleet::sshsig::VerifyingKey;
 use crate::fleet::store::{FleetStore, StoreKey, get_one};
 use crate::fleet::trouble::FleetTrouble;
+use crate::plan::client::Client;
+use crate::status::judge::not_published;
+use crate::status::problem::Problem;
+use crate::status::publisher::{look_around, without_haproxy};
+use crate::status::severity::Severity;
+use crate::status::troubles::{cannot_publish, failed_publish};
 use crate::sys::clock::now;
+use crate::sys::escape::escaped;
 use crate::sys::failure::Failure;
+use crate::sys::parallel::Progress;
 
 /// Looks at the fleet.
 ///
 /// # Errors
 /// The settings know of no fleet, or can't be used.
-pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
+pub fn status(settings: &Settings, progress: Progress<'_>) -> Result<FleetOverview, Failure> {
+    let mut overview = look(settings)?;
+    if settings.published().is_some() {
+        let own = unpublished(settings, overview.at, progress);
+        overview.problems.extend(own);
+    }
+    Ok(overview)
+}
+
+/// What the store has.
+fn look(settings: &Settings) -> Result<FleetOverview, Failure> {
     let fleet = settings.fleet.as_ref().ok_or_else(|| Failure::config("the settings have no [fleet]"))?;
     let name = fleet_name(fleet)?;
     let keys = keys(fleet)?;
@@ -105,6 +124,36 @@ pub fn status(settings: &Settings) -> Result<FleetOverview, Failure> {
         overview.problems.extend(problems);
     }
     Ok(overview)
+}
+
+/// What this host, which is the publisher, should have published, and hasn't.
+fn unpublished(settings: &Settings, at: i64, progress: Progress<'_>) -> Vec<FleetProblem> {
+    let settings = without_haproxy(settings);
+    let ground = look_around(&settings, progress);
+    let of_status = |found: Problem| FleetProblem {
+        trouble: FleetTrouble::RunFailed,
+        severity: found.severity,
+        fact: found.fact,
+    };
+    let failed =
+        failed_publish(ground.last_run.here(), at).or(ground.unwritable_cache.as_deref().map(cannot_publish));
+    let mut problems: Vec<FleetProblem> = failed.map(of_status).into_iter().collect();
+    let client = Client::of(&settings);
+    let is_behind = |views| {
+        let found = not_published(views, client)?;
+        let lineage = views.lineage.as_ref()?;
+        Some((found.severity, format!("{}: {}", escaped(lineage.as_encoded_bytes()), found.fact)))
+    };
+    problems.extend(behind(ground.sites.iter().filter_map(is_behind).collect()));
+    if let Some(why) = ground.error.map(|failure| failure.message).or(ground.unseen.into_iter().next()) {
+        let fact = format!("whether everything is published can't be seen: {why}");
+        problems.push(FleetProblem {
+            trouble: FleetTrouble::NotPublished,
+            severity: Severity::Unknown,
+            fact,
+        });
+    }
+    problems
 }
 
 /// The heads that counted here: on the publisher it is the one that it published last.

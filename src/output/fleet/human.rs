@@ -4,6 +4,7 @@ use super::{counted, head_line, serves};
 use crate::commands::fleet::follow::Followed;
 use crate::commands::fleet::join::Joined;
 use crate::commands::fleet::publish::Published;
+use crate::fleet::edition::Held;
 use crate::fleet::overview::{EVERYTHING, FleetOverview, NodeRow};
 use crate::output::human::{Line, Tone};
 use crate::output::json::timestamp;
@@ -61,7 +62,9 @@ pub fn published(done: &Published, verbose: bool) -> Vec<Line> {
     if let Some((names, why)) = &done.held {
         let some: Vec<String> = names.iter().take(5).map(|name| escaped(name).to_string()).collect();
         let more = if names.len() > 5 { format!(" and {} more", names.len() - 5) } else { String::new() };
-        of(Tone::Wary, "held", format!("{}{more} stay published: {why}", some.join(", ")));
+        let stay = if names.len() == 1 { "stays" } else { "stay" };
+        let tone = if *why == Held::Wanted { Tone::Plain } else { Tone::Wary };
+        of(tone, "held", format!("{}{more} {stay} published: {}", some.join(", "), why.why()));
     }
     for alarm in &done.alarms {
         of(Tone::Bad, "note", alarm.clone());

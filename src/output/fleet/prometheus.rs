@@ -2,15 +2,19 @@
 
 use crate::fleet::overview::FleetOverview;
 use crate::output::status::prometheus::Page;
+use crate::status::severity::Severity;
+
+const STATE: &str = "The state of the fleet: 0 ok, 1 warning, 2 critical, 3 unknown.";
+const LOOKED: &str = "When the fleet was looked at.";
 
 /// The metrics, each line with its end.
 #[must_use]
 pub fn text(overview: &FleetOverview) -> String {
     let mut page = Page::default();
     let fleet = ("fleet", overview.fleet.as_str());
-    page.gauge("fleet_state", "The state of the fleet: 0 ok, 1 warning, 2 critical, 3 unknown.");
+    page.gauge("fleet_state", STATE);
     page.sample(&[fleet], overview.severity().code());
-    page.gauge("fleet_status_timestamp_seconds", "When the fleet was looked at.");
+    page.gauge("fleet_status_timestamp_seconds", LOOKED);
     page.sample(&[fleet], overview.at);
     if let Some(signed) = &overview.head {
         page.gauge("fleet_head_sequence", "The number of the head that is in the store.");
@@ -48,5 +52,17 @@ pub fn text(overview: &FleetOverview) -> String {
         ];
         page.sample(&labels, 1);
     }
+    page.text
+}
+
+/// The metrics where the fleet can't be looked at: nothing is known but that. `fleet`: its name, where that is known.
+#[must_use]
+pub fn failure(fleet: Option<&str>, now: i64) -> String {
+    let mut page = Page::default();
+    let labels: Vec<_> = fleet.map(|name| ("fleet", name)).into_iter().collect();
+    page.gauge("fleet_state", STATE);
+    page.sample(&labels, Severity::Unknown.code());
+    page.gauge("fleet_status_timestamp_seconds", LOOKED);
+    page.sample(&labels, now);
     page.text
 }

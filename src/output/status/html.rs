@@ -8,7 +8,6 @@ use super::{edition_line, human, verdict};
 use crate::host_setup::finding::Finding;
 use crate::output::json::timestamp;
 use crate::output::page::{Fact, Frame, ProblemPart, mark, readable, rendered};
-use crate::plan::client::Client;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
 use crate::status::Status;
@@ -179,23 +178,23 @@ pub fn text(status: &Status) -> String {
     let told = |haproxy: &Running| run.and_then(|run| run.told.get(&haproxy.name)).map(|told| told.at);
     let main = Main {
         problems: status.problems.iter().map(trouble).collect(),
-        sites: status.sites.iter().map(|site| card(site, status.client, status.at)).collect(),
+        sites: status.sites.iter().map(|site| card(site, status)).collect(),
         haproxys: status.haproxy.iter().map(|it| haproxy(it, status, told(it))).collect(),
         unseen: &status.unseen,
         findings: status.findings.iter().map(setting).collect(),
     };
-    let to = match &status.edition {
-        Some(edition) => format!("the fleet {}", edition_line(edition, status.at)),
-        None => escaped_path(&status.sites_dir).to_string(),
-    };
+    let fleet = status.edition.as_ref().map(|it| format!("the fleet {}", edition_line(it, status.at)));
+    let sites_dir = (!status.only_publishes()).then(|| escaped_path(&status.sites_dir).to_string());
+    let to: Vec<String> = sites_dir.into_iter().chain(fleet).collect();
+    let runs: Vec<String> = human::last_run(status).into_iter().chain(human::last_publish(status)).collect();
     Frame {
-        title: if status.edition.is_some() { TITLE_OF_PUBLISHER } else { TITLE },
+        title: if status.only_publishes() { TITLE_OF_PUBLISHER } else { TITLE },
         severity: status.severity(),
         verdict: verdict(status),
         at: status.at,
-        note: human::last_run(status),
+        note: (!runs.is_empty()).then(|| runs.join(". ")),
         main: rendered(&main),
-        from: Some(format!("from {} to {to}", escaped_path(&status.live_dir))),
+        from: Some(format!("from {} to {}", escaped_path(&status.live_dir), to.join(" and to "))),
     }
     .page()
 }
@@ -215,7 +214,7 @@ fn trouble(problem: &Problem) -> ProblemPart {
     }
 }
 
-fn card(site: &Site, client: Client, now: i64) -> Card {
+fn card(site: &Site, status: &Status) -> Card {
     let leaf = site.leaf();
     let names: Vec<String> = leaf
         .map(|leaf| leaf.names.iter().map(|name| escaped(name).to_string()).collect())
@@ -230,8 +229,8 @@ fn card(site: &Site, client: Client, now: i64) -> Card {
         key: leaf.map(|leaf| leaf.key_type.to_string()),
         names: if is_more { format!("{first} and {} more", names.len() - MOST_NAMES) } else { first },
         more_names: if is_more { names.join(", ") } else { String::new() },
-        life: life(site, now),
-        places: places(site, client),
+        life: life(site, status.at),
+        places: places(site, status),
         problems: site
             .problems
             .iter()
@@ -266,8 +265,8 @@ fn life(site: &Site, now: i64) -> Option<Life> {
     })
 }
 
-/// certbot or whoever renews, then the disk and all HAProxys, or the fleet.
-fn places(site: &Site, client: Client) -> Vec<Line> {
+/// certbot or whoever renews, then the disk and all HAProxys, and the fleet.
+fn places(site: &Site, status: &Status) -> Vec<Line> {
     let is_loaded = site.views.role == Role::Host || site.views.file.as_deref().is_some_and(is_loaded_name);
     let line = |name: &str, state, is_expected| {
         let word = human::place(state, is_expected);
@@ -286,9 +285,10 @@ fn places(site: &Site, client: Client) -> Vec<Line> {
         };
         Line { class, mark, name: name.to_owned(), word }
     };
-    let certbot = line(client.place(), site.certbot, site.views.lineage.is_some());
-    if let Some(state) = site.published {
-        return vec![certbot, line("fleet", state, true)];
+    let certbot = line(status.client.place(), site.certbot, site.views.lineage.is_some());
+    let fleet = site.published.map(|state| line("fleet", state, true));
+    if status.only_publishes() {
+        return [certbot].into_iter().chain(fleet).collect();
     }
     let mut haproxy = line("HAProxy", site.all_haproxys(), is_loaded && !site.haproxy.is_empty());
     if let Some(word) = human::served(site) {
@@ -300,7 +300,8 @@ fn places(site: &Site, client: Client) -> Vec<Line> {
         };
         haproxy.word = site.haproxy.iter().map(each).collect::<Vec<_>>().join(", ");
     }
-    vec![certbot, line("disk", site.disk, site.views.file.is_some()), haproxy]
+    let disk = line("disk", site.disk, site.views.file.is_some());
+    [certbot, disk, haproxy].into_iter().chain(fleet).collect()
 }
 
 fn haproxy(it: &Running, status: &Status, told: Option<i64>) -> Line {

@@ -89,7 +89,7 @@ pub fn lines(status: &Status, width: usize, detail: Detail) -> Vec<StatusLine> {
     let mut lines = Vec::new();
     let sites: Vec<&Site> = status.sites.iter().filter(shown).collect();
     if !sites.is_empty() {
-        let what = if status.edition.is_some() { "LINEAGE" } else { "FILE" };
+        let what = if status.only_publishes() { "LINEAGE" } else { "FILE" };
         lines.push(plain(row(&columns, "STAT", what, "NAMES", |column| column.title(status.client))));
     }
     for site in sites {
@@ -112,7 +112,7 @@ pub fn lines(status: &Status, width: usize, detail: Detail) -> Vec<StatusLine> {
         lines.extend(status.unseen.iter().flat_map(|what| wrapped("unseen: ", what, &columns, Tone::Wary)));
         lines.extend(haproxys(status, &columns, detail));
         let edition = status.edition.as_ref().map(|it| format!("Fleet {}", edition_line(it, status.at)));
-        let notes = edition.into_iter().chain(last_run(status));
+        let notes = edition.into_iter().chain(last_run(status)).chain(last_publish(status));
         lines.extend(notes.flat_map(|text| wrapped("", &text, &columns, Tone::Plain)));
     }
     lines.extend(status.findings.iter().flat_map(|finding| found(finding, &columns, detail)));
@@ -130,7 +130,7 @@ fn columns(status: &Status, width: usize) -> Columns {
     let mut free = width.saturating_sub(4 + 1);
     let mut others = Vec::new();
     let is_asked = |column| match column {
-        Column::Haproxy | Column::Disk => status.edition.is_none(),
+        Column::Haproxy | Column::Disk => !status.only_publishes(),
         Column::Fleet => status.edition.is_some(),
         _ => true,
     };
@@ -356,10 +356,7 @@ fn haproxys(status: &Status, columns: &Columns, detail: Detail) -> Vec<StatusLin
 
 /// When the last run was, and what came of it.
 pub(super) fn last_run(status: &Status) -> Option<String> {
-    let when = |at: i64| match status.at.saturating_sub(at) {
-        since if is_future(at, status.at) => format!("{} in the future", span(-since)),
-        since => format!("{} ago", span(since.max(0))),
-    };
+    let when = |at| when(at, status.at);
     let Some(run) = status.last_run.here() else {
         let is_known = !status.last_run.is_unseen();
         return is_known.then(|| "Last run: none is known of".to_owned());
@@ -367,10 +364,8 @@ pub(super) fn last_run(status: &Status) -> Option<String> {
     if let Some(error) = &run.error {
         return Some(format!("Last run: {}, failed: {}", when(run.at), error.message));
     }
-    let (ended, what) = match status.edition {
-        Some(_) => (published(run), "lineage"),
-        None => (ended(run), "file"),
-    };
+    let (ended, what) =
+        if status.only_publishes() { (published(run), "lineage") } else { (ended(run), "file") };
     let mut text = format!("Last run: {}, {ended}, {} changed", when(run.at), counted(run.changes, what));
     for (name, told) in &run.told {
         let outcome = serde_json::to_value(told.outcome).ok();
@@ -386,7 +381,25 @@ pub(super) fn last_run(status: &Status) -> Option<String> {
     Some(text)
 }
 
-/// How a run ended that only published.
+/// When the last publish was, and what came of it, where that isn't all of the last run.
+pub(super) fn last_publish(status: &Status) -> Option<String> {
+    let run = status.last_publish.here()?;
+    let when = when(run.at, status.at);
+    if let Some(error) = &run.error {
+        return Some(format!("Last publish: {when}, failed: {}", error.message));
+    }
+    let changed = counted(run.changes, "lineage");
+    Some(format!("Last publish: {when}, {}, {changed} changed", published(run)))
+}
+
+fn when(at: i64, now: i64) -> String {
+    match now.saturating_sub(at) {
+        since if is_future(at, now) => format!("{} in the future", span(-since)),
+        since => format!("{} ago", span(since.max(0))),
+    }
+}
+
+/// How a publish ended.
 fn published(run: &LastRun) -> &'static str {
     match run.exit {
         0 => "everything published",

@@ -139,7 +139,9 @@ struct LastRun {
 /// A status as one line of JSON. `with_setup`: with what `--setup` found.
 #[must_use]
 pub fn status(status: &Status, with_setup: bool) -> String {
-    let run = status.last_run.here();
+    let run = status.whole_run();
+    let run = run.as_deref();
+    let is_deployed = !status.only_publishes();
     // As in the report of a run: by file, then those without one.
     let mut sites: Vec<&Site> = status.sites.iter().collect();
     sites.sort_by_key(|site| (site.views.file.is_none(), &site.views.file, &site.views.lineage));
@@ -151,11 +153,11 @@ pub fn status(status: &Status, with_setup: bool) -> String {
         time: timestamp(status.at),
         live_dir: Some(status.live_dir.to_string_lossy().into_owned()),
         // Where nothing is deployed it means nothing.
-        sites_dir: status.edition.is_none().then(|| status.sites_dir.to_string_lossy().into_owned()),
+        sites_dir: is_deployed.then(|| status.sites_dir.to_string_lossy().into_owned()),
         error: status.error.as_ref(),
         unseen: &status.unseen,
         problems: status.problems.iter().map(detail).collect(),
-        sites: sites.into_iter().map(site).collect(),
+        sites: sites.into_iter().map(|it| site(it, is_deployed)).collect(),
         summary: status.counts().into_iter().map(|(severity, count)| (severity.name(), count)).collect(),
         haproxy: status
             .haproxy
@@ -209,10 +211,9 @@ pub fn failure(error: &Failure) -> String {
     })
 }
 
-fn site(site: &Site) -> OneSite<'_> {
+fn site(site: &Site, is_deployed: bool) -> OneSite<'_> {
     let views = &site.views;
     let leaf = site.leaf();
-    let is_deployed = site.published.is_none();
     let text = |name: &std::ffi::OsString| name.to_string_lossy().into_owned();
     OneSite {
         lineage: views.lineage.as_ref().map(text),

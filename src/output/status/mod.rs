@@ -28,7 +28,7 @@ pub fn verdict(status: &Status) -> String {
     for (_, problem) in status.all_problems() {
         *kinds.entry(problem.kind.name()).or_default() += 1;
     }
-    let (site, deploy) = if status.edition.is_some() { ("lineage", "publish") } else { ("site", "deploy") };
+    let (site, deploy) = if status.only_publishes() { ("lineage", "publish") } else { ("site", "deploy") };
     let sites = |count| counted(count, site);
     let mut parts = Vec::new();
     if let Some(error) = &status.error {
@@ -71,7 +71,7 @@ pub fn verdict(status: &Status) -> String {
 
 /// What a publisher published last, for display.
 fn edition_line(edition: &LastEdition, at: i64) -> String {
-    let LastEdition { fleet, store, head, lineages } = edition;
+    let LastEdition { fleet, store, head, lineages, is_all: _ } = edition;
     let head = match head {
         Sight::Here(signed) => {
             format!("{}, {}", head_words(&signed.head, at), counted(*lineages, "lineage"))

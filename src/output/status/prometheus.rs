@@ -163,7 +163,7 @@ fn runs(page: &mut Page, status: &Status) {
         "When the last run of assemble or fleet publish ended, 0 if none is recorded.",
     );
     page.sample(&[], at);
-    let Some(run) = status.last_run.here() else { return };
+    let Some(run) = status.whole_run() else { return };
     page.gauge("last_run_exit_status", "The exit status of the last run of assemble or fleet publish.");
     page.sample(&[], run.exit);
     page.gauge(
@@ -293,7 +293,7 @@ fn names(site: &Site) -> (String, String) {
     let file = match &site.views.place.inside {
         Some(inside) => Some(inside.path.as_os_str()),
         // An empty one would be no site's.
-        None if site.published.is_some() => site.views.lineage.as_deref(),
+        None if site.views.file.is_none() && site.published.is_some() => site.views.lineage.as_deref(),
         None => site.views.file.as_deref(),
     };
     (text(site.views.lineage.as_deref()), text(file))

@@ -22,8 +22,8 @@ use crate::commands::fleet::publish::unnamed::{DAY, clear_away, could_read, drop
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::AHEAD;
-use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, Opened, fleet_name};
-use crate::fleet::edition::{Edition, Looked, pages_of};
+use crate::fleet::cache::{CacheFolder, FleetMemory, HostPart, Opened, fleet_name, made};
+use crate::fleet::edition::{Edition, Held, Looked, Pruning, pages_of};
 use crate::fleet::epoch::EpochKey;
 use crate::fleet::head::Head;
 use crate::fleet::identity::HostIdentity;
@@ -38,7 +38,6 @@ use crate::index::known_pair::KnownPair;
 use crate::output::Exit;
 use crate::plan::client::Client;
 use crate::sites::last_run::LastRun;
-use crate::sites::place::Place;
 use crate::sys::clock::now;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
@@ -61,8 +60,8 @@ pub enum LookThrough {
 /// How the operator wants it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
-    /// However many lineages are gone, they go.
-    pub prune_many: bool,
+    /// What becomes of lineages that are gone.
+    pub pruning: Pruning,
     /// A new epoch.
     pub rotate: bool,
     /// Take the fleet over from another publisher.
@@ -89,7 +88,7 @@ pub struct Published {
     /// What is gone.
     pub gone: Vec<String>,
     /// What is gone from certbot's tree and stays published, and why.
-    pub held: Option<(Vec<String>, &'static str)>,
+    pub held: Option<(Vec<String>, Held)>,
     /// What was refused, and why.
     pub refused: Vec<(String, String)>,
     /// The identity file, where it was made now.
@@ -109,13 +108,16 @@ pub struct Published {
 }
 
 impl Published {
+    /// Whether a guard keeps lineages published that are gone.
+    fn is_held(&self) -> bool {
+        self.held.as_ref().is_some_and(|(_, why)| *why != Held::Wanted)
+    }
+
     /// How publishing ends: whether something needs a person.
     #[must_use]
     pub fn exit(&self) -> Exit {
-        let is_fine = self.held.is_none()
-            && self.refused.is_empty()
-            && self.alarms.is_empty()
-            && self.removed.is_empty();
+        let is_fine =
+            !self.is_held() && self.refused.is_empty() && self.alarms.is_empty() && self.removed.is_empty();
         if is_fine { Exit::Fine } else { Exit::Partly }
     }
 }
@@ -133,15 +135,15 @@ pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     done
 }
 
-/// The last run of a publisher without a HAProxy, which has no sites directory to record it in.
+/// How it ended, where nothing else is needed but what publishing needs itself: what fails first may be the first publish.
 fn record(fleet: &Fleet, done: &Result<Published, Failure>) -> Result<(), Failure> {
-    let Some(place) = Place::open(&fleet.cache)? else { return Ok(()) };
+    let place = made(&fleet.cache)?;
     let before = LastRun::look_in(&place)?.unwrap_or_default();
     let exit = done.as_ref().map_or(Exit::Unable, Published::exit);
     let run = LastRun {
         at: now(),
         exit: exit.code(),
-        only_warned: done.as_ref().is_ok_and(|done| done.held.is_none() && done.refused.is_empty()),
+        only_warned: done.as_ref().is_ok_and(|done| !done.is_held() && done.refused.is_empty()),
         error: done.as_ref().err().cloned(),
         changes: done.as_ref().map_or(0, |done| done.published.len() + done.gone.len()),
         succeeded: if exit == Exit::Fine { now() } else { before.succeeded },
@@ -349,8 +351,7 @@ impl Publishing<'_> {
         let mut looks = look(&seal, &names, self.store, progress)?;
         let same = as_published.into_iter().map(|name| (name.to_string_lossy().into_owned(), Looked::Same));
         looks.all.extend(same);
-        let mut edition =
-            Edition::after(before, looks.all, !discovery.lineages.is_empty(), wanted.prune_many);
+        let mut edition = Edition::after(before, looks.all, !discovery.lineages.is_empty(), wanted.pruning);
         let mut lost = Vec::new();
         if let Some(opened) = self.previous {
             let is_kept = |name: &String, entry: &PageEntry| before.get(name) == Some(entry);
@@ -455,7 +456,7 @@ impl Publishing<'_> {
         let is_due = self.at - last.signed >= LIFE / 2 || self.at + AHEAD < last.signed;
         let is_other =
             last.pages != pages.hashes || last.nodes != self.members.hash() || last.epoch != self.key.epoch();
-        let may_prune = wanted.prune_many && !(last.prune_many && edition.gone.is_empty());
+        let may_prune = (wanted.pruning == Pruning::Many) && !(last.prune_many && edition.gone.is_empty());
         is_due || is_other || self.base.is_doubtful || may_prune
     }
 
@@ -476,13 +477,15 @@ impl Publishing<'_> {
             expires: self.at + LIFE,
             epoch: self.key.epoch(),
             epoch_key: self.key.commitment(self.name),
-            prune_many: wanted.prune_many,
+            prune_many: wanted.pruning == Pruning::Many,
             nodes: self.members.hash(),
             pages: pages.hashes,
         };
         let value = head.sign(self.identity.signing());
+        // The rest of what is to be remembered holds once the head is there.
         memory.intended = Some(hex(&sha256(&value)));
-        self.folder.remember(memory)?;
+        let intent = FleetMemory { intended: memory.intended.clone(), ..self.folder.memory() };
+        self.folder.remember(&intent)?;
         if self.base.is_in_the_way {
             self.store.delete(&[StoreKey::Head]).map_err(|e| in_store(&e))?;
         }
