@@ -9,7 +9,7 @@ use rustix::fs::{getxattr, stat};
 use crate::config::{Haproxy, Owner, Settings};
 use crate::haproxy::process::started::Started;
 use crate::haproxy::process::user::User;
-use crate::haproxy::process::way_in::{Folder, Right, Step};
+use crate::haproxy::process::way_in::{Folder, Opening, Right};
 use crate::sys::escape::shell_word;
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
@@ -56,13 +56,13 @@ pub(crate) fn open_to(
 ) -> (Folder, Vec<String>) {
     let (then, steps) = folder.opened(user, right, &[settings.owner.gid, user.gid]);
     let word = shell_word(path.as_os_str());
-    let command = |step: Step| match step {
-        Step::Group(gid) => {
+    let command = |step: Opening| match step {
+        Opening::Group(gid) => {
             let group = Group::from_gid(Gid::from_raw(gid)).ok().flatten();
             let name = group.map_or_else(|| gid.to_string(), |group| group.name);
             format!("chgrp {} {word}", shell_word(OsStr::new(&name)))
         }
-        Step::Mode(mode) => format!("chmod {mode} {word}"),
+        Opening::Mode(mode) => format!("chmod {mode} {word}"),
     };
     (then, steps.into_iter().map(command).collect())
 }

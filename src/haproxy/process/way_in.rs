@@ -26,7 +26,7 @@ pub(crate) struct Folder {
 
 /// A step that opens a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum Opening {
     /// Another group.
     Group(u32),
     /// Other permission bits, as chmod(1) has them.
@@ -57,9 +57,9 @@ impl Folder {
 
     /// The least that lets this user in, who isn't admitted, and what is then. `groups`: those that it is best known by come
     /// first. Everybody is let in only where the directory's group has a meaning of its own.
-    pub(crate) fn opened(self, user: &User, right: Right, groups: &[u32]) -> (Self, Vec<Step>) {
+    pub(crate) fn opened(self, user: &User, right: Right, groups: &[u32]) -> (Self, Vec<Opening>) {
         let Owner { uid, gid } = self.owner;
-        let mode = |class: char| Step::Mode(format!("{class}+{}", right.letters()));
+        let mode = |class: char| Opening::Mode(format!("{class}+{}", right.letters()));
         let with = |bits: u32| Self { mode: self.mode | bits, ..self };
         if uid == user.uid {
             return (with(right.bits() << 6), vec![mode('u')]);
@@ -71,7 +71,7 @@ impl Folder {
         let group = groups.iter().copied().find(|&group| group != ROOTS && user.is_in(group));
         match group.filter(|_| is_free) {
             Some(gid) => {
-                let steps = vec![Step::Group(gid), Step::Mode(format!("g={}", right.letters()))];
+                let steps = vec![Opening::Group(gid), Opening::Mode(format!("g={}", right.letters()))];
                 let mode = self.mode & !0o070 | right.bits() << 3;
                 (Self { owner: Owner { uid, gid }, mode }, steps)
             }
@@ -103,8 +103,8 @@ mod tests {
             assert!(!folder.admits(&user, right));
             let (then, steps) = folder.opened(&user, right, &[4, 8]);
             let words = steps.into_iter().map(|step| match step {
-                Step::Group(group) => group.to_string(),
-                Step::Mode(mode) => mode,
+                Opening::Group(group) => group.to_string(),
+                Opening::Mode(mode) => mode,
             });
             assert_eq!(words.collect::<Vec<_>>().join(" "), expected, "{uid} {gid} {mode:o}");
             assert!(then.admits(&user, right), "{then:?}");
