@@ -162,7 +162,7 @@ fn a_directory_that_haproxy_cannot_list_or_reach_is_critical_and_opened_by_the_a
     }
 }
 
-/// What is said of a directory that a user owns who isn't in the settings any more doesn't shut him out.
+/// HAProxy's user owns the directory, and the settings name another owner: giving it to root doesn't shut HAProxy out.
 #[test]
 fn a_directory_that_is_given_to_root_stays_open_to_haproxy() {
     let version = support::system_haproxy();
