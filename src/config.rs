@@ -110,6 +110,12 @@ impl Overrides {
 }
 
 impl Settings {
+    /// The group that is to read the files, beside their owner; `None`: it is root's, or has no right to.
+    #[must_use]
+    pub fn reading_group(&self) -> Option<u32> {
+        Some(self.owner.gid).filter(|&gid| gid != 0 && self.mode & 0o040 != 0)
+    }
+
     /// Reads the configuration file, `explicit` or the default one, and puts the flags over it.
     ///
     /// # Errors

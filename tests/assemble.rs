@@ -196,7 +196,7 @@ fn owner_and_mode_are_as_configured_whatever_the_umask() {
         let report = run(command.args(["-c", &line]).arg(Cmd::program()).arg(cmd.config())).exits(0);
         assert_eq!(brief(&report), ["example.org.pem install"]);
         assert_eq!(mode_and_owner(&cmd.site("example.org")), (0o440, uid, gid), "umask {umask}");
-        assert_eq!(mode_and_owner(&cmd.sites()), (0o711, uid, gid), "an unprivileged HAProxy lists it");
+        assert_eq!(mode_and_owner(&cmd.sites()), (0o751, uid, gid), "an unprivileged HAProxy lists it");
         let own = cmd.sites().join(".haproxy-certs");
         for (name, mode) in [
             ("", 0o700),

@@ -365,9 +365,14 @@ fn files_that_only_a_disabled_frontend_loads_are_not_presented() {
     let port = Port::free();
     let silent = format!("listen silent\n  disabled\n  bind {} ssl crt ", port.address());
     let haproxy = Haproxy::of(&version).section(&format!("{silent}{}", cmd.sites().display())).start();
-    let seen = status(&cmd.haproxy(&haproxy, "")).exits(2);
+    let cmd = cmd.haproxy(&haproxy, "");
+    let seen = status(&cmd).exits(2);
     assert!(seen.stdout.contains("is disabled: it doesn't listen, and no client"), "{seen}");
     assert!(seen.stdout.contains("take disabled out of that section"), "{seen}");
+    // A run says the same of it.
+    let notes = cmd.assemble(&[]).exits(1).json()["notes"].to_string();
+    assert!(notes.contains("is disabled: it doesn't listen; take disabled out of that section"), "{notes}");
+    assert!(!notes.contains("add ssl"), "{notes}");
 }
 
 /// `a.example` and `b.example`, deployed.

@@ -633,7 +633,7 @@ fn make(settings: &Settings, system: &System, item: &Item) -> Result<(), Failure
         Item::HostFile(_) => {
             let pem = placeholder()?;
             let mut sites = SitesDir::lock(settings, system, patience(settings))?;
-            sites.put_placeholder(settings, &pem).map(drop)
+            sites.put_placeholder(settings, system, &pem).map(drop)
         }
         Item::Hook { link, program } => {
             make_folder_of(link)?;

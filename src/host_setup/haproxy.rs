@@ -98,8 +98,8 @@ fn configured(
         if bind.serves() {
             findings.push(Finding::fine("crt", format!("{place} loads {shown}")));
         } else if bind.ssl {
-            let fact = format!("{place} loads {shown}, but is disabled: it doesn't listen");
-            let mend = "take disabled out of that section, or out of its defaults";
+            let (fact, mend) = bind.silence();
+            let fact = format!("{place} loads {shown}, but {fact}");
             findings.push(Finding::wrong("crt", fact, &[mend]));
         } else {
             let fact =

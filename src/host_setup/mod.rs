@@ -86,7 +86,7 @@ pub fn look(settings: &Settings, system: &System, running: &[Running]) -> Setup 
     }
     findings.extend(fleet_part::findings(settings, system));
     if part != FleetPart::OnlyPublisher {
-        findings.extend(modes::of_sites_dir(settings));
+        findings.extend(modes::of_sites_dir(settings, system));
     }
     findings.extend(modes::of_certbot(settings));
     Setup { findings, problems }

@@ -9,10 +9,11 @@ use crate::config::Settings;
 use crate::host_setup::finding::Finding;
 use crate::sites::guard;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
+use crate::sys::system::System;
 
-pub(crate) fn of_sites_dir(settings: &Settings) -> Vec<Finding> {
+pub(crate) fn of_sites_dir(settings: &Settings, system: &System) -> Vec<Finding> {
     match std::fs::canonicalize(&settings.sites_dir) {
-        Ok(path) => match guard::check(&path, settings.owner) {
+        Ok(path) => match guard::check(&path, settings, system) {
             Ok(()) => by_group(settings, &path),
             Err(failure) => vec![match failure.message.split_once("; run: ") {
                 Some((fact, command)) => Finding::wrong("modes", fact, &[command]),

@@ -55,7 +55,7 @@ pub fn log(settings: &Settings, system: &System, report: &Report, exit: Exit) {
         rejected: report.rows.iter().filter_map(rejected).collect(),
     };
     // Status and the log's reminders live on it, nothing else does; who may not write there has been told so already.
-    if let Err(failure) = run.save(settings)
+    if let Err(failure) = run.save(settings, system)
         && failure.kind == FailureKind::Io
     {
         send(

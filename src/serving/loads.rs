@@ -333,6 +333,16 @@ impl Bind {
         self.ssl && !self.is_disabled
     }
 
+    /// Why its certificates aren't served, as behind its place, and what mends that.
+    #[must_use]
+    pub fn silence(&self) -> (&'static str, &'static str) {
+        if self.ssl {
+            ("is disabled: it doesn't listen", "take disabled out of that section, or out of its defaults")
+        } else {
+            ("has crt without ssl: it speaks no TLS", "add ssl to that line")
+        }
+    }
+
     /// Its certificates, in the order in which they are loaded.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.loads.iter().flat_map(|load| &load.entries)

@@ -66,9 +66,9 @@ impl SitesDir {
                 finish_making(settings, &place)?;
                 place
             }
-            None => make_sites_dir(settings)?,
+            None => make_sites_dir(settings, system)?,
         };
-        guard::check(&place.path, settings.owner)?;
+        guard::check(&place.path, settings, system)?;
         lock::lock(&place, system, patience)?;
         // Our own directory changes it, and nothing is remembered of it yet.
         let is_first = place.subdirectory(OWN_DIR)?.is_none();
@@ -78,7 +78,7 @@ impl SitesDir {
         let staging = own.private_subdirectory(STAGE_DIR)?;
         let previous = own.private_subdirectory(PREVIOUS_DIR)?;
         let host = match settings.host_lineage {
-            Some(_) => Some(host_place(settings, &place)?),
+            Some(_) => Some(host_place(settings, system, &place)?),
             None => None,
         };
         let seen_host = host.as_ref().and_then(|host| Some((host, untouched::BeforeRun::of(host)?)));

@@ -5,23 +5,31 @@ use std::path::Path;
 use rustix::fs::{Stat, stat};
 use rustix::process::geteuid;
 
-use crate::config::Owner;
-use crate::sys::escape::escaped_path;
+use crate::config::{Owner, Settings};
+use crate::haproxy::process::limited::kept_open;
+use crate::sys::escape::{escaped_path, shell_word};
 use crate::sys::failure::{Failure, FailureKind};
+use crate::sys::procfs::same_file;
+use crate::sys::system::System;
 
 /// Refuses a directory that anybody may write to, or that a stranger owns, itself or one of its parents.
 ///
 /// # Errors
 /// The fact, with the command that mends it.
-pub fn check(real_path: &Path, owner: Owner) -> Result<(), Failure> {
+pub fn check(real_path: &Path, settings: &Settings, system: &System) -> Result<(), Failure> {
     for folder in real_path.ancestors() {
         let stat = stat(folder).map_err(|e| Failure::io("look at", folder, &e.into()))?;
         let shown = escaped_path(folder);
         let forbid = |fact: String| Err(Failure::new(FailureKind::Permission, fact));
-        if !is_trusted(&stat, owner) {
+        if !is_trusted(&stat, settings.owner) {
+            let is_sites = same_file(folder, &settings.sites_dir);
+            let chown = format!("chown root {}", shell_word(folder.as_os_str()));
+            let commands: Vec<String> =
+                [chown].into_iter().chain(kept_open(folder, is_sites, settings, system)).collect();
             return forbid(format!(
-                "{shown} belongs to user {}, who could replace what HAProxy loads; run: chown root {shown}",
-                stat.st_uid
+                "{shown} belongs to user {}, who could replace what HAProxy loads; run: {}",
+                stat.st_uid,
+                commands.join(" && ")
             ));
         }
         if stat.st_mode & 0o002 != 0 && stat.st_mode & 0o1000 == 0 {

@@ -23,6 +23,7 @@ use crate::plan::refusal::Refusal;
 use crate::plan::row::{Plan, Row};
 use crate::sites::place::Place;
 use crate::sys::failure::Failure;
+use crate::sys::system::System;
 
 const LAST_RUN_FILE: &str = "last-run.json";
 
@@ -146,9 +147,9 @@ impl LastRun {
     ///
     /// # Errors
     /// It can't be written.
-    pub fn save(&self, settings: &Settings) -> Result<(), Failure> {
+    pub fn save(&self, settings: &Settings, system: &System) -> Result<(), Failure> {
         let Some(place) = Place::open(&settings.sites_dir)? else { return Ok(()) };
-        guard::check(&place.path, settings.owner)?;
+        guard::check(&place.path, settings, system)?;
         place.subdirectory(OWN_DIR)?.map_or(Ok(()), |own| self.save_in(&own))
     }
 

@@ -11,6 +11,7 @@ use crate::sites::making::{host_place, nearest};
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::sys::failure::Failure;
+use crate::sys::system::System;
 
 /// The state of a sites directory that is only looked at.
 ///
@@ -27,19 +28,19 @@ pub fn look_at_state(sites: &Place) -> Result<State, Failure> {
 ///
 /// # Errors
 /// What keeps a run from writing, as far as can be seen without it.
-pub fn look_at(settings: &Settings) -> Result<Option<Place>, Failure> {
+pub fn look_at(settings: &Settings, system: &System) -> Result<Option<Place>, Failure> {
     let place = Place::open(&settings.sites_dir)?;
     let missing = match &place {
         Some(_) => None,
         None => Some(nearest(&settings.sites_dir)?),
     };
     if let Some(existing) = place.as_ref().or(missing.as_ref()) {
-        guard::check(&existing.path, settings.owner)?;
+        guard::check(&existing.path, settings, system)?;
         let folder = settings.host_file.parent().unwrap_or(Path::new("/"));
         // It is made together with the sites directory.
         let will_be_made = !folder.exists() && settings.sites_dir.starts_with(folder);
         if settings.host_lineage.is_some() && !will_be_made {
-            host_place(settings, existing)?;
+            host_place(settings, system, existing)?;
         }
     }
     Ok(place)

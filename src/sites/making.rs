@@ -10,15 +10,16 @@ use crate::sites::guard;
 use crate::sites::place::{Place, directory_flags};
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::Failure;
+use crate::sys::system::System;
 
 /// The directory of the host certificate, which must be on the sites directory's file system: a rename is atomic only
 /// there.
-pub(crate) fn host_place(settings: &Settings, sites: &Place) -> Result<Place, Failure> {
+pub(crate) fn host_place(settings: &Settings, system: &System, sites: &Place) -> Result<Place, Failure> {
     let parent = settings.host_file.parent().unwrap_or(Path::new("/"));
     let Some(place) = Place::open(parent)? else {
         return Err(Failure::config(format!("host_file: there is no directory {}", escaped_path(parent))));
     };
-    guard::check(&place.path, settings.owner)?;
+    guard::check(&place.path, settings, system)?;
     let device = |place: &Place| {
         fstat(&place.dir).map(|stat| stat.st_dev).map_err(|e| Failure::io("look at", &place.path, &e.into()))
     };
@@ -38,13 +39,22 @@ pub(crate) fn nearest(path: &Path) -> Result<Place, Failure> {
     Place::open(existing)?.ok_or_else(|| Failure::io("open", existing, &std::io::ErrorKind::NotFound.into()))
 }
 
-/// Gives a sites directory to its owner that a run was killed over making: nothing is in it yet.
+/// The permission bits of a sites directory that is made: who is to read the files lists it, as their owner or in their group.
+fn made_mode(settings: &Settings) -> u32 {
+    let closed = if settings.owner.uid == 0 { 0o700 } else { 0o711 };
+    closed | if settings.reading_group().is_some() { 0o050 } else { 0 }
+}
+
+/// Gives a sites directory to those who are to list it that a run was killed over making: nothing is in it yet.
 pub(crate) fn finish_making(settings: &Settings, place: &Place) -> Result<(), Failure> {
     let Owner { uid, gid } = settings.owner;
     let fail = |e: Errno| Failure::io("create", &place.path, &e.into());
     let stat = fstat(&place.dir).map_err(fail)?;
-    let is_ours = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o077 & !0o011 == 0;
-    if uid == 0 || stat.st_uid == uid || !is_ours {
+    let mode = made_mode(settings);
+    let is_ours = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o777 & !mode == 0;
+    let is_of_owner = uid == 0 || stat.st_uid == uid;
+    let lists = |group: u32| stat.st_gid == group && stat.st_mode & 0o050 == 0o050;
+    if !is_ours || is_of_owner && settings.reading_group().is_none_or(lists) {
         return Ok(());
     }
     let is_empty = Dir::read_from(&place.dir)
@@ -52,7 +62,7 @@ pub(crate) fn finish_making(settings: &Settings, place: &Place) -> Result<(), Fa
         .all(|entry| entry.is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b"..")));
     if is_empty {
         fchown(&place.dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).map_err(fail)?;
-        fchmod(&place.dir, Mode::from_raw_mode(0o711)).map_err(fail)?;
+        fchmod(&place.dir, Mode::from_raw_mode(mode)).map_err(fail)?;
     }
     Ok(())
 }
@@ -73,20 +83,16 @@ pub(crate) fn unmade(deed: &str, path: &Path, owner: Owner, e: Errno) -> Failure
     }
 }
 
-/// Makes the sites directory and its parents. It is closed to everybody else; where the files' owner isn't root it is
-/// his, since an unprivileged HAProxy lists it.
-pub(crate) fn make_sites_dir(settings: &Settings) -> Result<Place, Failure> {
+/// Makes the sites directory and its parents. Nobody else lists it; where the files' owner isn't root it is his, since an
+/// unprivileged HAProxy lists it, and where their group reads them that group lists it.
+pub(crate) fn make_sites_dir(settings: &Settings, system: &System) -> Result<Place, Failure> {
     let path = &settings.sites_dir;
     let fail = |path: &Path, e: Errno| Failure::io("create", path, &e.into());
-    guard::check(&nearest(path)?.path, settings.owner)?;
+    guard::check(&nearest(path)?.path, settings, system)?;
     let mut missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
     missing.reverse();
     for folder in missing {
-        let mode = match folder == path {
-            false => 0o755,
-            true if settings.owner.uid == 0 => 0o700,
-            true => 0o711,
-        };
+        let mode = if folder == path { made_mode(settings) } else { 0o755 };
         match mkdirat(CWD, folder, Mode::from_raw_mode(mode)) {
             Ok(()) => {
                 let dir = open(folder, directory_flags(), Mode::empty()).map_err(|e| fail(folder, e))?;

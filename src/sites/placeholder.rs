@@ -16,19 +16,25 @@ use crate::config::Settings;
 use crate::sites::dir::SitesDir;
 use crate::sites::making::host_place;
 use crate::sys::failure::Failure;
+use crate::sys::system::System;
 
 impl SitesDir {
     /// Puts `pem` in the host certificate's place where there is none; whether it did.
     ///
     /// # Errors
     /// The place can't be written to, or isn't on the sites directory's file system.
-    pub fn put_placeholder(&mut self, settings: &Settings, pem: &CombinedPem) -> Result<bool, Failure> {
+    pub fn put_placeholder(
+        &mut self,
+        settings: &Settings,
+        system: &System,
+        pem: &CombinedPem,
+    ) -> Result<bool, Failure> {
         let path = &settings.host_file;
         if let Some(folder) = path.parent() {
             let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
             made.map_err(|e| Failure::io("create", folder, &e))?;
         }
-        let host = host_place(settings, &self.place)?;
+        let host = host_place(settings, system, &self.place)?;
         let Some(name) = path.file_name() else {
             return Err(Failure::config("host_file is not the name of a file"));
         };

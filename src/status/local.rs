@@ -112,7 +112,7 @@ pub fn look_around(settings: &Settings, system: &System, reading: Reading, progr
     let place = place.flatten();
     if let Some(place) = &place {
         ground.open_to_others =
-            guard::check(&place.path, settings.owner).err().map(|failure| failure.message);
+            guard::check(&place.path, settings, system).err().map(|failure| failure.message);
         let state = look_at_state(place);
         ground.state = ground.noted(state);
     } else if ground.sees_disk {

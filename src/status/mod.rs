@@ -40,6 +40,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::config::Settings;
+use crate::haproxy::process::reader::shut;
 use crate::host_setup::Setup;
 use crate::host_setup::finding::Finding;
 use crate::plan::client::Client;
@@ -174,9 +175,11 @@ fn status_by(
     } else {
         setup.findings.clear();
     }
-    let shut_out = shut_out::problems(settings, system, &ground.loaded);
+    let shut = shut(settings, system, &ground.loaded);
+    let shut_out = shut_out::problems(settings, &ground.loaded, &shut);
     let plain = troubles::without_tls(settings, &ground.loaded);
     let mut status = judged(settings, ground, haproxy, setup, now());
+    shut_out::advise(&shut, &mut status.problems);
     status.problems.extend(shut_out.into_iter().chain(plain).chain(unserved).chain(lists));
     for (name, found) in &culprits {
         untried::advise(name, found, &status.sites, &mut status.problems);

@@ -123,11 +123,7 @@ pub fn failed_reload(running: &Running) -> Option<Problem> {
 pub fn without_tls(settings: &Settings, loaded: &Loaded) -> Vec<Problem> {
     let judged = |(haproxy, bind): (&Haproxy, &Bind)| {
         let place = format!("{} ({})", escaped(&bind.section), bind.at);
-        let (fact, advice) = if bind.ssl {
-            ("is disabled: it doesn't listen", "take disabled out of that section, or out of its defaults")
-        } else {
-            ("has crt without ssl: it speaks no TLS", "add ssl to that line")
-        };
+        let (fact, advice) = bind.silence();
         Problem {
             kind: ProblemKind::NotPresented,
             severity: Severity::Critical,

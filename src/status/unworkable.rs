@@ -53,7 +53,7 @@ pub fn problems(settings: &Settings, system: &System, sites: &[Site]) -> Vec<Unw
         Unworkable { problem: problem(ProblemKind::SettingsBroken, Severity::Warning, fact, advice), hinders }
     };
     let parts = parts(settings, sites).into_iter().map(of_top);
-    nowhere.chain(host_place(settings).map(of_top)).chain(parts).collect()
+    nowhere.chain(host_place(settings, system).map(of_top)).chain(parts).collect()
 }
 
 /// What a setting that can't work keeps from being mended by anything else.
@@ -90,10 +90,10 @@ impl Unworkable {
 }
 
 /// A host certificate's place that a run refuses.
-fn host_place(settings: &Settings) -> Option<(&'static str, String, String, Hinders)> {
+fn host_place(settings: &Settings, system: &System) -> Option<(&'static str, String, String, Hinders)> {
     settings.host_lineage.as_ref()?;
     let sites = Place::open(&settings.sites_dir).ok()??;
-    let failure = making::host_place(settings, &sites).err()?;
+    let failure = making::host_place(settings, system, &sites).err()?;
     let value = settings.host_file.to_string_lossy().into_owned();
     (failure.kind == FailureKind::Config).then_some(("host_file", value, failure.message, Hinders::Runs))
 }

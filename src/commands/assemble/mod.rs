@@ -100,7 +100,7 @@ fn dry_run(
     if is_before_certbot(settings, report)? {
         return Ok(());
     }
-    let place = sites::looking::look_at(settings)?;
+    let place = sites::looking::look_at(settings, system)?;
     let mut state = match &place {
         Some(place) => sites::looking::look_at_state(place)?,
         None => sites::state::State::default(),

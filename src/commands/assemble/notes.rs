@@ -90,12 +90,11 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
     notes.into_iter().collect()
 }
 
-/// What is to be said of a bind line that loads certificates and speaks no TLS.
+/// What is to be said of a bind line that loads certificates and serves none.
 fn no_tls(haproxy: &Haproxy, bind: &Bind) -> String {
     let (name, place) = (escaped(&haproxy.name), format!("{} ({})", escaped(&bind.section), bind.at));
-    format!(
-        "no client of {name} is presented a certificate: {place} has crt without ssl; add ssl to that line, then reload"
-    )
+    let (fact, advice) = bind.silence();
+    format!("no client of {name} is presented a certificate: {place} {fact}; {advice}, then reload HAProxy")
 }
 
 /// How many files are noted one by one.

@@ -18,7 +18,7 @@ pub(crate) fn hold(shut: &[Shut], situation: &Situation, plan: &mut Plan) {
     for row in plan.rows.iter_mut().filter(|row| row.action.writes()) {
         let kept = deployed(row).map(|deployed| &deployed.kind);
         let takes = shut.iter().find(|shut| match kept {
-            Some(&EntryKind::Regular { owner, mode }) => shut.can_read(owner, mode),
+            Some(&EntryKind::Regular { owner, mode }) => shut.loses(owner, mode),
             Some(_) | None => true,
         });
         if let Some(shut) = takes {
