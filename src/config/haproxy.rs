@@ -1,5 +1,6 @@
 //! What is meant by the `[[haproxy]]` tables: how each HAProxy is reached, notified and seen.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -56,6 +57,15 @@ pub struct Marks {
     pub sockets: Vec<Address>,
     /// Its configuration files, where they are named.
     pub config: Vec<PathBuf>,
+}
+
+impl fmt::Display for Marks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { unit, pidfile, sockets, config } = self;
+        write!(f, "{unit} {}", pidfile.display())?;
+        sockets.iter().try_for_each(|socket| write!(f, " {socket}"))?;
+        config.iter().try_for_each(|file| write!(f, " {}", file.display()))
+    }
 }
 
 impl Marks {

@@ -266,7 +266,7 @@ fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i6
         changed = true;
     }
     let before = (state.owed.clone(), state.elsewhere.clone());
-    state.pass_debts_on(settings, now);
+    state.pass_debts_on(settings, Some(now));
     let own = settings_key(settings.file.as_deref());
     let of_others = state.elsewhere.iter_mut().filter(|(file, _)| **file != own && !told.is_empty());
     of_others.for_each(|(_, others)| others.add(Owed { since: now, files: Some(told.clone()), file: None }));

@@ -58,9 +58,9 @@ pub fn owe(owed: &mut BTreeMap<String, Owed>, name: &str, more: Owed) {
 /// What runs with other settings have changed since the last run with these: their HAProxys are still to be notified of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Elsewhere {
-    /// Their tables in the last run with them; `None`: an earlier version didn't record that.
+    /// Their tables in the last run with them, and where each finds its HAProxy; `None`: an earlier version didn't record that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub names: Option<BTreeSet<String>>,
+    pub tables: Option<BTreeMap<String, String>>,
     /// What is pending for each of them; `None`: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<Owed>,
@@ -80,42 +80,55 @@ impl Elsewhere {
 }
 
 /// Makes pending for the HAProxys of this settings file what runs with others have changed since its last run; and what stands
-/// under one of their names for another file's HAProxy is left to that file. A name that wasn't seen here in the last run with
-/// this file owes all files: nobody knows what its HAProxy has.
+/// under one of their names for another file's HAProxy is left to that file. `tables`: their names, and where each finds its
+/// HAProxy. One that wasn't seen here in the last run with this file owes all files, for nobody knows what its HAProxy has; but
+/// one that is renamed isn't another one. `now`: when a run with them begins; `None`: somebody only looks, and nothing is new.
 pub fn between_settings(
     owed: &mut BTreeMap<String, Owed>,
     elsewhere: &mut BTreeMap<String, Elsewhere>,
-    names: &[&str],
+    tables: &BTreeMap<String, String>,
     file: Option<&Path>,
     exists: impl Fn(&Path) -> bool,
-    now: i64,
+    now: Option<i64>,
 ) {
     let own = settings_key(file);
     let is_others = |owed: &Owed| owed.file.as_ref().is_some_and(|of| *of != own && exists(Path::new(of)));
-    for debt in take(owed, |name, owed| names.contains(&name.as_str()) && is_others(owed)) {
+    for debt in take(owed, |name, owed| tables.contains_key(name) && is_others(owed)) {
         let others = elsewhere.entry(debt.file.clone().unwrap_or_default()).or_default();
         others.undecided = true;
         others.add(debt);
     }
     elsewhere.retain(|file, _| file.is_empty() || *file == own || exists(Path::new(file)));
-    let all: BTreeSet<String> = names.iter().map(|&name| name.to_owned()).collect();
     let is_first = elsewhere.is_empty();
-    let after = Elsewhere { names: Some(all.clone()), ..Elsewhere::default() };
+    let after = Elsewhere { tables: Some(tables.clone()), ..Elsewhere::default() };
     let before = elsewhere.insert(own.clone(), after);
-    let new = match &before {
-        Some(Elsewhere { names: Some(before), .. }) => all.difference(before).cloned().collect(),
-        None if !is_first => all,
-        Some(_) | None => BTreeSet::new(),
+    let new: Vec<&String> = match &before {
+        Some(Elsewhere { tables: Some(before), .. }) => added(before, tables),
+        None if !is_first => tables.keys().collect(),
+        Some(_) | None => Vec::new(),
     };
     let of_file = Some(own).filter(|own| !own.is_empty());
     if let Some(debt) = before.and_then(|own| own.pending) {
-        for name in names {
+        for name in tables.keys() {
             owe(owed, name, Owed { file: of_file.clone(), ..debt.clone() });
         }
     }
+    let Some(since) = now else { return };
     for name in new {
-        owe(owed, &name, Owed { since: now, files: None, file: of_file.clone() });
+        owe(owed, name, Owed { since, files: None, file: of_file.clone() });
     }
+}
+
+/// The tables that weren't there before under any name.
+fn added<'a>(before: &BTreeMap<String, String>, now: &'a BTreeMap<String, String>) -> Vec<&'a String> {
+    let mut vanished: Vec<&String> =
+        before.iter().filter(|(name, _)| !now.contains_key(*name)).map(|(_, place)| place).collect();
+    let mut is_renamed = |place: &String| {
+        let found = vanished.iter().position(|it| *it == place);
+        found.map(|at| vanished.swap_remove(at)).is_some()
+    };
+    let new = now.iter().filter(|(name, _)| !before.contains_key(*name));
+    new.filter(|(_, place)| !is_renamed(place)).map(|(name, _)| name).collect()
 }
 
 /// How the state names a settings file; empty where there is none.
@@ -204,7 +217,8 @@ mod tests {
         let mut others = BTreeMap::from([("/a.toml".to_owned(), Elsewhere::default())]);
         let run = |file, debts: &mut BTreeMap<String, Owed>, others: &mut BTreeMap<String, Elsewhere>| {
             let exists = |file: &Path| file != Path::new("/gone.toml");
-            between_settings(debts, others, &["haproxy"], Some(file), exists, 8);
+            let tables = BTreeMap::from([("haproxy".to_owned(), "/run/h".to_owned())]);
+            between_settings(debts, others, &tables, Some(file), exists, Some(8));
         };
         run(b, &mut debts, &mut others);
         let all = Owed { since: 8, files: None, file: Some("/b.toml".into()) };
@@ -215,8 +229,8 @@ mod tests {
         others.insert("/gone.toml".to_owned(), Elsewhere::default());
         run(a, &mut debts, &mut others);
         assert_eq!(debts["haproxy"], owed(7, &["a.pem"], Some("/a.toml")));
-        let names = Some(BTreeSet::from(["haproxy".to_owned()]));
-        assert_eq!(others["/a.toml"], Elsewhere { names, ..Elsewhere::default() });
+        let tables = Some(BTreeMap::from([("haproxy".to_owned(), "/run/h".to_owned())]));
+        assert_eq!(others["/a.toml"], Elsewhere { tables, ..Elsewhere::default() });
         assert!(!others.contains_key("/gone.toml"));
         debts.clear();
         run(b, &mut debts, &mut others);
@@ -228,7 +242,12 @@ mod tests {
         let mut others = BTreeMap::new();
         let mut run = |names: &[&str]| {
             let mut debts = BTreeMap::new();
-            between_settings(&mut debts, &mut others, names, Some(Path::new("/a.toml")), |_| true, 8);
+            let table = |name: &str| {
+                let (name, place) = name.split_once('=').unwrap_or((name, name));
+                (name.to_owned(), place.to_owned())
+            };
+            let tables = names.iter().map(|name| table(name)).collect();
+            between_settings(&mut debts, &mut others, &tables, Some(Path::new("/a.toml")), |_| true, Some(8));
             debts.into_iter().map(|(name, owed)| (name, owed.files)).collect::<Vec<_>>()
         };
         assert_eq!(run(&["one"]), [], "all that there is is told anyway");
@@ -236,6 +255,8 @@ mod tests {
         assert_eq!(run(&["one", "two"]), []);
         assert_eq!(run(&["two"]), []);
         assert_eq!(run(&["one", "two"]), [("one".to_owned(), None)], "it was away");
+        assert_eq!(run(&["eins=one", "two"]), [], "it is the same one");
+        assert_eq!(run(&["eins=one", "three"]), [("three".to_owned(), None)], "it is another one");
     }
 
     #[test]

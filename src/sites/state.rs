@@ -236,7 +236,7 @@ impl State {
 
     /// Passes the debts of tables that were renamed on, see [`debts::inherit`], and those between settings files, see
     /// [`debts::between_settings`].
-    pub fn pass_debts_on(&mut self, settings: &Settings, now: i64) {
+    pub fn pass_debts_on(&mut self, settings: &Settings, now: Option<i64>) {
         let names: Vec<&str> = settings.haproxys.iter().map(|haproxy| haproxy.name.as_str()).collect();
         let file = settings.file.as_deref();
         debts::inherit(&mut self.owed, &names, file, Path::exists);
@@ -244,7 +244,8 @@ impl State {
         if settings.haproxys.iter().all(|haproxy| haproxy.method == Method::None) {
             return;
         }
-        debts::between_settings(&mut self.owed, &mut self.elsewhere, &names, file, Path::exists, now);
+        let tables = settings.haproxys.iter().map(|it| (it.name.clone(), it.marks().to_string())).collect();
+        debts::between_settings(&mut self.owed, &mut self.elsewhere, &tables, file, Path::exists, now);
     }
 
     /// The spellings of this `live` directory among the records: a link may lead to it.

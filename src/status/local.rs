@@ -13,7 +13,6 @@ use super::edition::LastEdition;
 use super::links::Links;
 use super::lost;
 use super::observation::{Inside, Location, Sight, SiteViews};
-use super::publisher;
 use crate::certified_key::Leaf;
 use crate::config::{Haproxy, Settings};
 use crate::decide::decide;
@@ -158,7 +157,6 @@ pub fn look_around(settings: &Settings, system: &System, reading: Reading, progr
             let elsewhere = with_host(&mut ground.sites, elsewhere);
             ground.sites.extend(elsewhere);
             lost::note(settings, &ground.loaded, &mut ground.sites);
-            publisher::note_published(settings, &mut ground);
         }
         Err(failure) => {
             ground.note(failure);

@@ -122,7 +122,11 @@ fn status_by(
     let settings = of_publisher.as_ref().unwrap_or(settings);
     let mut ground = match of_publisher {
         Some(_) => publisher::look_around(settings, progress),
-        None => local::look_around(settings, system, reading, progress),
+        None => {
+            let mut ground = local::look_around(settings, system, reading, progress);
+            publisher::note_published(settings, &mut ground);
+            ground
+        }
     };
     let mut haproxy = running::look(settings, system, &mut ground);
     let mut setup = Setup::default();
@@ -208,7 +212,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         run.told.retain(|name, _| settings.haproxys.iter().any(|haproxy| haproxy.name == *name));
     }
     let mut state = ground.state.unwrap_or_default();
-    state.pass_debts_on(settings, now);
+    state.pass_debts_on(settings, None);
     let owed: Vec<BTreeMap<String, i64>> =
         settings.haproxys.iter().map(|haproxy| owed_files(&state, &haproxy.name)).collect();
     let client = Client::of(settings);

@@ -77,7 +77,7 @@ pub fn look_around(settings: &Settings, progress: Progress<'_>) -> Ground {
 
 /// The same beside what is deployed, where this host publishes as well.
 pub(super) fn note_published(settings: &Settings, ground: &mut Ground) {
-    let Some(fleet) = settings.published() else { return };
+    let Some(fleet) = settings.published().filter(|_| ground.sees_certbot) else { return };
     ground.last_publish = look_at_last_publish(fleet, ground);
     let mut published = Published::of(look_at_edition(fleet, false, ground));
     for site in ground.sites.iter_mut().filter(|site| site.role == Role::Site) {

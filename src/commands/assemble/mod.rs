@@ -105,7 +105,7 @@ fn dry_run(
         Some(place) => sites::looking::look_at_state(place)?,
         None => sites::state::State::default(),
     };
-    state.pass_debts_on(settings, now());
+    state.pass_debts_on(settings, Some(now()));
     if let Some(place) = &place {
         note_group_writable(place, report);
     }
