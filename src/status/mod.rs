@@ -120,13 +120,12 @@ fn status_by(
     let of_publisher = publisher::settings_of_publisher(settings);
     let unserved = of_publisher.as_ref().and_then(|_| publisher::unserved(settings, system));
     let settings = of_publisher.as_ref().unwrap_or(settings);
-    let mut ground = match of_publisher {
-        Some(_) => publisher::look_around(settings, progress),
-        None => {
-            let mut ground = local::look_around(settings, system, reading, progress);
-            publisher::note_published(settings, &mut ground);
-            ground
-        }
+    let mut ground = if of_publisher.is_some() {
+        publisher::look_around(settings, progress)
+    } else {
+        let mut ground = local::look_around(settings, system, reading, progress);
+        publisher::note_published(settings, &mut ground);
+        ground
     };
     let mut haproxy = running::look(settings, system, &mut ground);
     let mut setup = Setup::default();

@@ -180,16 +180,8 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     pass_nodes(&mut base, store.as_ref(), &name, &members, &mut done.alarms)?;
     let at = now();
     let previous = base.opened.as_ref();
-    let is_fresh = previous.is_none() || wanted.rotate || base.went_back;
-    let made_key;
-    let key = if let Some(opened) = previous.filter(|_| !is_fresh) {
-        &opened.key
-    } else {
-        // There are no more epochs than heads.
-        let last = if base.went_back { base.last.0.max(base.last.1) } else { base.last.1 };
-        made_key = EpochKey::generate(last + 1).map_err(|e| unsealed(&e))?;
-        &made_key
-    };
+    let mut made_key = None;
+    let (key, is_fresh) = next_key(&base, wanted, &mut made_key)?;
     let looks_through = base.is_doubtful
         || wanted.missing == LookThrough::Now
         || at - memory.swept > DAY
@@ -255,6 +247,21 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     done.refused = edition.refused;
     done.removed = memory.readers(|name| members.get(name).is_some());
     Ok(done)
+}
+
+/// The key of the next head's epoch, and whether it is a new one, which is kept in `made`.
+fn next_key<'a>(
+    base: &'a Base,
+    wanted: Wanted,
+    made: &'a mut Option<EpochKey>,
+) -> Result<(&'a EpochKey, bool), Failure> {
+    if let Some(opened) = base.opened.as_ref().filter(|_| !wanted.rotate && !base.went_back) {
+        return Ok((&opened.key, false));
+    }
+    // There are no more epochs than heads.
+    let last = if base.went_back { base.last.0.max(base.last.1) } else { base.last.1 };
+    let key = EpochKey::generate(last + 1).map_err(|e| unsealed(&e))?;
+    Ok((made.insert(key), true))
 }
 
 /// One publish, as far as it doesn't change any more.
