@@ -288,7 +288,7 @@ impl World {
         let staged = sites.stage(&self.settings, plan(&swept.situation), &supply, &|_, _| ());
         let (_, failure) = staged.commit(full.situation.now).unwrap().keep(&BTreeMap::new());
         assert!(failure.is_none(), "{failure:?}");
-        index.successor().save(sites.own(), &swept.proved).unwrap();
+        index.successor(false).save(sites.own(), &swept.proved).unwrap();
         self.story.push(format!("run, {spared} not read"));
         spared
     }

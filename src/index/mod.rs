@@ -184,12 +184,19 @@ impl Index {
         self.stamp.as_ref()
     }
 
-    /// What is needed to write the next one; the rest is forgotten.
+    /// What is needed to write the next one, and, where a run may change something, what was seen; the rest is forgotten.
     #[must_use]
-    pub fn successor(self) -> Successor {
+    pub fn successor(self, may_change: bool) -> Successor {
         let Self { stamp, known, entries } = self;
-        let kept = known.into_iter().map(|(lineage, known)| (lineage, (known.site, known.span)));
-        Successor { stamp, kept: kept.collect(), entries }
+        let (mut kept, mut seen) = (Vec::with_capacity(known.len()), HashMap::new());
+        for (lineage, Remembered { site, span, .. }) in known {
+            kept.push(span);
+            if may_change {
+                seen.insert(lineage, site);
+            }
+        }
+        kept.sort_unstable_by_key(|span| span.start);
+        Successor { stamp, kept, seen, entries }
     }
 }
 
@@ -197,8 +204,10 @@ impl Index {
 #[derive(Debug)]
 pub struct Successor {
     stamp: Option<Stamp>,
-    /// Which files are deployed of the lineages that are kept, and where their entries are.
-    kept: HashMap<OsString, (Identity, Range<u64>)>,
+    /// Where the entries are that are kept, in order.
+    kept: Vec<Range<u64>>,
+    /// Which files are deployed of their lineages.
+    seen: HashMap<OsString, Identity>,
     /// How many entries there are.
     entries: usize,
 }
@@ -212,7 +221,7 @@ impl Successor {
     /// See [`Index::seen`].
     #[must_use]
     pub fn seen(&self, file: &OsStr) -> Option<Identity> {
-        self.kept.get(lineage_of(file)?).map(|(site, _)| *site)
+        self.seen.get(lineage_of(file)?).copied()
     }
 
     /// Writes it, where it is another one than before.
@@ -226,7 +235,7 @@ impl Successor {
         if settled.is_empty() && self.kept.len() == self.entries {
             return Ok(());
         }
-        let runs = runs(self.kept.values().map(|(_, span)| span));
+        let runs = runs(&self.kept);
         // The same as was read: nobody else writes it while the directory is locked.
         let before = if runs.is_empty() { None } else { open(&own.dir) };
         let write = |out: &mut dyn std::io::Write| {
@@ -248,9 +257,7 @@ impl Successor {
 }
 
 /// Where entries are that stand behind each other, as they are in the file, with what comes before each.
-fn runs<'a>(entries: impl Iterator<Item = &'a Range<u64>>) -> Vec<Range<u64>> {
-    let mut entries: Vec<&Range<u64>> = entries.collect();
-    entries.sort_unstable_by_key(|entry| entry.start);
+fn runs(entries: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut runs: Vec<Range<u64>> = Vec::new();
     for entry in entries {
         let start = entry.start.saturating_sub(format::LENGTH_BYTES);

@@ -197,7 +197,7 @@ fn deploy(
     let source = swept.source;
     let supply = |row: &Row| prove(&source, row.lineage.as_deref().unwrap_or_default());
 
-    let index = index.successor();
+    let index = index.successor(swept.read > 0);
     report.notes.extend(forced_in_vain(&swept.situation));
     let last = |name: &str| sites.state.last_start.get(name);
     let (mut plan, startable) = planned(settings, system, &mut swept.situation, last);
