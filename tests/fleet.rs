@@ -137,10 +137,7 @@ fn a_second_publisher_is_refused_and_can_take_over() {
     fleet.tell_nodes("");
     fleet.all_follow();
     let first = fs::read_to_string(fleet.publisher.beside("identity.pub")).unwrap();
-    for name in ["identity", "identity.pub"] {
-        fs::remove_file(fleet.publisher.beside(name)).unwrap();
-    }
-    fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
+    fleet.forget_publisher();
     let before = fleet.stored();
     let run = fleet.publisher.run(&["fleet", "publish"]).exits(3);
     assert!(run.stderr.contains("another publisher, SHA256:") && run.stderr.contains("number 1"), "{run}");
@@ -824,11 +821,8 @@ fn a_node_waits_for_its_canary() {
     fleet.tell_nodes("");
     let canary = fleet.nodes[0].own.clone();
     fleet.all_follow();
-    let table = fleet.table(&fleet.nodes[1].cmd, "wait_for = [\"lb1\"]\n");
-    let line = fs::read_to_string(fleet.publisher.beside("identity.pub")).unwrap();
-    let line = line.lines().find(|line| line.starts_with("ssh-ed25519")).unwrap();
-    let table = format!("{}{table}publishers = [\"{line}\"]\n", fleet.nodes[1].own);
-    fleet.nodes[1].cmd.set_tables(&table);
+    let line = fleet.line();
+    fleet.tell_node(1, &[&line], "wait_for = [\"lb1\"]");
     let old = fleet.wanted.clone();
     fleet.renew("a.example");
     fleet.publish();

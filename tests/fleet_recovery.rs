@@ -6,10 +6,9 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
 
 use haproxy_certs::fleet::head::SignedHead;
-use support::fleet::{Fleet, NO_HAPROXY, files};
+use support::fleet::{Fleet, files, put_back};
 
 const MINUTE: i64 = 60;
 
@@ -23,15 +22,6 @@ fn has_problem(fleet: &Fleet, word: &str) -> bool {
     fleet.publisher.run(&["fleet", "status", "--format", "json"]).json()["problems"]
         .to_string()
         .contains(word)
-}
-
-fn put_back(folder: &Path, contents: &support::fleet::Contents) {
-    fs::remove_dir_all(folder).unwrap();
-    for (path, bytes) in contents {
-        let path = folder.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
-    }
 }
 
 /// The nodes go by when a head was signed: the one that is replaced may be from a clock that is ahead.
@@ -48,22 +38,16 @@ fn a_publisher_takes_over_from_one_whose_clock_is_ahead() {
     });
     fleet.all_follow();
     let ahead = head(&fleet).head.signed;
-    for name in ["identity", "identity.pub"] {
-        fs::remove_file(fleet.publisher.beside(name)).unwrap();
-    }
-    fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
+    let old = fleet.line();
+    fleet.forget_publisher();
     fleet.publisher.run(&["fleet", "publish", "--take-over"]).exits(0);
-    let old = fs::read_to_string(fleet.nodes[0].cmd.config()).unwrap();
-    let old = old.split('"').find(|part| part.starts_with("ssh-ed25519 ")).unwrap().to_owned();
     fleet.renew("a.example");
     fleet.publish();
     assert!(head(&fleet).head.signed > ahead);
     // Both count while one takes the other's place.
-    let run = fleet.publisher.run(&["fleet", "publish", "-v"]).exits(0);
-    let new = run.stdout.split('"').find(|part| part.starts_with("ssh-ed25519 ")).unwrap().to_owned();
-    let own = fleet.nodes[0].own.clone();
-    let table = fleet.table(&fleet.nodes[0].cmd, &format!("publishers = [\"{old}\", \"{new}\"]"));
-    fleet.nodes[0].cmd.set_tables(&format!("{own}{table}"));
+    fleet.publisher.run(&["fleet", "publish", "-v"]).exits(0);
+    let new = fleet.line();
+    fleet.tell_node(0, &[&old, &new], "");
     fleet.all_follow();
     fleet.must_all_be_as_wanted("by the new publisher");
 }
@@ -155,12 +139,9 @@ fn heads_that_follow_each_other_are_not_waited_with_for_ever() {
     fleet.publish();
     fleet.tell_nodes("");
     fleet.all_follow();
-    let line = fs::read_to_string(fleet.publisher.beside("identity.pub")).unwrap();
-    let line = line.lines().find(|line| line.starts_with("ssh-ed25519")).unwrap().to_owned();
+    let line = fleet.line();
     let waits = |fleet: &mut Fleet, most: &str| {
-        let more = format!("publishers = [\"{line}\"]\nwait_for = [\"lb1\"]\nwait_at_most = \"{most}\"");
-        let table = fleet.table(&fleet.nodes[1].cmd, &more);
-        fleet.nodes[1].cmd.set_tables(&format!("{NO_HAPROXY}{table}"));
+        fleet.tell_node(1, &[&line], &format!("wait_for = [\"lb1\"]\nwait_at_most = \"{most}\""));
     };
     waits(&mut fleet, "1h");
     let old = fleet.wanted.clone();
@@ -201,10 +182,8 @@ fn what_nobody_can_see_is_not_confirmed() {
     assert_eq!(report["nodes"][0]["confirmed"], false, "{report}");
     assert!(report.to_string().contains("haproxy-not-confirmed"), "{report}");
     assert!(table.contains("publishers"), "{table}");
-    let line = table.split('"').find(|part| part.starts_with("ssh-ed25519 ")).unwrap();
-    let more = format!("publishers = [\"{line}\"]\nwait_for = [\"lb1\"]");
-    let table = fleet.table(&fleet.nodes[1].cmd, &more);
-    fleet.nodes[1].cmd.set_tables(&format!("{NO_HAPROXY}{table}"));
+    let line = fleet.line();
+    fleet.tell_node(1, &[&line], "wait_for = [\"lb1\"]");
     let old = fleet.wanted.clone();
     fleet.renew("a.example");
     fleet.publish();

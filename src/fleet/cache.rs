@@ -26,6 +26,7 @@ use crate::fleet::head::{Head, SignedHead};
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_list::NodeList;
+use crate::fleet::overview::EVERYTHING;
 use crate::fleet::page::PageEntry;
 use crate::fleet::report::ReportedException;
 use crate::fleet::sealed_hashes::SealedHashes;
@@ -150,6 +151,12 @@ pub struct KeptException {
 }
 
 impl KeptException {
+    /// One that is about all lineages.
+    #[must_use]
+    pub fn of_everything(problem: &str, detail: String) -> Self {
+        Self { lineage: EVERYTHING.to_owned(), problem: problem.to_owned(), served: None, detail }
+    }
+
     /// For the report.
     #[must_use]
     pub fn reported(&self) -> ReportedException {
@@ -448,7 +455,6 @@ fn sync_together(all: &[&OwnedFd]) -> Result<(), Errno> {
     })
 }
 
-/// Nobody else may write there.
 /// The directory that holds it, made where it is missing.
 ///
 /// # Errors
@@ -463,6 +469,7 @@ pub fn made(path: &Path) -> Result<Place, Failure> {
     Place::open(path)?.ok_or_else(|| Failure::io("open", path, &std::io::ErrorKind::NotFound.into()))
 }
 
+/// Nobody else may write there.
 fn must_be_ours(place: &Place) -> Result<(), Failure> {
     let path = &place.path;
     let stat = fstat(&place.dir).map_err(|e| Failure::io("read", path, &e.into()))?;

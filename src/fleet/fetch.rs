@@ -16,7 +16,7 @@ use crate::sys::failure::Failure;
 use crate::sys::parallel;
 
 /// Objects that are asked for together.
-const TOGETHER: usize = 100;
+pub const TOGETHER: usize = 100;
 
 /// Why not everything is here.
 #[derive(Debug, thiserror::Error)]

@@ -208,12 +208,18 @@ pub fn staleness(signed: &SignedHead, at: i64) -> Option<FleetProblem> {
 #[must_use]
 pub fn behind(found: Vec<(Severity, String)>) -> Option<FleetProblem> {
     let severity = found.iter().map(|(severity, _)| *severity).max()?;
-    let count = found.len();
-    let mut facts: Vec<String> = found.into_iter().take(MOST_FACTS).map(|(_, fact)| fact).collect();
-    if let Some(more @ 1..) = count.checked_sub(MOST_FACTS) {
-        facts.push(format!("and {more} more"));
-    }
+    let count = found.len() as u64;
+    let facts = the_first(found.into_iter().map(|(_, fact)| fact), count);
     Some(FleetProblem { trouble: FleetTrouble::NotPublished, severity, fact: facts.join("; ") })
+}
+
+/// The first of these facts, and how many more of `all` there are.
+fn the_first(facts: impl Iterator<Item = String>, all: u64) -> Vec<String> {
+    let mut some: Vec<String> = facts.take(MOST_FACTS).collect();
+    if let Some(more @ 1..) = all.checked_sub(MOST_FACTS as u64) {
+        some.push(format!("and {more} more"));
+    }
+    some
 }
 
 /// That a head is past its time, since when.
@@ -295,22 +301,13 @@ pub fn node_row(
         }
     }
     if !report.confirmed || !report.exceptions.is_empty() || report.omitted > 0 {
-        let mut facts: Vec<String> = report
-            .exceptions
-            .iter()
-            .take(MOST_FACTS)
-            .map(|it| {
-                let about =
-                    if it.lineage == EVERYTHING { String::new() } else { format!("{}: ", it.lineage) };
-                let served =
-                    it.served.as_ref().map(|serial| format!(" (serves {serial})")).unwrap_or_default();
-                format!("{about}{}{served}: {}", it.problem, it.detail)
-            })
-            .collect();
+        let fact = |it: &ReportedException| {
+            let about = if it.lineage == EVERYTHING { String::new() } else { format!("{}: ", it.lineage) };
+            let served = it.served.as_ref().map(|serial| format!(" (serves {serial})")).unwrap_or_default();
+            format!("{about}{}{served}: {}", it.problem, it.detail)
+        };
         let all = report.exceptions.len() as u64 + report.omitted;
-        if let Some(more @ 1..) = all.checked_sub(MOST_FACTS as u64) {
-            facts.push(format!("and {more} more"));
-        }
+        let mut facts = the_first(report.exceptions.iter().map(fact), all);
         if facts.is_empty() {
             facts.push("its HAProxy wasn't seen to serve everything".to_owned());
         }

@@ -14,11 +14,11 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, fstatfs, openat, statat};
 use rustix::process::{getegid, geteuid, getgroups};
@@ -43,9 +43,6 @@ pub const INDEX_FILE: &str = "index";
 
 /// Entries that are looked at together.
 const TOGETHER: usize = 64;
-
-/// So many bytes are copied at a time.
-const COPIED_AT_ONCE: usize = 1 << 18;
 
 /// So many bytes are read at a time; no entry that this program writes is longer.
 const PIECE: usize = 1 << 22;
@@ -269,18 +266,12 @@ fn runs(entries: &[Range<u64>]) -> Vec<Range<u64>> {
     runs
 }
 
-/// Copies a part of a file.
-fn copy(from: &File, part: &Range<u64>, to: &mut dyn std::io::Write) -> std::io::Result<()> {
-    let mut bytes = vec![0; COPIED_AT_ONCE];
-    let mut at = part.start;
-    while at < part.end {
-        let length = usize::try_from(part.end - at).unwrap_or(COPIED_AT_ONCE).min(COPIED_AT_ONCE);
-        let Some(piece) = bytes.get_mut(..length) else { break };
-        from.read_exact_at(piece, at)?;
-        to.write_all(piece)?;
-        at += length as u64;
-    }
-    Ok(())
+/// Copies a part of a file, all of it.
+fn copy(mut from: &File, part: &Range<u64>, to: &mut dyn std::io::Write) -> std::io::Result<()> {
+    from.seek(SeekFrom::Start(part.start))?;
+    let length = part.end - part.start;
+    let copied = std::io::copy(&mut from.take(length), to)?;
+    if copied == length { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// A file that is read piece by piece: it may be large.

@@ -884,8 +884,7 @@ impl<'a> Gathering<'a> {
     fn in_directory(&mut self, path: &str, folder: Option<&OnDisk>, name: &OsStr) -> Option<String> {
         let store = format!("{path}/{}", name.to_string_lossy());
         let file = Path::new(path).join(name);
-        let is_site =
-            folder.is_some_and(|folder| self.spared.sites.is_some_and(|sites| folder.identity() == sites));
+        let is_site = folder.is_some_and(|folder| Some(folder.identity()) == self.spared.sites);
         // Below another root something else may be mounted there.
         let seen = if is_site && self.disk.is_ours() { (self.spared.seen)(name) } else { None };
         let found = match seen.map_or_else(|| self.disk.regular_file(folder, &file), |seen| Ok(Some(seen))) {

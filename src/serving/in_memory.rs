@@ -179,18 +179,15 @@ fn by_lists(
         }
     }
     let in_memory = |bind: &Bind| {
-        let (mut loads, mut added): (Vec<Load>, Vec<Load>) = (Vec::new(), Vec::new());
-        for load in &bind.loads {
-            let Some(listed) = listed(load) else {
-                loads.push(load.clone());
-                continue;
-            };
-            let (entries, others) = in_place(load, listed.iter().filter(is_known));
-            loads.push(Load { entries, ..load.clone() });
+        let (mut memory, mut added) = (bind.clone(), Vec::new());
+        for load in &mut memory.loads {
+            let Some(listed) = listed(load) else { continue };
+            let (kept, others) = in_place(load, listed.iter().filter(is_known));
+            load.entries = kept;
             added.push(Load { how: How::List, path: load.path.clone(), entries: others });
         }
-        loads.extend(added);
-        Bind { loads, ..bind.clone() }
+        memory.loads.extend(added);
+        memory
     };
     let is_same = |bind: &&Bind| {
         bind.loads
@@ -204,9 +201,9 @@ fn by_lists(
 }
 
 /// Whether no line of the configuration leads to a store. The files of a directory are compared one by one.
-fn is_strange(fresh: &Serving, store: &str) -> bool {
+fn is_strange(serving: &Serving, store: &str) -> bool {
     let folder = store.strip_suffix(base_name(store)).unwrap_or_default().trim_end_matches('/');
-    !fresh.stores.contains_key(store) && !fresh.directories.contains_key(folder)
+    !serving.stores.contains_key(store) && !serving.directories.contains_key(folder)
 }
 
 /// Whether a line of a list is this entry, where a start would put it.

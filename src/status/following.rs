@@ -17,16 +17,15 @@ pub fn problems(settings: &Settings, now: i64) -> Result<Vec<Problem>, Failure> 
     let (followed, published) = (settings.followed(), settings.published());
     let Some(fleet) = followed.or(published) else { return Ok(Vec::new()) };
     let memory = look_at_memory(fleet)?.unwrap_or_default();
+    let is_listed = |name: &str| fleet.nodes.iter().any(|node| node.name == name);
+    let readers = published.map(|_| memory.readers(is_listed)).unwrap_or_default();
     let mut found: Vec<FleetProblem> = Vec::new();
     let stale = kept_head(fleet)?.and_then(|signed| staleness(&signed, now));
     if followed.is_some() {
-        let held = memory
-            .held
-            .clone()
-            .filter(|(trouble, _)| *trouble != FleetTrouble::FleetStale || stale.is_none());
+        let held = memory.held.filter(|(trouble, _)| *trouble != FleetTrouble::FleetStale || stale.is_none());
         found.extend(held.map(|(trouble, fact)| of_fleet(trouble, fact)));
         let age = now - memory.tried;
-        found.extend(memory.unreported.clone().map(|fact| of_fleet(FleetTrouble::FleetUnreported, fact)));
+        found.extend(memory.unreported.map(|fact| of_fleet(FleetTrouble::FleetUnreported, fact)));
         if let Err(failure) = can_follow(fleet) {
             found.push(of_fleet(FleetTrouble::FleetNotFollowed, failure.message));
         } else if memory.tried == 0 {
@@ -38,10 +37,7 @@ pub fn problems(settings: &Settings, now: i64) -> Result<Vec<Problem>, Failure> 
         }
     }
     found.extend(stale);
-    if let Some(fleet) = published {
-        let readers = memory.readers(|name| fleet.nodes.iter().any(|node| node.name == name));
-        found.extend(readers.into_iter().map(|fact| of_fleet(FleetTrouble::FleetNotRotated, fact)));
-    }
+    found.extend(readers.into_iter().map(|fact| of_fleet(FleetTrouble::FleetNotRotated, fact)));
     let as_problem = |it: FleetProblem| {
         problem(ProblemKind::Fleet(it.trouble), it.severity, it.fact, Some(it.trouble.advice().to_owned()))
     };

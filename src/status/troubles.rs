@@ -14,6 +14,9 @@ use crate::sites::last_run::LastRun;
 use crate::status::problem::{Problem, problem};
 use crate::sys::escape::{escaped, escaped_path};
 
+/// What is left to do where publishing fails.
+const PUBLISH_AGAIN: &str = "mend that; then run: haproxy-certs fleet publish";
+
 /// A HAProxy that should run and doesn't.
 #[must_use]
 pub fn down(running: &Running) -> Option<Problem> {
@@ -144,15 +147,14 @@ pub fn failed_run(last_run: Option<&LastRun>, now: i64) -> Option<Problem> {
 /// The same of the publish that ends each run on a publisher with a HAProxy.
 #[must_use]
 pub fn failed_publish(last_publish: Option<&LastRun>, now: i64) -> Option<Problem> {
-    let advice = "mend that; then run: haproxy-certs fleet publish";
-    failed("the last publish failed", last_publish?, advice, now)
+    failed("the last publish failed", last_publish?, PUBLISH_AGAIN, now)
 }
 
 /// No publish can succeed, whether one was tried or not.
 #[must_use]
 pub fn cannot_publish(fact: &str) -> Problem {
-    let advice = Some("mend that; then run: haproxy-certs fleet publish".to_owned());
-    problem(ProblemKind::RunFailed, Severity::Warning, format!("the next publish will fail: {fact}"), advice)
+    let fact = format!("the next publish will fail: {fact}");
+    problem(ProblemKind::RunFailed, Severity::Warning, fact, Some(PUBLISH_AGAIN.to_owned()))
 }
 
 fn failed(what: &str, run: &LastRun, advice: &str, now: i64) -> Option<Problem> {

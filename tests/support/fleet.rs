@@ -21,6 +21,17 @@ use super::{Authority, Cmd, Haproxy, KeyKind, Kind, Leaf, Run, Tree, Validity, s
 pub const NO_HAPROXY: &str =
     "[[haproxy]]\nreload = \"none\"\nbinary = \"\"\nunit = \"\"\npidfile = \"\"\nmaster_socket = \"\"\n";
 
+/// Puts a directory's whole content back.
+pub fn put_back(folder: &Path, contents: &Contents) {
+    fs::remove_dir_all(folder).unwrap();
+    tree::make_directory(folder, 0o700);
+    for (path, bytes) in contents {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
 /// What is in a directory, by paths.
 pub type Contents = BTreeMap<String, Vec<u8>>;
 
@@ -149,12 +160,31 @@ impl Fleet {
     pub fn tell_nodes(&mut self, more: &str) {
         let run = self.publisher.run(&["fleet", "publish", "-v"]).exits(0);
         let line = run.stdout.split('"').find(|part| part.starts_with("ssh-ed25519 ")).unwrap().to_owned();
-        let more = format!("publishers = [\"{line}\"]\n{more}");
-        let tables: Vec<String> =
-            self.nodes.iter().map(|node| format!("{}{}", node.own, self.table(&node.cmd, &more))).collect();
-        for (node, table) in self.nodes.iter_mut().zip(tables) {
-            node.cmd.set_tables(&table);
+        for at in 0..self.nodes.len() {
+            self.tell_node(at, &[&line], more);
         }
+    }
+
+    /// Tells one node whose heads count.
+    pub fn tell_node(&mut self, at: usize, publishers: &[&str], more: &str) {
+        let node = &self.nodes[at];
+        let table = self.table(&node.cmd, &format!("publishers = {publishers:?}\n{more}"));
+        let tables = format!("{}{table}", node.own);
+        self.nodes[at].cmd.set_tables(&tables);
+    }
+
+    /// The publisher's line for the nodes.
+    pub fn line(&self) -> String {
+        let public = fs::read_to_string(self.publisher.beside("identity.pub")).unwrap();
+        public.lines().find(|line| line.starts_with("ssh-ed25519")).unwrap().to_owned()
+    }
+
+    /// The publisher is another one from now on, and knows of nothing.
+    pub fn forget_publisher(&self) {
+        for name in ["identity", "identity.pub"] {
+            fs::remove_file(self.publisher.beside(name)).unwrap();
+        }
+        fs::remove_dir_all(self.publisher.beside("cache")).unwrap();
     }
 
     pub fn issue(&mut self, name: &str) -> Leaf {
@@ -205,13 +235,7 @@ impl Fleet {
 
     /// Puts a store's whole content back.
     pub fn restore(&self, stored: &Contents) {
-        fs::remove_dir_all(self.folder()).unwrap();
-        tree::make_directory(&self.folder(), 0o700);
-        for (path, bytes) in stored {
-            let path = self.folder().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
-        }
+        put_back(&self.folder(), stored);
     }
 
     /// Signs a head with the publisher's key and puts it into the store.

@@ -86,12 +86,7 @@ impl Follower<'_> {
     pub(super) fn exceptions(&self, report: &Report) -> Vec<KeptException> {
         let mut exceptions = not_running(report);
         if let Some(failure) = &report.error {
-            exceptions.push(KeptException {
-                lineage: EVERYTHING.to_owned(),
-                problem: "run-failed".to_owned(),
-                served: None,
-                detail: failure.message.clone(),
-            });
+            exceptions.push(KeptException::of_everything("run-failed", failure.message.clone()));
         }
         let looked = status(self.settings, self.system, false, &|_, _| ());
         for (site, problem) in looked.all_problems() {
@@ -100,11 +95,9 @@ impl Follower<'_> {
             }
         }
         let told = report.haproxy.iter().filter(|row| row.is_bad());
-        exceptions.extend(told.map(|row| KeptException {
-            lineage: EVERYTHING.to_owned(),
-            problem: UNSEEN.to_owned(),
-            served: None,
-            detail: row.detail.clone().unwrap_or_else(|| row.name.clone()),
+        exceptions.extend(told.map(|row| {
+            let detail = row.detail.clone().unwrap_or_else(|| row.name.clone());
+            KeptException::of_everything(UNSEEN, detail)
         }));
         exceptions
     }
@@ -142,12 +135,7 @@ impl Follower<'_> {
         }
         // Of one that doesn't run nothing more is said.
         if unserved.iter().all(|it| it.problem != ProblemKind::HaproxyDown.name()) {
-            unserved.extend(looked.all_unseen().map(|why| KeptException {
-                lineage: EVERYTHING.to_owned(),
-                problem: UNSEEN.to_owned(),
-                served: None,
-                detail: why,
-            }));
+            unserved.extend(looked.all_unseen().map(|why| KeptException::of_everything(UNSEEN, why)));
         }
         unserved
     }
@@ -156,11 +144,9 @@ impl Follower<'_> {
 /// The HAProxys that a run found not running.
 fn not_running(report: &Report) -> Vec<KeptException> {
     let silent = report.haproxy.iter().filter(|row| row.outcome == Outcome::NotRunning);
-    let of_row = |row: &HaproxyRow| KeptException {
-        lineage: EVERYTHING.to_owned(),
-        problem: ProblemKind::HaproxyDown.name().to_owned(),
-        served: None,
-        detail: row.detail.clone().unwrap_or_else(|| format!("{} doesn't run", row.name)),
+    let of_row = |row: &HaproxyRow| {
+        let detail = row.detail.clone().unwrap_or_else(|| format!("{} doesn't run", row.name));
+        KeptException::of_everything(ProblemKind::HaproxyDown.name(), detail)
     };
     silent.map(of_row).collect()
 }

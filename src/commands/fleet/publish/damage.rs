@@ -4,16 +4,14 @@ use std::collections::BTreeSet;
 
 use crate::certified_key::sha256;
 use crate::commands::fleet::failures::in_store;
-use crate::commands::fleet::publish::unnamed::listed;
+use crate::commands::fleet::publish::unnamed::{listed, parts};
 use crate::commands::fleet::values::values;
 use crate::fleet::cache::Opened;
+use crate::fleet::fetch::TOGETHER;
 use crate::fleet::name::NodeName;
 use crate::fleet::sealed_hashes::SealedHashes;
 use crate::fleet::store::{FleetStore, StoreKey};
 use crate::sys::failure::Failure;
-
-/// Values that are asked for together.
-const TOGETHER: usize = 100;
 
 /// What the store has.
 pub(super) struct StoreLook {
@@ -74,9 +72,7 @@ impl StoreLook {
 /// All that a head names.
 fn named(opened: &Opened) -> Vec<StoreKey> {
     let head = &opened.signed.head;
-    let pages = head.pages.iter().chain([&head.nodes]).map(|hash| StoreKey::Page(*hash));
-    let objects = opened.entries.values().map(|entry| StoreKey::Object(entry.object));
     let nodes = opened.nodes.iter().map(|(node, _)| node.clone()).chain([NodeName::publisher()]);
     let keys = nodes.map(|node| StoreKey::EpochKey { epoch: head.epoch, node });
-    pages.chain(objects).chain(keys).collect()
+    parts(head, &opened.entries).chain(keys).collect()
 }

@@ -32,7 +32,6 @@ use crate::fleet::node_key::NodeKey;
 use crate::fleet::node_list::{self, NodeList};
 use crate::fleet::page::{self, PageEntry};
 use crate::fleet::reach::{Patience, reach};
-use crate::fleet::sealed_hashes::SealedHashes;
 use crate::fleet::store::{FleetStore, StoreKey, Swap};
 use crate::index::known_pair::KnownPair;
 use crate::output::Exit;
@@ -186,9 +185,9 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         || wanted.missing == LookThrough::Now
         || at - memory.swept > DAY
         || memory.swept > at;
-    let mut sealed = folder.sealed_hashes();
     let named = previous.filter(|_| !is_fresh);
-    let there = looks_through.then(|| StoreLook::through(store.as_ref(), named, &sealed)).transpose()?;
+    let stored = || StoreLook::through(store.as_ref(), named, &folder.sealed_hashes());
+    let there = looks_through.then(stored).transpose()?;
     done.alarms.extend(there.as_ref().and_then(StoreLook::alarm));
     let edition_of = Publishing {
         store: store.as_ref(),
@@ -210,14 +209,11 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     done.alarms.extend(lost);
     let pages = edition_of.pages(&edition)?;
     let keys = edition_of.keys()?;
-    edition_of.note_sealed(&mut sealed, &keys);
+    edition_of.note_sealed(&keys);
     let puts: Vec<(StoreKey, Vec<u8>)> = [objects, pages.puts(), keys.puts.clone()].concat();
     if !puts.is_empty() {
         store.put(&puts).map_err(|e| in_store(&e))?;
     }
-    let before = previous.into_iter().flat_map(|opened| opened.nodes.iter());
-    memory.former.note(before, &members, edition_of.is_fresh);
-    edition_of.note_holders(&mut memory);
     done.is_first = previous.is_none();
     done.is_new = edition_of.needs_a_head(&pages, &edition, wanted);
     done.sequence = previous.map_or(0, |opened| opened.signed.head.sequence);
@@ -233,6 +229,9 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         }
         memory.since = at;
     }
+    let before = previous.into_iter().flat_map(|opened| opened.nodes.iter());
+    memory.former.note(before, &members, edition_of.is_fresh);
+    edition_of.note_holders(&mut memory);
     known.save(&folder, &pairs);
     if let Some(there) = &edition_of.there {
         note_strays(&mut memory, &there.listed, done.sequence, &edition.entries, &folder, at)?;
@@ -444,16 +443,18 @@ impl Publishing<'_> {
     }
 
     /// Notes what is put of sealed keys, before it is.
-    fn note_sealed(&self, sealed: &mut SealedHashes, keys: &SealedKeys) {
+    fn note_sealed(&self, keys: &SealedKeys) {
+        if keys.puts.is_empty() {
+            return;
+        }
+        let mut sealed = self.folder.sealed_hashes();
         for (key, bytes) in &keys.puts {
             if let StoreKey::EpochKey { epoch, node } = key {
                 sealed.note(*epoch, node, bytes);
             }
         }
-        if !keys.puts.is_empty() {
-            sealed.keep_of(self.members);
-            self.folder.keep_sealed_hashes(sealed);
-        }
+        sealed.keep_of(self.members);
+        self.folder.keep_sealed_hashes(&sealed);
     }
 
     /// Whether another head is due, or would say something else.
@@ -489,10 +490,8 @@ impl Publishing<'_> {
             pages: pages.hashes,
         };
         let value = head.sign(self.identity.signing());
-        // The rest of what is to be remembered holds once the head is there.
         memory.intended = Some(hex(&sha256(&value)));
-        let intent = FleetMemory { intended: memory.intended.clone(), ..self.folder.memory() };
-        self.folder.remember(&intent)?;
+        self.folder.remember(memory)?;
         if self.base.is_in_the_way {
             self.store.delete(&[StoreKey::Head]).map_err(|e| in_store(&e))?;
         }

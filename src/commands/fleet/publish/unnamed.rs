@@ -70,13 +70,20 @@ pub(super) fn could_read(there: &BTreeSet<StoreKey>, epoch: u64, nodes: &NodeLis
 /// What a head names in the store. The key of a node that was removed counts until the epoch is over: it says who could still
 /// read.
 fn names(head: &Head, entries: &BTreeMap<String, PageEntry>) -> impl Fn(&StoreKey) -> bool + use<> {
-    let pages = head.pages.iter().chain([&head.nodes]).map(|hash| StoreKey::Page(*hash));
-    let objects = entries.values().map(|entry| StoreKey::Object(entry.object));
-    let (named, now): (HashSet<StoreKey>, u64) = (pages.chain(objects).collect(), head.epoch);
+    let (named, now): (HashSet<StoreKey>, u64) = (parts(head, entries).collect(), head.epoch);
     move |key| match key {
         StoreKey::EpochKey { epoch, .. } => *epoch == now,
         key => named.contains(key),
     }
+}
+
+/// The pages and objects that a head names; the list of nodes is among the pages.
+pub(super) fn parts<'a>(
+    head: &'a Head,
+    entries: &'a BTreeMap<String, PageEntry>,
+) -> impl Iterator<Item = StoreKey> + use<'a> {
+    let pages = head.pages.iter().chain([&head.nodes]).map(|hash| StoreKey::Page(*hash));
+    pages.chain(entries.values().map(|entry| StoreKey::Object(entry.object)))
 }
 
 /// Deletes what neither this head nor the one before names, after a day. What can't be deleted is tried again.
