@@ -143,7 +143,7 @@ impl FleetTrouble {
                 "the store was restored from a backup, or somebody changes it; on the publisher, run: haproxy-certs fleet publish"
             }
             Self::FleetFork => {
-                "two hosts publish with one identity, or the store lies; take the second publisher away, and on the first, run: haproxy-certs fleet publish"
+                "two hosts publish with one identity, or the store lies; take the second publisher away, and on the first, run: haproxy-certs fleet publish --take-over"
             }
             Self::FleetOther => {
                 "set name and store of [fleet] right, here or on the host that published it; if the store is this fleet's, on the publisher, run: haproxy-certs fleet publish --take-over"
