@@ -173,6 +173,37 @@ fn the_configuration_is_written_once_and_means_the_defaults() {
     assert!(!cmd.sites().exists(), "nothing else is made");
 }
 
+/// What the next run, without the options, goes by.
+#[test]
+fn the_configuration_has_the_directories_that_were_given() {
+    let mut tree = support::Tree::new();
+    tree.issue("a.test", support::KeyKind::P256, &["a.test"], support::Validity::days(90));
+    let cmd = Cmd::new(tree.live());
+    let file = cmd.beside("given.toml");
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("unshare");
+        command
+            .args(["--pid", "--fork", "--mount-proc", "--"])
+            .arg(Cmd::program())
+            .arg("--config")
+            .arg(&file);
+        let output = finish(command.args(arguments), LIMIT);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (live_dir, sites_dir) = (tree.live(), cmd.beside("other"));
+    let (live, sites) = (live_dir.to_str().unwrap(), sites_dir.to_str().unwrap());
+    let write = ["--live-dir", live, "--sites-dir", sites, "init", "--write-config"];
+    let (code, said) = run(&write);
+    assert!(code == Some(0) && !said.contains("all of them are comments"), "{said}");
+    let (code, said) = run(&["assemble", "--reload", "none"]);
+    assert!(code == Some(0) && sites_dir.join("a.test.pem").is_file(), "{said}");
+    // One that was edited stays, and what was given is said; where it has that already, there is nothing to say.
+    assert!(!run(&write).1.contains("was edited"));
+    let other = run(&["--live-dir", "/srv/live", "init", "--write-config"]).1;
+    assert!(other.contains("was edited") && other.contains("-> live_dir = \"/srv/live\"\n"), "{other}");
+    assert!(!fs::read_to_string(&file).unwrap().contains("/srv/live"));
+}
+
 /// What is printed at this width, without the commands, which are never broken.
 fn printed(cmd: &Cmd, columns: &str, arguments: &[&str]) -> (Vec<String>, Vec<String>) {
     let mut command = std::process::Command::new(Cmd::program());

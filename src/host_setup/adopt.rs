@@ -1,7 +1,7 @@
 //! What a HAProxy that is there already loads, as settings of ours: the directory, the certificate before it, owner and mode
 //! as they are, and the sockets.
 //!
-//! [`look`] reads, `propose` decides (pure), [`Proposal::write_into`] puts it into the text of a configuration file.
+//! [`look`] reads, `propose` decides (pure), [`Proposal::keys`] says it as settings.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -15,6 +15,7 @@ use crate::haproxy::methods::master::ANSWERS_SINCE;
 use crate::haproxy::process::arguments::value_of;
 use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::Started;
+use crate::host_setup::settings_file::{Values, quoted};
 use crate::serving::configuration::Configuration;
 use crate::serving::gather;
 use crate::serving::loads::{At, Bind, Entry, How, Identity, Load, Serving};
@@ -66,9 +67,6 @@ struct Running {
 
 /// A file's numbers: user, group and permission bits.
 pub type FileMode = (u32, u32, u32);
-
-/// Keys of the configuration file with their values, as TOML.
-pub type Values = Vec<(&'static str, String)>;
 
 /// What the HAProxy of these settings loads, as settings; `None`: it loads no directory, or the one of the settings. With
 /// `is_chosen` that one is meant, among others: then `None` says that it isn't loaded.
@@ -349,12 +347,6 @@ fn directory_of_lines(
     }
 }
 
-/// A string of a configuration file.
-#[must_use]
-pub fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
 /// What most of the files have.
 fn most_frequent(all: &[FileMode]) -> Option<FileMode> {
     let mut counts: BTreeMap<FileMode, usize> = BTreeMap::new();
@@ -391,28 +383,6 @@ impl Proposal {
         (top, table.into_iter().filter_map(own).collect())
     }
 
-    /// A configuration file of comments with these settings in it, each in the place of its comment.
-    #[must_use]
-    pub fn write_into(&self, comments: &str) -> String {
-        let (top, table) = self.keys();
-        let mut text = String::new();
-        // sites_dir and host_file are keys of the table, too.
-        let mut is_in_table = false;
-        for line in comments.lines() {
-            let key =
-                line.strip_prefix("# ").and_then(|line| line.split_once('=')).map(|(key, _)| key.trim());
-            let keys = if is_in_table { &table } else { &top };
-            is_in_table |= line == "# [[haproxy]]";
-            match keys.iter().find(|(name, _)| Some(*name) == key) {
-                Some((name, value)) => text.extend([name, " = ", value]),
-                None if line == "# [[haproxy]]" && !table.is_empty() => text.push_str("[[haproxy]]"),
-                None => text.push_str(line),
-            }
-            text.push('\n');
-        }
-        text
-    }
-
     /// What HAProxy does already, as a fact.
     #[must_use]
     pub fn fact(&self) -> String {
@@ -445,6 +415,7 @@ pub fn loads_sites_dir(settings: &Settings, system: &System) -> Option<bool> {
 mod tests {
     use super::*;
     use crate::config::Overrides;
+    use crate::host_setup::settings_file::{COMMENTS, filled_in, settings_in};
     use crate::serving::configuration::{Defined, Environment, Keyword};
     use crate::serving::loads::{Contents, Store};
 
@@ -521,10 +492,8 @@ mod tests {
         let files = [(0, 0, 0o640), (0, 0, 0o644), (0, 0, 0o640)];
         let proposal = proposed(&loads, &configuration, &files).unwrap();
         assert_eq!(proposal.fact(), "HAProxy loads /etc/haproxy/certs already (/etc/haproxy/haproxy.cfg:7)");
-        let comments = include_str!("../../packaging/haproxy-certs.toml");
-        let text = proposal.write_into(comments);
-        let said: Vec<&str> =
-            text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        let (top, table) = proposal.keys();
+        let text = filled_in(COMMENTS, &top, &table);
         let expected = [
             "sites_dir = \"/etc/haproxy/certs\"",
             "mode = \"0640\"",
@@ -532,8 +501,7 @@ mod tests {
             "[[haproxy]]",
             "runtime_socket = \"/run/haproxy/admin.sock\"",
         ];
-        assert_eq!(said, expected);
-        assert_eq!(text.lines().count(), comments.lines().count());
+        assert_eq!(settings_in(&text), expected);
         let settings = Settings::parse(&text, &Overrides::default()).unwrap();
         assert_eq!(settings.sites_dir, Path::new("/etc/haproxy/certs"));
         assert_eq!(settings.haproxys[0].sites_dir, "/etc/haproxy/certs");
@@ -649,7 +617,8 @@ mod tests {
         let proposal = proposed(&loads, &none, &[(0, 0, 0o777)]).unwrap();
         let keys = [("sites_dir", "\"/etc/ssl/haproxy\""), ("host_file", "\"/etc/ssl/host.pem\"")];
         assert_eq!(proposal.keys(), (keys.map(|(key, value)| (key, value.to_owned())).into(), Vec::new()));
-        let text = proposal.write_into("# sites_dir = \"x\"\n# [[haproxy]]\n# sites_dir = \"\"\n");
+        let (top, table) = proposal.keys();
+        let text = filled_in("# sites_dir = \"x\"\n# [[haproxy]]\n# sites_dir = \"\"\n", &top, &table);
         assert_eq!(text, "sites_dir = \"/etc/ssl/haproxy\"\n# [[haproxy]]\n# sites_dir = \"\"\n");
     }
 }

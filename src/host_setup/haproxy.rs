@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{adopt, challenge};
+use super::{adopt, challenge, settings_file};
 use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy::cli::replies::quoted;
 use crate::haproxy::cli::socket::SocketError;
@@ -38,7 +38,9 @@ pub(crate) fn findings(
             let is_first = settings.haproxys.first().is_some_and(|first| first.name == haproxy.name);
             let adopted = if is_first { adopt::look(settings, system, false) } else { None };
             let adopted = adopted.map(|proposal| match &settings.file {
-                Some(file) if file.exists() => format!("sites_dir = {}", adopt::quoted(&proposal.sites_dir)),
+                Some(file) if file.exists() => {
+                    format!("sites_dir = {}", settings_file::quoted(&proposal.sites_dir))
+                }
                 _ => "haproxy-certs init --write-config".to_owned(),
             });
             let has_host = settings.host_file.exists();

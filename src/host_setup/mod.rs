@@ -12,6 +12,7 @@ pub mod listeners;
 pub mod listening;
 pub mod modes;
 pub mod placeholder;
+pub mod settings_file;
 pub mod timer;
 
 use crate::config::{Haproxy, Settings};

@@ -1,0 +1,117 @@
+//! What is left to the operator on a host. Pure.
+
+use std::path::Path;
+
+use super::found::{Found, Hook};
+use super::preparation::Left;
+use crate::certbot::cli_ini::{self, SavedHook};
+use crate::certbot::version::Version;
+use crate::config::Settings;
+use crate::host_setup::drop_in::OwnUnit;
+use crate::host_setup::fleet_part;
+use crate::plan::client::Client;
+use crate::sys::escape::escaped_path;
+
+/// The first certbot that runs the hooks of `renewal-hooks/post` on a first issue, too.
+const POST_ON_FIRST_ISSUE: Version = [3, 2, 0];
+
+/// What the operator has to do.
+pub(super) fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
+    let mut left = Vec::new();
+    if found.configured != Some(true) && !found.only_publishes() {
+        let sites_dir = escaped_path(&settings.sites_dir);
+        left.push(Left::new(
+            format!("let HAProxy load {sites_dir}; this prints a configuration that does"),
+            &["haproxy-certs haproxy-config"],
+        ));
+    }
+    if found.is_node() {
+        // What there is to deploy is said by the fleet.
+    } else if !found.any_lineage {
+        match Client::of(settings) {
+            Client::Certbot => {
+                let command = "haproxy-certs issue -d example.org,www.example.org";
+                left.push(Left::new("issue the first certificate", &[command]));
+            }
+            client => left.push(Left::new(format!("issue the first certificate{}", client.by("")), &[])),
+        }
+    } else if !found.own_dir && !found.only_publishes() {
+        left.push(Left::new(
+            "deploy the certificates that are there; the first command only says what would be done",
+            &["haproxy-certs assemble --dry-run -v", "haproxy-certs assemble"],
+        ));
+    }
+    match &found.hook {
+        _ if found.is_node() => {}
+        None if hook => left.push(Left::new(
+            format!(
+                "no hook: {} is not certbot's own; the timer or another caller has to run \
+                 haproxy-certs assemble",
+                escaped_path(&settings.live_dir)
+            ),
+            &[],
+        )),
+        Some((_, Hook::Absent)) if !hook && !found.in_cli_ini() => {
+            left.push(Left::new(
+                format!("let certbot's renewals be {} at once", found.fleet.part.deeds()),
+                &["haproxy-certs init --hook"],
+            ));
+        }
+        // What has the hook's name and isn't ours does something else.
+        Some((link, Hook::Absent | Hook::Ours)) if hook && !found.in_cli_ini() => {
+            left.extend(first_issue(link, found));
+        }
+        _ => {}
+    }
+    left.extend(bare_hooks(&found.saved_hooks));
+    let of_fleet = fleet_part::left_to_do(settings.fleet.as_ref(), &found.fleet);
+    left.extend(of_fleet.into_iter().map(|(text, commands)| Left { text, commands }));
+    let (unit, daily) = if found.only_publishes() {
+        (OwnUnit::Publish, "haproxy-certs -q fleet publish")
+    } else {
+        (OwnUnit::Assemble, "haproxy-certs -q assemble")
+    };
+    if !found.units.iter().any(|found| found.unit == unit) && !found.is_node() {
+        left.push(Left::new(
+            format!("no {} is installed: run this daily, from cron; it says only what failed", unit.name()),
+            &[daily],
+        ));
+    }
+    left
+}
+
+/// What is to be said where certbot doesn't run the hook on a first issue.
+fn first_issue(link: &Path, found: &Found) -> Option<Left> {
+    let version = match found.certbot {
+        Some(version) if version >= POST_ON_FIRST_ISSUE => return None,
+        Some([major, minor, patch]) => format!("certbot {major}.{minor}.{patch}"),
+        None => "a certbot before 3.2.0".to_owned(),
+    };
+    let cli_ini = link.ancestors().nth(3)?.join("cli.ini");
+    Some(Left::new(
+        format!(
+            "{version} runs this hook when it renews, not when it issues; haproxy-certs issue needs no hook, but \
+             certbot certonly needs a line in {}",
+            escaped_path(&cli_ini)
+        ),
+        &[&cli_ini::add_beside("post", link, &cli_ini, &found.cli_ini)],
+    ))
+}
+
+/// What is to be said of hooks that stop certbot, or make it complain, once this program is removed.
+fn bare_hooks(hooks: &[SavedHook]) -> Option<Left> {
+    let command = cli_ini::mend(hooks)?;
+    let bare: Vec<String> = hooks
+        .iter()
+        .filter(|hook| !hook.outlives_us())
+        .map(|hook| format!("{} line {}", escaped_path(&hook.file), hook.line))
+        .collect();
+    Some(Left::new(
+        format!(
+            "certbot issues and renews nothing while a hook of its cli.ini isn't there, as when haproxy-certs is removed; \
+             let the hook look first: {}",
+            bare.join(", ")
+        ),
+        &[&command],
+    ))
+}
