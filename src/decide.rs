@@ -5,7 +5,7 @@ use crate::plan::action::Action;
 use crate::plan::plan;
 use crate::plan::row::Plan;
 use crate::plan::situation::Situation;
-use crate::serving::gather::links_to;
+use crate::serving::sites::links_to;
 
 /// Plans, in the light of the links that HAProxy loads where something would be pruned.
 pub(crate) fn decide(settings: &Settings, situation: &mut Situation) -> Plan {

@@ -11,7 +11,8 @@ use std::process::Command;
 
 use haproxy_certs::certified_key::KeyFamily;
 use haproxy_certs::config::{self, Overrides, Settings};
-use haproxy_certs::serving::gather::{Spared, gather};
+use haproxy_certs::serving::gather::gather;
+use haproxy_certs::serving::spared::Spared;
 use haproxy_certs::sys::system::System;
 use support::cmd::toml;
 use support::process::{Running, finish};

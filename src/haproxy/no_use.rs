@@ -8,8 +8,9 @@ use crate::config::Haproxy;
 use crate::haproxy::batch::Batch;
 use crate::haproxy::cli::worker::Worker;
 use crate::haproxy::process::started::Started;
-use crate::serving::gather::{identity, is_in};
+use crate::serving::contents::identity;
 use crate::serving::loads::{Identity, Store, base_name};
+use crate::serving::sites::is_in;
 use crate::sys::system::System;
 
 /// Whether it surely has nothing of ours, neither now nor after a start.

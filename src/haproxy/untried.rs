@@ -16,9 +16,10 @@ use crate::haproxy::target::Target;
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
 use crate::serving::beside::SIBLINGS;
-use crate::serving::gather::{identity, is_in};
+use crate::serving::contents::identity;
 use crate::serving::loads::{Contents, Loaded, Serving, Store};
 use crate::serving::one_by_one::passed_over;
+use crate::serving::sites::is_in;
 
 /// The files that HAProxys read at a start and that aren't ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -17,9 +17,10 @@ use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::Started;
 use crate::host_setup::settings_file::{Values, quoted};
 use crate::serving::configuration::Configuration;
-use crate::serving::gather;
+use crate::serving::contents;
 use crate::serving::loads::{At, Bind, Entry, How, Identity, Load, Serving};
 use crate::serving::one_by_one::{self, Example};
+use crate::serving::set_up;
 use crate::sys::escape::{escaped, shell_word};
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
@@ -73,7 +74,7 @@ pub type FileMode = (u32, u32, u32);
 #[must_use]
 pub fn look(settings: &Settings, system: &System, is_chosen: bool) -> Option<Proposal> {
     let haproxy = settings.haproxys.first()?;
-    let (configuration, serving) = gather::set_up(system, haproxy).ok()?;
+    let (configuration, serving) = set_up::set_up(system, haproxy).ok()?;
     let modes = |path: &str| -> Vec<FileMode> {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
@@ -102,7 +103,7 @@ pub fn look(settings: &Settings, system: &System, is_chosen: bool) -> Option<Pro
         Some(begun) if root.is_none() => begun.canonicalize().unwrap_or(begun),
         Some(begun) => begun,
     };
-    let sites = gather::identity(&settings.sites_dir);
+    let sites = contents::identity(&settings.sites_dir);
     let lineages = |directory: &Path| -> usize {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
         let names =
@@ -129,8 +130,8 @@ pub fn look(settings: &Settings, system: &System, is_chosen: bool) -> Option<Pro
 
 /// Whether a directory is the same one for a process with this root directory and for us.
 fn is_same_below(root: &Path, directory: &str) -> bool {
-    let there = gather::identity(&root.join(directory.trim_start_matches('/')));
-    there.is_some() && there == gather::identity(Path::new(directory))
+    let there = contents::identity(&root.join(directory.trim_start_matches('/')));
+    there.is_some() && there == contents::identity(Path::new(directory))
 }
 
 /// Where a socket of this HAProxy can be: the official images run it as a user who may write to one directory.
@@ -399,9 +400,9 @@ impl Proposal {
 /// Whether one of the HAProxys loads its sites directory, or files of it; `None`: no configuration could be read.
 #[must_use]
 pub fn loads_sites_dir(settings: &Settings, system: &System) -> Option<bool> {
-    let sites = gather::identity(&settings.sites_dir);
+    let sites = contents::identity(&settings.sites_dir);
     let loads = |haproxy: &Haproxy| {
-        let (_, serving) = gather::set_up(system, haproxy).ok()?;
+        let (_, serving) = set_up::set_up(system, haproxy).ok()?;
         let mut loads = serving.binds.iter().flat_map(|bind| &bind.loads);
         Some(
             loads.any(|load| serving.is_spelled(load, &haproxy.sites_dir, sites))

@@ -12,9 +12,11 @@ use crate::haproxy::cli::worker::{Trouble, Worker};
 use crate::host_setup::finding::Finding;
 use crate::host_setup::listeners::Directives;
 use crate::serving::configuration::Configuration;
-use crate::serving::gather::{self, NoConfiguration};
+use crate::serving::contents;
 use crate::serving::loads::{Bind, How, Identity, Load, Serving};
 use crate::serving::one_by_one::{self, Example};
+use crate::serving::reading::NoConfiguration;
+use crate::serving::set_up;
 use crate::status::severity::Severity;
 use crate::sys::escape::{escaped, escaped_path, haproxy_word};
 use crate::sys::failure::io_cause;
@@ -34,7 +36,7 @@ pub(crate) fn findings(
         Ok(configuration) => {
             let (configuration, serving) = configuration;
             folder = adopt::socket_folder(&configuration);
-            let sites = gather::identity(&settings.sites_dir);
+            let sites = contents::identity(&settings.sites_dir);
             let is_first = settings.haproxys.first().is_some_and(|first| first.name == haproxy.name);
             let adopted = if is_first { adopt::look(settings, system, false) } else { None };
             let adopted = adopted.map(|proposal| match &settings.file {
@@ -72,7 +74,7 @@ fn read(system: &System, haproxy: &Haproxy) -> Result<(Configuration, Serving), 
         Err(e) if haproxy.config.is_empty() && e.kind() == io::ErrorKind::PermissionDenied => {
             Err(NotKnown::Pidfile(haproxy.pidfile.clone(), e))
         }
-        _ => Ok(gather::set_up(system, haproxy)?),
+        _ => Ok(set_up::set_up(system, haproxy)?),
     }
 }
 

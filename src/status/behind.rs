@@ -15,7 +15,7 @@ use crate::haproxy::process::newer_source::newer_source;
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
 use crate::plan::row::Role;
-use crate::serving::gather::{chain_len, identity};
+use crate::serving::contents::{chain_len, identity};
 use crate::serving::in_memory;
 use crate::serving::loads::{Bind, Contents, Identity, Loaded, Serving, Store, base_name, is_loaded};
 use crate::sys::change_time::changed_at;

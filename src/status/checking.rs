@@ -11,7 +11,7 @@ use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::{Started, usual_configuration};
 use crate::haproxy::process::surroundings::surroundings;
 use crate::haproxy::process::{checker, config_check};
-use crate::serving::gather::first_elsewhere;
+use crate::serving::set_up::first_elsewhere;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
 use crate::sys::program::Program;

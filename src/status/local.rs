@@ -27,6 +27,7 @@ use crate::plan::unreached::{lines, unreached};
 use crate::serving::gather;
 use crate::serving::loads::{Contents, Loaded, Serving, Store, is_loaded};
 use crate::serving::one_by_one::passed_over;
+use crate::serving::sites;
 use crate::sites::last_run::LastRun;
 use crate::sites::looking::{foresee, look_at_state};
 use crate::sites::place::Place;
@@ -209,7 +210,7 @@ fn views(settings: &Settings, ground: &Ground, mut situation: Situation) -> Vec<
         .collect();
     let is_passed_over = passed_over(settings, &loaded);
     let is_good = |file: &OsStr| good.contains(file) || is_passed_over(file);
-    let mut unloadable = gather::unloadable(&settings.sites_dir, loaded.oldest(), &is_good);
+    let mut unloadable = sites::unloadable(&settings.sites_dir, loaded.oldest(), &is_good);
     let mut unserved = unserved(settings, &loaded);
     let is_certbots = Client::of(settings) == Client::Certbot;
     let lines = lines(settings, &loaded);
@@ -264,7 +265,7 @@ fn unserved(settings: &Settings, loaded: &Loaded) -> BTreeMap<OsString, String> 
     stores
         .filter_map(|store| {
             let why = store.contents.unserved()?;
-            let is_site = gather::is_in(&settings.sites_dir, loaded.sites, store);
+            let is_site = sites::is_in(&settings.sites_dir, loaded.sites, store);
             is_site.then(|| Some((store.path.file_name()?.to_owned(), why.to_owned()))).flatten()
         })
         .collect()
@@ -287,7 +288,7 @@ fn elsewhere(settings: &Settings, loaded: &Loaded) -> Vec<SiteViews> {
     let mut found: BTreeMap<PathBuf, SiteViews> = BTreeMap::new();
     for (haproxy, serving) in settings.haproxys.iter().zip(&loaded.servings) {
         for (name, store) in &serving.stores {
-            let is_site = gather::is_in(&settings.sites_dir, loaded.sites, store);
+            let is_site = sites::is_in(&settings.sites_dir, loaded.sites, store);
             let (disk, unloadable) = match &store.contents {
                 _ if is_site => continue,
                 Contents::Unseen(_) => continue,

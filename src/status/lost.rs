@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::config::Settings;
 use crate::plan::row::{Role, Row};
-use crate::serving::gather::is_in;
 use crate::serving::loads::{At, Loaded, Serving, Store};
+use crate::serving::sites::is_in;
 use crate::status::observation::{Location, Sight, SiteViews};
 
 /// What is said of it.

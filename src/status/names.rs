@@ -11,7 +11,7 @@ use crate::haproxy::target::Target;
 use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::Role;
-use crate::serving::gather::identity;
+use crate::serving::contents::identity;
 use crate::serving::loads::{Identity, Loaded, Serving, Store};
 use crate::serving::one_by_one::Unreached;
 

@@ -8,8 +8,8 @@ use super::running::Running;
 use super::severity::{ProblemKind, Severity};
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::process::twin::Twins;
-use crate::serving::gather;
 use crate::serving::loads::{Bind, Loaded, Serving};
+use crate::serving::sites;
 use crate::sites::last_run::LastRun;
 use crate::status::problem::{Problem, problem};
 use crate::sys::escape::{escaped, escaped_path};
@@ -135,7 +135,7 @@ pub fn without_tls(settings: &Settings, loaded: &Loaded) -> Vec<Problem> {
             advice: Some(format!("{advice}; then reload HAProxy")),
         }
     };
-    gather::without_tls(settings, loaded).map(judged).collect()
+    sites::without_tls(settings, loaded).map(judged).collect()
 }
 
 /// The last run failed: it is the last run all the same.

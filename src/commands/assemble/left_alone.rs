@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
-use crate::serving::gather::SeenFiles;
 use crate::serving::loads::Identity;
+use crate::serving::spared::SeenFiles;
 
 /// What was seen of the files that a run with these rows leaves alone.
 pub(crate) fn left_alone<'a>(

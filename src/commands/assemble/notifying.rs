@@ -16,8 +16,10 @@ use crate::haproxy::verdict::{Ending, Outcome, Verdict};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
 use crate::serving::Views;
-use crate::serving::gather::{Known, SeenFiles, Spared, gather, identity as identity_of};
+use crate::serving::contents::identity as identity_of;
+use crate::serving::gather::gather;
 use crate::serving::loads::{Contents, Identity};
+use crate::serving::spared::{Known, SeenFiles, Spared};
 use crate::sites::commit::Committed;
 use crate::sys::system::System;
 

@@ -16,7 +16,7 @@ use super::trusted::{Untrusted, trusted};
 use super::user::User;
 use crate::config::Haproxy;
 use crate::haproxy::process::arguments::{configuration_files, for_check};
-use crate::serving::gather::first_elsewhere;
+use crate::serving::set_up::first_elsewhere;
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::io_cause;
 use crate::sys::procfs::{Proc, same_file};

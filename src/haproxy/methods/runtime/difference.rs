@@ -10,7 +10,7 @@ use crate::haproxy::cli::replies::{Listing, ShownStore};
 use crate::haproxy::cli::worker::can_be_shown;
 use crate::haproxy::memory::{Filling, Memory, Step};
 use crate::haproxy::target::Target;
-use crate::serving::gather::{chain_len, identity};
+use crate::serving::contents::{chain_len, identity};
 use crate::serving::in_memory::SHOWS_NAMES_SINCE;
 use crate::serving::loads::{Contents, Identity, Named, Store};
 use crate::sys::change_time::changed_at;
