@@ -30,6 +30,7 @@ use haproxy_certs::certified_key::KeyType;
 use haproxy_certs::config::{self, Overrides, Settings};
 use haproxy_certs::haproxy::batch::{Batch, Change, Expected};
 use haproxy_certs::haproxy::notify::notify;
+use haproxy_certs::haproxy::process::stopped::Start;
 use haproxy_certs::haproxy::siblings::Homes;
 use haproxy_certs::haproxy::target::Target;
 use haproxy_certs::haproxy::verdict::{Outcome, Verdict};
@@ -338,8 +339,15 @@ fn replace_host(version: &Version) {
     let ours = BTreeMap::from([(Target::Host, identity(&file).unwrap())]);
     let committed = bed.committed;
     let homes = homes(folder.path());
-    let batch =
-        Batch { changes: &changes, read: &read, committed, serving: &serving, ours: &ours, homes: &homes };
+    let batch = Batch {
+        changes: &changes,
+        read: &read,
+        committed,
+        serving: &serving,
+        ours: &ours,
+        homes: &homes,
+        start: &Start::default(),
+    };
     // By our own path HAProxy doesn't know it: the file is the same.
     file.to_str().unwrap().clone_into(&mut settings.host_file);
     let verdict = notify(&bed.system, &settings, &batch);
@@ -1368,6 +1376,7 @@ impl Bed {
                 serving: &serving,
                 ours: &ours,
                 homes: &homes(self.sites.path()),
+                start: &Start::default(),
             },
         )
     }

@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::tree::write;
 use support::{Authority, Cmd, Haproxy, KeyKind, Tree, Validity, Version, served, versions};
 
@@ -251,6 +251,40 @@ fn a_certificate_for_an_address_must_be_first() {
     assert_eq!(served(first.address(), "").names, ["192.0.2.7"]);
     assert_eq!(problems(&cmd, "192.0.2.7.pem").0, Vec::<Value>::new());
     fs::remove_file(cmd.site("b.example")).unwrap();
+}
+
+/// Filters may leave a file none of its names: what status says of each is what clients of its names get.
+#[test]
+fn what_filters_leave_no_name_is_presented_to_nobody() {
+    for version in versions() {
+        let mut tree = tree();
+        tree.issue("c.example", KeyKind::P256, &["c.example", "w.c.example"], Validity::days(90));
+        tree.issue("d.example", KeyKind::P256, &["d.example"], Validity::days(90));
+        let cmd = Cmd::new(tree.live());
+        cmd.run(&["assemble", "--reload", "none"]).exits(0);
+        let list = cmd.beside("list.txt");
+        let filters = [("a", ""), ("b", "*"), ("c", "w.c.example"), ("d", "!w.d.example")];
+        let line =
+            |(name, filters)| format!("{} {filters}\n", cmd.site(&format!("{name}.example")).display());
+        write(&list, filters.map(line).concat(), 0o644);
+        put_host(&cmd);
+        let setup = Haproxy::of(&version).crt(cmd.beside("host.pem"));
+        let haproxy = setup.bind_option(&format!("crt-list {}", list.display())).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        cmd.assemble(&[]).exits(0);
+        let status = cmd.run(&["status", "--format", "json"]).exits(1);
+        for (name, serves) in [("a", "all"), ("b", "none"), ("c", "some"), ("d", "none")] {
+            let name = format!("{name}.example");
+            let site = status.site(&format!("{name}.pem"));
+            let context = format!("{name}, {}: {site}", version.full);
+            assert_eq!(site["haproxy"][0]["serves"], serves, "{context}");
+            let says_so = site["problems"].as_array().unwrap().contains(&json!("not-presented"));
+            assert_eq!(says_so, serves == "none", "{context}");
+            let gets_it = |name: &str| served(haproxy.address(), name).names.contains(&name.to_owned());
+            assert_eq!(gets_it(&name), serves == "all", "{context}");
+            assert!(serves != "some" || gets_it("w.c.example"), "{context}");
+        }
+    }
 }
 
 /// Files of the directory in a crt-list, a line each.

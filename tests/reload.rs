@@ -22,6 +22,7 @@ use haproxy_certs::haproxy::batch::{Batch, Change, Expected};
 use haproxy_certs::haproxy::methods::{command, pidfile, systemd};
 use haproxy_certs::haproxy::process::config_check::{self, ConfigCheck};
 use haproxy_certs::haproxy::process::master::{Master, NotAMaster};
+use haproxy_certs::haproxy::process::stopped::Start;
 use haproxy_certs::haproxy::process::watch::{Seen, Watch};
 use haproxy_certs::haproxy::siblings::Homes;
 use haproxy_certs::haproxy::staged_check;
@@ -251,9 +252,10 @@ fn batch(changes: &[Change]) -> Batch<'_> {
     static SERVING: LazyLock<Serving> = LazyLock::new(Serving::default);
     static OURS: LazyLock<BTreeMap<Target, Identity>> = LazyLock::new(BTreeMap::new);
     static HOMES: LazyLock<Homes> = LazyLock::new(Homes::default);
+    static START: LazyLock<Start> = LazyLock::new(Start::default);
     let committed = SystemTime::now();
     let read = &|_: &Target| Ok(Vec::new().into());
-    Batch { changes, read, committed, serving: &SERVING, ours: &OURS, homes: &HOMES }
+    Batch { changes, read, committed, serving: &SERVING, ours: &OURS, homes: &HOMES, start: &START }
 }
 
 fn seen(attempt: &Attempt) -> Option<bool> {

@@ -110,6 +110,50 @@ fn a_renewal_that_the_runtime_api_refuses_is_put_back() {
     a_refused_renewal_is_put_back("auto");
 }
 
+/// Nobody refuses a reload of a HAProxy that is down: its configuration is asked about in its place. It asks more of a key
+/// than the check of the staged files, which knows nothing of its settings.
+#[test]
+fn a_renewal_that_keeps_a_stopped_haproxy_from_starting_is_put_back() {
+    // `ssl-security-level` is new in 3.0.
+    for version in versions().into_iter().filter(|version| version.number() >= (3, 0)) {
+        for is_named in [true, false] {
+            let mut tree = Tree::new();
+            let old = tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+            let first = Cmd::new(tree.live()).without_haproxy();
+            first.assemble(&[]).exits(0);
+            let setup = Haproxy::of(&version).crt(first.sites()).global("ssl-security-level 3");
+            let mut haproxy = setup.start();
+            let config =
+                if is_named { format!("config = [{:?}]\n", haproxy.config()) } else { String::new() };
+            let more = format!("{config}binary = {:?}\ntimeout = \"1m\"", version.program);
+            let cmd = first.with_tables(&haproxy.table(&more));
+            // How it is started is seen while it runs.
+            cmd.assemble(&[]).exits(0);
+            haproxy.stop();
+
+            let bad = tree.authority().issue(KeyKind::Rsa2048, &["a.example"], Validity::days(90));
+            tree.renew_with("a.example", &bad);
+            tree.issue("b.example", KeyKind::P256, &["b.example"], Validity::days(90));
+            let refused = cmd.assemble(&[]).exits(2);
+            let context = format!("{}, {is_named}: {refused}", version.full);
+            assert_eq!(refused.json()["haproxy"][0]["outcome"], "rolled-back", "{context}");
+            assert_eq!(refused.reason("a.example.pem").as_deref(), Some("haproxy-rejects"), "{context}");
+            assert_eq!(refused.action("b.example.pem"), "install", "{context}");
+            assert_eq!(fs::read_to_string(cmd.site("a.example")).unwrap(), old.combined(), "{context}");
+            cmd.assemble(&["--full"]).exits(1);
+            haproxy.run_again();
+            assert_eq!(served(haproxy.address(), "a.example").serial, old.serial(), "{context}");
+
+            // Where it is the settings that change meanwhile, no file is to blame; status says what they are.
+            haproxy.stop();
+            let text = fs::read_to_string(haproxy.config()).unwrap();
+            fs::write(haproxy.config(), text.replace("security-level 3", "security-level 5")).unwrap();
+            let status = cmd.run(&["status"]).exits(2);
+            assert!(status.stdout.contains("haproxy-config"), "{context}: {status}");
+        }
+    }
+}
+
 #[test]
 fn a_new_file_that_is_refused_goes_again_and_a_pruned_one_comes_not_back() {
     for version in versions() {

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Haproxy;
 use crate::haproxy::memory;
+use crate::haproxy::process::stopped::Start;
 use crate::haproxy::siblings::Homes;
 use crate::haproxy::target::Target;
 use crate::serving::loads::{Identity, Serving};
@@ -44,6 +45,7 @@ pub struct Expected {
 }
 
 /// What a HAProxy is notified about, all at once.
+#[derive(Clone, Copy)]
 pub struct Batch<'a> {
     /// The files, each once.
     pub changes: &'a [Change],
@@ -57,6 +59,8 @@ pub struct Batch<'a> {
     pub ours: &'a BTreeMap<Target, Identity>,
     /// Where they are.
     pub homes: &'a Homes,
+    /// How it will be started, should it not run.
+    pub start: &'a Start,
 }
 
 impl Batch<'_> {

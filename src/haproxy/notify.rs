@@ -10,11 +10,13 @@ use crate::haproxy::cli::worker::{Answering, BLINK_LIMIT, PAUSE, Worker};
 use crate::haproxy::methods::runtime::Partial;
 use crate::haproxy::methods::runtime::shown::StoresShown;
 use crate::haproxy::no_use::has_none_for;
+use crate::haproxy::process::config_check::ConfigCheck;
 use crate::haproxy::process::twin::{Twins, twins};
 use crate::haproxy::somebody::{Somebody, somebody};
 use crate::haproxy::tls_probe::{self, Probed};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::haproxy::{alerts, methods, process};
+use crate::serving::gather::of_stopped;
 use crate::serving::loads::Bind;
 use crate::sys::escape::escaped;
 use crate::sys::system::System;
@@ -245,7 +247,7 @@ impl Notification<'_> {
             Somebody::Nobody if before.is_some() => {
                 failed(format!("HAProxy answered at first, and has ended since: {why}"))
             }
-            Somebody::Nobody => Verdict::of(method, Outcome::NotRunning).with(why),
+            Somebody::Nobody => self.not_running(method, why),
             Somebody::Coming => {
                 failed(format!("{why}, and a HAProxy is still starting; the next run notifies it"))
             }
@@ -255,6 +257,22 @@ impl Notification<'_> {
             }
             Somebody::Unseen(how) => failed(format!("{why}, but {how}; set reload")),
         }
+    }
+
+    /// It isn't there to refuse anything, so its configuration is asked about in its place: of what keeps it from starting the
+    /// previous file comes back.
+    fn not_running(&self, method: Method, why: String) -> Verdict {
+        let verdict = Verdict::of(method, Outcome::NotRunning).with(why);
+        let start = self.batch.start;
+        let checked = process::stopped::would_start(self.system, self.haproxy, start, self.deadline);
+        let ConfigCheck::Invalid { words, log } = checked else { return verdict };
+        // By every name that it would load a file under.
+        let serving = of_stopped(self.system, self.haproxy, &start.files);
+        let rejected = alerts::named_changes(&log, self.haproxy, &Batch { serving: &serving, ..*self.batch });
+        if rejected.is_empty() {
+            return verdict.with(format!("and it may not start: {}", alerts::cause(&words)));
+        }
+        Verdict { rejected, ..verdict }
     }
 
     /// Whether a reload may take what memory has refused: a worker judges by what it read when it started.

@@ -129,6 +129,12 @@ impl Row {
         self.refusal.as_ref().map(|refusal| refusal.reason)
     }
 
+    /// Whether HAProxy surely presents its file to nobody, where it is known what it loads.
+    #[must_use]
+    pub fn serves_nobody(&self) -> bool {
+        self.names_won.is_empty() && !self.is_of_use
+    }
+
     /// The fact for people: that of a refusal or a conflict, else that of a warning.
     #[must_use]
     pub fn detail(&self) -> Option<&str> {

@@ -7,6 +7,7 @@ use crate::config::Settings;
 use crate::plan::action::Action;
 use crate::plan::names::is_loaded_name;
 use crate::plan::row::{Role, Row};
+use crate::plan::warning::Warning;
 use crate::serving::loads::Loaded;
 use crate::serving::one_by_one::{LineLookup, Unreached};
 
@@ -36,5 +37,7 @@ pub fn unreached(settings: &Settings, lines: &LineLookup<'_>, row: &Row, leaf: &
         row.lineage.is_some() && row.lineage.as_deref() == settings.host_lineage.as_deref().map(OsStr::new);
     // A common name is nobody's name beside addresses.
     let has_names = leaf.dns_names().next().is_some() || leaf.names.is_empty() || is_host;
-    lines.unreached(file, has_names)
+    // One that another file stands before is said to be.
+    let is_left_out = row.serves_nobody() && !row.warnings.has(Warning::Shadowed);
+    lines.unreached(file, has_names, is_left_out)
 }

@@ -36,6 +36,13 @@ pub fn gather(
     gather_around(&started, haproxy, version, spared, &[])
 }
 
+/// The same of one that doesn't run, and will be started with these configuration files.
+#[must_use]
+pub fn of_stopped(system: &System, haproxy: &Haproxy, files: &[PathBuf]) -> Serving {
+    let version = release(system, haproxy, None);
+    gather_around(&Err(NoneFound::PerhapsAnother), haproxy, version, Spared::default(), files)
+}
+
 /// What the HAProxys load around the sites directory; `last`: the configuration files that one that doesn't run was last
 /// seen to be started with, by its name in the settings.
 #[must_use]

@@ -3,7 +3,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
@@ -90,6 +90,8 @@ pub enum Unreached {
     },
     /// It has only addresses, and no bind has it first.
     Addresses,
+    /// This line's filters leave it none of its names.
+    Filters(At),
     /// HAProxy passes over it for this file, which begins a bundle.
     Bundle(PathBuf),
 }
@@ -114,6 +116,9 @@ impl Unreached {
             Self::Addresses => {
                 "clients send no server name for an address, and no bind has it first".to_owned()
             }
+            Self::Filters(at) => {
+                format!("the filters of {at} leave it none of its names, and no other client gets it")
+            }
             Self::Bundle(first) => format!(
                 "HAProxy takes {} for the first file of a bundle, and passes over all that begins with the bundle's name",
                 escaped_path(first)
@@ -133,6 +138,9 @@ impl Unreached {
             }
             Self::Addresses => {
                 "set host_lineage to its lineage, or begin a bind line with this file".to_owned()
+            }
+            Self::Filters(at) => {
+                format!("take its filters out of {at}, or put one of its names there, then reload HAProxy")
             }
             Self::Bundle(first) => {
                 let mut named = first.clone().into_os_string();
@@ -154,6 +162,8 @@ pub struct LineLookup<'a> {
     host: Option<(At, String)>,
     /// The files that are presented to whoever names no site; `None`: what they load isn't surely known.
     first: Option<BTreeSet<&'a str>>,
+    /// The files that are named with filters only, and such a line of each.
+    filtered: BTreeMap<&'a str, &'a At>,
 }
 
 impl<'a> LineLookup<'a> {
@@ -163,7 +173,7 @@ impl<'a> LineLookup<'a> {
         let servings: Vec<&Serving> =
             loaded.servings.iter().filter(|serving| serving.unclear.is_none()).collect();
         if servings.is_empty() || servings.len() < loaded.servings.len() {
-            return Self { loaded, example: None, host: None, first: None };
+            return Self { loaded, example: None, host: None, first: None, filtered: BTreeMap::new() };
         }
         let examples = servings.iter().map(|serving| example(serving, loaded.sites, directory));
         let example = examples.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().next());
@@ -174,9 +184,10 @@ impl<'a> LineLookup<'a> {
             first.into_iter().chain(defaults.flat_map(|load| &load.entries))
         });
         let firsts = firsts.map(|entry| entry.store.as_str());
-        let first = firsts.filter(|store| is_in(loaded.sites, directory, store, &servings)).map(base_name);
+        let is_in = |store: &str| is_in(loaded.sites, directory, store, &servings);
+        let first = firsts.filter(|store| is_in(store)).map(base_name).collect();
         let host = host_line(loaded, &servings, hosts);
-        Self { loaded, example, host, first: Some(first.collect()) }
+        Self { loaded, example, host, first: Some(first), filtered: filtered(&servings, is_in) }
     }
 
     /// Why nobody is presented the host certificate by any of these HAProxys; `None`: a line names it, or that isn't surely known.
@@ -192,16 +203,36 @@ impl<'a> LineLookup<'a> {
     }
 
     /// Why nobody is presented this file by any of these HAProxys; `None`: somebody may be. `has_names`: whether it has a
-    /// name that a client can ask for.
+    /// name that a client can ask for; `serves_nobody`: whether it wins none of these.
     #[must_use]
-    pub fn unreached(&self, file: &OsStr, has_names: bool) -> Option<Unreached> {
+    pub fn unreached(&self, file: &OsStr, has_names: bool, serves_nobody: bool) -> Option<Unreached> {
         if let Some(example) = self.example.as_ref().filter(|_| !self.loaded.certificates.contains(file)) {
             return Some(Unreached::Unlisted(example.clone()));
+        }
+        if let Some(at) = file.to_str().and_then(|file| self.filtered.get(file)).filter(|_| serves_nobody) {
+            return Some(Unreached::Filters((*at).clone()));
         }
         let first = self.first.as_ref().filter(|_| !has_names)?;
         let is_first = file.to_str().is_some_and(|file| first.contains(file));
         (!is_first).then_some(Unreached::Addresses)
     }
+}
+
+/// The files that lines name with filters only, and such a line of each.
+fn filtered<'a>(servings: &[&'a Serving], is_in: impl Fn(&str) -> bool) -> BTreeMap<&'a str, &'a At> {
+    let entries = || {
+        let binds = servings.iter().flat_map(|serving| &serving.binds).filter(|bind| bind.ssl);
+        binds.flat_map(|bind| &bind.loads).flat_map(|load| &load.entries)
+    };
+    let with_filters = entries().filter(|entry| !entry.filters.is_empty() && is_in(&entry.store));
+    let mut filtered: BTreeMap<&str, &At> =
+        with_filters.map(|entry| (base_name(&entry.store), &entry.at)).collect();
+    if !filtered.is_empty() {
+        for entry in entries().filter(|entry| entry.filters.is_empty()) {
+            filtered.remove(base_name(&entry.store));
+        }
+    }
+    filtered
 }
 
 /// A bind line that could load the host certificate, where no line does, and the word for it.
@@ -272,8 +303,6 @@ impl Example {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::serving::loads::{Bind, Load, Named};
 
@@ -312,11 +341,11 @@ mod tests {
         let servings = vec![with_a_list(), with_a_list()];
         let both = Loaded { servings, sites, certificates, ..Loaded::default() };
         let lines = LineLookup::of(&both, "/s", &["/host.pem"; 2]);
-        assert_eq!(lines.unreached("a.pem".as_ref(), true), None);
+        assert_eq!(lines.unreached("a.pem".as_ref(), true, false), None);
         // It has only addresses, and is the first one.
-        assert_eq!(lines.unreached("a.pem".as_ref(), false), None);
+        assert_eq!(lines.unreached("a.pem".as_ref(), false, false), None);
         for file in ["b.pem", "c.pem"] {
-            let why = lines.unreached(file.as_ref(), true).unwrap();
+            let why = lines.unreached(file.as_ref(), true, false).unwrap();
             assert_eq!(why.advice(file.as_ref()), format!("add its line: printf '\\n%s\\n' /s/{file} >> /l"));
         }
         // One that loads whatever is there, or nobody knows what.
@@ -325,7 +354,7 @@ mod tests {
         for other in [whole, unknown] {
             let loaded = Loaded { servings: vec![with_a_list(), other], ..both.clone() };
             assert_eq!(
-                LineLookup::of(&loaded, "/s", &["/host.pem"; 2]).unreached("b.pem".as_ref(), true),
+                LineLookup::of(&loaded, "/s", &["/host.pem"; 2]).unreached("b.pem".as_ref(), true, false),
                 None
             );
         }

@@ -119,7 +119,8 @@ pub fn between_settings(
     }
 }
 
-/// The tables that weren't there before under any name.
+/// The tables that weren't there before under any name, and those whose name stood for another place: that may be another
+/// HAProxy's.
 fn added<'a>(before: &BTreeMap<String, String>, now: &'a BTreeMap<String, String>) -> Vec<&'a String> {
     let mut vanished: Vec<&String> =
         before.iter().filter(|(name, _)| !now.contains_key(*name)).map(|(_, place)| place).collect();
@@ -127,7 +128,7 @@ fn added<'a>(before: &BTreeMap<String, String>, now: &'a BTreeMap<String, String
         let found = vanished.iter().position(|it| *it == place);
         found.map(|at| vanished.swap_remove(at)).is_some()
     };
-    let new = now.iter().filter(|(name, _)| !before.contains_key(*name));
+    let new = now.iter().filter(|(name, place)| before.get(*name) != Some(*place));
     new.filter(|(_, place)| !is_renamed(place)).map(|(name, _)| name).collect()
 }
 
@@ -257,6 +258,9 @@ mod tests {
         assert_eq!(run(&["one", "two"]), [("one".to_owned(), None)], "it was away");
         assert_eq!(run(&["eins=one", "two"]), [], "it is the same one");
         assert_eq!(run(&["eins=one", "three"]), [("three".to_owned(), None)], "it is another one");
+        let both = [("eins".to_owned(), None), ("three".to_owned(), None)];
+        assert_eq!(run(&["eins=three", "three=one"]), both, "each is the other one");
+        assert_eq!(run(&["eins=three", "three=four"]), [("three".to_owned(), None)], "it was moved");
     }
 
     #[test]

@@ -38,9 +38,9 @@ pub enum Checked {
     Unasked(String),
 }
 
-/// Asks it.
+/// Asks it. `stopped`: the configuration files that one that doesn't run was started with, where they are known.
 #[must_use]
-pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
+pub fn check(system: &System, haproxy: &Haproxy, stopped: Option<&Vec<PathBuf>>) -> Checked {
     use crate::haproxy::process::config_check::ConfigCheck as C;
     let deadline = Instant::now() + LIMIT.min(haproxy.timeout);
     let refused = |words: String, log: String, files: &[PathBuf]| {
@@ -68,9 +68,10 @@ pub fn check(system: &System, haproxy: &Haproxy) -> Checked {
     }
     let files = match (haproxy.config.as_slice(), started) {
         ([], Some(started)) => started.paths().collect(),
-        ([], None) => match usual_configuration() {
-            usual if usual.exists() => vec![usual],
-            usual => {
+        ([], None) => match (stopped, usual_configuration()) {
+            (Some(files), _) => files.clone(),
+            (None, usual) if usual.exists() => vec![usual],
+            (None, usual) => {
                 let usual = escaped_path(&usual);
                 return Checked::Unasked(format!("it does not run, and there is no {usual}; set config"));
             }

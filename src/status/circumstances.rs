@@ -90,8 +90,7 @@ impl ForeignFile {
 pub fn superfluous(sites: &[SiteViews]) -> BTreeSet<OsString> {
     let ours = sites.iter().filter(|site| site.role == Role::Site && !site.place.is_elsewhere);
     let rows: Vec<(&SiteViews, &Row)> = ours.filter_map(|site| Some((site, site.row.as_ref()?))).collect();
-    let serves_nobody = |row: &Row| row.names_won.is_empty() && !row.is_of_use;
-    if !rows.iter().any(|(_, row)| serves_nobody(row)) {
+    if !rows.iter().any(|(_, row)| row.serves_nobody()) {
         return BTreeSet::new();
     }
     let is_lineages = |row: &Row| !matches!(row.action, Action::Foreign | Action::Conflict | Action::Prune);
@@ -108,7 +107,7 @@ pub fn superfluous(sites: &[SiteViews]) -> BTreeSet<OsString> {
         })
     };
     let is_it = |(site, row): &&(&SiteViews, &Row)| {
-        serves_nobody(row) && site.place.named.is_none() && is_served(row)
+        row.serves_nobody() && site.place.named.is_none() && is_served(row)
     };
     rows.iter().filter(is_it).filter_map(|(_, row)| row.file.clone()).collect()
 }

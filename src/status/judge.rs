@@ -306,17 +306,13 @@ fn haproxy_view(views: &SiteViews, shown: &Shown, running: &Running) -> HaproxyV
 fn serves(views: &SiteViews, shown: &Shown) -> Option<Serves> {
     let (row, leaf) = (views.row.as_ref()?, views.disk.here()?);
     let is_shadowed = row.warnings.has(Warning::Shadowed);
-    Some(match (row.names_won.len(), &shown.outranked) {
-        (0, _) if is_shadowed && !row.is_of_use => Serves::None,
-        (_, Some(_)) => {
-            if leaf.names.len() == 1 {
-                Serves::None
-            } else {
-                Serves::Some
-            }
-        }
-        _ if is_shadowed || (row.is_of_use && matches!(row.names_won, NamesWon::Some(_))) => Serves::Some,
-        _ => Serves::All,
+    let has_lost_some = is_shadowed || matches!(row.names_won, NamesWon::Some(_));
+    Some(match &shown.outranked {
+        _ if has_lost_some && row.serves_nobody() => Serves::None,
+        Some(_) if leaf.names.len() == 1 => Serves::None,
+        Some(_) => Serves::Some,
+        None if has_lost_some => Serves::Some,
+        None => Serves::All,
     })
 }
 
@@ -618,7 +614,7 @@ fn unreached(views: &SiteViews, around: &Circumstances<'_>) -> Option<Problem> {
             let advice = format!("{advice}; then {}", around.reload_all());
             problem(ProblemKind::NotListed, Severity::Critical, fact, Some(advice))
         }
-        Unreached::Addresses => {
+        Unreached::Addresses | Unreached::Filters(_) => {
             let fact = format!("no client is presented it: {fact}");
             problem(ProblemKind::NotPresented, Severity::Warning, fact, Some(advice))
         }

@@ -141,7 +141,7 @@ fn status_by(
         let is_behind =
             running.behind.as_ref().is_some_and(|behind| behind.changed == Changed::Configuration);
         if is_asked || is_behind {
-            let checked = checking::check(system, table);
+            let checked = checking::check(system, table, ground.loaded.stopped.get(&table.name));
             if is_asked || matches!(checked, Checked::Refused { .. }) {
                 setup.findings.extend(crate::host_setup::checked(table, &checked));
             }

@@ -27,9 +27,10 @@ use crate::commands::assemble::notes::{
 use crate::commands::assemble::notifying::notify_all;
 use crate::commands::assemble::pruning::verified;
 use crate::commands::assemble::taken::note_taken;
-use crate::config::Settings;
+use crate::config::{Haproxy, Settings};
 use crate::haproxy::fingerprint::fingerprints;
 use crate::haproxy::process::reader::shut;
+use crate::haproxy::process::stopped::Start;
 use crate::index::{self, Index};
 use crate::output::{HaproxyRow, Note, Report};
 use crate::plan::action::Action;
@@ -224,7 +225,11 @@ fn deploy(
     }
     verified(system, &startable, &mut committed, &who);
     let seen = |file: &OsStr| index.seen(file);
-    let endings = notify_all(settings, system, options.defer_reload, &mut committed, (&who, &seen));
+    let start = |haproxy: &Haproxy| {
+        let openssl_conf = known.get(&haproxy.name).and_then(|last| last.openssl_conf.clone());
+        Start::with(before.stopped.get(&haproxy.name), openssl_conf)
+    };
+    let endings = notify_all(settings, system, options.defer_reload, &mut committed, (&who, &seen), &start);
     let after = fingerprints_now();
     committed.still_refused(&who, &after);
     let owed = endings.iter().map(|ending| (ending.haproxy.clone(), ending.owed)).collect();

@@ -11,6 +11,7 @@ use crate::haproxy;
 use crate::haproxy::batch::{Batch, Change, Expected};
 use crate::haproxy::cli::worker::can_be_shown;
 use crate::haproxy::process::config_check::{ConfigCheck, check_of_master};
+use crate::haproxy::process::stopped::Start;
 use crate::haproxy::target::Target;
 use crate::haproxy::verdict::{Ending, Outcome, Verdict};
 use crate::plan::action::Action;
@@ -27,13 +28,15 @@ use crate::sys::system::System;
 const MAX_ROLL_BACKS: usize = 16;
 
 /// Notifies each HAProxy of what it is owed; where one refuses our files, the previous ones go back and all are notified again.
-/// `fingerprints`: which HAProxys these are; `seen`: what the run saw of the files when it began.
+/// `fingerprints`: which HAProxys these are; `seen`: what the run saw of the files when it began; `start`: how one of them
+/// will be started, should it not run.
 pub(crate) fn notify_all(
     settings: &Settings,
     system: &System,
     defers: bool,
     committed: &mut Committed<'_>,
     (fingerprints, seen): (&str, &SeenFiles<'_>),
+    start: &dyn Fn(&Haproxy) -> Start,
 ) -> Vec<Ending> {
     let mut rolled_back: BTreeMap<String, String> = BTreeMap::new();
     let mut verdicts: Vec<Option<Verdict>> = settings.haproxys.iter().map(|_| None).collect();
@@ -44,7 +47,7 @@ pub(crate) fn notify_all(
     while let Some((haproxy, verdict)) =
         settings.haproxys.iter().zip(&mut verdicts).find(|(_, verdict)| verdict.is_none())
     {
-        let told = notify_one(settings, system, defers, haproxy, (committed, seen));
+        let told = notify_one(settings, system, defers, haproxy, (committed, seen), start);
         let (refused, unexplained) = (told.rejected.clone(), told.refusal.clone());
         *verdict = Some(told);
         if refused.is_empty() {
@@ -106,6 +109,7 @@ fn notify_one(
     defers: bool,
     haproxy: &Haproxy,
     (committed, seen): (&Committed<'_>, &SeenFiles<'_>),
+    start: &dyn Fn(&Haproxy) -> Start,
 ) -> Verdict {
     let quiet = |outcome| Verdict::of(haproxy.method, outcome);
     let Some(targets) = committed.owed_to(&haproxy.name) else { return quiet(Outcome::NotNeeded) };
@@ -137,6 +141,7 @@ fn notify_one(
         serving: &serving,
         ours: &ours,
         homes: &homes,
+        start: &start(haproxy),
     };
     haproxy::notify::notify(system, haproxy, &batch)
 }

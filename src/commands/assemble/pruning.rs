@@ -2,10 +2,11 @@
 //! So it is asked before them and after them whether it would start.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use crate::config::Haproxy;
 use crate::haproxy::process::config_check::ConfigCheck;
-use crate::haproxy::process::stopped::would_start;
+use crate::haproxy::process::stopped::{Start, would_start};
 use crate::plan::action::Action;
 use crate::plan::row::Plan;
 use crate::sites::commit::Committed;
@@ -15,19 +16,18 @@ use crate::sys::system::System;
 /// A HAProxy that doesn't run, and that would start from its configuration.
 pub(crate) struct Startable<'a> {
     haproxy: &'a Haproxy,
-    files: Vec<PathBuf>,
-    openssl_conf: Option<String>,
+    start: Start,
 }
 
 impl<'a> Startable<'a> {
-    pub(super) fn new(haproxy: &'a Haproxy, files: &[PathBuf], last: Option<&LastStart>) -> Self {
+    pub(super) fn new(haproxy: &'a Haproxy, files: &Vec<PathBuf>, last: Option<&LastStart>) -> Self {
         let openssl_conf = last.and_then(|last| last.openssl_conf.clone());
-        Self { haproxy, files: files.to_vec(), openssl_conf }
+        Self { haproxy, start: Start::with(Some(files), openssl_conf) }
     }
 
     /// Whether it would start now.
     pub(super) fn ask(&self, system: &System) -> ConfigCheck {
-        would_start(system, self.haproxy, &self.files, self.openssl_conf.as_deref())
+        would_start(system, self.haproxy, &self.start, Instant::now() + self.haproxy.timeout)
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn ask(
     let mut found: Vec<Note> = Vec::new();
     let all = settings.haproxys.iter().enumerate();
     for (place, haproxy) in all.filter(|(_, haproxy)| !is_known && !has_read(&haproxy.name)) {
-        match check(system, haproxy) {
+        match check(system, haproxy, loaded.stopped.get(&haproxy.name)) {
             Checked::Accepted => {}
             Checked::Unasked(_) => {
                 accept = false;

@@ -5,21 +5,37 @@ use std::time::Instant;
 
 use super::checker::OTHER_PATHS;
 use super::config_check::ConfigCheck;
+use super::started::usual_configuration;
 use super::surroundings::remembered;
 use crate::config::Haproxy;
 use crate::sys::escape::escaped;
 use crate::sys::program::Program;
 use crate::sys::system::System;
 
-/// Asks it, with these configuration files and in the OpenSSL configuration that it was last seen with. More of its
-/// environment isn't known.
+/// How it will be started, as far as that is known: more of its environment isn't.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// Its configuration files.
+    pub files: Vec<PathBuf>,
+    /// The OpenSSL configuration that it was last seen with.
+    pub openssl_conf: Option<String>,
+}
+
+impl Start {
+    /// With these files, else with what distributions start it with, where that is there.
+    #[must_use]
+    pub fn with(files: Option<&Vec<PathBuf>>, openssl_conf: Option<String>) -> Self {
+        let usual = || Some(usual_configuration()).filter(|file| file.exists()).into_iter().collect();
+        Self { files: files.cloned().unwrap_or_else(usual), openssl_conf }
+    }
+}
+
+/// Asks it.
 #[must_use]
-pub fn would_start(
-    system: &System,
-    haproxy: &Haproxy,
-    files: &[PathBuf],
-    openssl_conf: Option<&str>,
-) -> ConfigCheck {
+pub fn would_start(system: &System, haproxy: &Haproxy, start: &Start, deadline: Instant) -> ConfigCheck {
+    if start.files.is_empty() {
+        return ConfigCheck::Unchecked("nobody knows what it is started with; set config".to_owned());
+    }
     let Some(binary) = &haproxy.binary else {
         return ConfigCheck::Unchecked("binary is empty, so HAProxy is never run".to_owned());
     };
@@ -29,10 +45,10 @@ pub fn would_start(
     let Some(path) = system.program(binary) else {
         return ConfigCheck::Unchecked(format!("there is no program {} here", escaped(binary)));
     };
-    let named = files.iter().flat_map(|file| [Path::new("-f"), file.as_path()]);
+    let named = start.files.iter().flat_map(|file| [Path::new("-f"), file.as_path()]);
     let mut program = Program::new(path).arg("-c").args(named);
-    if let Some(openssl_conf) = openssl_conf {
+    if let Some(openssl_conf) = &start.openssl_conf {
         program = program.environment(remembered(openssl_conf).environment);
     }
-    ConfigCheck::by(&program, Instant::now() + haproxy.timeout)
+    ConfigCheck::by(&program, deadline)
 }
