@@ -197,6 +197,42 @@ fn an_address_needs_a_certbot_that_can_and_the_first_place() {
     assert!(staging.stdout.ends_with("-d a.test --staging\n"), "{staging}");
 }
 
+/// The host certificate's lineage isn't there, and another one has the names of what is deployed: what status says issues it.
+#[test]
+fn a_missing_host_lineage_is_issued_by_its_name() {
+    let Host { cmd, pebble: _pebble, haproxy: _haproxy, temporary, _ports } = host("");
+    let cmd = cmd.option("host_lineage = \"lb.test\"");
+    // Else it is somebody else's, which is in conflict.
+    fs::remove_file(cmd.beside("host.pem")).unwrap();
+    for name in ["lb.test", "c.test"] {
+        cmd.run(&["issue", "-d", "c.test", "--", "--cert-name", name]);
+    }
+    for place in ["live/lb.test", "archive/lb.test", "renewal/lb.test.conf"] {
+        let place = temporary.path().join("letsencrypt").join(place);
+        fs::remove_dir_all(&place).or_else(|_| fs::remove_file(&place)).unwrap();
+    }
+    cmd.assemble(&[]).exits(1);
+    let status = cmd.run(&["status", "--format", "json"]);
+    let sites = status.json()["sites"].as_array().unwrap().clone();
+    let commands: Vec<String> = sites
+        .iter()
+        .flat_map(|site| site["details"].as_array().unwrap().clone())
+        .filter(|problem| problem["problem"] == "certificate-missing")
+        .flat_map(|problem| problem["commands"].as_array().unwrap().clone())
+        .map(|command| command.as_str().unwrap().to_owned())
+        .collect();
+    let mut shell = std::process::Command::new("sh");
+    shell.args([
+        "-ec",
+        &commands.join("\n").replace("haproxy-certs ", &format!("{} ", Cmd::program().display())),
+    ]);
+    cmd.prepare(&mut shell);
+    assert!(shell.status().unwrap().success(), "{commands:?}: {status}");
+    cmd.assemble(&[]).exits(0);
+    let status = cmd.run(&["status", "--format", "json"]);
+    assert!(!status.stdout.contains("certificate-missing"), "{status}");
+}
+
 /// An address, six days of life, by the newest certbot: presented only once it is the host certificate.
 #[test]
 fn the_newest_certbot_issues_for_an_address() {

@@ -490,6 +490,19 @@ fn a_table_that_is_added_is_notified_of_everything() {
             assert_eq!(run.json()["haproxy"][1]["outcome"], "not-needed", "{context}: {run}");
             at.set_tables(&alone);
         }
+        // Each table leads to the other one's HAProxy: what one of them is behind with isn't the other one's debt.
+        at.set_tables(&both);
+        at.assemble(&[]).exits(0);
+        let new = tree.renew("b.test");
+        let dead = second.table(&more("two")).replace("/stats.", "/no.").replace("/master.", "/no.");
+        let dead = dead.replace("/haproxy.pid", "/no.pid");
+        at.set_tables(&format!("{}\n{dead}", first.table(&more("one"))));
+        let run = at.assemble(&[]);
+        assert_ne!(run.json()["haproxy"][1]["confirmed"], Value::Bool(true), "{}: {run}", version.full);
+        at.set_tables(&format!("{}\n{}", second.table(&more("one")), first.table(&more("two"))));
+        at.assemble(&[]).exits(0);
+        let shown = try_served_to(second.address(), "b.test", None).unwrap();
+        assert_eq!(shown.sha256, new.served().sha256, "{}", version.full);
     });
 }
 

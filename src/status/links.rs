@@ -97,16 +97,20 @@ impl Links {
             ));
         }
         let names = deployed.map(|leaf| leaf.dns_names().collect::<Vec<_>>().join(",")).unwrap_or_default();
-        if names.is_empty() && !self.has_folder && !self.has_conf {
-            // Only of the host certificate: no site would ask for it.
-            return Some("set host_lineage to a lineage that certbot has".to_owned());
+        let domains = shell_word(names.as_ref());
+        if !self.has_folder && !self.has_conf {
+            // Only of the host certificate: no site would ask for it. Another lineage may have these names.
+            let there = "set host_lineage to a lineage that certbot has";
+            let issue =
+                format!("issue it: haproxy-certs issue -d {domains} -- --cert-name {}", shell_word(name));
+            return Some(if names.is_empty() { there.to_owned() } else { format!("{there}; or {issue}") });
         }
         if names.is_empty() {
             return Some(
                 "put its files back from a backup; or issue it again, and then delete this one".to_owned(),
             );
         }
-        let issue = format!("issue it again: haproxy-certs issue -d {}", shell_word(names.as_ref()));
+        let issue = format!("issue it again: haproxy-certs issue -d {domains}");
         let delete = format!(
             "; then remove what is left of this one: certbot delete --cert-name {}",
             shell_word(name)
