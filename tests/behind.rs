@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use support::cmd::toml;
 use support::scene::put;
-use support::{Cmd, Haproxy, KeyKind, LIMIT, Run, Tree, Validity, Version, served, versions, wait_until};
+use support::{
+    Cmd, Haproxy, KeyKind, LIMIT, Run, Tree, Validity, Version, served, versions, wait_until,
+    wait_until_it_is_older,
+};
 
 /// certbot's tree with two lineages deployed, another directory with somebody else's files, and a HAProxy that serves
 /// both.
@@ -50,11 +53,7 @@ impl Scene {
         let loads = loads.replace("@/", &format!("{}/", folder.display()));
         let setup = Haproxy::of(version).bind_option(&loads);
         let setup = setup.argument("-f").argument(more.to_str().unwrap());
-        // Older than what is started now: procfs tells when by hundredths of a second.
-        let changed = more.join("z.cfg").metadata().unwrap().modified().unwrap();
-        wait_until(LIMIT, "a later hundredth of a second", || {
-            changed.elapsed().is_ok_and(|ago| ago > std::time::Duration::from_millis(100))
-        });
+        wait_until_it_is_older(more.join("z.cfg"));
         let haproxy = setup.crt(cmd.sites()).crt(folder.join("other")).start();
         let binary = toml(&haproxy.version().program);
         let more = format!("name = \"h\"\nunit = \"\"\nbinary = {binary}\n");

@@ -20,15 +20,12 @@ fn problems(cmd: &Cmd, file: &str) -> (Vec<Value>, String) {
     (problems, advice)
 }
 
-/// A host certificate, older than whatever is started afterwards: procfs tells when by hundredths of a second.
+/// A host certificate, older than whatever is started afterwards.
 fn put_host(cmd: &Cmd) {
     let host = Authority::new().issue(KeyKind::P256, &["host.example"], Validity::days(3650));
     let path = cmd.beside("host.pem");
     write(&path, host.combined(), 0o400);
-    let changed = fs::metadata(&path).unwrap().modified().unwrap();
-    support::wait_until(support::LIMIT, "a later hundredth of a second", || {
-        changed.elapsed().is_ok_and(|ago| ago > std::time::Duration::from_millis(50))
-    });
+    support::wait_until_it_is_older(&path);
 }
 
 fn tree() -> Tree {

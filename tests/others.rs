@@ -11,13 +11,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
 use serde_json::Value;
 use support::cmd::toml;
 use support::scene::put;
 use support::tls::try_served_to;
-use support::{Cmd, Haproxy, KeyKind, LIMIT, Reload, Run, Tree, Validity, Version, versions, wait_until};
+use support::{
+    Cmd, Haproxy, KeyKind, LIMIT, Reload, Run, Tree, Validity, Version, versions, wait_until,
+    wait_until_it_is_older,
+};
 
 /// Every name that is served, or is after an edit; without one last.
 const NAMES: [&str; 12] = [
@@ -349,10 +351,7 @@ fn what_others_commit_into_other_files_is_told_and_a_reload_mends_it() {
             let leaf = tree.authority().issue(KeyKind::P256, &[name], Validity::days(90));
             put(path, leaf.combined(), 0o400);
         }
-        // Procfs tells by hundredths of a second when a worker started.
-        let written = fs::metadata(&files[2].0).unwrap().modified().unwrap();
-        let is_past = || written.elapsed().is_ok_and(|ago| ago > Duration::from_millis(50));
-        wait_until(LIMIT, "a later hundredth of a second", is_past);
+        wait_until_it_is_older(&files[2].0);
         let haproxy = Haproxy::of(version).crt(&host).crt(cmd.sites()).crt(&legacy).start();
         let more = format!("name = \"h\"\nunit = \"\"\nbinary = {}\n", toml(&version.program));
         let cmd = cmd.option(&format!("host_file = {}", toml(&host))).with_tables(&haproxy.table(&more));

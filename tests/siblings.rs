@@ -16,7 +16,10 @@ use serde_json::Value;
 use support::haproxy::Setup;
 use support::live::demanding_openssl;
 use support::scene::put;
-use support::{Cmd, Haproxy, KeyKind, LIMIT, Run, Tree, Validity, Version, served, versions, wait_until};
+use support::{
+    Cmd, Haproxy, KeyKind, LIMIT, Run, Tree, Validity, Version, served, versions, wait_until,
+    wait_until_it_is_older,
+};
 
 /// certbot's tree, deployed, and a HAProxy that serves it.
 struct Scene {
@@ -473,6 +476,7 @@ fn status_asks_an_old_haproxy_only_for_what_it_is_known_to_have() {
         let stranger = |tree: &Tree, cmd: &Cmd| {
             let leaf = tree.authority().issue(KeyKind::P256, &["s.test"], Validity::days(90));
             put(&cmd.sites().join("s.pem"), leaf.combined(), 0o400);
+            wait_until_it_is_older(cmd.sites().join("s.pem"));
         };
         let mut scene = Scene::start(version, TWO, RUNTIME, stranger, sites);
         for file in ["a.pem", "b.pem", "s.pem"] {
@@ -580,11 +584,7 @@ fn what_was_there_before_the_first_run_is_updated_in_memory() {
             support::tree::make_directory(&cmd.sites(), 0o755);
             let host = tree.authority().issue(KeyKind::P256, &["host.example"], Validity::days(90));
             put(&cmd.beside("host.pem"), host.combined(), 0o400);
-            // Older than what is started afterwards: procfs tells when by hundredths of a second.
-            let changed = fs::metadata(cmd.beside("host.pem")).unwrap().modified().unwrap();
-            wait_until(LIMIT, "a later hundredth of a second", || {
-                changed.elapsed().is_ok_and(|ago| ago > std::time::Duration::from_millis(50))
-            });
+            wait_until_it_is_older(cmd.beside("host.pem"));
             for lineage in ["a.example", "b.example"] {
                 put(&cmd.site(lineage), tree.leaf(lineage).combined(), 0o400);
             }

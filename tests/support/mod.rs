@@ -57,6 +57,15 @@ pub use tree::{Kind, Tree};
 /// How long a condition may take that normally holds in well under a second: the machine may be busy.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
+/// Waits until a file that was just written is older than whatever is started from now on: procfs tells when that was by
+/// hundredths of a second.
+#[track_caller]
+pub fn wait_until_it_is_older(file: impl AsRef<std::path::Path>) {
+    let written = std::fs::metadata(file).unwrap().modified().unwrap();
+    let is_past = || written.elapsed().is_ok_and(|ago| ago > Duration::from_millis(100));
+    wait_until(LIMIT, "a later hundredth of a second", is_past);
+}
+
 /// Waits until `condition` holds; panics with `what` when it doesn't within `limit`.
 #[track_caller]
 pub fn wait_until(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
