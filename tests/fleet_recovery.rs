@@ -343,3 +343,48 @@ fn what_nobody_can_see_is_not_confirmed() {
     assert!(run.stdout.contains("fleet-waiting"), "{run}");
     fleet.nodes[1].must_have(&old, "its canary is blind");
 }
+
+/// A fleet's status grows as bad as its hosts' own where nobody publishes: also where the store lost its head, or is gone.
+#[test]
+fn a_store_without_a_head_becomes_critical_as_an_old_head_does() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let (hour, away) = (60 * MINUTE, fleet.place.path().join("away"));
+    for (age, stale) in [(1, None), (40, Some("warning")), (36 + 8 * 24, Some("critical"))] {
+        fleet.grow_old(age * hour);
+        let (head, cache) = (fleet.folder().join("head"), fleet.nodes[0].cmd.beside("cache"));
+        fs::copy(&head, cache.join("head")).unwrap();
+        let kept = fleet.stored();
+        let hosts = [&fleet.publisher, &fleet.nodes[0].cmd];
+        let must_be = |context: &str| {
+            for (cmd, command) in hosts.into_iter().flat_map(|cmd| [(cmd, &["fleet"][..]), (cmd, &[])]) {
+                let run = cmd.run(&[command, &["status", "--format", "json"]].concat());
+                let context = format!("{context}, {age} hours: {run}");
+                let status = run.json();
+                let problems = status["problems"].as_array().unwrap();
+                let found = problems.iter().find(|it| it["problem"] == "fleet-stale");
+                assert_eq!(found.map(|it| it["severity"].as_str().unwrap()), stale, "{context}");
+                if stale == Some("critical") {
+                    assert_eq!(run.code, Some(2), "{context}");
+                }
+            }
+            let run = fleet.publisher.run(&["fleet", "status", "--format", "json"]);
+            (run.json()["nodes"].clone(), run)
+        };
+        must_be("the store has it");
+        fs::rename(fleet.folder(), &away).unwrap();
+        let (_, run) = must_be("the store is gone");
+        assert!(run.stdout.contains("fleet-unreachable"), "{run}");
+        fs::rename(&away, fleet.folder()).unwrap();
+        fs::write(&head, "nonsense").unwrap();
+        must_be("something else is in its place");
+        fs::remove_file(&head).unwrap();
+        let (nodes, run) = must_be("the head is gone");
+        assert!(run.stdout.contains("fleet-empty") && run.code > Some(0), "{run}");
+        assert_eq!(nodes[0]["name"], "lb1", "what can be read is shown: {run}");
+        fleet.restore(&kept);
+    }
+}

@@ -296,7 +296,8 @@ pub fn node_row(
     if let Some(head) = head {
         row.is_current = report.head == head.hash;
         if !row.is_current && age >= UNDERWAY {
-            let fact = format!("it has number {}, and the store {}", report.sequence, head.head.sequence);
+            let fact =
+                format!("it has number {}, and the head is number {}", report.sequence, head.head.sequence);
             row.problems.push(problem(FleetTrouble::FleetNodeBehind, fact));
         }
     }
