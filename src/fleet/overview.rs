@@ -47,7 +47,7 @@ pub struct NodeRow {
     pub name: String,
     /// What it says of itself; `None`: nothing that could be used.
     pub report: Option<NodeReport>,
-    /// Whether it has the head that is in the store.
+    /// Whether it has the head that is in the store; where there is none, the last one that this host has.
     pub is_current: bool,
     /// What is wrong.
     pub problems: Vec<FleetProblem>,
