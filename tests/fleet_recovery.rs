@@ -13,7 +13,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use support::cmd::toml;
 use support::fleet::{Fleet, NO_HAPROXY, files, put_back};
-use support::served;
+use support::process::Running;
+use support::{LIMIT, served, wait_until};
 
 const MINUTE: i64 = 60;
 
@@ -175,7 +176,7 @@ fn heads_that_follow_each_other_are_not_waited_with_for_ever() {
 #[track_caller]
 fn said_of(fleet: &Fleet, node: usize, is_confirmed: bool, context: &str) -> Value {
     let run = fleet.publisher.run(&["fleet", "status", "--format", "json"]);
-    let mut report = run.exits(if is_confirmed { 0 } else { 1 }).json();
+    let mut report = run.exits(i32::from(!is_confirmed)).json();
     let said = report["nodes"][node].take();
     assert_eq!(
         (&said["current"], &said["confirmed"]),
@@ -315,6 +316,24 @@ fn a_look_at_a_haproxy_that_hangs_or_is_down_ends_with_2() {
     fs::remove_file(site).unwrap();
     fleet.nodes[0].haproxy.as_mut().unwrap().run_again();
     must_be_let_through(&fleet, "it runs again");
+}
+
+/// HAProxy was started twice: clients get either, so nobody says what they are served.
+#[test]
+fn a_haproxy_that_was_started_twice_confirms_nothing() {
+    let fleet = with_a_canary(Some("3.0"), str::to_owned);
+    let haproxy = fleet.nodes[0].haproxy.as_ref().unwrap();
+    let mut twin = Running::start(&haproxy.version().program, |command| {
+        command.arg("-W").arg("-f").arg(haproxy.config()).arg("-S").arg(fleet.place.path().join("twin"))
+    });
+    let says_so = || fleet.nodes[0].cmd.run(&["status"]).stdout.contains("clients get either");
+    wait_until(LIMIT, "it listens, too", says_so);
+    let run = fleet.nodes[0].follow().exits(2);
+    assert!(run.stdout.contains("haproxy-not-confirmed"), "{run}");
+    said_of(&fleet, 0, false, "twice");
+    twin.stop();
+    wait_until(LIMIT, "it is gone", || !says_so());
+    must_be_let_through(&fleet, "once");
 }
 
 /// A node that notifies a HAProxy of which it can see nothing confirms nothing, and who waits for it waits on.

@@ -19,7 +19,7 @@ const UNSEEN: &str = "haproxy-not-confirmed";
 
 /// What a look found otherwise than the head says.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct Unserved {
     /// All of it, for the report.
     pub exceptions: Vec<KeptException>,
     /// What of it isn't said by the run.
@@ -30,7 +30,7 @@ pub(super) struct Found {
 
 impl Follower<'_> {
     /// By a look at everything, after a run that wasn't fine.
-    pub(super) fn exceptions(&self, run: &Report) -> Found {
+    pub(super) fn exceptions(&self, run: &Report) -> Unserved {
         let failed = run.error.iter().map(|e| KeptException::of_everything("run-failed", e.message.clone()));
         let mut exceptions: Vec<KeptException> = not_running(run).chain(failed).collect();
         let looked = status(self.settings, self.system, false, &|_, _| ());
@@ -55,7 +55,7 @@ impl Follower<'_> {
             KeptException::of_everything(UNSEEN, detail)
         }));
         let unserved = if is_told { Vec::new() } else { unserved };
-        Found { exceptions, unserved, is_untold }
+        Unserved { exceptions, unserved, is_untold }
     }
 
     /// Whether a run itself saw every HAProxy take what it changed.
@@ -69,7 +69,7 @@ impl Follower<'_> {
     }
 
     /// By a look at the HAProxys, after a run that was fine: what notified nobody proves nothing.
-    pub(super) fn unserved(&self, run: Option<&Report>) -> Found {
+    pub(super) fn unserved(&self, run: Option<&Report>) -> Unserved {
         let looked = status_after(self.settings, self.system);
         let is_undeployed =
             |problem: &Problem| matches!(problem.kind, ProblemKind::DiskMissing | ProblemKind::DiskStale);
@@ -83,13 +83,13 @@ impl Follower<'_> {
         let says_down = exceptions.iter().any(|it| it.problem == ProblemKind::HaproxyDown.name());
         exceptions.extend(run.into_iter().flat_map(not_running).filter(|_| !says_down));
         exceptions.extend(unseen.exceptions);
-        Found { unserved: exceptions.clone(), exceptions, is_untold }
+        Unserved { unserved: exceptions.clone(), exceptions, is_untold }
     }
 
     /// What can't be seen: of a HAProxy that doesn't run nothing is said.
-    fn unseen(&self, looked: &Status, run: Option<&Report>) -> Found {
+    fn unseen(&self, looked: &Status, run: Option<&Report>) -> Unserved {
         let of_all = |why: String| KeptException::of_everything(UNSEEN, why);
-        let mut found = Found::default();
+        let mut found = Unserved::default();
         found.exceptions.extend(looked.unseen.iter().cloned().map(of_all));
         found.exceptions.extend(looked.haproxy.iter().filter_map(troubles::twin).map(|it| of_all(it.fact)));
         found.is_untold = !found.exceptions.is_empty();
