@@ -23,7 +23,7 @@ pub(super) struct Unserved {
     /// All of it, for the report.
     pub exceptions: Vec<KeptException>,
     /// What of it isn't said by the run.
-    pub unserved: Vec<KeptException>,
+    pub unsaid: Vec<KeptException>,
     /// Whether a HAProxy that runs, or should, wasn't seen to have everything, though there is a way to see it.
     pub is_untold: bool,
 }
@@ -54,8 +54,8 @@ impl Follower<'_> {
             let detail = row.detail.clone().unwrap_or_else(|| row.name.clone());
             KeptException::of_everything(UNSEEN, detail)
         }));
-        let unserved = if is_told { Vec::new() } else { unserved };
-        Unserved { exceptions, unserved, is_untold }
+        let unsaid = if is_told { Vec::new() } else { unserved };
+        Unserved { exceptions, unsaid, is_untold }
     }
 
     /// Whether a run itself saw every HAProxy take what it changed.
@@ -83,7 +83,7 @@ impl Follower<'_> {
         let says_down = exceptions.iter().any(|it| it.problem == ProblemKind::HaproxyDown.name());
         exceptions.extend(run.into_iter().flat_map(not_running).filter(|_| !says_down));
         exceptions.extend(unseen.exceptions);
-        Unserved { unserved: exceptions.clone(), exceptions, is_untold }
+        Unserved { unsaid: exceptions.clone(), exceptions, is_untold }
     }
 
     /// What can't be seen: of a HAProxy that doesn't run nothing is said.

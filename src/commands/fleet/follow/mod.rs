@@ -145,7 +145,7 @@ impl<'a> Follower<'a> {
                 let found = self.exceptions(&report);
                 memory.exceptions = found.exceptions;
                 memory.is_confirmed = false;
-                (done.unserved, done.is_untold) = (found.unserved, found.is_untold);
+                (done.unserved, done.is_untold) = (found.unsaid, found.is_untold);
             }
             done.run = Some(report);
         }
@@ -164,7 +164,7 @@ impl<'a> Follower<'a> {
             memory.seen = at;
             memory.is_confirmed = found.exceptions.is_empty();
             memory.exceptions = found.exceptions;
-            (done.unserved, done.is_untold) = (found.unserved, found.is_untold);
+            (done.unserved, done.is_untold) = (found.unsaid, found.is_untold);
         }
         is_other |= memory.told_trouble != done.trouble.as_ref().map(|(trouble, _)| *trouble);
         if done.run.is_some() || is_silent || is_other {
