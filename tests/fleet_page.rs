@@ -184,7 +184,7 @@ fn a_small_fleet_is_a_cell_for_each_node_and_lineage() {
     for text in [
         "WARNING 1 of 3 nodes confirmed number 42; fleet-node-behind, fleet-node-failed",
         "edge: number 42 of 60 minutes ago, counts for 34 hours, 5 lineages; store /srv/fleet",
-        "fleet-node-behind: lb3: it has number 41, and the store 42",
+        "fleet-node-behind: lb3: it has number 41, and the head is number 42",
         "What to do: see on that node: haproxy-certs status",
         "2026-11-30 22:57:00 UTC",
     ] {

@@ -9,9 +9,10 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 
+use haproxy_certs::fleet::head::SignedHead;
 use serde_json::Value;
 use support::Cmd;
-use support::fleet::{Fleet, NO_HAPROXY};
+use support::fleet::{Contents, Fleet, NO_HAPROXY};
 use support::promtool::{judge, series};
 use support::tree::make_directory;
 
@@ -284,4 +285,45 @@ fn the_metrics_of_a_fleet_that_cannot_be_looked_at_say_so() {
     let (code, metrics) = look(&fleet);
     assert!(code == 3 && metrics.contains("\nhaproxy_certs_fleet_state 3\n"), "{metrics}");
     assert!(metrics.contains("\nhaproxy_certs_fleet_status_timestamp_seconds "), "{metrics}");
+}
+
+/// Whatever is run once a day keeps the head alive, at whichever hour something was renewed: a head that a run leaves in its
+/// place outlives the next one, which may be late. One that says the same as the last costs a node the head and a report.
+#[test]
+fn what_is_run_once_a_day_keeps_the_head_alive() {
+    let hour = 60 * 60;
+    let (life, latest) = (36, 24 + 2);
+    let fleet = in_step(&["a.example", "b.example"]);
+    let signed = |stored: &Contents| SignedHead::read(&stored["head"]).unwrap().head;
+    let away = fleet.folder().with_extension("away");
+    make_directory(&away, 0o700);
+    let mut left_in_place = 0;
+    for command in [&["fleet", "publish"][..], &["assemble", "--full"]] {
+        for age in (1..life + 3).step_by(2) {
+            let context = format!("{command:?} after {age} hours");
+            fleet.grow_old(age * hour);
+            let before = fleet.stored();
+            let run = fleet.publisher.run(command);
+            assert_eq!(run.code, Some(0), "{context}: {run}");
+            let (old, new) = (signed(&before), signed(&fleet.stored()));
+            let is_left = old.sequence == new.sequence;
+            left_in_place += i32::from(is_left);
+            assert!(!is_left || age + latest < life, "{context}: it ends before the next run");
+            // No page, no object and no list of nodes is read for it.
+            for name in ["page", "object", "key"] {
+                fs::rename(fleet.folder().join(name), away.join(name)).unwrap();
+            }
+            fleet.nodes[0].follow().exits(0);
+            for name in ["page", "object", "key"] {
+                fs::rename(away.join(name), fleet.folder().join(name)).unwrap();
+            }
+            let mut after = fleet.stored();
+            for changes in ["head", "report/lb1"] {
+                after.insert(changes.to_owned(), before[changes].clone());
+            }
+            assert!(after == before, "{context}: nothing else is written");
+            must_be_well(&fleet, &context);
+        }
+    }
+    assert!(left_in_place > 4, "it isn't signed anew by every run");
 }

@@ -8,7 +8,13 @@ mod support;
 use std::fs;
 
 use haproxy_certs::fleet::head::SignedHead;
-use support::fleet::{Fleet, files, put_back};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use support::cmd::toml;
+use support::fleet::{Fleet, NO_HAPROXY, files, put_back};
+use support::process::Running;
+use support::{LIMIT, served, wait_until};
 
 const MINUTE: i64 = 60;
 
@@ -166,6 +172,170 @@ fn heads_that_follow_each_other_are_not_waited_with_for_ever() {
     fleet.nodes[1].must_have(&fleet.wanted, "it waited for long enough");
 }
 
+/// What a node says of itself, by the publisher's look at the fleet: it has the store's head, and whether it confirms it.
+#[track_caller]
+fn said_of(fleet: &Fleet, node: usize, is_confirmed: bool, context: &str) -> Value {
+    let run = fleet.publisher.run(&["fleet", "status", "--format", "json"]);
+    let mut report = run.exits(i32::from(!is_confirmed)).json();
+    let said = report["nodes"][node].take();
+    assert_eq!(
+        (&said["current"], &said["confirmed"]),
+        (&true.into(), &is_confirmed.into()),
+        "{context}: {said}"
+    );
+    said
+}
+
+/// Two nodes with the first head, of which the second waits for the first from now on.
+fn with_a_canary(version: Option<&str>, own: impl FnOnce(&str) -> String) -> Fleet {
+    let mut fleet = Fleet::of(vec![version, None]);
+    fleet.issue("a.example");
+    fleet.issue("b.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    said_of(&fleet, 0, true, "at first");
+    let line = fleet.line();
+    fleet.nodes[0].own = own(&fleet.nodes[0].own);
+    fleet.tell_node(0, &[&line], "");
+    fleet.tell_node(1, &[&line], "wait_for = [\"lb1\"]");
+    fleet
+}
+
+/// A renewal reaches the node that waits once its canary was seen to have it, and not before. `exit`: how the canary's look
+/// ends.
+#[track_caller]
+fn must_wait(fleet: &mut Fleet, exit: i32, word: &str, context: &str) {
+    let waiting = fleet.nodes[1].cmd.site("a.example");
+    let old = fs::read(&waiting).unwrap();
+    fleet.renew("a.example");
+    fleet.publish();
+    // What was seen once needn't be so now.
+    for _ in 0..2 {
+        let run = fleet.nodes[0].follow();
+        assert_eq!(run.code, Some(exit), "{context}: {run}");
+        assert!(run.stdout.contains(word), "{context}: {run}");
+    }
+    fleet.nodes[0].must_have(&fleet.wanted, context);
+    let said = said_of(fleet, 0, false, context);
+    assert!(said.to_string().contains(word), "{context}: {said}");
+    let run = fleet.nodes[1].follow().exits(1);
+    assert!(run.stdout.contains("fleet-waiting"), "{context}: {run}");
+    assert!(fs::read(waiting).unwrap() == old, "{context}");
+}
+
+#[track_caller]
+fn must_be_let_through(fleet: &Fleet, context: &str) {
+    fleet.all_follow();
+    said_of(fleet, 0, true, context);
+    fleet.must_all_be_as_wanted(context);
+}
+
+/// HAProxy isn't asked for what very many names would end it by: as long as it may have the old certificate, nobody says that
+/// it has the new one.
+#[test]
+fn what_a_haproxy_is_not_asked_for_is_not_confirmed() {
+    for version in ["2.2", "2.6"] {
+        let mut fleet = with_a_canary(Some(version), |own| format!("{own}reload = \"none\"\n"));
+        if fleet.nodes[0].haproxy.is_none() {
+            continue;
+        }
+        let old = fleet.tree.leaf("a.example").serial();
+        must_wait(&mut fleet, 2, "haproxy-not-confirmed", version);
+        let address = fleet.nodes[0].haproxy.as_ref().unwrap().address();
+        assert_eq!(served(address, "a.example").serial, old, "{version}");
+        fleet.nodes[0].cmd.run(&["status"]).exits(3);
+        // Of the other lineage it is known what it has.
+        assert!(!said_of(&fleet, 0, false, version).to_string().contains("b.example"), "{version}");
+        fleet.nodes[0].haproxy.as_mut().unwrap().reload_and_wait();
+        assert_eq!(served(address, "a.example").serial, fleet.tree.leaf("a.example").serial(), "{version}");
+        must_be_let_through(&fleet, version);
+    }
+}
+
+/// A HAProxy of several that isn't notified, and of which nothing can be seen, may have the old one.
+#[test]
+fn each_of_several_haproxys_has_to_be_seen() {
+    let second = "[[haproxy]]\nname = \"two\"\nreload = \"none\"\nbinary = \"\"\n";
+    let mut fleet = with_a_canary(Some("3.0"), |own| format!("{own}{second}"));
+    must_wait(&mut fleet, 0, "haproxy-not-confirmed", "nothing to see it by");
+    let socket = format!("runtime_socket = {}\n", toml(&fleet.place.path().join("nobody")));
+    fleet.nodes[0].own += &socket;
+    let line = fleet.line();
+    fleet.tell_node(0, &[&line], "");
+    must_wait(&mut fleet, 0, "haproxy-not-confirmed", "nobody listens");
+    fleet.nodes[0].own = fleet.nodes[0].own.replace(&format!("{second}{socket}"), "");
+    fleet.tell_node(0, &[&line], "");
+    must_be_let_through(&fleet, "of the first one alone");
+}
+
+/// Where no HAProxy is this program's business, that the files are there is all that there is to confirm.
+#[test]
+fn a_node_without_a_haproxy_confirms_its_files() {
+    let own = |own: &str| format!("{own}[[haproxy]]\nname = \"two\"\nreload = \"none\"\nbinary = \"\"\n");
+    let mut fleet = with_a_canary(None, own);
+    assert!(fleet.nodes[0].own.starts_with(NO_HAPROXY));
+    fleet.renew("a.example");
+    fleet.publish();
+    must_be_let_through(&fleet, "nothing to see");
+}
+
+/// A single look ends as its words say: where HAProxy hangs or doesn't run although it should, with a refused lineage beside
+/// it or without, it isn't 0 or 1.
+#[test]
+fn a_look_at_a_haproxy_that_hangs_or_is_down_ends_with_2() {
+    let mut fleet = with_a_canary(Some("3.0"), |own| format!("{own}timeout = \"2s\"\n"));
+    let haproxy = fleet.nodes[0].haproxy.as_ref().unwrap();
+    let processes = [haproxy.worker_pids(), vec![haproxy.master_pid()]].concat();
+    let signal = |signal| {
+        for pid in &processes {
+            kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
+        }
+    };
+    let must_end_with_2 = |fleet: &Fleet, word: &str, context: &str| {
+        let run = fleet.nodes[0].follow().exits(2);
+        assert!(run.stdout.contains(word), "{context}: {run}");
+        assert!(said_of(fleet, 0, false, context).to_string().contains(word), "{context}");
+    };
+    signal(Signal::SIGSTOP);
+    must_end_with_2(&fleet, "haproxy-not-confirmed", "it hangs, and nothing is new");
+    signal(Signal::SIGCONT);
+    must_be_let_through(&fleet, "it goes on");
+    let line = fleet.line();
+    fleet.nodes[0].own = fleet.nodes[0].own.replace("timeout = \"2s\"\n", "");
+    fleet.tell_node(0, &[&line], "");
+    fleet.nodes[0].haproxy.as_mut().unwrap().kill();
+    must_end_with_2(&fleet, "haproxy-down", "it was killed, and nothing is new");
+    must_wait(&mut fleet, 2, "haproxy-down", "it was killed");
+    // A file of somebody else's in the way of a lineage is a matter of its own.
+    let site = fleet.nodes[0].cmd.site("c.example");
+    fs::copy(fleet.nodes[0].cmd.site("b.example"), &site).unwrap();
+    fleet.issue("c.example");
+    fleet.publish();
+    must_end_with_2(&fleet, "haproxy-down", "it was killed, and a lineage is in conflict");
+    fs::remove_file(site).unwrap();
+    fleet.nodes[0].haproxy.as_mut().unwrap().run_again();
+    must_be_let_through(&fleet, "it runs again");
+}
+
+/// HAProxy was started twice: clients get either, so nobody says what they are served.
+#[test]
+fn a_haproxy_that_was_started_twice_confirms_nothing() {
+    let fleet = with_a_canary(Some("3.0"), str::to_owned);
+    let haproxy = fleet.nodes[0].haproxy.as_ref().unwrap();
+    let mut twin = Running::start(&haproxy.version().program, |command| {
+        command.arg("-W").arg("-f").arg(haproxy.config()).arg("-S").arg(fleet.place.path().join("twin"))
+    });
+    let says_so = || fleet.nodes[0].cmd.run(&["status"]).stdout.contains("clients get either");
+    wait_until(LIMIT, "it listens, too", says_so);
+    let run = fleet.nodes[0].follow().exits(2);
+    assert!(run.stdout.contains("haproxy-not-confirmed"), "{run}");
+    said_of(&fleet, 0, false, "twice");
+    twin.stop();
+    wait_until(LIMIT, "it is gone", || !says_so());
+    must_be_let_through(&fleet, "once");
+}
+
 /// A node that notifies a HAProxy of which it can see nothing confirms nothing, and who waits for it waits on.
 #[test]
 fn what_nobody_can_see_is_not_confirmed() {
@@ -191,4 +361,49 @@ fn what_nobody_can_see_is_not_confirmed() {
     let run = fleet.nodes[1].follow().exits(1);
     assert!(run.stdout.contains("fleet-waiting"), "{run}");
     fleet.nodes[1].must_have(&old, "its canary is blind");
+}
+
+/// A fleet's status grows as bad as its hosts' own where nobody publishes: also where the store lost its head, or is gone.
+#[test]
+fn a_store_without_a_head_becomes_critical_as_an_old_head_does() {
+    let mut fleet = Fleet::new(1);
+    fleet.issue("a.example");
+    fleet.publish();
+    fleet.tell_nodes("");
+    fleet.all_follow();
+    let (hour, away) = (60 * MINUTE, fleet.place.path().join("away"));
+    for (age, stale) in [(1, None), (40, Some("warning")), (36 + 8 * 24, Some("critical"))] {
+        fleet.grow_old(age * hour);
+        let (head, cache) = (fleet.folder().join("head"), fleet.nodes[0].cmd.beside("cache"));
+        fs::copy(&head, cache.join("head")).unwrap();
+        let kept = fleet.stored();
+        let hosts = [&fleet.publisher, &fleet.nodes[0].cmd];
+        let must_be = |context: &str| {
+            for (cmd, command) in hosts.into_iter().flat_map(|cmd| [(cmd, &["fleet"][..]), (cmd, &[])]) {
+                let run = cmd.run(&[command, &["status", "--format", "json"]].concat());
+                let context = format!("{context}, {age} hours: {run}");
+                let status = run.json();
+                let problems = status["problems"].as_array().unwrap();
+                let found = problems.iter().find(|it| it["problem"] == "fleet-stale");
+                assert_eq!(found.map(|it| it["severity"].as_str().unwrap()), stale, "{context}");
+                if stale == Some("critical") {
+                    assert_eq!(run.code, Some(2), "{context}");
+                }
+            }
+            let run = fleet.publisher.run(&["fleet", "status", "--format", "json"]);
+            (run.json()["nodes"].clone(), run)
+        };
+        must_be("the store has it");
+        fs::rename(fleet.folder(), &away).unwrap();
+        let (_, run) = must_be("the store is gone");
+        assert!(run.stdout.contains("fleet-unreachable"), "{run}");
+        fs::rename(&away, fleet.folder()).unwrap();
+        fs::write(&head, "nonsense").unwrap();
+        must_be("something else is in its place");
+        fs::remove_file(&head).unwrap();
+        let (nodes, run) = must_be("the head is gone");
+        assert!(run.stdout.contains("fleet-empty") && run.code > Some(0), "{run}");
+        assert_eq!(nodes[0]["name"], "lb1", "what can be read is shown: {run}");
+        fleet.restore(&kept);
+    }
 }

@@ -47,7 +47,7 @@ pub struct NodeRow {
     pub name: String,
     /// What it says of itself; `None`: nothing that could be used.
     pub report: Option<NodeReport>,
-    /// Whether it has the head that is in the store.
+    /// Whether it has the head that is in the store; where there is none, the last one that this host has.
     pub is_current: bool,
     /// What is wrong.
     pub problems: Vec<FleetProblem>,
@@ -296,7 +296,8 @@ pub fn node_row(
     if let Some(head) = head {
         row.is_current = report.head == head.hash;
         if !row.is_current && age >= UNDERWAY {
-            let fact = format!("it has number {}, and the store {}", report.sequence, head.head.sequence);
+            let fact =
+                format!("it has number {}, and the head is number {}", report.sequence, head.head.sequence);
             row.problems.push(problem(FleetTrouble::FleetNodeBehind, fact));
         }
     }

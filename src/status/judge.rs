@@ -131,6 +131,11 @@ impl Site {
         sort(&mut self.problems);
     }
 
+    /// Which HAProxys, by their places in the settings, can't be seen to have the file, though it is there for them.
+    pub fn unseen_in(&self) -> impl Iterator<Item = usize> {
+        unseen_in(&self.views, &self.haproxy)
+    }
+
     /// What all HAProxys hold: the worst of it.
     #[must_use]
     pub fn all_haproxys(&self) -> PlaceState {
@@ -180,10 +185,7 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
     sort(&mut problems);
     let worst = problems.iter().map(|problem| problem.severity).max().unwrap_or(Severity::Ok);
     let is_unseen = [certbot, disk, published.unwrap_or(disk)].contains(&PlaceState::Unknown)
-        || (is_served(&views)
-            && haproxy.iter().zip(around.running).any(|(view, running)| {
-                view.state == PlaceState::Unknown && running.wanted && views.disk.here().is_some()
-            }));
+        || unseen_in(&views, &haproxy).any(|at| around.running.get(at).is_some_and(|running| running.wanted));
     let severity = if worst == Severity::Ok && is_unseen { Severity::Unknown } else { worst };
     Site { views, severity, problems, certbot, disk, published, haproxy, renewal_due: None }
 }
@@ -191,6 +193,13 @@ pub fn judge(views: SiteViews, around: &Circumstances<'_>) -> Site {
 /// The worst first.
 fn sort(problems: &mut [Problem]) {
     problems.sort_by(|a, b| b.severity.cmp(&a.severity).then(a.kind.cmp(&b.kind)));
+}
+
+/// See [`Site::unseen_in`].
+fn unseen_in(views: &SiteViews, haproxy: &[HaproxyView]) -> impl Iterator<Item = usize> {
+    let is_due = is_served(views) && views.disk.here().is_some();
+    let shown = haproxy.iter().enumerate().filter(move |_| is_due);
+    shown.filter(|(_, view)| view.state == PlaceState::Unknown).map(|(at, _)| at)
 }
 
 /// Whether HAProxy is expected to serve what the file holds: it isn't a stranger's.

@@ -52,7 +52,6 @@ use crate::status::observation::Sight;
 use crate::status::problem::Problem;
 use crate::status::refusal::Refused;
 use crate::sys::clock::now;
-use crate::sys::escape::escaped;
 use crate::sys::failure::Failure;
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
@@ -346,13 +345,13 @@ impl Status {
     pub fn all_unseen(&self) -> impl Iterator<Item = String> {
         let is_blind = |running: &&Running| running.wanted && running.is_unseen();
         let haproxys = self.haproxy.iter().filter(|_| !self.sites.is_empty()).filter(is_blind);
-        let why = |running: &Running| {
-            running
-                .unseen
-                .clone()
-                .unwrap_or_else(|| format!("nothing of {} can be seen", escaped(&running.name)))
-        };
-        self.unseen.iter().cloned().chain(haproxys.map(why))
+        self.unseen.iter().cloned().chain(haproxys.map(Running::why_unseen))
+    }
+
+    /// The files that a HAProxy can't be seen to have, each with the HAProxy, whether anybody wants that to be seen or not.
+    pub fn unseen_files(&self) -> impl Iterator<Item = (&Site, &Running)> {
+        let running = |(site, at)| Some((site, self.haproxy.get(at)?));
+        self.sites.iter().flat_map(|site| site.unseen_in().map(move |at| (site, at))).filter_map(running)
     }
 
     /// How many sites there are of each severity.

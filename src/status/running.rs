@@ -97,6 +97,13 @@ impl Running {
     pub fn is_unseen(&self) -> bool {
         !self.loaded && !self.presented
     }
+
+    /// Why nothing of it can be seen.
+    #[must_use]
+    pub fn why_unseen(&self) -> String {
+        let nothing = || format!("nothing of {} can be seen", escaped(&self.name));
+        self.unseen.clone().unwrap_or_else(nothing)
+    }
 }
 
 /// Looks at every HAProxy and adds what it shows to the sites; files that only a HAProxy has become sites of their own.

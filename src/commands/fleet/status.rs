@@ -5,7 +5,7 @@ use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::{Accepted, KnownHeads, RefusedHead, accept};
 use crate::fleet::cache::{
-    HostPart, fleet_name, identity, is_sha256_of, kept_head, look_at_head, look_at_memory, own_name,
+    HostPart, Opened, fleet_name, identity, is_sha256_of, kept_head, look_at_head, look_at_memory, own_name,
     publishers,
 };
 use crate::fleet::former::FormerKeys;
@@ -51,24 +51,29 @@ fn look(settings: &Settings) -> Result<FleetOverview, Failure> {
     let name = fleet_name(fleet)?;
     let keys = keys(fleet)?;
     let at = now();
+    let opened = look_at_head(fleet, part(fleet)).ok().flatten();
     let mut overview = FleetOverview {
         at,
         fleet: fleet.name.clone(),
         store: fleet.store.to_string(),
         head: None,
-        lineages: lineages(fleet),
+        lineages: opened.as_ref().map(lineages),
         nodes: Vec::new(),
         problems: Vec::new(),
     };
     let memory = look_at_memory(fleet).ok().flatten().unwrap_or_default();
     // Before the store is asked: a head that is published meanwhile is no roll-back.
-    let mut seen = known(fleet, &name, memory.heads.clone());
+    let kept = kept_head(fleet).ok().flatten().filter(|signed| signed.head.fleet == name);
+    let mut seen = known(fleet, kept.as_ref(), memory.heads.clone());
     seen.trust_only(&keys);
+    // Where the store shows no head that counts, the age of the last one is judged.
+    let stale = kept.as_ref().and_then(|signed| staleness(signed, at));
     let former = if fleet.is_publisher() { memory.former.clone() } else { FormerKeys::default() };
     let store = match reach(fleet, Patience::Short) {
         Ok(store) => store,
         Err(failure) => {
             overview.problems.push(problem(FleetTrouble::FleetUnreachable, failure.message));
+            overview.problems.extend(stale);
             return Ok(overview);
         }
     };
@@ -76,12 +81,17 @@ fn look(settings: &Settings) -> Result<FleetOverview, Failure> {
         Ok(found) => found.map(|stored| stored.bytes),
         Err(e) => {
             overview.problems.push(problem(FleetTrouble::of_store(&e), e.to_string()));
+            overview.problems.extend(stale);
             return Ok(overview);
         }
     };
     let Some(value) = value else {
         let fact = format!("the store has no head of the fleet {name}");
         overview.problems.push(problem(FleetTrouble::FleetEmpty, fact));
+        overview.problems.extend(stale);
+        if let Some(opened) = &opened {
+            look_at_nodes(&mut overview, store.as_ref(), (&name, &opened.nodes), (&opened.signed, &former));
+        }
         return Ok(overview);
     };
     overview.head = match accept(&value, &seen, &name, &keys, at) {
@@ -92,13 +102,14 @@ fn look(settings: &Settings) -> Result<FleetOverview, Failure> {
         }
         Err(refused) => {
             overview.problems.push(problem(FleetTrouble::of(&refused), refused.to_string()));
+            overview.problems.extend(stale);
             // Its nodes are shown all the same, where it is signed by whom it should be.
             SignedHead::read(&value)
                 .ok()
                 .filter(|signed| keys.contains(&signed.publisher) && signed.head.fleet == name)
         }
     };
-    let Some(signed) = &overview.head else { return Ok(overview) };
+    let Some(signed) = &overview.head.clone() else { return Ok(overview) };
     let members = match members(store.as_ref(), signed) {
         Ok(members) => members,
         Err(problem) => {
@@ -106,17 +117,7 @@ fn look(settings: &Settings) -> Result<FleetOverview, Failure> {
             return Ok(overview);
         }
     };
-    let nodes: Vec<&NodeName> = members.iter().map(|(node, _)| node).collect();
-    match reports(store.as_ref(), &nodes) {
-        Ok(values) => {
-            let rows = members.iter().zip(values).map(|((node, key), value)| match value {
-                Ok(value) => node_row((node, key), value.as_deref(), &name, (Some(signed), &former), at),
-                Err(e) => unreadable_row(node, e.to_string()),
-            });
-            overview.nodes = rows.collect();
-        }
-        Err(e) => overview.problems.push(problem(FleetTrouble::FleetUnreachable, e.to_string())),
-    }
+    look_at_nodes(&mut overview, store.as_ref(), (&name, &members), (signed, &former));
     overview.problems.extend(not_a_node(fleet, signed, &members));
     if fleet.is_publisher() {
         let readers = memory.readers(|name| members.get(name).is_some());
@@ -124,6 +125,28 @@ fn look(settings: &Settings) -> Result<FleetOverview, Failure> {
         overview.problems.extend(problems);
     }
     Ok(overview)
+}
+
+/// What these nodes say of themselves, compared with this head.
+fn look_at_nodes(
+    overview: &mut FleetOverview,
+    store: &dyn FleetStore,
+    (name, members): (&FleetName, &NodeList),
+    (signed, former): (&SignedHead, &FormerKeys),
+) {
+    let nodes: Vec<&NodeName> = members.iter().map(|(node, _)| node).collect();
+    match reports(store, &nodes) {
+        Ok(values) => {
+            let rows = members.iter().zip(values).map(|((node, key), value)| match value {
+                Ok(value) => {
+                    node_row((node, key), value.as_deref(), name, (Some(signed), former), overview.at)
+                }
+                Err(e) => unreadable_row(node, e.to_string()),
+            });
+            overview.nodes = rows.collect();
+        }
+        Err(e) => overview.problems.push(problem(FleetTrouble::FleetUnreachable, e.to_string())),
+    }
 }
 
 /// What this host, which is the publisher, should have published, and hasn't.
@@ -157,10 +180,10 @@ fn unpublished(settings: &Settings, at: i64, progress: Progress<'_>) -> Vec<Flee
 }
 
 /// The heads that counted here: on the publisher it is the one that it published last.
-fn known(fleet: &Fleet, name: &FleetName, heads: KnownHeads) -> KnownHeads {
+fn known(fleet: &Fleet, kept: Option<&SignedHead>, heads: KnownHeads) -> KnownHeads {
     let mut known = if fleet.is_node() { heads } else { KnownHeads::default() };
-    if let Some(signed) = kept_head(fleet).ok().flatten().filter(|signed| signed.head.fleet == *name) {
-        known.remember(&signed);
+    if let Some(signed) = kept {
+        known.remember(signed);
     }
     known
 }
@@ -198,14 +221,18 @@ fn keys(fleet: &Fleet) -> Result<Vec<VerifyingKey>, Failure> {
     if fleet.is_node() { publishers(fleet) } else { Ok(vec![identity(fleet)?.public().signing]) }
 }
 
+/// As which host this one reads.
+fn part(fleet: &Fleet) -> HostPart {
+    if fleet.is_node() { HostPart::Node } else { HostPart::Publisher }
+}
+
 /// What the head that counts here names.
-fn lineages(fleet: &Fleet) -> Option<HeadLineages> {
-    let part = if fleet.is_node() { HostPart::Node } else { HostPart::Publisher };
-    let opened = look_at_head(fleet, part).ok()??;
-    let lineage = |entry: PageEntry| HeadLineage { serial: entry.serial, not_after: entry.not_after };
-    Some(HeadLineages {
+fn lineages(opened: &Opened) -> HeadLineages {
+    let lineage =
+        |entry: &PageEntry| HeadLineage { serial: entry.serial.clone(), not_after: entry.not_after };
+    HeadLineages {
         sequence: opened.signed.head.sequence,
         hash: opened.signed.hash,
-        all: opened.entries.into_iter().map(|(name, entry)| (name, lineage(entry))).collect(),
-    })
+        all: opened.entries.iter().map(|(name, entry)| (name.clone(), lineage(entry))).collect(),
+    }
 }

@@ -24,7 +24,7 @@ pub fn text(overview: &FleetOverview) -> String {
         page.gauge("fleet_head_expires_timestamp_seconds", "Until when it counts.");
         page.sample(&[fleet], signed.head.expires);
     }
-    page.gauge("fleet_node_current", "Whether the node has the head that is in the store.");
+    page.gauge("fleet_node_current", "Whether the node has the store's head, or the last one.");
     for node in &overview.nodes {
         page.sample(&[fleet, ("node", &node.name)], u8::from(node.is_current));
     }

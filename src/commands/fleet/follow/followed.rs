@@ -3,10 +3,6 @@
 use crate::fleet::cache::KeptException;
 use crate::fleet::trouble::FleetTrouble;
 use crate::output::{Exit, Report};
-use crate::status::severity::ProblemKind;
-
-/// The word of an exception: a HAProxy wasn't seen to have what it was notified of.
-pub(super) const UNSEEN: &str = "haproxy-not-confirmed";
 
 /// What came of one look.
 #[derive(Debug, Clone, Default)]
@@ -23,8 +19,10 @@ pub struct Followed {
     pub trouble: Option<(FleetTrouble, String)>,
     /// What the run from the cache did; `None`: there was nothing to look at again.
     pub run: Option<Report>,
-    /// What a look at the HAProxys found otherwise than the head says, though the run had nothing to do.
+    /// What a look at the HAProxys found otherwise than the head says, and the run doesn't say.
     pub unserved: Vec<KeptException>,
+    /// Whether a HAProxy that runs, or should, wasn't seen to have everything, though there is a way to see it.
+    pub is_untold: bool,
     /// Why the report could not be put.
     pub unreported: Option<String>,
 }
@@ -34,9 +32,7 @@ impl Followed {
     #[must_use]
     pub fn exit(&self) -> Exit {
         let of_run = self.of_run();
-        let passes = [ProblemKind::HaproxyDown.name(), UNSEEN];
-        let is_served = self.unserved.iter().all(|it| passes.contains(&it.problem.as_str()));
-        let of_look = if is_served { Exit::Fine } else { Exit::Untold };
+        let of_look = if self.is_untold { Exit::Untold } else { Exit::Fine };
         let of_head = self.of_head();
         let of_report = if self.unreported.is_some() { Exit::Partly } else { Exit::Fine };
         [of_run, of_look, of_head, of_report].into_iter().max_by_key(|exit| exit.code()).unwrap_or(Exit::Fine)

@@ -2,6 +2,7 @@
 //! the cache over when it is complete, deploy from it, report.
 
 mod followed;
+mod looking;
 mod reporting;
 mod taking;
 
@@ -141,8 +142,10 @@ impl<'a> Follower<'a> {
                 memory.since = now();
             }
             if memory.unfinished {
-                memory.exceptions = self.exceptions(&report);
+                let found = self.exceptions(&report);
+                memory.exceptions = found.exceptions;
                 memory.is_confirmed = false;
+                (done.unserved, done.is_untold) = (found.unsaid, found.is_untold);
             }
             done.run = Some(report);
         }
@@ -156,12 +159,12 @@ impl<'a> Follower<'a> {
             && !is_over(memory.seen, SIGN_OF_LIFE)
             && done.run.as_ref().is_none_or(|run| self.has_seen_all(run));
         if was_fine && !is_known {
-            let unserved = self.unserved(done.run.as_ref());
-            is_other = unserved != memory.exceptions;
+            let found = self.unserved(done.run.as_ref());
+            is_other = found.exceptions != memory.exceptions;
             memory.seen = at;
-            memory.is_confirmed = unserved.is_empty();
-            memory.exceptions.clone_from(&unserved);
-            done.unserved = unserved;
+            memory.is_confirmed = found.exceptions.is_empty();
+            memory.exceptions = found.exceptions;
+            (done.unserved, done.is_untold) = (found.unsaid, found.is_untold);
         }
         is_other |= memory.told_trouble != done.trouble.as_ref().map(|(trouble, _)| *trouble);
         if done.run.is_some() || is_silent || is_other {
