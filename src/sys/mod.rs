@@ -12,5 +12,6 @@ pub mod procfs;
 pub mod program;
 pub mod safe_read;
 pub mod service_manager;
+pub mod shared_folder;
 pub mod signals;
 pub mod system;
