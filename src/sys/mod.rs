@@ -6,6 +6,7 @@ pub mod core_dump;
 pub(crate) mod cursor;
 pub mod escape;
 pub mod failure;
+pub mod file_mark;
 pub mod host_name;
 pub mod parallel;
 pub mod procfs;

@@ -25,6 +25,8 @@ pub struct Followed {
     pub run: Option<Report>,
     /// What a look at the HAProxys found otherwise than the head says, though the run had nothing to do.
     pub unserved: Vec<KeptException>,
+    /// Whether the store answers again that didn't at the last look.
+    pub is_back: bool,
     /// Why the report could not be put.
     pub unreported: Option<String>,
 }
