@@ -100,7 +100,7 @@ fn of_a_fleet_the_store_and_the_public_key_are_for_all_and_nothing_else_is() {
         let private = [publisher.beside("cache"), node.beside("cache"), node.sites()];
         for folder in private {
             for (path, mode) in modes(&folder).into_iter().chain([(String::new(), mode(&folder))]) {
-                assert!(mode & 0o077 == 0, "{umask}: {}/{path} has {mode:o}", folder.display());
+                assert_eq!(mode & 0o077, 0, "{umask}: {}/{path} has {mode:o}", folder.display());
             }
         }
     }

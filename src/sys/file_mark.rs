@@ -1,7 +1,7 @@
 //! Whether files are still what they were.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -19,9 +19,9 @@ struct FileMark {
 }
 
 impl FileMark {
-    /// `None`: there is no such file.
+    /// `None`: there is no such file. A pipe is never the same.
     fn look(path: &Path) -> Option<Self> {
-        let found = fs::metadata(path).ok()?;
+        let found = fs::metadata(path).ok().filter(Metadata::is_file)?;
         Some(Self { device: found.dev(), inode: found.ino(), size: found.size(), changed: changed_at(path) })
     }
 }

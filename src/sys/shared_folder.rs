@@ -35,8 +35,8 @@ pub fn make_shared(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// Its mode can't be changed.
-pub fn share(made: impl AsFd) -> rustix::io::Result<()> {
-    let mode = fstat(&made)?.st_mode & 0o7777;
+pub fn share(folder: impl AsFd) -> rustix::io::Result<()> {
+    let mode = fstat(&folder)?.st_mode & 0o7777;
     // Some file systems have no modes to change.
-    if mode & 0o777 == SHARED { Ok(()) } else { fchmod(&made, Mode::from_raw_mode(mode & 0o7000 | SHARED)) }
+    if mode & 0o777 == SHARED { Ok(()) } else { fchmod(&folder, Mode::from_raw_mode(mode & 0o7000 | SHARED)) }
 }

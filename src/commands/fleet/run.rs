@@ -73,7 +73,10 @@ fn followed(
         return Ok(done.exit());
     }
     let file = global.config_file().unwrap_or(Path::new(DEFAULT_FILE));
-    let source = SettingsSource { file, load: &|| global.settings(None) };
+    // What a shell pipes in can be read once.
+    let is_there_again = file.metadata().map_or(true, |found| found.is_file());
+    let load = || if is_there_again { global.settings(None) } else { Ok(settings.clone()) };
+    let source = SettingsSource { file, load: &load };
     let mut say = |said: Said<'_>| match said {
         Said::Done(settings, done) => show(terminal, settings, &system, done),
         Said::Failed(failure) => {

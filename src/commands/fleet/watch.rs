@@ -94,8 +94,20 @@ pub fn watch(
     let busy_since = Arc::new(AtomicI64::new(0));
     give_signs_of_life(&manager, &busy_since);
     let files = FileMarks::default();
-    let daemon =
-        Daemon { settings, system, progress, manager, sender, events, busy_since, files, store: None };
+    let have_changed = false;
+    let store = None;
+    let daemon = Daemon {
+        settings,
+        system,
+        progress,
+        manager,
+        sender,
+        events,
+        busy_since,
+        files,
+        have_changed,
+        store,
+    };
     daemon.run(say)
 }
 
@@ -108,8 +120,9 @@ struct Daemon<'a> {
     sender: Sender<Event>,
     events: Receiver<Event>,
     busy_since: Arc<AtomicI64>,
-    /// The files that the last look was by.
+    /// The files that the last look was by, and whether they were others than before.
     files: FileMarks,
+    have_changed: bool,
     store: Option<OpenStore>,
 }
 
@@ -192,7 +205,7 @@ impl Daemon<'_> {
                     look = Closely::Changes;
                     let news = News::of(&done);
                     done.is_back = said.as_ref().is_some_and(News::is_unreachable) && !news.is_unreachable();
-                    let is_new = done.is_new || said.as_ref() != Some(&news);
+                    let is_new = done.is_new || self.have_changed || said.as_ref() != Some(&news);
                     if is_new || done.run.as_ref().is_some_and(is_worth_a_word) {
                         say(Said::Done(&settings, &done));
                     }
@@ -210,7 +223,7 @@ impl Daemon<'_> {
                     let news = News::Failed(failure.message.clone());
                     match &said {
                         None => return Err(failure),
-                        Some(before) if *before == news => {}
+                        Some(before) if *before == news && !self.have_changed => {}
                         Some(_) => say(Said::Failed(&failure)),
                     }
                     said = Some(news);
@@ -234,7 +247,8 @@ impl Daemon<'_> {
     /// One look, by what the settings and the keys are now; and what ended its pause, if anything did.
     fn look(&mut self, look: Closely) -> Result<(Settings, Followed, Option<Woken>), Failure> {
         let (settings, files) = self.read();
-        let look = if files == self.files { look } else { Closely::All };
+        self.have_changed = files != self.files;
+        let look = if self.have_changed { Closely::All } else { look };
         self.files = files;
         let settings = settings?;
         let mut follower = Follower::new(&settings, self.system)?;
