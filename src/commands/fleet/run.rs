@@ -7,7 +7,7 @@ use crate::commands::fleet::follow::{Closely, Followed, Follower};
 use crate::commands::fleet::join::join;
 use crate::commands::fleet::publish::{LookThrough, Wanted, publish};
 use crate::commands::fleet::status::status;
-use crate::commands::fleet::watch::{Said, SettingsSource, watch};
+use crate::commands::fleet::watch::{LookEnd, SettingsSource, watch};
 use crate::config::{DEFAULT_FILE, Settings};
 use crate::fleet::edition::Pruning;
 use crate::output::fleet::{html, human, json, monitoring, prometheus};
@@ -77,9 +77,9 @@ fn followed(
     let is_there_again = file.metadata().map_or(true, |found| found.is_file());
     let load = || if is_there_again { global.settings(None) } else { Ok(settings.clone()) };
     let source = SettingsSource { file, load: &load };
-    let mut say = |said: Said<'_>| match said {
-        Said::Done(settings, done) => show(terminal, settings, &system, done),
-        Said::Failed(failure) => {
+    let mut say = |said: LookEnd<'_>| match said {
+        LookEnd::Done(settings, done) => show(terminal, settings, &system, done),
+        LookEnd::Failed(failure) => {
             terminal.complain(&failure.message);
             syslog::failure(&system, failure);
         }

@@ -66,9 +66,9 @@ pub struct SettingsSource<'a> {
     pub load: &'a dyn Fn() -> Result<Settings, Failure>,
 }
 
-/// What there is to say of a look.
+/// How a look ended.
 #[derive(Clone, Copy)]
-pub enum Said<'a> {
+pub enum LookEnd<'a> {
     /// What came of it.
     Done(&'a Settings, &'a Followed),
     /// Why there could be none.
@@ -83,7 +83,7 @@ pub fn watch(
     settings: SettingsSource<'_>,
     system: &System,
     progress: Progress<'_>,
-    say: &mut dyn FnMut(Said<'_>),
+    say: &mut dyn FnMut(LookEnd<'_>),
 ) -> Result<(), Failure> {
     let (sender, events) = channel();
     let signals = sender.clone();
@@ -187,7 +187,7 @@ impl News {
 }
 
 impl Daemon<'_> {
-    fn run(mut self, say: &mut dyn FnMut(Said<'_>)) -> Result<(), Failure> {
+    fn run(mut self, say: &mut dyn FnMut(LookEnd<'_>)) -> Result<(), Failure> {
         let mut look = Closely::All;
         let mut said: Option<News> = None;
         loop {
@@ -207,7 +207,7 @@ impl Daemon<'_> {
                     done.is_back = said.as_ref().is_some_and(News::is_unreachable) && !news.is_unreachable();
                     let is_new = done.is_new || self.have_changed || said.as_ref() != Some(&news);
                     if is_new || done.run.as_ref().is_some_and(is_worth_a_word) {
-                        say(Said::Done(&settings, &done));
+                        say(LookEnd::Done(&settings, &done));
                     }
                     self.manager.tell(&format!("READY=1\nSTATUS={}", told(&done)));
                     said = Some(news);
@@ -224,7 +224,7 @@ impl Daemon<'_> {
                     match &said {
                         None => return Err(failure),
                         Some(before) if *before == news && !self.have_changed => {}
-                        Some(_) => say(Said::Failed(&failure)),
+                        Some(_) => say(LookEnd::Failed(&failure)),
                     }
                     said = Some(news);
                     look = Closely::All;
