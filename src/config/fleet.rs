@@ -96,6 +96,19 @@ impl Fleet {
     }
 }
 
+impl Cluster {
+    /// The files that a connection is made with.
+    pub fn tls_files(&self) -> impl Iterator<Item = &Path> {
+        let client = self.client.iter().flat_map(|(certificate, key)| [certificate, key]);
+        self.ca.iter().chain(client).map(PathBuf::as_path)
+    }
+
+    /// Those, and the one with the password.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.tls_files().chain(self.user.iter().map(|(_, password)| password.as_path()))
+    }
+}
+
 impl fmt::Display for StorePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -26,6 +26,7 @@ use super::sshsig::SigningKey;
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::io_cause;
 use crate::sys::safe_read::{Unopened, read_opened};
+use crate::sys::shared_folder::make_shared;
 
 const FIRST_LINE: &str = "haproxy-certs identity 1";
 
@@ -194,8 +195,11 @@ impl HostIdentity {
         let made = Self::generate()?;
         let folder = folder_of(path);
         if !folder.is_dir() {
-            let made = std::fs::create_dir_all(folder);
-            made.map_err(|cause| IdentityError::Io { deed: "create", path: folder.to_owned(), cause })?;
+            make_shared(folder).map_err(|cause| IdentityError::Io {
+                deed: "create",
+                path: folder.to_owned(),
+                cause,
+            })?;
         }
         nobody_else_may_replace(path)?;
         let text = text(&made);

@@ -1,8 +1,6 @@
 //! The host certificate's place before there is one: `init` puts a placeholder there, and records it as ours.
 
-use std::fs::DirBuilder;
 use std::os::fd::AsFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 
 use rustix::fs::{RenameFlags, fsync, renameat, renameat_with};
@@ -16,6 +14,7 @@ use crate::config::Settings;
 use crate::sites::dir::SitesDir;
 use crate::sites::making::host_place;
 use crate::sys::failure::Failure;
+use crate::sys::shared_folder::make_shared;
 use crate::sys::system::System;
 
 impl SitesDir {
@@ -31,8 +30,7 @@ impl SitesDir {
     ) -> Result<bool, Failure> {
         let path = &settings.host_file;
         if let Some(folder) = path.parent() {
-            let made = DirBuilder::new().recursive(true).mode(0o755).create(folder);
-            made.map_err(|e| Failure::io("create", folder, &e))?;
+            make_shared(folder).map_err(|e| Failure::io("create", folder, &e))?;
         }
         let host = host_place(settings, system, &self.place)?;
         let Some(name) = path.file_name() else {

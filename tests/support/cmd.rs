@@ -132,7 +132,11 @@ impl Cmd {
             format!("live_dir = {}\n", toml(live_dir))
         };
         let text = format!("{live_dir}sites_dir = {}\n{options}{tables}", toml(&self.sites()));
-        fs::write(&path, text).unwrap();
+        // Who goes on with it is not to see half of it, nor a change where there is none.
+        if fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
+            fs::write(self.temporary.path().join(".config.new"), text).unwrap();
+            fs::rename(self.temporary.path().join(".config.new"), &path).unwrap();
+        }
         path
     }
 

@@ -6,5 +6,6 @@ pub mod join;
 pub mod publish;
 pub mod run;
 pub mod status;
+pub mod store_watch;
 pub mod values;
 pub mod watch;

@@ -1,12 +1,14 @@
 //! The commands of `fleet` as they are typed.
 
+use std::path::Path;
+
 use crate::cli::{FleetCommand, FleetFollow, FleetFormat, FleetStatus, Global};
 use crate::commands::fleet::follow::{Closely, Followed, Follower};
 use crate::commands::fleet::join::join;
 use crate::commands::fleet::publish::{LookThrough, Wanted, publish};
 use crate::commands::fleet::status::status;
-use crate::commands::fleet::watch::watch;
-use crate::config::Settings;
+use crate::commands::fleet::watch::{LookEnd, SettingsSource, watch};
+use crate::config::{DEFAULT_FILE, Settings};
 use crate::fleet::edition::Pruning;
 use crate::output::fleet::{html, human, json, monitoring, prometheus};
 use crate::output::late::{late, undeployed};
@@ -37,7 +39,7 @@ pub fn run(terminal: &Terminal, global: &Global, command: &FleetCommand) -> Resu
             published(terminal, &settings?, wanted)
         }
         FleetCommand::Rotate => published(terminal, &settings?, Wanted { rotate: true, ..Wanted::default() }),
-        FleetCommand::Follow(args) => followed(terminal, &settings?, args),
+        FleetCommand::Follow(args) => followed(terminal, global, &settings?, args),
         FleetCommand::Status(args) => Ok(seen(terminal, settings, args)),
     }
 }
@@ -55,19 +57,34 @@ fn published(terminal: &Terminal, settings: &Settings, wanted: Wanted) -> Result
     Ok(done.exit())
 }
 
-fn followed(terminal: &Terminal, settings: &Settings, args: &FleetFollow) -> Result<Exit, Failure> {
+fn followed(
+    terminal: &Terminal,
+    global: &Global,
+    settings: &Settings,
+    args: &FleetFollow,
+) -> Result<Exit, Failure> {
     let system = System::host();
-    let mut follower = Follower::new(settings, &system)?;
     if args.once {
         // Whoever starts it spreads it.
-        let done = follower
+        let done = Follower::new(settings, &system)?
             .once(Closely::All, &progress(), &|_| true)
             .inspect_err(|failure| syslog::failure(&system, failure))?;
         show(terminal, settings, &system, &done);
         return Ok(done.exit());
     }
-    watch(&mut follower, &|_, _| (), &mut |done| show(terminal, settings, &system, done))
-        .inspect_err(|failure| syslog::failure(&system, failure))?;
+    let file = global.config_file().unwrap_or(Path::new(DEFAULT_FILE));
+    // What a shell pipes in can be read once.
+    let is_there_again = file.metadata().map_or(true, |found| found.is_file());
+    let load = || if is_there_again { global.settings(None) } else { Ok(settings.clone()) };
+    let source = SettingsSource { file, load: &load };
+    let mut say = |said: LookEnd<'_>| match said {
+        LookEnd::Done(settings, done) => show(terminal, settings, &system, done),
+        LookEnd::Failed(failure) => {
+            terminal.complain(&failure.message);
+            syslog::failure(&system, failure);
+        }
+    };
+    watch(source, &system, &|_, _| (), &mut say).inspect_err(|failure| syslog::failure(&system, failure))?;
     Ok(Exit::Fine)
 }
 

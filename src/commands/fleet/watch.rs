@@ -1,6 +1,9 @@
-//! `fleet follow` without `--once`: looks, waits until something wakes it, and looks again.
+//! `fleet follow` without `--once`: looks, waits until something wakes it, and looks again. Each look is by the settings and
+//! the keys as they are then.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -10,12 +13,19 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::commands::fleet::follow::{Closely, Followed, Follower};
-use crate::fleet::store::{FleetStore, Revision, Woken};
+use crate::commands::fleet::store_watch::{StoreNews, StoreWatch};
+use crate::config::Settings;
+use crate::config::fleet::StorePlace;
+use crate::fleet::store::{FleetStore, Revision};
+use crate::fleet::trouble::FleetTrouble;
+use crate::output::{Exit, Report};
 use crate::sys::clock::now;
 use crate::sys::failure::{Failure, FailureKind};
+use crate::sys::file_mark::FileMarks;
 use crate::sys::parallel::Progress;
 use crate::sys::service_manager::ServiceManager;
 use crate::sys::signals::listen;
+use crate::sys::system::System;
 
 /// Nothing woke it: it looks all the same, and gives a sign of life.
 const IDLE: Duration = Duration::from_secs(10 * 60);
@@ -23,126 +33,304 @@ const IDLE: Duration = Duration::from_secs(10 * 60);
 /// Something isn't as it should be: it tries again.
 const SOON: Duration = Duration::from_secs(15);
 
-/// The longest that a wait of the store's takes before it is begun again.
-const AT_MOST: Duration = Duration::from_secs(5 * 60);
+/// So often the files that a look is done by are looked at.
+const GLANCE: Duration = Duration::from_secs(2);
 
 /// A look that takes longer hangs: no sign of life is given any more.
 const HANGS: i64 = 20 * 60;
 
 /// What wakes it.
 enum Event {
-    /// There is another head, or the store can be asked again.
-    Head,
+    /// The store has news.
+    Store(StoreNews),
+    /// It is to look at once, at everything.
+    Look,
     /// It is to end.
     End,
 }
 
-/// Follows until it is told to end. `show`: called with what came of each look that is worth a word.
+/// Why a wait ended before its time was over.
+enum Woken {
+    /// It is to look.
+    Look(Closely),
+    /// It is to end.
+    End,
+}
+
+/// Where the settings are had from.
+#[derive(Clone, Copy)]
+pub struct SettingsSource<'a> {
+    /// The file that they are read from.
+    pub file: &'a Path,
+    /// Reads them.
+    pub load: &'a dyn Fn() -> Result<Settings, Failure>,
+}
+
+/// How a look ended.
+#[derive(Clone, Copy)]
+pub enum LookEnd<'a> {
+    /// What came of it.
+    Done(&'a Settings, &'a Followed),
+    /// Why there could be none.
+    Failed(&'a Failure),
+}
+
+/// Follows until it is told to end. `say`: called with what of a look is worth a word.
 ///
 /// # Errors
-/// Signals can't be waited for, or the cache can't be used.
+/// Signals can't be waited for, or the first look can't be done: the settings, the keys or the cache can't be used.
 pub fn watch(
-    follower: &mut Follower<'_>,
+    settings: SettingsSource<'_>,
+    system: &System,
     progress: Progress<'_>,
-    show: &mut dyn FnMut(&Followed),
+    say: &mut dyn FnMut(LookEnd<'_>),
 ) -> Result<(), Failure> {
-    let manager = ServiceManager::of_environment();
     let (sender, events) = channel();
     let signals = sender.clone();
-    listen(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP], move |_| {
-        let _ = signals.send(Event::End);
-        false
+    listen(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP], move |signal| {
+        signals.send(if signal == Signal::SIGHUP { Event::Look } else { Event::End }).is_ok()
     })?;
-    let mut seen = WatchedHead::default();
-    let (wanted, heads) = channel();
-    wake_by_store(sender, heads);
+    let manager = ServiceManager::of_environment();
     let busy_since = Arc::new(AtomicI64::new(0));
     give_signs_of_life(&manager, &busy_since);
-    let mut look = Closely::All;
-    let mut last = None;
-    loop {
-        busy_since.store(now(), Ordering::Relaxed);
-        let mut ends = false;
-        let done = {
-            let ended = std::cell::Cell::new(false);
-            let pause = |time: Duration| {
-                busy_since.store(0, Ordering::Relaxed);
-                let goes_on = rest(&events, time);
-                busy_since.store(now(), Ordering::Relaxed);
-                ended.set(!goes_on);
-                goes_on
-            };
-            let done = follower.once(look, progress, &pause);
-            ends |= ended.get();
-            done
-        };
-        let done = match done {
-            Ok(done) => done,
-            // Another run works here.
-            Err(failure) if failure.kind == FailureKind::Lock => Followed::default(),
-            Err(failure) => {
-                manager.tell(&format!("STATUS={}: {}", follower.fleet().name, failure.message));
-                return Err(failure);
-            }
-        };
-        busy_since.store(0, Ordering::Relaxed);
-        let unserved: Vec<_> =
-            done.unserved.iter().map(|it| (it.lineage.clone(), it.problem.clone())).collect();
-        let news = (done.sequence, done.trouble.clone(), done.unreported.is_some(), unserved);
-        if done.is_new || last.as_ref() != Some(&news) || done.run.as_ref().is_some_and(is_worth_a_word) {
-            show(&done);
-        }
-        last = Some(news);
-        manager.tell(&format!("READY=1\nSTATUS={}", told(&done)));
-        if ends {
-            break;
-        }
-        if let Some(store) = follower.store()
-            && seen.is_other(follower.revision)
-        {
-            // Nobody waits any more: then the time-out does.
-            let _ = wanted.send((store, follower.revision));
-        }
-        let time = if done.is_unfinished() { SOON } else { IDLE };
-        match events.recv_timeout(time) {
-            Ok(Event::End) | Err(RecvTimeoutError::Disconnected) => break,
-            Ok(Event::Head) | Err(RecvTimeoutError::Timeout) => {}
-        }
-        look = Closely::Changes;
-    }
-    manager.tell("STOPPING=1");
-    Ok(())
+    let files = FileMarks::default();
+    let have_changed = false;
+    let store = None;
+    let daemon = Daemon {
+        settings,
+        system,
+        progress,
+        manager,
+        sender,
+        events,
+        busy_since,
+        files,
+        have_changed,
+        store,
+    };
+    daemon.run(say)
 }
 
-/// Which head the store's watcher was told of.
-#[derive(Default)]
-struct WatchedHead {
-    is_told: bool,
+/// A node's looks, one after the other.
+struct Daemon<'a> {
+    settings: SettingsSource<'a>,
+    system: &'a System,
+    progress: Progress<'a>,
+    manager: ServiceManager,
+    sender: Sender<Event>,
+    events: Receiver<Event>,
+    busy_since: Arc<AtomicI64>,
+    /// The files that the last look was by, and whether they were others than before.
+    files: FileMarks,
+    have_changed: bool,
+    store: Option<OpenStore>,
+}
+
+/// A store, and what it was opened by.
+struct OpenStore {
+    store: Arc<dyn FleetStore>,
+    by: StoreSetup,
+    /// Its head as it was seen last.
     revision: Option<Revision>,
+    watch: Option<StoreWatch>,
 }
 
-impl WatchedHead {
-    fn is_other(&mut self, revision: Option<Revision>) -> bool {
-        let is_other = !self.is_told || self.revision != revision;
-        *self = Self { is_told: true, revision };
-        is_other
+/// What a store is opened by; where any of it is another one, the store is opened again.
+#[derive(PartialEq, Eq)]
+struct StoreSetup {
+    fleet: String,
+    place: StorePlace,
+    files: FileMarks,
+}
+
+impl StoreSetup {
+    fn of(settings: &Settings) -> Option<Self> {
+        let fleet = settings.followed()?;
+        let files = match &fleet.store {
+            StorePlace::Directory(_) => FileMarks::default(),
+            StorePlace::Etcd(cluster) => FileMarks::look(cluster.tls_files()),
+        };
+        Some(Self { fleet: fleet.name.clone(), place: fleet.store.clone(), files })
     }
 }
 
-fn is_worth_a_word(run: &crate::output::Report) -> bool {
-    run.exit(false) != crate::output::Exit::Fine || run.rows.iter().any(|row| row.action.is_change())
+/// What was said last.
+#[derive(PartialEq, Eq)]
+enum News {
+    Done {
+        sequence: Option<u64>,
+        trouble: Option<(FleetTrouble, String)>,
+        is_unreported: bool,
+        unserved: Vec<(String, String)>,
+    },
+    Failed(String),
 }
 
-/// Waits; whether nobody said that it is to end.
-fn rest(events: &Receiver<Event>, time: Duration) -> bool {
-    let until = Instant::now() + time;
-    loop {
-        match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(Event::End) | Err(RecvTimeoutError::Disconnected) => return false,
-            Ok(Event::Head) => {}
-            Err(RecvTimeoutError::Timeout) => return true,
+impl News {
+    fn of(done: &Followed) -> Self {
+        // What a store that is away says of itself changes from one try to the next.
+        let fact = |trouble: FleetTrouble, fact: &String| match trouble {
+            FleetTrouble::FleetUnreachable => String::new(),
+            _ => fact.clone(),
+        };
+        Self::Done {
+            sequence: done.sequence,
+            trouble: done.trouble.as_ref().map(|(trouble, why)| (*trouble, fact(*trouble, why))),
+            is_unreported: done.unreported.is_some(),
+            unserved: done.unserved.iter().map(|it| (it.lineage.clone(), it.problem.clone())).collect(),
         }
     }
+
+    fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Done { trouble: Some((FleetTrouble::FleetUnreachable, _)), .. })
+    }
+}
+
+impl Daemon<'_> {
+    fn run(mut self, say: &mut dyn FnMut(LookEnd<'_>)) -> Result<(), Failure> {
+        let mut look = Closely::All;
+        let mut said: Option<News> = None;
+        loop {
+            self.busy_since.store(now(), Ordering::Relaxed);
+            let looked = self.look(look);
+            self.busy_since.store(0, Ordering::Relaxed);
+            let is_unfinished = match looked {
+                Ok((_, _, Some(Woken::End))) => break,
+                // What it began with isn't so any more.
+                Ok((_, _, Some(Woken::Look(again)))) => {
+                    look = again;
+                    continue;
+                }
+                Ok((settings, mut done, None)) => {
+                    look = Closely::Changes;
+                    let news = News::of(&done);
+                    done.is_back = said.as_ref().is_some_and(News::is_unreachable) && !news.is_unreachable();
+                    let is_new = done.is_new || self.have_changed || said.as_ref() != Some(&news);
+                    if is_new || done.run.as_ref().is_some_and(is_worth_a_word) {
+                        say(LookEnd::Done(&settings, &done));
+                    }
+                    self.manager.tell(&format!("READY=1\nSTATUS={}", told(&done)));
+                    said = Some(news);
+                    done.is_unfinished()
+                }
+                // Another run works here.
+                Err(failure) if failure.kind == FailureKind::Lock => {
+                    look = Closely::All;
+                    true
+                }
+                Err(failure) => {
+                    self.manager.tell(&format!("STATUS={}", failure.message));
+                    let news = News::Failed(failure.message.clone());
+                    match &said {
+                        None => return Err(failure),
+                        Some(before) if *before == news && !self.have_changed => {}
+                        Some(_) => say(LookEnd::Failed(&failure)),
+                    }
+                    said = Some(news);
+                    look = Closely::All;
+                    true
+                }
+            };
+            let time = if is_unfinished { SOON } else { IDLE };
+            // Of a store that can't be waited for the next look hears soon anyway.
+            let wakes = |news| news == StoreNews::Head || !is_unfinished;
+            match self.wait(time, wakes) {
+                Some(Woken::End) => break,
+                Some(Woken::Look(Closely::All)) => look = Closely::All,
+                Some(Woken::Look(Closely::Changes)) | None => {}
+            }
+        }
+        self.manager.tell("STOPPING=1");
+        Ok(())
+    }
+
+    /// One look, by what the settings and the keys are now; and what ended its pause, if anything did.
+    fn look(&mut self, look: Closely) -> Result<(Settings, Followed, Option<Woken>), Failure> {
+        let (settings, files) = self.read();
+        self.have_changed = files != self.files;
+        let look = if self.have_changed { Closely::All } else { look };
+        self.files = files;
+        let settings = settings?;
+        let mut follower = Follower::new(&settings, self.system)?;
+        let by = StoreSetup::of(&settings);
+        self.store = self.store.take().filter(|open| Some(&open.by) == by.as_ref());
+        if let Some(open) = &self.store {
+            follower.go_on_with(Arc::clone(&open.store), open.revision);
+        }
+        let woken = Cell::new(None);
+        let pause = |time: Duration| {
+            self.busy_since.store(0, Ordering::Relaxed);
+            // Heads that come meanwhile are seen by the next look.
+            let ended = self.wait(time, |_| false);
+            self.busy_since.store(now(), Ordering::Relaxed);
+            let goes_on = ended.is_none();
+            woken.set(ended);
+            goes_on
+        };
+        let done = follower.once(look, self.progress, &pause)?;
+        let opened = follower.store().zip(by);
+        let revision = follower.revision;
+        if let Some((store, by)) = opened {
+            let watch = self.store.take().and_then(|open| open.watch);
+            let watch = self.watch(watch, &store, revision);
+            self.store = Some(OpenStore { store, by, revision, watch: Some(watch) });
+        }
+        Ok((settings, done, woken.into_inner()))
+    }
+
+    /// The settings, and what the files were that they and the keys are read from, before they are read.
+    fn read(&self) -> (Result<Settings, Failure>, FileMarks) {
+        let files = FileMarks::look([self.settings.file]);
+        let settings = (self.settings.load)();
+        let Some(fleet) = settings.as_ref().ok().and_then(Settings::followed) else {
+            return (settings, files);
+        };
+        let files = files.and(FileMarks::look([fleet.identity.as_path()]));
+        let files = match &fleet.store {
+            StorePlace::Directory(_) => files,
+            StorePlace::Etcd(cluster) => files.and(FileMarks::look(cluster.files())),
+        };
+        (settings, files)
+    }
+
+    /// Has the store waited for, by who does so already where that is this store's.
+    fn watch(
+        &self,
+        watch: Option<StoreWatch>,
+        store: &Arc<dyn FleetStore>,
+        seen: Option<Revision>,
+    ) -> StoreWatch {
+        if let Some(mut watch) = watch.filter(|watch| watch.is_of(store)) {
+            watch.saw(seen);
+            return watch;
+        }
+        let sender = self.sender.clone();
+        StoreWatch::start(Arc::clone(store), seen, move |news| sender.send(Event::Store(news)).is_ok())
+    }
+
+    /// Waits; `None`: the time is over. `wakes`: whether this ends it.
+    fn wait(&self, time: Duration, wakes: impl Fn(StoreNews) -> bool) -> Option<Woken> {
+        let until = Instant::now() + time;
+        loop {
+            if self.files.are_outdated() {
+                return Some(Woken::Look(Closely::All));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            match self.events.recv_timeout(left.min(GLANCE)) {
+                Ok(Event::End) | Err(RecvTimeoutError::Disconnected) => return Some(Woken::End),
+                Ok(Event::Look) => return Some(Woken::Look(Closely::All)),
+                Ok(Event::Store(news)) if wakes(news) => return Some(Woken::Look(Closely::Changes)),
+                Ok(Event::Store(_)) | Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
+
+fn is_worth_a_word(run: &Report) -> bool {
+    run.exit(false) != Exit::Fine || run.rows.iter().any(|row| row.action.is_change())
 }
 
 /// One line for the service manager.
@@ -152,7 +340,7 @@ fn told(done: &Followed) -> String {
     if let Some((trouble, _)) = &done.trouble {
         let _ = write!(text, ", {}", trouble.name());
     }
-    if let Some(run) = done.run.as_ref().filter(|run| run.exit(false) != crate::output::Exit::Fine) {
+    if let Some(run) = done.run.as_ref().filter(|run| run.exit(false) != Exit::Fine) {
         let why = run.error.as_ref().map(|failure| format!(": {}", failure.message)).unwrap_or_default();
         let _ = write!(text, ", the run from it isn't fine{why}");
     }
@@ -163,37 +351,6 @@ fn told(done: &Followed) -> String {
         let _ = write!(text, ", the report could not be put: {why}");
     }
     text
-}
-
-/// What the store's watcher is told: the store, and which of its heads was seen.
-type SeenHead = (Arc<dyn FleetStore>, Option<Revision>);
-
-/// Waits for another head than the one that was seen last. It is the store that the looks use: while nothing happens there
-/// is one connection.
-fn wake_by_store(sender: Sender<Event>, heads: Receiver<SeenHead>) {
-    spawn(move || {
-        let Ok((store, mut seen)) = heads.recv() else { return };
-        loop {
-            while let Ok((_, newer)) = heads.try_recv() {
-                seen = newer;
-            }
-            match store.wait(seen, AT_MOST) {
-                Ok(Woken::Changed) => {
-                    if sender.send(Event::Head).is_err() {
-                        return;
-                    }
-                    // What was seen is told when the look is done; where it is the same again, it isn't.
-                    match heads.recv_timeout(SOON) {
-                        Ok((_, newer)) => seen = newer,
-                        Err(RecvTimeoutError::Timeout) => {}
-                        Err(RecvTimeoutError::Disconnected) => return,
-                    }
-                }
-                Ok(Woken::TimedOut) => {}
-                Err(_) => sleep(SOON),
-            }
-        }
-    });
 }
 
 /// Tells the watchdog that it lives, as long as no look hangs.

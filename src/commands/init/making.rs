@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use crate::output::human::Line;
 use crate::sites::dir::SitesDir;
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::program::Program;
+use crate::sys::shared_folder::make_shared;
 use crate::sys::system::System;
 
 /// How long systemd may take to read its units.
@@ -67,8 +68,7 @@ fn make(settings: &Settings, system: &System, item: &Item) -> Result<(), Failure
 
 fn make_folder_of(file: &Path) -> Result<(), Failure> {
     let Some(folder) = file.parent() else { return Ok(()) };
-    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
-    made.map_err(|e| Failure::io("create", folder, &e))
+    make_shared(folder).map_err(|e| Failure::io("create", folder, &e))
 }
 
 /// Writes a small file that others read so that it never is half there.

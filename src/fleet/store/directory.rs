@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, fchmod, flock, fsync, inotify, mkdirat, open,
-    openat, renameat, syncfs, unlinkat,
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, fchmod, flock, fsync, inotify,
+    mkdirat, open, openat, renameat, renameat_with, syncfs, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -23,6 +23,7 @@ use super::key::{StoreFolder, StoreKey};
 use super::{FleetStore, Revision, Stored, Swap, Which, Woken};
 use crate::certified_key::sha256;
 use crate::sys::change_time::change_time;
+use crate::sys::shared_folder::share;
 
 /// A file that changed within this time may still be arriving.
 const SETTLING: Duration = Duration::from_secs(60);
@@ -342,17 +343,42 @@ fn folder_below(root: &OwnedFd, folders: &[String]) -> rustix::io::Result<OwnedF
     for name in folders {
         folder = match openat(&folder, name.as_str(), FOLDER, Mode::empty()) {
             Err(Errno::NOENT) => {
-                match mkdirat(&folder, name.as_str(), Mode::from_raw_mode(0o755)) {
-                    Ok(()) => fsync(&folder)?,
-                    Err(Errno::EXIST) => {}
-                    Err(e) => return Err(e),
-                }
+                make_folder(&folder, name)?;
                 openat(&folder, name.as_str(), FOLDER, Mode::empty())?
             }
             opened => opened?,
         };
     }
     Ok(folder)
+}
+
+/// Makes a folder, which has its name once everybody may look into it: others are to carry what is in it.
+fn make_folder(parent: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+    let unnamed = format!(".{name}.new");
+    match mkdirat(parent, unnamed.as_str(), Mode::RWXU) {
+        // Left behind by a run that was killed, or another one's that makes it now.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(e) => return Err(e),
+    }
+    match openat(parent, unnamed.as_str(), FOLDER, Mode::empty()) {
+        Ok(made) => share(made)?,
+        Err(Errno::NOENT) => {}
+        Err(e) => return Err(e),
+    }
+    let renamed = match renameat_with(parent, unnamed.as_str(), parent, name, RenameFlags::NOREPLACE) {
+        // A file system that can't say "only where there is none": an empty folder is replaced, another one is not.
+        Err(Errno::INVAL | Errno::NOSYS) => renameat(parent, unnamed.as_str(), parent, name),
+        renamed => renamed,
+    };
+    match renamed {
+        Ok(()) => fsync(parent),
+        Err(Errno::NOENT) => Ok(()),
+        Err(Errno::EXIST | Errno::NOTEMPTY) => {
+            let _ = unlinkat(parent, unnamed.as_str(), AtFlags::REMOVEDIR);
+            Ok(())
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// Opens a file for reading; never waits for a FIFO, follows no link.

@@ -103,6 +103,9 @@ pub fn followed(done: &Followed) -> Vec<Line> {
         lines.push(line(tone, format!("{:<10} {}: {}", "note", trouble.name(), escaped(fact))));
         lines.push(line(tone, format!("{:<10}   -> {}", "", trouble.advice())));
     }
+    if done.is_back {
+        lines.push(line(Tone::Plain, format!("{:<10} the store answers again", "note")));
+    }
     for it in done.unserved.iter().take(MOST_UNSERVED) {
         let about =
             if it.lineage == EVERYTHING { String::new() } else { format!("{}: ", escaped(&it.lineage)) };

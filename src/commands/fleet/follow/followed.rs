@@ -23,6 +23,8 @@ pub struct Followed {
     pub unserved: Vec<KeptException>,
     /// Whether a HAProxy that runs, or should, wasn't seen to have everything, though there is a way to see it.
     pub is_untold: bool,
+    /// Whether the store answers again that didn't at the last look.
+    pub is_back: bool,
     /// Why the report could not be put.
     pub unreported: Option<String>,
 }

@@ -6,6 +6,7 @@ mod looking;
 mod reporting;
 mod taking;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,7 +100,12 @@ impl<'a> Follower<'a> {
         }
         memory.tried = now();
         let mut done = Followed { fleet: self.fleet.name.clone(), ..Followed::default() };
-        let opened = match self.take(&folder, &mut memory, kept.as_ref(), look, pause) {
+        let has_ended = Cell::new(false);
+        let pause = |time: Duration| {
+            has_ended.set(!pause(time));
+            !has_ended.get()
+        };
+        let opened = match self.take(&folder, &mut memory, kept.as_ref(), look, &pause) {
             Ok(taken) => taken.or(kept),
             Err((trouble, fact)) => {
                 done.trouble = Some((trouble, fact));
@@ -107,6 +113,11 @@ impl<'a> Follower<'a> {
             }
         };
         memory.held.clone_from(&done.trouble);
+        if has_ended.get() {
+            // Nothing more is done by what it began with.
+            self.keep(&folder, &mut memory, &mut done);
+            return Ok(done);
+        }
         let Some(opened) = opened else {
             self.report_memory(look, &mut memory, &mut done);
             self.keep(&folder, &mut memory, &mut done);
@@ -199,10 +210,10 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// The fleet.
-    #[must_use]
-    pub fn fleet(&self) -> &Fleet {
-        self.fleet
+    /// Uses a store that is open already, of which this head was seen last.
+    pub fn go_on_with(&mut self, store: Arc<dyn FleetStore>, revision: Option<Revision>) {
+        self.store = Some(store);
+        self.revision = revision;
     }
 
     /// The store, where it could be opened.
