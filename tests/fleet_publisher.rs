@@ -287,12 +287,12 @@ fn the_metrics_of_a_fleet_that_cannot_be_looked_at_say_so() {
     assert!(metrics.contains("\nhaproxy_certs_fleet_status_timestamp_seconds "), "{metrics}");
 }
 
-/// Whatever is run once a day keeps the head alive, at whichever hour something was renewed: a head that a run leaves in its
+/// What is run twice a day keeps the head alive, at whichever hour something was renewed: a head that a run leaves in its
 /// place outlives the next one, which may be late. One that says the same as the last costs a node the head and a report.
 #[test]
-fn what_is_run_once_a_day_keeps_the_head_alive() {
+fn what_is_run_twice_a_day_keeps_the_head_alive() {
     let hour = 60 * 60;
-    let (life, latest) = (36, 24 + 2);
+    let (life, latest) = (36, 12 + 2);
     let fleet = in_step(&["a.example", "b.example"]);
     let signed = |stored: &Contents| SignedHead::read(&stored["head"]).unwrap().head;
     let away = fleet.folder().with_extension("away");

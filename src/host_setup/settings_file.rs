@@ -1,5 +1,7 @@
 //! The text of a configuration file: all comments, with settings in the places of some of them. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 /// The configuration file that is all comments: every setting with its default.
 pub const COMMENTS: &str = include_str!("../../packaging/haproxy-certs.toml");
 

@@ -22,7 +22,7 @@ use crate::sys::parallel;
 pub(super) const BUNDLES_UNTIL: (u32, u32) = (2, 3);
 
 /// A file that is to be read: where its key is, if not in itself.
-pub(super) struct Wanted {
+pub(super) struct WantedFile {
     /// As HAProxy has it. No descriptor is held: there may be thousands of files.
     pub(super) path: PathBuf,
     /// Else what is to be thought of it.
@@ -45,7 +45,7 @@ pub(super) struct Gathering<'a> {
     configuration: &'a Configuration,
     disk: &'a Disk,
     version: Option<(u32, u32)>,
-    pub(super) wanted: BTreeMap<String, Wanted>,
+    pub(super) wanted: BTreeMap<String, WantedFile>,
     pub(super) directories: BTreeMap<String, (Option<Identity>, Vec<String>)>,
     bundles: BTreeMap<String, Vec<OsString>>,
     lists: BTreeMap<String, Vec<crt_list::ListLine>>,
@@ -141,8 +141,8 @@ impl<'a> Gathering<'a> {
             spared,
             ..
         } = self;
-        let wanted: Vec<(String, Wanted)> = wanted.into_iter().collect();
-        let read = |(name, wanted): &(String, Wanted)| {
+        let wanted: Vec<(String, WantedFile)> = wanted.into_iter().collect();
+        let read = |(name, wanted): &(String, WantedFile)| {
             let has_named_key = matches!(wanted.key, KeyFile::Named(..));
             let contents = match &wanted.found {
                 _ if wanted.is_unread => Contents::Unseen("it wasn't read".to_owned()),
@@ -340,7 +340,7 @@ impl<'a> Gathering<'a> {
         if !self.is_known(&store) {
             let key = self.key_file(&store);
             let is_unread = is_site && self.spared.is_unread;
-            self.wanted.insert(store.clone(), Wanted { path: file, found, key, is_unread });
+            self.wanted.insert(store.clone(), WantedFile { path: file, found, key, is_unread });
         }
         Some(store)
     }
@@ -431,7 +431,7 @@ impl<'a> Gathering<'a> {
         };
         let named = key.map(|(key, at)| KeyFile::Named(key.to_owned(), at.clone()));
         let key = named.unwrap_or_else(|| self.key_file(path));
-        self.wanted.insert(store.to_owned(), Wanted { path: path.into(), found, key, is_unread: false });
+        self.wanted.insert(store.to_owned(), WantedFile { path: path.into(), found, key, is_unread: false });
     }
 
     /// Where HAProxy looks for the key of a file that has none.

@@ -1,37 +1,16 @@
 //! The configuration file that `--write-config` makes, by what HAProxy loads already. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::preparation::{Fate, Item, Left, Preparation};
-use crate::cli::Global;
+use super::left::Left;
+use super::preparation::{Fate, Item, Preparation};
 use crate::host_setup::adopt::Proposal;
 use crate::host_setup::settings_file::{COMMENTS, Values, filled_in, quoted, settings_in};
 use crate::serving::loads::At;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
-use crate::sys::failure::Failure;
-
-/// The settings that the command line gives.
-///
-/// # Errors
-/// One of them can't be written into a configuration file.
-pub fn given(global: &Global) -> Result<Values, Failure> {
-    let flags = global.overrides(None);
-    let given = [("live_dir", flags.live_dir), ("sites_dir", flags.sites_dir)];
-    let given = given.into_iter().filter_map(|(key, path)| Some((key, path?)));
-    let value = |path: &Path| {
-        let path = std::path::absolute(path).ok()?;
-        path.to_str().map(quoted)
-    };
-    let written = given.map(|(key, path)| match value(&path) {
-        Some(value) => Ok((key, value)),
-        None => Err(Failure::config(format!(
-            "{key} can't be written into a configuration file: {} isn't UTF-8",
-            escaped_path(&path)
-        ))),
-    });
-    written.collect()
-}
 
 /// What `--write-config` makes: a file to edit, before anything is made by it, with what was given; with a proposal, by what
 /// HAProxy loads already. One that was edited stays. `there`: what the file holds, where there is one.

@@ -158,7 +158,7 @@ fn found_unit(unit: OwnUnit, drop_ins: &Path) -> FoundUnit {
     FoundUnit { unit, drop_in: fs::read_to_string(&file).ok(), file }
 }
 
-pub(super) fn host_file_at(path: &Path) -> HostFile {
+fn host_file_at(path: &Path) -> HostFile {
     match (fs::symlink_metadata(path), fs::metadata(path)) {
         (Err(_), _) => HostFile::Absent,
         (Ok(_), Err(_)) => HostFile::Dangling,
@@ -195,6 +195,11 @@ impl Found {
         self.fleet.part == FleetPart::OnlyPublisher && self.configured.is_none()
     }
 
+    /// Whether it publishes to a fleet.
+    pub(super) fn publishes(&self) -> bool {
+        matches!(self.fleet.part, FleetPart::OnlyPublisher | FleetPart::Publisher)
+    }
+
     /// Whether its certificates are another host's, which has certbot.
     pub(super) fn is_node(&self) -> bool {
         self.fleet.part == FleetPart::Node
@@ -203,5 +208,25 @@ impl Found {
     /// Whether certbot's cli.ini calls this program.
     pub(super) fn in_cli_ini(&self) -> bool {
         self.saved_hooks.iter().any(|hook| hook.file.ends_with("cli.ini"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_its_place_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host.pem");
+        assert_eq!(host_file_at(&path), HostFile::Absent);
+        symlink("nowhere", &path).unwrap();
+        assert_eq!(host_file_at(&path), HostFile::Dangling);
+        fs::write(folder.path().join("nowhere"), "").unwrap();
+        assert_eq!(host_file_at(&path), HostFile::File);
+        assert_eq!(host_file_at(folder.path()), HostFile::Directory);
+        assert_eq!(host_file_at(Path::new("/dev/null")), HostFile::Other);
     }
 }

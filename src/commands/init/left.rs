@@ -1,9 +1,10 @@
 //! What is left to the operator on a host. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::path::Path;
 
 use super::found::{Found, Hook};
-use super::preparation::Left;
 use crate::certbot::cli_ini::{self, SavedHook};
 use crate::certbot::version::Version;
 use crate::config::Settings;
@@ -14,6 +15,21 @@ use crate::sys::escape::escaped_path;
 
 /// The first certbot that runs the hooks of `renewal-hooks/post` on a first issue, too.
 const POST_ON_FIRST_ISSUE: Version = [3, 2, 0];
+
+/// Something that is left to the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// What, and why.
+    pub text: String,
+    /// The commands that do it, to be pasted.
+    pub commands: Vec<String>,
+}
+
+impl Left {
+    pub(super) fn new(text: impl Into<String>, commands: &[&str]) -> Self {
+        Self { text: text.into(), commands: commands.iter().map(|&command| command.to_owned()).collect() }
+    }
+}
 
 /// What the operator has to do.
 pub(super) fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
@@ -66,15 +82,17 @@ pub(super) fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<
     left.extend(bare_hooks(&found.saved_hooks));
     let of_fleet = fleet_part::left_to_do(settings.fleet.as_ref(), &found.fleet);
     left.extend(of_fleet.into_iter().map(|(text, commands)| Left { text, commands }));
-    let (unit, daily) = if found.only_publishes() {
+    let (unit, command) = if found.only_publishes() {
         (OwnUnit::Publish, "haproxy-certs -q fleet publish")
     } else {
         (OwnUnit::Assemble, "haproxy-certs -q assemble")
     };
+    // What a publisher has signed must be signed anew in time.
+    let often = if found.publishes() { "twice a day" } else { "daily" };
     if !found.units.iter().any(|found| found.unit == unit) && !found.is_node() {
         left.push(Left::new(
-            format!("no {} is installed: run this daily, from cron; it says only what failed", unit.name()),
-            &[daily],
+            format!("no {} is installed: run this {often}, from cron; it says only what failed", unit.name()),
+            &[command],
         ));
     }
     left

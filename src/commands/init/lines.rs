@@ -1,5 +1,7 @@
 //! What is said of a preparation, as lines. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use super::preparation::{Fate, Item, Preparation};
 use crate::host_setup::settings_file::settings_in;
 use crate::output::human::{Line, Tone};

@@ -11,9 +11,9 @@ pub mod making;
 pub mod preparation;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, absolute};
 
-use self::adopting::{given, plan_adoption, plan_config};
+use self::adopting::{plan_adoption, plan_config};
 use self::found::{Places, look};
 use self::lines::{dry_lines, left_lines};
 use self::making::carry_out;
@@ -21,6 +21,7 @@ use self::preparation::plan;
 use crate::cli::{Global, Init};
 use crate::config::{DEFAULT_FILE, Settings};
 use crate::host_setup::adopt;
+use crate::host_setup::settings_file::{Values, quoted};
 use crate::output::Exit;
 use crate::output::terminal::Terminal;
 use crate::sys::escape::escaped_path;
@@ -65,4 +66,26 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Init) -> Result<Exit, Fa
         terminal.complain(&format!("note: certbot's hook and the timer read {DEFAULT_FILE}, not {path}"));
     }
     Ok(if plan.is_blocked() { Exit::Partly } else { Exit::Fine })
+}
+
+/// The settings that the command line gives.
+///
+/// # Errors
+/// One of them can't be written into a configuration file.
+fn given(global: &Global) -> Result<Values, Failure> {
+    let flags = global.overrides(None);
+    let given = [("live_dir", flags.live_dir), ("sites_dir", flags.sites_dir)];
+    let given = given.into_iter().filter_map(|(key, path)| Some((key, path?)));
+    let value = |path: &Path| {
+        let path = absolute(path).ok()?;
+        path.to_str().map(quoted)
+    };
+    let written = given.map(|(key, path)| match value(&path) {
+        Some(value) => Ok((key, value)),
+        None => Err(Failure::config(format!(
+            "{key} can't be written into a configuration file: {} isn't UTF-8",
+            escaped_path(&path)
+        ))),
+    });
+    written.collect()
 }

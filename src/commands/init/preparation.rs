@@ -1,9 +1,11 @@
 //! What is to be made on a host, and what is left to the operator. Pure.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 use std::path::PathBuf;
 
 use super::found::{Found, FoundUnit, Hook, HostFile};
-use super::left::left_to_do;
+use super::left::{Left, left_to_do};
 use crate::config::fleet::CACHES;
 use crate::config::{OWN_DIR, Settings};
 use crate::host_setup::drop_in::{self, OwnUnit};
@@ -66,21 +68,6 @@ pub struct Preparation {
     pub items: Vec<(Item, Fate)>,
     /// What is left to do.
     pub left: Vec<Left>,
-}
-
-/// Something that is left to the operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Left {
-    /// What, and why.
-    pub text: String,
-    /// The commands that do it, to be pasted.
-    pub commands: Vec<String>,
-}
-
-impl Left {
-    pub(super) fn new(text: impl Into<String>, commands: &[&str]) -> Self {
-        Self { text: text.into(), commands: commands.iter().map(|&command| command.to_owned()).collect() }
-    }
 }
 
 impl Preparation {
@@ -152,11 +139,8 @@ fn plan_drop_in(settings: &Settings, found: &FoundUnit) -> Option<(Item, Fate)> 
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::symlink;
     use std::path::Path;
 
-    use super::super::found::host_file_at;
     use super::super::lines::{left_lines, line};
     use super::*;
     use crate::certbot::cli_ini::SavedHook;
@@ -275,15 +259,6 @@ mod tests {
 
     #[test]
     fn what_is_no_file_is_no_host_certificate() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("host.pem");
-        assert_eq!(host_file_at(&path), HostFile::Absent);
-        symlink("nowhere", &path).unwrap();
-        assert_eq!(host_file_at(&path), HostFile::Dangling);
-        fs::write(folder.path().join("nowhere"), "").unwrap();
-        assert_eq!(host_file_at(&path), HostFile::File);
-        assert_eq!(host_file_at(folder.path()), HostFile::Directory);
-        assert_eq!(host_file_at(Path::new("/dev/null")), HostFile::Other);
         for host_file in [HostFile::Dangling, HostFile::Directory, HostFile::Other] {
             let found = Found { host_file, ..everything() };
             assert!(plan(&settings(""), &found, false).is_blocked());

@@ -46,10 +46,6 @@ use crate::sys::parallel::Progress;
 /// How long a head counts.
 pub const LIFE: i64 = 36 * 60 * 60;
 
-/// How long after one another two publishes are where it is run daily: a timer's delay, a reboot and the publish itself come on
-/// top of the day.
-const DAILY: i64 = 27 * 60 * 60;
-
 /// When the store is looked through for what is missing from it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LookThrough {
@@ -465,7 +461,7 @@ impl Publishing<'_> {
     fn needs_a_head(&self, pages: &Pages, edition: &Edition, wanted: Wanted) -> bool {
         let Some(opened) = self.previous else { return true };
         let last = &opened.signed.head;
-        let is_due = self.at - last.signed >= LIFE - DAILY || self.at + AHEAD < last.signed;
+        let is_due = self.at - last.signed >= LIFE / 2 || self.at + AHEAD < last.signed;
         let is_other =
             last.pages != pages.hashes || last.nodes != self.members.hash() || last.epoch != self.key.epoch();
         let may_prune = (wanted.pruning == Pruning::Many) && !(last.prune_many && edition.gone.is_empty());
