@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf, absolute};
 use self::file::ConfigFile;
 use self::fleet::Fleet;
 use self::haproxy::haproxys;
-pub use self::haproxy::{Address, Haproxy, Marks, unit_name};
+pub use self::haproxy::{Address, DEFAULT_MASTER_SOCKET, Haproxy, Marks, unit_name};
 pub use self::method::Method;
 use self::toml_error::locate;
 pub use self::unusable::{BadTable, Unusable};

@@ -149,6 +149,9 @@ pub enum Address {
     Tcp(String),
 }
 
+/// The master socket of a table that names none.
+pub const DEFAULT_MASTER_SOCKET: &str = "/run/haproxy-master.sock";
+
 impl Address {
     /// An absolute path is a UNIX socket, anything else must be `host:port`.
     fn parse(text: &str) -> Option<Self> {
@@ -255,11 +258,8 @@ struct Defaults {
 }
 
 impl Defaults {
-    const OF_THE_FIRST: Self = Self {
-        unit: "haproxy.service",
-        pidfile: "/run/haproxy.pid",
-        master_socket: "/run/haproxy-master.sock",
-    };
+    const OF_THE_FIRST: Self =
+        Self { unit: "haproxy.service", pidfile: "/run/haproxy.pid", master_socket: DEFAULT_MASTER_SOCKET };
     const NONE: Self = Self { unit: "", pidfile: "", master_socket: "" };
 }
 

@@ -1,7 +1,9 @@
 //! What isn't deployed or served as the head says: by a look at the files and at what each HAProxy has of them.
 
+use std::path::Path;
+
 use crate::commands::fleet::follow::Follower;
-use crate::config::{Haproxy, Method};
+use crate::config::{Address, DEFAULT_MASTER_SOCKET, Haproxy, Method};
 use crate::fleet::cache::KeptException;
 use crate::fleet::overview::EVERYTHING;
 use crate::haproxy::cli::worker::can_be_shown;
@@ -123,9 +125,14 @@ impl Follower<'_> {
     }
 }
 
-/// Whether there is a way to see what a HAProxy serves.
+/// Whether there is a way to see what a HAProxy serves. The default socket of a table that says nothing may not be there.
 fn can_be_seen(table: &Haproxy) -> bool {
-    table.master_socket.is_some() || table.runtime_socket.is_some() || !table.probe.is_empty()
+    let is_there = |socket: &Address| match socket {
+        Address::Unix(path) if path == Path::new(DEFAULT_MASTER_SOCKET) => path.symlink_metadata().is_ok(),
+        Address::Unix(_) | Address::Tcp(_) => true,
+    };
+    let mut sockets = table.master_socket.iter().chain(&table.runtime_socket);
+    sockets.any(is_there) || !table.probe.is_empty()
 }
 
 /// Whether a HAProxy doesn't serve a file as the disk has it.
