@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 
 use crate::config::Haproxy;
 use crate::haproxy::memory;
-use crate::haproxy::process::stopped::Start;
 use crate::haproxy::siblings::Homes;
+use crate::haproxy::start::Start;
 use crate::haproxy::target::Target;
 use crate::serving::loads::{Identity, Serving};
 

@@ -14,6 +14,7 @@ pub mod shared_names;
 pub mod siblings;
 mod somebody;
 pub mod staged_check;
+pub mod start;
 pub mod target;
 pub mod tls_probe;
 pub mod untried;

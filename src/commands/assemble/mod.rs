@@ -30,7 +30,7 @@ use crate::commands::assemble::taken::note_taken;
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::fingerprint::fingerprints;
 use crate::haproxy::process::reader::shut;
-use crate::haproxy::process::stopped::Start;
+use crate::haproxy::start::Start;
 use crate::index::{self, Index};
 use crate::output::{HaproxyRow, Note, Report};
 use crate::plan::action::Action;

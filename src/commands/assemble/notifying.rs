@@ -11,7 +11,7 @@ use crate::haproxy;
 use crate::haproxy::batch::{Batch, Change, Expected};
 use crate::haproxy::cli::worker::can_be_shown;
 use crate::haproxy::process::config_check::{ConfigCheck, check_of_master};
-use crate::haproxy::process::stopped::Start;
+use crate::haproxy::start::Start;
 use crate::haproxy::target::Target;
 use crate::haproxy::verdict::{Ending, Outcome, Verdict};
 use crate::plan::action::Action;

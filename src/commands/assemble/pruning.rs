@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use crate::config::Haproxy;
 use crate::haproxy::process::config_check::ConfigCheck;
-use crate::haproxy::process::stopped::{Start, would_start};
+use crate::haproxy::process::stopped::would_start;
+use crate::haproxy::start::Start;
 use crate::plan::action::Action;
 use crate::plan::row::Plan;
 use crate::sites::commit::Committed;

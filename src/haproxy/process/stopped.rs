@@ -1,34 +1,16 @@
 //! Asking a HAProxy that doesn't run whether it would start from its configuration.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use super::checker::OTHER_PATHS;
 use super::config_check::ConfigCheck;
-use super::started::usual_configuration;
 use super::surroundings::remembered;
 use crate::config::Haproxy;
+use crate::haproxy::start::Start;
 use crate::sys::escape::escaped;
 use crate::sys::program::Program;
 use crate::sys::system::System;
-
-/// How it will be started, as far as that is known: more of its environment isn't.
-#[derive(Debug, Clone, Default)]
-pub struct Start {
-    /// Its configuration files.
-    pub files: Vec<PathBuf>,
-    /// The OpenSSL configuration that it was last seen with.
-    pub openssl_conf: Option<String>,
-}
-
-impl Start {
-    /// With these files, else with what distributions start it with, where that is there.
-    #[must_use]
-    pub fn with(files: Option<&Vec<PathBuf>>, openssl_conf: Option<String>) -> Self {
-        let usual = || Some(usual_configuration()).filter(|file| file.exists()).into_iter().collect();
-        Self { files: files.cloned().unwrap_or_else(usual), openssl_conf }
-    }
-}
 
 /// Asks it.
 #[must_use]
