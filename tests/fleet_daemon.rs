@@ -265,7 +265,16 @@ fn sighup_is_a_look_at_everything() {
     daemon.ends();
 }
 
-/// A change of the settings counts for a head that is waited with, too.
+fn waits_with_the_head(fleet: &Fleet) {
+    let memory = fleet.nodes[0].cmd.beside("cache");
+    let is_locked = || {
+        let folder = File::open(&memory).unwrap();
+        rustix::fs::flock(&folder, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err()
+    };
+    wait_until(LIMIT, "it waits with the head", is_locked);
+}
+
+/// A change of the settings counts for a head that is waited with, too, and so does SIGHUP.
 #[test]
 fn a_delayed_head_is_judged_again() {
     let mut fleet = followed(vec![None]);
@@ -281,19 +290,23 @@ fn a_delayed_head_is_judged_again() {
     };
     // A random part of it is never as short as this test.
     spread(&mut fleet, "168h");
-    let daemon = Daemon::start(&fleet.nodes[0]);
+    let mut daemon = Daemon::start(&fleet.nodes[0]);
     let before = fleet.wanted.clone();
     fleet.renew("a.example");
     fleet.publish();
-    let memory = fleet.nodes[0].cmd.beside("cache");
-    let is_locked = || {
-        let folder = File::open(&memory).unwrap();
-        rustix::fs::flock(&folder, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_err()
-    };
-    wait_until(LIMIT, "it waits with the head", is_locked);
+    waits_with_the_head(&fleet);
     fleet.nodes[0].must_have(&before, "while it waits");
     spread(&mut fleet, "0s");
     arrives(&fleet, &daemon, "without a delay");
+
+    // Whoever is in a hurry needn't change them.
+    spread(&mut fleet, "168h");
+    daemon.tells_again("READY=1");
+    fleet.renew("a.example");
+    fleet.publish();
+    waits_with_the_head(&fleet);
+    daemon.running.signal(Signal::HUP);
+    arrives(&fleet, &daemon, "after SIGHUP");
     daemon.ends();
 }
 
@@ -351,6 +364,8 @@ fn is_away_and_back(fleet: &mut Fleet, daemon: &Daemon, come_back: impl FnOnce(&
     fleet.publish();
     arrives(fleet, daemon, "it is back");
     wait_until(LIMIT, "its status is well", || !is_said(fleet));
+    // It speaks when the look is done.
+    wait_until(LIMIT, "it says so", || daemon.said().contains("the store answers again"));
     let said = daemon.said();
     assert_eq!(said.matches("the store answers again").count(), 1, "{said}");
     assert_eq!(said.matches("fleet-unreachable").count(), 1, "{said}");

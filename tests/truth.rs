@@ -512,6 +512,25 @@ fn a_name_that_somebody_elses_file_takes_is_said_of_that_file() {
     }
 }
 
+/// The directory that it loads has a file with the name of ours: that it reloads from there confirms nothing.
+#[test]
+fn a_haproxy_that_loads_a_file_of_the_same_name_confirms_nothing() {
+    for version in versions() {
+        let mut tree = Tree::new();
+        tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
+        let first = Cmd::new(tree.live()).without_haproxy();
+        first.assemble(&[]).exits(0);
+        let haproxy = Haproxy::of(&version).crt(first.sites()).start();
+        let cmd = Cmd::new(tree.live()).haproxy(&haproxy, "");
+        for _ in 0..2 {
+            tree.renew("a.example");
+            let run = cmd.assemble(&[]).exits(1);
+            assert_eq!(run.stdout.matches("haproxy loads nothing from").count(), 1, "{run}");
+            assert_ne!(run.haproxy()["confirmed"], true, "{}: {run}", version.full);
+        }
+    }
+}
+
 /// It runs, and none of its lines leads to our directory: that it was reloaded is no success.
 #[test]
 fn a_haproxy_that_loads_nothing_of_ours_is_said() {

@@ -252,9 +252,9 @@ impl Report {
         self.late = Some(file.to_owned());
     }
 
-    /// Confirms nothing where a file of the run is one that no HAProxy presents to anybody.
-    pub fn withhold_confirmation(&mut self) {
-        for row in &mut self.haproxy {
+    /// Confirms nothing of these HAProxys: of one that doesn't load a file of the run, or presents it to nobody.
+    pub fn withhold_confirmation(&mut self, of: impl Fn(&str) -> bool) {
+        for row in self.haproxy.iter_mut().filter(|row| of(&row.name)) {
             row.confirmed = row.confirmed.filter(|took_it| !took_it);
         }
     }

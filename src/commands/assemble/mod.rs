@@ -11,7 +11,7 @@ mod readable;
 mod strangers;
 mod taken;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +22,7 @@ use crate::commands::assemble::deciding::planned;
 use crate::commands::assemble::left_alone::left_alone;
 use crate::commands::assemble::notes::{
     forced_in_vain, note_group_writable, notes_of_unlisted, notified_again, to_be_notified, troubles,
-    unlisted, unloadable_left, unsaved,
+    unlisted, unloadable_left, unsaved, without_ours,
 };
 use crate::commands::assemble::notifying::notify_all;
 use crate::commands::assemble::pruning::verified;
@@ -253,8 +253,12 @@ fn deploy(
     let last_run = LastRun::look(&settings.sites_dir).ok().flatten();
     strangers::ask(settings, system, &loaded_now, last_run.as_ref(), &after, report);
     if writes_unlisted || without_tls(settings, &loaded_now).next().is_some() {
-        report.withhold_confirmation();
+        report.withhold_confirmation(|_| true);
     }
+    // One that reloaded has nothing of ours all the same.
+    let strangers: BTreeSet<&str> =
+        without_ours(settings, &loaded_now).map(|(haproxy, _)| haproxy.name.as_str()).collect();
+    report.withhold_confirmation(|name| strangers.contains(name));
     report.error = failure.or(unread);
     missing_tree(settings, missing, ours)
 }

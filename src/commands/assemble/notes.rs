@@ -75,10 +75,7 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
         .collect();
     notes.extend(without_tls(settings, loaded).map(|(haproxy, bind)| Note::alarm(no_tls(haproxy, bind))));
     // One in a container may have the paths of our settings and be another one.
-    let is_here = |haproxy: &Haproxy| loaded.configurations.contains_key(&haproxy.name);
-    let haproxys = settings.haproxys.iter().zip(&loaded.servings).filter(|(haproxy, _)| is_here(haproxy));
-    let strangers = haproxys.filter(|(_, serving)| loads_nothing_of_ours(settings, loaded, serving));
-    notes.extend(strangers.map(|(haproxy, serving)| {
+    notes.extend(without_ours(settings, loaded).map(|(haproxy, serving)| {
         let (name, sites) = (escaped(&haproxy.name), escaped_path(&settings.sites_dir));
         Note::alarm(if serving.binds.is_empty() {
             let line = bind_line(haproxy);
@@ -128,6 +125,18 @@ fn why_unlisted(settings: &Settings, lines: &LineLookup<'_>, row: &Row) -> Optio
     let is_deployed = row.action.writes() || row.action == Action::Unchanged;
     let leaf = row.leaf.as_ref().filter(|_| is_deployed)?;
     unreached(settings, lines, row, leaf).filter(Unreached::is_unnamed)
+}
+
+/// The HAProxys that surely run with a configuration that loads none of our files.
+pub(crate) fn without_ours<'a>(
+    settings: &'a Settings,
+    loaded: &'a Loaded,
+) -> impl Iterator<Item = (&'a Haproxy, &'a Serving)> {
+    let is_here = |haproxy: &Haproxy| loaded.configurations.contains_key(&haproxy.name);
+    let haproxys = settings.haproxys.iter().zip(&loaded.servings);
+    haproxys
+        .filter(move |(haproxy, _)| is_here(haproxy))
+        .filter(|(_, serving)| loads_nothing_of_ours(settings, loaded, serving))
 }
 
 /// Whether it is surely known what a HAProxy loads, and none of our files are among that.

@@ -53,6 +53,8 @@ enum Event {
 enum Woken {
     /// It is to look.
     Look(Closely),
+    /// It is to look at everything, and to deploy without a delay.
+    Hurry,
     /// It is to end.
     End,
 }
@@ -189,16 +191,21 @@ impl News {
 impl Daemon<'_> {
     fn run(mut self, say: &mut dyn FnMut(LookEnd<'_>)) -> Result<(), Failure> {
         let mut look = Closely::All;
+        let mut is_hurried = false;
         let mut said: Option<News> = None;
         loop {
             self.busy_since.store(now(), Ordering::Relaxed);
-            let looked = self.look(look);
+            let looked = self.look(look, std::mem::take(&mut is_hurried));
             self.busy_since.store(0, Ordering::Relaxed);
             let is_unfinished = match looked {
                 Ok((_, _, Some(Woken::End))) => break,
                 // What it began with isn't so any more.
                 Ok((_, _, Some(Woken::Look(again)))) => {
                     look = again;
+                    continue;
+                }
+                Ok((_, _, Some(Woken::Hurry))) => {
+                    (look, is_hurried) = (Closely::All, true);
                     continue;
                 }
                 Ok((settings, mut done, None)) => {
@@ -237,6 +244,7 @@ impl Daemon<'_> {
             match self.wait(time, wakes) {
                 Some(Woken::End) => break,
                 Some(Woken::Look(Closely::All)) => look = Closely::All,
+                Some(Woken::Hurry) => (look, is_hurried) = (Closely::All, true),
                 Some(Woken::Look(Closely::Changes)) | None => {}
             }
         }
@@ -244,8 +252,13 @@ impl Daemon<'_> {
         Ok(())
     }
 
-    /// One look, by what the settings and the keys are now; and what ended its pause, if anything did.
-    fn look(&mut self, look: Closely) -> Result<(Settings, Followed, Option<Woken>), Failure> {
+    /// One look, by what the settings and the keys are now; and what ended its pause, if anything did. `is_hurried`: it makes
+    /// none.
+    fn look(
+        &mut self,
+        look: Closely,
+        is_hurried: bool,
+    ) -> Result<(Settings, Followed, Option<Woken>), Failure> {
         let (settings, files) = self.read();
         self.have_changed = files != self.files;
         let look = if self.have_changed { Closely::All } else { look };
@@ -259,6 +272,9 @@ impl Daemon<'_> {
         }
         let woken = Cell::new(None);
         let pause = |time: Duration| {
+            if is_hurried {
+                return true;
+            }
             self.busy_since.store(0, Ordering::Relaxed);
             // Heads that come meanwhile are seen by the next look.
             let ended = self.wait(time, |_| false);
@@ -321,7 +337,7 @@ impl Daemon<'_> {
             }
             match self.events.recv_timeout(left.min(GLANCE)) {
                 Ok(Event::End) | Err(RecvTimeoutError::Disconnected) => return Some(Woken::End),
-                Ok(Event::Look) => return Some(Woken::Look(Closely::All)),
+                Ok(Event::Look) => return Some(Woken::Hurry),
                 Ok(Event::Store(news)) if wakes(news) => return Some(Woken::Look(Closely::Changes)),
                 Ok(Event::Store(_)) | Err(RecvTimeoutError::Timeout) => {}
             }
