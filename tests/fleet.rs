@@ -35,12 +35,7 @@ type Loss<'a> = (&'a str, &'a dyn Fn(&Fleet));
 #[test]
 fn published_renewed_and_deleted_on_every_node() {
     let mut fleet = Fleet::of(vec![Some("2.2"), Some("2.6"), Some("3.0"), Some("3.4")]);
-    for name in ["a.example", "b.example", "c.example"] {
-        fleet.issue(name);
-    }
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example", "b.example", "c.example"]);
     serves(&fleet, "the first time");
     must_hold_no_key(&fleet.folder(), &fleet);
     must_hold_no_key(&fleet.nodes[0].cmd.beside("cache"), &fleet);
@@ -132,10 +127,7 @@ fn what_is_gone_passes_the_guards_of_publisher_and_nodes() {
 #[test]
 fn a_second_publisher_is_refused_and_can_take_over() {
     let mut fleet = Fleet::new(1);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let first = fs::read_to_string(fleet.publisher.beside("identity.pub")).unwrap();
     fleet.forget_publisher();
     let before = fleet.stored();
@@ -161,10 +153,7 @@ fn a_second_publisher_is_refused_and_can_take_over() {
 #[test]
 fn another_fleets_head_is_called_that_and_its_advice_mends() {
     let mut fleet = Fleet::new(1);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let own = fs::read(fleet.folder().join("head")).unwrap();
     let stranger = HostIdentity::generate().unwrap();
     let identity = HostIdentity::load(&fleet.publisher.beside("identity")).unwrap().unwrap();
@@ -200,10 +189,7 @@ fn another_fleets_head_is_called_that_and_its_advice_mends() {
 #[test]
 fn a_removed_node_reads_nothing_of_the_next_epoch() {
     let mut fleet = Fleet::new(2);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let removed = fleet.nodes.pop().unwrap();
     fleet.tell_publisher();
     let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
@@ -255,10 +241,7 @@ fn words_of_all(fleet: &Fleet) -> Vec<(String, String)> {
 #[test]
 fn a_key_that_is_a_nodes_is_none_that_was_removed() {
     let mut fleet = Fleet::new(2);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let must_be_told = |fleet: &Fleet, what: &str, fact: &str| {
         let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
         assert!(
@@ -301,10 +284,7 @@ fn a_key_that_is_a_nodes_is_none_that_was_removed() {
 #[test]
 fn a_node_that_is_installed_again_has_not_reported_and_nothing_is_forged() {
     let mut fleet = Fleet::new(2);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let old = HostIdentity::load(&fleet.nodes[1].cmd.beside("identity")).unwrap().unwrap();
     let stood = fs::read(fleet.folder().join("report/lb2")).unwrap();
     // As the manual has it: `join` there, the new key into the table, `rotate`.
@@ -357,12 +337,7 @@ fn a_node_that_is_installed_again_has_not_reported_and_nothing_is_forged() {
 fn what_looks_as_it_did_is_read_again_neither_on_the_publisher_nor_on_a_node() {
     strace::must_be_there();
     let mut fleet = Fleet::new(1);
-    for name in ["a.example", "b.example", "c.example"] {
-        fleet.issue(name);
-    }
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example", "b.example", "c.example"]);
     let processor = processors()[0];
     // How many keys certbot's hook reads.
     let read = |fleet: &Fleet, arguments: &[&str]| {
@@ -418,10 +393,7 @@ fn what_looks_as_it_did_is_read_again_neither_on_the_publisher_nor_on_a_node() {
 #[test]
 fn what_was_confirmed_once_is_looked_at_whenever_it_is_reported() {
     let mut fleet = Fleet::of(vec![Some("3.0")]);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     serves(&fleet, "first");
     fleet.nodes[0].serves_another("a.example");
     let run = fleet.nodes[0].follow().exits(2);
@@ -478,10 +450,7 @@ fn a_publisher_that_lost_everything_passes_the_number_that_the_nodes_have() {
 #[test]
 fn a_publisher_that_lost_everything_passes_the_same_number() {
     let mut fleet = Fleet::new(1);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
     fleet.restore(&Contents::new());
     fleet.renew("a.example");
@@ -499,10 +468,7 @@ fn a_publisher_that_lost_everything_passes_the_same_number() {
 #[test]
 fn a_head_that_was_never_here_whole_is_not_remembered() {
     let mut fleet = Fleet::new(1);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     fleet.renew("a.example");
     fleet.publish();
     fs::remove_dir_all(fleet.folder().join("object")).unwrap();
@@ -543,10 +509,7 @@ fn a_head_that_was_never_here_whole_is_not_remembered() {
 #[test]
 fn a_cache_that_cannot_be_written_shows_in_both_statuses() {
     let mut fleet = Fleet::new(1);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let old = fleet.wanted.clone();
     fleet.renew("a.example");
     fleet.publish();
@@ -607,10 +570,7 @@ fn a_node_whose_cache_is_lost_tells_the_number_that_it_had() {
 #[test]
 fn the_fleets_status_is_not_ok_by_what_is_old_from_the_future_or_another_hosts() {
     let mut fleet = Fleet::new(2);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let all = |fleet: &Fleet, code| fleet.publisher.run(&["fleet", "status"]).exits(code).stdout;
     all(&fleet, 0);
     // A node whose clock was a day ahead, and which is silent since.
@@ -645,10 +605,7 @@ fn the_fleets_status_is_not_ok_by_what_is_old_from_the_future_or_another_hosts()
 #[test]
 fn a_cache_that_others_may_write_is_refused_with_what_mends_it() {
     let mut fleet = Fleet::new(1);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let cache = fleet.nodes[0].cmd.beside("cache");
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o777)).unwrap();
     let run = fleet.nodes[0].follow().exits(3);
@@ -682,10 +639,7 @@ fn publish_brings_back_whatever_the_store_lost() {
 #[test]
 fn one_report_that_cannot_be_read_takes_nothing_from_the_others() {
     let mut fleet = Fleet::new(2);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let report = fleet.folder().join("report/lb1");
     for place in [
         |path: &Path| fs::write(path, vec![b'x'; 3 << 20]).unwrap(),
@@ -706,10 +660,7 @@ fn one_report_that_cannot_be_read_takes_nothing_from_the_others() {
 #[test]
 fn nothing_of_a_fleet_is_put_where_haproxy_certbot_or_others_look() {
     let mut fleet = Fleet::new(1);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let (sites, store) = (fleet.nodes[0].cmd.sites(), fleet.folder());
     for (key, place, said) in [
         ("cache", sites.clone(), "must be outside sites_dir"),
@@ -740,10 +691,7 @@ fn nothing_of_a_fleet_is_put_where_haproxy_certbot_or_others_look() {
 #[test]
 fn a_node_whose_cache_is_lost_is_told_what_brings_it_back() {
     let mut fleet = Fleet::new(1);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     fs::remove_dir_all(fleet.nodes[0].cmd.beside("cache")).unwrap();
     let text = fleet.nodes[0].cmd.run(&["status"]).exits(1).stdout;
     assert!(text.contains("bring what the fleet has here:") && !text.contains("set live_dir"), "{text}");
@@ -754,10 +702,7 @@ fn a_node_whose_cache_is_lost_is_told_what_brings_it_back() {
 #[test]
 fn prometheus_is_told_of_a_node_that_is_silent_behind_or_lied_about() {
     let mut fleet = Fleet::new(2);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let metrics = |fleet: &Fleet| fleet.publisher.run(&["fleet", "status", "--format", "prometheus"]).stdout;
     let hours = |metrics: &str, goes_on: &[&str]| series(metrics, 15, 48, goes_on);
     let (statuses, reports, heads) = ("fleet_status_", "fleet_node_report_", "fleet_head_");
@@ -982,12 +927,7 @@ fn a_hostile_store_is_noticed_by_name() {
 #[test]
 fn after_losses_every_node_is_as_a_single_host() {
     let mut fleet = Fleet::new(2);
-    for name in ["a.example", "b.example", "c.example"] {
-        fleet.issue(name);
-    }
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example", "b.example", "c.example"]);
     let backup = fleet.stored();
     let steps: [Loss<'_>; 7] = [
         ("the store is empty", &|fleet| fleet.restore(&BTreeMap::new())),

@@ -88,12 +88,7 @@ impl Daemon {
 /// A fleet whose nodes have what is published, `a.example` and `b.example`.
 fn followed(versions: Vec<Option<&str>>) -> Fleet {
     let mut fleet = Fleet::of(versions);
-    for name in ["a.example", "b.example"] {
-        fleet.issue(name);
-    }
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example", "b.example"]);
     fleet
 }
 

@@ -224,10 +224,7 @@ fn an_etcd_without_space_is_named_and_room_mends_it() {
         let mut fleet = Fleet::in_etcd(&etcd.settings("edge"));
         fleet.join("lb1", None);
         fleet.tell_publisher();
-        fleet.issue("a.example");
-        fleet.publish();
-        fleet.tell_nodes("");
-        fleet.all_follow();
+        fleet.bring_in_step(&["a.example"]);
         let large = "x".repeat(100_000);
         while etcd.try_ctl(&["put", "/somebody/else", &large]).is_ok() {}
         let old = fleet.wanted.clone();

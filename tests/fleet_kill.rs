@@ -323,12 +323,7 @@ fn any_answer_of_an_etcd_is_cut_late_or_refused() {
     let mut fleet = Fleet::in_etcd(&settings);
     fleet.join("lb1", None);
     fleet.tell_publisher();
-    for name in ["a.example", "b.example", "c.example"] {
-        fleet.issue(name);
-    }
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example", "b.example", "c.example"]);
     let mut talked = Talked { fleet, middleman, renewals: 0 };
     let all = [
         Broken::NoAnswer,

@@ -451,10 +451,7 @@ const ODD: [(&str, Odd); 6] = [
 #[test]
 fn what_is_no_file_in_a_directory_is_named_and_publish_puts_another_in_its_place() {
     let mut fleet = Fleet::new(1);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let head = fleet.folder().join("head");
     for (what, make) in ODD {
         fs::remove_file(&head).unwrap();
@@ -513,12 +510,7 @@ fn paths(folder: &Path) -> BTreeSet<String> {
 #[test]
 fn parts_that_are_no_files_are_damage_and_publish_mends_it() {
     let mut fleet = Fleet::new(1);
-    for name in ["a.example", "b.example"] {
-        fleet.issue(name);
-    }
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example", "b.example"]);
     for (number, (what, make)) in ODD.into_iter().enumerate() {
         let old = fleet.wanted.clone();
         let before = paths(&fleet.folder());
@@ -626,12 +618,7 @@ fn two_nodes_of(mut fleet: Fleet) -> Fleet {
         fleet.join(name, None);
     }
     fleet.tell_publisher();
-    for name in ["a.example", "b.example"] {
-        fleet.issue(name);
-    }
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example", "b.example"]);
     fleet
 }
 
@@ -721,12 +708,7 @@ fn damage_to_what_is_refused_stops_nothing_else() {
 #[test]
 fn a_publisher_cannot_make_a_node_deploy_a_bad_pair() {
     let mut fleet = Fleet::new(1);
-    for name in ["a.example", "b.example"] {
-        fleet.issue(name);
-    }
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example", "b.example"]);
     let identity = HostIdentity::load(&fleet.publisher.beside("identity")).unwrap().unwrap();
     let stored = fleet.stored();
     let head = SignedHead::read(&stored["head"]).unwrap().head;
@@ -842,10 +824,7 @@ fn a_node_that_missed_the_permission_to_prune_many_is_told_how() {
 #[test]
 fn a_look_that_fails_is_said_at_once() {
     let mut fleet = Fleet::new(1);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let node = &fleet.nodes[0];
     assert_eq!(node.words(), Vec::<String>::new());
     // Its keys.

@@ -399,12 +399,7 @@ fn what_a_node_writes_is_text() {
 #[test]
 fn the_page_names_what_json_says() {
     let mut fleet = Fleet::of(vec![Some("3.0"), None, None]);
-    for name in ["a.example", "b.example", "c.example"] {
-        fleet.issue(name);
-    }
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example", "b.example", "c.example"]);
     let page = fleet.publisher.run(&["fleet", "status", "--format", "html"]).exits(0).stdout;
     needs_nothing(&page);
     assert!(words(&page).contains("OK 3 of 3 nodes confirmed number 1"), "{page}");

@@ -96,10 +96,7 @@ fn a_clone_of_the_publisher_is_refused() {
 #[test]
 fn a_removed_node_is_told_of_until_the_next_epoch() {
     let mut fleet = Fleet::new(2);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     fleet.nodes.pop();
     fleet.tell_publisher();
     fleet.publisher.run(&["fleet", "publish"]).exits(1);
@@ -141,10 +138,7 @@ fn a_removed_node_is_told_of_until_the_next_epoch() {
 #[test]
 fn heads_that_follow_each_other_are_not_waited_with_for_ever() {
     let mut fleet = Fleet::new(2);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let line = fleet.line();
     let waits = |fleet: &mut Fleet, most: &str| {
         fleet.tell_node(1, &[&line], &format!("wait_for = [\"lb1\"]\nwait_at_most = \"{most}\""));
@@ -189,11 +183,7 @@ fn said_of(fleet: &Fleet, node: usize, is_confirmed: bool, context: &str) -> Val
 /// Two nodes with the first head, of which the second waits for the first from now on.
 fn with_a_canary(version: Option<&str>, own: impl FnOnce(&str) -> String) -> Fleet {
     let mut fleet = Fleet::of(vec![version, None]);
-    fleet.issue("a.example");
-    fleet.issue("b.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example", "b.example"]);
     said_of(&fleet, 0, true, "at first");
     let line = fleet.line();
     fleet.nodes[0].own = own(&fleet.nodes[0].own);
@@ -371,10 +361,7 @@ fn what_nobody_can_see_is_not_confirmed() {
 #[test]
 fn a_store_without_a_head_becomes_critical_as_an_old_head_does() {
     let mut fleet = Fleet::new(1);
-    fleet.issue("a.example");
-    fleet.publish();
-    fleet.tell_nodes("");
-    fleet.all_follow();
+    fleet.bring_in_step(&["a.example"]);
     let (hour, away) = (60 * MINUTE, fleet.place.path().join("away"));
     for (age, stale) in [(1, None), (40, Some("warning")), (36 + 8 * 24, Some("critical"))] {
         fleet.grow_old(age * hour);

@@ -209,6 +209,17 @@ impl Fleet {
         self.publisher.run(&["fleet", "publish"]).exits(0)
     }
 
+    /// Issues these lineages, publishes them, and has every node follow.
+    #[track_caller]
+    pub fn bring_in_step(&mut self, lineages: &[&str]) {
+        for name in lineages {
+            self.issue(name);
+        }
+        self.publish();
+        self.tell_nodes("");
+        self.all_follow();
+    }
+
     #[track_caller]
     pub fn all_follow(&self) {
         for node in &self.nodes {
