@@ -149,9 +149,6 @@ pub enum Address {
     Tcp(String),
 }
 
-/// The master socket of a table that names none.
-pub const DEFAULT_MASTER_SOCKET: &str = "/run/haproxy-master.sock";
-
 impl Address {
     /// An absolute path is a UNIX socket, anything else must be `host:port`.
     fn parse(text: &str) -> Option<Self> {
@@ -249,6 +246,9 @@ impl Default for HaproxyTable {
         }
     }
 }
+
+/// The master socket of a table that names none.
+pub const DEFAULT_MASTER_SOCKET: &str = "/run/haproxy-master.sock";
 
 /// What a table has that doesn't say otherwise.
 struct Defaults {

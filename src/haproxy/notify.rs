@@ -16,6 +16,7 @@ use crate::haproxy::somebody::{Somebody, somebody};
 use crate::haproxy::tls_probe::{self, Probed};
 use crate::haproxy::verdict::{Outcome, Verdict};
 use crate::haproxy::{alerts, methods, process};
+use crate::serving::contents::identity;
 use crate::serving::gather::of_stopped;
 use crate::serving::loads::Bind;
 use crate::sys::escape::escaped;
@@ -267,7 +268,8 @@ impl Notification<'_> {
         let checked = process::stopped::would_start(self.system, self.haproxy, start, self.deadline);
         let ConfigCheck::Invalid { words, log } = checked else { return verdict };
         // By every name that it would load a file under.
-        let serving = of_stopped(self.system, self.haproxy, &start.files);
+        let sites = identity(&self.batch.homes.sites_dir);
+        let serving = of_stopped(self.system, self.haproxy, &start.files, sites);
         let rejected = alerts::named_changes(&log, self.haproxy, &Batch { serving: &serving, ..*self.batch });
         if rejected.is_empty() {
             return verdict.with(format!("and it may not start: {}", alerts::cause(&words)));

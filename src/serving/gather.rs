@@ -8,7 +8,7 @@ use super::configuration::{Environment, FileNames};
 use super::contents::{KeyFile, identity, judge, unfound};
 use super::disk::{Disk, OnDisk};
 use super::gathering::{Gathering, named};
-use super::loads::{At, Loaded, Named, Serving, Store};
+use super::loads::{At, Identity, Loaded, Named, Serving, Store};
 use super::reading::{Disks, configuration, environment};
 use super::sites::{named_in, with_parts};
 use super::spared::{SeenFiles, Spared};
@@ -36,11 +36,13 @@ pub fn gather(
     gather_around(&started, haproxy, version, spared, &[])
 }
 
-/// The same of one that doesn't run, and will be started with these configuration files.
+/// The names by which one that doesn't run, and will be started with these configuration files, loads what is in the sites
+/// directory; what these files hold isn't read.
 #[must_use]
-pub fn of_stopped(system: &System, haproxy: &Haproxy, files: &[PathBuf]) -> Serving {
+pub fn of_stopped(system: &System, haproxy: &Haproxy, files: &[PathBuf], sites: Option<Identity>) -> Serving {
     let version = release(system, haproxy, None);
-    gather_around(&Err(NoneFound::PerhapsAnother), haproxy, version, Spared::default(), files)
+    let spared = Spared { sites, is_unread: true, ..Spared::default() };
+    gather_around(&Err(NoneFound::PerhapsAnother), haproxy, version, spared, files)
 }
 
 /// What the HAProxys load around the sites directory; `last`: the configuration files that one that doesn't run was last

@@ -11,6 +11,7 @@ use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::{Started, usual_configuration};
 use crate::haproxy::process::surroundings::surroundings;
 use crate::haproxy::process::{checker, config_check};
+use crate::haproxy::start::Start;
 use crate::serving::set_up::first_elsewhere;
 use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::io_cause;
@@ -68,13 +69,13 @@ pub fn check(system: &System, haproxy: &Haproxy, stopped: Option<&Vec<PathBuf>>)
     }
     let files = match (haproxy.config.as_slice(), started) {
         ([], Some(started)) => started.paths().collect(),
-        ([], None) => match (stopped, usual_configuration()) {
-            (Some(files), _) => files.clone(),
-            (None, usual) if usual.exists() => vec![usual],
-            (None, usual) => {
+        ([], None) => match Start::with(stopped, None).files {
+            files if files.is_empty() => {
+                let usual = usual_configuration();
                 let usual = escaped_path(&usual);
                 return Checked::Unasked(format!("it does not run, and there is no {usual}; set config"));
             }
+            files => files,
         },
         (files, _) => files.to_vec(),
     };

@@ -11,7 +11,7 @@ mod readable;
 mod strangers;
 mod taken;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::time::{Duration, SystemTime};
 
@@ -25,12 +25,11 @@ use crate::commands::assemble::notes::{
     unlisted, unloadable_left, unsaved, without_ours,
 };
 use crate::commands::assemble::notifying::notify_all;
-use crate::commands::assemble::pruning::verified;
+use crate::commands::assemble::pruning::{start, verified};
 use crate::commands::assemble::taken::note_taken;
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::fingerprint::fingerprints;
 use crate::haproxy::process::reader::shut;
-use crate::haproxy::start::Start;
 use crate::index::{self, Index};
 use crate::output::{HaproxyRow, Note, Report};
 use crate::plan::action::Action;
@@ -225,10 +224,7 @@ fn deploy(
     }
     verified(system, &startable, &mut committed, &who);
     let seen = |file: &OsStr| index.seen(file);
-    let start = |haproxy: &Haproxy| {
-        let openssl_conf = known.get(&haproxy.name).and_then(|last| last.openssl_conf.clone());
-        Start::with(before.stopped.get(&haproxy.name), openssl_conf)
-    };
+    let start = |haproxy: &Haproxy| start(before.stopped.get(&haproxy.name), known.get(&haproxy.name));
     let endings = notify_all(settings, system, options.defer_reload, &mut committed, (&who, &seen), &start);
     let after = fingerprints_now();
     committed.still_refused(&who, &after);
@@ -252,13 +248,10 @@ fn deploy(
     report.haproxy = endings.into_iter().map(HaproxyRow::of).collect();
     let last_run = LastRun::look(&settings.sites_dir).ok().flatten();
     strangers::ask(settings, system, &loaded_now, last_run.as_ref(), &after, report);
-    if writes_unlisted || without_tls(settings, &loaded_now).next().is_some() {
-        report.withhold_confirmation(|_| true);
-    }
+    let is_unpresented = writes_unlisted || without_tls(settings, &loaded_now).next().is_some();
     // One that reloaded has nothing of ours all the same.
-    let strangers: BTreeSet<&str> =
-        without_ours(settings, &loaded_now).map(|(haproxy, _)| haproxy.name.as_str()).collect();
-    report.withhold_confirmation(|name| strangers.contains(name));
+    let loads_none = |name: &str| without_ours(settings, &loaded_now).any(|(it, _)| it.name == name);
+    report.withhold_confirmation(|name| is_unpresented || loads_none(name));
     report.error = failure.or(unread);
     missing_tree(settings, missing, ours)
 }

@@ -22,14 +22,18 @@ pub(crate) struct Startable<'a> {
 
 impl<'a> Startable<'a> {
     pub(super) fn new(haproxy: &'a Haproxy, files: &Vec<PathBuf>, last: Option<&LastStart>) -> Self {
-        let openssl_conf = last.and_then(|last| last.openssl_conf.clone());
-        Self { haproxy, start: Start::with(Some(files), openssl_conf) }
+        Self { haproxy, start: start(Some(files), last) }
     }
 
     /// Whether it would start now.
     pub(super) fn ask(&self, system: &System) -> ConfigCheck {
         would_start(system, self.haproxy, &self.start, Instant::now() + self.haproxy.timeout)
     }
+}
+
+/// How a HAProxy will be started: with these files, else as distributions start it, and as it was last seen.
+pub(crate) fn start(files: Option<&Vec<PathBuf>>, last: Option<&LastStart>) -> Start {
+    Start::with(files, last.and_then(|last| last.openssl_conf.clone()))
 }
 
 /// Whether a plan prunes anything.
