@@ -1,5 +1,5 @@
 //! Fleets end to end: a real certbot and Pebble on the publisher, a cluster of etcds with TLS, users and permissions in
-//! between, nodes with real HAProxys. And what happens to that cluster.
+//! between, nodes with real HAProxys of all versions, each host with a network of its own. And what happens to that cluster.
 //!
 //! On the newest etcd; `HAPROXY_CERTS_LONG=1` takes all that are there.
 
@@ -7,22 +7,31 @@
 
 mod support;
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use serde_json::Value;
 
 use support::etcd::{EtcdSetup, EtcdVersion, etcds, newest_etcd};
 use support::fleet::{Fleet, Node, serves};
+use support::network::{Host, Network};
 use support::process::Running;
 use support::summary::long;
-use support::{Certbot, Cmd, LIMIT, Pebble, Port, served, wait_until};
+use support::{Certbot, Cmd, LIMIT, Pebble, served, versions, wait_until};
+
+/// Where certbot answers.
+const CHALLENGES: u16 = 8080;
+
+/// A node that was cut off hears of the store when TCP sends again what was lost.
+const LONG_LIMIT: Duration = Duration::from_secs(300);
 
 fn chosen() -> Vec<EtcdVersion> {
     if long() { etcds() } else { vec![newest_etcd()] }
 }
 
-/// Port 80 of a node as `haproxy-config` has it, where certbot runs elsewhere.
-fn port_80(http: &Port, challenge: &Port) -> String {
-    let table = format!("[certbot]\nchallenge_servers = [\"127.0.0.1:{}\"]\n", challenge.number());
+/// Port 80 of a node as `haproxy-config` has it, where certbot runs on another host.
+fn port_80(node: &Host, publisher: &Host) -> String {
+    let table = format!("[certbot]\nchallenge_servers = [\"{}:{CHALLENGES}\"]\n", publisher.address());
     let text = Cmd::new("").with_tables(&table).run(&["haproxy-config"]).exits(0).stdout;
     let section = |name: &str| {
         let start = text.find(&format!("\n{name}\n")).unwrap();
@@ -32,7 +41,7 @@ fn port_80(http: &Port, challenge: &Port) -> String {
     };
     let front = section("frontend http");
     let bind = front.lines().find(|line| line.trim_start().starts_with("bind ")).unwrap();
-    let front = front.replace(bind, &format!("    bind {}", http.address()));
+    let front = front.replace(bind, &format!("    bind {}:80", node.address()));
     format!("{front}\n{}\n", section("backend certbot"))
 }
 
@@ -54,6 +63,12 @@ fn end(daemon: &mut Running) {
     assert!(daemon.wait(LIMIT).success());
 }
 
+/// What a node serves to a client on the same host.
+fn serial_at(host: &Host, node: &Node, name: &str) -> String {
+    host.inside(|| served(node.haproxy.as_ref().unwrap().address(), name).serial)
+}
+
+/// Each host has a network of its own, and nothing between them but wires.
 #[test]
 fn issued_renewed_deleted_and_a_node_removed_over_a_cluster() {
     for version in chosen() {
@@ -62,83 +77,116 @@ fn issued_renewed_deleted_and_a_node_removed_over_a_cluster() {
 }
 
 fn over_a_cluster(version: &EtcdVersion) {
-    let mut etcd = EtcdSetup::of(version).three().tls().start();
-    etcd.users_on("edge", "readwrite");
-    let (http, challenge) = (Port::free(), Port::free());
-    let pebble = Pebble::start(&http);
-    let certbot = Certbot::of(&pebble, &challenge);
+    let mut network = Network::new();
+    let [at_store, at_publisher] = [network.host(), network.host()];
+    let etcd = at_store.inside(|| {
+        let mut etcd = EtcdSetup::of(version).at(at_store.address()).three().tls().start();
+        etcd.users_on("edge", "readwrite");
+        etcd
+    });
     let mut fleet = Fleet::in_etcd(&etcd.settings("edge"));
+    let mut hosts = Vec::new();
+    for version in versions() {
+        let (host, name) = (network.host(), format!("lb{}", hosts.len() + 1));
+        // certbot answers behind the first node.
+        let section = if hosts.is_empty() { port_80(&host, &at_publisher) } else { String::new() };
+        host.inside(|| fleet.join_with(&name, Some(&version.name), &section));
+        hosts.push(host);
+    }
+    let count = hosts.len();
+    let last = count - 1;
+    let pebble = at_publisher.inside(|| Pebble::setup().on_port_80_of(hosts[0].address()));
+    let certbot = Certbot::answering_on(&pebble, CHALLENGES);
     fleet.publisher = Cmd::new(certbot.live());
-    // certbot answers behind the first node.
-    fleet.join_with("lb1", Some("2.6"), &port_80(&http, &challenge));
-    fleet.join("lb2", Some("3.0"));
-    fleet.join("lb3", Some("3.4"));
     fleet.tell_publisher();
 
     let hook =
         format!("{} --config {} assemble", Cmd::program().display(), fleet.publisher.config().display());
+    let on_publisher = |arguments: &[&str]| at_publisher.inside(|| certbot.succeed(arguments));
     let issue = |name: &str| {
-        let output = certbot.certonly(&["--cert-name", name, "-d", name, "--deploy-hook", &hook]);
+        let arguments = ["--cert-name", name, "-d", name, "--deploy-hook", &hook];
+        let output = at_publisher.inside(|| certbot.certonly(&arguments));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!said.contains("reported error code"), "{said}\n{}", certbot.log());
     };
-    let all_serve = |nodes: &[Node], name: &str| {
+    let publisher =
+        |fleet: &Fleet, arguments: &[&str]| at_publisher.inside(|| fleet.publisher.run(arguments));
+    let all_serve = |hosts: &[Host], nodes: &[Node], name: &str| {
         let serial = certbot.serial(name);
+        for (host, node) in hosts.iter().zip(nodes) {
+            wait_until(LONG_LIMIT, &format!("{name} on {}", node.name), || {
+                serial_at(host, node, name) == serial
+            });
+        }
+    };
+    let is_current = |fleet: &Fleet, name: &str| at_publisher.inside(|| is_current(fleet, name));
+    let all_are_current = |fleet: &Fleet, nodes: &[Node]| {
         for node in nodes {
-            let address = node.haproxy.as_ref().unwrap().address();
-            let what = format!("{name} on {}", node.name);
-            wait_until(LIMIT, &what, || served(address, name).serial == serial);
+            wait_until(LONG_LIMIT, &node.name, || is_current(fleet, &node.name));
         }
     };
     issue("www.example.org");
-    fleet.tell_nodes("");
-    let mut daemons: Vec<Running> = fleet.nodes.iter().map(Node::start).collect();
-    all_serve(&fleet.nodes, "www.example.org");
+    at_publisher.inside(|| fleet.tell_nodes(""));
+    let start = |host: &Host, node: &Node| host.inside(|| node.start());
+    let mut daemons: Vec<Running> =
+        hosts.iter().zip(&fleet.nodes).map(|(host, node)| start(host, node)).collect();
+    all_serve(&hosts, &fleet.nodes, "www.example.org");
 
-    // One is down while others are renewed, issued and deleted.
-    end(&mut daemons[2]);
-    let before = served(fleet.nodes[2].haproxy.as_ref().unwrap().address(), "www.example.org").serial;
-    certbot.succeed(&["renew", "--force-renewal"]);
-    all_serve(&fleet.nodes[..2], "www.example.org");
+    // The last one is down, and the one before it is cut off without a word, while others are renewed, issued and deleted.
+    end(&mut daemons[last]);
+    network.cut(&hosts[last - 1]);
+    let before = certbot.serial("www.example.org");
+    let reached = last - 1;
+    on_publisher(&["renew", "--force-renewal"]);
+    all_serve(&hosts[..reached], &fleet.nodes[..reached], "www.example.org");
     issue("b.example.org");
-    all_serve(&fleet.nodes[..2], "b.example.org");
-    for name in ["lb1", "lb2"] {
-        wait_until(LIMIT, name, || is_current(&fleet, name));
+    all_serve(&hosts[..reached], &fleet.nodes[..reached], "b.example.org");
+    all_are_current(&fleet, &fleet.nodes[..reached]);
+    for at in reached..count {
+        let node = &fleet.nodes[at];
+        assert!(!is_current(&fleet, &node.name), "{}", node.name);
+        let still = serial_at(&hosts[at], node, "www.example.org");
+        assert_eq!(still, before, "without the store {} goes on with what it has", node.name);
     }
-    assert!(!is_current(&fleet, "lb3"));
-    let still = served(fleet.nodes[2].haproxy.as_ref().unwrap().address(), "www.example.org").serial;
-    assert_eq!(still, before, "without the store it goes on with what it has");
-    certbot.succeed(&["delete", "--cert-name", "www.example.org"]);
+    on_publisher(&["delete", "--cert-name", "www.example.org"]);
     // certbot runs no hook when it deletes: the timer's run does it.
-    fleet.publisher.run(&["assemble"]).exits(0);
-    daemons[2] = fleet.nodes[2].start();
+    publisher(&fleet, &["assemble"]).exits(0);
+    daemons[last] = start(&hosts[last], &fleet.nodes[last]);
+    network.mend(&hosts[last - 1]);
     for node in &fleet.nodes {
         let what = format!("only b.example.org on {}", node.name);
-        wait_until(LIMIT, &what, || node.cmd.deployed() == ["b.example.org.pem"]);
-        wait_until(LIMIT, &what, || is_current(&fleet, &node.name));
+        wait_until(LONG_LIMIT, &what, || node.cmd.deployed() == ["b.example.org.pem"]);
     }
-    all_serve(&fleet.nodes, "b.example.org");
-    let text = fleet.publisher.run(&["fleet", "status"]).exits(0).stdout;
-    assert!(text.contains("3 of 3 nodes confirmed"), "{text}");
+    all_are_current(&fleet, &fleet.nodes);
+    all_serve(&hosts, &fleet.nodes, "b.example.org");
+    let text = publisher(&fleet, &["fleet", "status"]).exits(0).stdout;
+    assert!(text.contains(&format!("{count} of {count} nodes confirmed")), "{text}");
+
+    // The publisher is cut off: it says so, and the nodes go on.
+    network.cut(&at_publisher);
+    let run = publisher(&fleet, &["fleet", "publish"]).exits(3);
+    assert!(run.stderr.contains("cannot reach the store"), "{run}");
+    all_serve(&hosts, &fleet.nodes, "b.example.org");
+    network.mend(&at_publisher);
 
     // One is removed: it reads nothing that comes later.
-    let removed = fleet.nodes.remove(1);
+    let (removed, at_removed) = (fleet.nodes.remove(1), hosts.remove(1));
     let serial = certbot.serial("b.example.org");
     fleet.tell_publisher();
-    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    let run = publisher(&fleet, &["fleet", "publish"]).exits(1);
     assert!(run.stdout.contains("lb2 is no node any more, and can still read"), "{run}");
-    fleet.publisher.run(&["fleet", "status"]).exits(1);
-    fleet.publisher.run(&["fleet", "rotate"]).exits(0);
-    certbot.succeed(&["renew", "--force-renewal"]);
-    all_serve(&fleet.nodes, "b.example.org");
-    for name in ["lb1", "lb3"] {
-        wait_until(LIMIT, name, || is_current(&fleet, name));
-    }
-    wait_until(LIMIT, "the removed one says so", || removed.words().contains(&"fleet-not-a-node".to_owned()));
-    let address = removed.haproxy.as_ref().unwrap().address();
-    assert_eq!(served(address, "b.example.org").serial, serial, "it has what it had");
-    let text = fleet.publisher.run(&["fleet", "status"]).exits(0).stdout;
-    assert!(text.contains("2 of 2 nodes confirmed") && !text.contains("lb2"), "{text}");
+    publisher(&fleet, &["fleet", "status"]).exits(1);
+    publisher(&fleet, &["fleet", "rotate"]).exits(0);
+    on_publisher(&["renew", "--force-renewal"]);
+    all_serve(&hosts, &fleet.nodes, "b.example.org");
+    all_are_current(&fleet, &fleet.nodes);
+    wait_until(LONG_LIMIT, "the removed one says so", || {
+        at_removed.inside(|| removed.words()).contains(&"fleet-not-a-node".to_owned())
+    });
+    assert_eq!(serial_at(&at_removed, &removed, "b.example.org"), serial, "it has what it had");
+    let left = count - 1;
+    let text = publisher(&fleet, &["fleet", "status"]).exits(0).stdout;
+    assert!(text.contains(&format!("{left} of {left} nodes confirmed")) && !text.contains("lb2"), "{text}");
     daemons.iter_mut().for_each(end);
 }
 

@@ -29,15 +29,15 @@ const AT_ONCE: usize = 16 * TOGETHER;
 /// in nanoseconds.
 const ELSEWHERE: i128 = 60_000_000_000;
 
-/// How the tree was when a run began.
-#[derive(Debug)]
+/// How the tree was when a run began to look at it.
+#[derive(Debug, Clone)]
 pub struct TreeMark {
     began: Moment,
     /// `live` and the folder of renewal configurations, where they were there.
     folders: [Option<Folder>; 2],
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Folder {
     identity: (u64, u64),
     /// The inode of the folder and of each of its directories, and when it was changed; `None`: the clock tells.
@@ -50,6 +50,11 @@ impl TreeMark {
     pub fn look(settings: &Settings) -> Self {
         let began = Moment::now();
         Self { began, folders: paths(settings).map(|path| Folder::look(&path?)) }
+    }
+
+    /// Nothing of the tree has been read until now: whatever changed before will be.
+    pub fn begins_now(&mut self) {
+        self.began = Moment::now();
     }
 
     /// Whether it has changed since.
@@ -190,8 +195,15 @@ mod tests {
                 }
                 mark
             };
-            let mark = look();
+            let mut mark = look();
             assert!(!mark.is_outdated(&settings));
+            if by_our_clock {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                std::os::unix::fs::symlink("x", live.join("a.test/chain.pem")).unwrap();
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                mark.begins_now();
+                assert!(!mark.is_outdated(&settings), "what changed before it began");
+            }
             drop(mark);
             if by_our_clock {
                 let mark = look();

@@ -1,6 +1,5 @@
 //! `assemble` as it is typed: a round of the pipeline, and another one where certbot's tree changed meanwhile.
 
-use crate::certbot::tree_mark::TreeMark;
 use crate::cli::{Assemble, Format, Global};
 use crate::commands::assemble::{Options, assemble};
 use crate::commands::fleet::publish::{LookThrough, Published, Wanted, publish};
@@ -67,13 +66,10 @@ pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_
     let options = options(args);
     let (mut exit, mut was_refused) = (Exit::Fine, false);
     let is_json = args.format == Format::Json;
-    // JSON is one object.
-    let may_look_again = !is_json && !args.dry_run;
     let publishes = settings.published().is_some() && !args.dry_run;
     let mut changed = 0;
     let mut last = None;
     for _ in 0..ROUNDS {
-        let before = may_look_again.then(|| TreeMark::look(settings));
         let mut report = assemble(settings, &system, &options, &progress());
         report.changed_before = changed;
         changed += report.changes();
@@ -94,7 +90,8 @@ pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_
             syslog::log(settings, &system, &report, exit);
         }
         // A run that failed wouldn't be better for another one.
-        let looks_again = report.error.is_none() && before.is_some_and(|it| it.is_outdated(settings));
+        let tree = report.tree.take().filter(|_| report.error.is_none());
+        let looks_again = tree.is_some_and(|tree| tree.is_outdated(settings));
         last = is_json.then_some(report);
         if !looks_again {
             break;
@@ -160,6 +157,8 @@ fn options(args: &Assemble) -> Options {
         dry_run: args.dry_run,
         full: args.full,
         defer_reload: args.defer_reload,
+        // JSON is one object.
+        may_look_again: args.format != Format::Json,
         policy: Policy {
             no_prune: args.no_prune,
             prune_many: args.prune_many,

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::certbot::tree_mark::TreeMark;
 use crate::config::{Method, Settings};
 use crate::haproxy::verdict::{Ending, Outcome};
 use crate::plan::action::Action;
@@ -57,6 +58,8 @@ pub struct Report {
     pub accepted: Option<String>,
     /// How many files the rounds before this one changed.
     pub changed_before: usize,
+    /// How certbot's tree was when the sweep began, where it may be swept again.
+    pub tree: Option<TreeMark>,
 }
 
 /// A fact about a run as a whole.
@@ -213,6 +216,7 @@ impl Report {
             late: None,
             accepted: None,
             changed_before: 0,
+            tree: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -40,6 +40,9 @@ pub struct PebbleSetup {
     program: PathBuf,
     life: Duration,
     names: Option<SocketAddr>,
+    /// Where every name is, unless a name server tells.
+    at: Ipv4Addr,
+    http_port: u16,
 }
 
 impl PebbleSetup {
@@ -58,9 +61,14 @@ impl PebbleSetup {
         Self { names: Some(server), ..self }
     }
 
+    /// Every name is on the host with this address, and HTTP challenges are validated on its port 80.
+    pub fn on_port_80_of(self, at: Ipv4Addr) -> Pebble {
+        Pebble::run(&Self { at, http_port: 80, ..self })
+    }
+
     /// Starts it; it validates HTTP challenges at `127.0.0.1:http_port`.
     pub fn start(self, http_port: &Port) -> Pebble {
-        Pebble::run(&self, http_port)
+        Pebble::run(&Self { http_port: http_port.number(), ..self })
     }
 }
 
@@ -80,7 +88,7 @@ impl Pebble {
     /// What to start: Debian's own.
     pub fn setup() -> PebbleSetup {
         let life = Duration::from_secs(90 * 86_400);
-        PebbleSetup { program: "pebble".into(), life, names: None }
+        PebbleSetup { program: "pebble".into(), life, names: None, at: Ipv4Addr::LOCALHOST, http_port: 80 }
     }
 
     /// Starts one that validates HTTP challenges at `127.0.0.1:http_port`.
@@ -93,7 +101,7 @@ impl Pebble {
         Self::setup().life(life).start(http_port)
     }
 
-    fn run(setup: &PebbleSetup, http_port: &Port) -> Self {
+    fn run(setup: &PebbleSetup) -> Self {
         let temporary = tempfile::Builder::new().prefix("haproxy-certs-pebble-").tempdir().unwrap();
         let folder = temporary.path();
         let [api, management, dns_port, dns_management, tls] = std::array::from_fn(|_| Port::free());
@@ -106,7 +114,7 @@ impl Pebble {
             "managementListenAddress": management.address(),
             "certificate": certificate,
             "privateKey": key,
-            "httpPort": http_port.number(),
+            "httpPort": setup.http_port,
             "tlsPort": tls.number(),
             "ocspResponderURL": "",
             "externalAccountBindingRequired": false,
@@ -120,7 +128,7 @@ impl Pebble {
         let log = |name: &str| File::create(folder.join(name)).unwrap();
         let dns_log = log("dns.log");
         let dns = Running::start("pebble-challtestsrv", |command| {
-            command.args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""]);
+            command.args(["-defaultIPv4", &setup.at.to_string(), "-defaultIPv6", ""]);
             command.args(["-http01", "", "-https01", "", "-tlsalpn01", ""]);
             command.arg("-dns01").arg(dns_port.address().to_string());
             command.arg("-management").arg(dns_management.address().to_string());
@@ -194,11 +202,16 @@ pub struct Certbot {
 impl Certbot {
     /// One that asks `pebble`, and answers its HTTP challenges on `challenge_port`.
     pub fn of(pebble: &Pebble, challenge_port: &Port) -> Self {
+        Self::answering_on(pebble, challenge_port.number())
+    }
+
+    /// The same on a port of a host that nobody else has.
+    pub fn answering_on(pebble: &Pebble, challenge_port: u16) -> Self {
         Self {
             temporary: tempfile::Builder::new().prefix("haproxy-certs-certbot-").tempdir().unwrap(),
             server: pebble.directory(),
             api_ca: pebble.api_ca(),
-            challenge_port: challenge_port.number(),
+            challenge_port,
             environment: Vec::new(),
         }
     }

@@ -1,7 +1,7 @@
 //! Real etcds of several versions: one member or a cluster of three, plain or with TLS and users.
 
 use std::fs::{self, File};
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -59,13 +59,15 @@ pub struct EtcdSetup {
     version: EtcdVersion,
     members: usize,
     tls: bool,
+    at: IpAddr,
     arguments: Vec<String>,
 }
 
 impl EtcdSetup {
     /// One plain member.
     pub fn of(version: &EtcdVersion) -> Self {
-        Self { version: version.clone(), members: 1, tls: false, arguments: Vec::new() }
+        let at = Ipv4Addr::LOCALHOST.into();
+        Self { version: version.clone(), members: 1, tls: false, at, arguments: Vec::new() }
     }
 
     /// A cluster of three.
@@ -77,6 +79,12 @@ impl EtcdSetup {
     /// TLS for clients, who must have a certificate of [`Etcd::authority`]'s.
     pub fn tls(mut self) -> Self {
         self.tls = true;
+        self
+    }
+
+    /// Clients reach it at this address of the host.
+    pub fn at(mut self, address: impl Into<IpAddr>) -> Self {
+        self.at = address.into();
         self
     }
 
@@ -93,7 +101,7 @@ impl EtcdSetup {
         let folder = temporary.path();
         let authority = Authority::new();
         // etcd's gateway is a client of its own server, with the server's certificate.
-        let server = authority.issue_for_both(&["127.0.0.1", "localhost"]);
+        let server = authority.issue_for_both(&["127.0.0.1", "localhost", &self.at.to_string()]);
         let client = authority.issue_for_both(&["lb1.test"]);
         for (name, text) in [
             ("ca.pem", authority.root().to_owned()),
@@ -165,7 +173,11 @@ impl Etcd {
     /// The members' addresses.
     pub fn endpoints(&self) -> Vec<String> {
         let scheme = if self.setup.tls { "https" } else { "http" };
-        self.members.iter().map(|member| format!("{scheme}://{}", member.client.address())).collect()
+        self.members.iter().map(|member| format!("{scheme}://{}", self.address(member))).collect()
+    }
+
+    fn address(&self, member: &Member) -> SocketAddr {
+        (self.setup.at, member.client.number()).into()
     }
 
     /// How a client reaches it, by the user that was made last.
@@ -302,7 +314,7 @@ impl Etcd {
             File::options().create(true).append(true).open(self.file(&format!("{number}.log"))).unwrap();
         let scheme = if self.setup.tls { "https" } else { "http" };
         let member = &self.members[number];
-        let (client, peer) = (format!("{scheme}://{}", member.client.address()), url(&member.peer));
+        let (client, peer) = (format!("{scheme}://{}", self.address(member)), url(&member.peer));
         let peers: Vec<String> = self
             .members
             .iter()
@@ -334,7 +346,7 @@ impl Etcd {
         let start = Instant::now();
         for member in self.members.iter().filter(|member| member.running.is_some()) {
             wait_until(LIMIT, "etcd's port", || {
-                TcpStream::connect_timeout(&member.client.address(), Duration::from_secs(1)).is_ok()
+                TcpStream::connect_timeout(&self.address(member), Duration::from_secs(1)).is_ok()
             });
         }
         loop {

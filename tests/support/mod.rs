@@ -30,6 +30,7 @@ pub mod live;
 pub mod memory;
 pub mod middleman;
 pub mod name_server;
+pub mod network;
 pub mod page;
 pub mod pki;
 pub mod ports;

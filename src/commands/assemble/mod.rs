@@ -16,6 +16,7 @@ use std::ffi::{OsStr, OsString};
 use std::time::{Duration, SystemTime};
 
 use crate::certbot::foreign_renewal;
+use crate::certbot::tree_mark::TreeMark;
 use crate::commands::assemble::asking::ask;
 use crate::commands::assemble::before::{is_before_certbot, missing_tree};
 use crate::commands::assemble::deciding::planned;
@@ -59,6 +60,8 @@ pub struct Options {
     pub defer_reload: bool,
     /// What the plan is to respect.
     pub policy: Policy,
+    /// Note how certbot's tree is, so that it can be swept again should it change meanwhile.
+    pub may_look_again: bool,
     /// certbot's `RENEWED_LINEAGE`, a hint.
     pub renewed_lineage: Option<OsString>,
 }
@@ -157,6 +160,7 @@ fn deploy(
     progress: Progress<'_>,
     report: &mut Report,
 ) -> Result<(), Failure> {
+    report.tree = options.may_look_again.then(|| TreeMark::look(settings));
     if is_before_certbot(settings, report)? {
         return Ok(());
     }
@@ -169,6 +173,9 @@ fn deploy(
     };
     let who = fingerprints_now();
     let began = Moment::now();
+    if let Some(tree) = &mut report.tree {
+        tree.begins_now();
+    }
     let source = source.map_or_else(|| Source::of(settings), Ok)?;
     let index = match index::stamp(settings, system, &began) {
         stamp if options.full => Index::empty(stamp),
