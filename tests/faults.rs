@@ -1,8 +1,8 @@
 //! Every call fails: whichever system call of a run fails, and however, the run says so, changes nothing by half, and the
 //! next one makes good what is missing.
 //!
-//! A call that changes something meets half of the errors, by turns; one that only reads meets some. Where a run leaves
-//! everything exactly as it found it, the runs after it are the same each time, and are judged once.
+//! A call that changes something meets two or three of the errors, by turns; of those that only read every fourth meets one.
+//! Where a run leaves everything exactly as it found it, the runs after it are the same each time, and are judged once.
 //! `HAPROXY_CERTS_LONG=1` tries every error at every call, and judges those runs too.
 
 #![allow(
@@ -107,8 +107,8 @@ fn faults(call: &Call, position: usize) -> Vec<(Fault, &'static str)> {
     }
     let mut faults = match call {
         _ if long() => ERRORS.map(one).into(),
-        _ if call.changes() => ERRORS.into_iter().skip(position % 2).step_by(2).map(one).collect(),
-        _ if position.is_multiple_of(2) => vec![one(ERRORS[position / 2 % ERRORS.len()])],
+        _ if call.changes() => ERRORS.into_iter().skip(position % 3).step_by(3).map(one).collect(),
+        _ if position.is_multiple_of(4) => vec![one(ERRORS[position / 4 % ERRORS.len()])],
         _ => vec![],
     };
     // Interrupted for ever is no fault that there is, and the standard library waits it out.

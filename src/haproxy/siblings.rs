@@ -97,10 +97,8 @@ pub fn came_since(paths: &BTreeSet<&Path>, since: SystemTime) -> Option<PathBuf>
     let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
     let entries = folders.into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
     let is_beside = |path: &PathBuf| {
-        let ending = path.extension().and_then(OsStr::to_str);
-        let owner = path.with_extension("");
-        ending.is_some_and(|ending| EXTRAS.contains(&ending))
-            && (paths.contains(&*owner) || paths.contains(&*path.with_extension("crt")))
+        path.extension().and_then(OsStr::to_str).is_some_and(|ending| EXTRAS.contains(&ending))
+            && ["", "crt"].iter().any(|owner| paths.contains(&*path.with_extension(owner)))
     };
     let is_newer = |path: &PathBuf| changed_at(path).is_none_or(|changed| changed >= since);
     entries.map(|entry| entry.path()).filter(is_beside).find(is_newer)
