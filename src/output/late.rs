@@ -3,7 +3,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Report;
 use crate::plan::action::Action;
@@ -13,7 +13,8 @@ use crate::sys::escape::escaped;
 /// How long a lineage may stay refused or in conflict before the run fails, in seconds.
 const PATIENCE: i64 = 24 * 60 * 60;
 
-/// What isn't deployed after this run, and since when: `before` is what an earlier one recorded.
+/// What isn't deployed after this run, and since when: `before` is what an earlier one recorded. Of what a run that failed
+/// didn't come to nothing else is known.
 #[must_use]
 pub fn undeployed(report: &Report, before: &BTreeMap<String, i64>, now: i64) -> BTreeMap<String, i64> {
     let is_left = |row: &&Row| matches!(row.action, Action::Refuse | Action::Conflict);
@@ -22,11 +23,20 @@ pub fn undeployed(report: &Report, before: &BTreeMap<String, i64>, now: i64) -> 
         Some(escaped(name.as_encoded_bytes()).to_string())
     };
     let left = report.rows.iter().filter(is_left).filter_map(name);
-    left.map(|name| {
-        let since = before.get(&name).copied().filter(|&since| since <= now).unwrap_or(now);
-        (name, since)
-    })
-    .collect()
+    let mut all: BTreeMap<String, i64> = left
+        .map(|name| {
+            let since = before.get(&name).copied().filter(|&since| since <= now).unwrap_or(now);
+            (name, since)
+        })
+        .collect();
+    if report.error.is_some() {
+        let is_deployed = |row: &&Row| row.proved && !is_left(row);
+        let deployed: BTreeSet<String> = report.rows.iter().filter(is_deployed).filter_map(name).collect();
+        for (name, since) in before.iter().filter(|(name, _)| !deployed.contains(*name)) {
+            all.entry(name.clone()).or_insert(*since);
+        }
+    }
+    all
 }
 
 /// The first of those that have been waited for too long.
