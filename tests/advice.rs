@@ -10,8 +10,9 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use support::cmd::toml;
 use support::tree::write;
-use support::{Cmd, Haproxy, KeyKind, Kind, Tree, Validity, system_haproxy, version, versions};
+use support::{Cmd, Haproxy, KeyKind, Kind, Tree, Validity, served, system_haproxy, version, versions};
 
 fn tree(names: &[&str]) -> Tree {
     let mut tree = Tree::new();
@@ -115,10 +116,97 @@ fn the_last_file_is_not_moved_away() {
     let (said, commands) = advice(&cmd, "old.pem", "expired");
     assert!(said.contains("deploy another one first"), "{said}");
     assert_eq!(commands, Vec::<String>::new());
+    // Nor is one of two, of which both are to go.
+    write(&cmd.sites().join("older.pem"), old.combined(), 0o400);
+    for file in ["old.pem", "older.pem"] {
+        assert!(advice(&cmd, file, "expired").0.contains("deploy another one first"), "{file}");
+    }
+    fs::remove_file(cmd.sites().join("older.pem")).unwrap();
     // Beside another one, or where the bind line has something else, it may go.
     let good = tree.authority().issue(KeyKind::P256, &["new.example"], Validity::days(90));
     write(&cmd.sites().join("new.pem"), good.combined(), 0o400);
     assert!(advice(&cmd, "old.pem", "expired").0.contains("mv --backup=numbered"));
+}
+
+/// An old script's expired file stands before a lineage's: HAProxy has it until it reads the disk again.
+#[test]
+fn what_takes_an_expired_file_away_is_notified_of() {
+    for version in versions() {
+        let tree = tree(&["b.example"]);
+        let cmd = Cmd::new(tree.live());
+        untold(&cmd);
+        let old = tree.authority().issue(KeyKind::P256, &["b.example"], Validity::expired());
+        write(&cmd.sites().join("a.old"), old.combined(), 0o400);
+        let haproxy = Haproxy::of(&version).crt(cmd.sites()).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        cmd.assemble(&[]).exits(1);
+        assert_eq!(served(haproxy.address(), "b.example").serial, old.serial());
+        let attic = tempfile::tempdir().unwrap();
+        let (_, commands) = advice(&cmd, "a.old", "expired");
+        for command in commands {
+            paste(&command.replace(" /root/", &format!(" {}/", attic.path().display())));
+        }
+        assert_eq!(served(haproxy.address(), "b.example").serial, tree.leaf("b.example").serial());
+        assert_eq!(problems(&cmd), []);
+    }
+}
+
+/// What only HAProxy has is no lineage's: certbot isn't asked for it.
+#[test]
+fn what_is_gone_from_the_disk_goes_by_a_reload() {
+    for version in versions() {
+        let tree = tree(&["b.example"]);
+        let cmd = Cmd::new(tree.live());
+        untold(&cmd);
+        let old = tree.authority().issue(KeyKind::P256, &["old.example"], Validity::expired());
+        write(&cmd.sites().join("old.pem"), old.combined(), 0o400);
+        let haproxy = Haproxy::of(&version).crt(cmd.sites()).start();
+        let cmd = cmd.haproxy(&haproxy, &format!("runtime_socket = {}", toml(&haproxy.stats_socket())));
+        fs::remove_file(cmd.sites().join("old.pem")).unwrap();
+        let said = problems(&cmd);
+        assert!(said.iter().any(|(file, ..)| file == "old.pem"), "{said:?}");
+        for (_, word, said, _) in said {
+            assert!(!said.contains("certbot ") && !said.contains("NAME"), "{word}: {said}");
+        }
+        paste_all(&cmd);
+        assert_eq!(problems(&cmd), []);
+    }
+}
+
+/// Somebody's own certificate is valid, and what certbot has is worse: nobody is told to let go of the good one.
+#[test]
+fn a_good_certificate_of_somebody_elses_is_not_adopted_away() {
+    let older = Validity::between(time::Duration::days(-30), time::Duration::days(60));
+    for (validity, why, refused) in [
+        (Validity::expired(), "has expired", true),
+        (Validity::not_yet(), "is not valid yet", true),
+        (older, "was issued before it", false),
+    ] {
+        let mut tree = tree(&[]);
+        tree.issue("shop.example", KeyKind::P256, &["shop.example"], validity);
+        let bought = tree.authority().issue(KeyKind::P256, &["shop.example"], Validity::days(365));
+        let cmd = Cmd::new(tree.live());
+        support::tree::make_directory(&cmd.sites(), 0o700);
+        write(&cmd.site("shop.example"), bought.combined(), 0o400);
+        let haproxy = Haproxy::of(&system_haproxy()).crt(cmd.sites()).start();
+        let cmd = cmd.haproxy(&haproxy, "");
+        let run = cmd.assemble(&[]).exits(1);
+        assert_eq!(run.action("shop.example.pem"), "conflict", "{run}");
+        assert!(run.site("shop.example.pem")["detail"].as_str().unwrap().contains(why), "{run}");
+        let (said, _) = advice(&cmd, "shop.example.pem", "conflict");
+        assert!(said.starts_with("to keep that file, leave the lineage out by exclude; "), "{said}");
+        assert!(said.ends_with(" assemble --adopt"), "{said}");
+        // Too early.
+        if refused {
+            let run = cmd.assemble(&["--adopt"]).exits(1);
+            assert_eq!(run.reason("shop.example.pem").as_deref(), Some("would-replace-good"), "{run}");
+            assert_eq!(served(haproxy.address(), "shop.example").serial, bought.serial());
+            cmd.assemble(&["--adopt", "--force", "shop.example"]).exits(0);
+        } else {
+            cmd.assemble(&["--adopt"]).exits(0);
+        }
+        assert_eq!(served(haproxy.address(), "shop.example").serial, tree.leaf("shop.example").serial());
+    }
 }
 
 /// The only lineage was deleted, and HAProxy has nothing else: no command leaves it without a file.

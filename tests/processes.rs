@@ -149,6 +149,34 @@ fn each_of_two_tables_has_its_own_haproxy() {
     }
 }
 
+/// No socket and no probe shows it: the master in sight does.
+#[test]
+fn a_command_that_reloads_nothing_is_not_taken_for_a_reload() {
+    for version in versions() {
+        let mut bed = Bed::new();
+        let haproxy = bed.haproxy(&version).start();
+        let run = |bed: &Bed, command: &str, timeout: &str| {
+            let table = format!(
+                "[[haproxy]]\nreload = \"command\"\ncommand = [\"/bin/sh\", \"-c\", \"{command}\"]\nbinary = \"\"\n\
+                 pidfile = {}\nmaster_socket = \"\"\nunit = \"\"\ntimeout = \"{timeout}\"\n",
+                toml(&haproxy.pidfile())
+            );
+            bed.cmd().with_tables(&table).assemble(&[])
+        };
+        let old = bed.tree.leaf("a.example").clone();
+        let new = bed.tree.renew("a.example");
+        let first = run(&bed, "true", "3s").exits(2);
+        let row = told(&first, 0);
+        assert_eq!((&row["outcome"], &row["confirmed"]), (&"reloaded".into(), &false.into()), "{first}");
+        assert_eq!(row["owed"], true, "{first}");
+        assert!(row["detail"].as_str().unwrap().contains("has not reloaded"), "{first}");
+        serves(&haproxy, &old);
+        let second = run(&bed, &format!("kill -USR2 {}", haproxy.master_pid()), "60s").exits(0);
+        assert_eq!(told(&second, 0)["confirmed"], true, "{second}");
+        serves(&haproxy, &new);
+    }
+}
+
 #[test]
 fn a_table_gets_a_new_name_and_its_haproxy_is_still_told() {
     let version = version("3.0").unwrap();

@@ -88,6 +88,14 @@ impl Leaf {
         self.names.iter().enumerate().filter(move |(place, _)| is_dns(place)).map(|(_, name)| name.as_str())
     }
 
+    /// Whether less than a quarter of its life is left at this time, in seconds since 1970, or nothing: lifetimes range from 6
+    /// days to years, so they are judged relative to themselves.
+    #[must_use]
+    pub fn is_ending(&self, now: i64) -> bool {
+        let life = self.not_after.saturating_sub(self.not_before);
+        self.not_after.saturating_sub(now).saturating_mul(4) < life
+    }
+
     /// The facts of `certificate`, whose DER is `der`.
     pub(super) fn of(der: &[u8], certificate: &X509Certificate<'_>) -> Result<Self, Unproved> {
         let (names, addresses) = alternative_names(certificate)?;

@@ -71,8 +71,8 @@ impl Notification<'_> {
         Worker::ways(self.haproxy).iter().find_map(|worker| worker.answering(self.deadline).ok())
     }
 
-    /// One way.
-    fn attempt(&self, method: Method) -> Attempt {
+    /// One way; `before`: the worker that answered before.
+    fn attempt(&self, method: Method, before: Option<Answering>) -> Attempt {
         // What is left of the time, for the ways that take it from the settings.
         let left = self.deadline.saturating_duration_since(Instant::now());
         let hurried = || Haproxy { timeout: left, ..self.haproxy.clone() };
@@ -84,7 +84,11 @@ impl Notification<'_> {
             Method::Master => methods::master::reload(self.system, self.haproxy, self.batch, self.deadline),
             Method::Systemd => methods::systemd::reload(self.system, &hurried(), self.batch),
             Method::Pidfile => methods::pidfile::reload(self.system, &hurried(), self.batch),
-            Method::Command => methods::command::run(self.system, &hurried()),
+            // Sockets and probes show more.
+            Method::Command if before.is_some() || !self.haproxy.probe.is_empty() => {
+                methods::command::run(self.system, &hurried(), None)
+            }
+            Method::Command => methods::command::run(self.system, &hurried(), Some(self.batch)),
             Method::Auto | Method::None => Attempt::NotApplicable("is no way to notify it".to_owned()),
         }
     }
@@ -161,7 +165,7 @@ impl Notification<'_> {
                     passed_over.push(pass(&why));
                     continue;
                 }
-                match self.attempt(method) {
+                match self.attempt(method, before) {
                     Attempt::NotApplicable(why) => passed_over.push(pass(&why)),
                     Attempt::NotRunning(why) => {
                         passed_over.push(pass(&why));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::certified_key::{ChainState, Leaf};
 use crate::plan::action::Action;
-use crate::plan::obstacle::Obstacle;
+use crate::plan::obstacle::{Drawback, Obstacle};
 use crate::plan::reason::Reason;
 use crate::plan::refusal::{Refusal, force};
 use crate::plan::row::{Role, Row};
@@ -83,36 +83,39 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Spo
         return Judgement::Refuse(Refusal::remembered(name, words));
     }
     let Some(deployed) = place.deployed else { return Judgement::Do(Action::Install) };
+    let drawback = deployed.leaf.as_ref().and_then(|old| Drawback::of(candidate, old, situation.now));
+    let is_forced = situation.policy.force.contains(name);
+    // Somebody else's certificate may be younger than the lineage's: whoever adopts it knows.
+    let guard = drawback.filter(|it| !is_forced && *it != Drawback::Older);
+    let adopted = guard.map_or(Judgement::Adopt, |guard| Judgement::Refuse(too_good(name, guard)));
+    let in_conflict = |plain| Judgement::Conflict(drawback.map_or(plain, Obstacle::Better));
     let EntryKind::Regular { owner, mode } = deployed.kind else {
         return match deployed.kind {
             EntryKind::Directory => Judgement::Conflict(Obstacle::Directory),
-            _ if situation.policy.adopt => {
-                let guard = too_good_to_replace(situation, name, candidate, deployed);
-                let guard = guard.filter(|refusal| refusal.reason != Reason::OlderThanDeployed);
-                guard.map_or(Judgement::Adopt, Judgement::Refuse)
-            }
-            _ => Judgement::Conflict(Obstacle::Irregular),
+            _ if situation.policy.adopt => adopted,
+            _ => in_conflict(Obstacle::Irregular),
         };
     };
     if deployed.sha256 == Some(candidate.sha256) {
         let right = owner == situation.owner && mode == situation.mode;
         return Judgement::Do(if right { Action::Unchanged } else { Action::Repair });
     }
-    let ours = is_ours(deployed, place.recorded, &candidate.leaf);
-    if !ours && !situation.policy.adopt {
-        return Judgement::Conflict(Obstacle::Anothers);
+    if !is_ours(deployed, place.recorded, &candidate.leaf) {
+        return if situation.policy.adopt { adopted } else { in_conflict(Obstacle::Anothers) };
     }
-    // Somebody else's certificate may be younger than the lineage's: whoever adopts it knows. So may another lineage's,
-    // of which the host certificate was made before: whoever sets host_lineage knows.
+    // So may another lineage's, of which the host certificate was made before: whoever sets host_lineage knows.
     let is_anothers = |recorded: &Recorded| place.role == Role::Host && recorded.lineage != *name;
-    let is_another = !ours || place.recorded.is_some_and(is_anothers);
-    let guard = too_good_to_replace(situation, name, candidate, deployed)
-        .filter(|refusal| !is_another || refusal.reason != Reason::OlderThanDeployed);
-    match guard {
-        Some(refusal) => Judgement::Refuse(refusal),
-        None if ours => Judgement::Do(Action::Replace),
-        None => Judgement::Adopt,
-    }
+    let guard = if place.recorded.is_some_and(is_anothers) {
+        guard
+    } else {
+        // A restored backup, as a rule, whether or not it has expired since.
+        let is_older = |old: &Arc<Leaf>| candidate.leaf.not_before < old.not_before;
+        let is_older = deployed.leaf.as_ref().is_some_and(is_older);
+        let drawback =
+            drawback.map(|it| if it == Drawback::Expired && is_older { Drawback::Older } else { it });
+        drawback.filter(|_| !is_forced)
+    };
+    guard.map_or(Judgement::Do(Action::Replace), |guard| Judgement::Refuse(too_good(name, guard)))
 }
 
 /// Whether a file that differs from what certbot has is one that this program may replace.
@@ -128,36 +131,17 @@ fn is_as_recorded_or_damaged(deployed: &Deployed, recorded: &Recorded) -> bool {
 }
 
 /// Guards a good deployed certificate against a worse one.
-fn too_good_to_replace(
-    situation: &Situation,
-    name: &OsStr,
-    candidate: &Candidate,
-    deployed: &Deployed,
-) -> Option<Refusal> {
-    let old = deployed.leaf.as_ref()?;
-    let now = situation.now;
-    if situation.policy.force.contains(name) || old.not_after < now {
-        return None;
-    }
-    let new = &candidate.leaf;
-    let force = format!("run {} if this is wanted", force(name));
-    if !old.issuer_is_staging && old.not_before <= now {
-        let worse = match new {
-            _ if candidate.staging => Some("comes from a staging CA"),
-            _ if new.not_before > now => Some("is not valid yet"),
-            _ => None,
-        };
-        if let Some(worse) = worse {
-            let detail = format!("the lineage's certificate {worse}, the deployed one is valid; {force}");
-            return Some(Refusal::new(Reason::WouldReplaceGood, detail));
+fn too_good(name: &OsStr, drawback: Drawback) -> Refusal {
+    let (reason, fact) = match drawback {
+        Drawback::Staging => (Reason::WouldReplaceGood, "comes from a staging CA, the deployed one is valid"),
+        Drawback::NotYetValid => (Reason::WouldReplaceGood, "is not valid yet, the deployed one is valid"),
+        Drawback::Expired => (Reason::WouldReplaceGood, "has expired, the deployed one is valid"),
+        Drawback::Older => {
+            (Reason::OlderThanDeployed, "was issued before the deployed one, which is still valid")
         }
-    }
-    (new.not_before < old.not_before).then(|| {
-        let detail = format!(
-            "the lineage's certificate was issued before the deployed one, which is still valid; {force}"
-        );
-        Refusal::new(Reason::OlderThanDeployed, detail)
-    })
+    };
+    let force = force(name);
+    Refusal::new(reason, format!("the lineage's certificate {fact}; run {force} if this is wanted"))
 }
 
 /// A file that no wanted lineage needs.
@@ -197,17 +181,12 @@ fn candidate_warnings(candidate: &Candidate) -> impl Iterator<Item = Warning> {
     [chain, staging, loose].into_iter().flatten()
 }
 
-/// Lifetimes range from 6 days to years, so they are judged relative to themselves.
 fn lifetime_warning(leaf: &Leaf, now: i64) -> Option<Warning> {
-    let life = leaf.not_after.saturating_sub(leaf.not_before);
-    let left = leaf.not_after.saturating_sub(now);
-    if left < 0 {
+    if leaf.not_after < now {
         Some(Warning::Expired)
     } else if leaf.not_before > now {
         Some(Warning::NotYetValid)
-    } else if left.saturating_mul(4) < life {
-        Some(Warning::ExpiresSoon)
     } else {
-        None
+        leaf.is_ending(now).then_some(Warning::ExpiresSoon)
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::certified_key::KeyFamily;
 use crate::plan::action::Action;
 use crate::plan::client::Client;
+use crate::plan::obstacle::Obstacle;
 use crate::plan::row::{Role, Row};
 use crate::status::advice::{ASSEMBLE, KEEP};
 use crate::status::moving::Needs;
@@ -61,8 +62,8 @@ pub struct ForeignFile {
     pub family: KeyFamily,
     /// The line of a configuration that names it by itself.
     pub named: Option<String>,
-    /// Whether a lineage needs its name.
-    pub is_in_conflict: bool,
+    /// What it is to the lineage that needs its name, where one does.
+    pub obstacle: Option<Obstacle>,
 }
 
 impl ForeignFile {
@@ -78,7 +79,7 @@ impl ForeignFile {
                 names: row.names_won.to_vec(),
                 family: leaf.key_type.family(),
                 named: site.place.named.clone(),
-                is_in_conflict: row.action == Action::Conflict,
+                obstacle: row.obstacle,
             })
         };
         sites.iter().filter_map(foreign).collect()

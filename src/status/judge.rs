@@ -357,7 +357,8 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
         problems.push(problem(ProblemKind::Refused(*reason), Severity::Warning, detail.clone(), advice));
     }
     if let Some(obstacle) = row.obstacle.filter(|_| !ownership_unknown) {
-        let (fact, advice) = (obstacle.fact().to_owned(), crate::status::remedies::conflict(obstacle, views));
+        let advice = crate::status::remedies::conflict(obstacle, row, views, around.client);
+        let fact = obstacle.fact().to_owned();
         problems.push(problem(ProblemKind::Conflict, Severity::Warning, fact, Some(advice)));
     }
     if row.action == Action::Foreign && !ownership_unknown {
@@ -427,7 +428,10 @@ fn renew_elsewhere(views: &SiteViews, around: &Circumstances<'_>) -> String {
         return advice::ADOPT.to_owned();
     }
     match around.needs.without(&views.place.path, views.place.named.as_deref()) {
-        Ok(command) => format!("renew it where it comes from, or: {command} && haproxy-certs assemble"),
+        // HAProxy has it until it reads the disk again.
+        Ok(command) => {
+            format!("renew it where it comes from, or: {command} && haproxy-certs assemble --full")
+        }
         Err(instead) => format!("renew it where it comes from, or {instead}"),
     }
 }
@@ -661,8 +665,9 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], around: &Circumstances<
     } else if let Some(gone) = gone(views, around) {
         ("; its lineage is gone", gone)
     } else {
-        let renew = advice::renew(around.client);
-        ("", views.row.as_ref().map_or_else(|| renew.clone(), |row| row.with_name(&renew)))
+        let row = views.row.as_ref().filter(|row| row.lineage.is_some());
+        // Only HAProxy has it still.
+        ("", row.map_or_else(|| around.reload_all(), |row| row.with_name(&advice::renew(around.client))))
     };
     let mut worst: Option<Problem> = None;
     let mut note = |place: &str, not_before: Option<i64>, not_after: i64, in_use: bool| {

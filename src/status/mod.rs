@@ -216,7 +216,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     let client = Client::of(settings);
     let archive = settings.live_dir.with_file_name("archive");
     let foreign = ForeignFile::among(&ground.sites);
-    let needs = Needs::of(settings, &ground.loaded, &ground.sites);
+    let needs = Needs::of(settings, &ground.loaded, &ground.sites, now);
     let superfluous = circumstances::superfluous(&ground.sites);
     let around = Circumstances {
         now,

@@ -15,7 +15,7 @@ use crate::serving::loads::{Loaded, Serving, move_out};
 /// What has to stay where it is, so that HAProxy starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// The files that HAProxy can load, and that nothing is said against.
+    /// The files that HAProxy can load, and that nobody is told to take away.
     staying: BTreeSet<PathBuf>,
     /// Of the sites directory: that no HAProxy needs a file in it.
     may_be_empty: Option<PathBuf>,
@@ -35,15 +35,15 @@ pub enum Needed<'a> {
 }
 
 impl Needs {
-    /// What these HAProxys need of these files.
+    /// What these HAProxys need of these files at this time.
     #[must_use]
-    pub fn of(settings: &Settings, loaded: &Loaded, sites: &[SiteViews]) -> Self {
+    pub fn of(settings: &Settings, loaded: &Loaded, sites: &[SiteViews], now: i64) -> Self {
         let stays = |site: &&SiteViews| {
             let is_sure =
                 site.row.as_ref().is_some_and(|row| row.action != Action::Prune && row.held.is_none());
             let can = site.disk.here().is_some() && site.place.unloadable.is_none();
             let is_loaded = site.place.is_elsewhere || site.file.as_deref().is_some_and(is_loaded_name);
-            is_sure && can && is_loaded && site.role == Role::Site
+            is_sure && can && is_loaded && site.role == Role::Site && !is_to_go(site, now)
         };
         let staying = sites.iter().filter(stays).map(|site| site.place.path.clone()).collect();
         let starts = |(serving, haproxy): (&Serving, &Haproxy)| {
@@ -77,4 +77,10 @@ impl Needs {
             Err(Needed::Last)
         }
     }
+}
+
+/// Whether people are told to renew this file or to take it away: nobody's lineage renews it, and its time is coming.
+fn is_to_go(site: &SiteViews, now: i64) -> bool {
+    let is_foreign = site.row.as_ref().is_some_and(|row| row.action == Action::Foreign);
+    is_foreign && site.disk.here().is_some_and(|leaf| leaf.is_ending(now))
 }

@@ -3,7 +3,7 @@
 use crate::certified_key::Flaw;
 use crate::plan::client::Client;
 use crate::plan::hold::Hold;
-use crate::plan::obstacle::Obstacle;
+use crate::plan::obstacle::{Drawback, Obstacle};
 use crate::plan::reason::Reason;
 use crate::plan::row::Row;
 use crate::plan::warning::Warning;
@@ -77,12 +77,31 @@ fn renamed(row: &Row, views: &SiteViews, client: Client) -> Option<String> {
 
 /// The next step where something that isn't ours stands in a lineage's place.
 #[must_use]
-pub fn conflict(obstacle: Obstacle, views: &SiteViews) -> String {
-    if obstacle.is_adoptable() {
-        "take it over, a copy is kept: haproxy-certs assemble --adopt".to_owned()
-    } else {
-        format!("move it away: {} && haproxy-certs assemble", move_out(&views.place.path))
-    }
+pub fn conflict(obstacle: Obstacle, row: &Row, views: &SiteViews, client: Client) -> String {
+    let again = |verb: &str| format!("{verb}{}", client.by("renew --force-renewal --cert-name NAME"));
+    let first = match obstacle {
+        Obstacle::Directory => {
+            return format!("move it away: {} && haproxy-certs assemble", move_out(&views.place.path));
+        }
+        Obstacle::Irregular | Obstacle::Anothers => {
+            return "take it over, a copy is kept: haproxy-certs assemble --adopt".to_owned();
+        }
+        Obstacle::Better(Drawback::Staging) => format!("issue it from the real CA{}", from_real_ca(client)),
+        Obstacle::Better(Drawback::NotYetValid) => {
+            "set the clock right, or wait until its life begins".to_owned()
+        }
+        Obstacle::Better(Drawback::Expired | Drawback::Older) => again("renew it"),
+    };
+    row.with_name(&format!(
+        "to keep that file, leave the lineage out by exclude; to let the lineage's take its place, {first}; then: \
+         haproxy-certs assemble --adopt"
+    ))
+}
+
+/// Issues a certificate again that came from a staging CA.
+fn from_real_ca(client: Client) -> String {
+    let server = "--server https://acme-v02.api.letsencrypt.org/directory";
+    client.by(&format!("renew --force-renewal --cert-name NAME {server}"))
 }
 
 /// A warning's fact, and the next step.
@@ -98,8 +117,7 @@ pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (Strin
         Client::Certbot => format!("deploy certbot's own fullchain.pem; or: certbot {forced}"),
         client => format!("let the whole chain be in its file; or issue it again{}", client.by(forced)),
     };
-    let server = format!("{forced} --server https://acme-v02.api.letsencrypt.org/directory");
-    let real = format!("issue it from the real CA{}", around.client.by(&server));
+    let real = format!("issue it from the real CA{}", from_real_ca(around.client));
     let keys = keys(row, around);
     let siblings = siblings(row, around);
     let held = held(row, around);
@@ -172,8 +190,11 @@ fn shadowing(row: &Row, around: &Circumstances<'_>) -> String {
         })
     };
     if let Some(foreign) = around.foreign.iter().find(is_it) {
-        if foreign.is_in_conflict {
-            return "take that file over, a copy is kept: haproxy-certs assemble --adopt".to_owned();
+        if let Some(obstacle) = foreign.obstacle {
+            return match obstacle.is_adoptable() {
+                true => "take that file over, a copy is kept: haproxy-certs assemble --adopt".to_owned(),
+                false => "see what is said of that file".to_owned(),
+            };
         }
         return match around.needs.without(&foreign.path, foreign.named.as_deref()) {
             Ok(command) => format!("move that file away: {command}; then {}", around.reload_all()),

@@ -1,17 +1,24 @@
 //! The operator's own command.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::Haproxy;
 use crate::haproxy::attempt::Attempt;
+use crate::haproxy::batch::Batch;
+use crate::haproxy::process::master::Master;
+use crate::haproxy::process::started::Started;
+use crate::haproxy::process::watch::{Seen, Watch};
+use crate::serving::contents::identity;
 use crate::sys::escape::escaped;
 use crate::sys::failure::io_cause;
 use crate::sys::program::Program;
 use crate::sys::system::System;
 
-/// Runs the command that the configuration names. What it does isn't known: success is notified, but not seen.
+/// Runs the command that the configuration names. What it does isn't known: where a batch is given, and HAProxy's master is in
+/// sight, what becomes of that is watched.
 #[must_use]
-pub fn run(system: &System, haproxy: &Haproxy) -> Attempt {
+pub fn run(system: &System, haproxy: &Haproxy, watched: Option<&Batch<'_>>) -> Attempt {
+    let deadline = Instant::now() + haproxy.timeout;
     let Some((name, args)) = haproxy.command.split_first() else {
         return Attempt::Failed("reload = \"command\" has no command".to_owned());
     };
@@ -21,12 +28,42 @@ pub fn run(system: &System, haproxy: &Haproxy) -> Attempt {
             escaped(name)
         ));
     };
-    match Program::new(path).args(args).run(Instant::now() + haproxy.timeout) {
-        Ok(done) if done.succeeded() => Attempt::Told { seen: None, detail: None },
+    let master = watched.and_then(|batch| in_sight(system, haproxy, batch, deadline));
+    let watch = master.as_ref().map(|master| (master, Watch::before(master, deadline)));
+    match Program::new(path).args(args).run(deadline) {
+        Ok(done) if done.succeeded() => match watch {
+            Some((master, watch)) => after(name, master, &watch, deadline),
+            None => Attempt::Told { seen: None, detail: None },
+        },
         Ok(done) => {
             let said = done.last_line().map(|line| format!(": {line}")).unwrap_or_default();
             Attempt::Unexplained(format!("{} {}{said}", escaped(name), done.end()))
         }
         Err(e) => Attempt::Failed(format!("cannot run {}: {}", escaped(name), io_cause(&e))),
+    }
+}
+
+/// The master of the HAProxy that loads our files: another one isn't meant by the command, whatever its pidfile is called.
+fn in_sight(system: &System, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Option<Master> {
+    let sites = identity(&batch.homes.sites_dir)?;
+    if batch.serving.unclear.is_some() || !batch.serving.loads_directory(sites) {
+        return None;
+    }
+    let started = Started::find(system, haproxy).ok().filter(|started| started.is_surely_this)?;
+    Master::open_started(system, started.pid, deadline).ok()
+}
+
+/// What the command came to.
+fn after(name: &str, master: &Master, watch: &Watch<'_>, deadline: Instant) -> Attempt {
+    match watch.wait(deadline) {
+        Seen::Serving => Attempt::Told { seen: Some(true), detail: None },
+        Seen::CannotSee(_) => Attempt::Told { seen: None, detail: None },
+        // It was started anew.
+        Seen::Failed(_) if master.ended_within(Duration::ZERO) => Attempt::Told { seen: None, detail: None },
+        Seen::Failed(why) => Attempt::Unexplained(why),
+        Seen::TimedOut => Attempt::Told {
+            seen: Some(false),
+            detail: Some(format!("{} ended, and process {} has not reloaded", escaped(name), master.pid())),
+        },
     }
 }
