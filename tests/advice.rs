@@ -12,7 +12,9 @@ use std::process::Command;
 use serde_json::Value;
 use support::cmd::toml;
 use support::tree::write;
-use support::{Cmd, Haproxy, KeyKind, Kind, Tree, Validity, served, system_haproxy, version, versions};
+use support::{
+    Cmd, Haproxy, KeyKind, Kind, LIMIT, Tree, Validity, served, system_haproxy, version, versions, wait_until,
+};
 
 fn tree(names: &[&str]) -> Tree {
     let mut tree = Tree::new();
@@ -169,7 +171,8 @@ fn what_is_gone_from_the_disk_goes_by_a_reload() {
             assert!(!said.contains("certbot ") && !said.contains("NAME"), "{word}: {said}");
         }
         paste_all(&cmd);
-        assert_eq!(problems(&cmd), []);
+        // A signal's reload takes its time.
+        wait_until(LIMIT, "the reload", || problems(&cmd).is_empty());
     }
 }
 

@@ -33,7 +33,8 @@ pub fn check(real_path: &Path, settings: &Settings, system: &System) -> Result<(
             ));
         }
         if stat.st_mode & 0o002 != 0 && stat.st_mode & 0o1000 == 0 {
-            return forbid(format!("anybody may write to {shown}; run: chmod o-w {shown}"));
+            let word = shell_word(folder.as_os_str());
+            return forbid(format!("anybody may write to {shown}; run: chmod o-w {word}"));
         }
     }
     Ok(())
