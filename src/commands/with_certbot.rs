@@ -3,7 +3,7 @@
 use std::process::ExitStatus;
 
 use crate::cli::{Assemble, Global, Issue, Renew};
-use crate::commands::issue::{CertbotCall, Deed, address_advice, passed_on};
+use crate::commands::certbot_call::{CertbotCall, Deed, address_advice, passed_on};
 use crate::commands::rounds;
 use crate::host_setup::fleet_part::FleetPart;
 use crate::output::Exit;

@@ -18,7 +18,7 @@ use crate::sys::escape::escaped;
 /// The first version that is known to present what is committed to everybody.
 const SWAPS_EVERYTHING: (u32, u32) = (2, 6);
 
-/// A file that is to be notified.
+/// A file that HAProxy is to be notified of.
 #[derive(Debug, Clone, Copy)]
 pub struct File<'a> {
     /// Its name as the settings spell it for this HAProxy.

@@ -357,7 +357,7 @@ fn listeners(port: u16) -> io::Result<Vec<TcpListener>> {
     Ok(all)
 }
 
-/// Whether somebody is there who asks for `path`; whoever asks for anything else is notified that it isn't here.
+/// Whether somebody is there who asks for `path`; whoever asks for anything else is told that it isn't here.
 fn arrives(listener: &TcpListener, path: &str) -> bool {
     let Ok((mut stream, _)) = listener.accept() else { return false };
     let line = first_line(&mut stream, PATIENCE);

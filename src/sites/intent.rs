@@ -123,7 +123,7 @@ pub(super) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
         }
     }
     if !told.is_empty() {
-        let opened = sites.found.iter().map(|(path, found)| (path.clone(), found.record.clone()));
+        let opened = sites.found.iter().map(|(place, found)| (place.clone(), found.record.clone()));
         state.untouched.extend(opened);
         changed = true;
     }

@@ -51,7 +51,7 @@ pub struct State {
     /// How each HAProxy was last seen to be started, by its name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub last_start: BTreeMap<String, LastStart>,
-    /// How the last run left the directories of our files, by their paths.
+    /// How the last run left the directories of our files, by their device and inode.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub untouched: BTreeMap<String, Untouched>,
     /// Whether the state file could not be understood: then every HAProxy is notified of everything.

@@ -26,8 +26,8 @@ pub struct Untouched {
     #[serde(default)]
     pub left: Option<((i64, i64), String)>,
     /// The files of these kinds that were there.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub scts: BTreeSet<String>,
+    #[serde(default, rename = "scts", skip_serializing_if = "BTreeSet::is_empty")]
+    pub siblings: BTreeSet<String>,
 }
 
 /// A directory as it was when a run began.
@@ -58,18 +58,18 @@ impl BeforeRun {
         let Self { look: Look { identity, changed, named }, names } = self;
         let is_new = last.is_none() && names.is_empty();
         let digest = digest_of(&names);
-        let scts = scts_of(names);
+        let siblings = siblings_of(names);
         let is_innocent = |last: &&Untouched| {
             let Some((left, before)) = &last.left else { return false };
             // What has come or gone for good says why it has changed.
-            scts.is_superset(&last.scts) && (*left == named || *before != digest)
+            siblings.is_superset(&last.siblings) && (*left == named || *before != digest)
         };
         let since = match last.filter(is_innocent) {
             Some(last) => last.since,
             None if is_new => (0, 0),
             None => changed,
         };
-        FoundPlace { identity, record: Untouched { since, left: None, scts } }
+        FoundPlace { identity, record: Untouched { since, left: None, siblings } }
     }
 }
 
@@ -94,9 +94,9 @@ pub(crate) fn left(
         let Some(Look { changed, named, .. }) = look(place) else { continue };
         let Ok(names) = entries::entries(&place.dir, &place.path) else { continue };
         let left = Some((named, digest_of(&names)));
-        let scts = scts_of(names);
-        let since = if scts.is_superset(&found.record.scts) { found.record.since } else { changed };
-        all.insert(key, Untouched { since, left, scts });
+        let siblings = siblings_of(names);
+        let since = if siblings.is_superset(&found.record.siblings) { found.record.since } else { changed };
+        all.insert(key, Untouched { since, left, siblings });
     }
     all
 }
@@ -132,7 +132,7 @@ fn digest_of(names: &[OsString]) -> String {
     hex(&sha256(&names.join(&0)))
 }
 
-fn scts_of(names: Vec<OsString>) -> BTreeSet<String> {
+fn siblings_of(names: Vec<OsString>) -> BTreeSet<String> {
     let has = |name: &[u8], ending: &str| {
         name.strip_suffix(ending.as_bytes()).is_some_and(|owner| owner.ends_with(b"."))
     };

@@ -27,7 +27,7 @@ pub fn escaped_path(path: &Path) -> Escaped<'_> {
 #[must_use]
 pub fn shell_word(name: &OsStr) -> String {
     let bytes = name.as_encoded_bytes();
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-:=,@%+".contains(byte);
     match str::from_utf8(bytes) {
         Ok(text) if !text.is_empty() && bytes.iter().all(is_plain) => text.to_owned(),
         Ok(text) if bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) => {

@@ -1,6 +1,6 @@
 //! What HAProxy answers on its sockets, understood. Pure.
 //!
-//! There is no status code: replies are notified apart by their text, as HAProxy 2.2 to 3.4 print it.
+//! There is no status code: replies are told apart by their text, as HAProxy 2.2 to 3.4 print it.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 

@@ -15,7 +15,7 @@ use crate::haproxy::target::Target;
 use crate::serving::loads::Identity;
 use crate::sys::failure::io_cause;
 
-/// A file to be notified.
+/// A file that HAProxy is to be notified of.
 pub(super) struct Job<'a> {
     pub(super) target: &'a Target,
     /// Its name as the settings spell it for this HAProxy.

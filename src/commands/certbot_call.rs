@@ -16,7 +16,7 @@ use crate::certbot::version::{self, Version};
 use crate::certbot::{CERTBOT_DIR, certbot_dir};
 use crate::certified_key::read_leaf;
 use crate::config::Settings;
-use crate::sys::escape::{self, escaped, escaped_path, haproxy_word};
+use crate::sys::escape::{escaped, escaped_path, haproxy_word, shell_word};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::system::System;
 
@@ -458,15 +458,6 @@ fn arguments(
     }
     all.extend(more.iter().cloned());
     Ok(all)
-}
-
-/// A word for a shell to read: as it is where it is harmless.
-fn shell_word(word: &OsStr) -> String {
-    let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(byte);
-    match word.to_str() {
-        Some(text) if !text.is_empty() && text.as_bytes().iter().all(harmless) => text.to_owned(),
-        _ => escape::shell_word(word),
-    }
 }
 
 #[cfg(test)]
