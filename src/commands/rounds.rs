@@ -82,8 +82,8 @@ pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_
         if !report.dry_run {
             syslog::log(settings, &system, &report, exit);
         }
-        // A run that failed wouldn't be better for another one.
-        let tree = report.tree.take().filter(|_| report.error.is_none());
+        // A run that failed wouldn't be better for another one, and JSON is one object.
+        let tree = report.tree.take().filter(|_| report.error.is_none() && !is_json);
         let looks_again = tree.is_some_and(|tree| tree.is_outdated(settings));
         last = is_json.then_some(report);
         if !looks_again {
@@ -149,8 +149,6 @@ fn options(args: &Assemble) -> Options {
         dry_run: args.dry_run,
         full: args.full,
         defer_reload: args.defer_reload,
-        // JSON is one object.
-        may_look_again: args.format != Format::Json,
         policy: Policy {
             no_prune: args.no_prune,
             prune_many: args.prune_many,

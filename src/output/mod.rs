@@ -58,7 +58,7 @@ pub struct Report {
     pub accepted: Option<String>,
     /// How many files the rounds before this one changed.
     pub changed_before: usize,
-    /// How certbot's tree was when the sweep began, where it may be swept again.
+    /// How certbot's tree was when the sweep began.
     pub tree: Option<TreeMark>,
 }
 

@@ -70,6 +70,7 @@ pub fn log(settings: &Settings, system: &System, report: &Report, exit: Exit) {
 
 /// Logs how publishing to a fleet ended, where that is news: `before` is what [`LastRun::complaints`] had. Returns what it has
 /// from now on.
+#[must_use]
 pub fn publishing(
     system: &System,
     failure: Option<&Failure>,

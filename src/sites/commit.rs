@@ -53,10 +53,7 @@ impl<'a> Staged<'a> {
         let Self { sites, settings, mut plan, mut failure } = self;
         hold_last_file(&sites.place, &mut plan);
         let adopted = positions(&plan, |row| row.adopts && row.action.writes());
-        let attic = match adopted.is_empty() {
-            true => None,
-            false => Some(sites.own.private_subdirectory(ADOPTED_DIR)?),
-        };
+        let attic = (!adopted.is_empty()).then(|| sites.own.private_subdirectory(ADOPTED_DIR)).transpose()?;
         let intent = record_intent(sites, settings, &plan, now);
         if sites.unsaved || intent.is_new || sites.state.lost {
             sites.state.save(&sites.own.dir, &sites.own.path)?;

@@ -191,10 +191,9 @@ fn shadowing(row: &Row, around: &Circumstances<'_>) -> String {
     };
     if let Some(foreign) = around.foreign.iter().find(is_it) {
         if let Some(obstacle) = foreign.obstacle {
-            return match obstacle.is_adoptable() {
-                true => "take that file over, a copy is kept: haproxy-certs assemble --adopt".to_owned(),
-                false => "see what is said of that file".to_owned(),
-            };
+            let adopt = "take that file over, a copy is kept: haproxy-certs assemble --adopt";
+            let advice = if obstacle.is_adoptable() { adopt } else { "see what is said of that file" };
+            return advice.to_owned();
         }
         return match around.needs.without(&foreign.path, foreign.named.as_deref()) {
             Ok(command) => format!("move that file away: {command}; then {}", around.reload_all()),

@@ -61,8 +61,6 @@ pub struct Options {
     pub defer_reload: bool,
     /// What the plan is to respect.
     pub policy: Policy,
-    /// Note how certbot's tree is, so that it can be swept again should it change meanwhile.
-    pub may_look_again: bool,
     /// certbot's `RENEWED_LINEAGE`, a hint.
     pub renewed_lineage: Option<OsString>,
 }
@@ -165,7 +163,7 @@ fn deploy(
     progress: Progress<'_>,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    report.tree = options.may_look_again.then(|| TreeMark::look(settings));
+    report.tree = settings.followed().is_none().then(|| TreeMark::look(settings));
     if is_before_certbot(settings, report)? {
         return Ok(());
     }
