@@ -16,7 +16,7 @@ use crate::serving::sites::{is_in, unloadable, without_tls};
 use crate::sites::guard;
 use crate::sites::place::Place;
 use crate::status::out_of_step::OutOfStep;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::Failure;
 
 /// A note for each file that isn't ours to mend, or that stayed as it was, and that HAProxy can't load.
@@ -174,8 +174,8 @@ pub(crate) fn forced_in_vain(situation: &Situation) -> Vec<Note> {
 
 pub(crate) fn note_group_writable(place: &Place, report: &mut Report) {
     for folder in guard::group_writable(&place.path) {
-        let shown = escaped_path(folder);
-        let text = format!("the group of {shown} may write to it; if that isn't meant: chmod g-w {shown}");
+        let (shown, word) = (escaped_path(folder), shell_word(folder.as_os_str()));
+        let text = format!("the group of {shown} may write to it; if that isn't meant: chmod g-w {word}");
         report.notes.push(Note::hint(text));
     }
 }
