@@ -7,6 +7,7 @@ pub(crate) mod cursor;
 pub mod escape;
 pub mod failure;
 pub mod file_mark;
+pub mod folder_lock;
 pub mod host_name;
 pub mod parallel;
 pub mod procfs;
