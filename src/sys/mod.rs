@@ -9,6 +9,7 @@ pub mod failure;
 pub mod file_mark;
 pub mod folder_lock;
 pub mod host_name;
+pub mod host_port;
 pub mod parallel;
 pub mod procfs;
 pub mod program;
