@@ -84,8 +84,9 @@ enum State {
     #[default]
     Unasked,
     Asked,
-    /// The cause, where it isn't known.
-    Answered(Result<Vec<SocketAddr>, String>),
+    Known(Vec<SocketAddr>),
+    /// And why.
+    Unknown(String),
 }
 
 impl Lookup {
@@ -95,7 +96,8 @@ impl Lookup {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match &*state {
-                State::Answered(found) => return found.clone().map_err(io::Error::other),
+                State::Known(addresses) => return Ok(addresses.clone()),
+                State::Unknown(cause) => return Err(io::Error::other(cause.clone())),
                 _ if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
                 State::Asked => {
                     let waited = self.answered.wait_timeout(state, left);
@@ -111,8 +113,11 @@ impl Lookup {
     }
 
     fn ask(&self, name: &str) {
-        let found = name.to_socket_addrs().map(Iterator::collect).map_err(|e| io_cause(&e));
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::Answered(found);
+        let found = match name.to_socket_addrs() {
+            Ok(addresses) => State::Known(addresses.collect()),
+            Err(e) => State::Unknown(io_cause(&e)),
+        };
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = found;
         self.answered.notify_all();
     }
 }

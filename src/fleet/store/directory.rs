@@ -288,8 +288,8 @@ impl FleetStore for Directory {
         // The lock is the directory's own: a file for it would be carried along, and one that others can't open would stop
         // who carries it.
         match lock(&root, PATIENCE, Path::new(PROC)) {
-            Ok(()) => {}
-            Err(NotLocked::Failed(
+            Ok(())
+            | Err(NotLocked::Failed(
                 Errno::OPNOTSUPP | Errno::NOLCK | Errno::BADF | Errno::INVAL | Errno::NOSYS,
             )) => {}
             Err(NotLocked::Failed(e)) => return Err(self.failed("lock", "", e)),
