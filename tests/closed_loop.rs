@@ -315,7 +315,7 @@ fn replace_by_tcp(version: &Version) {
     let mut bed = Bed::start_with(version, |setup| setup.global(&line));
     bed.renew("b.pem");
     let mut settings = bed.settings("runtime", Socket::Master);
-    settings.runtime_socket = Some(config::Address::Tcp(port.address().to_string()));
+    settings.runtime_socket = Some(config::Address::Tcp(port.address().to_string().into()));
     settings.master_socket = Some(config::Address::Unix(bed.path("no.sock")));
     let verdict = bed.notify(&settings, &["b.pem"]);
     assert_eq!(seen(&verdict), (Outcome::Updated, Some(true), None));
@@ -1228,7 +1228,7 @@ fn restarted(version: &Version) {
 fn probe(version: &Version) {
     let mut bed = Bed::start(version);
     let mut settings = bed.settings("runtime", Socket::Stats);
-    settings.probe = vec![bed.haproxy.address().to_string()];
+    settings.probe = vec![bed.haproxy.address().to_string().into()];
     for kind in KeyKind::ALL {
         let name = format!("*.{}.test", kind.name());
         let file = format!("{}.pem", kind.name());

@@ -34,7 +34,7 @@ fn node(name: &str) -> NodeName {
 fn pairs(version: &str) -> Pairs {
     let pair = |name: &str| PlainPair {
         key: Zeroizing::new(format!("key of {name}, {version}").into_bytes()),
-        chain: format!("chain of {name}, {version}").into_bytes(),
+        chain: Zeroizing::new(format!("chain of {name}, {version}").into_bytes()),
     };
     ["a.test", "b.test", "c.test"].map(|name| (name.to_owned(), pair(name))).into()
 }

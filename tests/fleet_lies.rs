@@ -723,10 +723,10 @@ fn a_publisher_cannot_make_a_node_deploy_a_bad_pair() {
     let text = |text: String| Zeroizing::new(text.into_bytes());
     let (key_of, chain_of) = (other.key.pem(), good.fullchain());
     for (number, (what, private, chain)) in [
-        ("another's key", text(key_of.clone()), chain_of.clone().into_bytes()),
-        ("no key", text(String::new()), chain_of.clone().into_bytes()),
-        ("no chain", text(key_of), Vec::new()),
-        ("garbage", text("garbage".into()), b"garbage".to_vec()),
+        ("another's key", text(key_of.clone()), text(chain_of.clone())),
+        ("no key", text(String::new()), text(chain_of.clone())),
+        ("no chain", text(key_of), text(String::new())),
+        ("garbage", text("garbage".into()), text("garbage".into())),
     ]
     .into_iter()
     .enumerate()
@@ -859,4 +859,50 @@ fn a_look_that_fails_is_said_at_once() {
     fs::rename(fleet.folder().with_extension("gone"), fleet.folder()).unwrap();
     node.follow().exits(0);
     assert_eq!(node.words(), Vec::<String>::new());
+}
+
+/// What only the store says pushes out nothing that the publisher knows for itself, and what can't be read is not forgotten.
+#[test]
+fn invented_names_make_a_publisher_forget_nothing() {
+    const NOTED: usize = 100_000;
+    let mut fleet = Fleet::new(2);
+    fleet.bring_in_step(&["a.example"]);
+    fleet.nodes.pop();
+    fleet.tell_publisher();
+    let told = "lb2 is no node any more, and can still read";
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains(told), "{run}");
+
+    for at in 0..NOTED + 20 {
+        fs::File::create(fleet.folder().join(format!("object/{at:064x}"))).unwrap();
+    }
+    for at in 0..1003 {
+        fs::File::create(fleet.folder().join(format!("key/1/invented-{at}"))).unwrap();
+    }
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+    assert!(run.stdout.contains(&format!("beside the {NOTED} that are noted at once")), "{run}");
+    assert!(run.stdout.contains("for 4 more that are no nodes"), "{run}");
+    let path = fleet.publisher.beside("cache/memory.json");
+    let memory = fs::read_to_string(&path).unwrap();
+    assert!(memory.len() < 16 << 20, "{}", memory.len());
+    let kept: serde_json::Value = serde_json::from_str(&memory).unwrap();
+    assert_eq!(kept["dropped"].as_object().unwrap().len(), NOTED);
+    let must_be_told = |fleet: &Fleet| {
+        let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);
+        assert!(run.stdout.contains(told), "{run}");
+        let status = fleet.publisher.run(&["fleet", "status"]);
+        assert!(status.stdout.contains(told), "{status}");
+    };
+    must_be_told(&fleet);
+
+    // Longer than any file of ours is read.
+    let long = format!("{}{memory}", " ".repeat(64 << 20));
+    fs::write(&path, &long).unwrap();
+    for command in ["publish", "status"] {
+        let run = fleet.publisher.run(&["fleet", command]).exits(3);
+        assert!(run.to_string().contains(&format!("run: rm {}", path.display())), "{run}");
+    }
+    assert!(fs::read_to_string(&path).unwrap() == long, "it was written over");
+    fs::write(&path, &memory).unwrap();
+    must_be_told(&fleet);
 }

@@ -11,10 +11,11 @@ use std::path::Path;
 
 use haproxy_certs::fleet::head::SignedHead;
 use serde_json::Value;
-use support::Cmd;
 use support::fleet::{Contents, Fleet, NO_HAPROXY};
+use support::process::Running;
 use support::promtool::{judge, series};
 use support::tree::make_directory;
+use support::{Cmd, LIMIT, wait_until};
 
 /// Brings something about, or takes it back.
 type Deed<'a> = &'a dyn Fn(&Fleet);
@@ -159,6 +160,36 @@ fn whatever_keeps_it_from_publishing_is_said_in_every_way() {
         fleet.all_follow();
         must_be_well(&fleet, context);
     }
+}
+
+/// Whoever may read the store may hold its lock for ever: publishing ends, and says who holds it.
+#[test]
+fn a_lock_that_somebody_holds_hangs_no_hook() {
+    let mut fleet = in_step(&["a.example"]);
+    fleet.renew("a.example");
+    let folder = fleet.folder();
+    let mut holder =
+        Running::start("flock", |command| command.arg("-s").arg(&folder).args(["sleep", "infinity"]));
+    let pid = holder.pid();
+    wait_until(LIMIT, "the lock", || {
+        fs::read_to_string("/proc/locks").unwrap().contains(&format!(" READ  {pid} "))
+            || fs::read_to_string("/proc/locks").unwrap().contains(&format!(" READ {pid} "))
+    });
+    let run = fleet.publisher.run(&["fleet", "publish"]).exits(3);
+    let fact = format!(
+        "{} is locked by process {pid} (flock -s {} sleep infinity)",
+        folder.display(),
+        folder.display()
+    );
+    assert!(run.stderr.contains(&fact), "{run}");
+    let report = fleet.publisher.run(&["assemble", "--format", "json"]).exits(3).json();
+    assert_eq!(report["error"]["kind"], "lock", "{report}");
+    assert!(words(&status(&fleet.publisher, &["status"])).contains(&"run-failed"));
+    // What it says mends it.
+    holder.stop();
+    fleet.publisher.run(&["fleet", "publish"]).exits(0);
+    fleet.all_follow();
+    must_be_well(&fleet, "when nobody holds it");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use support::memory::{all_needles, in_memory};
 use support::middleman::Middleman;
 use support::process::Running;
 use support::summary::Count;
-use support::{Cmd, KeyKind, LIMIT, Validity, wait_until};
+use support::{Cmd, KeyKind, Kind, LIMIT, Validity, wait_until};
 
 const KINDS: [KeyKind; 4] = [KeyKind::P256, KeyKind::Rsa2048, KeyKind::P384, KeyKind::Ed25519];
 
@@ -148,6 +148,12 @@ fn memory_must_be_clean(watched: &Watched, what: &str, pid: u32, known: &[u8]) {
 #[test]
 fn keys_of_a_fleet_are_wiped_from_memory() {
     let mut watched = Watched::new();
+    // Nothing keeps a key out of a chain's file.
+    for (name, _) in &watched.issued {
+        let leaf = watched.fleet.tree.leaf(name);
+        let both = format!("{}{}", leaf.fullchain(), leaf.key.pem());
+        watched.fleet.tree.overwrite(name, Kind::Fullchain, both);
+    }
     watched.middleman.hold("\"compare\"");
     let config = watched.fleet.publisher.config();
     let mut publisher = Running::start(Cmd::program(), |command| {
@@ -175,4 +181,44 @@ fn keys_of_a_fleet_are_wiped_from_memory() {
     daemon.signal(Signal::TERM);
     assert!(daemon.wait(LIMIT).success());
     Count::Keys.add("a fleet's memory", 2 * KINDS.len());
+}
+
+/// Whoever has logged in to the store has its user's password no more.
+#[test]
+fn the_password_of_the_store_is_wiped_from_memory() {
+    const PASSWORD: &str = "nothing of this is to be found in memory, and not its end either";
+    // What frees memory writes over its beginning.
+    let end = &PASSWORD.as_bytes()[32..];
+    let mut etcd = EtcdSetup::of(&newest_etcd()).start();
+    etcd.users_on("edge", "readwrite");
+    etcd.ctl(&["user", "add", &format!("publisher:{PASSWORD}")]);
+    etcd.ctl(&["user", "grant-role", "publisher", "fleet"]);
+    let middleman = Middleman::before(&etcd.endpoints()[0]);
+    let mut settings = etcd.settings("edge");
+    settings.endpoints = vec![middleman.endpoint()];
+    // Its path is in memory.
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("password");
+    support::tree::write(&file, PASSWORD, 0o600);
+    (settings.user, settings.password_file) = (Some("publisher".to_owned()), Some(file));
+    let mut fleet = Fleet::in_etcd(&settings);
+    fleet.join("lb1", None);
+    fleet.tell_publisher();
+    fleet.issue("a.example");
+    // The first question after the login.
+    middleman.hold("request_range");
+    let config = fleet.publisher.config();
+    let mut publisher = Running::start(Cmd::program(), |command| {
+        fleet.publisher.prepare(command);
+        command.arg("--config").arg(&config).args(["fleet", "publish"]);
+        command.stdout(std::process::Stdio::null())
+    });
+    wait_until(LIMIT, "the question", || middleman.held() > 0);
+    assert!(has(&middleman.heard(), PASSWORD.as_bytes()), "it was sent");
+    let live = fleet.tree.live().into_os_string().into_encoded_bytes();
+    assert!(in_memory(publisher.pid(), &live) > 0, "the search finds nothing");
+    let found = in_memory(publisher.pid(), end);
+    middleman.let_go();
+    assert!(publisher.wait(LIMIT).success());
+    assert_eq!(found, 0, "the password is in the program's memory");
 }

@@ -381,7 +381,7 @@ fn no_key_is_in_the_files_of_an_etcd() {
     let (fleet, identity) = ("edge".parse().unwrap(), HostIdentity::generate().unwrap());
     let epoch_key = EpochKey::generate(1).unwrap();
     let marker = b"a private key that nobody may see".to_vec();
-    let pair = PlainPair { key: Zeroizing::new(marker.clone()), chain: b"a chain".to_vec() };
+    let pair = PlainPair { key: Zeroizing::new(marker.clone()), chain: Zeroizing::new(b"a chain".to_vec()) };
     let sealed = object::seal(&pair, "secret.lineage.test", &fleet, &epoch_key).unwrap();
     let entry = PageEntry {
         lineage: "secret.lineage.test".into(),

@@ -59,8 +59,8 @@ pub struct Discovery {
 pub struct KeyAndChain {
     /// The key file's bytes.
     pub key: Zeroizing<Vec<u8>>,
-    /// The chain file's bytes.
-    pub chain: Vec<u8>,
+    /// The chain file's bytes: nothing keeps a key out of it.
+    pub chain: Zeroizing<Vec<u8>>,
     /// Whether others than the key file's owner may read or write it.
     pub loose_permissions: bool,
     /// Whether the links name different versions, as they do in the middle of a renewal.
@@ -284,7 +284,7 @@ fn read_pair(
 ) -> Result<KeyAndChain, Moved> {
     let key = read_part(dir, folder, key_file, Reason::Unproved(Flaw::KeyMissing), changed);
     let chain = read_part(dir, folder, chain_file, Reason::Unproved(Flaw::CertificateMissing), changed);
-    let (key, mut chain) = match (key, chain) {
+    let (key, chain) = match (key, chain) {
         (Ok(key), Ok(chain)) => (key, chain),
         // The chain's absence says more than the key's: a lineage that has neither was never issued.
         (_, Err(refused)) | (Err(refused), _) => return Err(refused),
@@ -304,7 +304,7 @@ fn read_pair(
     Ok(KeyAndChain {
         loose_permissions: key.stat.st_mode & 0o077 != 0,
         versions_differ: matches!(versions, (Some(key), Some(chain)) if key != chain),
-        chain: std::mem::take(&mut *chain.bytes),
+        chain: chain.bytes,
         unsettled: false,
         key_look: Look::of(&key.stat),
         chain_look: Look::of(&chain.stat),

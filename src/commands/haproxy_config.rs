@@ -52,7 +52,7 @@ pub fn haproxy_config(settings: &Settings, haproxy: &Haproxy, host: &Host) -> St
     let mut text = TEMPLATE.to_owned();
     let admin_socket = match &haproxy.runtime_socket {
         Some(Address::Unix(path)) => haproxy_word(path.as_os_str().as_encoded_bytes()),
-        Some(Address::Tcp(address)) => haproxy_word(address),
+        Some(Address::Tcp(address)) => haproxy_word(address.as_str()),
         None => haproxy_word(&host.admin_socket),
     };
     let any = |port: u16| if host.ipv6 { format!(":::{port} v4v6") } else { format!(":{port}") };

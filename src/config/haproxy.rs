@@ -10,6 +10,7 @@ use super::method::Method;
 use super::unusable::{BadTable, Unusable};
 use super::values::{absolute_path, is_host_port};
 use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::host_port::HostPort;
 
 /// One HAProxy: how it is reached, notified and seen.
 #[derive(Debug, Clone)]
@@ -41,7 +42,7 @@ pub struct Haproxy {
     /// How long notifying it and seeing that it took it may take.
     pub timeout: Duration,
     /// `host:port` addresses to do a TLS handshake with.
-    pub probe: Vec<String>,
+    pub probe: Vec<HostPort>,
     /// What the HAProxys of the other tables are known by.
     pub others: Vec<Marks>,
 }
@@ -78,6 +79,17 @@ impl Marks {
 }
 
 impl Haproxy {
+    /// The same, of which each name is looked up once: a name server that doesn't answer costs its time once.
+    #[must_use]
+    pub fn looked_up_once(&self) -> Self {
+        Self {
+            master_socket: self.master_socket.as_ref().map(Address::looked_up_once),
+            runtime_socket: self.runtime_socket.as_ref().map(Address::looked_up_once),
+            probe: self.probe.iter().map(HostPort::looked_up_once).collect(),
+            ..self.clone()
+        }
+    }
+
     /// What it is known by.
     #[must_use]
     pub fn marks(&self) -> Marks {
@@ -146,7 +158,7 @@ pub enum Address {
     /// A UNIX socket's path.
     Unix(PathBuf),
     /// `host:port`.
-    Tcp(String),
+    Tcp(HostPort),
 }
 
 impl Address {
@@ -155,7 +167,15 @@ impl Address {
         if text.starts_with('/') {
             return Some(Self::Unix(text.into()));
         }
-        is_host_port(text).then(|| Self::Tcp(text.to_owned()))
+        is_host_port(text).then(|| Self::Tcp(text.into()))
+    }
+
+    /// The same, whose name is looked up once.
+    fn looked_up_once(&self) -> Self {
+        match self {
+            Self::Unix(path) => Self::Unix(path.clone()),
+            Self::Tcp(address) => Self::Tcp(address.looked_up_once()),
+        }
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -170,7 +190,7 @@ impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unix(path) => escaped_path(path).fmt(f),
-            Self::Tcp(address) => escaped(address).fmt(f),
+            Self::Tcp(address) => address.fmt(f),
         }
     }
 }
@@ -335,7 +355,7 @@ impl HaproxyTable {
             unit,
             command: self.command,
             timeout,
-            probe: self.probe,
+            probe: self.probe.into_iter().map(HostPort::from).collect(),
             ours: [sites_dir.to_owned(), host_file.to_owned()],
             others: Vec::new(),
             name,

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 use std::sync::OnceLock;
 use std::thread::Builder;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, StatVfsMountFlags};
-use rustix::fs::{flock, fstat, fstatvfs, fsync, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{fstat, fstatvfs, fsync, openat, statat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +44,7 @@ use crate::sites::place::Place;
 use crate::sys::clock::now;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::{Failure, FailureKind, io_cause};
+use crate::sys::folder_lock::{NotLocked, PROC, lock};
 use crate::sys::safe_read::read_opened;
 
 /// The head that counts here.
@@ -61,6 +62,9 @@ const MOST_LEAVES: usize = 8;
 const PAGES: &str = "page";
 const OBJECTS: &str = "object";
 const KEYS: &str = "key";
+
+/// No file here is longer.
+const MAX_BYTES: usize = 1 << 26;
 
 /// So many files are brought to the disk one by one; where there are more, all of the file system is.
 const SYNCED_ONE_BY_ONE: usize = 32;
@@ -121,6 +125,8 @@ pub struct FleetMemory {
     pub former: FormerKeys,
     /// On the publisher: who is no node and has a key of the present epoch in the store.
     pub holders: BTreeSet<String>,
+    /// On the publisher: how many more the store says that of than are remembered by name.
+    pub more_holders: usize,
     /// On the publisher: when it looked last for what no head ever named.
     pub swept: i64,
 }
@@ -133,6 +139,12 @@ impl FleetMemory {
         let holders = self.holders.iter().filter(is_unknown);
         let mut all = self.former.readers(&is_listed);
         all.extend(holders.map(|node| former::no_more(node)));
+        if self.more_holders > 0 {
+            all.push(format!(
+                "the store has keys of this epoch for {} more that are no nodes",
+                self.more_holders
+            ));
+        }
         all
     }
 }
@@ -228,20 +240,14 @@ impl CacheFolder {
     pub fn lock(path: &Path) -> Result<Self, Failure> {
         let place = made(path)?;
         must_be_ours(&place)?;
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match flock(&place.dir, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                Err(Errno::WOULDBLOCK) => {
-                    let fact = format!("another run works in {}", escaped_path(path));
-                    return Err(Failure::new(FailureKind::Lock, fact));
-                }
-                Err(e) => return Err(Failure::io("lock", path, &e.into())),
+        lock(&place.dir, PATIENCE, Path::new(PROC)).map_err(|not_locked| match not_locked {
+            NotLocked::Held(by) => {
+                let by = by.unwrap_or_else(|| "another run".to_owned());
+                let fact = format!("{} is locked by {by}; wait for it to end, or end it", escaped_path(path));
+                Failure::new(FailureKind::Lock, fact)
             }
-        }
+            NotLocked::Failed(e) => Failure::io("lock", path, &e.into()),
+        })?;
         Ok(Self {
             pages: place.private_subdirectory(PAGES)?,
             objects: place.private_subdirectory(OBJECTS)?,
@@ -251,18 +257,27 @@ impl CacheFolder {
     }
 
     /// What is remembered; what can't be understood is nothing.
-    #[must_use]
-    pub fn memory(&self) -> FleetMemory {
+    ///
+    /// # Errors
+    /// It is there and can't be read, or not to its end: nothing is forgotten for that.
+    pub fn memory(&self) -> Result<FleetMemory, Failure> {
         memory_in(&self.place)
     }
 
-    /// Remembers.
+    /// Remembers. Where it would be too long to be read again, what the store has and no head names is found there once more.
     ///
     /// # Errors
     /// It can't be written.
     pub fn remember(&self, memory: &FleetMemory) -> Result<(), Failure> {
-        let text =
-            serde_json::to_vec_pretty(memory).map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?;
+        let failed = |e: serde_json::Error| Failure::new(FailureKind::Io, e.to_string());
+        let mut text = serde_json::to_vec_pretty(memory).map_err(failed)?;
+        if text.len() > MAX_BYTES {
+            let shorter = FleetMemory { dropped: BTreeMap::new(), ..memory.clone() };
+            text = serde_json::to_vec_pretty(&shorter).map_err(failed)?;
+        }
+        if text.len() > MAX_BYTES {
+            return Err(too_long(&self.place.path.join(MEMORY)));
+        }
         write_durably(self.place.dir.as_fd(), MEMORY, &text)
             .map_err(|e| Failure::io("write", &self.place.path.join(MEMORY), &e.into()))
     }
@@ -810,7 +825,7 @@ impl PairFiles for FleetFiles<'_> {
 /// # Errors
 /// It can't be read.
 pub fn look_at_memory(fleet: &Fleet) -> Result<Option<FleetMemory>, Failure> {
-    Ok(Place::open(&fleet.cache)?.map(|place| memory_in(&place)))
+    Place::open(&fleet.cache)?.map(|place| memory_in(&place)).transpose()
 }
 
 /// The head that counts on this host, for who only looks.
@@ -822,9 +837,9 @@ pub fn kept_head(fleet: &Fleet) -> Result<Option<SignedHead>, Failure> {
     Ok(read(&place, HEAD)?.and_then(|bytes| SignedHead::read(&bytes).ok()))
 }
 
-fn memory_in(place: &Place) -> FleetMemory {
-    let text = read(place, MEMORY).ok().flatten();
-    text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+fn memory_in(place: &Place) -> Result<FleetMemory, Failure> {
+    let text = read(place, MEMORY)?;
+    Ok(text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default())
 }
 
 fn leaves(place: &Place) -> BTreeMap<String, Vec<String>> {
@@ -844,7 +859,6 @@ fn whole(place: &Place, hash: &[u8; 32]) -> Option<Vec<u8>> {
 /// A file's bytes; `None`: there is no such file.
 fn read(place: &Place, name: &str) -> Result<Option<Vec<u8>>, Failure> {
     use std::io::Read as _;
-    const MAX_BYTES: u64 = 1 << 26;
     let path = place.path.join(name);
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd: OwnedFd = match openat(&place.dir, name, flags, Mode::empty()) {
@@ -854,8 +868,16 @@ fn read(place: &Place, name: &str) -> Result<Option<Vec<u8>>, Failure> {
     };
     let mut bytes = Vec::new();
     let file = std::fs::File::from(fd);
-    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(|e| Failure::io("read", &path, &e))?;
-    Ok(Some(bytes))
+    let at_most = MAX_BYTES as u64 + 1;
+    file.take(at_most).read_to_end(&mut bytes).map_err(|e| Failure::io("read", &path, &e))?;
+    // A part of it would be taken for something else.
+    if bytes.len() > MAX_BYTES { Err(too_long(&path)) } else { Ok(Some(bytes)) }
+}
+
+fn too_long(path: &Path) -> Failure {
+    let (shown, word) = (escaped_path(path), shell_word(path.as_os_str()));
+    let fact = format!("{shown} is longer than the {MAX_BYTES} bytes that are read of it");
+    Failure::new(FailureKind::Io, format!("{fact}; to go on without what it says, run: rm {word}"))
 }
 
 fn names(place: &Place) -> Vec<String> {

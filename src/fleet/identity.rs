@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use super::node_key::NodeKey;
 use super::sshsig::SigningKey;
-use crate::sys::escape::escaped_path;
+use crate::sys::escape::{escaped_path, shell_word};
 use crate::sys::failure::io_cause;
 use crate::sys::safe_read::{Unopened, read_opened};
 use crate::sys::shared_folder::make_shared;
@@ -42,7 +42,7 @@ pub enum IdentityError {
     /// Others could read it.
     #[error(
         "others than its owner may use the private keys in {}; run: chmod 0400 {}",
-        escaped_path(.0), escaped_path(.0)
+        escaped_path(.0), shell_word(.0.as_os_str())
     )]
     Loose(PathBuf),
     /// A stranger put it there, or could replace it.
@@ -54,7 +54,7 @@ pub enum IdentityError {
         uid: u32,
     },
     /// Anybody could replace it.
-    #[error("anybody may write to {}; run: chmod o-w {}", escaped_path(.0), escaped_path(.0))]
+    #[error("anybody may write to {}; run: chmod o-w {}", escaped_path(.0), shell_word(.0.as_os_str()))]
     Replaceable(PathBuf),
     /// It was changed, or is of a later version.
     #[error("{} is not an identity that this version can read", escaped_path(.0))]
@@ -402,6 +402,23 @@ mod tests {
             std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
             assert!(matches!(HostIdentity::load(&path), Err(IdentityError::Foreign { uid: 65534, .. })));
         }
+    }
+
+    #[test]
+    fn advice_can_be_pasted_where_the_path_has_a_blank() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("a fleet's");
+        fs::create_dir(&inner).unwrap();
+        let path = inner.join("identity");
+        HostIdentity::create(&path, "").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o440)).unwrap();
+        fs::set_permissions(&inner, Permissions::from_mode(0o777)).unwrap();
+        for _ in 0..2 {
+            let said = HostIdentity::load(&path).unwrap_err().to_string();
+            let advice = said.split_once("; run: ").unwrap().1;
+            assert!(std::process::Command::new("sh").args(["-ec", advice]).status().unwrap().success());
+        }
+        assert!(HostIdentity::load(&path).unwrap().is_some());
     }
 
     #[test]

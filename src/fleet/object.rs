@@ -29,8 +29,8 @@ const KIND: &[u8] = b"haproxy-certs fleet object 1\n";
 pub struct PlainPair {
     /// The key, as PEM.
     pub key: Zeroizing<Vec<u8>>,
-    /// The chain, as PEM, leaf first.
-    pub chain: Vec<u8>,
+    /// The chain, as PEM, leaf first: nothing keeps a key out of its file.
+    pub chain: Zeroizing<Vec<u8>>,
 }
 
 impl fmt::Debug for PlainPair {
@@ -69,7 +69,7 @@ pub fn open(sealed: &[u8], lineage: &str, fleet: &FleetName, key: &EpochKey) -> 
 fn read(text: &[u8]) -> Option<PlainPair> {
     let mut rest = Cursor(text);
     let key = Zeroizing::new(bytes(&mut rest)?.to_vec());
-    let chain = bytes(&mut rest)?.to_vec();
+    let chain = Zeroizing::new(bytes(&mut rest)?.to_vec());
     rest.end()?;
     Some(PlainPair { key, chain })
 }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     fn pair() -> PlainPair {
-        PlainPair { key: Zeroizing::new(b"a key".to_vec()), chain: b"a chain".to_vec() }
+        PlainPair { key: Zeroizing::new(b"a key".to_vec()), chain: Zeroizing::new(b"a chain".to_vec()) }
     }
 
     #[test]
@@ -124,7 +124,8 @@ mod tests {
 
     #[test]
     fn a_content_is_that_of_both_parts() {
-        let moved = PlainPair { key: Zeroizing::new(b"a keya".to_vec()), chain: b" chain".to_vec() };
+        let moved =
+            PlainPair { key: Zeroizing::new(b"a keya".to_vec()), chain: Zeroizing::new(b" chain".to_vec()) };
         assert_ne!(pair().content(), moved.content());
         assert_eq!(pair().content(), pair().content());
     }
@@ -132,9 +133,9 @@ mod tests {
     #[test]
     fn what_is_too_large_is_not_sealed() {
         let key = EpochKey::generate(4).unwrap();
-        let large = PlainPair { chain: vec![b'x'; MAX_TEXT], ..pair() };
+        let large = PlainPair { chain: Zeroizing::new(vec![b'x'; MAX_TEXT]), ..pair() };
         assert_eq!(seal(&large, "a.test", &fleet(), &key), Err(Unsealed::TooLarge));
-        let largest = PlainPair { chain: vec![b'x'; MAX_TEXT - 13], ..pair() };
+        let largest = PlainPair { chain: Zeroizing::new(vec![b'x'; MAX_TEXT - 13]), ..pair() };
         let sealed = seal(&largest, "a.test", &fleet(), &key).unwrap();
         assert_eq!(sealed.len(), MAX_BYTES);
         assert_eq!(open(&sealed, "a.test", &fleet(), &key), Ok(largest));

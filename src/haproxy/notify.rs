@@ -43,6 +43,7 @@ const AUTO: [Method; 4] = [Method::Runtime, Method::Master, Method::Systemd, Met
 /// All of it ends within the `timeout` of this HAProxy; nothing here touches another one.
 #[must_use]
 pub fn notify(system: &System, haproxy: &Haproxy, batch: &Batch<'_>) -> Verdict {
+    let haproxy = &haproxy.looked_up_once();
     let telling = Notification { system, haproxy, batch, deadline: Instant::now() + haproxy.timeout };
     if batch.changes.is_empty() {
         return Verdict::of(haproxy.method, Outcome::NotNeeded);

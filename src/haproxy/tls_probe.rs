@@ -4,7 +4,7 @@
 //! private key is verified by the handshake's signature.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use crate::config::Haproxy;
 use crate::haproxy::batch::{Batch, Expected};
 use crate::sys::escape::escaped;
 use crate::sys::failure::io_cause;
+use crate::sys::host_port::HostPort;
 use crate::sys::parallel;
 
 /// How long one handshake may take.
@@ -64,7 +65,7 @@ pub enum Probed {
 
 /// One handshake to be done.
 struct Probe<'a> {
-    address: &'a str,
+    address: &'a HostPort,
     name: String,
     expected: &'a Expected,
 }
@@ -75,15 +76,15 @@ struct Probe<'a> {
 /// # Errors
 /// No certificate was presented in time.
 pub fn presented(
-    address: &str,
+    address: &HostPort,
     name: &str,
     key_type: &KeyType,
     deadline: Instant,
 ) -> Result<Vec<u8>, ProbeError> {
     let name = DnsName::try_from(name.to_owned()).map_err(|_| ProbeError::NoName)?;
-    let mut session = ClientConnection::new(config(key_type)?, ServerName::DnsName(name))?;
     let deadline = deadline.min(Instant::now() + HANDSHAKE_LIMIT);
     let mut stream = Timed { stream: connect(address, deadline)?, deadline };
+    let mut session = ClientConnection::new(config(key_type)?, ServerName::DnsName(name))?;
     while session.is_handshaking() {
         if let Err(error) = session.complete_io(&mut stream) {
             // A peer that wants a certificate of ours has shown its own by now.
@@ -108,13 +109,13 @@ pub fn confirm(haproxy: &Haproxy, batch: &Batch<'_>, deadline: Instant) -> Probe
     }
     loop {
         let mut wrong = run(probes, deadline);
-        wrong.sort_by(|(a, _), (b, _)| (a.address, &a.name).cmp(&(b.address, &b.name)));
+        wrong.sort_by(|(a, _), (b, _)| (a.address.as_str(), &a.name).cmp(&(b.address.as_str(), &b.name)));
         // What is presented says more than that nobody answers.
         let says_more = wrong.iter().find(|(_, wrong)| !wrong.is_unanswered);
         let Some((first, worst)) = says_more.or_else(|| wrong.first()) else { return Probed::Right };
         if Instant::now() + PAUSE >= deadline {
-            let how = format!("{} at {}: {}", escaped(&first.name), escaped(first.address), worst.how);
-            let address = first.address.to_owned();
+            let how = format!("{} at {}: {}", escaped(&first.name), first.address, worst.how);
+            let address = first.address.as_str().to_owned();
             return if worst.is_unanswered {
                 Probed::Unanswered { address, how }
             } else {
@@ -286,9 +287,9 @@ impl Write for Timed {
     }
 }
 
-fn connect(address: &str, deadline: Instant) -> io::Result<TcpStream> {
+fn connect(address: &HostPort, deadline: Instant) -> io::Result<TcpStream> {
     let mut last = io::ErrorKind::NotFound.into();
-    for address in address.to_socket_addrs()? {
+    for address in address.addresses(deadline)? {
         match TcpStream::connect_timeout(&address, remaining(deadline)?) {
             Ok(stream) => {
                 // The handshake's small messages would wait for one another.

@@ -8,6 +8,7 @@ use super::observation::{Presented, Sight};
 use crate::certified_key::{Leaf, leaf_of_der, sha256};
 use crate::haproxy::tls_probe::{ProbeError, presented, server_name};
 use crate::sys::escape::escaped;
+use crate::sys::host_port::HostPort;
 use crate::sys::parallel;
 
 /// How many handshakes are under way at once.
@@ -34,21 +35,21 @@ pub struct Answers {
 
 /// Nobody at an address presented anything.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {}", escaped(.address), escaped(&.why.to_string()))]
+#[error("{address}: {}", escaped(&.why.to_string()))]
 struct Mute<'a> {
-    address: &'a str,
+    address: &'a HostPort,
     why: ProbeError,
 }
 
 struct Probe<'a> {
-    address: &'a str,
+    address: &'a HostPort,
     name: String,
     asked: &'a Asked<'a>,
 }
 
 /// Asks every address for every name, the first name of every file first, until the time is up.
 #[must_use]
-pub fn ask(addresses: &[String], files: &[Asked<'_>], deadline: Instant) -> Answers {
+pub fn ask(addresses: &[HostPort], files: &[Asked<'_>], deadline: Instant) -> Answers {
     let probes = probes(addresses, files);
     let mut answers = Answers::default();
     let seen = parallel::at_once(&probes, AT_ONCE, |probe| probe.run(deadline));
@@ -58,7 +59,7 @@ pub fn ask(addresses: &[String], files: &[Asked<'_>], deadline: Instant) -> Answ
     answers
 }
 
-fn probes<'a>(addresses: &'a [String], files: &'a [Asked<'a>]) -> Vec<Probe<'a>> {
+fn probes<'a>(addresses: &'a [HostPort], files: &'a [Asked<'a>]) -> Vec<Probe<'a>> {
     let mut probes: Vec<(usize, Probe<'a>)> = Vec::new();
     for asked in files {
         for (rank, name) in asked.names.iter().filter_map(|name| server_name(name)).enumerate() {
@@ -73,7 +74,7 @@ fn probes<'a>(addresses: &'a [String], files: &'a [Asked<'a>]) -> Vec<Probe<'a>>
 impl<'a> Probe<'a> {
     /// What is presented; the cause where nobody answers.
     fn run(&self, deadline: Instant) -> Result<Presented, Mute<'a>> {
-        let asked = || format!("{} at {}", escaped(&self.name), escaped(self.address));
+        let asked = || format!("{} at {}", escaped(&self.name), self.address);
         match presented(self.address, &self.name, &self.asked.leaf.key_type, deadline) {
             Ok(der) if sha256(&der) == self.asked.leaf.sha256 => Ok(Presented::Right),
             Ok(der) => {

@@ -199,6 +199,7 @@ impl Look {
             lists: serving.map(in_memory::lists).unwrap_or_default(),
             silent: serving.map(in_memory::silent).unwrap_or_default(),
         };
+        let haproxy = &haproxy.looked_up_once();
         let names = Names::of(haproxy, sites, around, place);
         let may_ask = |file: &str, worker: Option<Answering>| {
             let site = names.site(file).and_then(|site| sites.get(site));

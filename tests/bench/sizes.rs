@@ -90,7 +90,10 @@ impl Sizes {
         };
         let list = NodeList::of((0..nodes).map(member));
         let sealed = |(private, chain): (usize, usize), name: &str| {
-            let pair = PlainPair { key: Zeroizing::new(vec![b'k'; private]), chain: vec![b'c'; chain] };
+            let pair = PlainPair {
+                key: Zeroizing::new(vec![b'k'; private]),
+                chain: Zeroizing::new(vec![b'c'; chain]),
+            };
             object::seal(&pair, name, &fleet, &key).unwrap().len()
         };
         let names: Vec<String> =

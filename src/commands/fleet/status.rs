@@ -5,8 +5,8 @@ use crate::config::Settings;
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::{Accepted, KnownHeads, RefusedHead, accept};
 use crate::fleet::cache::{
-    HostPart, Opened, fleet_name, identity, is_sha256_of, kept_head, look_at_head, look_at_memory, own_name,
-    publishers,
+    FleetMemory, HostPart, Opened, fleet_name, identity, is_sha256_of, kept_head, look_at_head,
+    look_at_memory, own_name, publishers,
 };
 use crate::fleet::former::FormerKeys;
 use crate::fleet::head::SignedHead;
@@ -29,7 +29,7 @@ use crate::status::severity::Severity;
 use crate::status::troubles::{cannot_publish, failed_publish};
 use crate::sys::clock::now;
 use crate::sys::escape::escaped;
-use crate::sys::failure::Failure;
+use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
 
 /// Looks at the fleet.
@@ -61,7 +61,12 @@ fn look(settings: &Settings) -> Result<FleetOverview, Failure> {
         nodes: Vec::new(),
         problems: Vec::new(),
     };
-    let memory = look_at_memory(fleet).ok().flatten().unwrap_or_default();
+    let memory = match look_at_memory(fleet) {
+        Ok(memory) => memory.unwrap_or_default(),
+        // Others may look at the store alone.
+        Err(failure) if failure.kind == FailureKind::Permission => FleetMemory::default(),
+        Err(failure) => return Err(failure),
+    };
     // Before the store is asked: a head that is published meanwhile is no roll-back.
     let kept = kept_head(fleet).ok().flatten().filter(|signed| signed.head.fleet == name);
     let mut seen = known(fleet, kept.as_ref(), memory.heads.clone());

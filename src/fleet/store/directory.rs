@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, fchmod, flock, fsync, inotify,
-    mkdirat, open, openat, renameat, renameat_with, syncfs, unlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, fchmod, fsync, inotify, mkdirat, open, openat,
+    renameat, renameat_with, syncfs, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -23,10 +23,14 @@ use super::key::{StoreFolder, StoreKey};
 use super::{FleetStore, Revision, Stored, Swap, Which, Woken};
 use crate::certified_key::sha256;
 use crate::sys::change_time::change_time;
+use crate::sys::folder_lock::{NotLocked, PROC, lock};
 use crate::sys::shared_folder::share;
 
 /// A file that changed within this time may still be arriving.
 const SETTLING: Duration = Duration::from_secs(60);
+
+/// How long another publisher on this host is waited for, which writes one small file.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often the head is looked at where the kernel doesn't say that it changed: on a network file system it never does.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -281,9 +285,15 @@ impl FleetStore for Directory {
     ) -> Result<Swap, StoreError> {
         let root = self.root()?;
         // Against another run on this host. Some network file systems have no locks: there the publisher is alone.
-        match flock(&root, FlockOperation::LockExclusive) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOLCK | Errno::BADF | Errno::INVAL | Errno::NOSYS) => {}
-            Err(e) => return Err(self.failed("lock", "", e)),
+        // The lock is the directory's own: a file for it would be carried along, and one that others can't open would stop
+        // who carries it.
+        match lock(&root, PATIENCE, Path::new(PROC)) {
+            Ok(())
+            | Err(NotLocked::Failed(
+                Errno::OPNOTSUPP | Errno::NOLCK | Errno::BADF | Errno::INVAL | Errno::NOSYS,
+            )) => {}
+            Err(NotLocked::Failed(e)) => return Err(self.failed("lock", "", e)),
+            Err(NotLocked::Held(by)) => return Err(StoreError::Locked { path: self.path.clone(), by }),
         }
         let now = self.read(&root, key)?.map(|stored| stored.revision);
         let new = Revision(Which::Content(sha256(value)));

@@ -41,6 +41,17 @@ pub enum StoreError {
         /// What it is.
         what: &'static str,
     },
+    /// Somebody holds its lock: whoever may read it can. Who, where that can be seen.
+    #[error(
+        "{} is locked by {}; wait for it to end, or end it",
+        escaped_path(.path), .by.as_deref().unwrap_or("another process")
+    )]
+    Locked {
+        /// Where.
+        path: PathBuf,
+        /// Who, in words.
+        by: Option<String>,
+    },
     /// An answer that makes no sense.
     #[error("the store's answer makes no sense: {}", escaped(.0))]
     Malformed(String),

@@ -4,7 +4,7 @@
 //! so each command has its own; the write side is shut after it, since the master's socket stays open after a reply.
 
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -146,7 +146,7 @@ fn connect(address: &Address, deadline: Instant) -> Result<OwnedFd, SocketError>
         }
         Address::Tcp(name) => {
             let mut last = SocketError::NotThere;
-            for address in name.to_socket_addrs()? {
+            for address in name.addresses(deadline)? {
                 match TcpStream::connect_timeout(&address, remaining(deadline)?) {
                     Ok(stream) => return Ok(stream.into()),
                     Err(error) => last = error.into(),

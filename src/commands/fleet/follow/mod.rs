@@ -91,7 +91,7 @@ impl<'a> Follower<'a> {
         pause: &dyn Fn(Duration) -> bool,
     ) -> Result<Followed, Failure> {
         let folder = CacheFolder::lock(&self.fleet.cache)?;
-        let mut memory = folder.memory();
+        let mut memory = folder.memory()?;
         memory.heads.trust_only(&self.publishers);
         let kept = folder.open(self.fleet, &self.identity, HostPart::Node).ok().flatten();
         let before = kept.as_ref().map(|kept| kept.signed.hash);

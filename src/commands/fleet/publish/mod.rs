@@ -168,7 +168,7 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         .map_err(|e| Failure::new(FailureKind::Io, e.to_string()))?;
     let store = reach(fleet, Patience::Usual)?;
     let folder = CacheFolder::lock(&fleet.cache)?;
-    let mut memory = folder.memory();
+    let mut memory = folder.memory()?;
     let mut done = Published {
         fleet: fleet.name.clone(),
         nodes: members.len(),
@@ -211,13 +211,18 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     let Found { edition, objects, lost, known, pairs } =
         edition_of.edition(settings, &tree, wanted, progress)?;
     done.alarms.extend(lost);
-    let pages = edition_of.pages(&edition)?;
-    let keys = edition_of.keys()?;
+    let mut pages = edition_of.pages(&edition)?;
+    let mut keys = edition_of.keys()?;
     edition_of.note_sealed(&keys);
-    let puts: Vec<(StoreKey, Vec<u8>)> = [objects, pages.puts(), keys.puts.clone()].concat();
+    let mut puts = objects;
+    puts.append(&mut keys.puts);
+    puts.append(&mut pages.fresh);
     if !puts.is_empty() {
         store.put(&puts).map_err(|e| in_store(&e))?;
     }
+    // They are kept here, too.
+    puts.retain(|(key, _)| matches!(key, StoreKey::Page(_)));
+    pages.fresh = puts;
     done.is_first = previous.is_none();
     done.is_new = edition_of.needs_a_head(&pages, &edition, wanted);
     done.sequence = previous.map_or(0, |opened| opened.signed.head.sequence);
@@ -238,7 +243,8 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     edition_of.note_holders(&mut memory);
     known.save(&folder, &pairs);
     if let Some(there) = &edition_of.there {
-        note_strays(&mut memory, &there.listed, done.sequence, &edition.entries, &folder, at)?;
+        let more = note_strays(&mut memory, &there.listed, done.sequence, &edition.entries, &folder, at)?;
+        done.alarms.extend(more);
         memory.swept = at;
     }
     clear_away(store.as_ref(), &mut memory, done.sequence, at, &mut done.alarms);
@@ -304,13 +310,7 @@ struct Found {
 struct Pages {
     hashes: Vec<[u8; 32]>,
     /// Those that aren't in the store yet.
-    fresh: Vec<([u8; 32], Vec<u8>)>,
-}
-
-impl Pages {
-    fn puts(&self) -> Vec<(StoreKey, Vec<u8>)> {
-        self.fresh.iter().map(|(hash, bytes)| (StoreKey::Page(*hash), bytes.clone())).collect()
-    }
+    fresh: Vec<(StoreKey, Vec<u8>)>,
 }
 
 /// The sealed keys that aren't in the store yet.
@@ -399,12 +399,12 @@ impl Publishing<'_> {
             let bytes = page::seal(&group, (at, count), self.name, self.key).map_err(|e| unsealed(&e))?;
             let hash = sha256(&bytes);
             pages.hashes.push(hash);
-            pages.fresh.push((hash, bytes));
+            pages.fresh.push((StoreKey::Page(hash), bytes));
         }
         let nodes = self.members.hash();
         let is_known = self.previous.is_some_and(|opened| opened.signed.head.nodes == nodes);
         if !is_known || !self.is_there(&StoreKey::Page(nodes)) {
-            pages.fresh.push((nodes, self.members.to_bytes()));
+            pages.fresh.push((StoreKey::Page(nodes), self.members.to_bytes()));
         }
         Ok(pages)
     }
@@ -440,8 +440,11 @@ impl Publishing<'_> {
     /// tells.
     fn note_holders(&self, memory: &mut FleetMemory) {
         match &self.there {
-            _ if self.is_fresh => memory.holders.clear(),
-            Some(there) => memory.holders = could_read(&there.listed, self.key.epoch(), self.members),
+            _ if self.is_fresh => (memory.holders, memory.more_holders) = Default::default(),
+            Some(there) => {
+                (memory.holders, memory.more_holders) =
+                    could_read(&there.listed, self.key.epoch(), self.members, &memory.holders);
+            }
             None => memory.holders.retain(|node| self.members.get(node).is_none()),
         }
     }
@@ -504,16 +507,17 @@ impl Publishing<'_> {
             Swap::Done(_) => {}
             Swap::Lost => return Err(lost(self.store, self.name, self.identity)),
         }
-        for (hash, bytes) in &pages.fresh {
-            self.folder.keep_page(hash, bytes)?;
+        for (key, bytes) in &pages.fresh {
+            if let StoreKey::Page(hash) = key {
+                self.folder.keep_page(hash, bytes)?;
+            }
         }
         if let Some(bytes) = &keys.own {
             self.folder.keep_epoch_key(self.key.epoch(), bytes)?;
         }
         let epoch = self.key.epoch();
         let own = keys.own.as_ref().map(|_| StoreKey::EpochKey { epoch, node: NodeName::publisher() });
-        let fresh: Vec<StoreKey> =
-            pages.fresh.iter().map(|(hash, _)| StoreKey::Page(*hash)).chain(own).collect();
+        let fresh: Vec<StoreKey> = pages.fresh.into_iter().map(|(key, _)| key).chain(own).collect();
         self.folder.switch_over(&value, &fresh)?;
         Ok(head)
     }

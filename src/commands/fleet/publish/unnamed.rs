@@ -1,5 +1,6 @@
 //! What is in the store and no head names: noted, and deleted after a day.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::commands::fleet::failures::in_store;
@@ -13,6 +14,12 @@ use crate::sys::failure::Failure;
 
 /// What no head names any more goes after this, and strays are looked for as often.
 pub(super) const DAY: i64 = 24 * 60 * 60;
+
+/// So much is noted of what is in the store and no head names.
+const MOST_DROPPED: usize = 100_000;
+
+/// So many are known by name who are no nodes and have a key in the store.
+const MOST_HOLDERS: usize = 1000;
 
 /// All that the store has of objects, pages and keys.
 pub(super) fn listed(store: &dyn FleetStore) -> Result<BTreeSet<StoreKey>, Failure> {
@@ -38,7 +45,8 @@ pub(super) fn drop_unnamed(
     memory.dropped.retain(|path, _| StoreKey::of_path(path).is_none_or(|key| !is_named(&key)));
 }
 
-/// Notes what is in the store and no head names.
+/// Notes what is in the store and no head names; says how much is left of it. The store alone says that it is there, so it
+/// takes no more than its room.
 pub(super) fn note_strays(
     memory: &mut FleetMemory,
     there: &BTreeSet<StoreKey>,
@@ -46,25 +54,44 @@ pub(super) fn note_strays(
     entries: &BTreeMap<String, PageEntry>,
     folder: &CacheFolder,
     at: i64,
-) -> Result<(), Failure> {
+) -> Result<Option<String>, Failure> {
     let head = folder.head()?.and_then(|bytes| SignedHead::read(&bytes).ok());
-    let Some(head) = head else { return Ok(()) };
+    let Some(head) = head else { return Ok(None) };
     let is_named = names(&head.head, entries);
-    for key in there.iter().filter(|key| !is_named(key)) {
-        memory.dropped.entry(key.to_string()).or_insert((sequence, at));
+    let mut more = 0;
+    for path in there.iter().filter(|key| !is_named(key)).map(StoreKey::to_string) {
+        let has_room = memory.dropped.len() < MOST_DROPPED;
+        match memory.dropped.entry(path) {
+            Entry::Occupied(_) => {}
+            Entry::Vacant(free) if has_room => drop(free.insert((sequence, at))),
+            Entry::Vacant(_) => more += 1,
+        }
     }
-    Ok(())
+    Ok((more > 0).then(|| {
+        format!(
+            "the store lists {more} values that no head names beside the {MOST_DROPPED} that are noted at once; they stay \
+             until those are deleted"
+        )
+    }))
 }
 
 /// The nodes that have a key of this epoch in the store and aren't among these: where the memory of their removal was lost,
-/// nothing else tells of them.
-pub(super) fn could_read(there: &BTreeSet<StoreKey>, epoch: u64, nodes: &NodeList) -> BTreeSet<String> {
+/// nothing else tells of them. `before`: those that were known, which come first; the number of those beside [`MOST_HOLDERS`].
+pub(super) fn could_read(
+    there: &BTreeSet<StoreKey>,
+    epoch: u64,
+    nodes: &NodeList,
+    before: &BTreeSet<String>,
+) -> (BTreeSet<String>, usize) {
     let holder = |key: &StoreKey| match key {
         StoreKey::EpochKey { epoch: of, node } if *of == epoch => Some(node.clone()),
         _ => None,
     };
     let is_no_more = |node: &NodeName| *node != NodeName::publisher() && nodes.get(node.as_ref()).is_none();
-    there.iter().filter_map(holder).filter(is_no_more).map(|node| node.to_string()).collect()
+    let all = there.iter().filter_map(holder).filter(is_no_more).map(|node| node.to_string());
+    let (known, others): (Vec<String>, Vec<String>) = all.partition(|node| before.contains(node));
+    let more = (known.len() + others.len()).saturating_sub(MOST_HOLDERS);
+    (known.into_iter().chain(others).take(MOST_HOLDERS).collect(), more)
 }
 
 /// What a head names in the store. The key of a node that was removed counts until the epoch is over: it says who could still
@@ -95,14 +122,30 @@ pub(super) fn clear_away(
     alarms: &mut Vec<String>,
 ) {
     let is_due = |(since_head, since): &(u64, i64)| *since_head < sequence && at - since >= DAY;
-    let due: Vec<String> =
-        memory.dropped.iter().filter(|(_, dropped)| is_due(dropped)).map(|(path, _)| path.clone()).collect();
-    let keys: Vec<StoreKey> = due.iter().filter_map(|path| StoreKey::of_path(path)).collect();
+    let due = memory.dropped.iter().filter(|(_, dropped)| is_due(dropped));
+    let keys: Vec<StoreKey> = due.filter_map(|(path, _)| StoreKey::of_path(path)).collect();
     if keys.is_empty() {
         return;
     }
     match store.delete(&keys) {
-        Ok(()) => memory.dropped.retain(|path, _| !due.contains(path)),
+        Ok(()) => memory.dropped.retain(|_, dropped| !is_due(dropped)),
         Err(e) => alarms.push(format!("what no head names any more can't be deleted: {e}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invented_holders_push_out_none_that_was_known() {
+        let key = |name: &str| StoreKey::EpochKey { epoch: 3, node: name.parse().unwrap() };
+        let mut there: BTreeSet<StoreKey> = (0..MOST_HOLDERS + 5).map(|at| key(&format!("a{at}"))).collect();
+        there.insert(key("lb9"));
+        let known = BTreeSet::from(["lb9".to_owned(), "gone".to_owned()]);
+        let (holders, more) = could_read(&there, 3, &NodeList::of([]), &known);
+        assert_eq!((holders.len(), more), (MOST_HOLDERS, 6));
+        assert!(holders.contains("lb9") && !holders.contains("gone"));
+        assert_eq!(could_read(&there, 4, &NodeList::of([]), &known), (BTreeSet::new(), 0));
     }
 }

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rustix::fs::CWD;
 use ureq::http::Uri;
 use zeroize::Zeroizing;
 
 use crate::fleet::name::FleetName;
 use crate::fleet::store::error::StoreError;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::{escaped, escaped_path, shell_word};
+use crate::sys::safe_read::read_regular;
 
 /// How to reach an etcd, and which fleet's values are meant.
 #[derive(Debug, Clone)]
@@ -88,15 +90,17 @@ impl EtcdSettings {
         let failed = |cause| StoreError::Io { deed: "read", path: path.clone(), cause };
         let meta = std::fs::metadata(path).map_err(failed)?;
         let shown = escaped_path(path);
+        let no_password = || StoreError::Setup(format!("{shown} is no password file"));
         if meta.permissions().mode() & 0o007 != 0 {
-            let advice = format!("anybody may read {shown}; run: chmod o= {shown}");
+            let word = shell_word(path.as_os_str());
+            let advice = format!("anybody may read {shown}; run: chmod o= {word}");
             return Err(StoreError::Setup(advice));
         }
         if !meta.is_file() || meta.len() > MAX_PASSWORD as u64 {
-            return Err(StoreError::Setup(format!("{shown} is no password file")));
+            return Err(no_password());
         }
-        let text = Zeroizing::new(std::fs::read_to_string(path).map_err(failed)?);
-        let password = text.trim_end_matches(['\r', '\n']);
+        let (text, _) = read_regular(&CWD, path.as_os_str()).map_err(|e| failed(e.into()))?;
+        let password = str::from_utf8(&text).map_err(|_| no_password())?.trim_end_matches(['\r', '\n']);
         if password.is_empty() {
             return Err(StoreError::Setup(format!("{shown} is empty")));
         }
@@ -141,5 +145,23 @@ mod tests {
         assert_eq!(*settings.password().unwrap(), "secret");
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         assert!(settings.password().unwrap_err().to_string().contains("chmod o="));
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        for none in [&b"\xff"[..], b"\n", &[b'x'; MAX_PASSWORD + 1]] {
+            fs::write(&path, none).unwrap();
+            assert!(matches!(settings.password(), Err(StoreError::Setup(_))));
+        }
+    }
+
+    #[test]
+    fn advice_can_be_pasted_where_the_path_has_a_blank() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pass word");
+        fs::write(&path, "secret\n").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        let settings = EtcdSettings { password_file: Some(path), ..settings("https://e1") };
+        let said = settings.password().unwrap_err().to_string();
+        let advice = said.split_once("; run: ").unwrap().1;
+        assert!(std::process::Command::new("sh").args(["-ec", advice]).status().unwrap().success());
+        assert_eq!(*settings.password().unwrap(), "secret");
     }
 }

@@ -1,5 +1,6 @@
 //! TLS to etcd: which CA counts, and this host's certificate.
 
+use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ pub(super) fn config(settings: &EtcdSettings, members: &[String]) -> Result<Opti
 
 fn client(certificate: &Path, key: &Path) -> Result<ClientCert, StoreError> {
     let chain = certificates(certificate)?;
-    let text = Zeroizing::new(read(key)?);
+    let text = read(key)?;
     let Ok(private) = PrivateKeyDer::from_pem_slice(&text) else {
         return Err(StoreError::Setup(format!("{} holds no private key", escaped_path(key))));
     };
@@ -74,11 +75,20 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError>
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, StoreError> {
+/// What is read may be a private key, also where certificates are looked for.
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
     let failed = |cause| StoreError::Io { deed: "read", path: path.to_owned(), cause };
     let meta = std::fs::metadata(path).map_err(failed)?;
     if !meta.is_file() || meta.len() > MAX_BYTES {
         return Err(StoreError::Setup(format!("{} is no PEM file", escaped_path(path))));
     }
-    std::fs::read(path).map_err(failed)
+    // No reallocation leaves a copy behind, also where the file has grown: then the rest isn't read.
+    let room = usize::try_from(meta.len()).unwrap_or_default() + 1;
+    let mut text = Zeroizing::new(Vec::with_capacity(room));
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(room as u64).read_to_end(&mut text).map_err(failed)?;
+    if text.len() == room {
+        return Err(failed(std::io::Error::other("the file changed while it was read")));
+    }
+    Ok(text)
 }
