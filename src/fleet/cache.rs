@@ -44,7 +44,7 @@ use crate::sites::place::Place;
 use crate::sys::clock::now;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::{Failure, FailureKind, io_cause};
-use crate::sys::folder_lock::{NotLocked, PROC, lock};
+use crate::sys::folder_lock::{PROC, lock};
 use crate::sys::safe_read::read_opened;
 
 /// The head that counts here.
@@ -240,14 +240,7 @@ impl CacheFolder {
     pub fn lock(path: &Path) -> Result<Self, Failure> {
         let place = made(path)?;
         must_be_ours(&place)?;
-        lock(&place.dir, PATIENCE, Path::new(PROC)).map_err(|not_locked| match not_locked {
-            NotLocked::Held(by) => {
-                let by = by.unwrap_or_else(|| "another run".to_owned());
-                let fact = format!("{} is locked by {by}; wait for it to end, or end it", escaped_path(path));
-                Failure::new(FailureKind::Lock, fact)
-            }
-            NotLocked::Failed(e) => Failure::io("lock", path, &e.into()),
-        })?;
+        lock(&place.dir, PATIENCE, Path::new(PROC)).map_err(|failed| failed.failure(path))?;
         Ok(Self {
             pages: place.private_subdirectory(PAGES)?,
             objects: place.private_subdirectory(OBJECTS)?,

@@ -5,19 +5,11 @@
 use std::time::Duration;
 
 use crate::sites::place::Place;
-use crate::sys::escape::escaped_path;
-use crate::sys::failure::{Failure, FailureKind};
-use crate::sys::folder_lock::{self, NotLocked};
+use crate::sys::failure::Failure;
+use crate::sys::folder_lock;
 use crate::sys::system::System;
 
 /// Locks the directory, waiting as long as `patience`.
 pub(super) fn lock(place: &Place, system: &System, patience: Duration) -> Result<(), Failure> {
-    folder_lock::lock(&place.dir, patience, &system.proc).map_err(|not_locked| match not_locked {
-        NotLocked::Held(by) => {
-            let (shown, by) = (escaped_path(&place.path), by.unwrap_or_else(|| "another run".to_owned()));
-            let fact = format!("{shown} is locked by {by}; wait for it to end, or end it");
-            Failure::new(FailureKind::Lock, fact)
-        }
-        NotLocked::Failed(e) => Failure::io("lock", &place.path, &e.into()),
-    })
+    folder_lock::lock(&place.dir, patience, &system.proc).map_err(|failed| failed.failure(&place.path))
 }

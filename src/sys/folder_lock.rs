@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, Stat, flock, fstat, major, minor};
 use rustix::io::Errno;
 
-use super::escape::escaped;
+use super::escape::{escaped, escaped_path};
+use super::failure::{Failure, FailureKind};
 
 /// Where procfs is.
 pub const PROC: &str = "/proc";
@@ -22,6 +23,21 @@ pub enum NotLocked {
     Held(Option<String>),
     /// The operating system's error.
     Failed(Errno),
+}
+
+impl NotLocked {
+    /// The fact about this directory for people.
+    #[must_use]
+    pub fn failure(self, path: &Path) -> Failure {
+        match self {
+            Self::Held(by) => {
+                let (shown, by) = (escaped_path(path), by.unwrap_or_else(|| "another run".to_owned()));
+                let fact = format!("{shown} is locked by {by}; wait for it to end, or end it");
+                Failure::new(FailureKind::Lock, fact)
+            }
+            Self::Failed(e) => Failure::io("lock", path, &e.into()),
+        }
+    }
 }
 
 /// Locks the directory, waiting as long as `patience`: whoever may open it may hold its lock, and for ever.
