@@ -16,10 +16,7 @@ pub fn run(system: &System, haproxy: &Haproxy) -> Attempt {
         return Attempt::Failed("reload = \"command\" has no command".to_owned());
     };
     let Some(path) = system.program(name) else {
-        return Attempt::Failed(format!(
-            "there is no program {}; name it by its absolute path",
-            escaped(name)
-        ));
+        return Attempt::Failed(format!("{}; name it by its absolute path", system.missing(name)));
     };
     match Program::new(path).args(args).run(Instant::now() + haproxy.timeout) {
         Ok(done) if done.succeeded() => Attempt::Told { seen: None, detail: None },
