@@ -239,6 +239,59 @@ fn files_that_lines_name_are_looked_after_where_they_are() {
     }
 }
 
+/// Files that a bind names one by one: where they are named as ours, their directory is proposed; else it is said what is loaded.
+#[test]
+fn files_that_a_bind_names_are_looked_after_where_they_are() {
+    for (certificates, host_file) in [
+        ("crt DIR/certs/a.example.pem crt DIR/certs/b.example.pem", "DIR/host.pem"),
+        (
+            "crt DIR/ssl/default.pem crt DIR/certs/a.example.pem crt DIR/certs/other.pem",
+            "DIR/ssl/default.pem",
+        ),
+    ] {
+        let host = Host::new(tree());
+        let here = |text: &str| text.replace("DIR", host.folder.path().to_str().unwrap());
+        host.haproxy_cfg(&format!("{GLOBAL}frontend https\n bind :443 ssl {certificates}\n"));
+        for name in ["a.example", "b.example"] {
+            put(&host.at(&format!("certs/{name}.pem")), host.tree.leaf(name).combined(), 0o600);
+        }
+        for other in ["certs/other.pem", "ssl/default.pem"] {
+            put(&host.at(other), host.tree.leaf("b.example").combined(), 0o600);
+        }
+        let made = host.run(&["init", "--write-config"]);
+        assert!(made.code == Some(0) && made.text.contains("by a line for each"), "{}", made.text);
+        let needed = here("add \"crt DIR/certs/example.org.pem\" to the bind line");
+        assert!(made.text.contains(&needed), "{}", made.text);
+        let host_file = format!("host_file = \"{host_file}\"");
+        let expected = ["sites_dir = \"DIR/certs\"", "mode = \"0600\"", &host_file];
+        assert_eq!(host.settings()[..3], expected, "{certificates}");
+        let setup = host.run(&["status", "--setup", "-v"]);
+        assert!(setup.text.contains("setup ok   crt:"), "{}", setup.text);
+        assert!(!setup.text.contains("no bind line of haproxy loads"), "{}", setup.text);
+    }
+    // Under other names, in several directories, and beside HAProxy's own configuration.
+    for certificates in [
+        "crt DIR/certs/one.pem",
+        "crt DIR/certs/a.example.pem crt DIR/more/b.example.pem",
+        "crt /etc/haproxy/a.example.pem",
+    ] {
+        let host = Host::new(tree());
+        host.haproxy_cfg(&format!("{GLOBAL}frontend https\n bind :443 ssl {certificates}\n"));
+        for file in ["certs/one.pem", "certs/a.example.pem", "more/b.example.pem", "haproxy/a.example.pem"] {
+            put(&host.at(file), host.tree.leaf("a.example").combined(), 0o600);
+        }
+        let first = certificates.split(' ').nth(1).unwrap();
+        let first = first.replace("DIR", host.folder.path().to_str().unwrap());
+        for arguments in [&["init", "--write-config"][..], &["init", "--dry-run"]] {
+            let said = host.run(arguments);
+            let now = format!("HAProxy loads {first} (/etc/haproxy/haproxy.cfg:4)");
+            assert!(said.text.contains(&now), "no {now} in {}", said.text);
+            assert!(said.text.contains("/etc/haproxy/haproxy.cfg:4: \"crt /usr/local/ssl"), "{}", said.text);
+        }
+        assert_eq!(host.settings(), [""; 0], "{certificates}");
+    }
+}
+
 /// certbot's own two files by a `crt-store`, and files of several directories: nothing is proposed, least of all certbot's tree.
 #[test]
 fn what_lines_name_here_and_there_is_not_adopted() {

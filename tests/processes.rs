@@ -258,6 +258,159 @@ fn a_haproxy_that_is_down_is_owed_nothing_beside_other_haproxys() {
     }
 }
 
+/// The lines of the settings that a pasted command adds.
+fn paste(command: &str) {
+    let done = finish(Command::new("sh").args(["-c", command]), LIMIT);
+    assert!(done.status.success(), "{command}: {done:?}");
+}
+
+/// The same, and what it serves can be seen.
+fn seen(name: &str, haproxy: &Haproxy) -> String {
+    format!("{}runtime_socket = {}\n", by_pidfile(name, haproxy), toml(&haproxy.stats_socket()))
+}
+
+/// That a HAProxy has no table is said, where it runs; what is pasted makes it one that is notified.
+#[test]
+fn a_haproxy_without_a_table_is_told_of_until_it_has_one() {
+    for version in some(&["2.6", "3.2"]) {
+        let mut bed = Bed::new();
+        let (edge, lab) = (bed.haproxy(&version).start(), bed.haproxy(&version).start());
+        let settings = bed.path("haproxy-certs.toml");
+        let text = fs::read_to_string(bed.cmd().table(&seen("edge", &edge)).config()).unwrap();
+        fs::write(&settings, text).unwrap();
+        let cmd = bed.cmd();
+        let run =
+            |arguments: &[&str]| cmd.run_as(&[&["--config", settings.to_str().unwrap()], arguments].concat());
+        let assemble = || run(&["assemble", "--format", "json"]);
+        let status = || run(&["status", "--format", "json"]);
+        let tableless = format!("the HAProxy of process {} loads", lab.master_pid());
+        let old = bed.tree.leaf("a.example").clone();
+        let leaf = bed.tree.renew("a.example");
+        let first = assemble().exits(1);
+        assert!(first.stdout.contains(&tableless), "{}: {first}", version.full);
+        assert_eq!(told(&first, 0)["confirmed"], true, "{first}");
+        serves(&edge, &leaf);
+        serves(&lab, &old);
+        let shown = status().exits(1).json();
+        let problem = &shown["problems"][0];
+        assert_eq!(problem["problem"], "haproxy-stale", "{shown}");
+        assert!(problem["fact"].as_str().unwrap().starts_with(&tableless), "{shown}");
+        let prepared = run(&["init", "--write-config", "--dry-run"]).exits(0);
+        assert!(prepared.stdout.contains(&tableless), "{prepared}");
+        let command = problem["commands"][0].as_str().unwrap();
+        assert!(prepared.stdout.contains(command), "{command} isn't in {prepared}");
+        paste(command);
+        assemble().exits(0);
+        serves(&lab, &leaf);
+        status().exits(0);
+        let leaf = bed.tree.renew("a.example");
+        assemble().exits(0);
+        serves(&edge, &leaf);
+        serves(&lab, &leaf);
+    }
+}
+
+/// One that another settings file is about, one that only ends its last connections, and one that may be the one of a table.
+#[test]
+fn who_has_a_table_or_ends_is_not_without_one() {
+    let version = version("3.0").unwrap();
+    let mut bed = Bed::new();
+    let (edge, lab) = (bed.haproxy(&version).start(), bed.haproxy(&version).start());
+    let (of_edge, of_lab) = (bed.cmd().table(&seen("edge", &edge)), bed.cmd().table(&seen("lab", &lab)));
+    bed.renew();
+    of_edge.assemble(&[]).exits(1);
+    // From now on it is known that both share the directory.
+    of_lab.assemble(&[]).exits(0);
+    let leaf = bed.renew();
+    of_edge.assemble(&[]).exits(0);
+    serves(&edge, &leaf);
+    of_edge.run(&["status"]).exits(0);
+    // Which of the two a table is about that has nothing of either can't be told.
+    let command = format!("command = [\"/bin/kill\", \"-USR2\", \"{}\"]", lab.master_pid());
+    let by_command = format!("[[haproxy]]\nname = \"lab\"\nreload = \"command\"\n{command}");
+    let bed_of_both = bed.cmd().table(&by_pidfile("edge", &edge)).table(&by_command);
+    bed.renew();
+    let run = bed_of_both.assemble(&[]);
+    assert!(!run.stdout.contains("no [[haproxy]] table"), "{run}");
+    // A client keeps one of them alive.
+    let mut third = Bed::new();
+    let alone = third.haproxy(&version).start();
+    let draining = third.haproxy(&version).start();
+    let _client = std::net::TcpStream::connect(draining.address()).unwrap();
+    paste(&format!("kill -USR1 {}", draining.master_pid()));
+    wait_until(LIMIT, "nobody listens any more", || {
+        std::net::TcpStream::connect(draining.address()).is_err()
+    });
+    let leaf = third.renew();
+    let run = third.cmd().table(&by_pidfile("edge", &alone)).assemble(&[]).exits(0);
+    assert_eq!(told(&run, 0)["confirmed"], true, "{run}");
+    serves(&alone, &leaf);
+}
+
+/// Nobody listens at its master's socket any more, and nothing else says anything of it.
+#[test]
+fn a_dead_masters_socket_is_not_waited_for_again_and_again() {
+    for version in some(&["2.6", "3.0", "3.2"]) {
+        let mut bed = Bed::new();
+        let mut haproxy = bed.haproxy(&version).start();
+        let table = format!(
+            "[[haproxy]]\nunit = \"\"\npidfile = \"\"\nmaster_socket = {}\nbinary = {}\n",
+            toml(&haproxy.master_socket()),
+            toml(&version.program)
+        );
+        let cmd = bed.cmd().table(&table);
+        cmd.assemble(&[]).exits(0);
+        haproxy.kill();
+        assert!(haproxy.master_socket().exists());
+        let leaf = bed.renew();
+        let begin = Instant::now();
+        let run = cmd.assemble(&[]).exits(2);
+        assert!(begin.elapsed() < Duration::from_secs(12), "{:?}: {run}", begin.elapsed());
+        assert!(told(&run, 0)["detail"].as_str().unwrap().contains("connection refused"), "{run}");
+        haproxy.run_again();
+        cmd.assemble(&[]).exits(0);
+        serves(&haproxy, &leaf);
+    }
+}
+
+/// A check of ours has none of its variables: what hangs on them isn't claimed, what doesn't is.
+#[test]
+fn whether_one_starts_that_needs_a_variable_is_not_claimed() {
+    for version in some(&["2.6", "3.2"]) {
+        let mut bed = Bed::new();
+        let sites = bed.sites();
+        let setup = Haproxy::of(&version).bind_option("ssl crt \"${CERTS_OF_TEST}\"");
+        let mut haproxy = setup.env("CERTS_OF_TEST", sites.to_str().unwrap()).start();
+        let cmd = bed.cmd().table(&by_pidfile("haproxy", &haproxy));
+        bed.renew();
+        cmd.assemble(&[]).exits(0);
+        haproxy.kill();
+        fs::write(haproxy.pidfile(), format!("{}\n", gone())).unwrap();
+        let leaf = bed.renew();
+        let run = cmd.assemble(&[]).exits(0);
+        let row = told(&run, 0);
+        assert_eq!(row["outcome"], "not-running", "{run}");
+        let detail = row["detail"].as_str().unwrap();
+        assert!(detail.contains("can't be told") && !detail.contains("may not start"), "{run}");
+        let status = || cmd.run(&["status", "--format", "json", "--setup"]).exits(2);
+        let words = |run: &Run| -> Vec<String> {
+            let all = run.json()["problems"].as_array().unwrap().clone();
+            all.iter().map(|it| it["problem"].as_str().unwrap().to_owned()).collect()
+        };
+        let seen = status();
+        assert!(words(&seen).contains(&"haproxy-down".to_owned()), "{seen}");
+        assert!(!words(&seen).contains(&"haproxy-config".to_owned()), "{seen}");
+        assert!(seen.stdout.contains("a condition whose value isn't known"), "{seen}");
+        let good = fs::read_to_string(haproxy.config()).unwrap();
+        fs::write(haproxy.config(), format!("{good}\nnonsense\n")).unwrap();
+        // The variable's line is refused as well here: the other is what is sure.
+        assert!(words(&status()).contains(&"haproxy-config".to_owned()));
+        fs::write(haproxy.config(), good).unwrap();
+        haproxy.run_again();
+        serves(&haproxy, &leaf);
+    }
+}
+
 /// Does something when it is dropped.
 struct AtTheEnd<F: Fn()>(F);
 

@@ -255,7 +255,9 @@ fn batch(changes: &[Change]) -> Batch<'_> {
     static START: LazyLock<Start> = LazyLock::new(Start::default);
     let committed = SystemTime::now();
     let read = &|_: &Target| Ok(Vec::new().into());
-    Batch { changes, read, committed, serving: &SERVING, ours: &OURS, homes: &HOMES, start: &START }
+    // Each run has its own.
+    let patience = Box::leak(Box::default());
+    Batch { changes, read, committed, serving: &SERVING, ours: &OURS, homes: &HOMES, start: &START, patience }
 }
 
 fn seen(attempt: &Attempt) -> Option<bool> {

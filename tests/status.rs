@@ -853,8 +853,31 @@ fn what_is_owed_is_a_warning_and_after_an_hour_critical() {
     remembered["owed"]["haproxy"]["since"] = Value::from(1_000_000);
     fs::write(&state, remembered.to_string()).unwrap();
     assert_eq!(severity(&json(&cmd).exits(2)), "critical");
+    // The clock was set back since.
+    let later =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 90_000;
+    remembered["owed"]["haproxy"]["since"] = Value::from(later);
+    fs::write(&state, remembered.to_string()).unwrap();
+    let seen = json(&cmd).exits(2).json();
+    let fact = seen["problems"][0]["fact"].as_str().unwrap();
+    assert!(fact.contains("since when can't be told") && !fact.contains('-'), "{fact}");
     cmd.run(&["assemble"]).exits(0);
     json(&cmd).exits(0);
+}
+
+/// Its stats socket is in another place by now: what is to be set isn't the pidfile, which is right.
+#[test]
+fn a_socket_that_moved_is_what_is_to_be_set() {
+    let (_tree, cmd, haproxy) = healthy(&system_haproxy());
+    let dead = cmd.beside("admin.sock");
+    drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+    let table = format!(
+        "[[haproxy]]\nunit = \"\"\nmaster_socket = \"\"\npidfile = {}\nruntime_socket = {}",
+        support::cmd::toml(&haproxy.pidfile()),
+        support::cmd::toml(&dead)
+    );
+    let seen = json(&cmd.with_tables(&table)).exits(3);
+    assert!(seen.stdout.contains("was started with this pidfile; set runtime_socket to its own"), "{seen}");
 }
 
 #[test]

@@ -201,7 +201,9 @@ fn a_directory_that_is_not_loaded_or_keeps_haproxy_from_starting_is_noticed() {
     assert!(words.contains("has crt without ssl"), "{run}");
 
     let (_tree, cmd) = deployed();
-    let elsewhere = Haproxy::of(&system_haproxy()).crt(cmd.site("a.example")).start();
+    let other = cmd.beside("other.pem");
+    std::fs::copy(cmd.site("a.example"), &other).unwrap();
+    let elsewhere = Haproxy::of(&system_haproxy()).crt(&other).start();
     let there = with(cmd, &elsewhere, "", Port::free().number());
     let run = look(&there).exits(2);
     finds(&run, "crt", "critical", "no bind line of haproxy loads");

@@ -520,13 +520,25 @@ fn a_haproxy_that_loads_a_file_of_the_same_name_confirms_nothing() {
         tree.issue("a.example", KeyKind::P256, &["a.example"], Validity::days(90));
         let first = Cmd::new(tree.live()).without_haproxy();
         first.assemble(&[]).exits(0);
-        let haproxy = Haproxy::of(&version).crt(first.sites()).start();
-        let cmd = Cmd::new(tree.live()).haproxy(&haproxy, "");
-        for _ in 0..2 {
-            tree.renew("a.example");
-            let run = cmd.assemble(&[]).exits(1);
-            assert_eq!(run.stdout.matches("haproxy loads nothing from").count(), 1, "{run}");
-            assert_ne!(run.haproxy()["confirmed"], true, "{}: {run}", version.full);
+        // The whole directory, or the file by its name.
+        for loaded in [first.sites(), first.site("a.example")] {
+            let haproxy = Haproxy::of(&version).crt(&loaded).start();
+            let cmd = Cmd::new(tree.live()).haproxy(&haproxy, "");
+            let workers = haproxy.worker_pids();
+            for _ in 0..2 {
+                tree.renew("a.example");
+                let run = cmd.assemble(&[]).exits(1);
+                assert_eq!(run.stdout.matches("haproxy loads nothing from").count(), 1, "{run}");
+                let line = format!("crt {}\\\" in the place of", cmd.sites().display());
+                assert!(run.stdout.contains(&line), "{run}");
+                let row = run.haproxy();
+                assert_eq!(
+                    (&row["outcome"], &row["confirmed"]),
+                    (&"not-needed".into(), &Value::Null),
+                    "{run}"
+                );
+            }
+            assert_eq!(haproxy.worker_pids(), workers, "no reload brings it anything: {}", version.full);
         }
     }
 }
@@ -552,7 +564,8 @@ fn a_haproxy_that_loads_nothing_of_ours_is_said() {
             for _ in 0..2 {
                 let run = cmd.assemble(&[]).exits(1);
                 assert_eq!(run.stdout.matches("haproxy loads nothing from").count(), 1, "{run}");
-                assert_eq!(run.stdout.contains("add to its configuration"), !has_tls, "{run}");
+                assert!(run.stdout.contains("add to its configuration"), "{run}");
+                assert_eq!(run.stdout.contains("in the place of the files"), has_tls, "{run}");
                 let row = run.haproxy();
                 assert_eq!((&row["outcome"], &row["owed"]), (&"not-needed".into(), &false.into()), "{run}");
             }

@@ -60,10 +60,8 @@ impl CertbotCall {
     ) -> Result<Self, Failure> {
         let name = &settings.certbot.binary;
         let program = system.program(name).ok_or_else(|| {
-            Failure::config(format!(
-                "there is no program {} here; install certbot, or set binary in [certbot] to its path",
-                escaped(name)
-            ))
+            let why = system.missing(name);
+            Failure::config(format!("{why}; install certbot, or set binary in [certbot] to its path"))
         })?;
         let around = match deed {
             Deed::Issue(names) => Around::look(settings, &program, names, more),

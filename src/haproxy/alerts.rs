@@ -8,6 +8,7 @@ use crate::config::Haproxy;
 use crate::haproxy::batch::{Batch, Change};
 use crate::haproxy::target::Target;
 use crate::serving::beside::{EXTRAS, SIBLINGS};
+use crate::serving::configuration::UnknownLine;
 use crate::sys::escape::{escaped, shell_word};
 
 /// How many bytes of one line are quoted.
@@ -59,6 +60,23 @@ pub(crate) fn advice(words: &str, program: &Path, files: &[PathBuf], loads: &[St
         }
         (None, None) => format!("mend its configuration{check}"),
     }
+}
+
+/// Why a refusal says nothing of a start in another environment: all that it complains about may hang on these lines.
+#[must_use]
+pub fn doubt(log: &str, unknown: &[UnknownLine]) -> Option<String> {
+    let of_alert = |alert: &String| {
+        let place = place_in(alert);
+        let is_it = |line: &&UnknownLine| {
+            let is_there =
+                |(file, number): (&str, &str)| *line.at.file == *file && number.parse() == Ok(line.at.line);
+            line.leads || place.is_none_or(is_there)
+        };
+        unknown.iter().find(is_it)
+    };
+    let doubts: Option<Vec<&UnknownLine>> = alerts(log).iter().map(of_alert).collect();
+    let first = doubts?.into_iter().next()?;
+    Some(format!("{} holds a variable or a condition whose value isn't known", first.at))
 }
 
 /// The first file and line in brackets.

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Haproxy;
 use crate::haproxy::memory;
+use crate::haproxy::patience::Patience;
 use crate::haproxy::siblings::Homes;
 use crate::haproxy::start::Start;
 use crate::haproxy::target::Target;
@@ -61,6 +62,8 @@ pub struct Batch<'a> {
     pub homes: &'a Homes,
     /// How it will be started, should it not run.
     pub start: &'a Start,
+    /// How its sockets have behaved in this run.
+    pub patience: &'a Patience,
 }
 
 impl Batch<'_> {

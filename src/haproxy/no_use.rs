@@ -32,13 +32,16 @@ pub(crate) fn has_none_for(system: &System, haproxy: &Haproxy, batch: &Batch<'_>
     if !started.is_ok_and(|started| started.is_surely_this && started.root.is_none()) {
         return false;
     }
-    // One that runs with an older configuration may have it by whatever spelling.
+    // One that runs with an older configuration may have it by whatever spelling: what the present one loads from elsewhere
+    // it had from there.
+    let is_others = |store: &String| serving.stores.get(store).is_some_and(|it| it.identity.is_some());
     let files: BTreeSet<String> =
         changes.iter().map(|change| base_name(&change.target.spelled(haproxy)).to_owned()).collect();
     let has_none = |worker: &Worker<'_>| {
         let listing = worker.listing(deadline).ok()?;
-        let is_of_it =
-            |store: &String| files.contains(base_name(store)) || is_ours(identity(Path::new(store)));
+        let is_of_it = |store: &String| {
+            is_ours(identity(Path::new(store))) || files.contains(base_name(store)) && !is_others(store)
+        };
         Some(!listing.stores.iter().any(is_of_it))
     };
     Worker::ways(haproxy).iter().find_map(has_none).unwrap_or(false)

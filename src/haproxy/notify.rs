@@ -97,6 +97,9 @@ impl Notification<'_> {
     /// By the first of these ways that applies.
     fn by(&self, methods: &[Method]) -> Verdict {
         let before = self.answering();
+        if before.is_some() {
+            self.batch.patience.note_answer();
+        }
         if let Some(verdict) = self.probed_again(methods, before) {
             return verdict;
         }
@@ -277,6 +280,9 @@ impl Notification<'_> {
         let serving = of_stopped(self.system, self.haproxy, &start.files, sites);
         let rejected = alerts::named_changes(&log, self.haproxy, &Batch { serving: &serving, ..*self.batch });
         if rejected.is_empty() {
+            if let Some(doubt) = process::stopped::doubt(&start.files, &log) {
+                return verdict.with(format!("and whether it would start can't be told: {doubt}"));
+            }
             return verdict.with(format!("and it may not start: {}", alerts::cause(&words)));
         }
         Verdict { rejected, ..verdict }

@@ -97,7 +97,7 @@ pub fn staged(
 enum Unasked {
     #[error("binary is empty, so HAProxy is never run")]
     Never,
-    #[error("there is no program {} here; set binary to its path, or to \"\"", escaped(.0))]
+    #[error("{0}; set binary to its path, or to \"\"")]
     NoProgram(String),
     #[error("cannot run {}: {}", escaped_path(.0), io_cause(.1))]
     NotRun(PathBuf, io::Error),
@@ -114,7 +114,7 @@ enum Unasked {
 
 fn binary(system: &System, haproxy: &Haproxy) -> Result<PathBuf, Unasked> {
     let name = haproxy.binary.as_ref().ok_or(Unasked::Never)?;
-    system.program(name).ok_or_else(|| Unasked::NoProgram(name.clone()))
+    system.program(name).ok_or_else(|| Unasked::NoProgram(system.missing(name)))
 }
 
 /// One HAProxy being asked about a directory.

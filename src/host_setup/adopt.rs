@@ -3,8 +3,9 @@
 //!
 //! [`look`] reads, `propose` decides (pure), [`Proposal::keys`] says it as settings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +13,10 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::config::{Address, Haproxy, Settings};
 use crate::haproxy::methods::master::ANSWERS_SINCE;
-use crate::haproxy::process::arguments::value_of;
+use crate::haproxy::process::arguments::{master_socket, value_of};
 use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::Started;
+use crate::host_setup::haproxy::{loaded_now, what_to_add};
 use crate::host_setup::settings_file::{Values, quoted};
 use crate::serving::configuration::Configuration;
 use crate::serving::contents;
@@ -110,6 +112,10 @@ pub fn look(settings: &Settings, system: &System, is_chosen: bool) -> Option<Pro
             entries.filter_map(|entry| Path::new(&entry.file_name()).file_stem().map(OsStr::to_owned));
         names.filter(|name| settings.live_dir.join(name).is_dir()).count()
     };
+    let is_lineages = |file: &Path| {
+        let name = file.file_name().and_then(|name| name.as_encoded_bytes().strip_suffix(b".pem"));
+        name.is_some_and(|name| settings.live_dir.join(OsStr::from_bytes(name)).is_dir())
+    };
     let around = Around {
         running: running.as_ref(),
         folder: &folder,
@@ -117,6 +123,7 @@ pub fn look(settings: &Settings, system: &System, is_chosen: bool) -> Option<Pro
         is_chosen,
         modes: &modes,
         lineages: &lineages,
+        is_lineages: &is_lineages,
     };
     let is_certbots = |directory: &str| Path::new(directory).starts_with(&settings.live_dir);
     let mut proposal = propose(haproxy, &configuration, &serving, &around)?;
@@ -183,6 +190,8 @@ struct Around<'a> {
     modes: &'a dyn Fn(&str) -> Vec<FileMode>,
     /// How many files of certbot's lineages somebody has put into a directory.
     lineages: &'a dyn Fn(&Path) -> usize,
+    /// Whether a file has the name that a lineage of certbot's has here.
+    is_lineages: &'a dyn Fn(&Path) -> bool,
 }
 
 /// The proposal: the directory that a bind with TLS loads, of several the one with most lineages' files, the first of those;
@@ -193,7 +202,7 @@ fn propose(
     serving: &Serving,
     around: &Around<'_>,
 ) -> Option<Proposal> {
-    let Around { running, folder, sites, is_chosen, modes, lineages } = *around;
+    let Around { running, folder, sites, is_chosen, modes, lineages, is_lineages } = *around;
     let absolute = |path: &str| absolute(folder, path);
     let is_ours = |load: &Load| {
         let is_it = load.path == haproxy.sites_dir || absolute(&load.path) == Path::new(&haproxy.sites_dir);
@@ -222,7 +231,8 @@ fn propose(
         if !is_clear || !is_chosen && has_ours() {
             return None;
         }
-        let (sites_dir, first) = directory_of_lines(&binds, configuration, &absolute)?;
+        let (sites_dir, first) = directory_of_lines(&binds, configuration, &absolute)
+            .or_else(|| directory_of_words(&binds, is_lineages, &absolute))?;
         if is_chosen && sites_dir != Path::new(&haproxy.sites_dir) {
             return None;
         }
@@ -251,7 +261,9 @@ fn propose(
         sockets.map(|socket| socket.trim_start_matches("unix@")).find(|socket| socket.starts_with('/'));
     let is_default = |pidfile: &&String| Path::new(pidfile.as_str()) == haproxy.pidfile;
     let argument = |option: &str| running?.argument(option);
-    let master_socket = argument("-S").and_then(|socket| Some(socket.split(',').next()?.to_owned()));
+    let master_socket = running
+        .and_then(|it| master_socket(&it.arguments))
+        .map(|socket| text(&absolute(&socket.to_string_lossy())));
     let pidfile = argument("-p").or_else(|| configuration.pidfile.clone());
     let deaf = running.map(|it| it.deaf(pidfile.as_ref(), socket_folder(configuration)));
     let is_usual = |socket: &String| match &haproxy.master_socket {
@@ -348,6 +360,27 @@ fn directory_of_lines(
     }
 }
 
+/// The one directory in which the files are that binds name by themselves, some of them as a lineage's file is named here; the
+/// very first may be elsewhere, and is then the certificate before it.
+fn directory_of_words(
+    binds: &[&Bind],
+    is_lineages: &dyn Fn(&Path) -> bool,
+    absolute: &dyn Fn(&str) -> PathBuf,
+) -> Option<(PathBuf, Option<PathBuf>)> {
+    let loads: Vec<&Load> = binds.iter().flat_map(|bind| &bind.loads).collect();
+    let is_word = |load: &&Load| matches!(load.how, How::File | How::Default) && !load.path.starts_with('@');
+    if !loads.iter().all(is_word) {
+        return None;
+    }
+    let files: Vec<PathBuf> = loads.iter().map(|load| absolute(&load.path)).collect();
+    let ours: BTreeSet<&Path> =
+        files.iter().filter(|file| is_lineages(file)).filter_map(|file| file.parent()).collect();
+    let only = ours.iter().next().filter(|_| ours.len() == 1)?;
+    let others: BTreeSet<&PathBuf> = files.iter().filter(|file| file.parent() != Some(only)).collect();
+    let first = files.first().filter(|first| others.contains(first));
+    (others.len() == usize::from(first.is_some())).then(|| (only.to_path_buf(), first.cloned()))
+}
+
 /// What most of the files have.
 fn most_frequent(all: &[FileMode]) -> Option<FileMode> {
     let mut counts: BTreeMap<FileMode, usize> = BTreeMap::new();
@@ -412,6 +445,23 @@ pub fn loads_sites_dir(settings: &Settings, system: &System) -> Option<bool> {
     settings.haproxys.iter().filter_map(loads).reduce(|any, one| any || one)
 }
 
+/// Where the first HAProxy loads certificates, and none of the sites directory: which, and what to do.
+#[must_use]
+pub fn loads_others(settings: &Settings, system: &System) -> Option<String> {
+    let haproxy = settings.haproxys.first()?;
+    let (_, serving) = set_up::set_up(system, haproxy).ok()?;
+    let now = loaded_now(&serving)?;
+    if serving.unclear.is_some() || loads_sites_dir(settings, system) != Some(false) {
+        return None;
+    }
+    Some(format!(
+        "HAProxy loads {now}, and nothing from {}; once haproxy-certs assemble has filled that, say so in HAProxy's \
+         configuration and reload it: {}",
+        escaped(&haproxy.sites_dir),
+        what_to_add(haproxy, &serving)
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -435,7 +485,15 @@ mod tests {
     }
 
     fn around<'a>(folder: &'a Path, modes: &'a dyn Fn(&str) -> Vec<FileMode>) -> Around<'a> {
-        Around { running: None, folder, sites: None, is_chosen: false, modes, lineages: &|_| 0 }
+        Around {
+            running: None,
+            folder,
+            sites: None,
+            is_chosen: false,
+            modes,
+            lineages: &|_| 0,
+            is_lineages: &|_| false,
+        }
     }
 
     fn proposed(

@@ -13,8 +13,8 @@ use crate::host_setup::finding::Finding;
 use crate::host_setup::listeners::Directives;
 use crate::serving::configuration::Configuration;
 use crate::serving::contents;
-use crate::serving::loads::{Bind, How, Identity, Load, Serving};
-use crate::serving::one_by_one::{self, Example};
+use crate::serving::loads::{At, Bind, How, Identity, Load, Serving};
+use crate::serving::one_by_one;
 use crate::serving::reading::NoConfiguration;
 use crate::serving::set_up;
 use crate::status::severity::Severity;
@@ -125,11 +125,34 @@ fn configured(
     findings
 }
 
-/// The bind line that is to be added where nothing of ours is loaded.
+/// What is to be done where nothing of ours is loaded: the words for a bind line that speaks TLS already, else a line of its own.
 #[must_use]
-pub fn bind_line(haproxy: &Haproxy) -> String {
+pub fn what_to_add(haproxy: &Haproxy, serving: &Serving) -> String {
     let (word, host) = (haproxy_word(&haproxy.sites_dir), haproxy_word(&haproxy.host_file));
-    format!("bind :443 ssl crt {host} crt {word} strict-sni")
+    match serving.binds.iter().find(|bind| bind.ssl && !bind.is_disabled) {
+        Some(bind) => {
+            format!("{}: \"crt {word}\" in the place of the files that this is to replace", bind.at)
+        }
+        None => format!("bind :443 ssl crt {host} crt {word} strict-sni"),
+    }
+}
+
+/// The certificates that binds with TLS load, with their lines, the first of them by name; `None`: there are none.
+#[must_use]
+pub fn loaded_now(serving: &Serving) -> Option<String> {
+    const NAMED: usize = 3;
+    let binds = serving.binds.iter().filter(|bind| bind.ssl);
+    let mut found: Vec<(&str, &At)> = Vec::new();
+    for entry in binds.flat_map(Bind::entries) {
+        if found.iter().all(|(store, _)| *store != entry.store) {
+            found.push((&entry.store, &entry.at));
+        }
+    }
+    let named: Vec<String> =
+        found.iter().take(NAMED).map(|(store, at)| format!("{} ({at})", escaped(store))).collect();
+    let rest = found.len() - named.len();
+    let rest = if rest == 0 { String::new() } else { format!(" and {rest} more") };
+    (!named.is_empty()).then(|| named.join(", ") + &rest)
 }
 
 /// No bind line loads the directory: its files may be named one by one.
@@ -142,13 +165,18 @@ fn not_loaded(
 ) -> Finding {
     let (name, shown) = (escaped(&haproxy.name), escaped(&haproxy.sites_dir));
     let example = one_by_one::example(serving, sites, &haproxy.sites_dir);
-    let is_line =
-        |example: &&Example| matches!(example.how, How::List | How::Used) || example.store.is_some();
-    if let Some(example) = example.as_ref().filter(is_line) {
-        let fact = format!(
-            "{name} loads files of {shown} that lines name one by one ({}): a new file needs a line of its own",
-            example.at
-        );
+    let word = haproxy_word(&haproxy.sites_dir);
+    if let Some(example) = &example {
+        let is_on_bind = matches!(example.how, How::File | How::Default) && example.store.is_none();
+        let needed = if is_on_bind {
+            format!(
+                "a new file needs a word of its own there; \"crt {word}\" in the place of each needs none"
+            )
+        } else {
+            "a new file needs a line of its own".to_owned()
+        };
+        let fact =
+            format!("{name} loads files of {shown} that lines name one by one ({}): {needed}", example.at);
         return Finding::fine("crt", fact);
     }
     if let Some(why) = &serving.unclear {
@@ -157,22 +185,10 @@ fn not_loaded(
     }
     let files: Vec<String> = configuration.files.iter().map(|file| escaped(file).to_string()).collect();
     // What is loaded already isn't to be loaded twice.
-    let word = haproxy_word(&haproxy.sites_dir);
-    let mend = match (adopted, &example) {
-        (Some(adopted), _) => adopted.to_owned(),
-        (None, Some(example)) => {
-            format!("{}: \"crt {word}\" in the place of each crt that names a file of it", example.at)
-        }
-        (None, None) => bind_line(haproxy),
-    };
-    Finding {
-        severity: Severity::Critical,
-        ..Finding::wrong(
-            "crt",
-            format!("no bind line of {name} loads {shown} ({})", files.join(", ")),
-            &[&mend],
-        )
-    }
+    let mend = adopted.map_or_else(|| what_to_add(haproxy, serving), str::to_owned);
+    let now = loaded_now(serving).map(|now| format!("; it loads {now}")).unwrap_or_default();
+    let fact = format!("no bind line of {name} loads {shown} ({}){now}", files.join(", "));
+    Finding { severity: Severity::Critical, ..Finding::wrong("crt", fact, &[&mend]) }
 }
 
 /// Which sockets answer, and at which level; `folder`: where one can be.

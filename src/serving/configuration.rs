@@ -46,6 +46,8 @@ pub struct Configuration {
     pub without_ending: bool,
     /// Why this isn't all, or not surely.
     pub unclear: Option<String>,
+    /// The lines of which HAProxy may read something else than we do.
+    pub unknown: Vec<UnknownLine>,
     /// The files that were read.
     pub files: Vec<String>,
     /// Every bind line of a frontend, with or without certificates.
@@ -85,6 +87,15 @@ pub struct Door {
     pub v6only: bool,
     /// Whether anybody can connect: without the PROXY protocol, in our network namespace.
     pub is_open: bool,
+}
+
+/// A line that holds a variable whose value isn't known, or a condition that isn't.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownLine {
+    /// Where it is.
+    pub at: At,
+    /// Whether other lines mean something else by it.
+    pub leads: bool,
 }
 
 /// The files that lines name.
@@ -437,6 +448,11 @@ const WRITTEN: [&str; 10] = [
 /// What stands around a name within a word: `%[path,map(/etc/x.map)]`.
 const AROUND: [char; 15] = ['(', ')', '[', ']', '{', '}', '<', '>', ',', ';', '=', '|', '"', '\'', '%'];
 
+/// Whether other names begin with what stands behind this word.
+fn is_beginning(word: &str) -> bool {
+    ["default-path", "crt-base", "ca-base", "key-base"].contains(&word)
+}
+
 impl Configuration {
     /// Nothing yet, to be read in this environment.
     #[must_use]
@@ -520,11 +536,16 @@ impl Configuration {
             // What is in a block whose condition can't be told may count or not.
             if self.blocks.line(&words, &self.environment).is_err() {
                 self.note(at, "what is in .if and .endif depends on a condition that isn't known here");
+                self.unknown.push(UnknownLine { at: at.clone(), leads: true });
             }
             return;
         }
         if !self.blocks.count() {
             return;
+        }
+        if line.has_unknown {
+            let leads = ["setenv", "presetenv"].contains(&first) || is_beginning(first);
+            self.unknown.push(UnknownLine { at: at.clone(), leads });
         }
         let word = |place: usize| rest.get(place).copied().unwrap_or_default();
         let mut names = std::mem::take(&mut self.names);

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::configuration::{Configuration, Environment};
+use super::configuration::{Configuration, Environment, UnknownLine};
 use super::contents::KeyFile;
 use super::disk::{Disk, OnDisk};
 use super::gathering::Gathering;
-use super::loads::Serving;
+use super::loads::{Identity, Serving};
 use super::reading::{Disks, NoConfiguration, configuration, environment};
 use crate::config::Haproxy;
 use crate::haproxy::process::release::release;
@@ -37,6 +37,32 @@ pub(crate) fn set_up(
     let binds = gathering.binds();
     let serving = gathering.read(binds);
     Ok((configuration, serving))
+}
+
+/// The configuration of a HAProxy that runs, and what it loads, by its files alone; `None`: it can't be read. What is in the
+/// sites directory isn't.
+pub(crate) fn set_up_of(started: &Started, sites: Identity) -> Option<(Configuration, Serving)> {
+    let ours = || Some(Disk::ours(started.folder.clone()));
+    let disk = || match &started.root {
+        Some(root) => Disk::below(root, started.folder.clone()).ok(),
+        None => ours(),
+    };
+    let disks = Disks { configuration: disk()?, loads: disk()? };
+    // It is surely itself.
+    let environment = environment(&Started { is_surely_this: true, ..started.clone() });
+    let (configuration, disk, _) = configuration(&started.files, environment, disks).ok()?;
+    let mut gathering = Gathering::of(&configuration, &disk, None);
+    (gathering.spared.sites, gathering.spared.is_unread) = (Some(sites), true);
+    let binds = gathering.binds();
+    let serving = gathering.read(binds);
+    Some((configuration, serving))
+}
+
+/// The lines of these configuration files that are read otherwise in an environment which nobody knows; none where a file
+/// can't be read.
+pub(crate) fn unknown_lines(files: &[PathBuf]) -> Vec<UnknownLine> {
+    let read = configuration(files, Environment::default(), Disks::ours("/".into()));
+    read.map(|(configuration, ..)| configuration.unknown).unwrap_or_default()
 }
 
 /// The first file that a process's configuration names and that is another one for us, where its mounts or its root directory

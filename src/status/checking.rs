@@ -10,10 +10,10 @@ use crate::haproxy::process::master::Master;
 use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::{Started, usual_configuration};
 use crate::haproxy::process::surroundings::surroundings;
-use crate::haproxy::process::{checker, config_check};
+use crate::haproxy::process::{checker, config_check, stopped};
 use crate::haproxy::start::Start;
 use crate::serving::set_up::first_elsewhere;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::escaped_path;
 use crate::sys::failure::io_cause;
 use crate::sys::program::Program;
 use crate::sys::system::System;
@@ -39,9 +39,9 @@ pub enum Checked {
     Unasked(String),
 }
 
-/// Asks it. `stopped`: the configuration files that one that doesn't run was started with, where they are known.
+/// Asks it. `last`: the configuration files that one that doesn't run was started with, where they are known.
 #[must_use]
-pub fn check(system: &System, haproxy: &Haproxy, stopped: Option<&Vec<PathBuf>>) -> Checked {
+pub fn check(system: &System, haproxy: &Haproxy, last: Option<&Vec<PathBuf>>) -> Checked {
     use crate::haproxy::process::config_check::ConfigCheck as C;
     let deadline = Instant::now() + LIMIT.min(haproxy.timeout);
     let refused = |words: String, log: String, files: &[PathBuf]| {
@@ -69,7 +69,7 @@ pub fn check(system: &System, haproxy: &Haproxy, stopped: Option<&Vec<PathBuf>>)
     }
     let files = match (haproxy.config.as_slice(), started) {
         ([], Some(started)) => started.paths().collect(),
-        ([], None) => match Start::with(stopped, None).files {
+        ([], None) => match Start::with(last, None).files {
             files if files.is_empty() => {
                 let usual = usual_configuration();
                 let usual = escaped_path(&usual);
@@ -80,12 +80,14 @@ pub fn check(system: &System, haproxy: &Haproxy, stopped: Option<&Vec<PathBuf>>)
         (files, _) => files.to_vec(),
     };
     let Some(program) = system.program(binary) else {
-        return Checked::Unasked(format!("there is no program {} here", escaped(binary)));
+        return Checked::Unasked(system.missing(binary));
     };
     let shown = escaped_path(&program).to_string();
     let named = files.iter().flat_map(|file| [Path::new("-f"), file.as_path()]);
     let program = Program::new(program).arg("-c").args(named);
-    let program = match surroundings(system, haproxy) {
+    let around = surroundings(system, haproxy);
+    let is_known = around.is_some();
+    let program = match around {
         Some(it) => program.environment(it.environment).folder(it.folder),
         None => program,
     };
@@ -96,7 +98,10 @@ pub fn check(system: &System, haproxy: &Haproxy, stopped: Option<&Vec<PathBuf>>)
             words if done.timed_out || words.is_empty() => {
                 Checked::Unasked(format!("{shown} -c {}", done.end()))
             }
-            words => refused(words, done.output, &files),
+            words => match stopped::doubt(&files, &done.output).filter(|_| !is_known) {
+                Some(doubt) => Checked::Unasked(format!("{doubt}, so what it says here proves nothing")),
+                None => refused(words, done.output, &files),
+            },
         },
     }
 }

@@ -53,8 +53,11 @@ pub fn look(system: &System, haproxy: &Haproxy) -> Option<Silent> {
         _ => (None, false),
     };
     let mut facts: Vec<String> = unit_says.into_iter().chain(stale_pidfile(system, haproxy)).collect();
+    let mut keys = "unit, pidfile or master_socket";
     if facts.is_empty() {
-        facts.push(dead_socket(haproxy)?);
+        let (key, socket) = dead_socket(haproxy)?;
+        facts.push(format!("nobody listens at {socket}"));
+        keys = key;
     }
     let is_looping = unit.is_some_and(|unit| unit.is_restarted_in_vain());
     // As a notification does: it may have been started in another way.
@@ -62,7 +65,7 @@ pub fn look(system: &System, haproxy: &Haproxy) -> Option<Silent> {
     let is_there = |process: &&Process| !process.is_between && !is_looping;
     if let Some(process) = processes.iter().find(is_there) {
         return Some(Silent::Elsewhere(format!(
-            "{}, but the HAProxy of process {} {}; set unit, pidfile or master_socket to its own",
+            "{}, but the HAProxy of process {} {}; set {keys} to its own",
             facts.join(", "),
             process.pid,
             process.why
@@ -115,14 +118,19 @@ fn stale_pidfile(system: &System, haproxy: &Haproxy) -> Option<String> {
     }
 }
 
-/// A socket that is there and refuses connections for longer than a reload makes it.
-fn dead_socket(haproxy: &Haproxy) -> Option<String> {
-    let sockets = haproxy.runtime_socket.iter().chain(&haproxy.master_socket);
+/// A socket that is there and refuses connections for longer than a reload makes it, with its key in the settings.
+fn dead_socket(haproxy: &Haproxy) -> Option<(&'static str, &Address)> {
+    let of = |key, address| Some(key).zip(address);
+    let sockets = [
+        of("runtime_socket", haproxy.runtime_socket.as_ref()),
+        of("master_socket", haproxy.master_socket.as_ref()),
+    ];
     let begin = Instant::now();
-    let is_there = |address: &&Address| matches!(address, Address::Unix(path) if path.exists());
-    let mut dead: Vec<&Address> = sockets.filter(is_there).collect();
+    let is_there =
+        |(_, address): &(&'static str, &Address)| matches!(address, Address::Unix(path) if path.exists());
+    let mut dead: Vec<(&'static str, &Address)> = sockets.into_iter().flatten().filter(is_there).collect();
     // One that is too busy to take a connection is there.
-    let refuses = |address: &&Address| !listens(address, Instant::now() + BLINK);
+    let refuses = |(_, address): &(&'static str, &Address)| !listens(address, Instant::now() + BLINK);
     loop {
         dead.retain(refuses);
         if dead.is_empty() {
@@ -133,5 +141,5 @@ fn dead_socket(haproxy: &Haproxy) -> Option<String> {
         }
         sleep(PAUSE);
     }
-    Some(format!("nobody listens at {}", dead.first()?))
+    dead.first().copied()
 }

@@ -749,11 +749,16 @@ pub fn owed_problem(running: &Running, since: Option<i64>, now: i64) -> Problem 
     let is_long = ago.is_some_and(|ago| ago > OWED_PATIENCE);
     let severity = if is_long { Severity::Critical } else { Severity::Warning };
     let name_shown = escaped(name);
+    let waits = |ago: i64| match ago {
+        0.. => format!("{name_shown} has been waiting {} for an update", advice::span(ago)),
+        _ => format!(
+            "{name_shown} is waiting for an update, since when can't be told: that is recorded {} in the future",
+            advice::span(ago.saturating_neg())
+        ),
+    };
     let fact = match (ago, &running.failed) {
-        (Some(ago), Some(why)) => {
-            format!("{name_shown} has been waiting {} for an update: {why}", advice::span(ago))
-        }
-        (Some(ago), None) => format!("{name_shown} has been waiting {} for an update", advice::span(ago)),
+        (Some(ago), Some(why)) => format!("{}: {why}", waits(ago)),
+        (Some(ago), None) => waits(ago),
         (None, _) => {
             format!("{name_shown} counts as waiting for an update: .haproxy-certs/state.json is damaged")
         }

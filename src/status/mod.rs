@@ -41,6 +41,7 @@ use std::path::PathBuf;
 
 use crate::config::Settings;
 use crate::haproxy::process::reader::shut;
+use crate::haproxy::tableless::tableless;
 use crate::host_setup::Setup;
 use crate::host_setup::finding::Finding;
 use crate::plan::client::Client;
@@ -180,9 +181,14 @@ fn status_by(
     let shut = shut(settings, system, &ground.loaded);
     let shut_out = shut_out::problems(settings, &ground.loaded, &shut);
     let plain = troubles::without_tls(settings, &ground.loaded);
+    // Where the state isn't ours to see, nobody knows whose they are.
+    let state = ground.state.as_ref().filter(|_| of_publisher.is_none());
+    let found = state.map(|state| tableless(system, settings, Some(state))).unwrap_or_default();
+    let without_table = found.iter().map(|found| troubles::tableless(settings, found)).collect::<Vec<_>>();
     let mut status = judged(settings, ground, haproxy, setup, now());
     shut_out::advise(&shut, &mut status.problems);
     status.problems.extend(shut_out.into_iter().chain(plain).chain(unserved).chain(lists));
+    status.problems.extend(without_table);
     for (name, found) in &culprits {
         untried::advise(name, found, &status.sites, &mut status.problems);
     }

@@ -8,6 +8,7 @@ use super::running::Running;
 use super::severity::{ProblemKind, Severity};
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::process::twin::Twins;
+use crate::haproxy::tableless::Tableless;
 use crate::serving::loads::{Bind, Loaded, Serving};
 use crate::serving::sites;
 use crate::sites::last_run::LastRun;
@@ -39,7 +40,9 @@ pub fn down(running: &Running) -> Option<Problem> {
 #[must_use]
 pub fn refused(running: &Running, now: i64) -> Option<Problem> {
     let refused = running.refused.as_ref()?;
-    let when = refused.at.map(|at| format!(" {} ago", advice::span(now.saturating_sub(at))));
+    // Where the clock was set back since, nobody knows.
+    let at = refused.at.filter(|&at| at <= now);
+    let when = at.map(|at| format!(" {} ago", advice::span(now.saturating_sub(at))));
     let verb = if when.is_some() { "refused" } else { "refuses" };
     let fact = format!(
         "{} {verb} its configuration{}, so it can't reload or start again: {}",
@@ -98,6 +101,13 @@ pub fn twin(running: &Running) -> Option<Problem> {
         ),
         advice: Some(format!("run: kill -USR1 {other}")),
     })
+}
+
+/// A HAProxy that loads the directory, and that no table is about.
+#[must_use]
+pub fn tableless(settings: &Settings, found: &Tableless) -> Problem {
+    let (fact, advice) = (found.fact(settings), found.advice(settings));
+    problem(ProblemKind::HaproxyStale, Severity::Warning, fact, Some(advice))
 }
 
 /// A HAProxy whose last reload failed for something that is no longer so, or can't be seen: what should have been loaded then

@@ -18,3 +18,4 @@ pub mod service_manager;
 pub mod shared_folder;
 pub mod signals;
 pub mod system;
+pub(crate) mod trusted;

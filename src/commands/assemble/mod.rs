@@ -23,7 +23,7 @@ use crate::commands::assemble::deciding::planned;
 use crate::commands::assemble::left_alone::left_alone;
 use crate::commands::assemble::notes::{
     forced_in_vain, note_group_writable, notes_of_unlisted, notified_again, to_be_notified, troubles,
-    unlisted, unloadable_left, unsaved, without_ours,
+    unlisted, unloadable_left, unsaved, untold_haproxys, without_ours,
 };
 use crate::commands::assemble::notifying::notify_all;
 use crate::commands::assemble::pruning::{start, verified};
@@ -256,6 +256,7 @@ fn deploy(
     report.notes.extend(notes_of_unlisted(settings, &unlisted));
     let writes_unlisted = unlisted.iter().any(|(row, _)| row.action.writes());
     report.haproxy = endings.into_iter().map(HaproxyRow::of).collect();
+    report.notes.extend(untold_haproxys(settings, system, &sites.state, report));
     let last_run = LastRun::look(&settings.sites_dir).ok().flatten();
     strangers::ask(settings, system, &loaded_now, last_run.as_ref(), &after, report);
     let is_unpresented = writes_unlisted || without_tls(settings, &loaded_now).next().is_some();

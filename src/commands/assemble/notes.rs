@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
 use crate::config::{Haproxy, Settings};
-use crate::host_setup::haproxy::bind_line;
-use crate::output::{Note, Report};
+use crate::haproxy::tableless::tableless;
+use crate::haproxy::verdict::Outcome;
+use crate::host_setup::haproxy::what_to_add;
+use crate::output::{HaproxyRow, Note, Report};
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};
 use crate::plan::situation::{Recorded, Situation};
@@ -15,9 +17,11 @@ use crate::serving::one_by_one::{LineLookup, Unreached, passed_over};
 use crate::serving::sites::{is_in, unloadable, without_tls};
 use crate::sites::guard;
 use crate::sites::place::Place;
+use crate::sites::state::State;
 use crate::status::out_of_step::OutOfStep;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::Failure;
+use crate::sys::system::System;
 
 /// A note for each file that isn't ours to mend, or that stayed as it was, and that HAProxy can't load.
 pub(crate) fn unloadable_left(settings: &Settings, loaded: &Loaded, rows: &[Row]) -> Vec<Note> {
@@ -77,12 +81,10 @@ pub(crate) fn troubles(settings: &Settings, loaded: &Loaded) -> Vec<Note> {
     // One in a container may have the paths of our settings and be another one.
     notes.extend(without_ours(settings, loaded).map(|(haproxy, serving)| {
         let (name, sites) = (escaped(&haproxy.name), escaped_path(&settings.sites_dir));
-        Note::alarm(if serving.binds.is_empty() {
-            let line = bind_line(haproxy);
-            format!("{name} loads nothing from {sites}: add to its configuration, and reload it: {line}")
-        } else {
-            format!("{name} loads nothing from {sites}; status --setup says what it loads")
-        })
+        let what = what_to_add(haproxy, serving);
+        Note::alarm(format!(
+            "{name} loads nothing from {sites}: add to its configuration, and reload it: {what}"
+        ))
     }));
     notes.into_iter().collect()
 }
@@ -148,6 +150,21 @@ fn loads_nothing_of_ours(settings: &Settings, loaded: &Loaded, serving: &Serving
     serving.unclear.is_none()
         && !loaded.sites.is_some_and(|sites| serving.loads_directory(sites))
         && !serving.stores.values().any(is_ours)
+}
+
+/// A note for each HAProxy that loads the directory and was told nothing of this run, since no table is about it.
+pub(crate) fn untold_haproxys(
+    settings: &Settings,
+    system: &System,
+    state: &State,
+    report: &Report,
+) -> Vec<Note> {
+    let was_told = |row: &HaproxyRow| matches!(row.outcome, Outcome::Updated | Outcome::Reloaded);
+    if !report.haproxy.iter().any(was_told) || report.haproxy.iter().any(HaproxyRow::is_bad) {
+        return Vec::new();
+    }
+    let found = tableless(system, settings, Some(state));
+    found.iter().map(|it| Note::alarm(format!("{}; {}", it.fact(settings), it.advice(settings)))).collect()
 }
 
 /// The index is only a cache: a run is as good without it.

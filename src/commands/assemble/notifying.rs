@@ -10,6 +10,7 @@ use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy;
 use crate::haproxy::batch::{Batch, Change, Expected};
 use crate::haproxy::cli::worker::can_be_shown;
+use crate::haproxy::patience::Patience;
 use crate::haproxy::process::config_check::{ConfigCheck, check_of_master};
 use crate::haproxy::start::Start;
 use crate::haproxy::target::Target;
@@ -44,10 +45,11 @@ pub(crate) fn notify_all(
     let mut asked_again = BTreeSet::new();
     // What was pruned and went back on suspicion: for which HAProxy, and its words.
     let mut suspected: Option<(Vec<Target>, String, String)> = None;
-    while let Some((haproxy, verdict)) =
-        settings.haproxys.iter().zip(&mut verdicts).find(|(_, verdict)| verdict.is_none())
+    let patiences: Vec<Patience> = settings.haproxys.iter().map(|_| Patience::default()).collect();
+    while let Some(((haproxy, patience), verdict)) =
+        settings.haproxys.iter().zip(&patiences).zip(&mut verdicts).find(|(_, verdict)| verdict.is_none())
     {
-        let told = notify_one(settings, system, defers, haproxy, (committed, seen), start);
+        let told = notify_one(settings, system, defers, haproxy, (committed, seen), (start, patience));
         let (refused, unexplained) = (told.rejected.clone(), told.refusal.clone());
         *verdict = Some(told);
         if refused.is_empty() {
@@ -109,7 +111,7 @@ fn notify_one(
     defers: bool,
     haproxy: &Haproxy,
     (committed, seen): (&Committed<'_>, &SeenFiles<'_>),
-    start: &dyn Fn(&Haproxy) -> Start,
+    (start, patience): (&dyn Fn(&Haproxy) -> Start, &Patience),
 ) -> Verdict {
     let quiet = |outcome| Verdict::of(haproxy.method, outcome);
     let Some(targets) = committed.owed_to(&haproxy.name) else { return quiet(Outcome::NotNeeded) };
@@ -142,6 +144,7 @@ fn notify_one(
         ours: &ours,
         homes: &homes,
         start: &start(haproxy),
+        patience,
     };
     haproxy::notify::notify(system, haproxy, &batch)
 }

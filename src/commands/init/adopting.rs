@@ -12,13 +12,22 @@ use crate::host_setup::settings_file::{COMMENTS, Values, filled_in, quoted, sett
 use crate::serving::loads::At;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 
+/// What the HAProxy of a host loads that has no settings yet.
+#[derive(Debug, Clone, Default)]
+pub struct Loads<'a> {
+    /// What fits it, as settings.
+    pub proposal: Option<&'a Proposal>,
+    /// Where nothing does: which certificates it loads, and what to do.
+    pub others: Option<String>,
+}
+
 /// What `--write-config` makes: a file to edit, before anything is made by it, with what was given; with a proposal, by what
 /// HAProxy loads already. One that was edited stays. `there`: what the file holds, where there is one.
 pub fn plan_config(
     file: &Path,
     there: Option<&[u8]>,
     given: &Values,
-    proposal: Option<&Proposal>,
+    Loads { proposal, others }: Loads<'_>,
 ) -> Preparation {
     let elsewhere = proposal.filter(|proposal| proposal.is_elsewhere);
     let proposal = proposal.filter(|proposal| !proposal.is_elsewhere);
@@ -43,6 +52,7 @@ pub fn plan_config(
     left.extend(proposal.and_then(deaf));
     left.extend(proposal.and_then(one_by_one_left));
     left.extend(elsewhere.map(mounted));
+    left.extend(others.map(|others| Left::new(others, &[])));
     left.push(Left::new(
         "look through it, see what a run would do, then make this host ready",
         &["haproxy-certs assemble --dry-run -v", "haproxy-certs init --hook"],

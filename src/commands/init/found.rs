@@ -111,6 +111,8 @@ pub struct Found {
     pub units: Vec<FoundUnit>,
     /// Whether HAProxy's configuration names the sites directory; `None`: it can't be read.
     pub configured: Option<bool>,
+    /// Where it names other certificates instead: which, and what to do.
+    pub loads_others: Option<String>,
     /// The program that the hook is to run.
     pub program: PathBuf,
     /// What there is of this host's part in a fleet.
@@ -148,6 +150,7 @@ pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -
         any_lineage: CertbotTree::of(settings).discover().is_ok_and(|found| !found.lineages.is_empty()),
         units: installed.map(|unit| found_unit(unit, &places.drop_ins)).collect(),
         configured: adopt::loads_sites_dir(settings, system),
+        loads_others: adopt::loads_others(settings, system),
         program: places.program.clone(),
         fleet,
     }

@@ -8,6 +8,7 @@ use super::found::{Found, Hook};
 use crate::certbot::cli_ini::{self, SavedHook};
 use crate::certbot::version::Version;
 use crate::config::Settings;
+use crate::haproxy::tableless::Tableless;
 use crate::host_setup::drop_in::OwnUnit;
 use crate::host_setup::fleet_part;
 use crate::plan::client::Client;
@@ -31,15 +32,31 @@ impl Left {
     }
 }
 
+impl Left {
+    /// That a HAProxy needs a table in this settings file, which holds this.
+    pub(super) fn without_table(found: &Tableless, settings: &Settings, file: &Path, text: &[u8]) -> Self {
+        let fact = found.fact(settings);
+        let command = found.command(file, text);
+        let need = match (&command, &found.option) {
+            (None, _) => "add one (CONTAINERS AND CHROOTS in haproxy-certs(7))".to_owned(),
+            (Some(_), None) => "add one".to_owned(),
+            (Some(_), Some(option)) => format!("start it with {option} besides, and add one"),
+        };
+        Self { text: format!("{fact}; {need}"), commands: command.into_iter().collect() }
+    }
+}
+
 /// What the operator has to do.
 pub(super) fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
     let mut left = Vec::new();
     if found.configured != Some(true) && !found.only_publishes() {
-        let sites_dir = escaped_path(&settings.sites_dir);
-        left.push(Left::new(
-            format!("let HAProxy load {sites_dir}; this prints a configuration that does"),
-            &["haproxy-certs haproxy-config"],
-        ));
+        left.push(if let Some(others) = &found.loads_others {
+            Left::new(others, &[])
+        } else {
+            let sites_dir = escaped_path(&settings.sites_dir);
+            let text = format!("let HAProxy load {sites_dir}; this prints a configuration that does");
+            Left::new(text, &["haproxy-certs haproxy-config"])
+        });
     }
     if found.is_node() {
         // What there is to deploy is said by the fleet.

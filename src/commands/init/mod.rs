@@ -13,17 +13,20 @@ pub mod preparation;
 use std::fs;
 use std::path::{Path, absolute};
 
-use self::adopting::{plan_adoption, plan_config};
+use self::adopting::{Loads, plan_adoption, plan_config};
 use self::found::{Places, look};
+use self::left::Left;
 use self::lines::{dry_lines, left_lines};
 use self::making::carry_out;
 use self::preparation::plan;
 use crate::cli::{Global, Init};
 use crate::config::{DEFAULT_FILE, Settings};
-use crate::host_setup::adopt;
-use crate::host_setup::settings_file::{Values, quoted};
+use crate::haproxy::tableless::tableless;
+use crate::host_setup::adopt::{self, Proposal};
+use crate::host_setup::settings_file::{COMMENTS, Values, filled_in, quoted};
 use crate::output::Exit;
 use crate::output::terminal::Terminal;
+use crate::sites::looking;
 use crate::sys::escape::escaped_path;
 use crate::sys::failure::Failure;
 use crate::sys::system::System;
@@ -43,15 +46,31 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Init) -> Result<Exit, Fa
         let file = global.config_file().unwrap_or(Path::new(DEFAULT_FILE));
         let there = fs::symlink_metadata(file).ok().map(|_| fs::read(file).unwrap_or_default());
         let proposal = adopt::look(&settings, &system, global.sites_dir.is_some());
-        let plan = plan_config(file, there.as_deref(), &given(global)?, proposal.as_ref());
+        let others = proposal.is_none().then(|| adopt::loads_others(&settings, &system)).flatten();
+        let loads = Loads { proposal: proposal.as_ref(), others };
+        let mut plan = plan_config(file, there.as_deref(), &given(global)?, loads);
+        let written = plan.configuration(there.as_deref());
+        let then =
+            written.and_then(|text| Some((text, Settings::parse(text, &global.overrides(None)).ok()?)));
+        let left = then.map(|(text, then)| without_table(&then, &system, file, text.as_bytes()));
+        // Before what comes last.
+        let place = plan.left.len().saturating_sub(1);
+        plan.left.splice(place..place, left.unwrap_or_default());
         (settings, plan)
     } else {
         let settings = global.settings(None)?;
         let is_told = global.sites_dir.is_some() || settings.file.as_ref().is_some_and(|file| file.exists());
         let proposal = adopt::look(&settings, &system, false).filter(|_| !is_told);
-        let plan = match proposal {
-            Some(proposal) => plan_adoption(&proposal),
-            None => plan(&settings, &look(&settings, &system, &Places::host()?, args.hook), args.hook),
+        let plan = if let Some(proposal) = proposal {
+            let mut plan = plan_adoption(&proposal);
+            plan.left.splice(0..0, without_table_yet(&proposal, global, &system));
+            plan
+        } else {
+            let mut plan = plan(&settings, &look(&settings, &system, &Places::host()?, args.hook), args.hook);
+            let file = settings.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+            let text = fs::read(file).unwrap_or_default();
+            plan.left.extend(without_table(&settings, &system, file, &text));
+            plan
         };
         (settings, plan)
     };
@@ -66,6 +85,24 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Init) -> Result<Exit, Fa
         terminal.complain(&format!("note: certbot's hook and the timer read {DEFAULT_FILE}, not {path}"));
     }
     Ok(if plan.is_blocked() { Exit::Partly } else { Exit::Fine })
+}
+
+/// What is left to do for HAProxys that load the directory of these settings and have no table in this file.
+fn without_table(settings: &Settings, system: &System, file: &Path, text: &[u8]) -> Vec<Left> {
+    let place = looking::look_at(settings, system).ok().flatten();
+    let state = place.and_then(|place| looking::look_at_state(&place).ok());
+    let found = tableless(system, settings, state.as_ref());
+    found.iter().map(|found| Left::without_table(found, settings, file, text)).collect()
+}
+
+/// The same where the settings are only proposed: the command is said once they are written.
+fn without_table_yet(proposal: &Proposal, global: &Global, system: &System) -> Vec<Left> {
+    let (top, table) = proposal.keys();
+    let then = Settings::parse(&filled_in(COMMENTS, &top, &table), &global.overrides(None));
+    let facts = |then: Settings| -> Vec<Left> {
+        tableless(system, &then, None).iter().map(|found| Left::new(found.fact(&then), &[])).collect()
+    };
+    then.map(facts).unwrap_or_default()
 }
 
 /// The settings that the command line gives.

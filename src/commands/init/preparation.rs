@@ -71,6 +71,16 @@ pub struct Preparation {
 }
 
 impl Preparation {
+    /// The settings file's text as it will be; `there`: what it holds, where there is one.
+    pub(super) fn configuration<'a>(&'a self, there: Option<&'a [u8]>) -> Option<&'a str> {
+        let config = |(item, fate): &'a (Item, Fate)| match item {
+            Item::Config { text, .. } if *fate == Fate::Make => Some(text.as_str()),
+            Item::Config { .. } => there.and_then(|there| std::str::from_utf8(there).ok()),
+            _ => None,
+        };
+        self.items.iter().find_map(config)
+    }
+
     /// Whether something else is in the way of an item.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
@@ -172,6 +182,7 @@ mod tests {
             any_lineage: false,
             units: vec![unit(OwnUnit::Assemble)],
             configured: None,
+            loads_others: None,
             program: "/usr/bin/haproxy-certs".into(),
             fleet: FleetFound::default(),
         }
@@ -186,6 +197,7 @@ mod tests {
             hook: Some((link, Hook::Ours)),
             any_lineage: true,
             configured: Some(true),
+            loads_others: None,
             ..nothing()
         }
     }

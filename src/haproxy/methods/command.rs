@@ -23,10 +23,7 @@ pub fn run(system: &System, haproxy: &Haproxy, watched: Option<&Batch<'_>>) -> A
         return Attempt::Failed("reload = \"command\" has no command".to_owned());
     };
     let Some(path) = system.program(name) else {
-        return Attempt::Failed(format!(
-            "there is no program {}; name it by its absolute path",
-            escaped(name)
-        ));
+        return Attempt::Failed(format!("{}; name it by its absolute path", system.missing(name)));
     };
     let master = watched.and_then(|batch| in_sight(system, haproxy, batch, deadline));
     let watch = master.as_ref().map(|master| (master, Watch::before(master, deadline)));

@@ -19,8 +19,8 @@ use crate::sys::system::System;
 /// The first release whose `reload` answers whether it worked.
 pub(crate) const ANSWERS_SINCE: (u32, u32) = (2, 7);
 
-/// How long a refused connection is tried again before the master counts as not there: it takes 0.1 s to re-execute
-/// itself, longer where it loads its configuration (through 3.0).
+/// How long connections that are refused or closed are tried again before the master counts as not there: it takes 0.1 s
+/// to re-execute itself, longer where it loads its configuration (through 3.0).
 const REFUSED_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long `show proc` may take.
@@ -56,7 +56,7 @@ pub fn reload(system: &System, haproxy: &Haproxy, batch: &Batch<'_>, deadline: I
     let Some(address) = &haproxy.master_socket else {
         return Attempt::NotApplicable(Unseen::NotConfigured.to_string());
     };
-    let processes = match patiently(system, address, deadline.min(Instant::now() + REFUSED_LIMIT)) {
+    let processes = match patiently(system, address, batch, deadline.min(Instant::now() + REFUSED_LIMIT)) {
         Ok(processes) => processes,
         Err(why) => return Attempt::NotApplicable(format!("{address}: {why}")),
     };
@@ -64,7 +64,7 @@ pub fn reload(system: &System, haproxy: &Haproxy, batch: &Batch<'_>, deadline: I
         let version = quoted(&processes.version);
         return Attempt::NotApplicable(format!("HAProxy {version} doesn't say whether a reload worked"));
     }
-    let knows = |pid| Some(patiently(system, address, deadline).ok()?.has(pid));
+    let knows = |pid| Some(patiently(system, address, batch, deadline).ok()?.has(pid));
     if let Some(why) = is_another_ones(haproxy, deadline, knows) {
         return Attempt::NotApplicable(format!(
             "master_socket {address} {why}; set it to its own, or to \"\""
@@ -98,7 +98,7 @@ pub fn reload(system: &System, haproxy: &Haproxy, batch: &Batch<'_>, deadline: I
             }
             // Somebody else's reload has cut ours off, or was faster: the processes tell.
             Err(error) if error.is_of_a_reload() || matches!(error, SocketError::Io(_)) => {
-                match patiently(system, address, deadline) {
+                match patiently(system, address, batch, deadline) {
                     Ok(processes) if is_reloaded_since(&processes, batch.committed) => {
                         return Attempt::Told { seen: None, detail: None };
                     }
@@ -116,16 +116,26 @@ pub fn reload(system: &System, haproxy: &Haproxy, batch: &Batch<'_>, deadline: I
 }
 
 /// Asks again for as long as the master refuses connections or closes them without a word, and there is one.
-fn patiently(system: &System, address: &Address, deadline: Instant) -> Result<Processes, Unseen> {
+fn patiently(
+    system: &System,
+    address: &Address,
+    batch: &Batch<'_>,
+    deadline: Instant,
+) -> Result<Processes, Unseen> {
+    let is_in_vain = || batch.patience.is_over() || stale_socket::is_nobodys(system, address);
     loop {
         match processes(Some(address), deadline) {
-            Err(Unseen::Socket(SocketError::Refused)) if stale_socket::is_nobodys(system, address) => {
+            Ok(processes) => {
+                batch.patience.note_answer();
+                return Ok(processes);
+            }
+            Err(Unseen::Socket(SocketError::Refused)) if is_in_vain() => {
                 return Err(SocketError::Refused.into());
             }
             Err(Unseen::Socket(error)) if error.is_of_a_reload() && Instant::now() + PAUSE < deadline => {
                 sleep(PAUSE);
             }
-            result => return result,
+            Err(why) => return Err(why),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// One word of HAProxy's arguments with what belongs to it.
 #[derive(Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ enum Word<'a> {
     Keep(&'a [OsString]),
     /// What only a start or a reload means.
     Leave,
+    /// The processes that it takes the place of.
+    Replace(&'a [OsString]),
     /// That the configuration is checked, and nothing else.
     Check,
 }
@@ -33,8 +35,9 @@ fn read_arguments(arguments: &[OsString]) -> Vec<Word<'_>> {
                 with_value
             }
             b"-sf" | b"-st" => {
-                words.push(Word::Leave);
-                1 + rest.iter().skip(1).take_while(|word| !word.as_bytes().starts_with(b"-")).count()
+                let count = rest.iter().skip(1).take_while(|word| !word.as_bytes().starts_with(b"-")).count();
+                words.extend(rest.get(1..=count).map(Word::Replace));
+                1 + count
             }
             b"-x" => {
                 words.push(Word::Leave);
@@ -75,6 +78,13 @@ pub(crate) fn only_checks(arguments: &[OsString]) -> bool {
     read_arguments(arguments).iter().any(|word| *word == Word::Check || says(word))
 }
 
+/// The processes that such a process takes the place of: they serve no new client.
+pub(crate) fn replaced(arguments: &[OsString]) -> Vec<i32> {
+    let words = read_arguments(arguments).into_iter();
+    let named = words.filter_map(|word| if let Word::Replace(pids) = word { Some(pids) } else { None });
+    named.flatten().filter_map(|pid| pid.to_str()?.parse().ok()).collect()
+}
+
 /// The value of an option (`-p`, `-S`) among HAProxy's arguments; the last one counts.
 pub(crate) fn value_of<'a>(arguments: &'a [OsString], option: &str) -> Option<&'a OsStr> {
     let value = |word: Word<'a>| match word {
@@ -84,6 +94,20 @@ pub(crate) fn value_of<'a>(arguments: &'a [OsString], option: &str) -> Option<&'
     read_arguments(arguments).into_iter().filter_map(value).next_back()
 }
 
+/// The path of the master's socket among HAProxy's arguments, as it stands there: `-S /run/haproxy-master.sock,mode,600`,
+/// `-S unix@/run/m.sock`. One that is no path has none.
+pub(crate) fn master_socket(arguments: &[OsString]) -> Option<&Path> {
+    socket_path(value_of(arguments, "-S")?)
+}
+
+/// The path in what stands for a socket on HAProxy's command line.
+pub(super) fn socket_path(argument: &OsStr) -> Option<&Path> {
+    let path = argument.as_bytes().split(|&byte| byte == b',').next()?;
+    let path = path.strip_prefix(b"unix@").unwrap_or(path);
+    let is_path = path.contains(&b'/') || !path.iter().any(|byte| b"@:".contains(byte));
+    is_path.then(|| Path::new(OsStr::from_bytes(path))).filter(|path| !path.as_os_str().is_empty())
+}
+
 /// The arguments of a check: those of the start, without what only a start means; `configuration` replaces the files.
 pub(crate) fn for_check(arguments: &[OsString], configuration: &[PathBuf]) -> Vec<OsString> {
     let mut check = vec![OsString::from("-c")];
@@ -91,7 +115,7 @@ pub(crate) fn for_check(arguments: &[OsString], configuration: &[PathBuf]) -> Ve
         match word {
             Word::Keep(words) => check.extend_from_slice(words),
             Word::File(file) if configuration.is_empty() => check.extend(["-f".into(), file.to_owned()]),
-            Word::File(_) | Word::Leave | Word::Check => {}
+            Word::File(_) | Word::Leave | Word::Replace(_) | Word::Check => {}
         }
     }
     check.extend(configuration.iter().flat_map(|file| ["-f".into(), file.clone().into_os_string()]));
@@ -100,8 +124,6 @@ pub(crate) fn for_check(arguments: &[OsString], configuration: &[PathBuf]) -> Ve
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn list(text: &str) -> Vec<OsString> {
@@ -137,6 +159,21 @@ mod tests {
         assert_eq!(for_check(&list("haproxy -W -f /a -- /b"), &other), expected);
         assert_eq!(value_of(&list("haproxy -p /a -f /b -p /c"), "-p"), Some(OsStr::new("/c")));
         assert_eq!(value_of(&list("haproxy -f -p /c"), "-p"), None);
+        assert_eq!(replaced(&list("haproxy -W -sf 12 13 -x sockpair@3 -f /a -st 5")), [12, 13, 5]);
+        assert_eq!(replaced(&list("haproxy -W -f /a")), [0; 0]);
+        for (socket, path) in [
+            ("/run/m.sock", Some("/run/m.sock")),
+            ("/run/m.sock,mode,600", Some("/run/m.sock")),
+            ("unix@/run/m.sock,level,admin", Some("/run/m.sock")),
+            ("unix@m.sock", Some("m.sock")),
+            ("m.sock", Some("m.sock")),
+            ("abns@m", None),
+            ("127.0.0.1:999", None),
+            ("", None),
+        ] {
+            let line = ["haproxy", "-W", "-S", socket, "-f", "/a"].map(OsString::from);
+            assert_eq!(master_socket(&line), path.map(Path::new), "{socket}");
+        }
         assert_eq!(configuration_files(&list("haproxy -W -f a -- /b")), [Path::new("a"), Path::new("/b")]);
     }
 }

@@ -12,7 +12,6 @@ use super::master::{Master, STARTING};
 use super::release::release;
 use super::sight;
 use super::started::Started;
-use super::trusted::{Untrusted, trusted};
 use super::user::User;
 use crate::config::Haproxy;
 use crate::haproxy::process::arguments::{configuration_files, for_check};
@@ -22,6 +21,7 @@ use crate::sys::failure::io_cause;
 use crate::sys::procfs::{Proc, same_file};
 use crate::sys::program::Program;
 use crate::sys::system::System;
+use crate::sys::trusted::{Untrusted, trusted};
 
 /// Why one that is elsewhere isn't checked here.
 pub(crate) const OTHER_PATHS: &str =

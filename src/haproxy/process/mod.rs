@@ -19,7 +19,6 @@ pub mod stale_socket;
 pub mod started;
 pub mod stopped;
 pub mod surroundings;
-pub mod trusted;
 pub mod twin;
 pub mod user;
 pub mod watch;

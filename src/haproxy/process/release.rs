@@ -8,10 +8,10 @@ use rustix::process::geteuid;
 use crate::config::Haproxy;
 use crate::haproxy::cli::worker::Worker;
 use crate::haproxy::process::started::Started;
-use crate::haproxy::process::trusted::trusted;
 use crate::sys::procfs::Proc;
 use crate::sys::program::Program;
 use crate::sys::system::System;
+use crate::sys::trusted::trusted;
 
 /// How long a socket is asked.
 const ANSWER: Duration = Duration::from_secs(1);

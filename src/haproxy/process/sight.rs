@@ -1,13 +1,11 @@
 //! Which of the HAProxy processes in sight may be the one of a table: that a unit is inactive or a pidfile's process is
 //! gone says nothing about a HAProxy that was started in another way.
 
-use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Address, Haproxy, Marks, unit_name};
-use crate::haproxy::process::arguments::{only_checks, value_of};
+use crate::haproxy::process::arguments::{master_socket, only_checks};
 use crate::haproxy::process::pidfile;
 use crate::haproxy::process::started::Started;
 use crate::sys::procfs::{Proc, same_file};
@@ -95,7 +93,7 @@ fn look(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Option<Process> {
 
 impl Started {
     /// Which of these marks it bears.
-    fn mark(&self, proc: &Proc, marks: &Marks) -> Option<&'static str> {
+    pub(crate) fn mark(&self, proc: &Proc, marks: &Marks) -> Option<&'static str> {
         let pidfile = Some(&marks.pidfile).filter(|pidfile| !pidfile.as_os_str().is_empty());
         if let (Some(ours), Some(its)) = (pidfile, self.file_of("-p"))
             && self.is_file(proc, &its, ours)
@@ -106,7 +104,7 @@ impl Started {
         if self.paths().any(is_ours) {
             return Some("was started with this configuration file");
         }
-        let socket = value_of(&self.arguments, "-S").and_then(socket_path);
+        let socket = master_socket(&self.arguments);
         let is_socket = |ours: &Address, its: &Path| match ours {
             Address::Unix(ours) => self.is_file(proc, its, ours),
             Address::Tcp(_) => false,
@@ -214,13 +212,6 @@ fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
         let line = line.split(" #").next().unwrap_or_default();
         line.split(is_between).filter(|word| !word.is_empty()).collect()
     })
-}
-
-/// The path in the argument of `-S`: `/run/haproxy-master.sock,mode,600`, `unix@/run/m.sock`.
-fn socket_path(argument: &OsStr) -> Option<&Path> {
-    let path = argument.as_bytes().split(|&byte| byte == b',').next()?;
-    let path = path.strip_prefix(b"unix@").unwrap_or(path);
-    path.first().is_some_and(|&first| first != b'@').then(|| Path::new(OsStr::from_bytes(path)))
 }
 
 #[cfg(test)]
@@ -348,6 +339,26 @@ mod tests {
         }
         host.process(77, "nginx", &["nginx", "-p", "DIR/edge.pid", "-f", "DIR/loads.cfg"], "");
         assert_eq!(host.seen(""), [""; 0]);
+    }
+
+    /// By whatever spelling of the settings or of its arguments.
+    #[test]
+    fn what_is_seen_of_one_is_what_it_is_found_by() {
+        let host = Host::new();
+        for (arguments, unit, more) in [
+            ("haproxy -W -f DIR/not.cfg", "edge.service", "unit = \"edge\"\n"),
+            ("haproxy -W -f DIR/not.cfg", "edge.service", "unit = \"edge.service\"\n"),
+            ("haproxy -W -S unix@DIR/edge.sock,level,admin -f DIR/not.cfg", "", ""),
+            ("haproxy -W -S DIR/edge.sock -f DIR/not.cfg", "", ""),
+            ("haproxy -W -p DIR/edge.pid -f DIR/not.cfg", "", ""),
+        ] {
+            host.process(78, "haproxy", &["haproxy", "-W", "-f", "DIR/not.cfg"], "other.service");
+            host.process(77, "haproxy", &arguments.split(' ').collect::<Vec<_>>(), unit);
+            assert_eq!(host.seen(more).len(), 1, "{arguments} {more}");
+            let system = System { proc: host.path("proc"), ..System::host() };
+            let found = Started::find(&system, &host.table(more)).unwrap();
+            assert_eq!((found.pid, found.is_surely_this), (77, true), "{arguments} {more}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::Address;
+use crate::haproxy::process::arguments::socket_path;
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
 
@@ -47,8 +48,7 @@ fn sees_all(proc: &Proc) -> bool {
 fn path_in<'a>(argument: &'a OsStr, name: &OsStr) -> Option<&'a Path> {
     let bytes = argument.as_bytes();
     bytes.windows(name.len()).find(|part| *part == name.as_bytes())?;
-    let path = bytes.split(|&byte| byte == b',').next().unwrap_or_default();
-    Some(Path::new(OsStr::from_bytes(path.strip_prefix(b"unix@").unwrap_or(path))))
+    socket_path(argument)
 }
 
 /// Without the links of its directory.

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use crate::config::{Address, Haproxy};
-use crate::haproxy::process::arguments::{configuration_files, only_checks, value_of};
+use crate::config::{Address, Haproxy, unit_name};
+use crate::haproxy::process::arguments::{configuration_files, master_socket, only_checks, value_of};
 use crate::haproxy::process::environment::variables;
 use crate::haproxy::process::pidfile;
 use crate::sys::failure::io_cause;
@@ -157,7 +156,7 @@ fn is_haproxy(proc: &Proc, pid: i32) -> bool {
 }
 
 /// The process itself, or the master that it is a worker of.
-pub(super) fn first_of_its_kind(proc: &Proc, pid: i32) -> i32 {
+pub(crate) fn first_of_its_kind(proc: &Proc, pid: i32) -> i32 {
     let parent = proc.stat(pid).map(|stat| stat.parent).unwrap_or_default();
     let is_worker = parent > 0
         && is_haproxy(proc, parent)
@@ -186,20 +185,19 @@ fn known_by(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Sign {
         return Sign::Socket;
     }
     let arguments = proc.arguments(pid).unwrap_or_default();
-    let socket = match &haproxy.master_socket {
-        Some(Address::Unix(path)) => Some(path.as_path()),
-        Some(Address::Tcp(_)) | None => None,
-    };
+    let folder = fs::read_link(proc.path(pid, "cwd")).unwrap_or_else(|_| "/".into());
     // One in a container has the usual names in files of its own.
-    let names = |argument: &OsString| {
-        let path = argument.as_bytes().split(|&byte| byte == b',').next().unwrap_or_default();
-        let is = |known: &Path| known.as_os_str().as_bytes() == path && proc.means_our(pid, known);
-        is(&haproxy.pidfile) || socket.is_some_and(is)
+    let is = |its: Option<&Path>, ours: &Path| {
+        its.is_some_and(|its| folder.join(its) == ours) && proc.means_our(pid, ours)
     };
-    let groups = fs::read_to_string(proc.path(pid, "cgroup")).unwrap_or_default();
-    let in_unit = |line: &str| {
-        let is_named = !haproxy.unit.is_empty() && line.rsplit('/').next() == Some(&haproxy.unit);
-        is_named && proc.is_in_our_namespace(pid)
+    let has_socket = match &haproxy.master_socket {
+        Some(Address::Unix(ours)) => is(master_socket(&arguments), ours),
+        Some(Address::Tcp(_)) | None => false,
     };
-    if arguments.iter().any(names) || groups.lines().any(in_unit) { Sign::Name } else { Sign::Nothing }
+    let has_pidfile = is(value_of(&arguments, "-p").map(Path::new), &haproxy.pidfile);
+    let in_unit = || {
+        let unit = unit_name(&haproxy.unit);
+        !haproxy.unit.is_empty() && proc.is_in_unit(pid, &unit) && proc.is_in_our_namespace(pid)
+    };
+    if has_socket || has_pidfile || in_unit() { Sign::Name } else { Sign::Nothing }
 }

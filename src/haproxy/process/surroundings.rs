@@ -10,7 +10,6 @@ use nix::unistd::geteuid;
 
 use super::environment::{OPENSSL_CONF, variables, without_masters_own};
 use super::pidfile;
-use super::trusted::trusted;
 use super::user::User;
 use crate::config::{Address, Haproxy};
 use crate::haproxy::cli::worker::Worker;
@@ -18,6 +17,7 @@ use crate::haproxy::methods::{master, systemd};
 use crate::haproxy::staged_check::Surroundings;
 use crate::sys::procfs::{Proc, same_file};
 use crate::sys::system::System;
+use crate::sys::trusted::trusted;
 
 /// How long a socket is asked for a process.
 const ANSWER: Duration = Duration::from_secs(2);

@@ -7,7 +7,7 @@ use super::update::{Stop, Update};
 use crate::haproxy::cli::replies::Listing;
 use crate::haproxy::cli::socket::SocketError;
 use crate::haproxy::cli::transaction::{Commands, TRANSACTION_LIMIT, foreign};
-use crate::haproxy::cli::worker::{Answering, LOADING, PAUSE, WORKERS_LOAD_SINCE, may_die_of_names};
+use crate::haproxy::cli::worker::{Answering, LOADING, PAUSE, Trouble, WORKERS_LOAD_SINCE, may_die_of_names};
 use crate::haproxy::methods::master::{self, Unseen};
 use crate::haproxy::process::in_flight::{self, InFlight};
 use crate::haproxy::process::stale_socket;
@@ -83,7 +83,15 @@ impl Update<'_> {
             // In this order: an old worker that answers now was there before, so the master has shown it.
             let master = master::processes(self.haproxy.master_socket.as_ref(), deadline);
             let answering = worker.answering(deadline);
-            let is_last = Instant::now() >= until;
+            let is_in_vain = match &answering {
+                Ok(_) => {
+                    self.batch.patience.note_answer();
+                    false
+                }
+                Err(Trouble::Socket(SocketError::Refused)) => self.batch.patience.is_over(),
+                Err(_) => false,
+            };
+            let is_last = is_in_vain || Instant::now() >= until;
             match (answering, master) {
                 (Ok(answering), Ok(processes)) if processes.has(answering.pid) => {
                     let newest = processes.newest().is_none_or(|newest| newest.pid == answering.pid);

@@ -1,0 +1,231 @@
+//! HAProxys that load the sites directory, and that no `[[haproxy]]` table is about: nobody tells them of a renewal.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::config::{DEFAULT_FILE, Haproxy, Marks, Overrides, Settings};
+use crate::haproxy::process::arguments::{master_socket, only_checks, replaced};
+use crate::haproxy::process::pidfile;
+use crate::haproxy::process::started::{Started, first_of_its_kind};
+use crate::haproxy::process::twin::twins;
+use crate::host_setup::settings_file::quoted;
+use crate::serving::configuration::Configuration;
+use crate::serving::contents::identity;
+use crate::serving::loads::{Bind, Identity, Serving, Store};
+use crate::serving::set_up::set_up_of;
+use crate::serving::sites::is_in;
+use crate::sites::state::State;
+use crate::sys::escape::{escaped, escaped_path, shell_word};
+use crate::sys::procfs::Proc;
+use crate::sys::system::System;
+
+/// A HAProxy without a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tableless {
+    /// Its process: the master, where it has one.
+    pub pid: i32,
+    /// Where it listens with certificates of the directory, as its configuration says.
+    pub addresses: Vec<String>,
+    /// The table that it needs, line by line; `None`: it has files of its own, as in a container.
+    pub table: Option<Vec<String>>,
+    /// What it has to be started with so that the table leads to it.
+    pub option: Option<String>,
+    /// Whether it is the first of these: its table comes before the others'.
+    is_first: bool,
+}
+
+/// The HAProxys that run, load the directory, listen, and are surely those of no table, neither of these settings nor of
+/// others that share the directory. Nothing is claimed while one of the tables has no HAProxy in sight: it may be that one's.
+#[must_use]
+pub fn tableless(system: &System, settings: &Settings, state: Option<&State>) -> Vec<Tableless> {
+    let proc = Proc::new(system);
+    let Some(sites) = identity(&settings.sites_dir) else { return Vec::new() };
+    let families = families(&proc);
+    if families.len() < 2 {
+        return Vec::new();
+    }
+    let Some(tables) = tables(settings, state) else { return Vec::new() };
+    let mut known = BTreeSet::new();
+    for marks in &tables {
+        let own: Vec<i32> = families
+            .iter()
+            .filter(|(first, all)| is_of(&proc, marks, **first, all))
+            .map(|(first, _)| *first)
+            .collect();
+        if own.is_empty() {
+            return Vec::new();
+        }
+        known.extend(own);
+    }
+    // What is said of these is that one of them is to be ended.
+    known.extend(settings.haproxys.iter().filter_map(|haproxy| Some(twins(system, haproxy)?.other)));
+    let mut names: BTreeSet<String> = settings.haproxys.iter().map(|it| it.name.clone()).collect();
+    let others = families.iter().filter(|(first, _)| !known.contains(first));
+    let mut found = Vec::new();
+    for (&pid, all) in others {
+        let Some(started) = Started::read(&proc, pid).filter(|_| listens(&proc, all)) else { continue };
+        let Some((configuration, serving)) = set_up_of(&started, sites) else { continue };
+        let addresses = addresses(settings, &serving, sites);
+        if !addresses.is_empty() {
+            let name = name(&started, &names);
+            let is_first = found.is_empty();
+            found
+                .push(Tableless { is_first, ..described(&proc, &started, &configuration, addresses, &name) });
+            names.insert(name);
+        }
+    }
+    found
+}
+
+/// The processes that are HAProxys for longer than a moment, by the first of each kind; without those that another one replaces.
+fn families(proc: &Proc) -> BTreeMap<i32, Vec<i32>> {
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    let all = proc.all().unwrap_or_default().into_iter().filter(|&pid| pid != own);
+    let haproxys: Vec<i32> = all.filter(|&pid| proc.haproxy(pid).is_some()).collect();
+    let (mut families, mut ending) = (BTreeMap::<i32, Vec<i32>>::new(), BTreeSet::new());
+    for pid in haproxys {
+        let Ok(arguments) = proc.arguments(pid) else { continue };
+        ending.extend(replaced(&arguments));
+        if !only_checks(&arguments) {
+            families.entry(first_of_its_kind(proc, pid)).or_default().push(pid);
+        }
+    }
+    families.retain(|first, _| !ending.contains(first));
+    families
+}
+
+/// What the HAProxys of all tables are known by; `None`: another settings file can't be read.
+fn tables(settings: &Settings, state: Option<&State>) -> Option<Vec<Marks>> {
+    let own = settings.file.as_deref();
+    let files = state.into_iter().flat_map(|state| state.elsewhere.keys().map(Path::new));
+    let others = files.filter(|file| !file.as_os_str().is_empty() && Some(*file) != own);
+    let mut tables: Vec<Marks> = settings.haproxys.iter().map(Haproxy::marks).collect();
+    for file in others.filter(|file| file.exists()) {
+        let others = Settings::load(Some(file), &Overrides::default()).ok()?;
+        tables.extend(others.haproxys.iter().map(Haproxy::marks));
+    }
+    Some(tables)
+}
+
+/// Whether this is the HAProxy of these marks.
+fn is_of(proc: &Proc, marks: &Marks, first: i32, all: &[i32]) -> bool {
+    let named = pidfile::haproxy(proc, &marks.pidfile);
+    let bears = |pid: i32| Started::read(proc, pid).is_some_and(|it| it.mark(proc, marks).is_some());
+    named.is_some_and(|pid| pid == first || all.contains(&pid))
+        || bears(first)
+        || all.iter().any(|&pid| bears(pid))
+}
+
+/// Whether it has a TCP socket that listens: one that only ends its last connections serves no new client.
+fn listens(proc: &Proc, all: &[i32]) -> bool {
+    all.iter().any(|&pid| !proc.among(pid, &proc.listeners(pid)).is_empty())
+}
+
+/// Where it presents certificates of the directory.
+fn addresses(settings: &Settings, serving: &Serving, sites: Identity) -> Vec<String> {
+    let is_ours = |store: &Store| is_in(&settings.sites_dir, Some(sites), store);
+    let loads = |bind: &&Bind| {
+        let mut all = bind.loads.iter();
+        let whole = |path: &str| serving.directories.get(path).is_some_and(|it| *it == Some(sites));
+        let mut entries = bind.entries();
+        all.any(|load| whole(&load.path))
+            || entries.any(|entry| serving.stores.get(&entry.store).is_some_and(is_ours))
+    };
+    let binds = serving.binds.iter().filter(|bind| bind.serves()).filter(loads);
+    binds.map(|bind| bind.addresses.clone()).collect()
+}
+
+fn described(
+    proc: &Proc,
+    started: &Started,
+    configuration: &Configuration,
+    addresses: Vec<String>,
+    name: &str,
+) -> Tableless {
+    let pid = started.pid;
+    if started.root.is_some() {
+        return Tableless { pid, addresses, table: None, option: None, is_first: false };
+    }
+    let absolute = |path: &Path| started.folder.join(path);
+    let pidfile =
+        started.file_of("-p").or_else(|| Some(absolute(Path::new(configuration.pidfile.as_ref()?))));
+    let master = master_socket(&started.arguments).map(absolute);
+    let admin = configuration.admin_sockets.iter().map(|socket| socket.trim_start_matches("unix@"));
+    let admin = admin.map(PathBuf::from).find(|socket| socket.is_absolute());
+    let mut table = vec!["[[haproxy]]".to_owned(), format!("name = {}", quoted(name))];
+    let found = [
+        ("unit", unit(proc, pid).map(PathBuf::from)),
+        ("pidfile", pidfile),
+        ("master_socket", master),
+        ("runtime_socket", admin),
+    ];
+    let keys = found.into_iter().filter_map(|(key, value)| Some((key, value?.to_str()?.to_owned())));
+    let mut keys: Vec<(&str, String)> = keys.collect();
+    let mut option = None;
+    // A stats socket alone makes nobody reload.
+    if keys.iter().all(|(key, _)| *key == "runtime_socket") {
+        let place = format!("/run/haproxy-{name}.pid");
+        option = Some(format!("-p {}", shell_word(OsStr::new(&place))));
+        keys.insert(0, ("pidfile", place));
+    }
+    table.extend(keys.into_iter().map(|(key, value)| format!("{key} = {}", quoted(&value))));
+    Tableless { pid, addresses, table: Some(table), option, is_first: false }
+}
+
+/// A name for its table: that of its configuration file, where no other table has it.
+fn name(started: &Started, names: &BTreeSet<String>) -> String {
+    let stem = started.files.first().and_then(|file| file.file_stem()?.to_str());
+    let is_plain =
+        |name: &&str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let first = stem.filter(is_plain).filter(|name| !name.is_empty()).unwrap_or("haproxy").to_owned();
+    let more = (2..).map(|number| format!("{first}-{number}"));
+    std::iter::once(first.clone()).chain(more).find(|name| !names.contains(name)).unwrap_or(first)
+}
+
+/// The systemd service that a process belongs to.
+fn unit(proc: &Proc, pid: i32) -> Option<String> {
+    let groups = fs::read_to_string(proc.path(pid, "cgroup")).ok()?;
+    let found = groups.lines().filter_map(|line| line.rsplit('/').next());
+    found.filter(|unit| unit.ends_with(".service") && unit.contains("haproxy")).map(str::to_owned).next()
+}
+
+impl Tableless {
+    /// The fact, and what it comes to.
+    #[must_use]
+    pub fn fact(&self, settings: &Settings) -> String {
+        let addresses: Vec<String> = self.addresses.iter().map(|it| escaped(it).to_string()).collect();
+        format!(
+            "the HAProxy of process {} loads {} ({}), and no [[haproxy]] table is about it: it serves what it has loaded \
+             until somebody reloads it",
+            self.pid,
+            escaped_path(&settings.sites_dir),
+            addresses.join(", ")
+        )
+    }
+
+    /// What adds its table to a settings file that holds this; `None`: only the operator knows.
+    #[must_use]
+    pub fn command(&self, file: &Path, text: &[u8]) -> Option<String> {
+        let has_table =
+            text.split(|&byte| byte == b'\n').any(|line| line.trim_ascii().starts_with(b"[[haproxy]]"));
+        // Without any there is one with the defaults; the first table takes its place.
+        let first = if has_table || !self.is_first { None } else { Some("[[haproxy]]") };
+        let lines = self.table.as_ref()?.iter().map(String::as_str);
+        let words = std::iter::once("").chain(first).chain(lines).map(|line| shell_word(OsStr::new(line)));
+        let words: Vec<String> = words.collect();
+        Some(format!("printf '%s\\n' {} >> {}", words.join(" "), shell_word(file.as_os_str())))
+    }
+
+    /// What to do, with commands that can be pasted.
+    #[must_use]
+    pub fn advice(&self, settings: &Settings) -> String {
+        let file = settings.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        let Some(command) = self.command(file, &fs::read(file).unwrap_or_default()) else {
+            return "add a [[haproxy]] table for it (CONTAINERS AND CHROOTS in haproxy-certs(7))".to_owned();
+        };
+        let start = self.option.as_ref().map(|option| format!("start it with {option} besides; then "));
+        format!("{}run: {command}; then run: haproxy-certs assemble", start.unwrap_or_default())
+    }
+}
