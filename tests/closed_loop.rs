@@ -30,7 +30,7 @@ use haproxy_certs::certified_key::KeyType;
 use haproxy_certs::config::{self, Overrides, Settings};
 use haproxy_certs::haproxy::batch::{Batch, Change, Expected};
 use haproxy_certs::haproxy::notify::notify;
-use haproxy_certs::haproxy::patience::Patience;
+use haproxy_certs::haproxy::patience::SocketPatience;
 use haproxy_certs::haproxy::siblings::Homes;
 use haproxy_certs::haproxy::start::Start;
 use haproxy_certs::haproxy::target::Target;
@@ -348,7 +348,7 @@ fn replace_host(version: &Version) {
         ours: &ours,
         homes: &homes,
         start: &Start::default(),
-        patience: &Patience::default(),
+        patience: &SocketPatience::default(),
     };
     // By our own path HAProxy doesn't know it: the file is the same.
     file.to_str().unwrap().clone_into(&mut settings.host_file);
@@ -1379,7 +1379,7 @@ impl Bed {
                 ours: &ours,
                 homes: &homes(self.sites.path()),
                 start: &Start::default(),
-                patience: &Patience::default(),
+                patience: &SocketPatience::default(),
             },
         )
     }

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Haproxy;
 use crate::haproxy::memory;
-use crate::haproxy::patience::Patience;
+use crate::haproxy::patience::SocketPatience;
 use crate::haproxy::siblings::Homes;
 use crate::haproxy::start::Start;
 use crate::haproxy::target::Target;
@@ -63,7 +63,7 @@ pub struct Batch<'a> {
     /// How it will be started, should it not run.
     pub start: &'a Start,
     /// How its sockets have behaved in this run.
-    pub patience: &'a Patience,
+    pub patience: &'a SocketPatience,
 }
 
 impl Batch<'_> {

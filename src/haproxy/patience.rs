@@ -13,12 +13,12 @@ const LIMIT: Duration = Duration::from_secs(2);
 
 /// How a HAProxy's sockets have behaved in this run.
 #[derive(Debug, Default)]
-pub struct Patience {
+pub struct SocketPatience {
     refusing_since: OnceLock<Instant>,
     has_answered: AtomicBool,
 }
 
-impl Patience {
+impl SocketPatience {
     /// One of them has answered: what refuses from now on is a reload's.
     pub(crate) fn note_answer(&self) {
         self.has_answered.store(true, Ordering::Relaxed);

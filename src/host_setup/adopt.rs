@@ -16,7 +16,7 @@ use crate::haproxy::methods::master::ANSWERS_SINCE;
 use crate::haproxy::process::arguments::{master_socket, value_of};
 use crate::haproxy::process::release::release;
 use crate::haproxy::process::started::Started;
-use crate::host_setup::haproxy::{loaded_now, what_to_add};
+use crate::host_setup::bind_words::{loaded_now, what_to_add};
 use crate::host_setup::settings_file::{Values, quoted};
 use crate::serving::configuration::Configuration;
 use crate::serving::contents;

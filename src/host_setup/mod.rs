@@ -1,6 +1,7 @@
 //! `status --setup`: is everything around the certificates as it must be? Each finding is a fact and the line that mends it.
 
 pub mod adopt;
+pub mod bind_words;
 pub mod certbot;
 pub mod challenge;
 pub mod drop_in;

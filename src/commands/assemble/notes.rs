@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::tableless::tableless;
 use crate::haproxy::verdict::Outcome;
-use crate::host_setup::haproxy::what_to_add;
+use crate::host_setup::bind_words::what_to_add;
 use crate::output::{HaproxyRow, Note, Report};
 use crate::plan::action::Action;
 use crate::plan::row::{Role, Row};

@@ -10,7 +10,7 @@ use crate::config::{Haproxy, Method, Settings};
 use crate::haproxy;
 use crate::haproxy::batch::{Batch, Change, Expected};
 use crate::haproxy::cli::worker::can_be_shown;
-use crate::haproxy::patience::Patience;
+use crate::haproxy::patience::SocketPatience;
 use crate::haproxy::process::config_check::{ConfigCheck, check_of_master};
 use crate::haproxy::start::Start;
 use crate::haproxy::target::Target;
@@ -45,7 +45,8 @@ pub(crate) fn notify_all(
     let mut asked_again = BTreeSet::new();
     // What was pruned and went back on suspicion: for which HAProxy, and its words.
     let mut suspected: Option<(Vec<Target>, String, String)> = None;
-    let patiences: Vec<Patience> = settings.haproxys.iter().map(|_| Patience::default()).collect();
+    let patiences: Vec<SocketPatience> =
+        settings.haproxys.iter().map(|_| SocketPatience::default()).collect();
     while let Some(((haproxy, patience), verdict)) =
         settings.haproxys.iter().zip(&patiences).zip(&mut verdicts).find(|(_, verdict)| verdict.is_none())
     {
@@ -111,7 +112,7 @@ fn notify_one(
     defers: bool,
     haproxy: &Haproxy,
     (committed, seen): (&Committed<'_>, &SeenFiles<'_>),
-    (start, patience): (&dyn Fn(&Haproxy) -> Start, &Patience),
+    (start, patience): (&dyn Fn(&Haproxy) -> Start, &SocketPatience),
 ) -> Verdict {
     let quiet = |outcome| Verdict::of(haproxy.method, outcome);
     let Some(targets) = committed.owed_to(&haproxy.name) else { return quiet(Outcome::NotNeeded) };
