@@ -8,12 +8,14 @@ mod support;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use contract::{brief, brief_of, haproxy_objects_to, listing, mode_and_owner};
+use support::process::finish;
 use support::tree::{make_directory, write};
-use support::{Cmd, KeyKind, Leaf, Tree, Validity};
+use support::{Cmd, KeyKind, Kind, LIMIT, Leaf, Tree, Validity};
 
 const NAME: &str = "example.org";
 const FILE: &str = "example.org.pem";
@@ -409,4 +411,61 @@ fn the_state_file_holds_digests_and_can_be_read_by_its_owner_only() {
     let parsed: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(parsed["version"], 1);
     assert_eq!(parsed["files"][FILE]["lineage"], NAME);
+}
+
+// --- What fails on its way ----------------------------------------------------------------------------------------------
+
+/// A run for which this was mounted before.
+fn run_with(cmd: &Cmd, mounted: &str, on: &Path, arguments: &[&str]) -> Option<i32> {
+    let mut command = Command::new("unshare");
+    let script = format!("mount {mounted} \"$1\" && shift && exec \"$@\"");
+    command.args(["-m", "sh", "-c", &script, "sh"]).arg(on).arg(Cmd::program());
+    command.arg("--config").arg(cmd.config()).arg("assemble").args(arguments);
+    cmd.prepare(&mut command);
+    finish(&mut command, LIMIT).status.code()
+}
+
+#[test]
+fn what_could_not_be_put_in_place_is_ours_still() {
+    let (mut tree, _, cmd) = deployed();
+    tree.renew(NAME);
+    // Only the state says whose the deployed one is.
+    for kind in [Kind::Privkey, Kind::Cert, Kind::Chain, Kind::Fullchain] {
+        fs::remove_file(tree.file(NAME, kind, 1)).unwrap();
+    }
+    let deployed = listing(&cmd.site(NAME));
+    // Nothing is renamed onto what something is mounted on.
+    assert_eq!(run_with(&cmd, "--bind \"$1\"", &cmd.site(NAME), &[]), Some(3));
+    assert_eq!(listing(&cmd.site(NAME)), deployed);
+    assert_eq!(brief(&cmd.assemble(&[]).exits(0)), [format!("{FILE} replace")]);
+    assert_eq!(fs::read_to_string(cmd.site(NAME)).unwrap(), tree.leaf(NAME).combined());
+}
+
+#[test]
+fn what_could_not_be_pruned_is_pruned_by_the_next_run() {
+    let (mut tree, _, cmd) = deployed();
+    tree.issue("other.example", KeyKind::P256, &["other.example"], Validity::days(90));
+    cmd.assemble(&[]).exits(0);
+    tree.delete(NAME);
+    assert_eq!(run_with(&cmd, "--bind \"$1\"", &cmd.site(NAME), &[]), Some(3));
+    assert!(cmd.site(NAME).exists());
+    assert_eq!(brief(&cmd.assemble(&[]).exits(0))[0], format!("{FILE} prune"));
+    assert!(!cmd.site(NAME).exists());
+}
+
+/// The copy can't be kept: the file stays somebody else's, damaged as it is.
+#[test]
+fn what_could_not_be_kept_is_not_taken_over() {
+    let (_tree, leaf, cmd) = undeployed();
+    write(&cmd.site(NAME), "of great value to somebody", 0o400);
+    cmd.assemble(&[]).exits(1);
+    make_directory(&adopted(&cmd), 0o700);
+    let before = listing(&cmd.site(NAME));
+    let code = run_with(&cmd, "-t tmpfs -o ro,mode=0700 tmpfs", &adopted(&cmd), &["--adopt"]);
+    assert_eq!(code, Some(3));
+    assert_eq!(brief(&cmd.assemble(&[]).exits(1)), [format!("{FILE} conflict")]);
+    assert_eq!(listing(&cmd.site(NAME)), before);
+    assert_eq!(brief(&cmd.assemble(&["--adopt"]).exits(0))[0], format!("{FILE} replace"));
+    assert_eq!(fs::read_to_string(cmd.site(NAME)).unwrap(), leaf.combined());
+    assert_eq!(fs::read_to_string(adopted(&cmd).join(FILE)).unwrap(), "of great value to somebody");
 }

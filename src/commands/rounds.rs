@@ -8,12 +8,9 @@ use crate::fleet::edition::Pruning;
 use crate::haproxy::verdict::Outcome;
 use crate::host_setup::fleet_part::FleetPart;
 use crate::output::fleet::human::published;
-use crate::output::late::{late, undeployed};
 use crate::output::terminal::{Terminal, progress};
 use crate::output::{Exit, Note, Report, json, syslog};
 use crate::plan::situation::Policy;
-use crate::sites::last_run::LastRun;
-use crate::sys::clock::now;
 use crate::sys::failure::Failure;
 use crate::sys::system::System;
 
@@ -73,10 +70,6 @@ pub fn rounds(settings: &Settings, args: &Assemble, show: &mut dyn FnMut(Came<'_
         let mut report = assemble(settings, &system, &options, &progress());
         report.changed_before = changed;
         changed += report.changes();
-        if !report.dry_run {
-            let undeployed = undeployed(&report, &LastRun::load(&settings.sites_dir).undeployed, now());
-            report.note_late(late(&undeployed, now()));
-        }
         if !is_json {
             show(Came::Report(&report));
         }
@@ -132,7 +125,6 @@ fn publish_after(
             done.exit()
         }
         Err(failure) => {
-            syslog::failure(&System::host(), &failure);
             show(Came::Unpublished(&failure));
             if let Some(report) = report {
                 report.error.get_or_insert(failure);

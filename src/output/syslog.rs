@@ -54,6 +54,12 @@ pub fn log(settings: &Settings, system: &System, report: &Report, exit: Exit) {
         accepted: report.accepted.clone(),
         rejected: report.rows.iter().filter_map(rejected).collect(),
     };
+    let run = if report.knows_files() {
+        run
+    } else {
+        // What was wrong with them is so still, as far as anybody knows.
+        LastRun { undeployed: before.undeployed, accepted: before.accepted, rejected: before.rejected, ..run }
+    };
     // Status and the log's reminders live on it, nothing else does; who may not write there has been told so already.
     if let Err(failure) = run.save(settings, system)
         && failure.kind == FailureKind::Io
@@ -63,6 +69,20 @@ pub fn log(settings: &Settings, system: &System, report: &Report, exit: Exit) {
             &[(Severity::Error, format!("the record of this run is not kept: {}", failure.message))],
         );
     }
+}
+
+/// Logs how publishing to a fleet ended, where that is news: `before` is what [`LastRun::complaints`] had. Returns what it has
+/// from now on.
+pub fn publishing(
+    system: &System,
+    failure: Option<&Failure>,
+    before: &BTreeMap<String, i64>,
+) -> BTreeMap<String, i64> {
+    let standing =
+        failure.map(|failure| Complaint::of("publishing failed", &failure.message, &failure.message));
+    let (lines, complaints) = news(standing.into_iter().collect(), true, before, now());
+    send(system, &lines);
+    complaints
 }
 
 /// Logs a failure that happened before anything was known.
@@ -105,8 +125,20 @@ fn compose(report: &Report, before: &BTreeMap<String, i64>, now: i64) -> (Lines,
     let told = report.haproxy.iter().filter(|row| was_told(row) && !row.is_bad());
     lines.extend(told.map(|row| (Severity::Notice, haproxy_line(row).text)));
 
-    let mut complaints = BTreeMap::new();
-    for Complaint { key, text } in standing(report) {
+    let (news, complaints) = news(standing(report), report.knows_files(), before, now);
+    lines.extend(news);
+    (lines, complaints)
+}
+
+/// What is wrong and wasn't before, or was last logged long ago, and what is over; `is_all`: whether what isn't among it is over.
+fn news(
+    standing: Vec<Complaint>,
+    is_all: bool,
+    before: &BTreeMap<String, i64>,
+    now: i64,
+) -> (Lines, BTreeMap<String, i64>) {
+    let (mut lines, mut complaints) = (Lines::new(), BTreeMap::new());
+    for Complaint { key, text } in standing {
         let logged = before.get(&key).copied().filter(|&at| (0..REMINDER).contains(&now.saturating_sub(at)));
         if logged.is_none() {
             lines.push((Severity::Error, text));
@@ -115,9 +147,13 @@ fn compose(report: &Report, before: &BTreeMap<String, i64>, now: i64) -> (Lines,
     }
     // What goes on for another cause was just logged anew.
     let subjects: BTreeSet<String> = complaints.keys().map(|key| subject(key).to_owned()).collect();
-    let cleared: BTreeSet<&str> = before.keys().map(|key| subject(key)).collect();
-    let cleared = cleared.into_iter().filter(|subject| !subjects.contains(*subject));
-    lines.extend(cleared.map(|subject| (Severity::Notice, format!("no longer: {subject}"))));
+    let others = before.iter().filter(|(key, _)| !subjects.contains(subject(key)));
+    if is_all {
+        let cleared: BTreeSet<&str> = others.map(|(key, _)| subject(key)).collect();
+        lines.extend(cleared.iter().map(|subject| (Severity::Notice, format!("no longer: {subject}"))));
+    } else {
+        complaints.extend(others.map(|(key, at)| (key.clone(), *at)));
+    }
     (lines, complaints)
 }
 
@@ -127,6 +163,13 @@ struct Complaint {
     key: String,
     /// The line for people.
     text: String,
+}
+
+impl Complaint {
+    fn of(subject: &str, cause: &str, text: &str) -> Self {
+        let cause = without_numbers(cause);
+        Self { key: format!("{subject}{BECAUSE}{cause}"), text: text.to_owned() }
+    }
 }
 
 /// Between what a complaint is about and its cause.
@@ -139,10 +182,6 @@ fn subject(key: &str) -> &str {
 
 /// What is wrong after this run.
 fn standing(report: &Report) -> Vec<Complaint> {
-    let about = |subject: &str, cause: &str, text: String| {
-        let cause = without_numbers(cause);
-        Complaint { key: format!("{subject}{BECAUSE}{cause}"), text }
-    };
     let mut standing = Vec::new();
     let alarms = report.notes.iter().filter(|note| note.weight == Weight::Alarm);
     standing.extend(alarms.map(|note| Complaint { key: note.text.clone(), text: note.text.clone() }));
@@ -151,24 +190,23 @@ fn standing(report: &Report) -> Vec<Complaint> {
         let name = escaped(name.unwrap_or_default());
         let warnings = || row.warnings.names().join(", ");
         let cause = row.reason().map_or_else(warnings, |reason| reason.name().to_owned());
-        standing.push(about(
+        standing.push(Complaint::of(
             &format!("{} {name}", row.action.name()),
             &cause,
-            row_line(row, report.client).text,
+            &row_line(row, report.client).text,
         ));
     }
     for row in report.haproxy.iter().filter(|row| row.is_bad()) {
         let cause = row.detail.as_deref().unwrap_or_default();
         let cause = cause.split("; ").next().unwrap_or_default();
-        standing.push(about(
+        standing.push(Complaint::of(
             &format!("notify {}: {}", escaped(&row.name), outcome(row)),
             cause,
-            haproxy_line(row).text,
+            &haproxy_line(row).text,
         ));
     }
-    standing.extend(
-        report.error.iter().map(|error| about("the run failed", &error.message, error.message.clone())),
-    );
+    let failure = report.error.iter();
+    standing.extend(failure.map(|error| Complaint::of("the run failed", &error.message, &error.message)));
     standing
 }
 
@@ -228,6 +266,19 @@ mod tests {
         healthy.error = None;
         let (lines, standing) = compose(&healthy, &standing, 3000 + REMINDER);
         assert_eq!(lines, [(Severity::Notice, "no longer: the run failed".to_owned())]);
+        assert!(standing.is_empty());
+    }
+
+    #[test]
+    fn of_what_a_run_did_not_come_to_nothing_is_over() {
+        let before: BTreeMap<String, i64> = [("refuse a.pem | key-mismatch".to_owned(), 1000)].into();
+        let (lines, standing) = compose(&failing("disk full"), &before, 2000);
+        assert_eq!(lines, [(Severity::Error, "disk full".to_owned())]);
+        assert_eq!(standing.get("refuse a.pem | key-mismatch"), Some(&1000));
+        let mut healthy = failing("");
+        healthy.error = None;
+        let (lines, standing) = compose(&healthy, &standing, 3000);
+        assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(standing.is_empty());
     }
 

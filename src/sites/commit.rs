@@ -4,16 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::fs::{AtFlags, FileType, RenameFlags, fsync, renameat, renameat_with, statat};
 use rustix::io::Errno;
 
-use super::debts::{Owed, settings_key};
 use super::durable::remove;
 use super::entries;
-use super::state::{Pending, Record, State, digest, key, target};
+use super::intent::record_intent;
+use super::state::target;
 use crate::config::Settings;
 use crate::haproxy::siblings::Homes;
 use crate::haproxy::target::Target;
@@ -53,19 +52,21 @@ impl<'a> Staged<'a> {
     pub fn commit(self, now: i64) -> Result<Committed<'a>, Failure> {
         let Self { sites, settings, mut plan, mut failure } = self;
         hold_last_file(&sites.place, &mut plan);
-        let changed = record_intent(sites, settings, &plan, now);
-        if sites.unsaved || changed || sites.state.lost {
+        let adopted = positions(&plan, |row| row.adopts && row.action.writes());
+        let attic = match adopted.is_empty() {
+            true => None,
+            false => Some(sites.own.private_subdirectory(ADOPTED_DIR)?),
+        };
+        let intent = record_intent(sites, settings, &plan, now);
+        if sites.unsaved || intent.is_new || sites.state.lost {
             sites.state.save(&sites.own.dir, &sites.own.path)?;
             (sites.state.lost, sites.unsaved) = (false, false);
         }
-        let adopted = positions(&plan, |row| row.adopts && row.action.writes());
-        if !adopted.is_empty() {
-            let place = sites.own.private_subdirectory(ADOPTED_DIR)?;
-            for position in adopted {
-                let Some(row) = plan.rows.get_mut(position) else { continue };
-                if let Err(e) = keep_adopted(sites, &place, row) {
-                    fail_row(row, &mut failure, &e);
-                }
+        for (position, attic) in adopted.into_iter().filter_map(|position| Some((position, attic.as_ref()?)))
+        {
+            let Some(row) = plan.rows.get_mut(position) else { continue };
+            if let Err(e) = keep_adopted(sites, attic, row) {
+                fail_row(row, &mut failure, &e);
             }
         }
         let changed = plan.has_changes();
@@ -77,6 +78,7 @@ impl<'a> Staged<'a> {
             pending.now = pending.last.take().or_else(|| pending.was.clone());
         }
         carry_out(sites, &mut plan, &mut failure, |row| row.action == Action::Prune);
+        intent.take_back_failed(sites, settings, &plan);
         let at = if changed { SystemTime::now() } else { last_change(sites) };
         if changed {
             let directories = [Some(&sites.place), sites.host.as_ref()];
@@ -190,120 +192,6 @@ impl Committed<'_> {
         }
         (plan, failure)
     }
-}
-
-/// The SHA-256 of what a row's file holds by this program's doing or consent once the plan is carried out.
-fn is_to_be(row: &Row) -> Option<&[u8; 32]> {
-    let ours = row.action.writes() || (row.action == Action::Unchanged && row.proved);
-    row.sha256.as_ref().filter(|_| ours)
-}
-
-/// Whether a file is right as it is, but by whom it was put there isn't recorded: HAProxy may have loaded it or not. So
-/// it counts as news for HAProxy, like one that was just written.
-#[must_use]
-pub fn takes_over(state: &State, settings: &Settings, row: &Row) -> bool {
-    let is_right = matches!(row.action, Action::Unchanged | Action::Repair);
-    let Some(sha256) = is_to_be(row).filter(|_| is_right) else { return false };
-    Target::of(row).is_some_and(|target| !state.vouches_for(&key(&target, &settings.host_file), sha256))
-}
-
-/// Writes into the state what is about to happen, so that a crash at any later point is made good by the next run; whether
-/// it is another one now.
-fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Plan, now: i64) -> bool {
-    let state = &mut sites.state;
-    let live_dir: Arc<str> = Arc::from(&*settings.live_dir.to_string_lossy());
-    let (mut told, mut changed) = (Vec::new(), false);
-    for row in &plan.rows {
-        if is_on_record(state, &live_dir, row) {
-            continue;
-        }
-        let (Some(target), Some(lineage)) = (Target::of(row), &row.lineage) else { continue };
-        let key = key(&target, &settings.host_file);
-        if let Some(sha256) = is_to_be(row) {
-            if takes_over(state, settings, row) {
-                told.push(key.clone());
-            }
-            let record = Record {
-                lineage: lineage.to_string_lossy().into_owned(),
-                live_dir: Arc::clone(&live_dir),
-                sha256: *sha256,
-                chain: row.chain,
-                rejected: None,
-                prune_refused: None,
-            };
-            changed |= state.files.get(&key) != Some(&record);
-            state.files.insert(key.clone(), record);
-        }
-        if matches!(row.action, Action::Install | Action::Replace | Action::Prune) {
-            let now = row.sha256.filter(|_| row.action.writes()).as_ref().map(digest);
-            let before = row.before.as_ref().map(digest);
-            changed = true;
-            state
-                .pending
-                .entry(key.clone())
-                .and_modify(|pending| {
-                    pending.several |= pending.now != now && pending.now != pending.was;
-                    if before == pending.was {
-                        pending.last = None;
-                    } else if before.is_some() && before != now && (pending.taken || now.is_none()) {
-                        pending.last.clone_from(&before);
-                    }
-                    pending.now.clone_from(&now);
-                    pending.taken = false;
-                })
-                .or_insert_with(|| Pending {
-                    was: before.clone(),
-                    now: now.clone(),
-                    adopted: row.adopts,
-                    ..Pending::default()
-                });
-            told.push(key);
-        }
-    }
-    if !told.is_empty() {
-        let opened = sites.found.iter().map(|(path, found)| (path.clone(), found.record.clone()));
-        state.untouched.extend(opened);
-        changed = true;
-    }
-    let before = (state.owed.clone(), state.elsewhere.clone());
-    state.pass_debts_on(settings, Some(now));
-    let own = settings_key(settings.file.as_deref());
-    let of_others = state.elsewhere.iter_mut().filter(|(file, _)| **file != own && !told.is_empty());
-    of_others.for_each(|(_, others)| others.add(Owed { since: now, files: Some(told.clone()), file: None }));
-    let file = settings.file.as_ref().map(|file| file.to_string_lossy().into_owned());
-    for haproxy in &settings.haproxys {
-        let owed = state.owed.get(&haproxy.name);
-        let files = match (owed.map(|owed| &owed.files), state.lost) {
-            (_, true) | (Some(None), _) => None,
-            (None, false) if told.is_empty() => continue,
-            (None, false) => Some(told.clone()),
-            (Some(Some(files)), false) => {
-                Some(files.iter().chain(&told).cloned().collect::<BTreeSet<_>>().into_iter().collect())
-            }
-        };
-        let since = owed.map_or(now, |owed| owed.since);
-        state.owed.insert(haproxy.name.clone(), Owed { since, files, file: file.clone() });
-    }
-    changed || (&state.owed, &state.elsewhere) != (&before.0, &before.1)
-}
-
-/// Whether a row is of a site that is right as it is, and the state says just that already.
-fn is_on_record(state: &State, live_dir: &str, row: &Row) -> bool {
-    let is_right = row.role == Role::Site && row.action == Action::Unchanged && row.proved;
-    let record = row
-        .file
-        .as_deref()
-        .filter(|_| is_right)
-        .and_then(OsStr::to_str)
-        .and_then(|file| state.files.get(file));
-    record.zip(row.sha256).is_some_and(|(record, sha256)| {
-        row.lineage.as_deref() == Some(OsStr::new(&record.lineage))
-            && *record.live_dir == *live_dir
-            && record.sha256 == sha256
-            && record.chain == row.chain
-            && record.rejected.is_none()
-            && record.prune_refused.is_none()
-    })
 }
 
 /// Keeps aside what is about to be replaced or pruned, durably: what can't be put back again stays.

@@ -7,6 +7,7 @@ pub mod dir;
 pub mod durable;
 pub mod entries;
 pub mod guard;
+pub mod intent;
 pub mod last_run;
 pub mod last_start;
 pub mod lock;

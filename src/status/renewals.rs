@@ -5,6 +5,7 @@
 //! (certbot 4.1), thirty days before with earlier versions, or as `renew_before_expiry` says (`certbot/_internal/renewal.py`,
 //! `storage.py`). Where two of these apply the later moment counts here: nobody is alarmed too early.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -52,7 +53,7 @@ struct Conf {
 /// Notes for each site when its lineage is due, and adds the problem where it is for too long.
 pub fn note_renewals(settings: &Settings, sites: &mut [Site], now: i64) {
     let Some(folder) = certbot_dir(settings) else { return };
-    let mut logs: Option<Vec<String>> = None;
+    let mut logs: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
     for site in sites {
         let (Some(name), Some(leaf)) = (&site.views.lineage, site.views.certbot.here()) else { continue };
         let mut file = name.clone();
@@ -64,8 +65,8 @@ pub fn note_renewals(settings: &Settings, sites: &mut [Site], now: i64) {
         if conf.is_off || now.saturating_sub(due) < patience(leaf) {
             continue;
         }
-        let logs =
-            logs.get_or_insert_with(|| read_logs(&conf.logs.clone().unwrap_or_else(|| logs_dir(folder))));
+        let its = logs.entry(conf.logs.unwrap_or_else(|| logs_dir(folder)));
+        let logs = its.or_insert_with_key(|folder| read_logs(folder));
         let failure = logs.iter().find_map(|log| last_failure(log, name));
         let fact = fact(due, now, failure.as_deref());
         let problem = Problem {

@@ -32,6 +32,7 @@ use crate::config::{Haproxy, Settings};
 use crate::haproxy::fingerprint::fingerprints;
 use crate::haproxy::process::reader::shut;
 use crate::index::{self, Index};
+use crate::output::late::{late, undeployed};
 use crate::output::{HaproxyRow, Note, Report};
 use crate::plan::action::Action;
 use crate::plan::row::Row;
@@ -89,6 +90,10 @@ pub fn assemble_from(
     if let Err(failure) = run(source, settings, system, options, progress, &mut report) {
         report.error.get_or_insert(failure);
     }
+    if !options.dry_run {
+        let undeployed = undeployed(&report, &LastRun::load(&settings.sites_dir).undeployed, now());
+        report.note_late(late(&undeployed, now()));
+    }
     report
 }
 
@@ -144,7 +149,7 @@ fn dry_run(
     report.error = swept.failure;
     report.owed = state.lost
         || settings.haproxys.iter().any(|haproxy| state.owed.contains_key(&haproxy.name))
-        || report.rows.iter().any(|row| sites::commit::takes_over(&state, settings, row));
+        || report.rows.iter().any(|row| sites::intent::takes_over(&state, settings, row));
     let out_of_step = if options.full { out_of_step(settings, system) } else { BTreeMap::new() };
     report.owed |= !out_of_step.is_empty();
     report.notes.extend(out_of_step.values().map(to_be_notified));

@@ -65,12 +65,13 @@ pub(crate) fn ask(
     if accept {
         report.accepted = Some(mark);
     }
-    found.dedup();
-    let is_said = |new: &Note| {
-        new.unloadable.is_some() && report.notes.iter().any(|note| note.unloadable == new.unloadable)
-    };
-    found.retain(|new| !is_said(new));
-    report.notes.extend(found);
+    for new in found {
+        let is_same =
+            |note: &Note| *note == new || new.unloadable.is_some() && note.unloadable == new.unloadable;
+        if !report.notes.iter().any(is_same) {
+            report.notes.push(new);
+        }
+    }
 }
 
 fn is_fresh(outcome: Outcome, confirmed: Option<bool>) -> bool {

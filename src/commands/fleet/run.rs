@@ -11,11 +11,9 @@ use crate::commands::fleet::watch::{LookEnd, SettingsSource, watch};
 use crate::config::{DEFAULT_FILE, Settings};
 use crate::fleet::edition::Pruning;
 use crate::output::fleet::{html, human, json, monitoring, prometheus};
-use crate::output::late::{late, undeployed};
 use crate::output::status::textfile;
 use crate::output::terminal::{Terminal, progress};
 use crate::output::{Exit, syslog};
-use crate::sites::last_run::LastRun;
 use crate::status::advice::Given;
 use crate::sys::clock::now;
 use crate::sys::failure::Failure;
@@ -90,11 +88,8 @@ fn followed(
 
 fn show(terminal: &Terminal, settings: &Settings, system: &System, done: &Followed) {
     if let Some(run) = &done.run {
-        let mut run = run.clone();
-        let undeployed = undeployed(&run, &LastRun::load(&settings.sites_dir).undeployed, now());
-        run.note_late(late(&undeployed, now()));
-        terminal.print_report(settings, &run);
-        syslog::log(settings, system, &run, run.exit(false));
+        terminal.print_report(settings, run);
+        syslog::log(settings, system, run, run.exit(false));
     }
     terminal.print_deeds(settings, human::followed(done));
 }

@@ -34,7 +34,7 @@ use crate::fleet::page::{self, PageEntry};
 use crate::fleet::reach::{Patience, reach};
 use crate::fleet::store::{FleetStore, StoreKey, Swap};
 use crate::index::known_pair::KnownPair;
-use crate::output::Exit;
+use crate::output::{Exit, syslog};
 use crate::plan::client::Client;
 use crate::sites::last_run::LastRun;
 use crate::sys::clock::now;
@@ -42,6 +42,7 @@ use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::host_name::host_name;
 use crate::sys::parallel::Progress;
+use crate::sys::system::System;
 
 /// How long a head counts.
 pub const LIFE: i64 = 36 * 60 * 60;
@@ -128,16 +129,17 @@ impl Published {
 pub fn publish(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> Result<Published, Failure> {
     let done = put_edition(settings, wanted, progress);
     if let Some(fleet) = settings.published() {
-        // `status` lives on it, nothing else does.
-        let _ = record(fleet, &done);
+        record(fleet, &done);
     }
     done
 }
 
-/// How it ended, where nothing else is needed but what publishing needs itself: what fails first may be the first publish.
-fn record(fleet: &Fleet, done: &Result<Published, Failure>) -> Result<(), Failure> {
-    let place = made(&fleet.cache)?;
-    let before = LastRun::look_in(&place)?.unwrap_or_default();
+/// Logs how it ended, and records it for `status` and for the next log, where nothing else is needed but what publishing needs
+/// itself: what fails first may be the first publish.
+fn record(fleet: &Fleet, done: &Result<Published, Failure>) {
+    let place = made(&fleet.cache).ok();
+    let before = place.as_ref().and_then(|place| LastRun::look_in(place).ok().flatten()).unwrap_or_default();
+    let complaints = syslog::publishing(&System::host(), done.as_ref().err(), &before.complaints);
     let exit = done.as_ref().map_or(Exit::Unable, Published::exit);
     let run = LastRun {
         at: now(),
@@ -146,9 +148,11 @@ fn record(fleet: &Fleet, done: &Result<Published, Failure>) -> Result<(), Failur
         error: done.as_ref().err().cloned(),
         changes: done.as_ref().map_or(0, |done| done.published.len() + done.gone.len()),
         succeeded: if exit == Exit::Fine { now() } else { before.succeeded },
+        complaints,
         ..LastRun::default()
     };
-    run.save_in(&place)
+    // Best effort: nothing but these lives on it.
+    let _ = place.map(|place| run.save_in(&place));
 }
 
 fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> Result<Published, Failure> {
