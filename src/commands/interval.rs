@@ -141,7 +141,7 @@ fn once(global: &Global, args: &Assemble, said: &mut Memory, began: Instant) -> 
                 terminal.print_deeds(&settings, published(done, verbose));
             }
         }
-        Came::Unpublished(failure) => {
+        Came::Unpublished(failure, _) => {
             if said.publishing.has_facts(of(&failure.message), false, began.elapsed()) || verbose {
                 terminal.complain(&failure.message);
             }

@@ -209,6 +209,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         // What is no longer in the settings is nobody's.
         run.told.retain(|name, _| settings.haproxys.iter().any(|haproxy| haproxy.name == *name));
     }
+    let publish_gone = publisher::publish_gone(&ground);
     let mut state = ground.state.unwrap_or_default();
     state.pass_debts_on(settings, None);
     let owed: Vec<BTreeMap<String, i64>> =
@@ -233,7 +234,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         superfluous: &superfluous,
         needs: &needs,
         live_is_missing: ground.live_is_missing,
-        publish_gone: publisher::publish_gone(&ground.sites),
+        publish_gone,
         follows: settings.followed().is_some(),
     };
     let mut sites: Vec<Site> = ground.sites.into_iter().map(|views| judge(views, &around)).collect();

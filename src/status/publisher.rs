@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-use super::advice;
+use super::advice::{self, Given};
 use super::edition::LastEdition;
 use super::links::Links;
 use super::local::{Ground, certbots, renewals};
@@ -13,6 +13,7 @@ use crate::config::fleet::Fleet;
 use crate::fleet::cache::{HostPart, Opened, can_be_written, look_at_head};
 use crate::fleet::edition::are_too_many;
 use crate::fleet::page::PageEntry;
+use crate::host_setup::Setup;
 use crate::host_setup::adopt;
 use crate::host_setup::fleet_part::FleetPart;
 use crate::index::Index;
@@ -26,6 +27,7 @@ use crate::sites::last_run::LastRun;
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::source::Source;
+use crate::status::Status;
 use crate::status::problem::{Problem, problem};
 use crate::status::severity::{ProblemKind, Severity};
 use crate::sweep::sweep;
@@ -60,6 +62,7 @@ pub fn look_around(settings: &Settings, progress: Progress<'_>) -> Ground {
         Ok(swept) => {
             ground.sees_certbot = true;
             ground.live_is_missing = swept.live_dir_missing;
+            ground.has_no_lineage = !swept.situation.any_lineage;
             if swept.live_dir_missing && published.as_ref().is_some_and(|entries| !entries.is_empty()) {
                 let fact = format!(
                     "{} is missing; what was published from it stays. Set live_dir if certbot's tree moved",
@@ -86,11 +89,24 @@ pub(super) fn note_published(settings: &Settings, ground: &mut Ground) {
     ground.sites.extend(published.gone());
 }
 
-/// What makes lineages that are gone published no more: where they are many, that they may go has to be said.
-pub(super) fn publish_gone(sites: &[SiteViews]) -> &'static str {
-    let published = || sites.iter().filter(|site| site.in_edition().is_some());
+/// What makes lineages that are gone published no more: where they are many, that they may go has to be said, and where they
+/// are all, none goes.
+pub(super) fn publish_gone(ground: &Ground) -> &'static str {
+    let published = || ground.sites.iter().filter(|site| site.in_edition().is_some());
     let gone = published().filter(|site| site.certbot == Sight::Absent).count();
-    if are_too_many(gone, published().count()) { advice::PUBLISH_MANY } else { advice::PUBLISH }
+    match () {
+        () if ground.has_no_lineage => advice::BRING_BACK,
+        () if are_too_many(gone, published().count()) => advice::PUBLISH_MANY,
+        () => advice::PUBLISH,
+    }
+}
+
+/// What this host should have published, judged as its own status does it, whatever is deployed here as well.
+#[must_use]
+pub fn judged_publisher(settings: &Settings, ground: Ground, now: i64) -> Status {
+    let mut status = super::judged(settings, ground, Vec::new(), Setup::default(), now);
+    status.complete(&Given::default());
+    status
 }
 
 /// How the last publish ended, and what will keep the next one from succeeding.
