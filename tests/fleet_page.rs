@@ -87,6 +87,7 @@ impl Scene {
             confirmed: true,
             omitted: 0,
             exceptions: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
