@@ -9,19 +9,13 @@ use crate::fleet::former::FormerKeys;
 use crate::fleet::head::SignedHead;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_key::NodeKey;
-use crate::fleet::report::{BadReport, NodeReport, ReportedException};
+use crate::fleet::report::{BadReport, EVERYTHING, NodeReport, ReportedException};
 use crate::fleet::signed_text::time;
 use crate::fleet::trouble::FleetTrouble;
 use crate::status::severity::Severity;
 
 /// A node that hasn't reported for so long is silent.
 pub const SILENCE: i64 = 60 * 60;
-
-/// What stands for the lineage in an exception that is about none of them.
-pub const EVERYTHING: &str = "*";
-
-/// The word of a note: a lineage that the node's settings leave out.
-pub const LEFT_OUT: &str = "left-out";
 
 /// What is new may take so long to come to a node before that is a problem.
 const UNDERWAY: i64 = 10 * 60;

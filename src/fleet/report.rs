@@ -23,11 +23,16 @@
 use std::fmt::Write as _;
 
 use super::name::{FleetName, NodeName};
-use super::overview::EVERYTHING;
 use super::page::can_be_published;
 use super::signed_text::{self, BadText, WordLines, flag, time};
 use super::sshsig::{SigningKey, VerifyingKey};
 use crate::certified_key::hex;
+
+/// What stands for the lineage in an exception that is about none of them.
+pub const EVERYTHING: &str = "*";
+
+/// The word of a note: a lineage that the node's settings leave out.
+pub const LEFT_OUT: &str = "left-out";
 
 /// A larger report isn't read.
 pub const MAX_BYTES: usize = 128 << 10;

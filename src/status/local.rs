@@ -40,6 +40,7 @@ use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 /// Everything that is known without HAProxy.
 #[derive(Debug, Default)]
 pub struct Ground {

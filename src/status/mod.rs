@@ -109,6 +109,14 @@ pub fn status_after(settings: &Settings, system: &System) -> Status {
     status_by(settings, system, false, Reading::Changes, &|_, _| ())
 }
 
+/// What a publisher should have published, judged as its own status does it, whatever is deployed there as well.
+#[must_use]
+pub fn status_of_published(settings: &Settings, ground: Ground, now: i64) -> Status {
+    let mut status = judged(settings, ground, Vec::new(), Setup::default(), now);
+    status.complete(&Given::default());
+    status
+}
+
 fn status_by(
     settings: &Settings,
     system: &System,

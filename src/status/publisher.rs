@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-use super::advice::{self, Given};
+use super::advice;
 use super::edition::LastEdition;
 use super::links::Links;
 use super::local::{Ground, certbots, renewals};
@@ -13,7 +13,6 @@ use crate::config::fleet::Fleet;
 use crate::fleet::cache::{HostPart, Opened, can_be_written, look_at_head};
 use crate::fleet::edition::are_too_many;
 use crate::fleet::page::PageEntry;
-use crate::host_setup::Setup;
 use crate::host_setup::adopt;
 use crate::host_setup::fleet_part::FleetPart;
 use crate::index::Index;
@@ -27,7 +26,6 @@ use crate::sites::last_run::LastRun;
 use crate::sites::place::Place;
 use crate::sites::state::State;
 use crate::source::Source;
-use crate::status::Status;
 use crate::status::problem::{Problem, problem};
 use crate::status::severity::{ProblemKind, Severity};
 use crate::sweep::sweep;
@@ -99,14 +97,6 @@ pub(super) fn publish_gone(ground: &Ground) -> &'static str {
         () if are_too_many(gone, published().count()) => advice::PUBLISH_MANY,
         () => advice::PUBLISH,
     }
-}
-
-/// What this host should have published, judged as its own status does it, whatever is deployed here as well.
-#[must_use]
-pub fn judged_publisher(settings: &Settings, ground: Ground, now: i64) -> Status {
-    let mut status = super::judged(settings, ground, Vec::new(), Setup::default(), now);
-    status.complete(&Given::default());
-    status
 }
 
 /// How the last publish ended, and what will keep the next one from succeeding.

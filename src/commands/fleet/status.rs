@@ -27,8 +27,9 @@ use crate::status::advice::{PUBLISH, span};
 use crate::status::judge::{Site, other_than_published};
 use crate::status::observation::Sight;
 use crate::status::problem::Problem;
-use crate::status::publisher::{judged_publisher, look_around, without_haproxy};
+use crate::status::publisher::{look_around, without_haproxy};
 use crate::status::severity::{PlaceState, ProblemKind, Severity};
+use crate::status::status_of_published;
 use crate::status::troubles::{cannot_publish, failed_publish};
 use crate::sys::clock::now;
 use crate::sys::escape::escaped;
@@ -169,7 +170,7 @@ fn unpublished(settings: &Settings, at: i64, progress: Progress<'_>) -> Vec<Flee
     let failed =
         failed_publish(ground.last_run.here(), at).or(ground.unwritable_cache.as_deref().map(cannot_publish));
     let mut problems: Vec<FleetProblem> = failed.map(of_status).into_iter().collect();
-    let judged = judged_publisher(&settings, ground, at);
+    let judged = status_of_published(&settings, ground, at);
     let (mut gone, mut refused, mut unpublished) = (Vec::new(), Vec::new(), Vec::new());
     for site in &judged.sites {
         let Some(found) = behind(site, judged.client) else { continue };

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::certified_key::hex;
-use crate::fleet::overview::{EVERYTHING, FleetOverview, FleetProblem, NodeRow};
-use crate::fleet::report::ReportedException;
+use crate::fleet::overview::{FleetOverview, FleetProblem, NodeRow};
+use crate::fleet::report::{EVERYTHING, ReportedException};
 use crate::output::json::{timestamp, to_text};
 use crate::status::severity::Severity;
 use crate::sys::failure::Failure;

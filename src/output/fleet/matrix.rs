@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::counted;
-use crate::fleet::overview::{EVERYTHING, FleetOverview, HeadLineage, LEFT_OUT, NodeRow, NodeState};
-use crate::fleet::report::ReportedException;
+use crate::fleet::overview::{FleetOverview, HeadLineage, NodeRow, NodeState};
+use crate::fleet::report::{EVERYTHING, LEFT_OUT, ReportedException};
 use crate::fleet::trouble::FleetTrouble;
 use crate::status::advice::{day, span};
 use crate::status::severity::Severity;

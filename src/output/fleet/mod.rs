@@ -12,7 +12,8 @@ pub mod prometheus;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::head::Head;
-use crate::fleet::overview::{EVERYTHING, FleetOverview, NodeRow};
+use crate::fleet::overview::{FleetOverview, NodeRow};
+use crate::fleet::report::EVERYTHING;
 use crate::status::advice::span;
 
 /// The verdict in one line, without its first word.

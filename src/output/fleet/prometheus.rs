@@ -8,6 +8,7 @@ use crate::output::status::prometheus::Page;
 use crate::status::severity::Severity;
 
 const STATE: &str = "The state of the fleet: 0 ok, 1 warning, 2 critical, 3 unknown.";
+const LEFT_OUT: &str = "How much of the head the node leaves out, or presents otherwise, for good.";
 const LOOKED: &str = "When the fleet was looked at.";
 
 /// The metrics, each line with its end.
@@ -36,10 +37,7 @@ pub fn text(overview: &FleetOverview) -> String {
         let confirmed = node.report.as_ref().is_some_and(|report| report.confirmed);
         page.sample(&[fleet, ("node", &node.name)], u8::from(confirmed));
     }
-    page.gauge(
-        "fleet_node_left_out",
-        "How much of the head the node leaves out, or presents otherwise, for good.",
-    );
+    page.gauge("fleet_node_left_out", LEFT_OUT);
     for node in overview.nodes.iter().filter(|node| node.report.is_some()) {
         page.sample(&[fleet, ("node", &node.name)], node.left_out().count());
     }

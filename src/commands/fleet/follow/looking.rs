@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use crate::commands::fleet::follow::Follower;
-use crate::commands::fleet::follow::noting::{is_note, notes};
+use crate::commands::fleet::follow::noting::{exception, is_note, notes, of_site};
 use crate::config::{Address, DEFAULT_MASTER_SOCKET, Haproxy, Method};
 use crate::fleet::cache::KeptException;
-use crate::fleet::overview::EVERYTHING;
 use crate::haproxy::cli::worker::can_be_shown;
 use crate::haproxy::verdict::Outcome;
 use crate::output::{HaproxyRow, Report};
@@ -161,22 +160,4 @@ fn not_running(run: &Report) -> impl Iterator<Item = KeptException> {
         KeptException::of_everything(ProblemKind::HaproxyDown.name(), detail)
     };
     silent.map(of_row)
-}
-
-/// A problem of the host's own status, for the report.
-pub(super) fn exception(site: Option<&Site>, problem: &Problem) -> KeptException {
-    let about = site.map_or_else(|| KeptException::of_everything("", String::new()), of_site);
-    KeptException { problem: problem.kind.name().to_owned(), detail: problem.fact.clone(), ..about }
-}
-
-/// About a file, and what is served of it.
-fn of_site(site: &Site) -> KeptException {
-    let served = site.views.haproxy.iter().find_map(|shown| shown.loaded.here()?.serial.clone());
-    let lineage = site.views.lineage.as_ref();
-    KeptException {
-        lineage: lineage.map_or_else(|| EVERYTHING.to_owned(), |name| name.to_string_lossy().into_owned()),
-        problem: String::new(),
-        served,
-        detail: String::new(),
-    }
 }

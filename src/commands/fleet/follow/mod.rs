@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::followed::Followed;
-use self::noting::may_note;
 use crate::commands::assemble::{Options, assemble_from};
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
@@ -172,7 +171,7 @@ impl<'a> Follower<'a> {
         let is_known = look == Closely::Changes
             && memory.is_confirmed
             && !is_over(memory.seen, SIGN_OF_LIFE)
-            && done.run.as_ref().is_none_or(|run| self.has_seen_all(run) && !are_noted && !may_note(run));
+            && done.run.as_ref().is_none_or(|run| !are_noted && self.says_it_all(run));
         if was_fine && !is_known {
             let found = self.unserved(done.run.as_ref(), &left_out);
             is_other = found.exceptions != memory.exceptions || found.notes != memory.notes;

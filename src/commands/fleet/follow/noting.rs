@@ -1,15 +1,15 @@
-//! What is so for good on a node and takes nothing from what it confirms: what its settings leave out of the head, what another
-//! file takes the names of, and what expires.
+//! What is said of a file in a report: a problem, or what is so for good and takes nothing from what is confirmed, as what the
+//! settings leave out of the head, what another file takes the names of, and what expires.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 
 use crate::commands::fleet::follow::Follower;
-use crate::commands::fleet::follow::looking::exception;
 use crate::fleet::cache::{KeptException, Opened};
-use crate::fleet::overview::LEFT_OUT;
+use crate::fleet::report::{EVERYTHING, LEFT_OUT};
 use crate::output::Report;
+use crate::plan::row::Row;
 use crate::plan::warning::Warning;
 use crate::status::Status;
 use crate::status::judge::Site;
@@ -29,6 +29,13 @@ impl Follower<'_> {
         let is_wanted = |name: &String| self.settings.selection.includes(OsStr::new(name)) || is_host(name);
         opened.entries.keys().filter(|name| !is_wanted(name)).cloned().collect()
     }
+
+    /// Whether a run itself saw every HAProxy take what it changed, and nothing of it is to be noted.
+    pub(super) fn says_it_all(&self, run: &Report) -> bool {
+        let warnings = [Warning::Shadowed, Warning::Expired, Warning::ExpiresSoon];
+        let may_note = |row: &Row| warnings.iter().any(|warning| row.warnings.has(*warning));
+        self.has_seen_all(run) && !run.rows.iter().any(may_note)
+    }
 }
 
 /// Whether a problem takes nothing from what is confirmed.
@@ -45,10 +52,22 @@ pub(super) fn is_note(site: Option<&Site>, problem: &Problem) -> bool {
     }
 }
 
-/// Whether a run did something of which a note may be to be made.
-pub(super) fn may_note(run: &Report) -> bool {
-    let warnings = [Warning::Shadowed, Warning::Expired, Warning::ExpiresSoon];
-    run.rows.iter().any(|row| warnings.iter().any(|warning| row.warnings.has(*warning)))
+/// A problem of the host's own status, for the report.
+pub(super) fn exception(site: Option<&Site>, problem: &Problem) -> KeptException {
+    let about = site.map_or_else(|| KeptException::of_everything("", String::new()), of_site);
+    KeptException { problem: problem.kind.name().to_owned(), detail: problem.fact.clone(), ..about }
+}
+
+/// About a file, and what is served of it.
+pub(super) fn of_site(site: &Site) -> KeptException {
+    let served = site.views.haproxy.iter().find_map(|shown| shown.loaded.here()?.serial.clone());
+    let lineage = site.views.lineage.as_ref();
+    KeptException {
+        lineage: lineage.map_or_else(|| EVERYTHING.to_owned(), |name| name.to_string_lossy().into_owned()),
+        problem: String::new(),
+        served,
+        detail: String::new(),
+    }
 }
 
 /// The notes of a look.

@@ -3,8 +3,7 @@
 use crate::commands::fleet::follow::{Followed, Follower};
 use crate::config::fleet::StorePlace;
 use crate::fleet::cache::{FleetMemory, KeptException};
-use crate::fleet::overview::EVERYTHING;
-use crate::fleet::report::{NodeReport, ReportedException};
+use crate::fleet::report::{EVERYTHING, NodeReport, ReportedException};
 use crate::fleet::store::StoreKey;
 use crate::fleet::trouble::FleetTrouble;
 use crate::sys::clock::now;
