@@ -474,7 +474,7 @@ fn what_expired_or_is_left_out_is_in_no_sum_of_what_is_in_step() {
             scene.node(&format!("lb{at:02}"), |_| {});
         }
         scene.node("odd", |report| {
-            report.notes.push(exception(&lineage_name(2), "left-out", None, "by choice"))
+            report.notes.push(exception(&lineage_name(2), "left-out", None, "by choice"));
         });
         let context = format!("{nodes} nodes, {lineages} lineages");
         let rows = rows(&scene.page(&format!("notes-{nodes}-{lineages}")), "matrix");
