@@ -1002,7 +1002,7 @@ fn another_source_prunes_nothing() {
     fleet.renew("a.example");
     fleet.publish();
     let node = &fleet.nodes[0];
-    let run = node.follow();
+    let run = node.cmd.run(&["-v", "fleet", "follow", "--once"]).exits(0);
     assert!(run.stdout.contains("prune-held"), "{run}");
     assert_eq!(node.cmd.deployed(), ["a.example.pem", "x.example.pem"]);
     assert!(fs::read_to_string(node.cmd.site("a.example")).unwrap() == fleet.wanted["a.example"], "{run}");

@@ -285,6 +285,7 @@ fn a_report_that_is_forged() {
         confirmed: true,
         omitted: 0,
         exceptions: Vec::new(),
+        notes: Vec::new(),
     };
     let read = |bytes: &[u8]| NodeReport::read(bytes, &lb1.identity.public().signing, &fleet(), &node("lb1"));
     assert!(read(&report("lb1").sign(lb1.identity.signing())).is_ok());

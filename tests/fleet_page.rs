@@ -87,6 +87,7 @@ impl Scene {
             confirmed: true,
             omitted: 0,
             exceptions: Vec::new(),
+            notes: Vec::new(),
         }
     }
 
@@ -459,4 +460,33 @@ fn settings_without_a_fleet_make_a_page_too() {
     let run = cmd.run(&["fleet", "status", "--format", "html"]).exits(3);
     needs_nothing(&run.stdout);
     assert!(words(&run.stdout).contains("UNKNOWN the settings have no [fleet]"), "{run}");
+}
+
+/// However many nodes and lineages there are, one that has expired is in step nowhere, and one that is left out is served
+/// nowhere that leaves it out.
+#[test]
+fn what_expired_or_is_left_out_is_in_no_sum_of_what_is_in_step() {
+    for (nodes, lineages) in [(1, 5), (30, 5), (1, 200), (30, 200)] {
+        let mut scene = Scene::new(lineages);
+        let all = &mut scene.overview.lineages.as_mut().unwrap().all;
+        all.get_mut(&lineage_name(1)).unwrap().not_after = NOW - DAY;
+        for at in 0..nodes {
+            scene.node(&format!("lb{at:02}"), |_| {});
+        }
+        scene.node("odd", |report| {
+            report.notes.push(exception(&lineage_name(2), "left-out", None, "by choice"));
+        });
+        let context = format!("{nodes} nodes, {lineages} lineages");
+        let rows = rows(&scene.page(&format!("notes-{nodes}-{lineages}")), "matrix");
+        let row = |name: String| rows.iter().find(|row| row.starts_with(&name)).unwrap();
+        let expired = row(lineage_name(1));
+        assert!(
+            expired.contains("\u{2717} expired") && !expired.contains("\u{2713} in step"),
+            "{context}: {expired}"
+        );
+        let left_out = row(lineage_name(2));
+        let said = left_out.split("odd \u{2713} ").nth(1).or_else(|| left_out.split("left-out").next());
+        assert!(left_out.contains("\u{2713} left-out by choice"), "{context}: {left_out}");
+        assert!(said.is_some_and(|said| !said.starts_with("in step")), "{context}: {left_out}");
+    }
 }

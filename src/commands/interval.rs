@@ -16,7 +16,7 @@ use rustix::process::{WaitOptions, wait};
 use crate::cli::{Assemble, Global};
 use crate::commands::rounds::{Came, rounds};
 use crate::commands::schedule::is_proof_due;
-use crate::output::fleet::human::published;
+use crate::output::fleet::human::{self, published};
 use crate::output::news::{News, standing};
 use crate::output::terminal::Terminal;
 use crate::output::{Exit, syslog};
@@ -141,7 +141,9 @@ fn once(global: &Global, args: &Assemble, said: &mut Memory, began: Instant) -> 
                 terminal.print_deeds(&settings, published(done, verbose));
             }
         }
-        Came::Unpublished(failure) => {
+        Came::Unpublished(failure, announced) => {
+            let lines = announced.map(|it| human::announced(it, verbose)).unwrap_or_default();
+            terminal.print_deeds(&settings, lines);
             if said.publishing.has_facts(of(&failure.message), false, began.elapsed()) || verbose {
                 terminal.complain(&failure.message);
             }

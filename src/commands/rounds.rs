@@ -2,12 +2,13 @@
 
 use crate::cli::{Assemble, Format, Global};
 use crate::commands::assemble::{Options, assemble};
+use crate::commands::fleet::publish::announcing::{Announced, Announcing};
 use crate::commands::fleet::publish::{LookThrough, Published, Wanted, publish};
 use crate::config::Settings;
 use crate::fleet::edition::Pruning;
 use crate::haproxy::verdict::Outcome;
 use crate::host_setup::fleet_part::FleetPart;
-use crate::output::fleet::human::published;
+use crate::output::fleet::human::{self, published};
 use crate::output::terminal::{Terminal, progress};
 use crate::output::{Exit, Note, Report, json, syslog};
 use crate::plan::situation::Policy;
@@ -39,7 +40,12 @@ pub fn run(terminal: &Terminal, global: &Global, args: &Assemble) -> Exit {
         (Came::Published(done), Format::Human) => {
             terminal.print_deeds(&settings, published(done, terminal.is_verbose()));
         }
-        (Came::Unpublished(failure), _) => terminal.complain(&failure.message),
+        (Came::Unpublished(failure, announced), format) => {
+            if let (Some(announced), Format::Human) = (announced, format) {
+                terminal.print_deeds(&settings, human::announced(announced, terminal.is_verbose()));
+            }
+            terminal.complain(&failure.message);
+        }
     })
 }
 
@@ -50,8 +56,8 @@ pub enum Came<'a> {
     Report(&'a Report),
     /// What the publisher of a fleet did after it.
     Published(&'a Published),
-    /// Why it could not.
-    Unpublished(&'a Failure),
+    /// Why it could not, and the keys that it has all the same.
+    Unpublished(&'a Failure, Option<&'a Announced>),
 }
 
 /// Runs `assemble` with these settings, and logs it. `show`: called with what came of each part.
@@ -119,13 +125,14 @@ fn publish_after(
     report: Option<&mut Report>,
     show: &mut dyn FnMut(Came<'_>),
 ) -> Exit {
+    let announcing = Announcing::begin(settings);
     match publish(settings, wanted(args), &progress()) {
         Ok(done) => {
             show(Came::Published(&done));
             done.exit()
         }
         Err(failure) => {
-            show(Came::Unpublished(&failure));
+            show(Came::Unpublished(&failure, announcing.end().as_ref()));
             if let Some(report) = report {
                 report.error.get_or_insert(failure);
             }

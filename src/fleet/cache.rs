@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::certbot::{Discovery, KeyAndChain, Unread};
-use crate::certified_key::{hex, sha256};
+use crate::certified_key::{Flaw, hex, sha256};
 use crate::config::fleet::Fleet;
 use crate::fleet::accept::KnownHeads;
 use crate::fleet::epoch::EpochKey;
@@ -26,9 +26,8 @@ use crate::fleet::head::{Head, SignedHead};
 use crate::fleet::identity::HostIdentity;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_list::NodeList;
-use crate::fleet::overview::EVERYTHING;
 use crate::fleet::page::PageEntry;
-use crate::fleet::report::ReportedException;
+use crate::fleet::report::{EVERYTHING, ReportedException};
 use crate::fleet::sealed_hashes::SealedHashes;
 use crate::fleet::sshsig::VerifyingKey;
 use crate::fleet::store::StoreKey;
@@ -110,6 +109,8 @@ pub struct FleetMemory {
     pub is_confirmed: bool,
     /// What isn't as the head says.
     pub exceptions: Vec<KeptException>,
+    /// What is so for good and takes nothing from what is confirmed.
+    pub notes: Vec<KeptException>,
     /// When it reported last, and which trouble.
     pub told: i64,
     /// The trouble of the last report.
@@ -742,7 +743,9 @@ impl FleetCache {
             .as_ref()
             .and_then(|(opened, objects)| Some((opened, objects, opened.entries.get(lineage.to_str()?)?)));
         let Some((opened, objects, entry)) = found else {
-            return Err(unread(format!("the fleet {} has no {shown}", self.fleet)));
+            let detail = format!("the fleet {} has no {shown}", self.fleet);
+            let refusal = Refusal::new(Reason::Unproved(Flaw::CertificateMissing), detail);
+            return Err(Unread { refusal, unsettled: false });
         };
         let damaged = |why: &str| {
             unread(format!(

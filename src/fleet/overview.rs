@@ -9,7 +9,7 @@ use crate::fleet::former::FormerKeys;
 use crate::fleet::head::SignedHead;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_key::NodeKey;
-use crate::fleet::report::{BadReport, NodeReport, ReportedException};
+use crate::fleet::report::{BadReport, EVERYTHING, NodeReport, ReportedException};
 use crate::fleet::signed_text::time;
 use crate::fleet::trouble::FleetTrouble;
 use crate::status::severity::Severity;
@@ -17,11 +17,11 @@ use crate::status::severity::Severity;
 /// A node that hasn't reported for so long is silent.
 pub const SILENCE: i64 = 60 * 60;
 
-/// What stands for the lineage in an exception that is about none of them.
-pub const EVERYTHING: &str = "*";
-
 /// What is new may take so long to come to a node before that is a problem.
 const UNDERWAY: i64 = 10 * 60;
+
+/// What mends each of several lineages.
+const ONE_BY_ONE: &str = "on the publisher, see what mends each: haproxy-certs status";
 
 /// A problem of several lineages names so many.
 const MOST_FACTS: usize = 3;
@@ -38,6 +38,16 @@ pub struct FleetProblem {
     pub severity: Severity,
     /// One line of ASCII.
     pub fact: String,
+    /// What mends it, where that is known better than by the trouble alone.
+    pub advice: Option<String>,
+}
+
+impl FleetProblem {
+    /// What to do about it.
+    #[must_use]
+    pub fn advice(&self) -> &str {
+        self.advice.as_deref().unwrap_or_else(|| self.trouble.advice())
+    }
 }
 
 /// One node.
@@ -58,6 +68,12 @@ impl NodeRow {
     #[must_use]
     pub fn severity(&self) -> Severity {
         self.problems.iter().map(|problem| problem.severity).max().unwrap_or(Severity::Ok)
+    }
+
+    /// What it leaves out of the head, or presents otherwise, for good.
+    pub fn left_out(&self) -> impl Iterator<Item = &ReportedException> {
+        let notes = self.report.iter().flat_map(|report| &report.notes);
+        notes.filter(|note| !FleetTrouble::is_of_ending(&note.problem))
     }
 
     /// What it has of the lineages that its report doesn't name.
@@ -185,7 +201,7 @@ impl FleetOverview {
 #[must_use]
 pub fn problem(trouble: FleetTrouble, fact: String) -> FleetProblem {
     let severity = if trouble.is_alarm() { Severity::Critical } else { Severity::Warning };
-    FleetProblem { trouble, severity, fact }
+    FleetProblem { trouble, severity, fact, advice: None }
 }
 
 /// That a head is past its time, and for how long.
@@ -201,16 +217,33 @@ pub fn staleness(signed: &SignedHead, at: i64) -> Option<FleetProblem> {
         signed.head.sequence,
         crate::status::advice::span(past)
     );
-    Some(FleetProblem { trouble: FleetTrouble::FleetStale, severity, fact })
+    Some(FleetProblem { trouble: FleetTrouble::FleetStale, severity, fact, advice: None })
 }
 
-/// That the lineages with these facts aren't published as certbot has them; `None`: there are none.
+/// Problems of lineages, as one; `None`: there are none.
 #[must_use]
-pub fn behind(found: Vec<(Severity, String)>) -> Option<FleetProblem> {
-    let severity = found.iter().map(|(severity, _)| *severity).max()?;
+pub fn together(trouble: FleetTrouble, mut found: Vec<LineageProblem>) -> Option<FleetProblem> {
+    found.sort_by_key(|it| std::cmp::Reverse(it.severity));
+    let severity = found.first()?.severity;
+    // Several are mended in several ways: there it is said.
+    let advice = match found.as_slice() {
+        [one, others @ ..] if others.iter().all(|it| it.advice == one.advice) => one.advice.clone(),
+        _ => Some(ONE_BY_ONE.to_owned()),
+    };
     let count = found.len() as u64;
-    let facts = the_first(found.into_iter().map(|(_, fact)| fact), count);
-    Some(FleetProblem { trouble: FleetTrouble::NotPublished, severity, fact: facts.join("; ") })
+    let facts = the_first(found.into_iter().map(|it| it.fact), count);
+    Some(FleetProblem { trouble, severity, fact: facts.join("; "), advice })
+}
+
+/// What is wrong with one lineage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineageProblem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// One line of ASCII, which begins with the lineage's name.
+    pub fact: String,
+    /// What mends it; `None`: what mends such a trouble.
+    pub advice: Option<String>,
 }
 
 /// The first of these facts, and how many more of `all` there are.
@@ -296,19 +329,15 @@ pub fn node_row(
     if let Some(head) = head {
         row.is_current = report.head == head.hash;
         if !row.is_current && age >= UNDERWAY {
-            let fact =
-                format!("it has number {}, and the head is number {}", report.sequence, head.head.sequence);
+            let has =
+                if report.sequence > 0 { format!("number {}", report.sequence) } else { "none".to_owned() };
+            let fact = format!("it has {has}, and the head is number {}", head.head.sequence);
             row.problems.push(problem(FleetTrouble::FleetNodeBehind, fact));
         }
     }
     if !report.confirmed || !report.exceptions.is_empty() || report.omitted > 0 {
-        let fact = |it: &ReportedException| {
-            let about = if it.lineage == EVERYTHING { String::new() } else { format!("{}: ", it.lineage) };
-            let served = it.served.as_ref().map(|serial| format!(" (serves {serial})")).unwrap_or_default();
-            format!("{about}{}{served}: {}", it.problem, it.detail)
-        };
         let all = report.exceptions.len() as u64 + report.omitted;
-        let mut facts = the_first(report.exceptions.iter().map(fact), all);
+        let mut facts = the_first(report.exceptions.iter().map(ReportedException::words), all);
         if facts.is_empty() {
             facts.push("its HAProxy wasn't seen to serve everything".to_owned());
         }
@@ -316,7 +345,16 @@ pub fn node_row(
         let is_alarm = report.exceptions.iter().any(|it| FleetTrouble::is_alarms_name(&it.problem));
         let severity = if is_alarm { Severity::Critical } else { Severity::Warning };
         let (trouble, fact) = (FleetTrouble::FleetNodeFailed, facts.join("; "));
-        row.problems.push(FleetProblem { trouble, severity, fact });
+        row.problems.push(FleetProblem { trouble, severity, fact, advice: None });
+    }
+    for trouble in [FleetTrouble::Expired, FleetTrouble::ExpiresSoon] {
+        let found = report.notes.iter().filter(|note| note.problem == trouble.name());
+        let judged = |note: &ReportedException| LineageProblem {
+            severity: Severity::Critical,
+            fact: format!("{}: {}", note.lineage, note.detail),
+            advice: None,
+        };
+        row.problems.extend(together(trouble, found.map(judged).collect()));
     }
     row.report = Some(report);
     row

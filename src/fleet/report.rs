@@ -13,7 +13,10 @@
 //! confirmed no
 //! omitted 0
 //! exception WORD SERIAL LINEAGE DETAIL        with tabs between; as often as there are exceptions
+//! exception note:WORD SERIAL LINEAGE DETAIL   then what takes nothing from what is confirmed
 //! ```
+//!
+//! A reader that knows of no notes takes them for exceptions beside what is confirmed, and goes by that.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -24,6 +27,12 @@ use super::page::can_be_published;
 use super::signed_text::{self, BadText, WordLines, flag, time};
 use super::sshsig::{SigningKey, VerifyingKey};
 use crate::certified_key::hex;
+
+/// What stands for the lineage in an exception that is about none of them.
+pub const EVERYTHING: &str = "*";
+
+/// The word of a note: a lineage that the node's settings leave out.
+pub const LEFT_OUT: &str = "left-out";
 
 /// A larger report isn't read.
 pub const MAX_BYTES: usize = 128 << 10;
@@ -37,6 +46,9 @@ const MAX_DETAIL: usize = 500;
 const MAX_WORD: usize = 63;
 
 const FIRST_LINE: &str = "haproxy-certs fleet report 1";
+
+/// What begins the word of a note.
+const NOTE: &str = "note:";
 
 /// What a node says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,9 +73,11 @@ pub struct NodeReport {
     pub omitted: u64,
     /// What isn't as the head says.
     pub exceptions: Vec<ReportedException>,
+    /// What is so for good and takes nothing from what is confirmed: what it leaves out or presents otherwise, and what expires.
+    pub notes: Vec<ReportedException>,
 }
 
-/// A lineage that a node doesn't serve as the head says.
+/// A lineage that a node doesn't serve as the head says, or that something else is to be said of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportedException {
     /// Its name.
@@ -121,24 +135,30 @@ impl NodeReport {
 
     /// The same with as many exceptions as there is room for, each on one line.
     fn fitting(&self) -> Self {
-        let mut fitting =
-            Self { program: plain(&self.program, MAX_WORD), exceptions: Vec::new(), ..*self.head() };
+        let mut fitting = Self {
+            program: plain(&self.program, MAX_WORD),
+            exceptions: Vec::new(),
+            notes: Vec::new(),
+            ..self.clone()
+        };
         let mut room = MAX_EXCEPTIONS;
-        for exception in &self.exceptions {
-            let exception = exception.fitting();
-            match room.checked_sub(exception.line().len() + 11) {
-                Some(left) if can_be_published(&exception.lineage) => {
-                    room = left;
-                    fitting.exceptions.push(exception);
+        let mut has_room = |it: &ReportedException| {
+            let left = room.checked_sub(it.line().len() + 11 + NOTE.len());
+            room = left.unwrap_or(room);
+            left.is_some() && can_be_published(&it.lineage)
+        };
+        for (all, fitting_ones) in
+            [(&self.exceptions, &mut fitting.exceptions), (&self.notes, &mut fitting.notes)]
+        {
+            for exception in all.iter().map(ReportedException::fitting) {
+                if has_room(&exception) {
+                    fitting_ones.push(exception);
+                } else {
+                    fitting.omitted += 1;
                 }
-                _ => fitting.omitted += 1,
             }
         }
         fitting
-    }
-
-    fn head(&self) -> Box<Self> {
-        Box::new(Self { exceptions: Vec::new(), ..self.clone() })
     }
 
     fn text(&self) -> String {
@@ -158,12 +178,15 @@ impl NodeReport {
             // Writing to a String never fails.
             let _ = writeln!(text, "exception {}", exception.line());
         }
+        for note in &self.notes {
+            let _ = writeln!(text, "exception {NOTE}{}", note.line());
+        }
         text
     }
 
     fn parse(text: &str) -> Result<Self, BadText> {
         let mut lines = WordLines::of(text, FIRST_LINE)?;
-        let report = Self {
+        let mut report = Self {
             fleet: lines.value("fleet")?.parse().map_err(|_| BadText::Malformed)?,
             node: lines.value("node")?.parse().map_err(|_| BadText::Malformed)?,
             sequence: lines.number("sequence")?,
@@ -177,13 +200,27 @@ impl NodeReport {
                 .rest("exception")
                 .map(|line| ReportedException::parse(line?).ok_or(BadText::Malformed))
                 .collect::<Result<_, _>>()?,
+            notes: Vec::new(),
         };
+        let is_note = |it: &mut ReportedException| it.problem.starts_with(NOTE);
+        report.notes = report.exceptions.extract_if(.., is_note).collect();
+        for note in &mut report.notes {
+            note.problem.drain(..NOTE.len());
+        }
         let is_plain = report.program == plain(&report.program, MAX_WORD);
         if is_plain && report.text() == text { Ok(report) } else { Err(BadText::Malformed) }
     }
 }
 
 impl ReportedException {
+    /// It as a fact.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let about = if self.lineage == EVERYTHING { String::new() } else { format!("{}: ", self.lineage) };
+        let served = self.served.as_ref().map(|serial| format!(" (serves {serial})")).unwrap_or_default();
+        format!("{about}{}{served}: {}", self.problem, self.detail)
+    }
+
     fn fitting(&self) -> Self {
         Self {
             lineage: self.lineage.clone(),
@@ -255,6 +292,7 @@ mod tests {
             confirmed: false,
             omitted: 0,
             exceptions,
+            notes: Vec::new(),
         }
     }
 
@@ -270,6 +308,16 @@ mod tests {
             let report = report(exceptions);
             assert_eq!(read(&report.sign(&key(1))), Ok(report));
         }
+    }
+
+    #[test]
+    fn a_reader_that_knows_of_no_notes_takes_them_for_exceptions() {
+        let note = ReportedException { problem: "left-out".into(), ..exception("c.test") };
+        let all = NodeReport { confirmed: true, notes: vec![note], ..report(vec![exception("a.test")]) };
+        assert_eq!(read(&all.sign(&key(1))), Ok(all.clone()));
+        let told = ReportedException { problem: "note:left-out".into(), ..exception("c.test") };
+        let as_exceptions = NodeReport { confirmed: true, ..report(vec![exception("a.test"), told]) };
+        assert_eq!(all.text(), as_exceptions.text());
     }
 
     #[test]

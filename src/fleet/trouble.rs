@@ -67,6 +67,10 @@ pub enum FleetTrouble {
     FleetNotRotated,
     /// What stands for a node's report wasn't signed by it.
     FleetReportForged,
+    /// A certificate that is published, or that a node serves, has expired.
+    Expired,
+    /// Less than a tenth is left of the life of one.
+    ExpiresSoon,
     /// On the publisher: what is published isn't what certbot has.
     NotPublished,
     /// On the publisher: the last publish failed, or the next one will.
@@ -128,6 +132,12 @@ impl FleetTrouble {
         Self::VARIANTS.iter().any(|it| it.is_alarm() && it.name() == word)
     }
 
+    /// Whether this is the word of a certificate that ends, or has.
+    #[must_use]
+    pub fn is_of_ending(word: &str) -> bool {
+        [Self::Expired, Self::ExpiresSoon].iter().any(|it| it.name() == word)
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn advice(self) -> &'static str {
@@ -173,6 +183,9 @@ impl FleetTrouble {
                 "see on that node: systemctl status haproxy-certs-follow.service"
             }
             Self::FleetNodeBehind | Self::FleetNodeFailed => "see on that node: haproxy-certs status",
+            Self::Expired | Self::ExpiresSoon => {
+                "on the publisher, see why it isn't renewed: haproxy-certs status"
+            }
             Self::RunFailed => "mend that; then on the publisher, run: haproxy-certs fleet publish",
             Self::FleetNotRotated => "run: haproxy-certs fleet rotate; what it held must be issued again",
             Self::FleetReportForged => {

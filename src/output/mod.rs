@@ -242,6 +242,12 @@ impl Report {
         self.exit(false) == Exit::Partly && !self.dry_run && !self.rows.iter().any(is_left)
     }
 
+    /// Whether it came so far that it knows what is to be done with each file.
+    #[must_use]
+    pub fn knows_files(&self) -> bool {
+        self.error.is_none() || !self.rows.is_empty()
+    }
+
     /// How many files it changed.
     #[must_use]
     pub fn changes(&self) -> usize {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 
 use crate::plan::files::Files;
+use crate::plan::hold::Hold;
 use crate::plan::planned::PlannedBind;
 use crate::plan::row::{NamesWon, Row};
 use crate::plan::served::is_foreign;
@@ -30,7 +31,7 @@ pub(super) fn note(situation: &Situation, sites: &mut Files, binds: &[Vec<Planne
     for file in served_by_copies(binds) {
         let Some(row) = sites.get_mut(OsStr::new(&file)) else { continue };
         if row.warnings.remove(Warning::Shadowed) {
-            row.alarming = row.held.is_some();
+            row.alarming = row.held.is_some_and(Hold::is_alarming);
         }
     }
     // Nobody renews the file in its place where no lineage is meant for it.

@@ -48,6 +48,8 @@ pub(super) fn guard_prunes(situation: &Situation, sites: &mut Files) {
         let same_tree = situation.recorded.get(&file).is_some_and(|recorded| recorded.same_tree);
         if situation.policy.no_prune {
             row.keep();
+        } else if situation.policy.follows && !same_tree {
+            row.hold(Hold::Elsewhere, elsewhere);
         } else if !situation.any_lineage {
             row.hold(Hold::Orphan, empty);
         } else if !same_tree {
@@ -121,7 +123,7 @@ impl Row {
         self.held = Some(hold);
         // What is found out later says more.
         self.warnings.correct(Warning::PruneHeld, format!("kept: {why}"));
-        self.alarming = true;
+        self.alarming |= hold.is_alarming();
     }
 
     /// The same for a file that HAProxy refuses to be without.

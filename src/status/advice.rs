@@ -18,6 +18,9 @@ pub const PUBLISH: &str = "run: haproxy-certs fleet publish";
 /// The same where many lineages are gone.
 pub const PUBLISH_MANY: &str = "if they are really gone: haproxy-certs fleet publish --prune-many";
 
+/// No lineage is left.
+pub const BRING_BACK: &str = "bring the lineages back, or set live_dir to where they are";
+
 /// The sites directory or the host certificate is gone.
 pub const INIT: &str = "run: haproxy-certs init";
 

@@ -39,7 +39,8 @@ pub fn problems(settings: &Settings, now: i64) -> Result<Vec<Problem>, Failure> 
     found.extend(stale);
     found.extend(readers.into_iter().map(|fact| of_fleet(FleetTrouble::FleetNotRotated, fact)));
     let as_problem = |it: FleetProblem| {
-        problem(ProblemKind::Fleet(it.trouble), it.severity, it.fact, Some(it.trouble.advice().to_owned()))
+        let advice = it.advice().to_owned();
+        problem(ProblemKind::Fleet(it.trouble), it.severity, it.fact, Some(advice))
     };
     Ok(found.into_iter().map(as_problem).collect())
 }

@@ -16,6 +16,7 @@ use crate::haproxy::cli::replies::StoreStatus;
 use crate::host_setup::placeholder::is_placeholder;
 use crate::plan::action::Action;
 use crate::plan::client::Client;
+use crate::plan::hold::Hold;
 use crate::plan::names::is_loaded_name;
 use crate::plan::reason::Reason;
 use crate::plan::refusal::Refusal;
@@ -241,6 +242,8 @@ fn disk_state(views: &SiteViews, sees_state: bool) -> PlaceState {
         (Action::Replace | Action::Prune | Action::Install, _) | (Action::Refuse, Sight::Damaged) => {
             PlaceState::Stale
         }
+        // It isn't the fleet's.
+        (Action::Unchanged, _) if row.held == Some(Hold::Elsewhere) => PlaceState::Foreign,
         (Action::Unchanged, _) if row.held.is_some() => PlaceState::Stale,
         (Action::Unchanged | Action::Repair, _) => PlaceState::Current,
         (Action::Refuse, Sight::Here(deployed)) => match views.certbot.here() {
@@ -372,6 +375,7 @@ fn planned(views: &SiteViews, disk: PlaceState, around: &Circumstances<'_>) -> V
             Warning::Expired | Warning::ExpiresSoon => continue,
             _ if row.action == Action::Foreign => continue,
             _ if ownership_unknown && warning == Warning::PruneHeld && !around.sees_state => continue,
+            Warning::PruneHeld if row.held == Some(Hold::Elsewhere) => Severity::Ok,
             Warning::DefaultCertificateChanged | Warning::NotChecked => Severity::Ok,
             Warning::NotYetValid
             | Warning::ChainIncomplete
@@ -490,25 +494,39 @@ fn on_disk(views: &SiteViews, disk: PlaceState, client: Client) -> Option<Proble
 }
 
 /// What is published, compared with certbot.
-#[must_use]
-pub fn not_published(views: &SiteViews, client: Client) -> Option<Problem> {
-    let who = client.who();
-    let is_refused = views.row.as_ref().is_some_and(|row| row.action == Action::Refuse);
-    let (severity, fact) = match (published_state(views)?, views.certbot.here(), views.in_edition()) {
-        (PlaceState::Missing, Some(_), _) => {
-            (Severity::Critical, format!("{who} has a certificate, and it is not published"))
-        }
-        (PlaceState::Stale, Some(leaf), Some(entry)) if !is_refused => (
-            Severity::Warning,
-            format!("serial {} is published, {who} has {}", short(&entry.serial), short(&leaf.serial)),
-        ),
-        (PlaceState::Stale, None, _) if !is_refused => {
-            (Severity::Warning, "the lineage is gone, and it is still published".to_owned())
-        }
-        _ => return None,
+fn not_published(views: &SiteViews, client: Client) -> Option<Problem> {
+    let is_refused = is_refused(views);
+    let state = published_state(views)?;
+    let fact = other_than_published(views, client)?;
+    let severity = match state {
+        PlaceState::Missing => Severity::Critical,
+        // Why it is refused says more.
+        _ if is_refused => return None,
+        _ => Severity::Warning,
     };
     let advice = (!is_refused).then(|| advice::PUBLISH.to_owned());
     Some(problem(ProblemKind::NotPublished, severity, fact, advice))
+}
+
+/// What certbot has of a lineage otherwise than it is published, whatever the reason.
+#[must_use]
+pub fn other_than_published(views: &SiteViews, client: Client) -> Option<String> {
+    let who = client.who();
+    Some(match (published_state(views)?, views.certbot.here(), views.in_edition()) {
+        (PlaceState::Missing, Some(_), _) => format!("{who} has a certificate, and it is not published"),
+        (PlaceState::Stale, Some(leaf), Some(entry)) => {
+            format!("serial {} is published, {who} has {}", short(&entry.serial), short(&leaf.serial))
+        }
+        (PlaceState::Stale, None, Some(entry)) if is_refused(views) => {
+            format!("serial {} is published, and it is not what {who} has", short(&entry.serial))
+        }
+        (PlaceState::Stale, None, _) => "the lineage is gone, and it is still published".to_owned(),
+        _ => return None,
+    })
+}
+
+fn is_refused(views: &SiteViews) -> bool {
+    views.row.as_ref().is_some_and(|row| row.action == Action::Refuse)
 }
 
 /// The first digits of a serial number: enough to tell two apart.
@@ -713,18 +731,26 @@ fn lifetimes(views: &SiteViews, haproxy: &[HaproxyView], around: &Circumstances<
         let place = format!("that {} has", around.client.who());
         note(&place, Some(leaf.not_before), leaf.not_after, is_published);
     }
-    // The better certificate is there already: bringing it where it is used is what helps.
+    // The better certificate is there already: bringing it where it is used is what helps, and where it is refused, what mends
+    // that.
+    let refused = || {
+        let row = views.row.as_ref()?;
+        crate::status::remedies::refused(row.reason()?, row, views, around.client)
+    };
+    let bring = |command: &str| refused().unwrap_or_else(|| command.to_owned());
     let disk_is_fresh = |disk: &Leaf, certbot: &Leaf| certbot.not_after > disk.not_after;
     if let (Some(problem), Some(disk), Some(certbot)) = (&mut worst, views.disk.here(), views.certbot.here())
-        && (disk_is_fresh(disk, certbot)
-            || haproxy.iter().any(|view| view.not_after.is_some_and(|at| at < disk.not_after)))
     {
-        problem.advice = Some(advice::ASSEMBLE.to_owned());
+        if haproxy.iter().any(|view| view.not_after.is_some_and(|at| at < disk.not_after)) {
+            problem.advice = Some(advice::ASSEMBLE.to_owned());
+        } else if disk_is_fresh(disk, certbot) {
+            problem.advice = Some(bring(advice::ASSEMBLE));
+        }
     }
     let is_outdated =
         |entry: &&PageEntry| views.certbot.here().is_some_and(|leaf| leaf.not_after > entry.not_after);
     if let (Some(problem), Some(_)) = (&mut worst, views.in_edition().filter(is_outdated)) {
-        problem.advice = Some(advice::PUBLISH.to_owned());
+        problem.advice = Some(bring(advice::PUBLISH));
     }
     worst
 }

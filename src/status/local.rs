@@ -40,6 +40,7 @@ use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
 use crate::sys::system::System;
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 /// Everything that is known without HAProxy.
 #[derive(Debug, Default)]
 pub struct Ground {
@@ -65,6 +66,8 @@ pub struct Ground {
     pub loaded: Loaded,
     /// Whether certbot's directory of lineages isn't there.
     pub live_is_missing: bool,
+    /// Whether there is no lineage in it at all.
+    pub has_no_lineage: bool,
     /// What was published last; `None`: this host is no publisher.
     pub edition: Option<LastEdition>,
     /// What will keep the next publish from succeeding: the fact.
@@ -141,6 +144,7 @@ pub fn look_around(settings: &Settings, system: &System, reading: Reading, progr
         Ok(mut swept) => {
             ground.sees_certbot = true;
             ground.live_is_missing = swept.live_dir_missing;
+            ground.has_no_lineage = !swept.situation.any_lineage;
             swept.situation.loaded =
                 gather::loaded(settings, system, |name| state.configuration_of(name), &|_| None);
             if swept.live_dir_missing && state.knows_lineages() {

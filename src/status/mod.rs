@@ -110,6 +110,14 @@ pub fn status_after(settings: &Settings, system: &System) -> Status {
     status_by(settings, system, false, Reading::Changes, &|_, _| ())
 }
 
+/// What a publisher should have published, judged as its own status does it, whatever is deployed there as well.
+#[must_use]
+pub fn status_of_published(settings: &Settings, ground: Ground, now: i64) -> Status {
+    let mut status = judged(settings, ground, Vec::new(), Setup::default(), now);
+    status.complete(&Given::default());
+    status
+}
+
 fn status_by(
     settings: &Settings,
     system: &System,
@@ -215,6 +223,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         // What is no longer in the settings is nobody's.
         run.told.retain(|name, _| settings.haproxys.iter().any(|haproxy| haproxy.name == *name));
     }
+    let publish_gone = publisher::publish_gone(&ground);
     let mut state = ground.state.unwrap_or_default();
     state.pass_debts_on(settings, None);
     let owed: Vec<BTreeMap<String, i64>> =
@@ -239,7 +248,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
         superfluous: &superfluous,
         needs: &needs,
         live_is_missing: ground.live_is_missing,
-        publish_gone: publisher::publish_gone(&ground.sites),
+        publish_gone,
         follows: settings.followed().is_some(),
     };
     let mut sites: Vec<Site> = ground.sites.into_iter().map(|views| judge(views, &around)).collect();

@@ -60,6 +60,7 @@ pub fn look_around(settings: &Settings, progress: Progress<'_>) -> Ground {
         Ok(swept) => {
             ground.sees_certbot = true;
             ground.live_is_missing = swept.live_dir_missing;
+            ground.has_no_lineage = !swept.situation.any_lineage;
             if swept.live_dir_missing && published.as_ref().is_some_and(|entries| !entries.is_empty()) {
                 let fact = format!(
                     "{} is missing; what was published from it stays. Set live_dir if certbot's tree moved",
@@ -86,11 +87,16 @@ pub(super) fn note_published(settings: &Settings, ground: &mut Ground) {
     ground.sites.extend(published.gone());
 }
 
-/// What makes lineages that are gone published no more: where they are many, that they may go has to be said.
-pub(super) fn publish_gone(sites: &[SiteViews]) -> &'static str {
-    let published = || sites.iter().filter(|site| site.in_edition().is_some());
+/// What makes lineages that are gone published no more: where they are many, that they may go has to be said, and where they
+/// are all, none goes.
+pub(super) fn publish_gone(ground: &Ground) -> &'static str {
+    let published = || ground.sites.iter().filter(|site| site.in_edition().is_some());
     let gone = published().filter(|site| site.certbot == Sight::Absent).count();
-    if are_too_many(gone, published().count()) { advice::PUBLISH_MANY } else { advice::PUBLISH }
+    match () {
+        () if ground.has_no_lineage => advice::BRING_BACK,
+        () if are_too_many(gone, published().count()) => advice::PUBLISH_MANY,
+        () => advice::PUBLISH,
+    }
 }
 
 /// How the last publish ended, and what will keep the next one from succeeding.

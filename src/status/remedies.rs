@@ -32,6 +32,9 @@ pub fn refused(reason: Reason, row: &Row, views: &SiteViews, client: Client) -> 
     let whose = client.whose();
     let advice = match reason {
         Reason::Unproved(Flaw::KeyMissing) => again("issue it again"),
+        Reason::Unproved(Flaw::CertificateMissing) if client == Client::Publisher => {
+            "set host_lineage to a lineage that the fleet has; or issue this one on the host that publishes it".to_owned()
+        }
         Reason::Unproved(Flaw::CertificateMissing) if client == Client::Another => {
             format!(
                 "put {whose} own files back; or, if it isn't wanted any more, remove its directory from live_dir"
@@ -161,7 +164,7 @@ pub fn warned(warning: Warning, row: &Row, around: &Circumstances<'_>) -> (Strin
 fn held(row: &Row, around: &Circumstances<'_>) -> String {
     match row.held {
         Some(Hold::TooMany) => "if it is really gone: haproxy-certs assemble --prune-many".to_owned(),
-        Some(Hold::Orphan) => orphan(row, around),
+        Some(Hold::Orphan | Hold::Elsewhere) => orphan(row, around),
         _ => "haproxy-certs(8) says under WHAT IS DONE WITH A FILE what holds it".to_owned(),
     }
 }

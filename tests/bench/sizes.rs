@@ -145,6 +145,7 @@ impl Sizes {
             confirmed: true,
             omitted: 0,
             exceptions: Vec::new(),
+            notes: Vec::new(),
         };
         Self {
             nodes,

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::cli::{FleetCommand, FleetFollow, FleetFormat, FleetStatus, Global};
 use crate::commands::fleet::follow::{Closely, Followed, Follower};
 use crate::commands::fleet::join::join;
+use crate::commands::fleet::publish::announcing::Announcing;
 use crate::commands::fleet::publish::{LookThrough, Wanted, publish};
 use crate::commands::fleet::status::status;
 use crate::commands::fleet::watch::{LookEnd, SettingsSource, watch};
@@ -50,7 +51,12 @@ fn joined(terminal: &Terminal, settings: &Settings) -> Result<Exit, Failure> {
 }
 
 fn published(terminal: &Terminal, settings: &Settings, wanted: Wanted) -> Result<Exit, Failure> {
-    let done = publish(settings, wanted, &progress())?;
+    let announcing = Announcing::begin(settings);
+    let done = publish(settings, wanted, &progress()).inspect_err(|_| {
+        let announced = announcing.end();
+        let lines = announced.map(|it| human::announced(&it, terminal.is_verbose())).unwrap_or_default();
+        terminal.print_deeds(settings, lines);
+    })?;
     terminal.print_deeds(settings, human::published(&done, terminal.is_verbose()));
     Ok(done.exit())
 }

@@ -13,8 +13,8 @@ use crate::fleet::head::SignedHead;
 use crate::fleet::name::{FleetName, NodeName};
 use crate::fleet::node_list::NodeList;
 use crate::fleet::overview::{
-    FleetOverview, FleetProblem, HeadLineage, HeadLineages, behind, node_row, problem, staleness,
-    unreadable_row,
+    FleetOverview, FleetProblem, HeadLineage, HeadLineages, LineageProblem, node_row, problem, staleness,
+    together, unreadable_row,
 };
 use crate::fleet::page::PageEntry;
 use crate::fleet::reach::{Patience, reach};
@@ -22,10 +22,14 @@ use crate::fleet::sshsig::VerifyingKey;
 use crate::fleet::store::{FleetStore, StoreKey, get_one};
 use crate::fleet::trouble::FleetTrouble;
 use crate::plan::client::Client;
-use crate::status::judge::not_published;
+use crate::plan::warning::Warning;
+use crate::status::advice::{PUBLISH, span};
+use crate::status::judge::{Site, other_than_published};
+use crate::status::observation::Sight;
 use crate::status::problem::Problem;
 use crate::status::publisher::{look_around, without_haproxy};
-use crate::status::severity::Severity;
+use crate::status::severity::{PlaceState, ProblemKind, Severity};
+use crate::status::status_of_published;
 use crate::status::troubles::{cannot_publish, failed_publish};
 use crate::sys::clock::now;
 use crate::sys::escape::escaped;
@@ -41,6 +45,10 @@ pub fn status(settings: &Settings, progress: Progress<'_>) -> Result<FleetOvervi
     if settings.published().is_some() {
         let own = unpublished(settings, overview.at, progress);
         overview.problems.extend(own);
+    }
+    if !overview.problems.iter().any(|it| it.trouble == FleetTrouble::Expired) {
+        let published = overview.lineages.as_ref().and_then(|lineages| expired(lineages, overview.at));
+        overview.problems.extend(published);
     }
     Ok(overview)
 }
@@ -162,26 +170,87 @@ fn unpublished(settings: &Settings, at: i64, progress: Progress<'_>) -> Vec<Flee
         trouble: FleetTrouble::RunFailed,
         severity: found.severity,
         fact: found.fact,
+        advice: None,
     };
     let failed =
         failed_publish(ground.last_run.here(), at).or(ground.unwritable_cache.as_deref().map(cannot_publish));
     let mut problems: Vec<FleetProblem> = failed.map(of_status).into_iter().collect();
-    let client = Client::of(&settings);
-    let is_behind = |views| {
-        let found = not_published(views, client)?;
-        let lineage = views.lineage.as_ref()?;
-        Some((found.severity, format!("{}: {}", escaped(lineage.as_encoded_bytes()), found.fact)))
-    };
-    problems.extend(behind(ground.sites.iter().filter_map(is_behind).collect()));
-    if let Some(why) = ground.error.map(|failure| failure.message).or(ground.unseen.into_iter().next()) {
+    let judged = status_of_published(&settings, ground, at);
+    let (mut gone, mut refused, mut unpublished) = (Vec::new(), Vec::new(), Vec::new());
+    for site in &judged.sites {
+        let Some(found) = behind(site, judged.client) else { continue };
+        match () {
+            () if site.views.certbot == Sight::Absent => gone.push(found),
+            () if refusal(site).is_some() => refused.push(found),
+            () => unpublished.push(found),
+        }
+    }
+    let all = [unpublished, refused, gone].map(|found| together(FleetTrouble::NotPublished, found));
+    problems.extend(all.into_iter().flatten());
+    for (warning, trouble) in
+        [(Warning::Expired, FleetTrouble::Expired), (Warning::ExpiresSoon, FleetTrouble::ExpiresSoon)]
+    {
+        let found = judged.sites.iter().filter_map(|site| ending(site, warning));
+        problems.extend(together(trouble, found.collect()));
+    }
+    if let Some(why) = judged.error.map(|failure| failure.message).or(judged.unseen.into_iter().next()) {
         let fact = format!("whether everything is published can't be seen: {why}");
         problems.push(FleetProblem {
             trouble: FleetTrouble::NotPublished,
             severity: Severity::Unknown,
             fact,
+            advice: None,
         });
     }
     problems
+}
+
+/// What is published of a lineage otherwise than certbot has it, as bad as this host's own status says.
+fn behind(site: &Site, client: Client) -> Option<LineageProblem> {
+    let lineage = escaped(site.views.lineage.as_ref()?.as_encoded_bytes()).to_string();
+    let refused = refusal(site);
+    let own = site.problems.iter().find(|it| it.kind == ProblemKind::NotPublished);
+    let nothing = || refused.filter(|_| site.published == Some(PlaceState::Missing));
+    let what = other_than_published(&site.views, client)
+        .or_else(|| nothing().map(|_| "nothing of it is published".to_owned()))?;
+    let fact = match refused {
+        Some(why) => format!("{lineage}: {what}: {}: {}", why.kind.name(), why.fact),
+        None => format!("{lineage}: {what}"),
+    };
+    let severity = own.into_iter().chain(refused).map(|it| it.severity).max()?;
+    let advice = refused.or(own).and_then(|it| it.advice.clone());
+    // A run that publishes mends what nothing is wrong with.
+    let advice = advice.filter(|advice| advice != PUBLISH);
+    Some(LineageProblem { severity, fact, advice })
+}
+
+/// Why a lineage is refused, by this host's own status.
+fn refusal(site: &Site) -> Option<&Problem> {
+    site.problems.iter().find(|it| matches!(it.kind, ProblemKind::Refused(_)))
+}
+
+/// That what is published of a lineage has expired, or will in a moment.
+fn ending(site: &Site, warning: Warning) -> Option<LineageProblem> {
+    let is_it = |it: &&Problem| it.kind == ProblemKind::Warned(warning) && it.severity == Severity::Critical;
+    let found = site.problems.iter().find(is_it).filter(|_| site.views.in_edition().is_some())?;
+    let lineage = escaped(site.views.lineage.as_ref()?.as_encoded_bytes());
+    let fact = format!("{lineage}: {}", found.fact);
+    Some(LineageProblem { severity: found.severity, fact, advice: found.advice.clone() })
+}
+
+/// That lineages of the head have expired, as far as that alone tells.
+fn expired(lineages: &HeadLineages, at: i64) -> Option<FleetProblem> {
+    let past = lineages.all.iter().filter(|(_, lineage)| lineage.not_after < at);
+    let judged = |(name, lineage): (&String, &HeadLineage)| LineageProblem {
+        severity: Severity::Critical,
+        fact: format!(
+            "{}: the certificate that is published expired {} ago",
+            escaped(name),
+            span(at - lineage.not_after)
+        ),
+        advice: None,
+    };
+    together(FleetTrouble::Expired, past.map(judged).collect())
 }
 
 /// The heads that counted here: on the publisher it is the one that it published last.

@@ -9,7 +9,7 @@ use askama::Template;
 use super::matrix::{Matrix, matrix};
 use super::{head_line, serves, verdict};
 use crate::certified_key::hex;
-use crate::fleet::overview::{FleetOverview, NodeRow, NodeState};
+use crate::fleet::overview::{FleetOverview, FleetProblem, NodeRow, NodeState};
 use crate::fleet::trouble::FleetTrouble;
 use crate::output::json::timestamp;
 use crate::output::page::{Fact, Frame, ProblemPart, mark, readable, rendered};
@@ -179,23 +179,24 @@ pub fn failure(message: &str, now: i64) -> String {
 
 /// The problems, the worst first; what is to be done about several nodes is said once.
 fn problems(overview: &FleetOverview, given: &Given) -> Vec<ProblemPart> {
-    let mut all: Vec<(FleetTrouble, Severity, Vec<Fact>)> = Vec::new();
-    let mut places: BTreeMap<(FleetTrouble, Severity), usize> = BTreeMap::new();
+    let mut all: Vec<(&FleetProblem, Vec<Fact>)> = Vec::new();
+    let mut places: BTreeMap<(FleetTrouble, Severity, &str), usize> = BTreeMap::new();
     for (node, problem) in overview.all_problems() {
         let fact =
             Fact { about: node.map(|node| node.name.clone()), fact: escaped(&problem.fact).to_string() };
-        let place = *places.entry((problem.trouble, problem.severity)).or_insert(all.len());
+        let what = (problem.trouble, problem.severity, problem.advice());
+        let place = *places.entry(what).or_insert(all.len());
         match all.get_mut(place) {
-            Some((_, _, facts)) => facts.push(fact),
-            None => all.push((problem.trouble, problem.severity, vec![fact])),
+            Some((_, facts)) => facts.push(fact),
+            None => all.push((problem, vec![fact])),
         }
     }
     all.into_iter()
-        .map(|(trouble, severity, facts)| ProblemPart {
-            class: severity.name(),
-            kind: trouble.name(),
+        .map(|(problem, facts)| ProblemPart {
+            class: problem.severity.name(),
+            kind: problem.trouble.name(),
             facts,
-            advice: given.put_into(trouble.advice()),
+            advice: given.put_into(problem.advice()),
         })
         .collect()
 }
@@ -210,6 +211,8 @@ fn node_line(node: &NodeRow, overview: &FleetOverview) -> NodeLine {
             [has, NOTHING, reported, &serves, NOTHING].map(|text| (text.to_owned(), String::new()))
         }
         Some(report) => {
+            let has =
+                if report.sequence > 0 { format!("number {}", report.sequence) } else { "none".to_owned() };
             let is_current = if node.is_current { "the store's head" } else { "not the store's head" };
             let confirmed = if report.confirmed { "confirmed" } else { "not confirmed" };
             let omitted = if report.omitted > 0 {
@@ -221,7 +224,7 @@ fn node_line(node: &NodeRow, overview: &FleetOverview) -> NodeLine {
             let age = format!("{} ago", span((overview.at - report.time).max(0)));
             let confirmed = if serves == confirmed { omitted } else { format!("{confirmed}{omitted}") };
             [
-                (format!("number {}", report.sequence), is_current.to_owned()),
+                (has, is_current.to_owned()),
                 (since, String::new()),
                 (age, when(report.time)),
                 (serves, confirmed),

@@ -1,11 +1,15 @@
 //! The commands of `fleet` for people: ASCII lines.
 
+use std::path::Path;
+
 use super::{counted, head_line, serves};
 use crate::commands::fleet::follow::Followed;
 use crate::commands::fleet::join::Joined;
 use crate::commands::fleet::publish::Published;
+use crate::commands::fleet::publish::announcing::Announced;
 use crate::fleet::edition::Held;
-use crate::fleet::overview::{EVERYTHING, FleetOverview, NodeRow};
+use crate::fleet::overview::{FleetOverview, NodeRow};
+use crate::fleet::report::EVERYTHING;
 use crate::output::human::{Line, Tone};
 use crate::output::json::timestamp;
 use crate::status::advice::span;
@@ -42,14 +46,27 @@ pub fn joined(joined: &Joined) -> Vec<Line> {
     lines
 }
 
+/// The keys of a publisher whose publish failed: those that were made, and any where more is to be said.
+#[must_use]
+pub fn announced(announced: &Announced, verbose: bool) -> Vec<Line> {
+    let made = announced.made.as_deref().map(made);
+    let publisher = (made.is_some() || verbose).then(|| publisher(&announced.line));
+    made.into_iter().chain(publisher).collect()
+}
+
+fn made(file: &Path) -> Line {
+    line(Tone::Good, format!("{:<10} {}: this host's keys", "made", escaped_path(file)))
+}
+
+fn publisher(key: &str) -> Line {
+    line(Tone::Plain, format!("{:<10} for the nodes' settings: publishers = [\"{key}\"]", "publisher"))
+}
+
 /// What `fleet publish` did.
 #[must_use]
 pub fn published(done: &Published, verbose: bool) -> Vec<Line> {
-    let mut lines = Vec::new();
+    let mut lines: Vec<Line> = done.made.as_deref().map(made).into_iter().collect();
     let mut of = |tone, word: &str, text: String| lines.push(line(tone, format!("{word:<10} {text}")));
-    if let Some(file) = &done.made {
-        of(Tone::Good, "made", format!("{}: this host's keys", escaped_path(file)));
-    }
     for name in &done.published {
         of(Tone::Good, "publish", escaped(name).to_string());
     }
@@ -81,7 +98,7 @@ pub fn published(done: &Published, verbose: bool) -> Vec<Line> {
         );
     }
     if done.is_first || verbose {
-        of(Tone::Plain, "publisher", format!("for the nodes' settings: publishers = [\"{}\"]", done.line));
+        lines.push(publisher(&done.line));
     }
     let (lineages, nodes) = (counted(done.lineages, "lineage"), counted(done.nodes, "node"));
     let (fleet, sequence) = (&done.fleet, done.sequence);
@@ -154,7 +171,7 @@ pub fn status(overview: &FleetOverview, quiet: bool) -> Vec<Line> {
     for node in shown {
         let (has, since, seen) = match &node.report {
             Some(report) => (
-                report.sequence.to_string(),
+                if report.sequence > 0 { report.sequence.to_string() } else { "-".to_owned() },
                 timestamp(report.since).filter(|_| report.since > 0).unwrap_or_default(),
                 span((overview.at - report.time).max(0)),
             ),
@@ -171,7 +188,14 @@ pub fn status(overview: &FleetOverview, quiet: bool) -> Vec<Line> {
                 Tone::Plain,
                 format!("     {}: {}", problem.trouble.name(), escaped(&problem.fact)),
             ));
-            lines.push(line(Tone::Plain, format!("       -> {}", problem.trouble.advice())));
+            lines.push(line(Tone::Plain, format!("       -> {}", problem.advice())));
+        }
+        let left_out: Vec<_> = node.left_out().collect();
+        for note in left_out.iter().take(MOST_UNSERVED) {
+            lines.push(line(Tone::Plain, format!("     {}", escaped(&note.words()))));
+        }
+        if let Some(more @ 1..) = left_out.len().checked_sub(MOST_UNSERVED) {
+            lines.push(line(Tone::Plain, format!("     and {more} more")));
         }
     }
     for problem in &overview.problems {
@@ -179,7 +203,7 @@ pub fn status(overview: &FleetOverview, quiet: bool) -> Vec<Line> {
             tone(problem.severity),
             format!("{:<4} {}: {}", stat(problem.severity), problem.trouble.name(), escaped(&problem.fact)),
         ));
-        lines.push(line(Tone::Plain, format!("       -> {}", problem.trouble.advice())));
+        lines.push(line(Tone::Plain, format!("       -> {}", problem.advice())));
     }
     let severity = overview.severity();
     if !quiet || severity > Severity::Ok {

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::certified_key::hex;
-use crate::fleet::overview::{EVERYTHING, FleetOverview, FleetProblem, NodeRow};
+use crate::fleet::overview::{FleetOverview, FleetProblem, NodeRow};
+use crate::fleet::report::{EVERYTHING, ReportedException};
 use crate::output::json::{timestamp, to_text};
 use crate::status::severity::Severity;
 use crate::sys::failure::Failure;
@@ -45,6 +46,7 @@ struct NodeFrame<'a> {
     reported: Option<String>,
     program: Option<&'a str>,
     exceptions: Vec<ExceptionFrame<'a>>,
+    notes: Vec<ExceptionFrame<'a>>,
     omitted: u64,
     problems: Vec<ProblemFrame<'a>>,
 }
@@ -62,7 +64,7 @@ struct ProblemFrame<'a> {
     problem: &'static str,
     severity: Severity,
     fact: &'a str,
-    advice: &'static str,
+    advice: &'a str,
 }
 
 /// The fleet as one line of JSON.
@@ -117,18 +119,19 @@ fn node(row: &NodeRow) -> NodeFrame<'_> {
         since: report.filter(|report| report.since > 0).and_then(|report| timestamp(report.since)),
         reported: report.and_then(|report| timestamp(report.time)),
         program: report.map(|report| report.program.as_str()),
-        exceptions: report
-            .into_iter()
-            .flat_map(|report| &report.exceptions)
-            .map(|it| ExceptionFrame {
-                lineage: Some(it.lineage.as_str()).filter(|name| *name != EVERYTHING),
-                problem: &it.problem,
-                served: it.served.as_deref(),
-                detail: &it.detail,
-            })
-            .collect(),
+        exceptions: report.into_iter().flat_map(|report| &report.exceptions).map(exception).collect(),
+        notes: report.into_iter().flat_map(|report| &report.notes).map(exception).collect(),
         omitted: report.map_or(0, |report| report.omitted),
         problems: row.problems.iter().map(problem).collect(),
+    }
+}
+
+fn exception(it: &ReportedException) -> ExceptionFrame<'_> {
+    ExceptionFrame {
+        lineage: Some(it.lineage.as_str()).filter(|name| *name != EVERYTHING),
+        problem: &it.problem,
+        served: it.served.as_deref(),
+        detail: &it.detail,
     }
 }
 
@@ -137,6 +140,6 @@ fn problem(problem: &FleetProblem) -> ProblemFrame<'_> {
         problem: problem.trouble.name(),
         severity: problem.severity,
         fact: &problem.fact,
-        advice: problem.trouble.advice(),
+        advice: problem.advice(),
     }
 }

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::counted;
-use crate::fleet::overview::{EVERYTHING, FleetOverview, HeadLineage, NodeRow, NodeState};
-use crate::fleet::report::ReportedException;
+use crate::fleet::overview::{FleetOverview, HeadLineage, NodeRow, NodeState};
+use crate::fleet::report::{EVERYTHING, LEFT_OUT, ReportedException};
+use crate::fleet::trouble::FleetTrouble;
 use crate::status::advice::{day, span};
 use crate::status::severity::Severity;
 use crate::sys::escape::escaped;
@@ -93,14 +94,24 @@ struct Nodes<'a> {
     first: &'a NodeRow,
     others: Vec<&'a NodeRow>,
     /// What the first reports, by lineage.
-    exceptions: BTreeMap<&'a str, Vec<&'a ReportedException>>,
+    exceptions: BTreeMap<&'a str, Vec<Reported<'a>>>,
 }
+
+/// Something that a node reports, and how bad it is.
+type Reported<'a> = (Severity, &'a ReportedException);
 
 impl<'a> Nodes<'a> {
     fn of(node: &'a NodeRow) -> Self {
-        let mut exceptions: BTreeMap<&str, Vec<&ReportedException>> = BTreeMap::new();
-        for it in node.report.iter().flat_map(|report| &report.exceptions) {
-            exceptions.entry(&it.lineage).or_default().push(it);
+        let mut exceptions: BTreeMap<&str, Vec<Reported<'_>>> = BTreeMap::new();
+        if let Some(report) = &node.report {
+            let bad = report.exceptions.iter().map(|it| (Severity::Warning, it));
+            let severity = |word| {
+                if FleetTrouble::is_of_ending(word) { Severity::Critical } else { Severity::Ok }
+            };
+            let notes = report.notes.iter().map(|it| (severity(&it.problem), it));
+            for (severity, it) in bad.chain(notes) {
+                exceptions.entry(&it.lineage).or_default().push((severity, it));
+            }
         }
         Self { state: node.state(), first: node, others: Vec::new(), exceptions }
     }
@@ -124,7 +135,12 @@ impl<'a> Nodes<'a> {
         }
     }
 
-    fn exceptions(&self, about: Lineages<'_>) -> &[&'a ReportedException] {
+    /// Whether it leaves out more lineages than it names.
+    fn leaves_out_more(&self) -> bool {
+        self.exceptions(Lineages::Node).iter().any(|(_, it)| it.problem == LEFT_OUT)
+    }
+
+    fn exceptions(&self, about: Lineages<'_>) -> &[Reported<'a>] {
         let name = match about {
             Lineages::Node => EVERYTHING,
             Lineages::One(name) => name,
@@ -140,7 +156,7 @@ impl<'a> Nodes<'a> {
 
     /// Which head it has.
     fn has(&self) -> Option<u64> {
-        self.first.report.as_ref().map(|report| report.sequence)
+        self.first.report.as_ref().map(|report| report.sequence).filter(|sequence| *sequence > 0)
     }
 }
 
@@ -226,8 +242,8 @@ fn by_themselves(overview: &FleetOverview, nodes: &[Nodes<'_>], lineages: &[Line
             cells.push(Cell { of: it.first.name.clone(), said: said(overview, it, about) });
         }
         cells.extend(plain.into_iter().filter(|(_, count)| *count > 0).map(|(state, count)| {
-            let word = state_word(state).to_owned();
-            let said = Said { severity: state.severity(), word, serves: None, detail: String::new() };
+            let (severity, word) = in_a_word(state, is_past(overview, about));
+            let said = Said { severity, word: word.to_owned(), serves: None, detail: String::new() };
             Cell { of: counted(count, "node"), said: vec![said] }
         }));
         MatrixRow { edge: lineage_edge(overview, about), cells }
@@ -235,11 +251,14 @@ fn by_themselves(overview: &FleetOverview, nodes: &[Nodes<'_>], lineages: &[Line
     lineages.iter().map(|about| row(*about)).collect()
 }
 
-/// The lineages that reports name.
+/// The lineages that reports name, and those that have expired.
 fn named(overview: &FleetOverview) -> BTreeSet<&str> {
     let reports = overview.nodes.iter().filter_map(|node| node.report.as_ref());
-    let exceptions = reports.flat_map(|report| &report.exceptions);
-    exceptions.map(|it| it.lineage.as_str()).filter(|name| *name != EVERYTHING).collect()
+    let exceptions = reports.flat_map(|report| report.exceptions.iter().chain(&report.notes));
+    let expired = overview.lineages.iter().flat_map(|known| known.all.keys());
+    let expired = expired.map(String::as_str).filter(|name| is_past(overview, Lineages::One(name)));
+    let named = exceptions.map(|it| it.lineage.as_str()).filter(|name| *name != EVERYTHING);
+    named.chain(expired).collect()
 }
 
 /// What each row is about: first what reports name.
@@ -298,8 +317,8 @@ fn said(overview: &FleetOverview, nodes: &Nodes<'_>, about: Lineages<'_>) -> Vec
     let mut all: Vec<Said> = nodes
         .exceptions(about)
         .iter()
-        .map(|it| Said {
-            severity: Severity::Warning,
+        .map(|(severity, it)| Said {
+            severity: *severity,
             word: escaped(&it.problem).to_string(),
             serves: it.served.as_ref().map(|serial| escaped(serial).to_string()),
             detail: escaped(&it.detail).to_string(),
@@ -332,15 +351,36 @@ fn plain(overview: &FleetOverview, nodes: &Nodes<'_>, about: Lineages<'_>) -> Sa
         (Lineages::One(name), Some(known)) if state != NodeState::Silent => known.all.get(name),
         _ => None,
     };
-    let serves = entry.map(|entry| short(&entry.serial));
+    // Which of them it leaves out it doesn't say.
+    let leaves_out = nodes.leaves_out_more();
+    let serves = entry.filter(|_| !leaves_out).map(|entry| short(&entry.serial));
     let has = nodes.has().map(|sequence| format!("number {sequence}"));
     let detail = match state {
         NodeState::Underway | NodeState::Behind => has.map(|has| format!("as {has} says")),
         NodeState::Silent => has.map(|has| format!("it had {has}")),
         _ => None,
     };
-    let word = state_word(state).to_owned();
-    Said { severity: state.severity(), word, serves, detail: detail.unwrap_or_default() }
+    let (severity, word) = match state {
+        NodeState::InStep if leaves_out => (Severity::Ok, "in step, or left out"),
+        _ => in_a_word(state, entry.is_some() && is_past(overview, about)),
+    };
+    Said { severity, word: word.to_owned(), serves, detail: detail.unwrap_or_default() }
+}
+
+/// A node's state, and how bad it is, where it has a lineage whose certificate has expired or not.
+fn in_a_word(state: NodeState, is_past: bool) -> (Severity, &'static str) {
+    if is_past && state == NodeState::InStep {
+        (Severity::Critical, FleetTrouble::Expired.name())
+    } else {
+        (state.severity(), state_word(state))
+    }
+}
+
+/// Whether a lineage's certificate has expired, as this host's head has it.
+fn is_past(overview: &FleetOverview, about: Lineages<'_>) -> bool {
+    let Lineages::One(name) = about else { return false };
+    let entry = overview.lineages.as_ref().and_then(|known| known.all.get(name));
+    entry.is_some_and(|entry| entry.not_after < overview.at)
 }
 
 /// The lineages of the head that the page is about, where this host has that head.
@@ -382,7 +422,7 @@ fn node_edge(overview: &FleetOverview, of: &Nodes<'_>) -> Edge {
         format!("{count} nodes {}", state_word(*state))
     };
     if let Some(report) = &first.report {
-        notes.push(format!("has number {}", report.sequence));
+        notes.push(of.has().map_or("has none".to_owned(), |sequence| format!("has number {sequence}")));
         let oldest = all().filter_map(|node| node.report.as_ref()).map(|report| report.time).min();
         let age = span((overview.at - oldest.unwrap_or(report.time)).max(0));
         let within = if others.is_empty() {

@@ -9,10 +9,11 @@ pub mod matrix;
 pub mod monitoring;
 pub mod prometheus;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fleet::head::Head;
 use crate::fleet::overview::{FleetOverview, NodeRow};
+use crate::fleet::report::EVERYTHING;
 use crate::status::advice::span;
 
 /// The verdict in one line, without its first word.
@@ -24,8 +25,12 @@ pub fn verdict(overview: &FleetOverview) -> String {
     }
     let nodes = overview.nodes.len();
     let number = overview.head.as_ref().map(|head| head.head.sequence);
+    let leave_out = overview.nodes.iter().filter(|node| node.left_out().next().is_some()).count();
+    let leave_out = if leave_out > 0 { format!(", {leave_out} not all of it") } else { String::new() };
     let of = match number {
-        Some(number) => format!("{} of {nodes} nodes confirmed number {number}", overview.confirmed()),
+        Some(number) => {
+            format!("{} of {nodes} nodes confirmed number {number}{leave_out}", overview.confirmed())
+        }
         None => "the fleet has no head that counts".to_owned(),
     };
     if kinds.is_empty() {
@@ -61,11 +66,26 @@ pub fn head_words(head: &Head, at: i64) -> String {
 #[must_use]
 pub fn serves(node: &NodeRow) -> String {
     let Some(report) = &node.report else { return "unknown".to_owned() };
-    match (report.confirmed, report.exceptions.len()) {
-        (true, 0) => "all of it".to_owned(),
-        (_, 0) => "not confirmed".to_owned(),
-        (_, count) => format!("all but {}", counted(count, "exception")),
+    if report.sequence == 0 {
+        return "unknown".to_owned();
     }
+    let exceptions = report.exceptions.len();
+    if exceptions == 0 && !report.confirmed {
+        return "not confirmed".to_owned();
+    }
+    let left_out: BTreeSet<&str> = node.left_out().map(|note| note.lineage.as_str()).collect();
+    let mut but = Vec::new();
+    if exceptions > 0 {
+        but.push(counted(exceptions, "exception"));
+    }
+    let named = left_out.iter().filter(|name| **name != EVERYTHING).count();
+    if named > 0 {
+        but.push(counted(named, "lineage"));
+    }
+    if left_out.contains(EVERYTHING) {
+        but.push("more".to_owned());
+    }
+    if but.is_empty() { "all of it".to_owned() } else { format!("all but {}", but.join(" and ")) }
 }
 
 /// So many of these.

@@ -26,8 +26,13 @@ pub fn text(overview: &FleetOverview) -> String {
             problem.severity.name(),
             problem.trouble.name(),
             escaped(&problem.fact),
-            problem.trouble.advice()
+            problem.advice()
         );
+        let _ = write!(text, "\n{}", without_bars(&line));
+    }
+    let notes = overview.nodes.iter().flat_map(|node| node.left_out().map(move |note| (node, note)));
+    for (node, note) in notes.take(LONGEST_LIST.saturating_sub(problems.len())) {
+        let line = format!("ok: {}: {}", node.name, escaped(&note.words()));
         let _ = write!(text, "\n{}", without_bars(&line));
     }
     if let Some(left @ 1..) = problems.len().checked_sub(LONGEST_LIST) {

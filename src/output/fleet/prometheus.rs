@@ -1,10 +1,14 @@
 //! `fleet status` for Prometheus, in the text exposition format.
 
-use crate::fleet::overview::FleetOverview;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use crate::fleet::overview::{FleetOverview, FleetProblem, NodeRow};
 use crate::output::status::prometheus::Page;
 use crate::status::severity::Severity;
 
 const STATE: &str = "The state of the fleet: 0 ok, 1 warning, 2 critical, 3 unknown.";
+const LEFT_OUT: &str = "How much of the head the node leaves out, or presents otherwise, for good.";
 const LOOKED: &str = "When the fleet was looked at.";
 
 /// The metrics, each line with its end.
@@ -33,6 +37,10 @@ pub fn text(overview: &FleetOverview) -> String {
         let confirmed = node.report.as_ref().is_some_and(|report| report.confirmed);
         page.sample(&[fleet, ("node", &node.name)], u8::from(confirmed));
     }
+    page.gauge("fleet_node_left_out", LEFT_OUT);
+    for node in overview.nodes.iter().filter(|node| node.report.is_some()) {
+        page.sample(&[fleet, ("node", &node.name)], node.left_out().count());
+    }
     page.gauge("fleet_node_sequence", "The number of the head that the node has.");
     for (node, report) in overview.nodes.iter().filter_map(|node| Some((node, node.report.as_ref()?))) {
         page.sample(&[fleet, ("node", &node.name)], report.sequence);
@@ -42,15 +50,14 @@ pub fn text(overview: &FleetOverview) -> String {
         page.sample(&[fleet, ("node", &node.name)], report.time);
     }
     page.gauge("fleet_problem", "Always 1: a problem of a node, or of the fleet where the node is empty.");
-    for (node, problem) in overview.all_problems() {
-        let name = node.map(|node| node.name.as_str()).unwrap_or_default();
-        let labels = [
-            fleet,
-            ("node", name),
-            ("problem", problem.trouble.name()),
-            ("severity", problem.severity.name()),
-        ];
-        page.sample(&labels, 1);
+    let of = |(node, problem): (Option<&NodeRow>, &FleetProblem)| {
+        let name = node.map(|node| node.name.clone()).unwrap_or_default();
+        (Reverse(problem.severity), name, problem.trouble.name())
+    };
+    // A series is there once, however many facts there are.
+    let series: BTreeSet<_> = overview.all_problems().into_iter().map(of).collect();
+    for (Reverse(severity), name, trouble) in series {
+        page.sample(&[fleet, ("node", &name), ("problem", trouble), ("severity", severity.name())], 1);
     }
     page.text
 }

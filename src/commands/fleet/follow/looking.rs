@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use crate::commands::fleet::follow::Follower;
+use crate::commands::fleet::follow::noting::{exception, is_note, notes, of_site};
 use crate::config::{Address, DEFAULT_MASTER_SOCKET, Haproxy, Method};
 use crate::fleet::cache::KeptException;
-use crate::fleet::overview::EVERYTHING;
 use crate::haproxy::cli::worker::can_be_shown;
 use crate::haproxy::verdict::Outcome;
 use crate::output::{HaproxyRow, Report};
@@ -24,6 +24,8 @@ const UNSEEN: &str = "haproxy-not-confirmed";
 pub(super) struct Unserved {
     /// All of it, for the report.
     pub exceptions: Vec<KeptException>,
+    /// What is so for good and takes nothing from what is confirmed.
+    pub notes: Vec<KeptException>,
     /// What of it isn't said by the run.
     pub unsaid: Vec<KeptException>,
     /// Whether a HAProxy that runs, or should, wasn't seen to have everything, though there is a way to see it.
@@ -32,12 +34,15 @@ pub(super) struct Unserved {
 
 impl Follower<'_> {
     /// By a look at everything, after a run that wasn't fine.
-    pub(super) fn exceptions(&self, run: &Report) -> Unserved {
+    pub(super) fn exceptions(&self, run: &Report, left_out: &[String]) -> Unserved {
         let failed = run.error.iter().map(|e| KeptException::of_everything("run-failed", e.message.clone()));
         let mut exceptions: Vec<KeptException> = not_running(run).chain(failed).collect();
         let looked = status(self.settings, self.system, false, &|_, _| ());
         let mut unserved = Vec::new();
-        for (site, problem) in looked.all_problems() {
+        // What is wrong with the fleet this look says itself, and what status knows of it is of the one before.
+        let is_fleets = |problem: &Problem| matches!(problem.kind, ProblemKind::Fleet(_));
+        let problems = looked.all_problems().into_iter();
+        for (site, problem) in problems.filter(|(site, it)| !is_fleets(it) && !is_note(*site, it)) {
             let is_of_haproxy = is_unserved(site, problem);
             if problem.severity >= Severity::Warning || is_of_haproxy {
                 exceptions.push(exception(site, problem));
@@ -57,7 +62,7 @@ impl Follower<'_> {
             KeptException::of_everything(UNSEEN, detail)
         }));
         let unsaid = if is_told { Vec::new() } else { unserved };
-        Unserved { exceptions, unsaid, is_untold }
+        Unserved { exceptions, notes: notes(&looked, left_out), unsaid, is_untold }
     }
 
     /// Whether a run itself saw every HAProxy take what it changed.
@@ -71,7 +76,7 @@ impl Follower<'_> {
     }
 
     /// By a look at the HAProxys, after a run that was fine: what notified nobody proves nothing.
-    pub(super) fn unserved(&self, run: Option<&Report>) -> Unserved {
+    pub(super) fn unserved(&self, run: Option<&Report>, left_out: &[String]) -> Unserved {
         let looked = status_after(self.settings, self.system);
         let is_undeployed =
             |problem: &Problem| matches!(problem.kind, ProblemKind::DiskMissing | ProblemKind::DiskStale);
@@ -85,7 +90,8 @@ impl Follower<'_> {
         let says_down = exceptions.iter().any(|it| it.problem == ProblemKind::HaproxyDown.name());
         exceptions.extend(run.into_iter().flat_map(not_running).filter(|_| !says_down));
         exceptions.extend(unseen.exceptions);
-        Unserved { unsaid: exceptions.clone(), exceptions, is_untold }
+        let notes = notes(&looked, left_out);
+        Unserved { unsaid: exceptions.clone(), exceptions, notes, is_untold }
     }
 
     /// What can't be seen: of a HAProxy that doesn't run nothing is said.
@@ -154,22 +160,4 @@ fn not_running(run: &Report) -> impl Iterator<Item = KeptException> {
         KeptException::of_everything(ProblemKind::HaproxyDown.name(), detail)
     };
     silent.map(of_row)
-}
-
-/// A problem of the host's own status, for the report.
-fn exception(site: Option<&Site>, problem: &Problem) -> KeptException {
-    let about = site.map_or_else(|| KeptException::of_everything("", String::new()), of_site);
-    KeptException { problem: problem.kind.name().to_owned(), detail: problem.fact.clone(), ..about }
-}
-
-/// About a file, and what is served of it.
-fn of_site(site: &Site) -> KeptException {
-    let served = site.views.haproxy.iter().find_map(|shown| shown.loaded.here()?.serial.clone());
-    let lineage = site.views.lineage.as_ref();
-    KeptException {
-        lineage: lineage.map_or_else(|| EVERYTHING.to_owned(), |name| name.to_string_lossy().into_owned()),
-        problem: String::new(),
-        served,
-        detail: String::new(),
-    }
 }

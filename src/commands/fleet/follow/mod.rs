@@ -3,6 +3,7 @@
 
 mod followed;
 mod looking;
+mod noting;
 mod reporting;
 mod taking;
 
@@ -137,6 +138,7 @@ impl<'a> Follower<'a> {
         }
         let is_over = |since, after| is_over(at, since, after);
         let is_due = is_over(memory.looked, DAY) || memory.unfinished;
+        let left_out = self.left_out(&opened);
         if done.trouble.is_none() && (look == Closely::All || is_due) {
             folder.tidy(&opened);
         }
@@ -153,8 +155,8 @@ impl<'a> Follower<'a> {
                 memory.since = now();
             }
             if memory.unfinished {
-                let found = self.exceptions(&report);
-                memory.exceptions = found.exceptions;
+                let found = self.exceptions(&report, &left_out);
+                (memory.exceptions, memory.notes) = (found.exceptions, found.notes);
                 memory.is_confirmed = false;
                 (done.unserved, done.is_untold) = (found.unsaid, found.is_untold);
             }
@@ -165,16 +167,17 @@ impl<'a> Follower<'a> {
         // What was confirmed once needn't be served now: all of it is looked at, but for what was so a moment ago and what
         // this run itself confirmed.
         let was_fine = !memory.unfinished;
+        let are_noted = !left_out.is_empty() || !memory.notes.is_empty();
         let is_known = look == Closely::Changes
             && memory.is_confirmed
             && !is_over(memory.seen, SIGN_OF_LIFE)
-            && done.run.as_ref().is_none_or(|run| self.has_seen_all(run));
+            && done.run.as_ref().is_none_or(|run| !are_noted && self.says_it_all(run));
         if was_fine && !is_known {
-            let found = self.unserved(done.run.as_ref());
-            is_other = found.exceptions != memory.exceptions;
+            let found = self.unserved(done.run.as_ref(), &left_out);
+            is_other = found.exceptions != memory.exceptions || found.notes != memory.notes;
             memory.seen = at;
             memory.is_confirmed = found.exceptions.is_empty();
-            memory.exceptions = found.exceptions;
+            (memory.exceptions, memory.notes) = (found.exceptions, found.notes);
             (done.unserved, done.is_untold) = (found.unsaid, found.is_untold);
         }
         is_other |= memory.told_trouble != done.trouble.as_ref().map(|(trouble, _)| *trouble);

@@ -3,8 +3,7 @@
 use crate::commands::fleet::follow::{Followed, Follower};
 use crate::config::fleet::StorePlace;
 use crate::fleet::cache::{FleetMemory, KeptException};
-use crate::fleet::overview::EVERYTHING;
-use crate::fleet::report::{NodeReport, ReportedException};
+use crate::fleet::report::{EVERYTHING, NodeReport, ReportedException};
 use crate::fleet::store::StoreKey;
 use crate::fleet::trouble::FleetTrouble;
 use crate::sys::clock::now;
@@ -14,7 +13,7 @@ use crate::sys::failure::{Failure, FailureKind};
 const MOST_EXCEPTIONS: usize = 100;
 
 impl Follower<'_> {
-    /// Puts the signed report, where this node ever had a head, and remembers what came of it.
+    /// Puts the signed report, where this node ever heard its name, and remembers what came of it.
     pub(super) fn report(&self, memory: &mut FleetMemory, done: &mut Followed) {
         // An etcd that didn't answer a moment ago isn't waited for a second time.
         let is_mute = matches!(self.fleet.store, StorePlace::Etcd(_))
@@ -39,7 +38,8 @@ impl Follower<'_> {
         memory: &FleetMemory,
         trouble: Option<&(FleetTrouble, String)>,
     ) -> Option<NodeReport> {
-        let (sequence, head) = memory.heads.newest()?;
+        // Who never had a head says so, too, once it knows its name.
+        let (sequence, head) = memory.heads.newest().unwrap_or_default();
         let mut exceptions: Vec<ReportedException> =
             memory.exceptions.iter().map(KeptException::reported).collect();
         if let Some((trouble, fact)) = trouble {
@@ -63,6 +63,7 @@ impl Follower<'_> {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             confirmed: memory.is_confirmed,
             exceptions,
+            notes: memory.notes.iter().map(KeptException::reported).collect(),
             omitted: u64::try_from(omitted).unwrap_or_default(),
         })
     }

@@ -62,6 +62,8 @@ impl Follower<'_> {
                 format!("number {} of the fleet {} doesn't name this host", signed.head.sequence, self.name);
             (FleetTrouble::FleetNotANode, fact)
         })?;
+        // Who never took one says by this name what keeps it from that.
+        memory.node = Some(node.clone());
         let is_here = kept.is_some_and(|kept| kept.signed.hash == signed.hash);
         if is_here && look == Closely::Changes && !memory.unfinished {
             return Ok(None);

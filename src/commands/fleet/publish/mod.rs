@@ -1,5 +1,6 @@
 //! `fleet publish` and `fleet rotate`: sweep, prove, seal what changed, and put a new head into the store.
 
+pub mod announcing;
 mod base;
 mod damage;
 mod known;
