@@ -5,7 +5,6 @@ use std::ffi::{OsStr, OsString};
 
 use crate::config::{Haproxy, Settings};
 use crate::haproxy::tableless::tableless;
-use crate::haproxy::verdict::Outcome;
 use crate::host_setup::bind_words::what_to_add;
 use crate::output::{HaproxyRow, Note, Report};
 use crate::plan::action::Action;
@@ -152,19 +151,20 @@ fn loads_nothing_of_ours(settings: &Settings, loaded: &Loaded, serving: &Serving
         && !serving.stores.values().any(is_ours)
 }
 
-/// A note for each HAProxy that loads the directory and was told nothing of this run, since no table is about it.
+/// A note for each HAProxy that loads the directory and was told nothing of this run, which another one was seen to take, since no
+/// table is about it.
 pub(crate) fn untold_haproxys(
     settings: &Settings,
     system: &System,
     state: &State,
     report: &Report,
 ) -> Vec<Note> {
-    let was_told = |row: &HaproxyRow| matches!(row.outcome, Outcome::Updated | Outcome::Reloaded);
-    if !report.haproxy.iter().any(was_told) || report.haproxy.iter().any(HaproxyRow::is_bad) {
+    let has_taken_it = |row: &HaproxyRow| row.confirmed == Some(true);
+    if !report.haproxy.iter().any(has_taken_it) || report.haproxy.iter().any(HaproxyRow::is_bad) {
         return Vec::new();
     }
     let found = tableless(system, settings, Some(state));
-    found.iter().map(|it| Note::alarm(format!("{}; {}", it.fact(settings), it.advice(settings)))).collect()
+    found.iter().map(|it| Note::fact(format!("{}; {}", it.fact(settings), it.advice(settings)))).collect()
 }
 
 /// The index is only a cache: a run is as good without it.
