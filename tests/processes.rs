@@ -310,6 +310,36 @@ fn a_haproxy_without_a_table_is_told_of_until_it_has_one() {
     }
 }
 
+/// Each gets its table by what is pasted, whatever the others have: one command at a time.
+#[test]
+fn of_several_without_a_table_one_comes_after_the_other() {
+    let version = version("3.0").unwrap();
+    let mut bed = Bed::new();
+    let all = [0, 1, 2].map(|_| bed.haproxy(&version).start());
+    let settings = bed.path("haproxy-certs.toml");
+    let text = fs::read_to_string(bed.cmd().table(&seen("edge", &all[0])).config()).unwrap();
+    fs::write(&settings, text).unwrap();
+    let cmd = bed.cmd();
+    let run =
+        |arguments: &[&str]| cmd.run_as(&[&["--config", settings.to_str().unwrap()], arguments].concat());
+    for left in [2, 1] {
+        let shown = run(&["status", "--format", "json"]).exits(1).json();
+        let problems = shown["problems"].as_array().unwrap();
+        assert_eq!(problems.len(), left, "{shown}");
+        let commands = problems.iter().flat_map(|problem| problem["commands"].as_array().unwrap());
+        let printed: Vec<&str> =
+            commands.map(|it| it.as_str().unwrap()).filter(|it| it.starts_with("printf")).collect();
+        let [printed] = printed.as_slice() else { panic!("{shown}") };
+        paste(printed);
+    }
+    let leaf = bed.tree.renew("a.example");
+    run(&["assemble"]).exits(0);
+    for haproxy in &all {
+        serves(haproxy, &leaf);
+    }
+    run(&["status"]).exits(0);
+}
+
 /// One that another settings file is about, one that only ends its last connections, and one that may be the one of a table.
 #[test]
 fn who_has_a_table_or_ends_is_not_without_one() {

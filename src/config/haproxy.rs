@@ -76,6 +76,14 @@ impl Marks {
         let Self { unit, pidfile, sockets, config } = self;
         unit.is_empty() && pidfile.as_os_str().is_empty() && sockets.is_empty() && config.is_empty()
     }
+
+    /// Whether this unit or path is one of them.
+    #[must_use]
+    pub fn have(&self, mark: &str) -> bool {
+        let is_it = |path: &Path| path == Path::new(mark);
+        let is_socket = |socket: &Address| matches!(socket, Address::Unix(path) if is_it(path));
+        self.unit == mark || is_it(&self.pidfile) || self.sockets.iter().any(is_socket)
+    }
 }
 
 impl Haproxy {

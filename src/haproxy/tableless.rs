@@ -32,8 +32,8 @@ pub struct Tableless {
     pub table: Option<Vec<String>>,
     /// What it has to be started with so that the table leads to it.
     pub option: Option<String>,
-    /// Whether it is the first of these: its table comes before the others'.
-    is_first: bool,
+    /// The process of another one whose table comes first: what this one needs is known then.
+    pub after: Option<i32>,
 }
 
 /// The HAProxys that run, load the directory, listen, and are surely those of no table, neither of these settings nor of
@@ -54,27 +54,36 @@ pub fn tableless(system: &System, settings: &Settings, state: Option<&State>) ->
             .filter(|(first, all)| is_of(&proc, marks, **first, all))
             .map(|(first, _)| *first)
             .collect();
-        if own.is_empty() {
+        // One that loads nothing of ours has the usual pidfile, and the table's own isn't in sight.
+        let loads = |pid: &i32| {
+            Started::read(&proc, *pid)
+                .and_then(|started| set_up_of(&started, sites))
+                .is_none_or(|(_, serving)| !addresses(settings, &serving, sites).is_empty())
+        };
+        if !own.iter().any(loads) {
             return Vec::new();
         }
         known.extend(own);
     }
     // What is said of these is that one of them is to be ended.
     known.extend(settings.haproxys.iter().filter_map(|haproxy| Some(twins(system, haproxy)?.other)));
-    let mut names: BTreeSet<String> = settings.haproxys.iter().map(|it| it.name.clone()).collect();
+    let names: BTreeSet<String> = settings.haproxys.iter().map(|it| it.name.clone()).collect();
     let others = families.iter().filter(|(first, _)| !known.contains(first));
-    let mut found = Vec::new();
+    let mut found: Vec<Tableless> = Vec::new();
     for (&pid, all) in others {
         let Some(started) = Started::read(&proc, pid).filter(|_| listens(&proc, all)) else { continue };
         let Some((configuration, serving)) = set_up_of(&started, sites) else { continue };
         let addresses = addresses(settings, &serving, sites);
-        if !addresses.is_empty() {
-            let name = name(&started, &names);
-            let is_first = found.is_empty();
-            found
-                .push(Tableless { is_first, ..described(&proc, &started, &configuration, addresses, &name) });
-            names.insert(name);
+        if addresses.is_empty() {
+            continue;
         }
+        found.push(match found.first() {
+            Some(first) => Tableless { pid, addresses, table: None, option: None, after: Some(first.pid) },
+            None => {
+                let name = name(&started, &names);
+                described(&proc, &started, &configuration, addresses, (&name, &tables))
+            }
+        });
     }
     found
 }
@@ -142,11 +151,11 @@ fn described(
     started: &Started,
     configuration: &Configuration,
     addresses: Vec<String>,
-    name: &str,
+    (name, tables): (&str, &[Marks]),
 ) -> Tableless {
     let pid = started.pid;
     if started.root.is_some() {
-        return Tableless { pid, addresses, table: None, option: None, is_first: false };
+        return Tableless { pid, addresses, table: None, option: None, after: None };
     }
     let absolute = |path: &Path| started.folder.join(path);
     let pidfile =
@@ -162,7 +171,10 @@ fn described(
         ("runtime_socket", admin),
     ];
     let keys = found.into_iter().filter_map(|(key, value)| Some((key, value?.to_str()?.to_owned())));
-    let mut keys: Vec<(&str, String)> = keys.collect();
+    // What another table has is taken for that one's, and of a variable nobody here knows the value.
+    let is_free =
+        |(_, value): &(&str, String)| !value.contains('$') && !tables.iter().any(|marks| marks.have(value));
+    let mut keys: Vec<(&str, String)> = keys.filter(is_free).collect();
     let mut option = None;
     // A stats socket alone makes nobody reload.
     if keys.iter().all(|(key, _)| *key == "runtime_socket") {
@@ -171,7 +183,7 @@ fn described(
         keys.insert(0, ("pidfile", place));
     }
     table.extend(keys.into_iter().map(|(key, value)| format!("{key} = {}", quoted(&value))));
-    Tableless { pid, addresses, table: Some(table), option, is_first: false }
+    Tableless { pid, addresses, table: Some(table), option, after: None }
 }
 
 /// A name for its table: that of its configuration file, where no other table has it.
@@ -211,7 +223,7 @@ impl Tableless {
         let has_table =
             text.split(|&byte| byte == b'\n').any(|line| line.trim_ascii().starts_with(b"[[haproxy]]"));
         // Without any there is one with the defaults; the first table takes its place.
-        let first = if has_table || !self.is_first { None } else { Some("[[haproxy]]") };
+        let first = if has_table { None } else { Some("[[haproxy]]") };
         let lines = self.table.as_ref()?.iter().map(String::as_str);
         let words = std::iter::once("").chain(first).chain(lines).map(|line| shell_word(OsStr::new(line)));
         let words: Vec<String> = words.collect();
@@ -221,6 +233,9 @@ impl Tableless {
     /// What to do, with commands that can be pasted.
     #[must_use]
     pub fn advice(&self, settings: &Settings) -> String {
+        if let Some(other) = self.after {
+            return format!("add a [[haproxy]] table for the HAProxy of process {other} first");
+        }
         let file = settings.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
         let Some(command) = self.command(file, &fs::read(file).unwrap_or_default()) else {
             return "add a [[haproxy]] table for it (CONTAINERS AND CHROOTS in haproxy-certs(7))".to_owned();

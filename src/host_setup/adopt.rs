@@ -256,15 +256,16 @@ fn propose(
     let most = most_frequent(&found);
     let owner = most.and_then(|(uid, gid, _)| owner(uid, gid));
     let mode = most.map(|(.., mode)| mode).filter(|mode| MODES.contains(mode) && *mode != 0o400);
+    // Of a variable nobody here knows the value.
+    let is_plain = |path: &&str| path.starts_with('/') && !path.contains('$');
     let sockets = configuration.admin_sockets.iter();
-    let runtime_socket =
-        sockets.map(|socket| socket.trim_start_matches("unix@")).find(|socket| socket.starts_with('/'));
+    let runtime_socket = sockets.map(|socket| socket.trim_start_matches("unix@")).find(is_plain);
     let is_default = |pidfile: &&String| Path::new(pidfile.as_str()) == haproxy.pidfile;
     let argument = |option: &str| running?.argument(option);
     let master_socket = running
         .and_then(|it| master_socket(&it.arguments))
         .map(|socket| text(&absolute(&socket.to_string_lossy())));
-    let pidfile = argument("-p").or_else(|| configuration.pidfile.clone());
+    let pidfile = argument("-p").or_else(|| configuration.pidfile.clone().filter(|path| !path.contains('$')));
     let deaf = running.map(|it| it.deaf(pidfile.as_ref(), socket_folder(configuration)));
     let is_usual = |socket: &String| match &haproxy.master_socket {
         Some(Address::Unix(usual)) => usual == Path::new(socket),

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::cmd::toml;
 use super::ports::Port;
 use super::process::{Running, alive, finish};
-use super::{LIMIT, wait_until};
+use super::{LIMIT, wait_until, wait_until_it_is_older};
 
 /// A HAProxy that can be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,6 +205,8 @@ impl Setup {
         let ports = self.binds.iter().map(|_| Port::free()).collect();
         let mut haproxy = Haproxy { running: None, ports, setup: self, temporary };
         fs::write(haproxy.config(), haproxy.config_text()).unwrap();
+        // Whatever it loads was there before.
+        wait_until_it_is_older(haproxy.config());
         haproxy.try_run()?;
         Ok(haproxy)
     }

@@ -63,7 +63,7 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 #[track_caller]
 pub fn wait_until_it_is_older(file: impl AsRef<std::path::Path>) {
     let written = std::fs::metadata(file).unwrap().modified().unwrap();
-    let is_past = || written.elapsed().is_ok_and(|ago| ago > Duration::from_millis(100));
+    let is_past = || written.elapsed().is_ok_and(|ago| ago > Duration::from_millis(30));
     wait_until(LIMIT, "a later hundredth of a second", is_past);
 }
 

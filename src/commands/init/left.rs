@@ -38,6 +38,7 @@ impl Left {
         let fact = found.fact(settings);
         let command = found.command(file, text);
         let need = match (&command, &found.option) {
+            (None, _) if found.after.is_some() => "add one once the first of these has its own".to_owned(),
             (None, _) => "add one (CONTAINERS AND CHROOTS in haproxy-certs(7))".to_owned(),
             (Some(_), None) => "add one".to_owned(),
             (Some(_), Some(option)) => format!("start it with {option} besides, and add one"),

@@ -14,6 +14,9 @@ use crate::sys::failure::io_cause;
 use crate::sys::program::Program;
 use crate::sys::system::System;
 
+/// How long after a command's end a reload may begin: it may only have asked somebody else for it.
+const BEGIN: Duration = Duration::from_secs(10);
+
 /// Runs the command that the configuration names. What it does isn't known: where a batch is given, and HAProxy's master is in
 /// sight, what becomes of that is watched.
 #[must_use]
@@ -52,15 +55,24 @@ fn in_sight(system: &System, haproxy: &Haproxy, batch: &Batch<'_>, deadline: Ins
 
 /// What the command came to.
 fn after(name: &str, master: &Master, watch: &Watch<'_>, deadline: Instant) -> Attempt {
-    match watch.wait(deadline) {
-        Seen::Serving => Attempt::Told { seen: Some(true), detail: None },
-        Seen::CannotSee(_) => Attempt::Told { seen: None, detail: None },
+    let told = |seen, detail| Attempt::Told { seen, detail };
+    let seen = match watch.wait(deadline.min(Instant::now() + BEGIN)) {
+        // However long it loads.
+        Seen::TimedOut if watch.has_begun() => watch.wait(deadline),
+        seen => seen,
+    };
+    match seen {
+        Seen::Serving => told(Some(true), None),
+        Seen::CannotSee(_) => told(None, None),
         // It was started anew.
-        Seen::Failed(_) if master.ended_within(Duration::ZERO) => Attempt::Told { seen: None, detail: None },
-        Seen::Failed(why) => Attempt::Unexplained(why),
-        Seen::TimedOut => Attempt::Told {
-            seen: Some(false),
-            detail: Some(format!("{} ended, and process {} has not reloaded", escaped(name), master.pid())),
-        },
+        _ if master.ended_within(Duration::ZERO) => told(None, None),
+        Seen::Failed(why) => told(Some(false), Some(why)),
+        Seen::TimedOut if watch.has_begun() => {
+            told(Some(false), Some(format!("process {} still loads what it was told to", master.pid())))
+        }
+        Seen::TimedOut => {
+            let fact = format!("{} ended, and process {} has not reloaded", escaped(name), master.pid());
+            told(Some(false), Some(fact))
+        }
     }
 }

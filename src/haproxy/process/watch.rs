@@ -116,6 +116,13 @@ impl<'a> Watch<'a> {
         Self { deaf_after: limit, ..self }
     }
 
+    /// Whether the master has begun anything since.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        let now = self.master.proc().image(self.master.pid()).ok().flatten();
+        self.before.as_ref().is_ok_and(|before| now.as_ref() != Some(&before.image))
+    }
+
     /// Waits until the effect is seen.
     #[must_use]
     pub fn wait(&self, deadline: Instant) -> Seen {
