@@ -77,13 +77,13 @@ pub fn tableless(system: &System, settings: &Settings, state: Option<&State>) ->
         if addresses.is_empty() {
             continue;
         }
-        found.push(match found.first() {
-            Some(first) => Tableless { pid, addresses, table: None, option: None, after: Some(first.pid) },
-            None => {
-                let name = name(&started, &names);
-                described(&proc, &started, &configuration, addresses, (&name, &tables))
-            }
-        });
+        let one = if let Some(first) = found.first() {
+            Tableless { pid, addresses, table: None, option: None, after: Some(first.pid) }
+        } else {
+            let name = name(&started, &names);
+            described(&proc, &started, &configuration, addresses, (&name, &tables))
+        };
+        found.push(one);
     }
     found
 }
