@@ -46,7 +46,7 @@ impl System {
     }
 
     /// The absolute path of program `name`; a name with a slash is a path already. What others than root and us could put
-    /// into one of the directories is passed over, see [`trusted`].
+    /// into one of the directories is passed over.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<PathBuf> {
         if name.contains('/') {
