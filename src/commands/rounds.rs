@@ -2,8 +2,8 @@
 
 use crate::cli::{Assemble, Format, Global};
 use crate::commands::assemble::{Options, assemble};
-use crate::commands::fleet::publish::announcing::{Announced, Announcing};
-use crate::commands::fleet::publish::{LookThrough, Published, Wanted, publish};
+use crate::commands::fleet::publish::announcing::{Announced, publish_announcing};
+use crate::commands::fleet::publish::{LookThrough, Published, Wanted};
 use crate::config::Settings;
 use crate::fleet::edition::Pruning;
 use crate::haproxy::verdict::Outcome;
@@ -125,14 +125,13 @@ fn publish_after(
     report: Option<&mut Report>,
     show: &mut dyn FnMut(Came<'_>),
 ) -> Exit {
-    let announcing = Announcing::begin(settings);
-    match publish(settings, wanted(args), &progress()) {
+    match publish_announcing(settings, wanted(args), &progress()) {
         Ok(done) => {
             show(Came::Published(&done));
             done.exit()
         }
-        Err(failure) => {
-            show(Came::Unpublished(&failure, announcing.end().as_ref()));
+        Err((failure, announced)) => {
+            show(Came::Unpublished(&failure, announced.as_ref()));
             if let Some(report) = report {
                 report.error.get_or_insert(failure);
             }

@@ -329,8 +329,7 @@ pub fn node_row(
     if let Some(head) = head {
         row.is_current = report.head == head.hash;
         if !row.is_current && age >= UNDERWAY {
-            let has =
-                if report.sequence > 0 { format!("number {}", report.sequence) } else { "none".to_owned() };
+            let has = report.number().map_or("none".to_owned(), |number| format!("number {number}"));
             let fact = format!("it has {has}, and the head is number {}", head.head.sequence);
             row.problems.push(problem(FleetTrouble::FleetNodeBehind, fact));
         }

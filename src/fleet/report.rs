@@ -133,6 +133,12 @@ impl NodeReport {
         }
     }
 
+    /// The number of the head that the node has; `None`: it never took one.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        Some(self.sequence).filter(|sequence| *sequence > 0)
+    }
+
     /// The same with as many exceptions as there is room for, each on one line.
     fn fitting(&self) -> Self {
         let mut fitting = Self {

@@ -136,11 +136,8 @@ fn listens(proc: &Proc, all: &[i32]) -> bool {
 fn addresses(settings: &Settings, serving: &Serving, sites: Identity) -> Vec<String> {
     let is_ours = |store: &Store| is_in(&settings.sites_dir, Some(sites), store);
     let loads = |bind: &&Bind| {
-        let mut all = bind.loads.iter();
-        let whole = |path: &str| serving.directories.get(path).is_some_and(|it| *it == Some(sites));
-        let mut entries = bind.entries();
-        all.any(|load| whole(&load.path))
-            || entries.any(|entry| serving.stores.get(&entry.store).is_some_and(is_ours))
+        bind.loads.iter().any(|load| serving.is_directory(load, sites))
+            || bind.entries().any(|entry| serving.stores.get(&entry.store).is_some_and(is_ours))
     };
     let binds = serving.binds.iter().filter(|bind| bind.serves()).filter(loads);
     binds.map(|bind| bind.addresses.clone()).collect()

@@ -16,7 +16,7 @@ use crate::index::entry::Look;
 use crate::plan::names::is_loaded_name;
 use crate::plan::situation::{Deployed, EntryKind};
 use crate::sys::failure::Failure;
-use crate::sys::safe_read::{Unopened, read_opened};
+use crate::sys::safe_read::{MAX_FILE_BYTES, Unopened, read_opened, read_opened_within};
 
 /// How a file is opened that HAProxy may load: nothing that could hang.
 const FOLLOWED: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
@@ -162,6 +162,15 @@ pub(super) fn holds_a_pair_besides(dir: &OwnedFd, path: &Path, excepted: impl Fn
 /// # Errors
 /// It isn't there, isn't a regular file of a sensible size, or can't be read.
 pub fn bytes(dir: impl AsFd, name: &OsStr) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    let (bytes, _) = read_opened(openat(dir, name, FOLLOWED | OFlags::NOFOLLOW, Mode::empty())?)?;
+    bytes_within(dir, name, MAX_FILE_BYTES)
+}
+
+/// The same of a file that may have more than a key or a chain: `at_most` bytes.
+///
+/// # Errors
+/// As for [`bytes`].
+pub fn bytes_within(dir: impl AsFd, name: &OsStr, at_most: u64) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let fd = openat(dir, name, FOLLOWED | OFlags::NOFOLLOW, Mode::empty())?;
+    let (bytes, _) = read_opened_within(fd, at_most)?;
     Ok(bytes)
 }

@@ -4,7 +4,6 @@
 //! which has room to spare.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -140,7 +139,7 @@ impl LastRun {
     /// # Errors
     /// It can't be read.
     pub fn look_in(own: &Place) -> Result<Option<Self>, Failure> {
-        match read(own) {
+        match entries::bytes_within(&own.dir, LAST_RUN_FILE.as_ref(), MAX_BYTES) {
             Ok(text) => Ok(serde_json::from_slice(&text).ok()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Failure::io("read", &own.path.join(LAST_RUN_FILE), &e)),
@@ -200,18 +199,6 @@ impl LastRun {
         }
         record
     }
-}
-
-/// Its bytes. They hold no key, and it may have a line for each of many files.
-fn read(own: &Place) -> std::io::Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let record = openat(&own.dir, LAST_RUN_FILE, flags, Mode::empty())?;
-    if !FileType::from_raw_mode(fstat(&record)?.st_mode).is_file() {
-        return Err(std::io::Error::other("it isn't a regular file"));
-    }
-    let mut text = Vec::new();
-    std::fs::File::from(record).take(MAX_BYTES).read_to_end(&mut text)?;
-    Ok(text)
 }
 
 /// Writes over a record, in its own room, where the disk has none for another file.

@@ -38,20 +38,34 @@ impl From<Unopened> for io::Error {
 
 /// Reads a regular file of at most [`MAX_FILE_BYTES`], following links; never waits for a FIFO, never opens a device.
 pub(crate) fn read_regular(dir: &impl AsFd, path: &OsStr) -> Result<(Zeroizing<Vec<u8>>, Stat), Unopened> {
+    read_regular_within(dir, path, MAX_FILE_BYTES)
+}
+
+/// The same where more or less than a key or a chain may be there: `at_most` bytes.
+pub(crate) fn read_regular_within(
+    dir: &impl AsFd,
+    path: &OsStr,
+    at_most: u64,
+) -> Result<(Zeroizing<Vec<u8>>, Stat), Unopened> {
     let errno = |e: rustix::io::Errno| match e {
         rustix::io::Errno::LOOP => Unopened::NotRegular("a loop of links"),
         e => Unopened::Io(e.into()),
     };
-    must_be_regular(&statat(dir, path, AtFlags::empty()).map_err(errno)?)?;
+    must_be_regular(&statat(dir, path, AtFlags::empty()).map_err(errno)?, at_most)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let fd = openat(dir, path, flags, Mode::empty()).map_err(errno)?;
-    read_opened(fd)
+    read_opened_within(fd, at_most)
 }
 
 /// Reads an opened file if it is a regular one of at most [`MAX_FILE_BYTES`] that doesn't change meanwhile.
 pub(crate) fn read_opened(fd: OwnedFd) -> Result<(Zeroizing<Vec<u8>>, Stat), Unopened> {
+    read_opened_within(fd, MAX_FILE_BYTES)
+}
+
+/// The same where more or less than a key or a chain may be there: `at_most` bytes.
+pub(crate) fn read_opened_within(fd: OwnedFd, at_most: u64) -> Result<(Zeroizing<Vec<u8>>, Stat), Unopened> {
     let before = fstat(&fd).map_err(|e| Unopened::Io(e.into()))?;
-    let size = must_be_regular(&before)?;
+    let size = must_be_regular(&before, at_most)?;
     // One byte more than expected shows growth; no reallocation leaves a copy of a key behind.
     let room = usize::try_from(size).unwrap_or_default() + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(room));
@@ -64,7 +78,7 @@ pub(crate) fn read_opened(fd: OwnedFd) -> Result<(Zeroizing<Vec<u8>>, Stat), Uno
     Ok((bytes, after))
 }
 
-fn must_be_regular(stat: &Stat) -> Result<u64, Unopened> {
+fn must_be_regular(stat: &Stat, at_most: u64) -> Result<u64, Unopened> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {}
         FileType::Directory => return Err(Unopened::NotRegular("a directory")),
@@ -74,7 +88,7 @@ fn must_be_regular(stat: &Stat) -> Result<u64, Unopened> {
         _ => return Err(Unopened::NotRegular("a device")),
     }
     match u64::try_from(stat.st_size) {
-        Ok(size) if size <= MAX_FILE_BYTES => Ok(size),
+        Ok(size) if size <= at_most => Ok(size),
         size => Err(Unopened::TooLarge(size.unwrap_or(u64::MAX))),
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use crate::cli::{FleetCommand, FleetFollow, FleetFormat, FleetStatus, Global};
 use crate::commands::fleet::follow::{Closely, Followed, Follower};
 use crate::commands::fleet::join::join;
-use crate::commands::fleet::publish::announcing::Announcing;
-use crate::commands::fleet::publish::{LookThrough, Wanted, publish};
+use crate::commands::fleet::publish::announcing::publish_announcing;
+use crate::commands::fleet::publish::{LookThrough, Wanted};
 use crate::commands::fleet::status::status;
 use crate::commands::fleet::watch::{LookEnd, SettingsSource, watch};
 use crate::config::{DEFAULT_FILE, Settings};
@@ -51,11 +51,10 @@ fn joined(terminal: &Terminal, settings: &Settings) -> Result<Exit, Failure> {
 }
 
 fn published(terminal: &Terminal, settings: &Settings, wanted: Wanted) -> Result<Exit, Failure> {
-    let announcing = Announcing::begin(settings);
-    let done = publish(settings, wanted, &progress()).inspect_err(|_| {
-        let announced = announcing.end();
+    let done = publish_announcing(settings, wanted, &progress()).map_err(|(failure, announced)| {
         let lines = announced.map(|it| human::announced(&it, terminal.is_verbose())).unwrap_or_default();
         terminal.print_deeds(settings, lines);
+        failure
     })?;
     terminal.print_deeds(settings, human::published(&done, terminal.is_verbose()));
     Ok(done.exit())

@@ -211,8 +211,7 @@ fn node_line(node: &NodeRow, overview: &FleetOverview) -> NodeLine {
             [has, NOTHING, reported, &serves, NOTHING].map(|text| (text.to_owned(), String::new()))
         }
         Some(report) => {
-            let has =
-                if report.sequence > 0 { format!("number {}", report.sequence) } else { "none".to_owned() };
+            let has = report.number().map_or("none".to_owned(), |number| format!("number {number}"));
             let is_current = if node.is_current { "the store's head" } else { "not the store's head" };
             let confirmed = if report.confirmed { "confirmed" } else { "not confirmed" };
             let omitted = if report.omitted > 0 {

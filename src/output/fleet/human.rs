@@ -171,7 +171,7 @@ pub fn status(overview: &FleetOverview, quiet: bool) -> Vec<Line> {
     for node in shown {
         let (has, since, seen) = match &node.report {
             Some(report) => (
-                if report.sequence > 0 { report.sequence.to_string() } else { "-".to_owned() },
+                report.number().map_or("-".to_owned(), |number| number.to_string()),
                 timestamp(report.since).filter(|_| report.since > 0).unwrap_or_default(),
                 span((overview.at - report.time).max(0)),
             ),

@@ -156,7 +156,7 @@ impl<'a> Nodes<'a> {
 
     /// Which head it has.
     fn has(&self) -> Option<u64> {
-        self.first.report.as_ref().map(|report| report.sequence).filter(|sequence| *sequence > 0)
+        self.first.report.as_ref()?.number()
     }
 }
 

@@ -66,7 +66,7 @@ pub fn head_words(head: &Head, at: i64) -> String {
 #[must_use]
 pub fn serves(node: &NodeRow) -> String {
     let Some(report) = &node.report else { return "unknown".to_owned() };
-    if report.sequence == 0 {
+    if report.number().is_none() {
         return "unknown".to_owned();
     }
     let exceptions = report.exceptions.len();

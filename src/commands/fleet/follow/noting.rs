@@ -60,14 +60,18 @@ pub(super) fn exception(site: Option<&Site>, problem: &Problem) -> KeptException
 
 /// About a file, and what is served of it.
 pub(super) fn of_site(site: &Site) -> KeptException {
-    let served = site.views.haproxy.iter().find_map(|shown| shown.loaded.here()?.serial.clone());
     let lineage = site.views.lineage.as_ref();
     KeptException {
         lineage: lineage.map_or_else(|| EVERYTHING.to_owned(), |name| name.to_string_lossy().into_owned()),
         problem: String::new(),
-        served,
+        served: shown_serial(site),
         detail: String::new(),
     }
+}
+
+/// The serial number of what a HAProxy shows of a site.
+fn shown_serial(site: &Site) -> Option<String> {
+    site.views.haproxy.iter().find_map(|shown| shown.loaded.here()?.serial.clone())
 }
 
 /// The notes of a look.
@@ -115,8 +119,7 @@ impl<'a> Winners<'a> {
     fn serial(&self, name: &str) -> Option<String> {
         let by_wildcard = || self.0.get(&format!("*.{}", name.split_once('.')?.1));
         let winner = self.0.get(name).or_else(by_wildcard)?;
-        let shown = winner.views.haproxy.iter().find_map(|shown| shown.loaded.here()?.serial.clone());
-        shown.or_else(|| winner.leaf().map(|leaf| leaf.serial.clone()))
+        shown_serial(winner).or_else(|| winner.leaf().map(|leaf| leaf.serial.clone()))
     }
 
     /// The same of the first name that a site's file has lost.

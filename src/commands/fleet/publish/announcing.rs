@@ -2,16 +2,12 @@
 
 use std::path::PathBuf;
 
+use crate::commands::fleet::publish::{Published, Wanted, publish};
 use crate::config::Settings;
 use crate::fleet::identity::HostIdentity;
+use crate::sys::failure::Failure;
 use crate::sys::host_name::host_name;
-
-/// Whether this host had its keys before a publish.
-#[derive(Debug)]
-pub struct Announcing {
-    file: Option<PathBuf>,
-    had_keys: bool,
-}
+use crate::sys::parallel::Progress;
 
 /// The keys of a publisher whose publish failed.
 #[derive(Debug, Clone)]
@@ -22,21 +18,22 @@ pub struct Announced {
     pub line: String,
 }
 
-impl Announcing {
-    /// Before it publishes.
-    #[must_use]
-    pub fn begin(settings: &Settings) -> Self {
-        let file = settings.published().map(|fleet| fleet.identity.clone());
-        let had_keys = file.as_ref().is_some_and(|file| file.symlink_metadata().is_ok());
-        Self { file, had_keys }
-    }
-
-    /// After it failed: where it came as far as to have keys.
-    #[must_use]
-    pub fn end(self) -> Option<Announced> {
-        let file = self.file?;
-        let identity = HostIdentity::load(&file).ok()??;
-        let line = identity.public().signing.line(&host_name());
-        Some(Announced { made: (!self.had_keys).then_some(file), line })
-    }
+/// Publishes what changed, see [`publish`].
+///
+/// # Errors
+/// As for [`publish`], with this host's keys where it came as far as to have them.
+pub fn publish_announcing(
+    settings: &Settings,
+    wanted: Wanted,
+    progress: Progress<'_>,
+) -> Result<Published, (Failure, Option<Announced>)> {
+    let file = settings.published().map(|fleet| &fleet.identity);
+    let had_keys = file.is_some_and(|file| file.symlink_metadata().is_ok());
+    publish(settings, wanted, progress).map_err(|failure| {
+        let announced = file.and_then(|file| {
+            let line = HostIdentity::load(file).ok()??.public().signing.line(&host_name());
+            Some(Announced { made: (!had_keys).then(|| file.clone()), line })
+        });
+        (failure, announced)
+    })
 }

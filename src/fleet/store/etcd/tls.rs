@@ -1,9 +1,9 @@
 //! TLS to etcd: which CA counts, and this host's certificate.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::CWD;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::settings::EtcdSettings;
 use crate::fleet::store::error::StoreError;
 use crate::sys::escape::escaped_path;
+use crate::sys::safe_read::{Unopened, read_regular_within};
 
 /// What this system trusts (Debian's `ca-certificates`, and Fedora's link to its own).
 const SYSTEM_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -77,18 +78,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError>
 
 /// What is read may be a private key, also where certificates are looked for.
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-    let failed = |cause| StoreError::Io { deed: "read", path: path.to_owned(), cause };
-    let meta = std::fs::metadata(path).map_err(failed)?;
-    if !meta.is_file() || meta.len() > MAX_BYTES {
-        return Err(StoreError::Setup(format!("{} is no PEM file", escaped_path(path))));
+    match read_regular_within(&CWD, path.as_os_str(), MAX_BYTES) {
+        Ok((text, _)) => Ok(text),
+        Err(Unopened::Io(cause)) => Err(StoreError::Io { deed: "read", path: path.to_owned(), cause }),
+        Err(Unopened::NotRegular(_) | Unopened::TooLarge(_)) => {
+            Err(StoreError::Setup(format!("{} is no PEM file", escaped_path(path))))
+        }
     }
-    // No reallocation leaves a copy behind, also where the file has grown: then the rest isn't read.
-    let room = usize::try_from(meta.len()).unwrap_or_default() + 1;
-    let mut text = Zeroizing::new(Vec::with_capacity(room));
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(room as u64).read_to_end(&mut text).map_err(failed)?;
-    if text.len() == room {
-        return Err(failed(std::io::Error::other("the file changed while it was read")));
-    }
-    Ok(text)
 }
