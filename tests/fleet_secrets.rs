@@ -190,9 +190,19 @@ fn the_password_of_the_store_is_wiped_from_memory() {
     // What frees memory writes over its beginning.
     let end = &PASSWORD.as_bytes()[32..];
     let mut etcd = EtcdSetup::of(&newest_etcd()).start();
-    etcd.users_on("edge", "readwrite");
+    // Before users are on: etcd may refuse root a moment after it has changed a user.
     etcd.ctl(&["user", "add", &format!("publisher:{PASSWORD}")]);
-    etcd.ctl(&["user", "grant-role", "publisher", "fleet"]);
+    etcd.ctl(&["role", "add", "publishing"]);
+    etcd.ctl(&[
+        "role",
+        "grant-permission",
+        "--prefix=true",
+        "publishing",
+        "readwrite",
+        "/haproxy-certs/edge/",
+    ]);
+    etcd.ctl(&["user", "grant-role", "publisher", "publishing"]);
+    etcd.users_on("edge", "readwrite");
     let middleman = Middleman::before(&etcd.endpoints()[0]);
     let mut settings = etcd.settings("edge");
     settings.endpoints = vec![middleman.endpoint()];
