@@ -287,7 +287,8 @@ fn a_conflict_that_shadows_is_taken_over() {
     let tree = tree(&["a.example", "b.example"]);
     let cmd = Cmd::new(tree.live());
     untold(&cmd);
-    let other = tree.authority().issue(KeyKind::P256, &["b.example"], Validity::days(30));
+    // It is newer than the lineage's, and for another name.
+    let other = tree.authority().issue(KeyKind::P256, &["b.example"], Validity::left(1.0));
     fs::remove_file(cmd.site("a.example")).unwrap();
     write(&cmd.site("a.example"), other.combined(), 0o400);
     fs::remove_file(cmd.sites().join(".haproxy-certs/state.json")).unwrap();

@@ -697,6 +697,40 @@ fn another_one_at_the_same_address_is_not_passed_over() {
     }
 }
 
+/// A second HAProxy that was started with the first one's stats socket: what goes through it reaches the second one only.
+#[test]
+fn a_table_that_leads_to_two_haproxys_is_confirmed_of_neither() {
+    for version in versions() {
+        let mut bed = Bed::new();
+        let first = bed.haproxy(&version).start();
+        let socket = first.stats_socket();
+        let mut text = by_pidfile("haproxy", &first);
+        writeln!(text, "runtime_socket = {}", toml(&socket)).unwrap();
+        let cmd = bed.cmd().table(&text);
+        cmd.assemble(&[]).exits(0);
+        let second =
+            bed.haproxy(&version).global(&format!("stats socket {} level admin", socket.display())).start();
+        let leaf = bed.renew();
+        let run = cmd.assemble(&[]).exits(2);
+        assert!(told(&run, 0)["confirmed"] == false, "{}: {run}", version.full);
+        assert!(run.stdout.contains("start one of them with its own"), "{}: {run}", version.full);
+        let status = cmd.run(&["status"]);
+        assert!(
+            status.stdout.contains("of a renewal only one of them is told"),
+            "{}: {status}",
+            version.full
+        );
+        // Each with what is its own, and a table.
+        let more = format!("name = \"second\"\nunit = \"\"\nbinary = {}\n", toml(&version.program));
+        let cmd = bed.cmd().with_tables(&format!("{}{}", by_pidfile("haproxy", &first), second.table(&more)));
+        cmd.assemble(&[]).exits(0);
+        serves(&first, &leaf);
+        serves(&second, &leaf);
+        let status = cmd.run(&["status"]);
+        assert!(!status.stdout.contains("only one of them"), "{}: {status}", version.full);
+    }
+}
+
 #[test]
 fn a_reload_by_somebody_else_clears_what_was_remembered_and_ours_does_not() {
     for version in some(&["2.6", "3.2"]) {

@@ -204,10 +204,12 @@ fn the_configuration_has_the_directories_that_were_given() {
     assert!(!fs::read_to_string(&file).unwrap().contains("/srv/live"));
 }
 
-/// What is printed at this width, without the commands, which are never broken.
+/// What is printed at this width where no HAProxy of another test is in sight, without the commands, which are never
+/// broken.
 fn printed(cmd: &Cmd, columns: &str, arguments: &[&str]) -> (Vec<String>, Vec<String>) {
-    let mut command = std::process::Command::new(Cmd::program());
-    command.arg("--config").arg(cmd.config()).args(arguments).env("COLUMNS", columns);
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc"]).arg(Cmd::program()).arg("--config");
+    command.arg(cmd.config()).args(arguments).env("COLUMNS", columns);
     let output = finish(&mut command, LIMIT);
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().map(ToOwned::to_owned).partition(|line| !line.starts_with("       -> "))

@@ -1134,6 +1134,7 @@ fn a_renewal_that_fails_is_said_with_certbots_words() {
     let pebble = Pebble::start(&challenge);
     let certbot = Certbot::of(&pebble, &challenge);
     certbot.certonly(&["-d", "a.example"]);
+    certbot.forget_account("a.example");
     let folder = certbot.config_dir();
     let logs = folder.parent().unwrap().join("logs");
     fs::write(folder.join("cli.ini"), format!("logs-dir = {}\n", logs.display())).unwrap();

@@ -11,7 +11,7 @@ use crate::haproxy::methods::runtime::Partial;
 use crate::haproxy::methods::runtime::shown::StoresShown;
 use crate::haproxy::no_use::has_none_for;
 use crate::haproxy::process::config_check::ConfigCheck;
-use crate::haproxy::process::twin::{Twins, twins};
+use crate::haproxy::process::twin::{Shared, Twins, twins};
 use crate::haproxy::somebody::{Somebody, somebody};
 use crate::haproxy::tls_probe::{self, Probed};
 use crate::haproxy::verdict::{Outcome, Verdict};
@@ -440,10 +440,16 @@ impl Notification<'_> {
                 StoresShown::Unseen(..) => (seen, String::new()),
             },
         };
-        if let Some(Twins { other, .. }) = twins(self.system, self.haproxy) {
-            let why = format!(
-                "process {other} is another HAProxy that listens at the same address: end one of them"
-            );
+        if let Some(Twins { other, shared, .. }) = twins(self.system, self.haproxy) {
+            let why = match shared {
+                Shared::Address => format!(
+                    "process {other} is another HAProxy that listens at the same address: end one of them"
+                ),
+                Shared::Mark(mark) => format!(
+                    "process {other} is another HAProxy, and {mark}: start one of them with its own, and give that a \
+                     [[haproxy]] table"
+                ),
+            };
             return (Some(false), why, true);
         }
         // In memory it is at once.

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::config::{DEFAULT_FILE, Haproxy, Marks, Overrides, Settings};
-use crate::haproxy::process::arguments::{master_socket, only_checks, replaced};
-use crate::haproxy::process::pidfile;
-use crate::haproxy::process::started::{Started, first_of_its_kind};
+use crate::haproxy::process::arguments::master_socket;
+use crate::haproxy::process::started::Started;
 use crate::haproxy::process::twin::twins;
+use crate::haproxy::process::{families, pidfile};
 use crate::host_setup::settings_file::quoted;
 use crate::serving::configuration::Configuration;
 use crate::serving::contents::identity;
@@ -42,43 +42,50 @@ pub struct Tableless {
 pub fn tableless(system: &System, settings: &Settings, state: Option<&State>) -> Vec<Tableless> {
     let proc = Proc::new(system);
     let Some(sites) = identity(&settings.sites_dir) else { return Vec::new() };
-    let families = families(&proc);
+    let families = families::of_haproxys(&proc);
     if families.len() < 2 {
         return Vec::new();
     }
     let Some(tables) = tables(settings, state) else { return Vec::new() };
-    let mut known = BTreeSet::new();
+    // The words of a configuration are read before anything else is: most have nothing to do with this directory.
+    let may_load = |first: i32| {
+        Started::read(&proc, first).filter(|it| it.may_load(&proc, &[&settings.sites_dir]) != Some(false))
+    };
+    let mut others: BTreeMap<i32, (Started, &Vec<i32>)> =
+        families.iter().filter_map(|(&first, all)| Some((first, (may_load(first)?, all)))).collect();
     for marks in &tables {
-        let own: Vec<i32> = families
-            .iter()
-            .filter(|(first, all)| is_of(&proc, marks, **first, all))
-            .map(|(first, _)| *first)
-            .collect();
-        // One that loads nothing of ours has the usual pidfile, and the table's own isn't in sight.
-        let loads = |pid: &i32| {
-            Started::read(&proc, *pid)
-                .and_then(|started| set_up_of(&started, sites))
-                .is_none_or(|(_, serving)| !addresses(settings, &serving, sites).is_empty())
-        };
-        if !own.iter().any(loads) {
-            return Vec::new();
-        }
-        known.extend(own);
+        others.retain(|first, (_, all)| !leads_to(&proc, marks, *first, all));
+    }
+    others.retain(|_, (_, all)| families::listens(&proc, all));
+    if others.is_empty() {
+        return Vec::new();
     }
     // What is said of these is that one of them is to be ended.
-    known.extend(settings.haproxys.iter().filter_map(|haproxy| Some(twins(system, haproxy)?.other)));
+    for twins in settings.haproxys.iter().filter_map(|haproxy| twins(system, haproxy)) {
+        others.remove(&twins.other);
+    }
+    // One that loads nothing of ours has the usual pidfile, and the table's own isn't in sight.
+    let loads = |pid: &i32| {
+        Started::read(&proc, *pid)
+            .and_then(|started| set_up_of(&started, sites))
+            .is_none_or(|(_, serving)| !addresses(settings, &serving, sites).is_empty())
+    };
+    let is_in_sight = |marks: &Marks| {
+        families.iter().any(|(first, all)| leads_to(&proc, marks, *first, all) && loads(first))
+    };
+    if !tables.iter().all(is_in_sight) {
+        return Vec::new();
+    }
     let names: BTreeSet<String> = settings.haproxys.iter().map(|it| it.name.clone()).collect();
-    let others = families.iter().filter(|(first, _)| !known.contains(first));
     let mut found: Vec<Tableless> = Vec::new();
-    for (&pid, all) in others {
-        let Some(started) = Started::read(&proc, pid).filter(|_| listens(&proc, all)) else { continue };
+    for (started, _) in others.into_values() {
         let Some((configuration, serving)) = set_up_of(&started, sites) else { continue };
         let addresses = addresses(settings, &serving, sites);
         if addresses.is_empty() {
             continue;
         }
         let one = if let Some(first) = found.first() {
-            Tableless { pid, addresses, table: None, option: None, after: Some(first.pid) }
+            Tableless { pid: started.pid, addresses, table: None, option: None, after: Some(first.pid) }
         } else {
             let name = name(&started, &names);
             described(&proc, &started, &configuration, addresses, (&name, &tables))
@@ -86,23 +93,6 @@ pub fn tableless(system: &System, settings: &Settings, state: Option<&State>) ->
         found.push(one);
     }
     found
-}
-
-/// The processes that are HAProxys for longer than a moment, by the first of each kind; without those that another one replaces.
-fn families(proc: &Proc) -> BTreeMap<i32, Vec<i32>> {
-    let own = i32::try_from(std::process::id()).unwrap_or_default();
-    let all = proc.all().unwrap_or_default().into_iter().filter(|&pid| pid != own);
-    let haproxys: Vec<i32> = all.filter(|&pid| proc.haproxy(pid).is_some()).collect();
-    let (mut families, mut ending) = (BTreeMap::<i32, Vec<i32>>::new(), BTreeSet::new());
-    for pid in haproxys {
-        let Ok(arguments) = proc.arguments(pid) else { continue };
-        ending.extend(replaced(&arguments));
-        if !only_checks(&arguments) {
-            families.entry(first_of_its_kind(proc, pid)).or_default().push(pid);
-        }
-    }
-    families.retain(|first, _| !ending.contains(first));
-    families
 }
 
 /// What the HAProxys of all tables are known by; `None`: another settings file can't be read.
@@ -118,18 +108,13 @@ fn tables(settings: &Settings, state: Option<&State>) -> Option<Vec<Marks>> {
     Some(tables)
 }
 
-/// Whether this is the HAProxy of these marks.
-fn is_of(proc: &Proc, marks: &Marks, first: i32, all: &[i32]) -> bool {
+/// Whether these marks lead to this HAProxy.
+fn leads_to(proc: &Proc, marks: &Marks, first: i32, all: &[i32]) -> bool {
     let named = pidfile::haproxy(proc, &marks.pidfile);
     let bears = |pid: i32| Started::read(proc, pid).is_some_and(|it| it.mark(proc, marks).is_some());
     named.is_some_and(|pid| pid == first || all.contains(&pid))
         || bears(first)
         || all.iter().any(|&pid| bears(pid))
-}
-
-/// Whether it has a TCP socket that listens: one that only ends its last connections serves no new client.
-fn listens(proc: &Proc, all: &[i32]) -> bool {
-    all.iter().any(|&pid| !proc.among(pid, &proc.listeners(pid)).is_empty())
 }
 
 /// Where it presents certificates of the directory.

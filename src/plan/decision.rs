@@ -88,7 +88,11 @@ fn judge(situation: &Situation, name: &OsStr, candidate: &Candidate, place: &Spo
     // Somebody else's certificate may be younger than the lineage's: whoever adopts it knows.
     let guard = drawback.filter(|it| !is_forced && *it != Drawback::Older);
     let adopted = guard.map_or(Judgement::Adopt, |guard| Judgement::Refuse(too_good(name, guard)));
-    let in_conflict = |plain| Judgement::Conflict(drawback.map_or(plain, Obstacle::Better));
+    // Of two certificates for other names none is the newer one.
+    let is_for_its_names = |old: &Arc<Leaf>| old.names.iter().any(|name| candidate.leaf.names.contains(name));
+    let is_one_of_its = deployed.leaf.as_ref().is_some_and(is_for_its_names);
+    let worse = drawback.filter(|it| *it != Drawback::Older || is_one_of_its);
+    let in_conflict = |plain| Judgement::Conflict(worse.map_or(plain, Obstacle::Better));
     let EntryKind::Regular { owner, mode } = deployed.kind else {
         return match deployed.kind {
             EntryKind::Directory => Judgement::Conflict(Obstacle::Directory),

@@ -7,7 +7,7 @@ use super::behind::Changed;
 use super::running::Running;
 use super::severity::{ProblemKind, Severity};
 use crate::config::{Haproxy, Settings};
-use crate::haproxy::process::twin::Twins;
+use crate::haproxy::process::twin::{Shared, Twins};
 use crate::haproxy::tableless::Tableless;
 use crate::serving::loads::{Bind, Loaded, Serving};
 use crate::serving::sites;
@@ -90,16 +90,30 @@ pub fn behind(running: &Running) -> Option<Problem> {
 /// A HAProxy beside which another one listens.
 #[must_use]
 pub fn twin(running: &Running) -> Option<Problem> {
-    let Twins { own, other } = running.twins?;
+    let Twins { own, other, shared } = running.twins?;
+    let name = escaped(&running.name);
+    let (fact, advice) = match shared {
+        Shared::Address => (
+            format!(
+                "process {other} is another HAProxy that listens where {name} (process {own}) does: clients get either"
+            ),
+            format!("run: kill -USR1 {other}"),
+        ),
+        Shared::Mark(mark) => (
+            format!(
+                "process {other} is another HAProxy than {name} (process {own}), and {mark}: of a renewal only one of them \
+                 is told"
+            ),
+            "start one of them with a pidfile and sockets of its own, and give that a [[haproxy]] table"
+                .to_owned(),
+        ),
+    };
     Some(Problem {
         kind: ProblemKind::HaproxyStale,
         severity: Severity::Warning,
         haproxy: Some(running.name.clone()),
-        fact: format!(
-            "process {other} is another HAProxy that listens where {} (process {own}) does: clients get either",
-            escaped(&running.name)
-        ),
-        advice: Some(format!("run: kill -USR1 {other}")),
+        fact,
+        advice: Some(advice),
     })
 }
 

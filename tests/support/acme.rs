@@ -282,6 +282,17 @@ impl Certbot {
         finish(&mut command, Duration::from_secs(300))
     }
 
+    /// The next renewal of this lineage is by a new account, which must answer a challenge: Pebble takes one in a hundred of
+    /// an account's valid authorizations again, whatever `PEBBLE_AUTHZREUSE` says.
+    pub fn forget_account(&self, lineage: &str) {
+        fs::remove_dir_all(self.config_dir().join("accounts")).unwrap();
+        let conf = self.config_dir().join("renewal").join(format!("{lineage}.conf"));
+        let text = fs::read_to_string(&conf).unwrap();
+        let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with("account =")).collect();
+        assert_ne!(kept.len(), text.lines().count(), "{text}");
+        fs::write(&conf, kept.join("\n") + "\n").unwrap();
+    }
+
     /// What it has logged.
     pub fn log(&self) -> String {
         read(&self.temporary.path().join("logs/letsencrypt.log"))

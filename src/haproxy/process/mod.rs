@@ -4,6 +4,7 @@ pub mod arguments;
 pub mod checker;
 pub mod config_check;
 pub mod environment;
+pub(crate) mod families;
 pub mod in_flight;
 pub mod limited;
 pub mod master;

@@ -23,6 +23,8 @@ pub(crate) struct Process {
     pub(crate) is_between: bool,
     /// Why it may be this table's.
     pub(crate) why: &'static str,
+    /// The mark of this table that it bears.
+    pub(crate) mark: Option<&'static str>,
 }
 
 /// Why nobody knows what runs here: with `hidepid` only one's own processes are shown.
@@ -67,22 +69,23 @@ pub(crate) fn master(system: &System, haproxy: &Haproxy) -> Option<i32> {
 
 fn look(proc: &Proc, haproxy: &Haproxy, pid: i32) -> Option<Process> {
     proc.haproxy(pid)?;
-    let may_be = |why| Some(Process { pid, is_between: false, why });
+    let may_be = |why| Some(Process { pid, is_between: false, why, mark: None });
     let Some(it) = Started::read(proc, pid) else {
         // Between two images it has no arguments for a moment; the program of an exporter has others.
         let between = proc.arguments(pid).is_ok_and(|arguments| arguments.is_empty());
-        return between.then_some(Process { pid, is_between: true, why: "is about to execute something" });
+        let why = "is about to execute something";
+        return between.then_some(Process { pid, is_between: true, why, mark: None });
     };
     if only_checks(&it.arguments) {
         return None;
     }
     if let Some(mark) = it.mark(proc, &haproxy.marks()) {
-        return may_be(mark);
+        return Some(Process { pid, is_between: false, why: mark, mark: Some(mark) });
     }
     if haproxy.others.iter().any(|marks| it.mark(proc, marks).is_some()) {
         return None;
     }
-    match it.may_load(proc, haproxy) {
+    match it.may_load(proc, &[&haproxy.sites_dir, &haproxy.host_file].map(Path::new)) {
         Some(true) => may_be("may load this directory"),
         Some(false) => None,
         // What a container's process loads is its own, unless its configuration says otherwise.
@@ -131,10 +134,9 @@ impl Started {
         if self.sees_our_files(proc) { same_place } else { same_file(&self.inside(proc, its), ours) }
     }
 
-    /// Whether the configuration that it was started with may load the directory or the host certificate; `None`: it
-    /// can't be read.
-    fn may_load(&self, proc: &Proc, haproxy: &Haproxy) -> Option<bool> {
-        let targets = [&haproxy.sites_dir, &haproxy.host_file].map(Path::new);
+    /// Whether the configuration that it was started with may load one of these, a directory or a file; `None`: it can't be
+    /// read.
+    pub(crate) fn may_load(&self, proc: &Proc, targets: &[&Path]) -> Option<bool> {
         let mut all = Vec::new();
         for file in self.paths() {
             let file = self.inside(proc, &file);
