@@ -254,9 +254,9 @@ fn kill_with_haproxy(
     assert!(matches!(code, Some(0 | 2)), "{name}: {run}");
     live.must_be_as_wanted(name);
 
-    // Calls that only read are killed at where there is no HAProxy. Of those that notify every second is taken, and every
-    // fourth where a roll-back is notified of, which is as any other.
-    let every = if code == Some(0) { 2 } else { 4 };
+    // Calls that only read are killed at where there is no HAProxy. Of those that notify every third is taken, and every
+    // sixth where a roll-back is notified of, which is as any other.
+    let every = if code == Some(0) { 3 } else { 6 };
     let wanted = |call: &&Call| long() || call.changes() || call.tells() && call.number.is_multiple_of(every);
     let points: Vec<&Call> = calls.iter().filter(wanted).collect();
     let next = AtomicUsize::new(0);

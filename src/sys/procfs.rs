@@ -229,8 +229,12 @@ impl Proc {
 
     /// Whether a process is in this unit's control group.
     pub(crate) fn is_in_unit(&self, pid: i32, unit: &str) -> bool {
-        let groups = fs::read_to_string(self.path(pid, "cgroup")).unwrap_or_default();
-        groups.lines().any(|line| line.rsplit('/').any(|part| part == unit))
+        self.control_groups(pid).lines().any(|line| line.rsplit('/').any(|part| part == unit))
+    }
+
+    /// The control groups of a process, a line for each hierarchy; empty where they can't be seen.
+    pub(crate) fn control_groups(&self, pid: i32) -> String {
+        fs::read_to_string(self.path(pid, "cgroup")).unwrap_or_default()
     }
 
     /// The inodes of the TCP sockets that listen in the network namespace of a process.

@@ -71,7 +71,8 @@ fn at_its_address(proc: &Proc, own: i32, ours: &[i32], others: &BTreeMap<i32, Ve
     others.iter().find(|(_, pids)| sockets(pids).iter().any(is_apart)).map(|(&other, _)| other)
 }
 
-/// One of these that serves, may load what this table deploys, and bears a mark of the table.
+/// One of these that serves, may load what this table deploys, and bears a mark of the table. One in a container has files of
+/// its own by the same names.
 fn known_by_the_same(
     proc: &Proc,
     haproxy: &Haproxy,
@@ -84,7 +85,7 @@ fn known_by_the_same(
             Started::read(proc, other)?
                 .may_load(proc, &[&haproxy.sites_dir, &haproxy.host_file].map(Path::new))
         };
-        let serves = families::listens(proc, pids) && loads() == Some(true);
+        let serves = proc.shares_mounts(other) && families::listens(proc, pids) && loads() == Some(true);
         serves.then_some((other, Shared::Mark(mark)))
     })
 }

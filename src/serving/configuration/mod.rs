@@ -4,14 +4,23 @@
 //! whole [unclear](Configuration::unclear): a condition that can't be told, an unknown keyword on a bind line with
 //! certificates, a variable that nobody knows.
 
+mod bind;
+mod default_path;
+mod file_names;
+mod read_at_start;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use self::bind::{BindLine, Door, Keyword};
+use self::default_path::{Beginning, DefaultPath};
+pub use self::file_names::FileNames;
+use self::read_at_start::BEFORE_READ;
 use super::condition::Conditionals;
 pub use super::words::Environment;
 use super::words::{Words, words};
 use crate::serving::beside::EXTRAS;
-use crate::serving::loads::{At, base_name};
+use crate::serving::loads::At;
 
 /// What the lines of a configuration say about certificates.
 #[derive(Debug, Clone, Default)]
@@ -72,23 +81,6 @@ pub struct Configuration {
     used_by: BTreeMap<String, Vec<(String, At)>>,
 }
 
-/// Where a frontend listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Door {
-    /// The line.
-    pub at: At,
-    /// Its section: `frontend http`.
-    pub section: String,
-    /// Its addresses.
-    pub addresses: String,
-    /// Whether it speaks TLS.
-    pub ssl: bool,
-    /// Whether it is for IPv6 alone.
-    pub v6only: bool,
-    /// Whether anybody can connect: without the PROXY protocol, in our network namespace.
-    pub is_open: bool,
-}
-
 /// A line that holds a variable whose value isn't known, or a condition that isn't.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownLine {
@@ -96,95 +88,6 @@ pub struct UnknownLine {
     pub at: At,
     /// Whether other lines mean something else by it.
     pub leads: bool,
-}
-
-/// The files that lines name.
-#[derive(Debug, Clone, Default)]
-pub struct FileNames {
-    /// The paths.
-    pub paths: Vec<(String, At)>,
-    /// The last parts of names that may lead anywhere, and the line: relative ones, since every keyword has a base directory
-    /// of its own, and those with a variable whose value isn't known.
-    pub mentioned: BTreeMap<String, At>,
-    /// Why there may be more than these.
-    pub unseen: Option<String>,
-}
-
-impl FileNames {
-    /// A path.
-    pub fn add(&mut self, path: &str, at: &At) {
-        self.paths.push((path.to_owned(), at.clone()));
-    }
-
-    /// A word that may name a file; `is_unknown`: with a variable that nobody knows in it.
-    pub fn mention(&mut self, word: &str, is_unknown: bool, at: &At) {
-        for name in word.split(AROUND).chain([word]) {
-            if name.contains('/') && !is_unknown {
-                self.add(name, at);
-            }
-            let base = base_name(name);
-            if !base.is_empty() && (is_unknown || !name.starts_with('/')) {
-                self.mentioned.entry(base.to_owned()).or_insert_with(|| at.clone());
-            }
-        }
-    }
-
-    /// Keeps the first reason why there may be more names.
-    pub fn note(&mut self, why: String) {
-        self.unseen.get_or_insert(why);
-    }
-
-    /// Every word of a line of the configuration; `is_followed`: a certificate that is found exactly, with its base.
-    fn mention_all(&mut self, line: &Words, at: &At, is_followed: impl Fn(&str) -> bool) {
-        for (place, word) in line.all.iter().enumerate() {
-            let unknown = line.unknown.get(&place).copied();
-            let before = place.checked_sub(1).and_then(|before| line.all.get(before));
-            let is_crt = before.is_some_and(|before| before == "crt" || before == "default-crt");
-            if !(is_crt && unknown.is_none() && is_followed(word)) {
-                self.mention(word, unknown.is_some(), at);
-            }
-            let is_list = before.is_some_and(|before| before == "crt-list");
-            let is_file = before.is_some_and(|before| BEFORE_FILES.contains(&before.as_str()));
-            if unknown == Some(true) && is_file || unknown.is_some() && is_list {
-                self.note(format!("{at} holds a variable whose value isn't known"));
-            }
-        }
-    }
-}
-
-/// A bind line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a word of its own")]
-pub struct BindLine {
-    /// Where it is.
-    pub at: At,
-    /// Its section: `frontend https`.
-    pub section: String,
-    /// Its addresses.
-    pub addresses: String,
-    /// Whether it has `ssl`.
-    pub ssl: bool,
-    /// Whether its section is `disabled`, or the defaults are: it doesn't listen, and its certificates are loaded.
-    pub is_disabled: bool,
-    /// Whether it has `strict-sni`, or all have.
-    pub strict_sni: bool,
-    /// Whether it has `accept-proxy`.
-    pub accepts_proxy: bool,
-    /// What it loads, in order, with `crt-base` where that belongs.
-    pub loads: Vec<(Keyword, String)>,
-}
-
-/// The words of a bind line that load certificates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keyword {
-    /// `crt FILE` or `crt DIRECTORY`.
-    Crt,
-    /// `default-crt FILE`.
-    DefaultCrt,
-    /// `crt-list FILE`.
-    CrtList,
-    /// `ssl-f-use crt FILE` of the frontend.
-    Used,
 }
 
 /// A `load` line of a `crt-store`.
@@ -200,48 +103,6 @@ pub struct Defined {
     pub at: At,
     /// Whether there are words that change what is loaded in ways that aren't followed here.
     pub is_special: bool,
-}
-
-/// Where relative names begin (`default-path`, 2.4 and later): from its line on, and in the files after it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-enum DefaultPath {
-    /// Where HAProxy was started.
-    #[default]
-    Current,
-    /// In the directory of the file that names them.
-    Config,
-    /// In the one above it.
-    Parent,
-    /// Here.
-    Origin(String),
-}
-
-/// Where the relative names of a file begin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Beginning {
-    /// Where HAProxy was started.
-    Start,
-    /// In the directory of the file that names them, or the one above it.
-    Beside(String),
-    /// In this directory.
-    In(String),
-}
-
-impl DefaultPath {
-    /// Where the names of a file begin.
-    fn of(&self, file: &str) -> Beginning {
-        let folder = match file.rsplit_once('/') {
-            Some(("", _)) => "/",
-            Some((folder, _)) => folder,
-            None => ".",
-        };
-        match self {
-            Self::Current => Beginning::Start,
-            Self::Config => Beginning::Beside(folder.to_owned()),
-            Self::Parent => Beginning::Beside(format!("{folder}/..")),
-            Self::Origin(path) => Beginning::In(path.clone()),
-        }
-    }
 }
 
 /// Which sections are `disabled`: `enabled` takes that back, and the last word counts (measured, 2.2 to 3.4).
@@ -300,153 +161,6 @@ const SECTIONS: [&str; 25] = [
     "userlist",
     "haload",
 ];
-
-/// The words of a bind line without an argument (2.2 to 3.5-dev).
-const WITHOUT_ARGUMENT: [&str; 31] = [
-    "accept-proxy",
-    "allow-0rtt",
-    "defer-accept",
-    "force-sslv3",
-    "force-tlsv10",
-    "force-tlsv11",
-    "force-tlsv12",
-    "force-tlsv13",
-    "no-alpn",
-    "no-ca-names",
-    "no-sslv3",
-    "no-strict-sni",
-    "no-tls-tickets",
-    "no-tlsv10",
-    "no-tlsv11",
-    "no-tlsv12",
-    "no-tlsv13",
-    "prefer-client-ciphers",
-    "quic-force-retry",
-    "ssl",
-    "strict-sni",
-    "tfo",
-    "tls-tickets",
-    "transparent",
-    "v4v6",
-    "v6only",
-    // With certificates that HAProxy makes up: they are known, and not followed.
-    "generate-certificates",
-    "ca-sign-use-chain",
-    "check-ssl",
-    "no-check-ssl",
-    "no-defer-accept",
-];
-
-/// The words with one.
-const WITH_ARGUMENT: [&str; 55] = [
-    "accept-netscaler-cip",
-    "alpn",
-    "backlog",
-    "ca-file",
-    "ca-ignore-err",
-    "ca-sign-file",
-    "ca-sign-pass",
-    "ca-verify-file",
-    "cc",
-    "ciphers",
-    "ciphersuites",
-    "client-sigalgs",
-    "crl-file",
-    "crt",
-    "crt-ignore-err",
-    "crt-list",
-    "curves",
-    "default-crt",
-    "ecdhe",
-    "ech",
-    "expose-fd",
-    "gid",
-    "group",
-    "guid-prefix",
-    "id",
-    "idle-ping",
-    "interface",
-    "ktls",
-    "label",
-    "level",
-    "maxconn",
-    "mode",
-    "mss",
-    "name",
-    "namespace",
-    "nbconn",
-    "nice",
-    "npn",
-    "process",
-    "proto",
-    "quic-cc-algo",
-    "quic-socket",
-    "severity-output",
-    "shards",
-    "sigalgs",
-    "ssl-max-ver",
-    "ssl-min-ver",
-    "tcp-md5sig",
-    "tcp-ss",
-    "tcp-ut",
-    "thread",
-    "tls-ticket-keys",
-    "uid",
-    "user",
-    "verify",
-];
-
-/// What stands before the name of a file or directory of certificates, or at the beginning of its line.
-const BEFORE_FILES: [&str; 14] = [
-    "ca-file",
-    "ca-sign-file",
-    "ca-verify-file",
-    "crl-file",
-    "crt",
-    "crt-list",
-    "default-crt",
-    "ech",
-    "issuer",
-    "key",
-    "ocsp",
-    "sctl",
-    "-f",
-    "-M",
-];
-
-/// What stands before a file or directory that certificates are read from for something else than to present them. HAProxy
-/// keeps what it has read until it is reloaded.
-const BEFORE_READ: [&str; 7] = [
-    "ca-file",
-    "ca-sign-file",
-    "ca-verify-file",
-    "crl-file",
-    "httpclient.ssl.ca-file",
-    "issuers-chain-path",
-    "ssl-server-ca-file",
-];
-
-/// What stands before a file that HAProxy reads when it starts, and that may have a name without a directory.
-const BEFORE_TEXTS: [&str; 7] =
-    ["crt-list", "lua-load", "ssl-dh-param-file", "tls-ticket-keys", "errorfile", "-f", "-M"];
-
-/// The first words of lines, and of parts of lines, that name what HAProxy or somebody else writes while it runs, or what it can
-/// be without.
-const WRITTEN: [&str; 10] = [
-    "account-key",
-    "backing-file",
-    "chroot",
-    "load-server-state-from-file",
-    "log",
-    "pidfile",
-    "server-state-file",
-    "server-state-file-name",
-    "stats",
-    "stats-file",
-];
-
-/// What stands around a name within a word: `%[path,map(/etc/x.map)]`.
-const AROUND: [char; 15] = ['(', ')', '[', ']', '{', '}', '<', '>', ',', ';', '=', '|', '"', '\'', '%'];
 
 /// Whether other names begin with what stands behind this word.
 fn is_beginning(word: &str) -> bool {
@@ -613,51 +327,6 @@ impl Configuration {
         }
     }
 
-    /// Keeps what a line has HAProxy read when it starts, but certificates.
-    fn reads(&mut self, first: &str, line: &Words, at: &At) {
-        if WRITTEN.contains(&first) {
-            return;
-        }
-        let mut named = FileNames::default();
-        named.mention_all(line, at, |_| true);
-        let paths = named.paths.into_iter().map(|(path, _)| path);
-        self.read_at_start.extend(paths.filter(|path| !path.contains("%[")));
-        for (place, word) in line.all.iter().enumerate() {
-            let is_known = |place: &usize| !line.unknown.contains_key(place);
-            let behind = |distance: usize| {
-                let place = Some(place + distance).filter(is_known)?;
-                line.all.get(place).filter(|path| !path.starts_with('@'))
-            };
-            if BEFORE_READ.contains(&word.as_str()) {
-                let whole = |path: &String| joined(self.ca_base.as_ref(), path);
-                self.read_at_start.extend(behind(1).map(whole));
-            }
-            if BEFORE_TEXTS.contains(&word.as_str()) {
-                // `errorfile 503 FILE`.
-                let distance = if word == "errorfile" { 2 } else { 1 };
-                self.read_at_start.extend(behind(distance).cloned());
-            }
-            if is_known(&place) {
-                self.read_at_start.extend(maps(word).map(ToOwned::to_owned));
-            }
-        }
-    }
-
-    /// What a line of a crt-list has HAProxy read when it starts, beside its certificate.
-    #[must_use]
-    pub fn read_by_list(&self, options: &[String]) -> Vec<String> {
-        let read = options.windows(2).filter_map(|pair| match pair {
-            [keyword, path] if BEFORE_READ.contains(&keyword.as_str()) => {
-                Some(joined(self.ca_base.as_ref(), path))
-            }
-            [keyword, path] if BEFORE_FILES.contains(&keyword.as_str()) && path.contains('/') => {
-                Some(path.clone())
-            }
-            _ => None,
-        });
-        read.collect()
-    }
-
     /// The section ends: its binds listen, or don't.
     fn leave(&mut self) {
         let (binds, doors) = self.disabled.before;
@@ -754,77 +423,6 @@ impl Configuration {
         }
     }
 
-    fn bind(&mut self, section: String, words: &[&str], at: &At) {
-        let mut bind = BindLine {
-            at: at.clone(),
-            section,
-            addresses: words.first().copied().unwrap_or_default().to_owned(),
-            ssl: false,
-            is_disabled: false,
-            strict_sni: self.strict_sni,
-            accepts_proxy: false,
-            loads: Vec::new(),
-        };
-        let mut unknown = None;
-        let (mut is_open, mut v6only) = (bind.section != STATS, false);
-        let mut rest = words.get(1..).unwrap_or_default();
-        while let Some((&word, behind)) = rest.split_first() {
-            let argument = behind.first().copied().unwrap_or_default();
-            let keyword = match word {
-                "crt" => Some(Keyword::Crt),
-                "default-crt" => Some(Keyword::DefaultCrt),
-                "crt-list" => Some(Keyword::CrtList),
-                _ => None,
-            };
-            match word {
-                "ssl" => bind.ssl = true,
-                "strict-sni" => bind.strict_sni = true,
-                "no-strict-sni" => bind.strict_sni = false,
-                "accept-proxy" => (is_open, bind.accepts_proxy) = (false, true),
-                "namespace" => is_open = false,
-                "v6only" => v6only = true,
-                "generate-certificates" => {
-                    unknown.get_or_insert_with(|| "generate-certificates isn't followed".to_owned());
-                }
-                _ => {}
-            }
-            if let Some(keyword) = keyword {
-                // HAProxy puts crt-base before what a bind line names, but not before a crt-list.
-                let path = match keyword {
-                    Keyword::Crt | Keyword::DefaultCrt | Keyword::Used => self.with_base(argument),
-                    Keyword::CrtList => argument.to_owned(),
-                };
-                self.names.add(&path, at);
-                // The lines of a list have relative names, too.
-                self.begin(if keyword == Keyword::CrtList { "" } else { &path }, at);
-                bind.loads.push((keyword, path));
-            }
-            let length = match word {
-                _ if WITH_ARGUMENT.contains(&word) => 1,
-                _ if WITHOUT_ARGUMENT.contains(&word) => 0,
-                _ => {
-                    unknown.get_or_insert_with(|| {
-                        format!("\"{}\" isn't a known word of a bind line", crate::sys::escape::escaped(word))
-                    });
-                    0
-                }
-            };
-            rest = behind.get(length..).unwrap_or_default();
-        }
-        self.doors.push(Door {
-            at: at.clone(),
-            section: bind.section.clone(),
-            addresses: bind.addresses.clone(),
-            ssl: bind.ssl,
-            v6only,
-            is_open,
-        });
-        if let Some(why) = unknown.filter(|_| !bind.loads.is_empty()) {
-            self.note(at, &why);
-        }
-        self.binds.push(bind);
-    }
-
     /// `ssl-f-use crt FILE [key FILE] …`, 3.2 and later.
     fn used(&mut self, words: &[&str], at: &At) {
         let Section::Other(section) = &self.section else { return };
@@ -903,17 +501,6 @@ impl Configuration {
 /// What a line has HAProxy load with a certificate, beside its key: the first of these words and its value.
 pub(crate) fn extra(value: impl Fn(&str) -> Option<String>) -> Option<String> {
     EXTRAS.iter().find_map(|word| Some(format!("{word} {}", value(word)?)))
-}
-
-/// The files of the converters `map`, `map_str` and the like in a word: `%[path,map(a.map)]`.
-fn maps(word: &str) -> impl Iterator<Item = &str> {
-    word.match_indices('(').filter_map(|(open, _)| {
-        let (before, behind) = (word.get(..open)?, word.get(open + 1..)?);
-        let converter =
-            before.rsplit(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_').next()?;
-        let file = behind.split([',', ')']).next()?;
-        (converter.starts_with("map") && !file.is_empty() && !file.contains('@')).then_some(file)
-    })
 }
 
 fn joined(base: Option<&String>, path: &str) -> String {
