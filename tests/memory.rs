@@ -575,7 +575,7 @@ fn a_probe_that_nobody_answers_reloads_nothing_again() {
     with_each(|version| {
         let closed = support::Port::free();
         let mut system = System::start(version, ALONE, MASTER, |setup| setup);
-        let probe = |address: SocketAddr| format!("timeout = \"8s\"\nprobe = [\"{address}\"]");
+        let probe = |address: SocketAddr| format!("timeout = \"20s\"\nprobe = [\"{address}\"]");
         system.cmd.set_tables(&system.haproxy.table(&probe(closed.address())));
         let context = &version.full;
         let workers = |system: &System| {
@@ -618,7 +618,7 @@ fn a_probe_of_a_line_that_expects_a_proxy_is_told_so() {
     cmd.assemble(&[]).exits(0);
     let haproxy =
         Haproxy::of(&support::system_haproxy()).crt(cmd.sites()).bind_option("accept-proxy").start();
-    let probe = format!("timeout = \"8s\"\nprobe = [\"{}\"]", haproxy.address());
+    let probe = format!("timeout = \"20s\"\nprobe = [\"{}\"]", haproxy.address());
     let cmd = cmd.with_tables(&haproxy.table(&probe));
     tree.renew("a");
     let row = cmd.assemble(&[]).exits(2).haproxy();

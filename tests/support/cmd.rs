@@ -25,6 +25,7 @@ pub struct Cmd {
     tables: String,
     environment: Vec<(OsString, OsString)>,
     limit: Duration,
+    is_alone: bool,
 }
 
 impl Cmd {
@@ -44,6 +45,7 @@ impl Cmd {
             tables: String::new(),
             environment: Vec::new(),
             limit: Duration::from_secs(120),
+            is_alone: false,
         }
     }
 
@@ -98,6 +100,16 @@ impl Cmd {
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
+    }
+
+    /// Under strace it sees no other process from now on: how many there are changes what a run calls.
+    pub fn see_no_others(&mut self) {
+        self.is_alone = true;
+    }
+
+    /// Whether it sees no other process under strace.
+    pub fn is_alone(&self) -> bool {
+        self.is_alone
     }
 
     /// The sites directory of its configuration.

@@ -102,16 +102,22 @@ pub struct Traced {
 fn traced(cmd: &Cmd, arguments: &[&str], options: &[&str], processor: usize) -> Traced {
     let log = cmd.beside("strace.log");
     let mut command = Command::new("taskset");
-    command.arg("-c").arg(processor.to_string()).arg("strace").args(options).arg("-o").arg(&log);
+    command.arg("-c").arg(processor.to_string());
+    if cmd.is_alone() {
+        command.args(["unshare", "--pid", "--fork", "--mount-proc"]);
+    }
+    command.arg("strace").args(options).arg("-o").arg(&log);
     command.arg(Cmd::program()).arg("--config").arg(cmd.config()).args(arguments);
     cmd.prepare(&mut command);
     let output = finish(&mut command, TRACED_LIMIT);
     let text = String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned();
     fs::remove_file(&log).unwrap();
+    // The first process of a namespace, strace, doesn't end by the signal that it would pass on.
+    let passed_on = output.status.code().filter(|code| cmd.is_alone() && *code > 128).map(|code| code - 128);
     Traced {
-        signal: output.status.signal(),
+        signal: output.status.signal().or(passed_on),
         run: Run {
-            code: output.status.code(),
+            code: output.status.code().filter(|_| passed_on.is_none()),
             stdout: String::from_utf8_lossy(&output.stdout).into(),
             stderr: String::from_utf8_lossy(&output.stderr).into(),
         },

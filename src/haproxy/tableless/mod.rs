@@ -3,9 +3,12 @@
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
 use std::path::Path;
 
-use crate::config::{Haproxy, Marks, Overrides, Settings};
+use self::table::Proposed;
+use crate::config::{DEFAULT_FILE, Haproxy, Marks, Overrides, Settings};
 use crate::haproxy::process::started::Started;
 use crate::haproxy::process::twin::twins;
 use crate::haproxy::process::{families, pidfile};
@@ -14,7 +17,7 @@ use crate::serving::loads::{Bind, Identity, Serving, Store};
 use crate::serving::set_up::set_up_of;
 use crate::serving::sites::is_in;
 use crate::sites::state::State;
-use crate::sys::escape::{escaped, escaped_path};
+use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::procfs::Proc;
 use crate::sys::system::System;
 
@@ -81,13 +84,13 @@ pub fn tableless(system: &System, settings: &Settings, state: Option<&State>) ->
         if addresses.is_empty() {
             continue;
         }
-        let one = if let Some(first) = found.first() {
-            Tableless { pid: started.pid, addresses, table: None, option: None, after: Some(first.pid) }
-        } else {
-            let name = table::name(&started, &names);
-            table::proposed(&proc, &started, &configuration, addresses, (&name, &tables))
-        };
-        found.push(one);
+        // What the next one needs is known once the first one has its table.
+        let after = found.first().map(|first| first.pid);
+        let proposed =
+            || table::proposed(&proc, &started, &configuration, &table::name(&started, &names), &tables);
+        let Proposed { lines: table, option } =
+            if after.is_none() { proposed() } else { Proposed::default() };
+        found.push(Tableless { pid: started.pid, addresses, table, option, after });
     }
     found
 }
@@ -137,5 +140,32 @@ impl Tableless {
             escaped_path(&settings.sites_dir),
             addresses.join(", ")
         )
+    }
+
+    /// What adds its table to a settings file that holds this; `None`: only the operator knows.
+    #[must_use]
+    pub fn command(&self, file: &Path, text: &[u8]) -> Option<String> {
+        let has_table =
+            text.split(|&byte| byte == b'\n').any(|line| line.trim_ascii().starts_with(b"[[haproxy]]"));
+        // Without any there is one with the defaults; the first table takes its place.
+        let first = if has_table { None } else { Some("[[haproxy]]") };
+        let lines = self.table.as_ref()?.iter().map(String::as_str);
+        let words = std::iter::once("").chain(first).chain(lines).map(|line| shell_word(OsStr::new(line)));
+        let words: Vec<String> = words.collect();
+        Some(format!("printf '%s\\n' {} >> {}", words.join(" "), shell_word(file.as_os_str())))
+    }
+
+    /// What to do, with commands that can be pasted.
+    #[must_use]
+    pub fn advice(&self, settings: &Settings) -> String {
+        if let Some(other) = self.after {
+            return format!("add a [[haproxy]] table for the HAProxy of process {other} first");
+        }
+        let file = settings.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
+        let Some(command) = self.command(file, &fs::read(file).unwrap_or_default()) else {
+            return "add a [[haproxy]] table for it (CONTAINERS AND CHROOTS in haproxy-certs(7))".to_owned();
+        };
+        let start = self.option.as_ref().map(|option| format!("start it with {option} besides; then "));
+        format!("{}run: {command}; then run: haproxy-certs assemble", start.unwrap_or_default())
     }
 }

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Tableless;
-use crate::config::{DEFAULT_FILE, Marks, Settings};
+use crate::config::Marks;
 use crate::haproxy::process::arguments::master_socket;
 use crate::haproxy::process::started::Started;
 use crate::host_setup::settings_file::quoted;
@@ -14,17 +12,26 @@ use crate::serving::configuration::Configuration;
 use crate::sys::escape::shell_word;
 use crate::sys::procfs::Proc;
 
-/// A HAProxy with the table that it needs, of this name, as far as that can be seen.
+/// The table that a HAProxy needs.
+#[derive(Debug, Default)]
+pub(super) struct Proposed {
+    /// Line by line; `None`: it has files of its own, as in a container.
+    pub(super) lines: Option<Vec<String>>,
+    /// What it has to be started with so that the table leads to it.
+    pub(super) option: Option<String>,
+}
+
+/// The table of this name that leads to a HAProxy and, as far as that can be seen, to no other: what one of `tables` has isn't
+/// in it.
 pub(super) fn proposed(
     proc: &Proc,
     started: &Started,
     configuration: &Configuration,
-    addresses: Vec<String>,
-    (name, tables): (&str, &[Marks]),
-) -> Tableless {
-    let pid = started.pid;
+    name: &str,
+    tables: &[Marks],
+) -> Proposed {
     if started.root.is_some() {
-        return Tableless { pid, addresses, table: None, option: None, after: None };
+        return Proposed::default();
     }
     let absolute = |path: &Path| started.folder.join(path);
     let pidfile =
@@ -34,7 +41,7 @@ pub(super) fn proposed(
     let admin = admin.map(PathBuf::from).find(|socket| socket.is_absolute());
     let mut table = vec!["[[haproxy]]".to_owned(), format!("name = {}", quoted(name))];
     let found = [
-        ("unit", unit(proc, pid).map(PathBuf::from)),
+        ("unit", unit(proc, started.pid).map(PathBuf::from)),
         ("pidfile", pidfile),
         ("master_socket", master),
         ("runtime_socket", admin),
@@ -52,7 +59,7 @@ pub(super) fn proposed(
         keys.insert(0, ("pidfile", place));
     }
     table.extend(keys.into_iter().map(|(key, value)| format!("{key} = {}", quoted(&value))));
-    Tableless { pid, addresses, table: Some(table), option, after: None }
+    Proposed { lines: Some(table), option }
 }
 
 /// A name for its table: that of its configuration file, where no other table has it.
@@ -70,33 +77,4 @@ fn unit(proc: &Proc, pid: i32) -> Option<String> {
     let groups = proc.control_groups(pid);
     let found = groups.lines().filter_map(|line| line.rsplit('/').next());
     found.filter(|unit| unit.ends_with(".service") && unit.contains("haproxy")).map(str::to_owned).next()
-}
-
-impl Tableless {
-    /// What adds its table to a settings file that holds this; `None`: only the operator knows.
-    #[must_use]
-    pub fn command(&self, file: &Path, text: &[u8]) -> Option<String> {
-        let has_table =
-            text.split(|&byte| byte == b'\n').any(|line| line.trim_ascii().starts_with(b"[[haproxy]]"));
-        // Without any there is one with the defaults; the first table takes its place.
-        let first = if has_table { None } else { Some("[[haproxy]]") };
-        let lines = self.table.as_ref()?.iter().map(String::as_str);
-        let words = std::iter::once("").chain(first).chain(lines).map(|line| shell_word(OsStr::new(line)));
-        let words: Vec<String> = words.collect();
-        Some(format!("printf '%s\\n' {} >> {}", words.join(" "), shell_word(file.as_os_str())))
-    }
-
-    /// What to do, with commands that can be pasted.
-    #[must_use]
-    pub fn advice(&self, settings: &Settings) -> String {
-        if let Some(other) = self.after {
-            return format!("add a [[haproxy]] table for the HAProxy of process {other} first");
-        }
-        let file = settings.file.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
-        let Some(command) = self.command(file, &fs::read(file).unwrap_or_default()) else {
-            return "add a [[haproxy]] table for it (CONTAINERS AND CHROOTS in haproxy-certs(7))".to_owned();
-        };
-        let start = self.option.as_ref().map(|option| format!("start it with {option} besides; then "));
-        format!("{}run: {command}; then run: haproxy-certs assemble", start.unwrap_or_default())
-    }
 }

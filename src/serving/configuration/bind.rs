@@ -1,8 +1,6 @@
 //! The bind lines of haproxy.cfg: where they listen, and what they load.
 
-use super::{Configuration, STATS};
 use crate::serving::loads::At;
-use crate::sys::escape::escaped;
 
 /// Where a frontend listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +55,7 @@ pub enum Keyword {
 }
 
 /// The words of a bind line without an argument (2.2 to 3.5-dev).
-const WITHOUT_ARGUMENT: [&str; 31] = [
+pub(super) const WITHOUT_ARGUMENT: [&str; 31] = [
     "accept-proxy",
     "allow-0rtt",
     "defer-accept",
@@ -93,7 +91,7 @@ const WITHOUT_ARGUMENT: [&str; 31] = [
 ];
 
 /// The words with one.
-const WITH_ARGUMENT: [&str; 55] = [
+pub(super) const WITH_ARGUMENT: [&str; 55] = [
     "accept-netscaler-cip",
     "alpn",
     "backlog",
@@ -150,77 +148,3 @@ const WITH_ARGUMENT: [&str; 55] = [
     "user",
     "verify",
 ];
-
-impl Configuration {
-    /// A bind line, or what another line says as one does.
-    pub(super) fn bind(&mut self, section: String, words: &[&str], at: &At) {
-        let mut bind = BindLine {
-            at: at.clone(),
-            section,
-            addresses: words.first().copied().unwrap_or_default().to_owned(),
-            ssl: false,
-            is_disabled: false,
-            strict_sni: self.strict_sni,
-            accepts_proxy: false,
-            loads: Vec::new(),
-        };
-        let mut unknown = None;
-        let (mut is_open, mut v6only) = (bind.section != STATS, false);
-        let mut rest = words.get(1..).unwrap_or_default();
-        while let Some((&word, behind)) = rest.split_first() {
-            let argument = behind.first().copied().unwrap_or_default();
-            let keyword = match word {
-                "crt" => Some(Keyword::Crt),
-                "default-crt" => Some(Keyword::DefaultCrt),
-                "crt-list" => Some(Keyword::CrtList),
-                _ => None,
-            };
-            match word {
-                "ssl" => bind.ssl = true,
-                "strict-sni" => bind.strict_sni = true,
-                "no-strict-sni" => bind.strict_sni = false,
-                "accept-proxy" => (is_open, bind.accepts_proxy) = (false, true),
-                "namespace" => is_open = false,
-                "v6only" => v6only = true,
-                "generate-certificates" => {
-                    unknown.get_or_insert_with(|| "generate-certificates isn't followed".to_owned());
-                }
-                _ => {}
-            }
-            if let Some(keyword) = keyword {
-                // HAProxy puts crt-base before what a bind line names, but not before a crt-list.
-                let path = match keyword {
-                    Keyword::Crt | Keyword::DefaultCrt | Keyword::Used => self.with_base(argument),
-                    Keyword::CrtList => argument.to_owned(),
-                };
-                self.names.add(&path, at);
-                // The lines of a list have relative names, too.
-                self.begin(if keyword == Keyword::CrtList { "" } else { &path }, at);
-                bind.loads.push((keyword, path));
-            }
-            let length = match word {
-                _ if WITH_ARGUMENT.contains(&word) => 1,
-                _ if WITHOUT_ARGUMENT.contains(&word) => 0,
-                _ => {
-                    unknown.get_or_insert_with(|| {
-                        format!("\"{}\" isn't a known word of a bind line", escaped(word))
-                    });
-                    0
-                }
-            };
-            rest = behind.get(length..).unwrap_or_default();
-        }
-        self.doors.push(Door {
-            at: at.clone(),
-            section: bind.section.clone(),
-            addresses: bind.addresses.clone(),
-            ssl: bind.ssl,
-            v6only,
-            is_open,
-        });
-        if let Some(why) = unknown.filter(|_| !bind.loads.is_empty()) {
-            self.note(at, &why);
-        }
-        self.binds.push(bind);
-    }
-}

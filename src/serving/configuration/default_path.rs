@@ -1,4 +1,4 @@
-//! `default-path`: where relative names begin.
+//! Where relative names begin: base directories, and `default-path`.
 
 /// Where relative names begin (`default-path`, 2.4 and later): from its line on, and in the files after it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,5 +39,13 @@ impl DefaultPath {
             Self::Parent => Beginning::Beside(format!("{folder}/..")),
             Self::Origin(path) => Beginning::In(path.clone()),
         }
+    }
+}
+
+/// A path behind its base directory, as HAProxy joins them.
+pub(super) fn joined(base: Option<&String>, path: &str) -> String {
+    match base {
+        Some(base) if !path.starts_with('/') => format!("{base}/{path}"),
+        _ => path.to_owned(),
     }
 }

@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use self::bind::{BindLine, Door, Keyword};
-use self::default_path::{Beginning, DefaultPath};
+use self::bind::{WITH_ARGUMENT, WITHOUT_ARGUMENT};
+use self::default_path::{Beginning, DefaultPath, joined};
 pub use self::file_names::FileNames;
 use self::read_at_start::BEFORE_READ;
 use super::condition::Conditionals;
@@ -279,7 +280,7 @@ impl Configuration {
                 self.readers.push((joined(self.ca_base.as_ref(), path), at.clone()));
             }
         }
-        self.reads(first, line, at);
+        self.read_at_start.extend(read_at_start::by_line(first, line, at, self.ca_base.as_ref()));
         let is_ours =
             line.all.iter().any(|word| word == "crt" || word == "crt-list" || word == "default-crt");
         if line.has_unknown && (is_ours || ["crt-base", "default-path"].contains(&first)) {
@@ -325,6 +326,12 @@ impl Configuration {
                 _ => {}
             },
         }
+    }
+
+    /// What a line of a crt-list has HAProxy read when it starts, beside its certificate.
+    #[must_use]
+    pub fn read_by_list(&self, options: &[String]) -> Vec<String> {
+        read_at_start::by_list(options, self.ca_base.as_ref())
     }
 
     /// The section ends: its binds listen, or don't.
@@ -423,6 +430,77 @@ impl Configuration {
         }
     }
 
+    fn bind(&mut self, section: String, words: &[&str], at: &At) {
+        let mut bind = BindLine {
+            at: at.clone(),
+            section,
+            addresses: words.first().copied().unwrap_or_default().to_owned(),
+            ssl: false,
+            is_disabled: false,
+            strict_sni: self.strict_sni,
+            accepts_proxy: false,
+            loads: Vec::new(),
+        };
+        let mut unknown = None;
+        let (mut is_open, mut v6only) = (bind.section != STATS, false);
+        let mut rest = words.get(1..).unwrap_or_default();
+        while let Some((&word, behind)) = rest.split_first() {
+            let argument = behind.first().copied().unwrap_or_default();
+            let keyword = match word {
+                "crt" => Some(Keyword::Crt),
+                "default-crt" => Some(Keyword::DefaultCrt),
+                "crt-list" => Some(Keyword::CrtList),
+                _ => None,
+            };
+            match word {
+                "ssl" => bind.ssl = true,
+                "strict-sni" => bind.strict_sni = true,
+                "no-strict-sni" => bind.strict_sni = false,
+                "accept-proxy" => (is_open, bind.accepts_proxy) = (false, true),
+                "namespace" => is_open = false,
+                "v6only" => v6only = true,
+                "generate-certificates" => {
+                    unknown.get_or_insert_with(|| "generate-certificates isn't followed".to_owned());
+                }
+                _ => {}
+            }
+            if let Some(keyword) = keyword {
+                // HAProxy puts crt-base before what a bind line names, but not before a crt-list.
+                let path = match keyword {
+                    Keyword::Crt | Keyword::DefaultCrt | Keyword::Used => self.with_base(argument),
+                    Keyword::CrtList => argument.to_owned(),
+                };
+                self.names.add(&path, at);
+                // The lines of a list have relative names, too.
+                self.begin(if keyword == Keyword::CrtList { "" } else { &path }, at);
+                bind.loads.push((keyword, path));
+            }
+            let length = match word {
+                _ if WITH_ARGUMENT.contains(&word) => 1,
+                _ if WITHOUT_ARGUMENT.contains(&word) => 0,
+                _ => {
+                    unknown.get_or_insert_with(|| {
+                        format!("\"{}\" isn't a known word of a bind line", crate::sys::escape::escaped(word))
+                    });
+                    0
+                }
+            };
+            rest = behind.get(length..).unwrap_or_default();
+        }
+        self.doors.push(Door {
+            at: at.clone(),
+            section: bind.section.clone(),
+            addresses: bind.addresses.clone(),
+            ssl: bind.ssl,
+            v6only,
+            is_open,
+        });
+        if let Some(why) = unknown.filter(|_| !bind.loads.is_empty()) {
+            self.note(at, &why);
+        }
+        self.binds.push(bind);
+    }
+
     /// `ssl-f-use crt FILE [key FILE] …`, 3.2 and later.
     fn used(&mut self, words: &[&str], at: &At) {
         let Section::Other(section) = &self.section else { return };
@@ -501,13 +579,6 @@ impl Configuration {
 /// What a line has HAProxy load with a certificate, beside its key: the first of these words and its value.
 pub(crate) fn extra(value: impl Fn(&str) -> Option<String>) -> Option<String> {
     EXTRAS.iter().find_map(|word| Some(format!("{word} {}", value(word)?)))
-}
-
-fn joined(base: Option<&String>, path: &str) -> String {
-    match base {
-        Some(base) if !path.starts_with('/') => format!("{base}/{path}"),
-        _ => path.to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! What HAProxy reads when it starts, but the certificates that it presents.
 
+use std::collections::BTreeSet;
+
+use super::default_path::joined;
 use super::file_names::{BEFORE_FILES, FileNames};
-use super::{Configuration, joined};
 use crate::serving::loads::At;
 use crate::serving::words::Words;
 
@@ -36,51 +38,47 @@ const WRITTEN: [&str; 10] = [
     "stats-file",
 ];
 
-impl Configuration {
-    /// Keeps what a line has HAProxy read when it starts, but certificates.
-    pub(super) fn reads(&mut self, first: &str, line: &Words, at: &At) {
-        if WRITTEN.contains(&first) {
-            return;
+/// What a line has HAProxy read when it starts, but certificates; `first`: the line's first word.
+pub(super) fn by_line(first: &str, line: &Words, at: &At, ca_base: Option<&String>) -> BTreeSet<String> {
+    let mut read = BTreeSet::new();
+    if WRITTEN.contains(&first) {
+        return read;
+    }
+    let mut named = FileNames::default();
+    named.mention_all(line, at, |_| true);
+    let paths = named.paths.into_iter().map(|(path, _)| path);
+    read.extend(paths.filter(|path| !path.contains("%[")));
+    for (place, word) in line.all.iter().enumerate() {
+        let is_known = |place: &usize| !line.unknown.contains_key(place);
+        let behind = |distance: usize| {
+            let place = Some(place + distance).filter(is_known)?;
+            line.all.get(place).filter(|path| !path.starts_with('@'))
+        };
+        if BEFORE_READ.contains(&word.as_str()) {
+            read.extend(behind(1).map(|path| joined(ca_base, path)));
         }
-        let mut named = FileNames::default();
-        named.mention_all(line, at, |_| true);
-        let paths = named.paths.into_iter().map(|(path, _)| path);
-        self.read_at_start.extend(paths.filter(|path| !path.contains("%[")));
-        for (place, word) in line.all.iter().enumerate() {
-            let is_known = |place: &usize| !line.unknown.contains_key(place);
-            let behind = |distance: usize| {
-                let place = Some(place + distance).filter(is_known)?;
-                line.all.get(place).filter(|path| !path.starts_with('@'))
-            };
-            if BEFORE_READ.contains(&word.as_str()) {
-                let whole = |path: &String| joined(self.ca_base.as_ref(), path);
-                self.read_at_start.extend(behind(1).map(whole));
-            }
-            if BEFORE_TEXTS.contains(&word.as_str()) {
-                // `errorfile 503 FILE`.
-                let distance = if word == "errorfile" { 2 } else { 1 };
-                self.read_at_start.extend(behind(distance).cloned());
-            }
-            if is_known(&place) {
-                self.read_at_start.extend(maps(word).map(ToOwned::to_owned));
-            }
+        if BEFORE_TEXTS.contains(&word.as_str()) {
+            // `errorfile 503 FILE`.
+            let distance = if word == "errorfile" { 2 } else { 1 };
+            read.extend(behind(distance).cloned());
+        }
+        if is_known(&place) {
+            read.extend(maps(word).map(ToOwned::to_owned));
         }
     }
+    read
+}
 
-    /// What a line of a crt-list has HAProxy read when it starts, beside its certificate.
-    #[must_use]
-    pub fn read_by_list(&self, options: &[String]) -> Vec<String> {
-        let read = options.windows(2).filter_map(|pair| match pair {
-            [keyword, path] if BEFORE_READ.contains(&keyword.as_str()) => {
-                Some(joined(self.ca_base.as_ref(), path))
-            }
-            [keyword, path] if BEFORE_FILES.contains(&keyword.as_str()) && path.contains('/') => {
-                Some(path.clone())
-            }
-            _ => None,
-        });
-        read.collect()
-    }
+/// What a line of a crt-list with these options has HAProxy read when it starts, beside its certificate.
+pub(super) fn by_list(options: &[String], ca_base: Option<&String>) -> Vec<String> {
+    let read = options.windows(2).filter_map(|pair| match pair {
+        [keyword, path] if BEFORE_READ.contains(&keyword.as_str()) => Some(joined(ca_base, path)),
+        [keyword, path] if BEFORE_FILES.contains(&keyword.as_str()) && path.contains('/') => {
+            Some(path.clone())
+        }
+        _ => None,
+    });
+    read.collect()
 }
 
 /// The files of the converters `map`, `map_str` and the like in a word: `%[path,map(a.map)]`.
