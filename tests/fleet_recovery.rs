@@ -99,6 +99,7 @@ fn a_removed_node_is_told_of_until_the_next_epoch() {
     fleet.bring_in_step(&["a.example"]);
     fleet.nodes.pop();
     fleet.tell_publisher();
+    assert!(has_problem(&fleet, "fleet-not-rotated"), "nothing is published yet");
     fleet.publisher.run(&["fleet", "publish"]).exits(1);
     fs::remove_dir_all(fleet.publisher.beside("cache")).unwrap();
     let run = fleet.publisher.run(&["fleet", "publish"]).exits(1);

@@ -1,5 +1,6 @@
 //! `fleet status`: reads the head and every node's report, on the publisher also certbot's tree, and judges them.
 
+use crate::commands::fleet::publish;
 use crate::commands::fleet::values::reports;
 use crate::config::Settings;
 use crate::config::fleet::Fleet;
@@ -133,7 +134,11 @@ fn look(settings: &Settings) -> Result<FleetOverview, Failure> {
     look_at_nodes(&mut overview, store.as_ref(), (&name, &members), (signed, &former));
     overview.problems.extend(not_a_node(fleet, signed, &members));
     if fleet.is_publisher() {
-        let readers = memory.readers(|name| members.get(name).is_some());
+        // As the settings say now, whether or not that is published.
+        let listed = publish::members(fleet)?;
+        let mut memory = memory;
+        memory.former.note(members.iter(), &listed, false);
+        let readers = memory.readers(|name| listed.get(name).is_some());
         let problems = readers.into_iter().map(|fact| problem(FleetTrouble::FleetNotRotated, fact));
         overview.problems.extend(problems);
     }

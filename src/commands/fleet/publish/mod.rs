@@ -534,7 +534,10 @@ fn is_lost(lineage: &str) -> String {
 }
 
 /// The nodes of the settings, by name.
-fn members(fleet: &Fleet) -> Result<NodeList, Failure> {
+///
+/// # Errors
+/// A name or a key that is none, or that two have.
+pub fn members(fleet: &Fleet) -> Result<NodeList, Failure> {
     let parse = |member: &crate::config::fleet::Member| {
         let wrong =
             |why: String| Failure::config(format!("[[fleet.node]] \"{}\": {why}", escaped(&member.name)));
