@@ -14,7 +14,7 @@ use serde_json::Value;
 use support::cmd::toml;
 use support::fleet::{Fleet, Node};
 use support::process::finish;
-use support::{Cmd, Key, KeyKind, Kind, LIMIT, Validity};
+use support::{Cmd, Key, KeyKind, Kind, LIMIT, Run, Validity};
 
 /// The findings of `status --setup` of this name: how bad each is, and its fact.
 fn findings(cmd: &Cmd, name: &str) -> Vec<(String, String)> {
@@ -25,17 +25,39 @@ fn findings(cmd: &Cmd, name: &str) -> Vec<(String, String)> {
     of_name.map(|finding| (text(finding, "severity"), text(finding, "fact"))).collect()
 }
 
+/// What a host has besides what a settings file names.
+#[derive(Default)]
+struct Host<'a> {
+    /// HAProxy's configuration, where it is installed.
+    configuration: Option<&'a str>,
+    /// The units that a package put there.
+    units: &'a [&'a str],
+}
+
+impl Host<'_> {
+    fn run(&self, cmd: &Cmd, arguments: &[&str]) -> Run {
+        let (haproxy, units) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        if let Some(text) = self.configuration {
+            fs::write(haproxy.path().join("haproxy.cfg"), text).unwrap();
+        }
+        for name in self.units {
+            let packaged = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging");
+            fs::copy(Path::new(packaged).join(name), units.path().join(name)).unwrap();
+        }
+        let script = "mount --bind \"$1\" /etc/haproxy && mount --bind \"$2\" /etc/systemd/system && shift 2 && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh"]).arg(haproxy.path()).arg(units.path());
+        command.arg(Cmd::program()).arg("--config").arg(cmd.config()).args(arguments);
+        cmd.prepare(&mut command);
+        let output = finish(&mut command, LIMIT);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
 /// `init` where no HAProxy is installed.
 fn init(cmd: &Cmd, arguments: &[&str]) -> String {
-    let empty = tempfile::tempdir().unwrap();
-    let script = "mount --bind \"$1\" /etc/haproxy && shift && exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", script, "sh"]).arg(empty.path()).arg(Cmd::program());
-    command.arg("--config").arg(cmd.config()).arg("init").args(arguments);
-    cmd.prepare(&mut command);
-    let output = finish(&mut command, LIMIT);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    Host::default().run(cmd, &[&["init"], arguments].concat()).exits(0).stdout
 }
 
 #[test]
@@ -55,9 +77,15 @@ fn a_publisher_without_a_haproxy_gets_a_hook_and_nothing_to_load() {
     let before = findings(&fleet.publisher, "fleet");
     assert!(before[0].0 == "warning" && before[0].1.contains("has no keys yet"), "{before:?}");
     fleet.publish();
+    // Something publishes twice a day: the timer where it is installed, else what the operator makes of it.
+    let (timer, cron) = ("systemctl enable", "from cron");
     let said = init(&fleet.publisher, &["--hook", "--dry-run"]);
-    assert!(!said.contains("for the first time"), "{said}");
+    assert!(!said.contains("for the first time") && !said.contains(timer), "{said}");
+    assert!(said.contains(cron) && said.contains("-q fleet publish"), "{said}");
+    let host = Host { units: &["haproxy-certs-publish.service"], ..Host::default() };
+    let said = host.run(&fleet.publisher, &["init", "--hook", "--dry-run"]).exits(0).stdout;
     assert!(said.contains("-> systemctl enable --now haproxy-certs-publish.timer"), "{said}");
+    assert!(!said.contains(cron), "{said}");
     let after = findings(&fleet.publisher, "fleet");
     assert!(after[0].0 == "ok" && after[0].1.contains("the publisher, without a HAProxy, of"), "{after:?}");
     assert!(after[1].1.contains("haproxy-certs-publish.timer"), "{after:?}");
@@ -207,19 +235,28 @@ fn what_a_publisher_has_of_haproxy_is_looked_after_once_it_is_named() {
     let mut fleet = Fleet::new(1);
     fleet.issue("a.example");
     fleet.publish();
-    // A HAProxy loads the sites directory, and no run fills it.
-    let configuration = tempfile::tempdir().unwrap();
+    // One that comes with its package and loads nothing of ours changes nothing: what is advised on such a host can be
+    // pasted, and it is as well as before.
     let sites = fleet.publisher.sites();
+    let other = "frontend f\n    bind 127.0.0.1:1\n";
+    let host = Host { configuration: Some(other), ..Host::default() };
+    let said = host.run(&fleet.publisher, &["status", "--setup"]).exits(1).stdout;
+    assert!(said.contains(" init --hook\n"), "{said}");
+    let said = host.run(&fleet.publisher, &["init", "--hook"]).exits(0).stdout;
+    assert!(said.contains("left to do only if the HAProxy of this host is to serve"), "{said}");
+    assert!(!sites.exists() && !fleet.publisher.beside("host.pem").exists(), "{said}");
+    host.run(&fleet.publisher, &["status", "--setup"]).exits(0);
+    host.run(&fleet.publisher, &["assemble"]).exits(0);
+    // A HAProxy loads the sites directory, and no run fills it.
     let text = format!("frontend f\n    bind 127.0.0.1:1 ssl crt {}\n", sites.display());
-    fs::write(configuration.path().join("haproxy.cfg"), text).unwrap();
-    let script = "mount --bind \"$1\" /etc/haproxy && shift && exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", script, "sh"]).arg(configuration.path()).arg(Cmd::program());
-    command.arg("--config").arg(fleet.publisher.config()).arg("status");
-    fleet.publisher.prepare(&mut command);
-    let text = String::from_utf8(finish(&mut command, LIMIT).stdout).unwrap();
+    let host = Host { configuration: Some(&text), units: &["haproxy-certs-publish.service"] };
+    let text = host.run(&fleet.publisher, &["status"]).stdout;
     assert!(text.contains("settings-broken: HAProxy loads ") && text.contains("haproxy-certs"), "{text}");
     assert!(text.contains(" init\n"), "{text}");
+    // What that makes is run by what runs on every host.
+    let said = host.run(&fleet.publisher, &["init", "--dry-run"]).exits(0).stdout;
+    assert!(said.contains("(the sites directory)") && said.contains("-q assemble\n"), "{said}");
+    assert!(!said.contains("haproxy-certs-publish.timer") && !said.contains("only if the HAProxy"), "{said}");
     // Where it can't be seen what is in the sites directory it isn't taken for empty.
     symlink(&sites, &sites).unwrap();
     let found = findings(&fleet.publisher, "fleet");
@@ -264,7 +301,12 @@ fn a_node_gets_keys_and_a_service_and_no_certbot() {
     assert!(said.contains("the sites directory") && said.contains("the host certificate"), "{said}");
     let command = format!("-> haproxy-certs --config {} fleet join", node.config().display());
     assert!(said.contains(&command), "{said}");
+    // Something follows: the service where it is installed.
+    assert!(said.contains("from cron") && said.contains("-q fleet follow --once\n"), "{said}");
+    let host = Host { units: &["haproxy-certs-follow.service"], ..Host::default() };
+    let said = host.run(node, &["init", "--dry-run"]).exits(0).stdout;
     assert!(said.contains("-> systemctl enable --now haproxy-certs-follow.service"), "{said}");
+    assert!(!said.contains("from cron"), "{said}");
     let before = findings(node, "fleet");
     assert!(before[0].0 == "warning" && before[0].1.contains("has no keys yet"), "{before:?}");
     fs::rename(&aside, &identity).unwrap();

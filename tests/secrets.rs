@@ -18,7 +18,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use support::live::{Live, renew_two};
-use support::memory::{in_memory, needles};
+use support::memory::{Memory, needles};
 use support::process::finish;
 use support::scene::{Scene, put};
 use support::strace::TRACED_LIMIT;
@@ -110,7 +110,8 @@ fn keys_are_wiped_from_memory() {
         wait_until(LIMIT, "it tells", || told.exists());
         // The search finds what is there.
         let live = tree.live().into_os_string().into_encoded_bytes();
-        assert!(in_memory(child.id(), &live) > 0, "the search finds nothing");
+        let memory = Memory::of(child.id());
+        assert!(memory.times(&live) > 0, "the search finds nothing");
         let mut found = Vec::new();
         for number in 0..20 {
             let name = format!("site-{number}");
@@ -130,7 +131,7 @@ fn keys_are_wiped_from_memory() {
                 .collect();
             needles.push(der[from..from + length].to_vec());
             for needle in needles {
-                let times = in_memory(child.id(), &needle);
+                let times = memory.times(&needle);
                 if times > 0 {
                     found.push(format!("{name}: {times} times {}", String::from_utf8_lossy(&needle)));
                 }

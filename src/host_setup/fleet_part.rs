@@ -44,6 +44,16 @@ impl FleetPart {
         }
     }
 
+    /// As `init` makes it: whoever only publishes deploys as well from then on where a HAProxy loads the sites directory.
+    /// `is_loaded`: whether one does; `None`: no configuration was found.
+    #[must_use]
+    pub fn once_ready(settings: &Settings, is_loaded: Option<bool>) -> Self {
+        match Self::of(settings) {
+            Self::OnlyPublisher if is_loaded == Some(true) => Self::Publisher,
+            part => part,
+        }
+    }
+
     /// What becomes of its certificates.
     #[must_use]
     pub fn deeds(self) -> &'static str {
@@ -84,10 +94,9 @@ pub struct FleetFound {
     pub runs: Option<bool>,
 }
 
-/// Looks for it.
+/// Looks for it, of a host with this part.
 #[must_use]
-pub fn look(settings: &Settings, system: &System) -> FleetFound {
-    let part = FleetPart::of(settings);
+pub fn look(settings: &Settings, system: &System, part: FleetPart) -> FleetFound {
     let has_keys = settings.fleet.as_ref().is_some_and(|fleet| fleet.identity.exists());
     let is_on = |name: &&str| unit::show(system, name).map(|unit| unit.active == "active");
     let seen: Vec<bool> = part.units().iter().filter_map(is_on).collect();
@@ -95,9 +104,13 @@ pub fn look(settings: &Settings, system: &System) -> FleetFound {
     FleetFound { part, has_keys, has_cache, runs: (!seen.is_empty()).then(|| seen.contains(&true)) }
 }
 
-/// What is left to the operator: what, and the commands.
+/// What is left to the operator: what, and the commands. `is_installed`: whether systemd has what it needs to run.
 #[must_use]
-pub fn left_to_do(fleet: Option<&Fleet>, found: &FleetFound) -> Vec<(String, Vec<String>)> {
+pub fn left_to_do(
+    fleet: Option<&Fleet>,
+    found: &FleetFound,
+    is_installed: bool,
+) -> Vec<(String, Vec<String>)> {
     let Some(fleet) = fleet else { return Vec::new() };
     let name = escaped(&fleet.name);
     let mut left = Vec::new();
@@ -125,19 +138,30 @@ pub fn left_to_do(fleet: Option<&Fleet>, found: &FleetFound) -> Vec<(String, Vec
         FleetPart::Node | FleetPart::Publisher | FleetPart::OnlyPublisher => {}
     }
     if let Some(unit) = found.part.units().first().filter(|_| found.runs != Some(true)) {
-        let what = if found.part == FleetPart::Node {
-            format!("follow the fleet {name}")
-        } else {
-            format!("publish to the fleet {name} what no hook of certbot's reports")
-        };
-        add(what, &format!("systemctl enable --now {unit}"));
+        match found.part {
+            FleetPart::Node if is_installed => {
+                add(format!("follow the fleet {name}"), &format!("systemctl enable --now {unit}"));
+            }
+            FleetPart::Node => add(
+                format!(
+                    "no {unit} is installed: run this every few minutes, from cron, to follow the fleet {name}"
+                ),
+                "haproxy-certs -q fleet follow --once",
+            ),
+            _ if is_installed => add(
+                format!("publish to the fleet {name} what no hook of certbot's reports"),
+                &format!("systemctl enable --now {unit}"),
+            ),
+            // Every host is told what to run where no unit is installed.
+            _ => {}
+        }
     }
     left
 }
 
 /// For `status --setup`.
 pub(crate) fn findings(settings: &Settings, system: &System) -> Vec<Finding> {
-    let found = look(settings, system);
+    let found = look(settings, system, FleetPart::of(settings));
     let Some(fleet) = settings.fleet.as_ref().filter(|_| found.part != FleetPart::None) else {
         return Vec::new();
     };

@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 
+use memchr::memmem;
+
 use super::pki::{KeyKind, Leaf};
 
 /// What gives a private key away: pieces of the lines of its PEM, in whatever they are written. The modulus of an RSA
@@ -15,23 +17,33 @@ pub fn needles(leaf: &Leaf) -> Vec<String> {
     pieces.filter(|piece| piece.len() >= 12 && !public.contains(piece.as_str())).collect()
 }
 
-/// How often a needle is in the writable memory of a process.
-pub fn in_memory(pid: u32, needle: &[u8]) -> usize {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let mut memory = File::open(format!("/proc/{pid}/mem")).unwrap();
-    let mut found = 0;
-    for line in
-        maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw")))
-    {
-        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).unwrap());
-        let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
-        memory.seek(SeekFrom::Start(from)).unwrap();
-        if memory.read_exact(&mut bytes).is_ok() {
-            found += bytes.windows(needle.len()).filter(|window| *window == needle).count();
+/// The writable memory of a process at one moment: it is read at once, and searched while the process goes on.
+pub struct Memory(Vec<Vec<u8>>);
+
+impl Memory {
+    pub fn of(pid: u32) -> Self {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let mut memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+        let mut regions = Vec::new();
+        for line in
+            maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw")))
+        {
+            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let [from, to] = [from, to].map(|address| u64::from_str_radix(address, 16).unwrap());
+            let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
+            memory.seek(SeekFrom::Start(from)).unwrap();
+            if memory.read_exact(&mut bytes).is_ok() {
+                regions.push(bytes);
+            }
         }
+        Self(regions)
     }
-    found
+
+    /// How often a needle is in it.
+    pub fn times(&self, needle: &[u8]) -> usize {
+        let finder = memmem::Finder::new(needle);
+        self.0.iter().map(|bytes| finder.find_iter(bytes).count()).sum()
+    }
 }
 
 /// What gives a private key away in any form: the pieces of its PEM, and the secret part of its DER.

@@ -124,7 +124,8 @@ pub struct Found {
 pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -> Found {
     let folder = certbot_dir(settings).filter(|_| Client::of(settings) == Client::Certbot);
     let link = folder.map(|folder| folder.join("renewal-hooks/post").join(HOOK_NAME));
-    let fleet = fleet_part::look(settings, system);
+    let configured = adopt::loads_sites_dir(settings, system);
+    let fleet = fleet_part::look(settings, system, FleetPart::once_ready(settings, configured));
     let units = OwnUnit::of(fleet.part, true);
     let installed =
         units.into_iter().filter(|unit| places.units.iter().any(|folder| folder.join(unit.name()).exists()));
@@ -149,7 +150,7 @@ pub fn look(settings: &Settings, system: &System, places: &Places, hook: bool) -
             .unwrap_or_default(),
         any_lineage: CertbotTree::of(settings).discover().is_ok_and(|found| !found.lineages.is_empty()),
         units: installed.map(|unit| found_unit(unit, &places.drop_ins)).collect(),
-        configured: adopt::loads_sites_dir(settings, system),
+        configured,
         loads_others: adopt::loads_others(settings, system),
         program: places.program.clone(),
         fleet,
@@ -193,9 +194,9 @@ fn leads_to(link: &Path, program: &Path) -> bool {
 }
 
 impl Found {
-    /// Whether this host only publishes: no HAProxy's configuration was found either.
+    /// Whether this host only publishes: nobody loads anything here.
     pub(super) fn only_publishes(&self) -> bool {
-        self.fleet.part == FleetPart::OnlyPublisher && self.configured.is_none()
+        self.fleet.part == FleetPart::OnlyPublisher
     }
 
     /// Whether it publishes to a fleet.
@@ -206,6 +207,12 @@ impl Found {
     /// Whether its certificates are another host's, which has certbot.
     pub(super) fn is_node(&self) -> bool {
         self.fleet.part == FleetPart::Node
+    }
+
+    /// Whether systemd has what this host's part in a fleet needs.
+    pub(super) fn has_units_of_fleet(&self) -> bool {
+        let all = OwnUnit::of(self.fleet.part, false);
+        self.units.iter().any(|found| found.unit.writes() && all.contains(&found.unit))
     }
 
     /// Whether certbot's cli.ini calls this program.

@@ -50,7 +50,9 @@ impl Left {
 /// What the operator has to do.
 pub(super) fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<Left> {
     let mut left = Vec::new();
-    if found.configured != Some(true) && !found.only_publishes() {
+    if found.only_publishes() {
+        left.extend(is_to_serve(settings, found));
+    } else if found.configured != Some(true) {
         left.push(if let Some(others) = &found.loads_others {
             Left::new(others, &[])
         } else {
@@ -98,7 +100,7 @@ pub(super) fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<
         _ => {}
     }
     left.extend(bare_hooks(&found.saved_hooks));
-    let of_fleet = fleet_part::left_to_do(settings.fleet.as_ref(), &found.fleet);
+    let of_fleet = fleet_part::left_to_do(settings.fleet.as_ref(), &found.fleet, found.has_units_of_fleet());
     left.extend(of_fleet.into_iter().map(|(text, commands)| Left { text, commands }));
     let (unit, command) = if found.only_publishes() {
         (OwnUnit::Publish, "haproxy-certs -q fleet publish")
@@ -114,6 +116,17 @@ pub(super) fn left_to_do(settings: &Settings, found: &Found, hook: bool) -> Vec<
         ));
     }
     left
+}
+
+/// What is to be said where a HAProxy is configured on a host that only publishes, and loads nothing of ours.
+fn is_to_serve(settings: &Settings, found: &Found) -> Option<Left> {
+    found.configured?;
+    let sites_dir = escaped_path(&settings.sites_dir);
+    let text = format!(
+        "only if the HAProxy of this host is to serve these certificates too: let it load {sites_dir}, and run init \
+         again; this prints a configuration that does"
+    );
+    Some(Left::new(text, &["haproxy-certs haproxy-config"]))
 }
 
 /// What is to be said where certbot doesn't run the hook on a first issue.
