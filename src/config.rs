@@ -157,7 +157,7 @@ impl Settings {
     /// The fleet whose cache is deployed here in the place of certbot's tree; `None`: certbot's tree is.
     #[must_use]
     pub fn followed(&self) -> Option<&Fleet> {
-        self.fleet.as_ref().filter(|fleet| fleet.is_node() && self.live_dir == fleet.source())
+        self.fleet.as_ref().filter(|fleet| fleet.is_node())
     }
 
     /// The fleet that this host publishes to.
@@ -180,8 +180,9 @@ impl Settings {
         let fleet = file.fleet.map(|fleet| fleet.validate(!file.haproxy.is_empty())).transpose()?;
         let followed = fleet.as_ref().filter(|fleet| fleet.is_node());
         let live_dir = match (&flags.live_dir, &file.live_dir, followed) {
+            (Some(_), _, Some(_)) => return Err(Unusable::TwoSources("--live-dir")),
+            (None, Some(_), Some(_)) => return Err(Unusable::TwoSources("live_dir")),
             (Some(path), ..) | (None, Some(path), None) => absolute_path("live_dir", path)?,
-            (None, Some(_), Some(_)) => return Err(Unusable::TwoSources),
             (None, None, Some(fleet)) => fleet.source(),
             (None, None, None) => LIVE_DIR.into(),
         };

@@ -17,6 +17,7 @@ use haproxy_certs::fleet::identity::HostIdentity;
 use haproxy_certs::fleet::node_list::NodeList;
 use haproxy_certs::fleet::report::NodeReport;
 use rustix::process::Signal;
+use serde_json::Value;
 use support::cmd::toml;
 use support::etcd::{EtcdSetup, newest_etcd};
 use support::fleet::{Contents, Fleet, NO_HAPROXY, Node, files, must_hold_no_key, serves};
@@ -583,6 +584,12 @@ fn the_fleets_status_is_not_ok_by_what_is_old_from_the_future_or_another_hosts()
     fs::write(&path, report.sign(identity.signing())).unwrap();
     let text = all(&fleet, 1);
     assert!(text.contains("fleet-clock: its report is of "), "{text}");
+    // One whose clock is slow: it reports of a head that wasn't signed yet by then, and isn't only silent.
+    report.time -= 26 * 60 * 60;
+    fs::write(&path, report.sign(identity.signing())).unwrap();
+    let text = all(&fleet, 1);
+    assert!(text.contains("which is before the head was signed that it has"), "{text}");
+    assert!(text.contains("fleet-node-silent"), "{text}");
     fleet.all_follow();
     // The store went back, with the reports.
     let stored = fleet.stored();
@@ -782,6 +789,39 @@ fn a_node_waits_for_its_canary() {
     fleet.nodes[1].follow().exits(0);
     fleet.must_all_be_as_wanted("after the canary");
     drop(canary);
+}
+
+/// A canary whose HAProxy was down when the head came says soon that it serves it, and nobody has to ask for that; who waits
+/// for it says what it waits for now.
+#[test]
+fn a_canary_that_serves_again_is_not_waited_for_any_longer() {
+    let mut fleet = Fleet::of(vec![Some("3.0"), None]);
+    fleet.bring_in_step(&["a.example"]);
+    let line = fleet.line();
+    fleet.tell_node(1, &[&line], "wait_for = [\"lb1\"]");
+    let mut daemons = [fleet.nodes[1].start(), fleet.nodes[0].start()];
+    let all = |fleet: &Fleet| fleet.publisher.run(&["fleet", "status", "--format", "json"]).json();
+    let says = |fleet: &Fleet, at: usize, text: &str| {
+        all(fleet)["nodes"][at]["exceptions"].to_string().contains(text)
+    };
+    fleet.nodes[0].haproxy.as_mut().unwrap().stop();
+    fleet.renew("a.example");
+    fleet.publish();
+    wait_until(LIMIT, "what keeps the canary from it", || says(&fleet, 0, "haproxy-down"));
+    wait_until(LIMIT, "what the other one waits for", || {
+        says(&fleet, 1, "could not confirm it: haproxy-down")
+    });
+    fleet.nodes[0].haproxy.as_mut().unwrap().run_again();
+    wait_until(LIMIT, "all of them", || {
+        let is_there = |node: &Value| node["current"] == true && node["confirmed"] == true;
+        all(&fleet)["nodes"].as_array().unwrap().iter().all(is_there)
+    });
+    for daemon in &mut daemons {
+        daemon.signal(Signal::TERM);
+        assert!(daemon.wait(LIMIT).success());
+    }
+    fleet.must_all_be_as_wanted("after the canary");
+    serves(&fleet, "after it came back");
 }
 
 #[test]
@@ -995,10 +1035,16 @@ fn another_source_prunes_nothing() {
     let mut fleet = Fleet::new(1);
     fleet.issue("a.example");
     fleet.publish();
-    fleet.tell_nodes("");
+    let tables = fleet.nodes[0].own.clone();
+    fleet.nodes[0].cmd.set_tables(&tables);
     let live = own.live();
-    fleet.nodes[0].cmd.run(&["--live-dir", live.to_str().unwrap(), "assemble"]).exits(0);
+    let from_elsewhere = ["--live-dir", live.to_str().unwrap(), "assemble"];
+    fleet.nodes[0].cmd.run(&from_elsewhere).exits(0);
     assert_eq!(fleet.nodes[0].cmd.deployed(), ["a.example.pem", "x.example.pem"]);
+    fleet.tell_nodes("");
+    // What still calls it so is told that there is one source now.
+    let run = fleet.nodes[0].cmd.run(&from_elsewhere).exits(3);
+    assert!(run.stderr.contains("--live-dir and [fleet] publishers are two sources"), "{run}");
     fleet.renew("a.example");
     fleet.publish();
     let node = &fleet.nodes[0];

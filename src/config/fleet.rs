@@ -320,6 +320,13 @@ fn locate(places: Places) -> Result<StorePlace, BadFleet> {
         })
     };
     if let Some(bad) = texts.iter().find(|text| !is_address(text)) {
+        // What may be a password isn't said.
+        if let Some((_, host)) = bad.rsplit_once('@') {
+            return Err(BadFleet::new(format!(
+                "[fleet] store: the address of {} must have no user and no password in it; use user and password_file",
+                escaped(host)
+            )));
+        }
         return Err(BadFleet::new(format!(
             "[fleet] store must be one absolute directory, or a list like [\"https://e1:2379\"], not \"{}\"",
             escaped(bad)
@@ -409,6 +416,20 @@ mod tests {
         ] {
             let message = parse(&text).expect_err(&text);
             assert!(message.0.contains(said), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_refused_and_not_said() {
+        for store in
+            ["\"https://me:se@cret@e1:2379\"", "[\"https://e2:2379\", \"https://me:se@cret@e1:2379\"]"]
+        {
+            let message = parse(&format!("name = \"edge\"\nstore = {store}")).expect_err(store);
+            assert_eq!(
+                message.0,
+                "[fleet] store: the address of e1:2379 must have no user and no password in it; use user and \
+                 password_file"
+            );
         }
     }
 }

@@ -60,8 +60,8 @@ pub enum Unusable {
     )]
     SitesDir { sites_dir: PathBuf, live_dir: PathBuf },
     /// A node of a fleet with lineages of its own.
-    #[error("live_dir and [fleet] publishers are two sources of certificates; this host can have one")]
-    TwoSources,
+    #[error("{0} and [fleet] publishers are two sources of certificates; this host can have one")]
+    TwoSources(&'static str),
     /// The fleet's table.
     #[error(transparent)]
     Fleet(#[from] BadFleet),

@@ -115,6 +115,8 @@ pub struct FleetMemory {
     pub told: i64,
     /// The trouble of the last report.
     pub told_trouble: Option<FleetTrouble>,
+    /// What was said of it there.
+    pub told_fact: Option<String>,
     /// Why the last report could not be put.
     pub unreported: Option<String>,
     /// On the publisher: what no head names any more, with the number of the first head that doesn't, and since when.
@@ -133,6 +135,18 @@ pub struct FleetMemory {
 }
 
 impl FleetMemory {
+    /// Whether the last report says this of why the store's head isn't taken.
+    #[must_use]
+    pub fn has_told(&self, trouble: Option<&(FleetTrouble, String)>) -> bool {
+        let (word, fact) = trouble.map(|(word, fact)| (*word, fact)).unzip();
+        self.told_trouble == word && self.told_fact.as_ref() == fact
+    }
+
+    /// The last report said this of why the store's head isn't taken.
+    pub fn tells(&mut self, trouble: Option<&(FleetTrouble, String)>) {
+        (self.told_trouble, self.told_fact) = trouble.cloned().unzip();
+    }
+
     /// On the publisher: who is no node and can still read, each in a sentence. `is_listed`: whether a node has this name now.
     #[must_use]
     pub fn readers(&self, is_listed: impl Fn(&str) -> bool) -> Vec<String> {

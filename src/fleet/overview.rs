@@ -287,6 +287,28 @@ fn earlier(
     }
 }
 
+/// What is wrong with when a node reported, which its own clock says.
+fn of_its_time(report: &NodeReport, head: Option<&SignedHead>, at: i64) -> Vec<FleetProblem> {
+    let (when, silent) = (time(report.time), at - report.time);
+    let has_this = head.filter(|head| head.hash == report.head);
+    let what = if report.time > at.saturating_add(AHEAD) {
+        Some("in the future")
+    } else if has_this.is_some_and(|head| head.head.signed > report.time.saturating_add(AHEAD)) {
+        Some("before the head was signed that it has")
+    } else {
+        None
+    };
+    let of_clock = what.map(|what| {
+        let fact = format!("its report is of {when}, which is {what}: one of the clocks is wrong");
+        problem(FleetTrouble::FleetClock, fact)
+    });
+    let of_silence = (silent >= SILENCE).then(|| {
+        let fact = format!("it hasn't reported for {}", crate::status::advice::span(silent));
+        problem(FleetTrouble::FleetNodeSilent, fact)
+    });
+    of_clock.into_iter().chain(of_silence).collect()
+}
+
 /// A node by what stands for its report in the store. `former`: what this host knows of the keys that nodes had.
 #[must_use]
 pub fn node_row(
@@ -316,16 +338,7 @@ pub fn node_row(
         }
         Some(Ok(report)) => report,
     };
-    let silent = at - report.time;
-    if silent >= SILENCE {
-        let fact = format!("it hasn't reported for {}", crate::status::advice::span(silent));
-        row.problems.push(problem(FleetTrouble::FleetNodeSilent, fact));
-    }
-    if report.time > at.saturating_add(AHEAD) {
-        let when = time(report.time);
-        let fact = format!("its report is of {when}, which is in the future: one of the clocks is wrong");
-        row.problems.push(problem(FleetTrouble::FleetClock, fact));
-    }
+    row.problems.extend(of_its_time(&report, head, at));
     if let Some(head) = head {
         row.is_current = report.head == head.hash;
         if !row.is_current && age >= UNDERWAY {

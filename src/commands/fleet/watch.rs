@@ -193,11 +193,13 @@ impl Daemon<'_> {
         let mut look = Closely::All;
         let mut is_hurried = false;
         let mut said: Option<News> = None;
+        // How long it waited because something isn't served.
+        let mut waited: Option<Duration> = None;
         loop {
             self.busy_since.store(now(), Ordering::Relaxed);
             let looked = self.look(look, std::mem::take(&mut is_hurried));
             self.busy_since.store(0, Ordering::Relaxed);
-            let is_unfinished = match looked {
+            let time = match looked {
                 Ok((_, _, Some(Woken::End))) => break,
                 // What it began with isn't so any more.
                 Ok((_, _, Some(Woken::Look(again)))) => {
@@ -218,12 +220,13 @@ impl Daemon<'_> {
                     }
                     self.manager.tell(&format!("READY=1\nSTATUS={}", told(&done)));
                     said = Some(news);
-                    done.is_unfinished()
+                    waited = (!done.unserved.is_empty()).then(|| longer(waited.filter(|_| !done.is_new)));
+                    if done.is_unfinished() { SOON } else { waited.unwrap_or(IDLE) }
                 }
                 // Another run works here.
                 Err(failure) if failure.kind == FailureKind::Lock => {
                     look = Closely::All;
-                    true
+                    SOON
                 }
                 Err(failure) => {
                     self.manager.tell(&format!("STATUS={}", failure.message));
@@ -235,12 +238,11 @@ impl Daemon<'_> {
                     }
                     said = Some(news);
                     look = Closely::All;
-                    true
+                    SOON
                 }
             };
-            let time = if is_unfinished { SOON } else { IDLE };
             // Of a store that can't be waited for the next look hears soon anyway.
-            let wakes = |news| news == StoreNews::Head || !is_unfinished;
+            let wakes = |news| news == StoreNews::Head || time > SOON;
             match self.wait(time, wakes) {
                 Some(Woken::End) => break,
                 Some(Woken::Look(Closely::All)) => look = Closely::All,
@@ -343,6 +345,11 @@ impl Daemon<'_> {
             }
         }
     }
+}
+
+/// How long it waits for what isn't served: others may wait for this node, and it may be so for good.
+fn longer(waited: Option<Duration>) -> Duration {
+    waited.map_or(SOON, |time| (time * 2).min(IDLE))
 }
 
 fn is_worth_a_word(run: &Report) -> bool {

@@ -56,7 +56,7 @@ impl Followed {
         }
     }
 
-    /// Whether it should be tried again soon. What a HAProxy serves isn't mended by trying again.
+    /// Whether it should be tried again soon. What a HAProxy serves isn't mended by trying again: that is only looked at.
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
         self.of_run() != Exit::Fine || self.of_head() != Exit::Fine || self.unreported.is_some()

@@ -180,7 +180,7 @@ impl<'a> Follower<'a> {
             (memory.exceptions, memory.notes) = (found.exceptions, found.notes);
             (done.unserved, done.is_untold) = (found.unsaid, found.is_untold);
         }
-        is_other |= memory.told_trouble != done.trouble.as_ref().map(|(trouble, _)| *trouble);
+        is_other |= !memory.has_told(done.trouble.as_ref());
         if done.run.is_some() || is_silent || is_other {
             self.report(&mut memory, &mut done);
         }
@@ -207,7 +207,7 @@ impl<'a> Follower<'a> {
     fn report_memory(&self, look: Closely, memory: &mut FleetMemory, done: &mut Followed) {
         memory.is_confirmed = false;
         let is_silent = is_over(now(), memory.told, SIGN_OF_LIFE);
-        let is_other = memory.told_trouble != done.trouble.as_ref().map(|(trouble, _)| *trouble);
+        let is_other = !memory.has_told(done.trouble.as_ref());
         if look == Closely::All || is_silent || is_other {
             self.report(memory, done);
         }

@@ -23,7 +23,7 @@ impl Follower<'_> {
             Ok(()) => {
                 memory.unreported = None;
                 memory.told = now();
-                memory.told_trouble = done.trouble.as_ref().map(|(trouble, _)| *trouble);
+                memory.tells(done.trouble.as_ref());
             }
             Err(failure) => {
                 memory.unreported = Some(failure.message.clone());
