@@ -12,8 +12,6 @@
     reason = "test code may fail loudly"
 )]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;

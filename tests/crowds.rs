@@ -10,8 +10,6 @@
     reason = "tests may fail loudly"
 )]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;

@@ -13,8 +13,6 @@
     reason = "tests may fail loudly"
 )]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

@@ -10,8 +10,6 @@
     reason = "test code may fail loudly, and this is one story"
 )]
 
-mod support;
-
 use std::time::Duration;
 
 use rustix::process::Signal;

@@ -11,8 +11,6 @@
     reason = "test code may fail loudly"
 )]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;

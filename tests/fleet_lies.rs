@@ -9,8 +9,6 @@
     reason = "test code may fail loudly"
 )]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;

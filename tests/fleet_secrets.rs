@@ -8,8 +8,6 @@
     reason = "test code may fail loudly"
 )]
 
-mod support;
-
 use std::fs;
 use std::path::Path;
 

@@ -7,8 +7,6 @@
     reason = "test code may fail loudly"
 )]
 
-mod support;
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -10,8 +10,6 @@
     reason = "tests may fail loudly"
 )]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -8,8 +8,6 @@
     reason = "test code may fail loudly"
 )]
 
-mod support;
-
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -15,8 +15,6 @@
     reason = "tests may fail loudly"
 )]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::os::unix::fs::chown;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -7,8 +7,6 @@
     reason = "test code may fail loudly"
 )]
 
-mod support;
-
 use std::process::Command;
 
 use haproxy_certs::serving::loads::Contents;

@@ -17,8 +17,6 @@
     reason = "test code may fail loudly, and its parts are modules of one test"
 )]
 
-mod support;
-
 #[path = "oracle/judge.rs"]
 mod judge;
 #[path = "oracle/script.rs"]

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "test code may fail loudly")]
 
-mod support;
-
 use std::process::Command;
 use std::time::Duration;
 

@@ -8,8 +8,6 @@
     reason = "tests may fail loudly"
 )]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -11,8 +11,6 @@
     reason = "tests may fail loudly"
 )]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -8,8 +8,6 @@
 )]
 #![allow(clippy::many_single_char_names, clippy::too_many_lines, reason = "RSA's own names; tables of cases")]
 
-mod support;
-
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};

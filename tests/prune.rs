@@ -3,8 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
 
 mod contract;
-mod support;
-
 use std::fs;
 
 use contract::{brief, differences, haproxy_objects_to, listing};

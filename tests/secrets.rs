@@ -9,8 +9,6 @@
     reason = "tests may fail loudly"
 )]
 
-mod support;
-
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown};
 use std::os::unix::process::ExitStatusExt as _;

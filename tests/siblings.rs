@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code may fail loudly")]
 
-mod support;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;

@@ -8,8 +8,6 @@
 )]
 
 mod contract;
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

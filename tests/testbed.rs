@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "test code may fail loudly")]
 
-mod support;
-
 use std::fs;
 
 use support::process::alive;

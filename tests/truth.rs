@@ -10,8 +10,6 @@
     reason = "test code may fail loudly"
 )]
 
-mod support;
-
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{PermissionsExt as _, symlink};

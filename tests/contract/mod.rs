@@ -27,8 +27,8 @@ use openssl::pkey::{PKey, Private};
 use openssl::x509::{X509, X509NameBuilder};
 use serde_json::Value;
 
-use crate::support::process::finish;
-use crate::support::{Cmd, Key, KeyKind, LIMIT, Run};
+use support::process::finish;
+use support::{Cmd, Key, KeyKind, LIMIT, Run};
 
 /// One word list per row: `example.org.pem replace`, `x.pem refuse key-mismatch [expired]`; rows without a file go by
 /// their lineage in brackets, the host certificate by its last name and `host:`.

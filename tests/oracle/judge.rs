@@ -8,11 +8,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::steps::Stage;
-use super::support::process::Running;
-use super::support::scene::put;
-use super::support::tls::try_served_to;
-use super::support::{LIMIT, Port};
 use super::world::ASKED;
+use support::process::Running;
+use support::scene::put;
+use support::tls::try_served_to;
+use support::{LIMIT, Port};
 
 /// What a client takes: HAProxy looks at nothing else when it chooses between kinds of key.
 const CLIENTS: [(&str, &str); 2] = [

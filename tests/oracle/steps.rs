@@ -21,18 +21,16 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::judge::{Answers, listening};
-use super::support::cmd::{names_in, toml};
-use super::support::haproxy::try_ask;
-use super::support::live::unaware;
-use super::support::process::{Running, children, finish};
-use super::support::scene::put;
-use super::support::tree::make_directory;
-use super::support::{
-    Authority, Cmd, Key, KeyKind, LIMIT, Leaf, Port, Run, Tree, Validity, Version, wait_until,
-};
 use super::world::{
     Bind, Checked, HostFile, Item, LINEAGES, NAMES, NOBODY, Places, Random, STRAYS, User, Wanted, World, kind,
 };
+use support::cmd::{names_in, toml};
+use support::haproxy::try_ask;
+use support::live::unaware;
+use support::process::{Running, children, finish};
+use support::scene::put;
+use support::tree::make_directory;
+use support::{Authority, Cmd, Key, KeyKind, LIMIT, Leaf, Port, Run, Tree, Validity, Version, wait_until};
 
 /// What happens to the files.
 #[derive(Debug, Clone)]

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::support::KeyKind;
-use super::support::haproxy::WITHOUT_AUTHORITIES;
+use support::KeyKind;
+use support::haproxy::WITHOUT_AUTHORITIES;
 
 /// `SplitMix64`: the same seed gives the same worlds and steps everywhere.
 #[derive(Debug, Clone)]

@@ -21,6 +21,7 @@ pub fn needles(leaf: &Leaf) -> Vec<String> {
 pub struct Memory(Vec<Vec<u8>>);
 
 impl Memory {
+    /// That of this process now.
     pub fn of(pid: u32) -> Self {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
         let mut memory = File::open(format!("/proc/{pid}/mem")).unwrap();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::built;
 use super::haproxy::Haproxy;
 use super::process::finish;
 
@@ -31,7 +32,7 @@ pub struct Cmd {
 impl Cmd {
     /// The program under test.
     pub fn program() -> PathBuf {
-        env!("CARGO_BIN_EXE_haproxy-certs").into()
+        built::program()
     }
 
     /// Configured for this `live` directory, and for no HAProxy yet.

@@ -58,7 +58,7 @@ impl Kind {
 #[derive(Debug)]
 pub struct Tree {
     root: PathBuf,
-    temporary: TempDir,
+    _temporary: TempDir,
     authority: Authority,
     lineages: BTreeMap<String, Issued>,
 }
@@ -102,7 +102,7 @@ impl Tree {
             make_directory(&root.join(folder), mode);
         }
         write(&root.join("live/README"), "This directory contains your keys and certificates.\n", 0o644);
-        Self { root, temporary, authority: Authority::new(), lineages: BTreeMap::new() }
+        Self { root, _temporary: temporary, authority: Authority::new(), lineages: BTreeMap::new() }
     }
 
     /// The configuration directory: what `certbot --config-dir` names.

@@ -2,7 +2,8 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::path::Path;
+
+use super::built::{suite, target_folder};
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,9 +127,9 @@ impl Count {
 
     /// Adds to the row.
     pub fn add_quietly(self, number: usize) {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("counts");
+        let folder = target_folder().join("tmp/counts");
         fs::create_dir_all(&folder).unwrap();
-        let path = folder.join(env!("CARGO_CRATE_NAME"));
+        let path = folder.join(suite());
         let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
         file.write_all(format!("{number}\t{}\n", self.words()).as_bytes()).unwrap();
     }
@@ -136,11 +137,11 @@ impl Count {
 
 /// Notes that a test is skipped here, and why: `tests/run` lists them, and CI accepts none.
 pub fn skipped(test: &str, why: &str) {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("skipped");
+    let folder = target_folder().join("tmp/skipped");
     fs::create_dir_all(&folder).unwrap();
-    let path = folder.join(env!("CARGO_CRATE_NAME"));
+    let path = folder.join(suite());
     let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
-    file.write_all(format!("{}::{test}: {why}\n", env!("CARGO_CRATE_NAME")).as_bytes()).unwrap();
+    file.write_all(format!("{}::{test}: {why}\n", suite()).as_bytes()).unwrap();
     say(&format!("skipped: {test}: {why}"));
 }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::built::target_folder;
 use super::cmd::toml;
 use super::ports::Port;
 use super::process::{Running, alive, finish};
@@ -91,8 +92,7 @@ pub fn system_haproxy() -> Version {
 
 /// Where `tests/install` unpacks.
 pub fn testbed() -> PathBuf {
-    std::env::var_os("HAPROXY_CERTS_TESTBED")
-        .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("testbed"), PathBuf::from)
+    std::env::var_os("HAPROXY_CERTS_TESTBED").map_or_else(|| target_folder().join("testbed"), PathBuf::from)
 }
 
 /// What a HAProxy is started with.

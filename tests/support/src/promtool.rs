@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::built::PROJECT;
+
 /// The time of a status, of a host or of a fleet.
 pub fn taken(metrics: &str) -> i64 {
     let line = metrics.lines().find(|line| {
@@ -38,7 +40,7 @@ pub fn judge(minutes: i64, series: &str, expected: &[(i64, &[(&str, &str)])]) {
     let mut text = format!(
         "rule_files: ['{}']\nevaluation_interval: {minutes}m\ntests:\n  - interval: {minutes}m\n    input_series:\n{series}    \
          promql_expr_test:\n",
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/prometheus/alerts.yml").display()
+        Path::new(PROJECT).join("packaging/prometheus/alerts.yml").display()
     );
     for (hour, alerts) in expected {
         let _ = writeln!(

@@ -58,6 +58,7 @@ impl Middleman {
         Self { folder, path }
     }
 
+    /// Where it is.
     pub fn path(&self) -> &Path {
         assert!(self.folder.path().exists());
         &self.path
@@ -67,6 +68,7 @@ impl Middleman {
 /// A shell that looks like a HAProxy master and holds SIGUSR2 back.
 pub struct DeafMaster {
     process: Child,
+    /// As the program opened it.
     pub master: Master,
     _folder: TempDir,
 }
@@ -94,6 +96,7 @@ impl DeafMaster {
         Self { process, master: opened.unwrap(), _folder: folder }
     }
 
+    /// The watch on it that a signal is sent under.
     pub fn watch(&self) -> Watch<'_> {
         Watch::before(&self.master, Instant::now())
     }

@@ -1,26 +1,26 @@
 //! What the integration tests stand on: real `HAProxy`s, trees as certbot makes them, a real certbot with its own CA,
-//! and the program itself. Each test file takes it with `mod support;`.
+//! and the program itself. A crate of its own, which is compiled once for all of them.
 //!
 //! Everything lives in temporary directories and on loopback ports of its own, and ends with the value that started
 //! it, also when a test panics. Nothing here assumes a duration: [`wait_until`] waits for conditions.
 
 #![allow(
-    dead_code,
-    unreachable_pub,
-    unused_imports,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::missing_errors_doc,
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
+    clippy::new_without_default,
     clippy::return_self_not_must_use,
     clippy::case_sensitive_file_extension_comparisons,
     clippy::format_collect,
     clippy::similar_names,
-    reason = "test code may fail loudly, and each test file uses its own part of it"
+    reason = "test code may fail loudly"
 )]
 
 pub mod acme;
+pub mod built;
 pub mod cmd;
 pub mod etcd;
 pub mod fakes;
@@ -42,6 +42,7 @@ pub mod summary;
 pub mod tls;
 pub mod tree;
 
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -61,7 +62,7 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// Waits until a file that was just written is older than whatever is started from now on: procfs tells when that was by
 /// hundredths of a second.
 #[track_caller]
-pub fn wait_until_it_is_older(file: impl AsRef<std::path::Path>) {
+pub fn wait_until_it_is_older(file: impl AsRef<Path>) {
     let written = std::fs::metadata(file).unwrap().modified().unwrap();
     let is_past = || written.elapsed().is_ok_and(|ago| ago > Duration::from_millis(30));
     wait_until(LIMIT, "a later hundredth of a second", is_past);

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -37,22 +36,31 @@ pub type Contents = BTreeMap<String, Vec<u8>>;
 
 /// A fleet over a directory.
 pub struct Fleet {
+    /// certbot's tree on the publisher.
     pub tree: Tree,
     /// As the settings have it.
     pub store: String,
+    /// The program on the publisher.
     pub publisher: Cmd,
+    /// The nodes that have joined.
     pub nodes: Vec<Node>,
+    /// What holds the store, where it is a directory.
     pub place: tempfile::TempDir,
     /// What every site is to be.
     pub wanted: BTreeMap<String, String>,
 }
 
+/// A node.
 pub struct Node {
+    /// What the fleet calls it.
     pub name: String,
+    /// The program on it.
     pub cmd: Cmd,
+    /// Its HAProxy, where it has one.
     pub haproxy: Option<Haproxy>,
     /// Its table of a HAProxy.
     pub own: String,
+    /// What its table on the publisher has for a key.
     pub key: String,
 }
 
@@ -187,23 +195,27 @@ impl Fleet {
         fs::remove_dir_all(self.publisher.beside("cache")).unwrap();
     }
 
+    /// Issues a lineage on the publisher: it is wanted from now on.
     pub fn issue(&mut self, name: &str) -> Leaf {
         let leaf = self.tree.issue(name, KeyKind::P256, &[name], Validity::days(90));
         self.wanted.insert(name.to_owned(), leaf.combined());
         leaf
     }
 
+    /// Renews a lineage on the publisher.
     pub fn renew(&mut self, name: &str) -> Leaf {
         let leaf = self.tree.renew(name);
         self.wanted.insert(name.to_owned(), leaf.combined());
         leaf
     }
 
+    /// Deletes a lineage on the publisher: it isn't wanted any more.
     pub fn delete(&mut self, name: &str) {
         self.tree.delete(name);
         self.wanted.remove(name);
     }
 
+    /// Publishes, which must be fine.
     #[track_caller]
     pub fn publish(&self) -> Run {
         self.publisher.run(&["fleet", "publish"]).exits(0)
@@ -220,6 +232,7 @@ impl Fleet {
         self.all_follow();
     }
 
+    /// Each node looks once, which must be fine.
     #[track_caller]
     pub fn all_follow(&self) {
         for node in &self.nodes {
@@ -240,6 +253,7 @@ impl Fleet {
         files(&self.folder())
     }
 
+    /// The fleet's directory in the store.
     pub fn folder(&self) -> PathBuf {
         self.place.path().join("store")
     }
@@ -294,10 +308,12 @@ impl Node {
         })
     }
 
+    /// It looks once.
     pub fn follow(&self) -> Run {
         self.cmd.run(&["fleet", "follow", "--once"])
     }
 
+    /// Its files are these, and no others.
     #[track_caller]
     pub fn must_have(&self, wanted: &BTreeMap<String, String>, context: &str) {
         let files: Vec<String> = wanted.keys().map(|name| format!("{name}.pem")).collect();
@@ -316,6 +332,7 @@ impl Node {
     }
 }
 
+/// What is in a directory and those below it.
 pub fn files(folder: &Path) -> Contents {
     let all = walkdir::WalkDir::new(folder).into_iter().map(Result::unwrap);
     let regular = all.filter(|entry| entry.file_type().is_file());
