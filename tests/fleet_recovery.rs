@@ -10,9 +10,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use support::cmd::toml;
+use support::etcd::{EtcdSetup, newest_etcd};
 use support::fleet::{Fleet, NO_HAPROXY, files, put_back};
+use support::middleman::Middleman;
 use support::process::Running;
-use support::{LIMIT, served, wait_until};
+use support::{Cmd, LIMIT, served, wait_until};
 
 const MINUTE: i64 = 60;
 
@@ -26,6 +28,48 @@ fn has_problem(fleet: &Fleet, word: &str) -> bool {
     fleet.publisher.run(&["fleet", "status", "--format", "json"]).json()["problems"]
         .to_string()
         .contains(word)
+}
+
+/// A publisher that ends as soon as its head is there knows all the same who was left out of it and can read, and after
+/// `rotate` that nobody can.
+#[test]
+fn who_can_still_read_is_known_whenever_a_publish_ends() {
+    let etcd = EtcdSetup::of(&newest_etcd()).start();
+    let middleman = Middleman::before(&etcd.endpoints()[0]);
+    let mut settings = etcd.settings("edge");
+    settings.endpoints = vec![middleman.endpoint()];
+    let mut fleet = Fleet::in_etcd(&settings);
+    for name in ["lb1", "lb2"] {
+        fleet.join(name, None);
+    }
+    fleet.tell_publisher();
+    fleet.issue("a.example");
+    fleet.publish();
+    let config = fleet.publisher.config();
+    let is_killed_at_its_head = |fleet: &Fleet, arguments: &[&str]| {
+        let number = || {
+            fleet.publisher.run(&["fleet", "status", "--format", "json"]).json()["head"]["sequence"].as_u64()
+        };
+        let before = number();
+        middleman.hold("\"compare\"");
+        let mut publisher = Running::start(Cmd::program(), |command| {
+            fleet.publisher.prepare(command);
+            command.arg("--config").arg(&config).args(arguments).stdout(std::process::Stdio::null())
+        });
+        wait_until(LIMIT, "the head", || middleman.held() > 0);
+        publisher.signal(rustix::process::Signal::KILL);
+        publisher.wait(LIMIT);
+        middleman.let_go();
+        wait_until(LIMIT, "the next head", || number() > before);
+    };
+    fleet.nodes.pop();
+    fleet.tell_publisher();
+    is_killed_at_its_head(&fleet, &["fleet", "publish"]);
+    assert!(has_problem(&fleet, "lb2 is no node any more, and can still read"));
+    is_killed_at_its_head(&fleet, &["fleet", "rotate"]);
+    assert!(!has_problem(&fleet, "fleet-not-rotated"));
+    fleet.publish();
+    assert!(!has_problem(&fleet, "fleet-not-rotated"));
 }
 
 /// The nodes go by when a head was signed: the one that is replaced may be from a clock that is ahead.

@@ -477,6 +477,80 @@ fn a_prune_that_haproxy_refuses_is_undone_and_not_tried_again() {
     }
 }
 
+/// Two HAProxys on one directory, and somebody breaks the configuration of one: what has to stay for that one costs the other
+/// no reload, however many runs there are.
+#[test]
+fn a_prune_that_one_haproxy_holds_up_reloads_no_other_one() {
+    for version in versions() {
+        let mut tree = Tree::of(&[("a.example", &["a.example"]), ("b.example", &["b.example"])]);
+        let cmd = Cmd::new(tree.live()).without_haproxy();
+        cmd.assemble(&[]).exits(0);
+        let [well, ill] = [0, 1].map(|_| Haproxy::of(&version).crt(cmd.sites()).start());
+        let [of_well, of_ill] = [(&well, "well"), (&ill, "ill")]
+            .map(|(haproxy, name)| haproxy.table(&format!("name = \"{name}\"\ntimeout = \"60s\"\n")));
+        let cmd = cmd.with_tables(&format!("{of_well}{of_ill}"));
+        cmd.assemble(&[]).exits(0);
+        let good = fs::read_to_string(ill.config()).unwrap();
+        fs::write(ill.config(), format!("{good}\nno such section\n")).unwrap();
+        tree.delete("b.example");
+        cmd.assemble(&[]).exits(2);
+        let workers = well.worker_pids();
+        for _ in 0..2 {
+            let run = cmd.assemble(&[]).exits(2);
+            assert_eq!(outcome(&run), "not-needed", "{}: {run}", version.full);
+            assert!(warns(&run, "b.example.pem", "prune-held"), "{}: {run}", version.full);
+            assert_eq!(well.worker_pids(), workers, "{}: {run}", version.full);
+        }
+        // What is renewed meanwhile isn't reloaded for it either, where memory takes it.
+        let leaf = tree.renew("a.example");
+        let run = cmd.assemble(&[]).exits(2);
+        let is_updated = version.number() > (2, 2);
+        assert!(!is_updated || outcome(&run) == "updated", "{}: {run}", version.full);
+        for haproxy in [&well, &ill] {
+            assert_eq!(
+                served(haproxy.address(), "a.example").serial,
+                leaf.serial(),
+                "{}: {run}",
+                version.full
+            );
+        }
+        fs::write(ill.config(), good).unwrap();
+        let run = cmd.assemble(&[]).exits(0);
+        assert_eq!(run.action("b.example.pem"), "prune", "{}: {run}", version.full);
+    }
+}
+
+/// A command isn't run either while the configuration is refused: memory takes what it can, and what may be needed stays.
+#[test]
+fn a_command_is_not_run_while_the_configuration_is_refused() {
+    for version in versions() {
+        let mut tree = Tree::of(&[("a.example", &["a.example"]), ("b.example", &["b.example"])]);
+        let cmd = Cmd::new(tree.live()).without_haproxy();
+        cmd.assemble(&[]).exits(0);
+        let haproxy = Haproxy::of(&version).crt(cmd.sites()).start();
+        let calls = cmd.beside("calls");
+        let script = format!("echo >> {}; kill -USR2 {}", calls.display(), haproxy.master_pid());
+        let command = serde_json::json!(["/bin/sh", "-c", script]);
+        let more = format!("reload = \"command\"\ncommand = {command}\ntimeout = \"60s\"\n");
+        let cmd = cmd.with_tables(&haproxy.table(&more));
+        cmd.assemble(&[]).exits(0);
+        let called = || fs::read_to_string(&calls).unwrap_or_default().len();
+        let before = called();
+        let broken = cmd.sites().join("zz.pem");
+        fs::write(&broken, "no certificate\n").unwrap();
+        let leaf = tree.renew("a.example");
+        tree.delete("b.example");
+        let run = cmd.assemble(&[]).exits(2);
+        assert_eq!((outcome(&run).as_str(), called()), ("failed", before), "{}: {run}", version.full);
+        assert!(warns(&run, "b.example.pem", "prune-held"), "{}: {run}", version.full);
+        assert_eq!(served(haproxy.address(), "a.example").serial, leaf.serial(), "{}: {run}", version.full);
+        fs::remove_file(&broken).unwrap();
+        let run = cmd.assemble(&[]).exits(0);
+        assert_eq!((outcome(&run).as_str(), called()), ("reloaded", before + 1), "{}: {run}", version.full);
+        assert_eq!(run.action("b.example.pem"), "prune", "{}: {run}", version.full);
+    }
+}
+
 // --- What the state file no longer knows ---------------------------------------------------------------------------
 
 /// However the state was lost: what is in place and not recorded is notified, as a dry run says, and once only.

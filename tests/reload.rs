@@ -996,7 +996,8 @@ fn the_operators_command_is_run() {
         command::run(
             &System::host(),
             &Haproxy { command, timeout: Duration::from_secs(1), ..settings(folder.path()) },
-            None,
+            &batch(&[]),
+            false,
         )
     };
     assert_eq!(run(&["true"]), Attempt::Told { seen: None, detail: None });

@@ -1028,7 +1028,7 @@ fn monitoring_reads_the_first_line() {
 
 #[test]
 fn prometheus_takes_the_metrics() {
-    let (mut tree, cmd, _haproxy) = healthy(&system_haproxy());
+    let (mut tree, cmd, mut haproxy) = healthy(&system_haproxy());
     issue(&mut tree, "we\"ird\\na me", Validity::days(90));
     cmd.run(&["assemble"]);
     tree.renew("a.example");
@@ -1062,6 +1062,17 @@ fn prometheus_takes_the_metrics() {
         assert!(run.stdout.contains(line), "{line} in {run}");
     }
     let text = fs::File::open(&file).unwrap();
+    // What failed is over when somebody else has started it anew.
+    let success = |cmd: &Cmd, code| {
+        let page = cmd.run(&["status", "--format", "prometheus"]).exits(code).stdout;
+        let line = page.lines().find(|line| line.starts_with("haproxy_certs_last_reload_success{"));
+        line.unwrap().ends_with(" 1")
+    };
+    assert!(!success(&cmd, 2));
+    haproxy.stop();
+    haproxy.run_again();
+    cmd.run(&["assemble"]);
+    assert!(success(&cmd, 0));
     let judged = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(text)

@@ -147,12 +147,13 @@ impl FleetMemory {
         (self.told_trouble, self.told_fact) = trouble.cloned().unzip();
     }
 
-    /// On the publisher: who is no node and can still read, each in a sentence. `is_listed`: whether a node has this name now.
+    /// On the publisher: who is no node and can read this epoch, each in a sentence. `is_listed`: whether a node has this name
+    /// now.
     #[must_use]
-    pub fn readers(&self, is_listed: impl Fn(&str) -> bool) -> Vec<String> {
+    pub fn readers(&self, epoch: u64, is_listed: impl Fn(&str) -> bool) -> Vec<String> {
         let is_unknown = |node: &&String| !self.former.knows(node) && !is_listed(node);
         let holders = self.holders.iter().filter(is_unknown);
-        let mut all = self.former.readers(&is_listed);
+        let mut all = self.former.readers(epoch, &is_listed);
         all.extend(holders.map(|node| former::no_more(node)));
         if self.more_holders > 0 {
             all.push(format!(

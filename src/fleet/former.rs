@@ -21,38 +21,42 @@ pub struct FormerKeys(Vec<FormerKey>);
 struct FormerKey {
     node: NodeName,
     key: NodeKey,
-    /// Whether the present epoch's key was sealed to it.
-    reads: bool,
+    /// The last epoch whose key was sealed to it; 0: the key is a node's again.
+    #[serde(default)]
+    epoch: u64,
 }
 
 impl FormerKeys {
-    /// Notes what the last head's nodes had and the next one's don't. A key that has another name now is still a node's.
+    /// Notes what the last head's nodes had, of this epoch, and the next one's don't. A key that has another name now is still
+    /// a node's.
     pub fn note<'a>(
         &mut self,
         before: impl IntoIterator<Item = &'a (NodeName, NodeKey)>,
+        epoch: u64,
         now: &NodeList,
-        is_new_epoch: bool,
     ) {
         let gone =
             before.into_iter().filter(|(node, key)| now.get(node.as_ref()).is_none_or(|it| it.1 != *key));
         for (node, key) in gone {
             self.0.retain(|it| it.node != *node || it.key != *key);
-            self.0.push(FormerKey { node: node.clone(), key: *key, reads: true });
+            self.0.push(FormerKey { node: node.clone(), key: *key, epoch });
         }
-        for it in &mut self.0 {
-            it.reads &= !is_new_epoch && now.name_of(&it.key).is_none();
+        for it in self.0.iter_mut().filter(|it| now.name_of(&it.key).is_some()) {
+            it.epoch = 0;
         }
-        let mut excess = self.0.iter().filter(|it| !it.reads).count().saturating_sub(MOST);
+        let newest = self.0.iter().map(|it| it.epoch).max().unwrap_or_default();
+        let may_read = |it: &FormerKey| it.epoch == newest && newest > 0;
+        let mut excess = self.0.iter().filter(|it| !may_read(it)).count().saturating_sub(MOST);
         self.0.retain(|it| {
-            let is_kept = it.reads || excess == 0;
+            let is_kept = may_read(it) || excess == 0;
             excess -= usize::from(!is_kept);
             is_kept
         });
     }
 
-    /// Who can still read and is no node, each in a sentence. `is_listed`: whether a node has this name now.
+    /// Who can read this epoch and is no node, each in a sentence. `is_listed`: whether a node has this name now.
     #[must_use]
-    pub fn readers(&self, is_listed: impl Fn(&str) -> bool) -> Vec<String> {
+    pub fn readers(&self, epoch: u64, is_listed: impl Fn(&str) -> bool) -> Vec<String> {
         let fact = |node: &NodeName| {
             if is_listed(node.as_ref()) {
                 format!("the key that {node} had before can still read")
@@ -60,7 +64,8 @@ impl FormerKeys {
                 no_more(node.as_ref())
             }
         };
-        let mut facts: Vec<String> = self.0.iter().filter(|it| it.reads).map(|it| fact(&it.node)).collect();
+        let mut facts: Vec<String> =
+            self.0.iter().filter(|it| it.epoch == epoch).map(|it| fact(&it.node)).collect();
         facts.sort();
         facts.dedup();
         facts
@@ -101,7 +106,7 @@ mod tests {
     fn after(lists: &[&[(&str, u8)]]) -> FormerKeys {
         let mut former = FormerKeys::default();
         for pair in lists.windows(2) {
-            former.note(list(pair[0]).iter(), &list(pair[1]), false);
+            former.note(list(pair[0]).iter(), 7, &list(pair[1]));
         }
         let kept = serde_json::to_string(&former).unwrap();
         assert_eq!(serde_json::from_str::<FormerKeys>(&kept).unwrap(), former);
@@ -110,7 +115,7 @@ mod tests {
 
     fn readers(lists: &[&[(&str, u8)]]) -> Vec<String> {
         let now = list(lists[lists.len() - 1]);
-        after(lists).readers(|name| now.get(name).is_some())
+        after(lists).readers(7, |name| now.get(name).is_some())
     }
 
     #[test]
@@ -133,8 +138,10 @@ mod tests {
     #[test]
     fn nobody_reads_a_new_epoch_and_old_keys_are_known_all_the_same() {
         let mut former = after(&[&[("lb2", 2)], &[("lb2", 3)]]);
-        former.note([], &list(&[("lb2", 3)]), true);
-        assert!(former.readers(|_| true).is_empty());
+        former.note([], 8, &list(&[("lb2", 3)]));
+        assert!(former.readers(8, |_| true).is_empty());
+        // Who rotated and broke off before the head was there wrote nothing that isn't so.
+        assert_eq!(former.readers(7, |_| true).len(), 1);
         let lb2 = member("lb2", 2).0;
         assert!(former.had(&lb2, &VerifyingKey([2; 32])));
         assert!(!former.had(&lb2, &VerifyingKey([3; 32])));
@@ -146,10 +153,9 @@ mod tests {
         let mut former = FormerKeys::default();
         let name = |at: usize| format!("lb{at}");
         for at in 0..MOST + 10 {
-            former.note(list(&[(&name(at), 1)]).iter(), &list(&[]), at % 2 == 0);
+            former.note(list(&[(&name(at), 1)]).iter(), 1 + at as u64, &list(&[]));
         }
-        former.note([], &list(&[]), true);
-        assert_eq!(former.0.len(), MOST);
+        assert_eq!(former.0.len(), MOST + 1, "and one that can read");
         assert_eq!(former.0.last().unwrap().node.as_ref(), name(MOST + 9));
     }
 }

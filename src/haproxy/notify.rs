@@ -85,11 +85,11 @@ impl Notification<'_> {
             Method::Master => methods::master::reload(self.system, self.haproxy, self.batch, self.deadline),
             Method::Systemd => methods::systemd::reload(self.system, &hurried(), self.batch),
             Method::Pidfile => methods::pidfile::reload(self.system, &hurried(), self.batch),
-            // Sockets and probes show more.
-            Method::Command if before.is_some() || !self.haproxy.probe.is_empty() => {
-                methods::command::run(self.system, &hurried(), None)
+            Method::Command => {
+                // Sockets and probes show more.
+                let is_watched = before.is_none() && self.haproxy.probe.is_empty();
+                methods::command::run(self.system, &hurried(), self.batch, is_watched)
             }
-            Method::Command => methods::command::run(self.system, &hurried(), Some(self.batch)),
             Method::Auto | Method::None => Attempt::NotApplicable("is no way to notify it".to_owned()),
         }
     }

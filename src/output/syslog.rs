@@ -10,6 +10,7 @@ use super::late::undeployed;
 use super::{Exit, HaproxyRow, Report, Weight};
 use crate::certified_key::hex;
 use crate::config::Settings;
+use crate::haproxy::verdict::Outcome;
 use crate::plan::reason::Reason;
 use crate::plan::row::Row;
 use crate::sites::last_run::{LastRun, RejectedFile, Told};
@@ -88,9 +89,15 @@ pub fn failure(system: &System, failure: &Failure) {
     send(system, &[(Severity::Error, failure.message.clone())]);
 }
 
-/// How each HAProxy was last notified: by this run, where there was something to tell, else by an earlier one.
+/// How each HAProxy was last notified: by this run, where there was something to tell, else by an earlier one. What failed is
+/// over once nothing is left to tell, as after a restart by somebody else.
 fn told(report: &Report, mut before: BTreeMap<String, Told>, at: i64) -> BTreeMap<String, Told> {
-    for row in report.haproxy.iter().filter(|row| was_told(row)) {
+    for row in &report.haproxy {
+        let failed = |told: &Told| !told.worked() && told.outcome != Outcome::RolledBack;
+        let is_over = || !row.owed && before.get(&row.name).is_some_and(failed);
+        if !was_told(row) && !is_over() {
+            continue;
+        }
         let HaproxyRow { method, outcome, confirmed, .. } = *row;
         let told =
             Told { at, method, outcome, confirmed, detail: row.detail.clone(), advice: row.advice.clone() };

@@ -11,8 +11,8 @@ use rustix::io::Errno;
 
 use super::durable::remove;
 use super::entries;
-use super::intent::record_intent;
-use super::state::target;
+use super::intent::{Intent, record_intent};
+use super::state::{key, target};
 use crate::config::Settings;
 use crate::haproxy::siblings::Homes;
 use crate::haproxy::target::Target;
@@ -36,6 +36,7 @@ const ADOPTED_DIR: &str = "adopted";
 pub struct Committed<'a> {
     pub(super) sites: &'a mut SitesDir,
     pub(super) settings: &'a Settings,
+    intent: Intent,
     /// The plan, with what failed turned into refusals.
     pub plan: Plan,
     /// What kept the run from finishing, if anything did.
@@ -54,7 +55,7 @@ impl<'a> Staged<'a> {
         hold_last_file(&sites.place, &mut plan);
         let adopted = positions(&plan, |row| row.adopts && row.action.writes());
         let attic = (!adopted.is_empty()).then(|| sites.own.private_subdirectory(ADOPTED_DIR)).transpose()?;
-        let intent = record_intent(sites, settings, &plan, now);
+        let mut intent = record_intent(sites, settings, &plan, now);
         if sites.unsaved || intent.is_new || sites.state.lost {
             sites.state.save(&sites.own.dir, &sites.own.path)?;
             (sites.state.lost, sites.unsaved) = (false, false);
@@ -85,7 +86,7 @@ impl<'a> Staged<'a> {
                 }
             }
         }
-        Ok(Committed { sites, settings, plan, failure, at })
+        Ok(Committed { sites, settings, intent, plan, failure, at })
     }
 }
 
@@ -102,6 +103,19 @@ impl Committed<'_> {
         // Without host_lineage nobody deploys the host certificate, whatever is recorded of it.
         let is_deployed = |target: &Target| *target != Target::Host || self.sites.host.is_some();
         Some(targets.filter(|target| is_deployed(target) && !self.is_somebodys(target)).collect())
+    }
+
+    /// Whether this HAProxy was owed something before this run.
+    #[must_use]
+    pub fn was_owed(&self, haproxy: &str) -> bool {
+        self.intent.owed(haproxy)
+    }
+
+    /// A HAProxy that this run hasn't told of what went back needn't be: it has it.
+    pub fn spare(&mut self, haproxy: &str, back: &[Target]) {
+        let back = back.iter().map(|target| key(target, &self.settings.host_file)).collect();
+        self.intent.take_back_debts(&mut self.sites.state, haproxy, &back);
+        self.sites.unsaved = true;
     }
 
     /// Whether what has this name is no plain file, and so not ours: a link that was adopted, and came back.

@@ -1,7 +1,7 @@
 //! What is about to happen is in the state before it does: whatever ends the run, the next one makes it good. What fails is
 //! taken out again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub(super) struct Intent {
     /// Whether the state is another one than before.
     pub(super) is_new: bool,
     before: Vec<Before>,
+    /// What each HAProxy was owed.
+    owed: BTreeMap<String, Owed>,
 }
 
 /// What was recorded of a file until now.
@@ -32,12 +34,12 @@ struct Before {
 impl Intent {
     /// Takes back what was recorded of the files that stay as they are, since their rows failed: nobody is told of them what
     /// isn't so, and whose they are is as it was.
-    pub(super) fn take_back_failed(self, sites: &mut SitesDir, settings: &Settings, plan: &Plan) {
+    pub(super) fn take_back_failed(&mut self, sites: &mut SitesDir, settings: &Settings, plan: &Plan) {
         let is_failed = |row: &&Row| row.action == Action::Refuse;
         let failed = plan.rows.iter().filter(is_failed).filter_map(Target::of);
         let failed: BTreeSet<String> = failed.map(|target| key(&target, &settings.host_file)).collect();
         let state = &mut sites.state;
-        for Before { key, record, pending } in self.before.into_iter().filter(|it| failed.contains(&it.key)) {
+        for Before { key, record, pending } in self.before.extract_if(.., |it| failed.contains(&it.key)) {
             sites.unsaved = true;
             match record {
                 Some(record) => state.files.insert(key.clone(), record),
@@ -47,6 +49,27 @@ impl Intent {
                 Some(pending) => state.pending.insert(key, pending),
                 None => state.pending.remove(&key),
             };
+        }
+    }
+}
+
+impl Intent {
+    /// Whether this HAProxy was owed something before.
+    pub(super) fn owed(&self, haproxy: &str) -> bool {
+        self.owed.contains_key(haproxy)
+    }
+
+    /// A HAProxy that wasn't told of these is owed of them what it was before: they are as they were.
+    pub(super) fn take_back_debts(&self, state: &mut State, haproxy: &str, back: &BTreeSet<String>) {
+        let before = match self.owed.get(haproxy) {
+            Some(Owed { files: None, .. }) => return,
+            Some(Owed { files: Some(files), .. }) => files.as_slice(),
+            None => &[],
+        };
+        let Some(Owed { files: Some(files), .. }) = state.owed.get_mut(haproxy) else { return };
+        files.retain(|key| !back.contains(key) || before.contains(key));
+        if files.is_empty() {
+            state.owed.remove(haproxy);
         }
     }
 }
@@ -147,7 +170,7 @@ pub(super) fn record_intent(sites: &mut SitesDir, settings: &Settings, plan: &Pl
         state.owed.insert(haproxy.name.clone(), Owed { since, files, file: file.clone() });
     }
     changed |= (&state.owed, &state.elsewhere) != (&owed_before.0, &owed_before.1);
-    Intent { is_new: changed, before }
+    Intent { is_new: changed, before, owed: owed_before.0 }
 }
 
 /// Whether a row is of a site that is right as it is, and the state says just that already.

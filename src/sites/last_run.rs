@@ -89,6 +89,18 @@ pub struct Told {
     pub advice: Option<String>,
 }
 
+impl Told {
+    /// Whether nothing was left to tell.
+    #[must_use]
+    pub fn worked(&self) -> bool {
+        match self.outcome {
+            Outcome::Updated | Outcome::Reloaded => self.confirmed != Some(false),
+            Outcome::NotNeeded | Outcome::NotRunning | Outcome::Skipped => true,
+            Outcome::Failed | Outcome::RolledBack | Outcome::Deferred => false,
+        }
+    }
+}
+
 impl LastRun {
     /// This run with the publish that followed it: both are to succeed.
     #[must_use]

@@ -18,9 +18,11 @@ pub fn problems(settings: &Settings, now: i64) -> Result<Vec<Problem>, Failure> 
     let Some(fleet) = followed.or(published) else { return Ok(Vec::new()) };
     let memory = look_at_memory(fleet)?.unwrap_or_default();
     let is_listed = |name: &str| fleet.nodes.iter().any(|node| node.name == name);
-    let readers = published.map(|_| memory.readers(is_listed)).unwrap_or_default();
     let mut found: Vec<FleetProblem> = Vec::new();
-    let stale = kept_head(fleet)?.and_then(|signed| staleness(&signed, now));
+    let signed = kept_head(fleet)?;
+    let of_publisher = signed.as_ref().filter(|_| published.is_some());
+    let readers = of_publisher.map(|it| memory.readers(it.head.epoch, is_listed)).unwrap_or_default();
+    let stale = signed.and_then(|signed| staleness(&signed, now));
     if followed.is_some() {
         let held = memory.held.filter(|(trouble, _)| *trouble != FleetTrouble::FleetStale || stale.is_none());
         found.extend(held.map(|(trouble, fact)| of_fleet(trouble, fact)));

@@ -40,30 +40,33 @@ pub(crate) fn notify_all(
     start: &dyn Fn(&Haproxy) -> Start,
 ) -> Vec<Ending> {
     let mut rolled_back: BTreeMap<String, String> = BTreeMap::new();
-    let mut verdicts: Vec<Option<Verdict>> = settings.haproxys.iter().map(|_| None).collect();
     let mut refusals = 0;
     let mut asked_again = BTreeSet::new();
     // What was pruned and went back on suspicion: for which HAProxy, and its words.
     let mut suspected: Option<(Vec<Target>, String, String)> = None;
-    let patiences: Vec<SocketPatience> =
-        settings.haproxys.iter().map(|_| SocketPatience::default()).collect();
-    while let Some(((haproxy, patience), verdict)) =
-        settings.haproxys.iter().zip(&patiences).zip(&mut verdicts).find(|(_, verdict)| verdict.is_none())
-    {
-        let told = notify_one(settings, system, defers, haproxy, (committed, seen), (start, patience));
+    let mut all: Vec<Notified<'_>> = settings.haproxys.iter().map(Notified::new).collect();
+    // Who may refuse again comes first: what goes back for that the others never hear of.
+    all.sort_by_key(|it| !committed.was_owed(&it.haproxy.name));
+    while let Some(one) = all.iter_mut().find(|it| it.verdict.is_none()) {
+        let haproxy = one.haproxy;
+        let told = notify_one(settings, system, defers, haproxy, (committed, seen), (start, &one.patience));
         let (refused, unexplained) = (told.rejected.clone(), told.refusal.clone());
-        *verdict = Some(told);
+        one.is_told = true;
+        one.verdict = Some(told);
         if refused.is_empty() {
             if let (Some(words), None) = (unexplained, &suspected) {
                 // A failure that passes by itself is held against nothing.
                 if committed.has_pruned() && asked_again.insert(&haproxy.name) {
-                    *verdict = None;
+                    one.verdict = None;
                     continue;
                 }
                 let back = committed.put_prunes_back(&words);
                 if !back.is_empty() {
+                    for untold in all.iter().filter(|it| !it.is_told) {
+                        committed.spare(&untold.haproxy.name, &back);
+                    }
                     suspected = Some((back, haproxy.name.clone(), words));
-                    verdicts.fill_with(|| None);
+                    notify_again(&mut all);
                 }
             }
             continue;
@@ -78,31 +81,58 @@ pub(crate) fn notify_all(
         if !back.is_empty() {
             rolled_back.insert(haproxy.name.clone(), words.join("; "));
             // Whoever was notified of the files that just went back is notified once more.
-            verdicts.fill_with(|| None);
+            notify_again(&mut all);
         }
     }
     if let Some((back, name, words)) = suspected {
-        let mut named = settings.haproxys.iter().zip(&verdicts).filter(|(haproxy, _)| haproxy.name == name);
-        let takes_it = named.next().is_some_and(|(haproxy, verdict)| match verdict {
+        let named = all.iter().find(|it| it.haproxy.name == name);
+        let takes_it = named.is_some_and(|it| match &it.verdict {
             // Where it refuses still, something else is the cause.
             Some(Verdict { refusal: Some(_), .. }) => false,
             Some(Verdict { outcome: Outcome::Reloaded, .. }) => true,
             // In memory it has all of it again.
-            _ => !matches!(check_of_master(system, haproxy), ConfigCheck::Invalid { .. }),
+            _ => !matches!(check_of_master(system, it.haproxy), ConfigCheck::Invalid { .. }),
         });
         if takes_it {
             committed.remember_prunes(&back, &words, fingerprints);
             rolled_back.entry(name).or_insert(words);
         }
     }
-    for (haproxy, verdict) in settings.haproxys.iter().zip(&verdicts) {
-        if verdict.as_ref().is_some_and(|verdict| verdict.confirmed == Some(true)) {
-            committed.note_taken(&haproxy.name);
+    for it in &all {
+        if it.verdict.as_ref().is_some_and(|verdict| verdict.confirmed == Some(true)) {
+            committed.note_taken(&it.haproxy.name);
         }
     }
-    let all = settings.haproxys.iter().zip(verdicts.into_iter().flatten());
-    all.map(|(haproxy, verdict)| Ending::of(&haproxy.name, verdict, rolled_back.remove(&haproxy.name)))
-        .collect()
+    let mut verdicts: BTreeMap<&str, Verdict> =
+        all.into_iter().filter_map(|it| Some((it.haproxy.name.as_str(), it.verdict?))).collect();
+    let ending = |haproxy: &Haproxy| {
+        let verdict = verdicts.remove(haproxy.name.as_str())?;
+        Some(Ending::of(&haproxy.name, verdict, rolled_back.remove(&haproxy.name)))
+    };
+    settings.haproxys.iter().filter_map(ending).collect()
+}
+
+/// A HAProxy, and what came of notifying it.
+struct Notified<'a> {
+    haproxy: &'a Haproxy,
+    patience: SocketPatience,
+    /// `None`: it is to be notified, or to be notified once more.
+    verdict: Option<Verdict>,
+    /// Whether this run has notified it of anything.
+    is_told: bool,
+}
+
+/// All of them are to be notified once more.
+fn notify_again(all: &mut [Notified<'_>]) {
+    for it in all {
+        it.verdict = None;
+    }
+}
+
+impl<'a> Notified<'a> {
+    fn new(haproxy: &'a Haproxy) -> Self {
+        Self { haproxy, patience: SocketPatience::default(), verdict: None, is_told: false }
+    }
 }
 
 /// Notifies one HAProxy of what it is owed.

@@ -137,8 +137,8 @@ fn look(settings: &Settings) -> Result<FleetOverview, Failure> {
         // As the settings say now, whether or not that is published.
         let listed = publish::members(fleet)?;
         let mut memory = memory;
-        memory.former.note(members.iter(), &listed, false);
-        let readers = memory.readers(|name| listed.get(name).is_some());
+        memory.former.note(members.iter(), signed.head.epoch, &listed);
+        let readers = memory.readers(signed.head.epoch, |name| listed.get(name).is_some());
         let problems = readers.into_iter().map(|fact| problem(FleetTrouble::FleetNotRotated, fact));
         overview.problems.extend(problems);
     }

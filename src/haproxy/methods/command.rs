@@ -6,6 +6,7 @@ use crate::config::Haproxy;
 use crate::haproxy::attempt::Attempt;
 use crate::haproxy::batch::Batch;
 use crate::haproxy::process::master::Master;
+use crate::haproxy::process::reload_check;
 use crate::haproxy::process::started::Started;
 use crate::haproxy::process::watch::{Seen, Watch};
 use crate::serving::contents::identity;
@@ -17,19 +18,28 @@ use crate::sys::system::System;
 /// How long after a command's end a reload may begin: it may only have asked somebody else for it.
 const BEGIN: Duration = Duration::from_secs(10);
 
-/// Runs the command that the configuration names. What it does isn't known: where a batch is given, and HAProxy's master is in
-/// sight, what becomes of that is watched.
+/// Runs the command that the configuration names. What it does isn't known: where HAProxy's master is in sight, its
+/// configuration is checked before, as before any reload, and what becomes of it is watched where nothing shows more
+/// (`is_watched`).
 #[must_use]
-pub fn run(system: &System, haproxy: &Haproxy, watched: Option<&Batch<'_>>) -> Attempt {
-    let deadline = Instant::now() + haproxy.timeout;
+pub fn run(system: &System, haproxy: &Haproxy, batch: &Batch<'_>, is_watched: bool) -> Attempt {
+    let begin = Instant::now();
+    let deadline = begin + haproxy.timeout;
     let Some((name, args)) = haproxy.command.split_first() else {
         return Attempt::Failed("reload = \"command\" has no command".to_owned());
     };
     let Some(path) = system.program(name) else {
         return Attempt::Failed(format!("{}; name it by its absolute path", system.missing(name)));
     };
-    let master = watched.and_then(|batch| in_sight(system, haproxy, batch, deadline));
-    let watch = master.as_ref().map(|master| (master, Watch::before(master, deadline)));
+    let master = in_sight(system, haproxy, batch, deadline);
+    if let Some(master) = &master {
+        let until = begin + haproxy.timeout / 2;
+        if let Err(refused) = reload_check::before_reload(system, haproxy, batch, master, until) {
+            return refused;
+        }
+    }
+    let watch =
+        master.as_ref().filter(|_| is_watched).map(|master| (master, Watch::before(master, deadline)));
     match Program::new(path).args(args).run(deadline) {
         Ok(done) if done.succeeded() => match watch {
             Some((master, watch)) => after(name, master, &watch, deadline),

@@ -7,7 +7,6 @@ use std::fmt::{Display, Write};
 
 use super::Status;
 use crate::plan::action::Action;
-use crate::sites::last_run::Told;
 use crate::status::judge::Site;
 use crate::status::observation::Sight;
 use crate::status::severity::{PlaceState, Severity};
@@ -180,16 +179,7 @@ fn runs(page: &mut Page, status: &Status) {
     }
     page.gauge("last_reload_success", "1 if this HAProxy took its last notification, else 0.");
     for (name, told) in &run.told {
-        page.sample(&[("haproxy", name), ("method", told.method.name())], u8::from(worked(told)));
-    }
-}
-
-fn worked(told: &Told) -> bool {
-    use crate::haproxy::verdict::Outcome as O;
-    match told.outcome {
-        O::Updated | O::Reloaded => told.confirmed != Some(false),
-        O::NotNeeded | O::NotRunning | O::Skipped => true,
-        O::Failed | O::RolledBack | O::Deferred => false,
+        page.sample(&[("haproxy", name), ("method", told.method.name())], u8::from(told.worked()));
     }
 }
 

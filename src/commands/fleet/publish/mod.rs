@@ -227,6 +227,10 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     done.is_first = previous.is_none();
     done.is_new = edition_of.needs_a_head(&pages, &edition, wanted);
     done.sequence = previous.map_or(0, |opened| opened.signed.head.sequence);
+    // Before they are none any more, so that it isn't forgotten: until the next epoch they can read.
+    if let Some(opened) = previous {
+        memory.former.note(opened.nodes.iter(), opened.signed.head.epoch, &members);
+    }
     if done.is_new {
         let head = edition_of.put_head(pages, &keys, wanted, &mut memory)?;
         done.sequence = head.sequence;
@@ -239,8 +243,6 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
         }
         memory.since = at;
     }
-    let before = previous.into_iter().flat_map(|opened| opened.nodes.iter());
-    memory.former.note(before, &members, edition_of.is_fresh);
     edition_of.note_holders(&mut memory);
     known.save(&folder, &pairs);
     if let Some(there) = &edition_of.there {
@@ -255,7 +257,7 @@ fn put_edition(settings: &Settings, wanted: Wanted, progress: Progress<'_>) -> R
     done.gone = edition.gone;
     done.held = edition.why_held.map(|why| (edition.held, why));
     done.refused = edition.refused;
-    done.removed = memory.readers(|name| members.get(name).is_some());
+    done.removed = memory.readers(edition_of.key.epoch(), |name| members.get(name).is_some());
     Ok(done)
 }
 
