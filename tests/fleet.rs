@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
 
 use haproxy_certs::certified_key::hex;
 use haproxy_certs::fleet::head::SignedHead;
@@ -19,7 +18,7 @@ use serde_json::Value;
 use support::cmd::toml;
 use support::etcd::{EtcdSetup, newest_etcd};
 use support::fleet::{Contents, Fleet, NO_HAPROXY, Node, files, must_hold_no_key, serves};
-use support::process::{Running, finish};
+use support::process::Running;
 use support::promtool::{judge, series};
 use support::strace::{self, processors};
 use support::{Authority, Cmd, KeyKind, Kind, LIMIT, Port, Tree, Validity};
@@ -509,6 +508,12 @@ fn a_head_that_was_never_here_whole_is_not_remembered() {
 fn a_cache_that_cannot_be_written_shows_in_both_statuses() {
     let mut fleet = Fleet::new(1);
     fleet.bring_in_step(&["a.example"]);
+    // Who may only look, as a service that writes metrics, knows nothing of that.
+    for cmd in [&fleet.publisher, &fleet.nodes[0].cmd] {
+        let looks =
+            "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && mount -o remount,bind,ro /";
+        cmd.run_with_mounts(looks, &cmd.beside("cache"), &["status"]).exits(0);
+    }
     let old = fleet.wanted.clone();
     fleet.renew("a.example");
     fleet.publish();
@@ -521,13 +526,8 @@ fn a_cache_that_cannot_be_written_shows_in_both_statuses() {
         [("read-only", read_only, "read-only file system"), ("full", full, "no space left")]
     {
         let run = |arguments: &[&str]| {
-            let mut command = Command::new("unshare");
-            let script = format!("{mount} && shift && exec \"$@\"");
-            command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]).arg(&cache);
-            command.arg(Cmd::program()).arg("--config").arg(node.cmd.config()).args(arguments);
-            node.cmd.prepare(&mut command);
-            let output = finish(&mut command, LIMIT);
-            (output.status.code(), String::from_utf8(output.stdout).unwrap())
+            let run = node.cmd.run_with_mounts(mount, &cache, arguments);
+            (run.code, run.stdout)
         };
         let (code, text) = run(&["fleet", "follow", "--once"]);
         assert_eq!(code, Some(3), "{what}: {text}");

@@ -1026,6 +1026,31 @@ fn monitoring_reads_the_first_line() {
     assert!(broken.stdout.starts_with("UNKNOWN - "), "{broken}");
 }
 
+/// A run that can write nothing can't record that either: so it is seen beforehand. Who may only look isn't taken for that.
+#[test]
+fn a_directory_that_takes_nothing_is_said() {
+    let tree = Tree::of(&[("a.example", &["a.example"])]);
+    let cmd = Cmd::new(tree.live()).without_haproxy();
+    cmd.run(&["assemble"]).exits(0);
+    cmd.run(&["status"]).exits(0);
+    let on_tmpfs =
+        "mount -t tmpfs -o mode=0700,size=256k none /mnt && cp -a \"$1\"/. /mnt/ && mount --bind /mnt \"$1\"";
+    let full = "{ dd if=/dev/zero of=/mnt/.haproxy-certs/filler bs=4k 2>/dev/null; true; }";
+    for (what, then) in [("mounted read-only", "mount -o remount,ro /mnt"), ("full", full)] {
+        let mounts = format!("{on_tmpfs} && {then}");
+        let run = cmd.run_with_mounts(&mounts, &cmd.sites(), &["status"]);
+        let words = run.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains("run-failed: the next run will fail: ") && words.contains(what), "{run}");
+        assert_eq!(run.code, Some(1), "{run}");
+    }
+    // What such a run says is so.
+    let mounts = format!("{on_tmpfs} && mount -o remount,ro /mnt");
+    let run = cmd.run_with_mounts(&mounts, &cmd.sites(), &["assemble"]).exits(3);
+    assert!(!run.to_string().contains("host.pem"), "no such file is there: {run}");
+    let looks = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && mount -o remount,bind,ro /";
+    cmd.run_with_mounts(looks, &cmd.sites(), &["status"]).exits(0);
+}
+
 #[test]
 fn prometheus_takes_the_metrics() {
     let (mut tree, cmd, mut haproxy) = healthy(&system_haproxy());

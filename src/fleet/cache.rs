@@ -11,8 +11,7 @@ use std::sync::OnceLock;
 use std::thread::Builder;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, StatVfsMountFlags};
-use rustix::fs::{fstat, fstatvfs, fsync, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, fstat, fsync, openat, statat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +43,7 @@ use crate::sys::clock::now;
 use crate::sys::escape::{escaped, escaped_path, shell_word};
 use crate::sys::failure::{Failure, FailureKind, io_cause};
 use crate::sys::folder_lock::{PROC, lock};
+use crate::sys::room::without_room;
 use crate::sys::safe_read::read_opened;
 
 /// The head that counts here.
@@ -526,23 +526,10 @@ pub fn can_follow(fleet: &Fleet) -> Result<(), Failure> {
 /// It couldn't.
 pub fn can_be_written(cache: &Place) -> Result<(), Failure> {
     must_be_ours(cache)?;
-    must_have_room(cache)
-}
-
-/// Something can be written there, as far as that is seen without writing.
-fn must_have_room(place: &Place) -> Result<(), Failure> {
-    let Ok(found) = fstatvfs(&place.dir) else { return Ok(()) };
-    // Some file systems count no inodes.
-    let is_full = found.f_bfree == 0 || (found.f_files > 0 && found.f_ffree == 0);
-    let wrong = if found.f_flag.contains(StatVfsMountFlags::RDONLY) {
-        "is on a file system that is mounted read-only"
-    } else if is_full {
-        "is on a file system that is full"
-    } else {
-        return Ok(());
-    };
-    let fact = format!("{} {wrong}: what the fleet has can't be kept here", escaped_path(&place.path));
-    Err(Failure::new(FailureKind::Io, fact))
+    without_room(&cache.dir).map_or(Ok(()), |why| {
+        let fact = format!("{} {why}: what the fleet has can't be kept here", escaped_path(&cache.path));
+        Err(Failure::new(FailureKind::Io, fact))
+    })
 }
 
 /// Whether a value is what its name says.

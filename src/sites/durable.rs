@@ -3,7 +3,9 @@
 use std::io::{BufWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fsync, openat, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fsync, openat, renameat, statat, unlinkat,
+};
 use rustix::io::{Errno, Result};
 
 use crate::config::Owner;
@@ -67,9 +69,12 @@ pub(crate) fn write_pieces(
 }
 
 /// Removes a file that may not be there.
-pub(super) fn remove<P: rustix::path::Arg>(dir: impl AsFd, name: P) -> Result<()> {
-    match unlinkat(dir, name, AtFlags::empty()) {
+pub(super) fn remove<P: rustix::path::Arg + Copy>(dir: impl AsFd, name: P) -> Result<()> {
+    let is_absent = || matches!(statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT));
+    match unlinkat(&dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
+        // That is said whether it is there or not.
+        Err(Errno::ROFS) if is_absent() => Ok(()),
         Err(e) => Err(e),
     }
 }

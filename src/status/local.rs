@@ -35,9 +35,10 @@ use crate::sites::state::State;
 use crate::sites::{entries, guard};
 use crate::source::{Source, absence};
 use crate::sweep::sweep;
-use crate::sys::escape::escaped;
+use crate::sys::escape::{escaped, escaped_path};
 use crate::sys::failure::{Failure, FailureKind};
 use crate::sys::parallel::Progress;
+use crate::sys::room::without_room;
 use crate::sys::system::System;
 
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -70,6 +71,8 @@ pub struct Ground {
     pub has_no_lineage: bool,
     /// What was published last; `None`: this host is no publisher.
     pub edition: Option<LastEdition>,
+    /// What will keep the next run from writing anything: the fact.
+    pub unwritable_sites: Option<String>,
     /// What will keep the next publish from succeeding: the fact.
     pub unwritable_cache: Option<String>,
     /// How the last publish ended, where the last run is one of `assemble`.
@@ -116,6 +119,8 @@ pub fn look_around(settings: &Settings, system: &System, reading: Reading, progr
     if let Some(place) = &place {
         ground.open_to_others =
             guard::check(&place.path, settings, system).err().map(|failure| failure.message);
+        ground.unwritable_sites =
+            without_room(&place.dir).map(|why| format!("{} {why}", escaped_path(&place.path)));
         let state = look_at_state(place);
         ground.state = ground.noted(state);
     } else if ground.sees_disk {

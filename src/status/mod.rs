@@ -268,6 +268,7 @@ fn judged(settings: &Settings, mut ground: Ground, haproxy: Vec<Running>, setup:
     let last_run = ground.last_run.here();
     problems.extend(troubles::failed_run(last_run, now));
     problems.extend(troubles::failed_publish(ground.last_publish.here(), now));
+    problems.extend(ground.unwritable_sites.as_deref().map(troubles::cannot_deploy));
     problems.extend(ground.unwritable_cache.as_deref().map(troubles::cannot_publish));
     if !ground.last_run.is_unseen() {
         let at = last_run.map(|run| run.at);

@@ -15,7 +15,9 @@ use crate::sites::last_run::LastRun;
 use crate::status::problem::{Problem, problem};
 use crate::sys::escape::{escaped, escaped_path};
 
-/// What is left to do where publishing fails.
+/// What is left to do where a run fails.
+const RUN_AGAIN: &str = "mend that; then run: haproxy-certs assemble";
+/// The same where publishing does.
 const PUBLISH_AGAIN: &str = "mend that; then run: haproxy-certs fleet publish";
 
 /// A HAProxy that should run and doesn't.
@@ -165,13 +167,20 @@ pub fn without_tls(settings: &Settings, loaded: &Loaded) -> Vec<Problem> {
 /// The last run failed: it is the last run all the same.
 #[must_use]
 pub fn failed_run(last_run: Option<&LastRun>, now: i64) -> Option<Problem> {
-    failed("the last run failed", last_run?, "mend that; then run: haproxy-certs assemble", now)
+    failed("the last run failed", last_run?, RUN_AGAIN, now)
 }
 
 /// The same of the publish that ends each run on a publisher with a HAProxy.
 #[must_use]
 pub fn failed_publish(last_publish: Option<&LastRun>, now: i64) -> Option<Problem> {
     failed("the last publish failed", last_publish?, PUBLISH_AGAIN, now)
+}
+
+/// No run can write anything, whether one was tried or not: it couldn't record that either.
+#[must_use]
+pub fn cannot_deploy(fact: &str) -> Problem {
+    let fact = format!("the next run will fail: {fact}");
+    problem(ProblemKind::RunFailed, Severity::Warning, fact, Some(RUN_AGAIN.to_owned()))
 }
 
 /// No publish can succeed, whether one was tried or not.

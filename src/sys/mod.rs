@@ -13,6 +13,7 @@ pub mod host_port;
 pub mod parallel;
 pub mod procfs;
 pub mod program;
+pub mod room;
 pub mod safe_read;
 pub mod service_manager;
 pub mod shared_folder;

@@ -167,6 +167,21 @@ impl Cmd {
     pub fn run_as(&self, arguments: &[&str]) -> Run {
         let mut command = Command::new(Self::program());
         command.args(arguments);
+        self.finish(command)
+    }
+
+    /// Runs it where this script has mounted something: `$1` is this place.
+    #[track_caller]
+    pub fn run_with_mounts(&self, mounts: &str, place: &Path, arguments: &[&str]) -> Run {
+        let mut command = Command::new("unshare");
+        let script = format!("{{ {mounts}; }} && shift && exec \"$@\"");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]).arg(place);
+        command.arg(Self::program()).arg("--config").arg(self.config()).args(arguments);
+        self.finish(command)
+    }
+
+    #[track_caller]
+    fn finish(&self, mut command: Command) -> Run {
         self.prepare(&mut command);
         let output = finish(&mut command, self.limit);
         Run {
