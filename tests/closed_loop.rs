@@ -159,6 +159,8 @@ fn no_handshake_notices() {
                             other => wrong.lock().unwrap().push(other),
                         }
                         handshakes.fetch_add(1, Ordering::Relaxed);
+                        // The others need the processors too.
+                        thread::sleep(Duration::from_millis(2));
                     }
                 });
             }

@@ -199,7 +199,7 @@ fn certbot_renews_and_haproxy_reloads_meanwhile() {
                     && paced.elapsed() < Duration::from_millis(20)
                     && !over.load(Ordering::SeqCst)
                 {
-                    thread::yield_now();
+                    thread::sleep(Duration::from_micros(200));
                 }
             }
         });
@@ -234,6 +234,7 @@ fn certbot_renews_and_haproxy_reloads_meanwhile() {
             while !renewing.is_finished() && !running.is_finished() && !looking.is_finished() {
                 assert_eq!(haproxy.reload_and_wait(), Reload::Loaded, "{}", haproxy.log());
                 reloads += 1;
+                thread::sleep(Duration::from_millis(20));
             }
         }
         for thread in [renewing, looking] {

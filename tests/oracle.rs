@@ -41,7 +41,7 @@ use support::summary::{Count, say};
 use support::{Run, Version, versions};
 use world::{Random, World};
 
-const WORLDS: usize = 60;
+const WORLDS: usize = 40;
 const STEPS: usize = 6;
 const SEED: usize = 1;
 
