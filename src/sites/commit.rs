@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::durable::remove;
 use super::entries;
 use super::intent::{Intent, record_intent};
-use super::state::{key, target};
+use super::state::target;
 use crate::config::Settings;
 use crate::haproxy::siblings::Homes;
 use crate::haproxy::target::Target;
@@ -36,7 +36,10 @@ const ADOPTED_DIR: &str = "adopted";
 pub struct Committed<'a> {
     pub(super) sites: &'a mut SitesDir,
     pub(super) settings: &'a Settings,
-    intent: Intent,
+    pub(super) intent: Intent,
+    /// The HAProxys that were notified of something since.
+    pub(super) told: BTreeSet<String>,
+    pub(super) now: i64,
     /// The plan, with what failed turned into refusals.
     pub plan: Plan,
     /// What kept the run from finishing, if anything did.
@@ -86,7 +89,7 @@ impl<'a> Staged<'a> {
                 }
             }
         }
-        Ok(Committed { sites, settings, intent, plan, failure, at })
+        Ok(Committed { sites, settings, intent, told: BTreeSet::new(), now, plan, failure, at })
     }
 }
 
@@ -105,17 +108,21 @@ impl Committed<'_> {
         Some(targets.filter(|target| is_deployed(target) && !self.is_somebodys(target)).collect())
     }
 
-    /// Whether this HAProxy was owed something before this run.
+    /// Whether this HAProxy is the likelier one to refuse: it was owed something before this run, or refused the last prunes.
     #[must_use]
-    pub fn was_owed(&self, haproxy: &str) -> bool {
-        self.intent.owed(haproxy)
+    pub fn may_refuse(&self, haproxy: &str) -> bool {
+        self.intent.owed(haproxy) || self.sites.state.held_up_by.as_deref() == Some(haproxy)
     }
 
-    /// A HAProxy that this run hasn't told of what went back needn't be: it has it.
-    pub fn spare(&mut self, haproxy: &str, back: &[Target]) {
-        let back = back.iter().map(|target| key(target, &self.settings.host_file)).collect();
-        self.intent.take_back_debts(&mut self.sites.state, haproxy, &back);
-        self.sites.unsaved = true;
+    /// Remembers who holds up what this run pruned; `None`: nobody.
+    pub fn note_held_up(&mut self, by: Option<String>) {
+        self.sites.unsaved |= self.sites.state.held_up_by != by;
+        self.sites.state.held_up_by = by;
+    }
+
+    /// Notes that this HAProxy is being notified: it may take what is there now.
+    pub fn tells(&mut self, haproxy: &str) {
+        self.told.insert(haproxy.to_owned());
     }
 
     /// Whether what has this name is no plain file, and so not ours: a link that was adopted, and came back.

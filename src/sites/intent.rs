@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::sync::Arc;
 
-use super::debts::{Owed, settings_key};
+use super::debts::{self, Owed, settings_key};
 use super::state::{Pending, Record, State, digest, key};
-use crate::config::Settings;
+use crate::config::{Haproxy, Settings};
 use crate::haproxy::target::Target;
 use crate::plan::action::Action;
 use crate::plan::row::{Plan, Role, Row};
@@ -51,23 +51,49 @@ impl Intent {
             };
         }
     }
-}
 
-impl Intent {
     /// Whether this HAProxy was owed something before.
     pub(super) fn owed(&self, haproxy: &str) -> bool {
         self.owed.contains_key(haproxy)
     }
 
-    /// A HAProxy that wasn't told of these is owed of them what it was before: they are as they were.
-    pub(super) fn take_back_debts(&self, state: &mut State, haproxy: &str, back: &BTreeSet<String>) {
+    /// Records who is to be notified of these files, which went back: whoever may have what was there. That is not who
+    /// wasn't `told` of anything in this run, which changed them.
+    pub(super) fn owe_what_went_back(
+        &self,
+        state: &mut State,
+        settings: &Settings,
+        told: &BTreeSet<String>,
+        back: &BTreeSet<String>,
+        now: i64,
+    ) {
+        let changed: BTreeSet<&String> = self.before.iter().map(|it| &it.key).collect();
+        let file = settings.file.as_ref().map(|file| file.to_string_lossy().into_owned());
+        for Haproxy { name, .. } in &settings.haproxys {
+            let has_none = |key: &String| changed.contains(key) && !told.contains(name);
+            let (spared, owed): (BTreeSet<String>, BTreeSet<String>) =
+                back.iter().cloned().partition(|key| has_none(key));
+            self.take_back_debts(state, name, &spared);
+            if !owed.is_empty() {
+                let files = Some(owed.into_iter().collect());
+                debts::owe(&mut state.owed, name, Owed { since: now, files, file: file.clone() });
+            }
+        }
+        let own = settings_key(settings.file.as_deref());
+        for (_, others) in state.elsewhere.iter_mut().filter(|(file, _)| **file != own) {
+            others.add(Owed { since: now, files: Some(back.iter().cloned().collect()), file: None });
+        }
+    }
+
+    /// What a HAProxy is owed of these files is what it was before.
+    fn take_back_debts(&self, state: &mut State, haproxy: &str, spared: &BTreeSet<String>) {
         let before = match self.owed.get(haproxy) {
             Some(Owed { files: None, .. }) => return,
             Some(Owed { files: Some(files), .. }) => files.as_slice(),
             None => &[],
         };
         let Some(Owed { files: Some(files), .. }) = state.owed.get_mut(haproxy) else { return };
-        files.retain(|key| !back.contains(key) || before.contains(key));
+        files.retain(|key| !spared.contains(key) || before.contains(key));
         if files.is_empty() {
             state.owed.remove(haproxy);
         }

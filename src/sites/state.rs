@@ -54,6 +54,9 @@ pub struct State {
     /// How the last run left the directories of our files, by their device and inode.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub untouched: BTreeMap<String, Untouched>,
+    /// The HAProxy that refused its configuration when something was pruned last, whatever for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_up_by: Option<String>,
     /// Whether the state file could not be understood: then every HAProxy is notified of everything.
     #[serde(skip)]
     pub lost: bool,
@@ -146,6 +149,7 @@ impl Default for State {
             elsewhere: BTreeMap::new(),
             last_start: BTreeMap::new(),
             untouched: BTreeMap::new(),
+            held_up_by: None,
             lost: false,
         }
     }

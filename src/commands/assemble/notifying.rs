@@ -45,13 +45,14 @@ pub(crate) fn notify_all(
     // What was pruned and went back on suspicion: for which HAProxy, and its words.
     let mut suspected: Option<(Vec<Target>, String, String)> = None;
     let mut all: Vec<Notified<'_>> = settings.haproxys.iter().map(Notified::new).collect();
-    // Who may refuse again comes first: what goes back for that the others never hear of.
-    all.sort_by_key(|it| !committed.was_owed(&it.haproxy.name));
+    // Who may refuse comes first: what goes back for that the others never hear of.
+    all.sort_by_key(|it| !committed.may_refuse(&it.haproxy.name));
+    let prunes = committed.has_pruned();
     while let Some(one) = all.iter_mut().find(|it| it.verdict.is_none()) {
         let haproxy = one.haproxy;
+        committed.tells(&haproxy.name);
         let told = notify_one(settings, system, defers, haproxy, (committed, seen), (start, &one.patience));
         let (refused, unexplained) = (told.rejected.clone(), told.refusal.clone());
-        one.is_told = true;
         one.verdict = Some(told);
         if refused.is_empty() {
             if let (Some(words), None) = (unexplained, &suspected) {
@@ -62,9 +63,6 @@ pub(crate) fn notify_all(
                 }
                 let back = committed.put_prunes_back(&words);
                 if !back.is_empty() {
-                    for untold in all.iter().filter(|it| !it.is_told) {
-                        committed.spare(&untold.haproxy.name, &back);
-                    }
                     suspected = Some((back, haproxy.name.clone(), words));
                     notify_again(&mut all);
                 }
@@ -83,6 +81,9 @@ pub(crate) fn notify_all(
             // Whoever was notified of the files that just went back is notified once more.
             notify_again(&mut all);
         }
+    }
+    if prunes {
+        committed.note_held_up(suspected.as_ref().map(|(_, name, _)| name.clone()));
     }
     if let Some((back, name, words)) = suspected {
         let named = all.iter().find(|it| it.haproxy.name == name);
@@ -118,8 +119,6 @@ struct Notified<'a> {
     patience: SocketPatience,
     /// `None`: it is to be notified, or to be notified once more.
     verdict: Option<Verdict>,
-    /// Whether this run has notified it of anything.
-    is_told: bool,
 }
 
 /// All of them are to be notified once more.
@@ -131,7 +130,7 @@ fn notify_again(all: &mut [Notified<'_>]) {
 
 impl<'a> Notified<'a> {
     fn new(haproxy: &'a Haproxy) -> Self {
-        Self { haproxy, patience: SocketPatience::default(), verdict: None, is_told: false }
+        Self { haproxy, patience: SocketPatience::default(), verdict: None }
     }
 }
 
