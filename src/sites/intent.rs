@@ -57,22 +57,23 @@ impl Intent {
         self.owed.contains_key(haproxy)
     }
 
-    /// Records who is to be notified of these files, which went back: whoever may have what was there. That is not who
-    /// wasn't `told` of anything in this run, which changed them.
+    /// Records who is to be notified of files that went back, of which this is there now: whoever may have something else. That
+    /// is not who wasn't `told` of anything in this run, where a file is as the run found it.
     pub(super) fn owe_what_went_back(
         &self,
         state: &mut State,
         settings: &Settings,
         told: &BTreeSet<String>,
-        back: &BTreeSet<String>,
+        back: &BTreeMap<String, Option<[u8; 32]>>,
         now: i64,
     ) {
-        let changed: BTreeSet<&String> = self.before.iter().map(|it| &it.key).collect();
+        let found: BTreeMap<&String, Option<[u8; 32]>> =
+            self.before.iter().map(|it| (&it.key, it.record.as_ref().map(|record| record.sha256))).collect();
         let file = settings.file.as_ref().map(|file| file.to_string_lossy().into_owned());
         for Haproxy { name, .. } in &settings.haproxys {
-            let has_none = |key: &String| changed.contains(key) && !told.contains(name);
+            let has_it = |key: &String| !told.contains(name) && found.get(key) == back.get(key);
             let (spared, owed): (BTreeSet<String>, BTreeSet<String>) =
-                back.iter().cloned().partition(|key| has_none(key));
+                back.keys().cloned().partition(|key| has_it(key));
             self.take_back_debts(state, name, &spared);
             if !owed.is_empty() {
                 let files = Some(owed.into_iter().collect());
@@ -81,7 +82,7 @@ impl Intent {
         }
         let own = settings_key(settings.file.as_deref());
         for (_, others) in state.elsewhere.iter_mut().filter(|(file, _)| **file != own) {
-            others.add(Owed { since: now, files: Some(back.iter().cloned().collect()), file: None });
+            others.add(Owed { since: now, files: Some(back.keys().cloned().collect()), file: None });
         }
     }
 

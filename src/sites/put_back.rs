@@ -136,7 +136,9 @@ impl Committed<'_> {
             back.push(target);
         }
         if !back.is_empty() {
-            let keys = back.iter().map(|target| key(target, &self.settings.host_file)).collect();
+            let there = |target: &Target| self.read(target).ok().map(|pem| sha256(&pem));
+            let keys =
+                back.iter().map(|target| (key(target, &self.settings.host_file), there(target))).collect();
             let state = &mut self.sites.state;
             self.intent.owe_what_went_back(state, self.settings, &self.told, &keys, self.now);
             // Which file is the first one isn't as it was planned.
