@@ -1236,8 +1236,9 @@ fn what_is_wrong_on_the_disk_is_mended_by_what_is_advised() {
             fs::write(cmd.sites().join(format!("{ODD}.pem.ocsp")), "x").unwrap();
         }),
         ("conflict", "warning", |_, cmd| {
+            // The older one: certbot needn't issue a newer one.
             let other =
-                Authority::named("somebody else").issue(KeyKind::P256, &["a.example"], Validity::days(30));
+                Authority::named("somebody else").issue(KeyKind::P256, &["a.example"], Validity::left(0.5));
             fs::remove_file(cmd.site(ODD)).unwrap();
             tree::write(&cmd.site(ODD), other.combined(), 0o400);
         }),
