@@ -57,13 +57,13 @@ impl Intent {
         self.owed.contains_key(haproxy)
     }
 
-    /// Records who is to be notified of files that went back, of which this is there now: whoever may have something else. That
-    /// is not who wasn't `told` of anything in this run, where a file is as the run found it.
+    /// Records who is to be notified of files that went back, of which this is there now: whoever may have something else. With
+    /// `told`, that isn't who is not among those where a file is as the run found it.
     pub(super) fn owe_what_went_back(
         &self,
         state: &mut State,
         settings: &Settings,
-        told: &BTreeSet<String>,
+        told: Option<&BTreeSet<String>>,
         back: &BTreeMap<String, Option<[u8; 32]>>,
         now: i64,
     ) {
@@ -71,7 +71,8 @@ impl Intent {
             self.before.iter().map(|it| (&it.key, it.record.as_ref().map(|record| record.sha256))).collect();
         let file = settings.file.as_ref().map(|file| file.to_string_lossy().into_owned());
         for Haproxy { name, .. } in &settings.haproxys {
-            let has_it = |key: &String| !told.contains(name) && found.get(key) == back.get(key);
+            let is_untold = told.is_some_and(|told| !told.contains(name));
+            let has_it = |key: &String| is_untold && found.get(key) == back.get(key);
             let (spared, owed): (BTreeSet<String>, BTreeSet<String>) =
                 back.keys().cloned().partition(|key| has_it(key));
             self.take_back_debts(state, name, &spared);

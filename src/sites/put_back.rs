@@ -140,7 +140,9 @@ impl Committed<'_> {
             let keys =
                 back.iter().map(|target| (key(target, &self.settings.host_file), there(target))).collect();
             let state = &mut self.sites.state;
-            self.intent.owe_what_went_back(state, self.settings, &self.told, &keys, self.now);
+            // What is only suspected is tried again by each run, and costs nobody else anything.
+            let told = refused.is_empty().then_some(&self.told);
+            self.intent.owe_what_went_back(state, self.settings, told, &keys, self.now);
             // Which file is the first one isn't as it was planned.
             for row in &mut self.plan.rows {
                 row.warnings.remove(Warning::DefaultCertificateChanged);
